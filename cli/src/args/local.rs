@@ -1,0 +1,91 @@
+//! Commands that start something on this machine.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+use clap_complete::Shell;
+use lb_core::model::Address;
+
+use super::value;
+
+/// `dev`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl dev
+  lbctl dev --algorithm least_connections --replicas 4
+  lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
+  lbctl dev --data-dir ./state          keeps the state for the next time
+
+It trusts X-Forwarded-For of anyone: it is meant for trying things out. Ctrl-C stops
+everything within 5 seconds, a second one at once.")]
+pub(crate) struct Dev {
+    /// The address on which the proxies accept
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0", value_parser = value::host)]
+    pub(crate) host: IpAddr,
+    /// The first proxy's port; the others take the following ones
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) port: u16,
+    /// How backends are picked [default: round_robin]
+    #[arg(long, value_parser = value::algorithm())]
+    pub(crate) algorithm: Option<String>,
+    /// How many proxies
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = replicas)]
+    pub(crate) replicas: u16,
+    /// Balance these instead of three demo backends; weights 1, 2, 1, then 1
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
+          value_parser = value::address)]
+    pub(crate) backends: Vec<Address>,
+    /// Where the state is kept [default: a temporary directory, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Verbose logs
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+fn replicas(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(number @ 1..=64) => Ok(number),
+        _ => Err("the number of proxies is 1..=64".to_owned()),
+    }
+}
+
+/// `demo-backend`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl demo-backend --port 8001
+  lbctl demo-backend --port 8002 --delay 20ms --error-rate 0.1
+
+Every path answers with JSON that tells the server and the request; /health says that it is
+healthy, and /bytes/N sends N bytes. The server's id is backend-PORT.")]
+pub(crate) struct DemoBackend {
+    /// The port; 0 takes a free one and prints it
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) host: String,
+    /// Wait this long before each answer
+    #[arg(long, value_name = "DURATION", value_parser = value::setting_or_zero)]
+    pub(crate) delay: Option<Duration>,
+    /// Answer this share of the requests with 500
+    #[arg(long, value_name = "0..1", default_value_t = 0.0, value_parser = value::share)]
+    pub(crate) error_rate: f64,
+    /// Stop when standard input ends, that is, when the parent is gone
+    #[arg(long, hide = true)]
+    pub(crate) exit_with_parent: bool,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl completions bash > /etc/bash_completion.d/lbctl
+  lbctl completions zsh  > ~/.zfunc/_lbctl
+  lbctl completions fish > ~/.config/fish/completions/lbctl.fish")]
+pub(crate) struct Completions {
+    /// Which shell
+    pub(crate) shell: Shell,
+}

@@ -1,0 +1,229 @@
+//! The command line.
+//!
+//! Verb and noun, as in `lbctl add-backend localhost:8004 --weight 1`. Values of the domain are
+//! checked while they are parsed, by the same code as in the control plane; clap
+//! suggests the nearest name for a mistyped one.
+
+mod backend;
+mod local;
+mod pool;
+mod read;
+mod value;
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::{
+    backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    local::{Completions, DemoBackend, Dev},
+    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
+    read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  lbctl dev                                    the whole load balancer, here and now
+  lbctl status                                 one screen about the fleet
+  lbctl add-backend localhost:8004 --weight 1
+  lbctl get backends
+  lbctl describe backend backend4
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 control plane unreachable, 4 rejected, 5 conflict,
+6 not applied in time, 7 not found, 8 not permitted, 9 address in use, 78 bad configuration,
+130 interrupted.";
+
+/// Operates the load balancer
+#[derive(Debug, Parser)]
+#[command(name = "lbctl", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// The control plane's gRPC address; with several, the first that answers
+    #[arg(long, global = true, env = "LBCTL_SERVER", value_name = "URL[,URL]",
+          value_delimiter = ',', default_value = "http://127.0.0.1:9400",
+          value_parser = value::server)]
+    pub(crate) server: Vec<String>,
+    /// How to print answers
+    #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: OutputFormat,
+    /// How long the command may take, for example 500ms or 1m [default: 10s]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = value::timeout)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Columns, for people
+    Table,
+    /// More columns
+    Wide,
+    /// For programs: stable names, units in the names
+    Json,
+    /// The same as JSON
+    Yaml,
+    /// KIND/NAME, one per line
+    Name,
+}
+
+/// What every change understands.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Options of changes")]
+pub(crate) struct WriteArgs {
+    /// Do not wait until the proxies have applied the change
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Check and show the change, but do not make it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Make the change although it looks like an accident
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Only if the object's last change has this revision
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) if_revision: Option<u64>,
+}
+
+/// The commands, in the order of `lbctl help`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole load balancer on this machine: control plane, proxies, demo backends
+    Dev(Dev),
+    /// Show the fleet on one screen
+    Status,
+    /// List objects of a kind
+    Get(Get),
+    /// Tell all that is known about one object
+    Describe(Describe),
+    /// Print events as they happen
+    Watch(Watch),
+    /// Wait until something is true
+    Wait(WaitFor),
+    /// Add a backend to a pool
+    AddBackend(AddBackend),
+    /// Change settings of a backend
+    SetBackend(SetBackend),
+    /// Let a backend serve when it is healthy
+    EnableBackend(BackendName),
+    /// Take a backend out at once, whatever its health
+    DisableBackend(BackendName),
+    /// Send a backend nothing new, and let it finish what it has
+    #[command(after_help = "Sets the state and returns when the proxies have applied it; requests \
+        in flight may\ngo on. 'lbctl describe backend ID' shows how many are left.")]
+    DrainBackend(BackendName),
+    /// Remove a backend
+    RemoveBackend(RemoveBackend),
+    /// Add a pool
+    AddPool(AddPool),
+    /// Change settings of a pool
+    SetPool(SetPool),
+    /// Remove a pool
+    RemovePool(RemovePool),
+    /// Choose how a pool picks a backend for each request
+    SetAlgorithm(SetAlgorithm),
+    /// Change settings of a listener
+    SetListener(SetListener),
+    /// Run a control plane
+    ControlPlane(lb_control_plane::args::Args),
+    /// Run a proxy
+    DataPlane(lb_data_plane::args::Args),
+    /// Run a small HTTP server to balance
+    DemoBackend(DemoBackend),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn refusal(line: &str) -> String {
+        parse(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn global_options_are_understood_before_and_behind_the_command() {
+        for line in ["lbctl --server a:1,b:2 -o json status", "lbctl status --server a:1,b:2 -o json"] {
+            let global = parse(line).unwrap().global;
+            assert_eq!(global.server, ["http://a:1", "http://b:2"]);
+            assert_eq!(global.output, OutputFormat::Json);
+        }
+    }
+
+    #[test]
+    fn typing_mistakes_get_a_suggestion() {
+        assert!(refusal("lbctl add-backed a:1").contains("add-backend"));
+        assert!(refusal("lbctl set-algorithm default rond_robin").contains("'round_robin'"));
+        assert!(refusal("lbctl get backend --servr x").contains("--server"));
+        assert!(refusal("lbctl get bakends").contains("backends"));
+    }
+
+    #[test]
+    fn bad_values_are_explained_before_anything_is_sent() {
+        for (line, hint) in [
+            ("lbctl add-backend localhost", "no port"),
+            ("lbctl add-backend localhost:0", "port 0"),
+            ("lbctl add-backend a:1 --weight 257", "0..=256"),
+            ("lbctl add-backend a:1 --id -x", "-x"),
+            ("lbctl add-backend a:1 --label novalue", "KEY=VALUE"),
+            ("lbctl add-pool a/b", "'/'"),
+            ("lbctl set-pool p --connect-timeout 3", "3s"),
+            ("lbctl set-pool p --connect-timeout 0s", "1ms"),
+            ("lbctl set-listener l --trusted-proxy 10.0.0.0/99", "10.0.0.0/99"),
+            ("lbctl --server ftp://x status", "http://"),
+            ("lbctl --timeout 0s status", "1ms"),
+            ("lbctl wait backend", "backend/ID"),
+            ("lbctl wait revision/x", "number"),
+            ("lbctl wait backend/b1 --for applied", "healthy"),
+            ("lbctl dev --backends nonsense", "no port"),
+            ("lbctl dev --replicas 0", "1..=64"),
+            ("lbctl demo-backend --error-rate 2", "0 to 1"),
+        ] {
+            let text = refusal(line);
+            assert!(text.contains(hint), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_change_of_nothing_is_a_mistake() {
+        for line in ["lbctl set-backend b1", "lbctl set-pool p", "lbctl set-listener l"] {
+            assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_peers_call_an_algorithm_is_understood() {
+        let Command::SetAlgorithm(args) = parse("lbctl set-algorithm p least_conn").unwrap().command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(args.algorithm, "least_connections");
+    }
+}

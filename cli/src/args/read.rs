@@ -1,0 +1,180 @@
+//! Commands that look, and that wait.
+
+use clap::{Args, ValueEnum};
+
+use super::value;
+
+/// `get`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl get backends
+  lbctl get backends --pool web -o wide
+  lbctl get proxies -o json
+  lbctl get pool default")]
+pub(crate) struct Get {
+    /// What to list
+    pub(crate) kind: GetKind,
+    /// This one only
+    pub(crate) name: Option<String>,
+    /// Backends of this pool only
+    #[arg(long, value_parser = value::pool)]
+    pub(crate) pool: Option<String>,
+}
+
+/// `describe`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl describe backend backend2       verdict, reason, checks, traffic, next step
+  lbctl describe proxy proxy-1
+  lbctl describe pool default")]
+pub(crate) struct Describe {
+    /// What it is
+    pub(crate) kind: GetKind,
+    /// Its name
+    pub(crate) name: String,
+}
+
+/// Kinds of things; singular and plural are understood.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum GetKind {
+    /// Sets of backends under one policy
+    #[value(alias = "pool")]
+    Pools,
+    /// Addresses that serve requests
+    #[value(alias = "backend")]
+    Backends,
+    /// Where proxies accept
+    #[value(alias = "listener")]
+    Listeners,
+    /// Which requests go to which pool
+    #[value(alias = "route")]
+    Routes,
+    /// Processes that carry the traffic
+    #[value(alias = "proxy")]
+    Proxies,
+}
+
+impl GetKind {
+    /// In the singular, as on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pools => "pool",
+            Self::Backends => "backend",
+            Self::Listeners => "listener",
+            Self::Routes => "route",
+            Self::Proxies => "proxy",
+        }
+    }
+}
+
+/// `watch`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl watch
+  lbctl watch --past 20
+  lbctl watch -o json | jq .type")]
+pub(crate) struct Watch {
+    /// Begin with this many past events
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) past: u32,
+}
+
+/// `wait`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl wait backend/backend4 --for healthy --timeout 30s
+  lbctl wait pool/default --for healthy      all its enabled backends
+  lbctl wait revision/118                    applied by every live proxy
+  lbctl wait proxies --count 3               in sync
+  lbctl wait proxy/proxy-1 --for synced
+
+Exits with 6 when the time is up. The default timeout is 30s.")]
+pub(crate) struct WaitFor {
+    /// backend/ID, pool/NAME, proxy/ID, proxies, or revision/N
+    #[arg(value_parser = Target::parse)]
+    pub(crate) target: Target,
+    /// What to wait for [default: healthy, or synced]
+    #[arg(long = "for", value_name = "CONDITION", value_parser = Awaited::parse)]
+    pub(crate) condition: Option<Awaited>,
+    /// How many proxies must be in sync [default: all that are connected, at least 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<usize>,
+}
+
+/// What to wait on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Target {
+    /// One backend.
+    Backend(String),
+    /// All enabled backends of a pool.
+    Pool(String),
+    /// One proxy.
+    Proxy(String),
+    /// The fleet.
+    Proxies,
+    /// A revision, on every live proxy.
+    Revision(u64),
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (kind, name) = text.split_once('/').unwrap_or((text, ""));
+        match (kind, name) {
+            ("proxies", "") => Ok(Self::Proxies),
+            ("backend" | "backends", id) if !id.is_empty() => Ok(Self::Backend(id.to_owned())),
+            ("pool" | "pools", name) if !name.is_empty() => Ok(Self::Pool(name.to_owned())),
+            ("proxy" | "proxies", id) if !id.is_empty() => Ok(Self::Proxy(id.to_owned())),
+            ("revision", number) if !number.is_empty() => number
+                .parse()
+                .map(Self::Revision)
+                .map_err(|_| format!("{number:?} is not a number; write revision/118")),
+            _ => Err("write backend/ID, pool/NAME, proxy/ID, proxies, or revision/N".to_owned()),
+        }
+    }
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Awaited {
+    /// A backend that is checked and up; a pool whose enabled backends all are.
+    Healthy,
+    /// A backend that is down.
+    Down,
+    /// A backend that is gone.
+    Removed,
+    /// A proxy that has applied the newest revision.
+    Synced,
+    /// A proxy that is no longer heard of.
+    Lost,
+}
+
+impl Awaited {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "healthy" | "up" => Ok(Self::Healthy),
+            "down" | "unhealthy" => Ok(Self::Down),
+            "removed" | "deleted" => Ok(Self::Removed),
+            "synced" => Ok(Self::Synced),
+            "lost" => Ok(Self::Lost),
+            _ => Err("for a backend, write healthy, down or removed; for a pool, healthy; for a \
+                      proxy, synced or lost"
+                .to_owned()),
+        }
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Down => "down",
+            Self::Removed => "removed",
+            Self::Synced => "synced",
+            Self::Lost => "lost",
+        }
+    }
+}

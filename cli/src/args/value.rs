@@ -1,0 +1,140 @@
+//! Parsers of single values. Their errors end up in clap's "invalid value" lines.
+
+use std::{net::{IpAddr, Ipv4Addr}, time::Duration};
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use ipnet::IpNet;
+use lb_core::model::{Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Weight};
+use tonic::transport::Endpoint;
+
+/// `http://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
+pub(super) fn server(text: &str) -> Result<String, String> {
+    let url = if text.starts_with("unix:") || text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    if url.starts_with("https://") {
+        return Err("TLS is not supported here yet; use http:// over a network that you trust, \
+                    or a tunnel"
+            .to_owned());
+    }
+    let known = url.starts_with("http://") || url.starts_with("unix:");
+    if !known || Endpoint::from_shared(url.clone()).is_err() {
+        return Err("write http://HOST:PORT, for example http://127.0.0.1:9400, or unix:/PATH"
+            .to_owned());
+    }
+    Ok(url)
+}
+
+/// A setting: `250ms`, `5s`, `2m`; 1 ms to 24 h, whole milliseconds.
+pub(super) fn setting(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration > Duration::from_secs(24 * 3600) {
+        return Err("the longest is 24h".to_owned());
+    }
+    Ok(duration)
+}
+
+/// How long to wait, 1 ms to 30 days.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration > Duration::from_secs(30 * 24 * 3600) {
+        return Err("the longest is 30d".to_owned());
+    }
+    Ok(duration)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        let unit = if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+            format!("{text} has no unit; write {text}s or {text}ms")
+        } else {
+            "write a number and a unit, for example 5s, 250ms or 2m".to_owned()
+        };
+        unit
+    })?;
+    // Finer ones would be cut to whole milliseconds without a word.
+    if duration.subsec_nanos() % 1_000_000 != 0 || duration.is_zero() {
+        return Err("the shortest is 1ms, in whole milliseconds".to_owned());
+    }
+    Ok(duration)
+}
+
+/// As [`setting`], where 0 means off.
+pub(super) fn setting_or_zero(text: &str) -> Result<Duration, String> {
+    if matches!(text, "0" | "0s" | "0ms") { Ok(Duration::ZERO) } else { setting(text) }
+}
+
+/// `HOST:PORT`.
+pub(super) fn address(text: &str) -> Result<Address, Invalid> {
+    text.parse()
+}
+
+/// An address to listen on.
+pub(super) fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    text.parse().map_err(|_| {
+        "write an address of this machine, for example 127.0.0.1, or 0.0.0.0 for all".to_owned()
+    })
+}
+
+/// 0 to 256.
+pub(super) fn weight(text: &str) -> Result<u32, String> {
+    let number: u32 =
+        text.parse().map_err(|_| format!("{text:?} is not a number; use 0 to {}", Weight::MAX))?;
+    Weight::new(number).map(|_| number).map_err(|invalid| invalid.message)
+}
+
+/// The id of a backend.
+pub(super) fn backend(text: &str) -> Result<String, Invalid> {
+    BackendId::new(text).map(|id| id.to_string())
+}
+
+/// The name of a pool.
+pub(super) fn pool(text: &str) -> Result<String, Invalid> {
+    PoolName::new(text).map(|name| name.to_string())
+}
+
+/// The name of a listener.
+pub(super) fn listener(text: &str) -> Result<String, Invalid> {
+    ListenerName::new(text).map(|name| name.to_string())
+}
+
+/// `KEY=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE, for example zone=a".to_owned()),
+    }
+}
+
+/// A network in CIDR notation; a single address stands for itself.
+pub(super) fn network(text: &str) -> Result<String, String> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map(|network| network.trunc().to_string()).map_err(|_| {
+        format!("{text:?} is no network; write it as 10.0.0.0/8 or fd00::/8")
+    })
+}
+
+/// A number from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("write a number from 0 to 1, for example 0.1".to_owned()),
+    }
+}
+
+/// A known algorithm, under its canonical name.
+pub(super) fn algorithm() -> impl TypedValueParser<Value = String> {
+    let values = Algorithm::NAMES.map(|name| match name {
+        "least_connections" => PossibleValue::new(name).aliases(["least_request", "least_conn"]),
+        name => PossibleValue::new(name),
+    });
+    PossibleValuesParser::new(values).try_map(|text| {
+        text.parse::<Algorithm>().map(|algorithm| algorithm.name().to_owned())
+    })
+}
+

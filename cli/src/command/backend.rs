@@ -1,0 +1,205 @@
+//! Commands that change backends.
+
+use std::time::Duration;
+
+use lb_proto::v1::{self as pb, object::Object as Wire};
+use tokio_stream::StreamExt as _;
+
+use super::{
+    Session, remedy,
+    write::{self, Change},
+};
+use crate::{
+    args::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    exit::Failure,
+    view::BackendView,
+};
+
+/// How long `add-backend` waits for the first check, which comes at once.
+const FIRST_CHECK: Duration = Duration::from_millis(1500);
+
+/// `add-backend`
+pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failure> {
+    let state = if args.disabled { pb::AdminState::Disabled } else { pb::AdminState::Enabled };
+    let backend = pb::Backend {
+        id: args.id.unwrap_or_default(),
+        pool: args.pool,
+        address: args.address.to_string(),
+        weight: args.weight,
+        admin_state: state.into(),
+        labels: args.labels.into_iter().collect(),
+        incarnation: 0,
+    };
+    // Followed from before the change, since the first check does not wait for us.
+    let follow = session.screen.is_for_people() && !args.write.dry_run && !args.write.no_wait;
+    let events = if follow {
+        let request = pb::WatchRequest { past: 0 };
+        Some(session.client.call(session.client.fleet().watch(request)).await?)
+    } else {
+        None
+    };
+    let expected = args.write.if_revision.unwrap_or(0);
+    let change = Change::Create(Wire::Backend(backend));
+    let view = write::send(session, &args.write, change, expected).await?;
+    let reported = write::report(session, &view, &write::additions(&view));
+    if let (Some(events), Some(object)) = (events, view.objects.first())
+        && view.changed
+    {
+        tell_first_check(session, events, object.name()).await?;
+    }
+    reported
+}
+
+/// Says how the first check ended; nobody should have to ask why a new backend gets nothing.
+async fn tell_first_check(
+    session: &Session,
+    events: tonic::Streaming<pb::Event>,
+    id: &str,
+) -> Result<(), Failure> {
+    let mut verdicts = Box::pin(events.filter_map(Result::ok).filter(|event| {
+        event.kind == "backend" && event.name == id && event.r#type.starts_with("backend_")
+    }));
+    // The event is the alarm clock; the state is read where it is kept.
+    drop(tokio::time::timeout(FIRST_CHECK, verdicts.next()).await);
+    let Some(backend) = read(session, id).await? else { return Ok(()) };
+    session.screen.print(&first_check(&backend))
+}
+
+fn first_check(backend: &BackendView) -> String {
+    let BackendView { id, reason, .. } = backend;
+    match backend.health {
+        "up" if backend.serves() => format!("{id} is up: {}", reason.sentence()),
+        "down" => {
+            let mut text = format!("{id} is down: {}", reason.sentence());
+            if let Some(remedy) = remedy::for_reason(&reason.code, backend) {
+                text += &format!("\nnext: {remedy}");
+            }
+            text
+        }
+        _ if !backend.serves() => format!(
+            "{id} gets no traffic: it is {}, weight {}   (lbctl enable-backend {id})",
+            backend.admin_state, backend.weight
+        ),
+        _ => format!(
+            "{id} is checking: it gets traffic after its first passing check   \
+             (lbctl wait backend/{id} --for healthy)"
+        ),
+    }
+}
+
+/// One backend with all that is known about it.
+pub(super) async fn read(session: &Session, id: &str) -> Result<Option<BackendView>, Failure> {
+    let request = pb::ListBackendsRequest { pool: String::new(), id: id.to_owned() };
+    match session.client.call(session.client.fleet().list_backends(request)).await {
+        Ok(answer) => {
+            let mut views = answer.backends.into_iter().map(BackendView::from);
+            Ok(views.find(|view| view.id == id))
+        }
+        Err(failure) if failure.exit == crate::exit::Exit::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// `set-backend`
+pub(super) async fn set(session: &Session, args: SetBackend) -> Result<(), Failure> {
+    let (view, lines) = write::modify(session, &args.write, "backend", &args.id, |object| {
+        let Wire::Backend(backend) = object else { return Ok(()) };
+        if let Some(weight) = args.weight {
+            backend.weight = Some(weight);
+        }
+        if let Some(address) = &args.address {
+            backend.address = address.to_string();
+        }
+        for key in &args.unlabels {
+            backend.labels.remove(key);
+        }
+        backend.labels.extend(args.labels.iter().cloned());
+        Ok(())
+    })
+    .await?;
+    write::report(session, &view, &lines)
+}
+
+/// `enable-backend`
+pub(super) async fn enable(session: &Session, args: BackendName) -> Result<(), Failure> {
+    set_state(session, args, pb::AdminState::Enabled).await
+}
+
+/// `disable-backend`
+pub(super) async fn disable(session: &Session, args: BackendName) -> Result<(), Failure> {
+    set_state(session, args, pb::AdminState::Disabled).await
+}
+
+/// `drain-backend`
+pub(super) async fn drain(session: &Session, args: BackendName) -> Result<(), Failure> {
+    let id = args.id.clone();
+    let tell = session.screen.is_for_people() && !args.write.dry_run;
+    set_state(session, args, pb::AdminState::Draining).await?;
+    if tell {
+        session.screen.print(&format!(
+            "{id} gets nothing new and finishes what it has   (lbctl describe backend {id})"
+        ))?;
+    }
+    Ok(())
+}
+
+async fn set_state(
+    session: &Session,
+    args: BackendName,
+    state: pb::AdminState,
+) -> Result<(), Failure> {
+    let expected = args.write.if_revision.unwrap_or(0);
+    let word = match state {
+        pb::AdminState::Enabled => "enabled",
+        pb::AdminState::Disabled => "disabled",
+        pb::AdminState::Draining => "draining",
+    };
+    let line = format!("~ backend {}  state {word}", args.id);
+    let view = write::send(session, &args.write, Change::State(args.id, state), expected).await?;
+    write::report(session, &view, &[line])
+}
+
+/// `remove-backend`
+pub(super) async fn remove(session: &Session, args: RemoveBackend) -> Result<(), Failure> {
+    let line = format!("- backend {}", args.id);
+    let name = pb::ObjectName { kind: "backend".to_owned(), name: args.id };
+    let expected = args.write.if_revision.unwrap_or(0);
+    let view = write::send(session, &args.write, Change::Delete(name), expected).await?;
+    write::report(session, &view, &[line])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(health: pb::Health, code: &str, message: &str) -> BackendView {
+        let reason = pb::Reason { code: code.to_owned(), message: message.to_owned() };
+        BackendView::from(pb::BackendView {
+            backend: Some(pb::Backend {
+                id: "backend4".to_owned(),
+                pool: "default".to_owned(),
+                address: "localhost:8004".to_owned(),
+                ..pb::Backend::default()
+            }),
+            status: Some(pb::BackendStatus {
+                health: health.into(),
+                reason: Some(reason),
+                ..pb::BackendStatus::default()
+            }),
+            ..pb::BackendView::default()
+        })
+    }
+
+    #[test]
+    fn whoever_adds_a_backend_hears_how_its_first_check_went() {
+        let up = backend(pb::Health::Up, "check_passed", "GET /health answered 200");
+        insta::assert_snapshot!(first_check(&up), @"backend4 is up: GET /health answered 200 (check_passed)");
+        let down = backend(pb::Health::Down, "check_status", "GET /health answered 404");
+        insta::assert_snapshot!(first_check(&down), @r"
+        backend4 is down: GET /health answered 404 (check_status)
+        next: set another path with 'lbctl set-pool default --health-path /', or only connect: 'lbctl set-pool default --health tcp'
+        ");
+        let slow = backend(pb::Health::Unknown, "not_checked", "");
+        insta::assert_snapshot!(first_check(&slow), @"backend4 is checking: it gets traffic after its first passing check   (lbctl wait backend/backend4 --for healthy)");
+    }
+}

@@ -1,0 +1,331 @@
+//! `get`: lists of objects, and single ones.
+
+use lb_core::model::natural_order;
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+use super::{Session, write};
+use crate::{
+    args::{Get, GetKind},
+    clock,
+    exit::{Exit, Failure},
+    format,
+    output::{Cell, Table, Tone},
+    view::{AnyObject, BackendView, ListenerView, ObjectView, PoolView, ProxyView, RouteView},
+};
+
+/// Lists a kind, or one object of it.
+pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
+    if args.pool.is_some() && args.kind != GetKind::Backends {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--pool chooses backends; 'lbctl get {}' does not take it", args.kind.name()),
+        ));
+    }
+    let now = clock::unix_ms();
+    let wide = session.screen.is_wide();
+    let name = args.name.as_deref();
+    match args.kind {
+        GetKind::Backends => {
+            let views = backends(session, args.pool.as_deref().unwrap_or_default()).await?;
+            let found = choose(views, name, "backend", |view| &view.id)?;
+            show(session, "backend", name, &found, |v| &v.id, |v| backend_table(v, now, wide))
+        }
+        GetKind::Pools => {
+            let found = choose(pools(session).await?, name, "pool", |view| &view.name)?;
+            show(session, "pool", name, &found, |v| &v.name, |v| pool_table(v, wide))
+        }
+        GetKind::Proxies => {
+            let found = choose(proxies(session).await?, name, "proxy", |view| &view.id)?;
+            show(session, "proxy", name, &found, |v| &v.id, |v| proxy_table(v, now, wide))
+        }
+        GetKind::Listeners | GetKind::Routes => {
+            let kind = args.kind.name();
+            let found = match name {
+                Some(name) => vec![object(session, kind, name).await?],
+                None => objects(session, kind).await?,
+            };
+            show(session, kind, name, &found, ObjectView::name, |views| object_table(kind, views))
+        }
+    }
+}
+
+/// Backends of a pool, or of all when it is empty, in people's order.
+pub(super) async fn backends(session: &Session, pool: &str) -> Result<Vec<BackendView>, Failure> {
+    let request = pb::ListBackendsRequest { pool: pool.to_owned(), id: String::new() };
+    let answer = session.client.call(session.client.fleet().list_backends(request)).await?;
+    let mut views: Vec<BackendView> = answer.backends.into_iter().map(BackendView::from).collect();
+    views.sort_by(|a, b| a.pool.cmp(&b.pool).then_with(|| natural_order(&a.id, &b.id)));
+    Ok(views)
+}
+
+/// All pools with the state of their backends.
+pub(super) async fn pools(session: &Session) -> Result<Vec<PoolView>, Failure> {
+    let request = pb::GetStatusRequest {};
+    let answer = session.client.call(session.client.fleet().get_status(request)).await?;
+    let mut views: Vec<PoolView> = answer.pools.into_iter().map(PoolView::from).collect();
+    views.sort_by(|a, b| natural_order(&a.name, &b.name));
+    Ok(views)
+}
+
+/// All proxies that are known.
+pub(super) async fn proxies(session: &Session) -> Result<Vec<ProxyView>, Failure> {
+    let request = pb::ListProxiesRequest {};
+    let answer = session.client.call(session.client.fleet().list_proxies(request)).await?;
+    let mut views: Vec<ProxyView> = answer.proxies.into_iter().map(ProxyView::from).collect();
+    views.sort_by(|a, b| natural_order(&a.id, &b.id));
+    Ok(views)
+}
+
+/// One object of the registry.
+pub(super) async fn object(
+    session: &Session,
+    kind: &str,
+    name: &str,
+) -> Result<ObjectView, Failure> {
+    let object = write::get(session, kind, name).await?;
+    ObjectView::read(object).ok_or_else(|| not_found(kind, name, &[]))
+}
+
+async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectView>, Failure> {
+    let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
+    let answer = session.client.call(session.client.registry().list(request)).await?;
+    let mut views: Vec<ObjectView> =
+        answer.objects.into_iter().filter_map(ObjectView::read).collect();
+    views.sort_by(|a, b| natural_order(a.name(), b.name()));
+    Ok(views)
+}
+
+/// Keeps the one that is asked for.
+pub(super) fn choose<T>(
+    views: Vec<T>,
+    name: Option<&str>,
+    kind: &str,
+    name_of: impl Fn(&T) -> &str,
+) -> Result<Vec<T>, Failure> {
+    let Some(name) = name else { return Ok(views) };
+    match views.iter().position(|view| name_of(view) == name) {
+        Some(index) => Ok(views.into_iter().nth(index).into_iter().collect()),
+        None => {
+            let names: Vec<&str> = views.iter().map(&name_of).collect();
+            Err(not_found(kind, name, &names))
+        }
+    }
+}
+
+fn not_found(kind: &str, name: &str, known: &[&str]) -> Failure {
+    let plural = if kind == "proxy" { "proxies".to_owned() } else { format!("{kind}s") };
+    let hint = match known {
+        [] => format!("there are no {plural}"),
+        _ if known.len() <= 8 => format!("there are {}", known.join(", ")),
+        _ => format!("there are {} {plural}; list them with 'lbctl get {plural}'", known.len()),
+    };
+    Failure::new(Exit::NotFound, format!("there is no {kind} {name:?}; {hint}"))
+}
+
+/// Prints a list, or, when a name was given, the one object.
+fn show<T: Serialize>(
+    session: &Session,
+    kind: &str,
+    name: Option<&str>,
+    views: &[T],
+    name_of: impl Fn(&T) -> &str,
+    table: impl FnOnce(&[T]) -> Table,
+) -> Result<(), Failure> {
+    let names = || views.iter().map(|view| format!("{kind}/{}", name_of(view))).collect();
+    let text = || session.screen.render(&table(views));
+    match (name, views) {
+        (Some(_), [view]) => session.screen.answer(view, names, text),
+        _ => session.screen.answer(&views, names, text),
+    }
+}
+
+/// Backends, a line each.
+pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Table {
+    let mut headers = vec![
+        "ID", "ADDRESS", "POOL", "WEIGHT", "STATE", "SINCE", "IN-FLIGHT", "REQUESTS", "FAILED",
+    ];
+    if wide {
+        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "REASON"]);
+    }
+    let mut table = Table::new(&headers);
+    for view in views {
+        let traffic = &view.traffic;
+        let mut row: Vec<Cell> = vec![
+            (&view.id).into(),
+            (&view.address).into(),
+            (&view.pool).into(),
+            view.weight.into(),
+            Cell::toned(view.state(), state_tone(view)),
+            format::age_of(view.since_unix_ms, now).into(),
+            traffic.in_flight.into(),
+            traffic.requests_total.into(),
+            traffic.failures_total.into(),
+        ];
+        if wide {
+            let checked = view.checks.as_ref().and_then(|checks| checks.last_check_unix_ms);
+            row.extend::<[Cell; 5]>([
+                format::rate(traffic.requests_per_second).into(),
+                format::latency(traffic.latency_p50_us).into(),
+                format::latency(traffic.latency_p99_us).into(),
+                format::age_of(checked, now).into(),
+                view.reason.sentence().into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn state_tone(view: &BackendView) -> Tone {
+    match (view.health, view.admin_state) {
+        ("down", "enabled") => Tone::Bad,
+        ("up", "enabled") => Tone::Good,
+        _ => Tone::Warning,
+    }
+}
+
+/// Pools, a line each.
+pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
+    let mut headers = vec![
+        "POOL", "ALGORITHM", "UP", "DOWN", "UNKNOWN", "DISABLED", "DRAINING", "REQ/S", "SUCCESS",
+        "P99",
+    ];
+    if wide {
+        headers.extend(["CHECK", "INTERVAL", "CONNECT-TIMEOUT", "REQUEST-TIMEOUT"]);
+    }
+    let mut table = Table::new(&headers);
+    for view in views {
+        let traffic = view.traffic.clone().unwrap_or_default();
+        let mut row: Vec<Cell> = vec![(&view.name).into(), (&view.algorithm).into()];
+        match view.backends {
+            Some(counts) => row.extend::<[Cell; 5]>([
+                up_of(counts.up, counts.total()),
+                Cell::toned(counts.down.to_string(), worry(counts.down, Tone::Bad)),
+                counts.unknown.into(),
+                counts.disabled.into(),
+                counts.draining.into(),
+            ]),
+            None => row.extend((0..5).map(|_| Cell::from("-"))),
+        }
+        let ended = traffic.successes_total + traffic.failures_total;
+        row.extend::<[Cell; 3]>([
+            format::rate(traffic.requests_per_second).into(),
+            format::percent(traffic.successes_total, ended).into(),
+            format::latency(traffic.latency_p99_us).into(),
+        ]);
+        if wide {
+            let millis = |ms: u32| format::duration(std::time::Duration::from_millis(ms.into()));
+            row.extend::<[Cell; 4]>([
+                match &view.health_path {
+                    Some(path) => format!("{} {path}", view.health).into(),
+                    None => (&view.health).into(),
+                },
+                millis(view.health_interval_ms).into(),
+                millis(view.connect_timeout_ms).into(),
+                millis(view.request_timeout_ms).into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn up_of(up: u32, total: u32) -> Cell {
+    let tone = if total > 0 && up == 0 { Tone::Bad } else { Tone::Plain };
+    Cell::toned(format!("{up}/{total}"), tone)
+}
+
+fn worry(number: u32, tone: Tone) -> Tone {
+    if number > 0 { tone } else { Tone::Plain }
+}
+
+/// Proxies, a line each.
+pub(crate) fn proxy_table(views: &[ProxyView], now: u64, wide: bool) -> Table {
+    let mut headers = vec!["PROXY", "STATE", "REVISION", "LAG", "SEEN", "REQ/S", "LISTEN"];
+    if wide {
+        headers.extend(["SENT", "DIGEST", "STALE", "ADMIN", "WORKERS", "CONNS", "VERSION"]);
+    }
+    let mut table = Table::new(&headers);
+    for view in views {
+        let listen: Vec<String> =
+            view.listen.iter().map(|l| format!("{}={}", l.listener, l.address)).collect();
+        let millis = |ms: u64| format::duration(std::time::Duration::from_millis(ms));
+        let mut row: Vec<Cell> = vec![
+            (&view.id).into(),
+            Cell::toned(&view.state, proxy_tone(&view.state)),
+            view.applied_revision.into(),
+            millis(view.lag_ms.into()).into(),
+            millis(view.last_seen_ms).into(),
+            format::rate(view.requests_per_second).into(),
+            listen.join(",").into(),
+        ];
+        if wide {
+            let connections = view.process.as_ref().map(|p| p.client_connections.to_string());
+            row.extend::<[Cell; 7]>([
+                view.sent_revision.into(),
+                view.digest.get(..8).unwrap_or("-").into(),
+                format::age_of(view.stale_since_unix_ms, now).into(),
+                (&view.admin_address).into(),
+                view.workers.into(),
+                connections.unwrap_or_else(|| "-".to_owned()).into(),
+                (&view.build_version).into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table
+}
+
+fn proxy_tone(state: &str) -> Tone {
+    match state {
+        "synced" => Tone::Good,
+        "behind" => Tone::Warning,
+        _ => Tone::Bad,
+    }
+}
+
+fn object_table(kind: &str, views: &[ObjectView]) -> Table {
+    if kind == "route" {
+        let mut table = Table::new(&["ROUTE", "LISTENER", "HOST", "PATH", "POOL"]);
+        for view in views {
+            if let AnyObject::Route(route) = &view.object {
+                table.row(route_row(route));
+            }
+        }
+        return table;
+    }
+    let mut table = Table::new(&["LISTENER", "PROTOCOL", "TRUST-XFF", "TRUSTED-PROXIES", "KEEP-ALIVE"]);
+    for view in views {
+        if let AnyObject::Listener(listener) = &view.object {
+            table.row(listener_row(listener));
+        }
+    }
+    table
+}
+
+fn route_row(route: &RouteView) -> Vec<Cell> {
+    let host = if route.host.is_empty() { "*" } else { &route.host };
+    vec![
+        (&route.name).into(),
+        (&route.listener).into(),
+        host.into(),
+        route.paths().into(),
+        (&route.pool).into(),
+    ]
+}
+
+fn listener_row(listener: &ListenerView) -> Vec<Cell> {
+    let fields = listener.fields();
+    let field = |name: &str| {
+        let value = fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone());
+        Cell::from(value.unwrap_or_default())
+    };
+    vec![
+        (&listener.name).into(),
+        field("protocol"),
+        field("trust-xff"),
+        field("trusted-proxies"),
+        field("keep-alive-timeout"),
+    ]
+}

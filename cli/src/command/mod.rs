@@ -1,0 +1,140 @@
+//! The commands, one module per group.
+
+mod backend;
+mod control_plane;
+mod data_plane;
+mod describe;
+mod get;
+mod pool;
+mod progress;
+mod remedy;
+mod status;
+pub(crate) mod wait;
+mod watch;
+mod write;
+
+pub(crate) use self::get::{backend_table, proxy_table};
+
+use std::{future::Future, io, process::ExitCode, time::Duration};
+
+use clap::CommandFactory as _;
+
+use crate::{
+    args::{Cli, Command, Completions, Global},
+    client::Client,
+    demo_backend, dev,
+    exit::{Exit, Failure},
+    output::Screen,
+    signal::StopSignals,
+};
+
+/// How long a command may take unless it is told.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the commands that ask a control plane share.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) screen: Screen,
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let global = cli.global;
+    match cli.command {
+        // These three have runtimes of their own.
+        Command::ControlPlane(args) => control_plane::run(args),
+        Command::DataPlane(args) => data_plane::run(args),
+        Command::DemoBackend(args) => demo_backend::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Completions(args) => completions(&args, global.output),
+        command => block_on(until_interrupted(ask(command, global))),
+    }
+}
+
+async fn ask(command: Command, global: Global) -> Result<(), Failure> {
+    let timeout = match &command {
+        Command::Wait(_) => wait::TIMEOUT,
+        _ => TIMEOUT,
+    };
+    let timeout = global.timeout.unwrap_or(timeout);
+    let client = Client::connect(&global.server, timeout).await?;
+    let session = Session { client, screen: Screen::new(global.output) };
+    match command {
+        Command::Status => status::run(&session).await,
+        Command::Get(args) => get::run(&session, args).await,
+        Command::Describe(args) => describe::run(&session, args).await,
+        Command::Watch(args) => watch::run(&session, &args).await,
+        Command::Wait(args) => wait::run(&session, args).await,
+        Command::AddBackend(args) => backend::add(&session, args).await,
+        Command::SetBackend(args) => backend::set(&session, args).await,
+        Command::EnableBackend(args) => backend::enable(&session, args).await,
+        Command::DisableBackend(args) => backend::disable(&session, args).await,
+        Command::DrainBackend(args) => backend::drain(&session, args).await,
+        Command::RemoveBackend(args) => backend::remove(&session, args).await,
+        Command::AddPool(args) => pool::add(&session, args).await,
+        Command::SetPool(args) => pool::set(&session, args).await,
+        Command::RemovePool(args) => pool::remove(&session, args).await,
+        Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
+        Command::SetListener(args) => pool::set_listener(&session, args).await,
+        Command::ControlPlane(_)
+        | Command::DataPlane(_)
+        | Command::DemoBackend(_)
+        | Command::Dev(_)
+        | Command::Completions(_) => unreachable!("run() keeps them to itself"),
+    }
+}
+
+/// Runs a future on a runtime of one thread.
+pub(crate) fn block_on(
+    future: impl Future<Output = Result<(), Failure>>,
+) -> Result<ExitCode, Failure> {
+    let runtime = runtime()?;
+    runtime.block_on(future).map(|()| ExitCode::SUCCESS)
+}
+
+/// A runtime of one thread.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        Failure::new(Exit::Failed, format!("cannot start the runtime: {error}; are file descriptors left (ulimit -n)?"))
+    })
+}
+
+/// A change that was sent may be made although nobody waits for the answer any more.
+async fn until_interrupted(
+    future: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut signals = StopSignals::catch()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
+    tokio::select! {
+        result = future => result,
+        () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    }
+}
+
+fn completions(args: &Completions, format: crate::args::OutputFormat) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "lbctl", &mut script);
+    Screen::new(format).print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+
+/// For the planes, whose errors know their own exit codes.
+fn plane_failed(error: &dyn std::error::Error, exit_code: u8) -> ExitCode {
+    use io::Write as _;
+
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let source_text = source.to_string();
+        // Some messages contain their cause already.
+        if !text.contains(&source_text) {
+            text += &format!(": {source_text}");
+        }
+        cause = source.source();
+    }
+    // Nothing is left to be done when stderr is gone, too.
+    drop(writeln!(io::stderr(), "{text}"));
+    ExitCode::from(exit_code)
+}

@@ -1,0 +1,92 @@
+//! What to do about a backend that is down, by the reason of the verdict.
+
+use crate::view::BackendView;
+
+/// What a reason usually means, and a command that may help.
+pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
+    let BackendView { id, pool, address, .. } = backend;
+    let text = match code {
+        "check_status" => format!(
+            "set another path with 'lbctl set-pool {pool} --health-path /', or only connect: \
+             'lbctl set-pool {pool} --health tcp'"
+        ),
+        "backend_connect_refused" => format!(
+            "nothing listens at {address}: start the server, or correct the address with \
+             'lbctl set-backend {id} --address HOST:PORT'"
+        ),
+        "backend_connect_timeout" | "backend_unreachable" => format!(
+            "no way to {address} from the control plane: look at the address, routes and firewalls"
+        ),
+        "backend_timeout" => format!(
+            "the check got no answer in time: allow more with 'lbctl set-pool {pool} \
+             --health-timeout 5s --health-interval 10s', or only connect: 'lbctl set-pool {pool} \
+             --health tcp'"
+        ),
+        "backend_reset" | "backend_protocol_error" => format!(
+            "what listens at {address} answers no HTTP: only connect with 'lbctl set-pool {pool} \
+             --health tcp', or correct the address"
+        ),
+        "dns_failure" => format!(
+            "the name in {address} cannot be resolved by the control plane: correct it with \
+             'lbctl set-backend {id} --address HOST:PORT'"
+        ),
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// The next step for a backend in its present state.
+pub(super) fn next_step(backend: &BackendView) -> String {
+    let id = &backend.id;
+    match (backend.admin_state, backend.health) {
+        ("disabled" | "draining", _) => {
+            format!("it is {}; serve again with 'lbctl enable-backend {id}'", backend.admin_state)
+        }
+        (_, "down") => for_reason(&backend.reason.code, backend).unwrap_or_else(|| {
+            format!("'lbctl wait backend/{id} --for healthy' once the cause is removed")
+        }),
+        (_, "unknown") => {
+            format!("it gets traffic after its first passing check: 'lbctl wait backend/{id}'")
+        }
+        _ if backend.weight == 0 => {
+            format!("it has weight 0; 'lbctl set-backend {id} --weight 1' sends it requests")
+        }
+        _ => format!("nothing to do; 'lbctl get backends --pool {}' compares it", backend.pool),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_proto::v1 as pb;
+
+    use super::*;
+
+    fn down(code: &str) -> BackendView {
+        let backend = pb::Backend {
+            id: "backend4".to_owned(),
+            pool: "default".to_owned(),
+            address: "localhost:8004".to_owned(),
+            ..pb::Backend::default()
+        };
+        let status = pb::BackendStatus {
+            health: pb::Health::Down.into(),
+            reason: Some(pb::Reason { code: code.to_owned(), message: String::new() }),
+            ..pb::BackendStatus::default()
+        };
+        BackendView::from(pb::BackendView {
+            backend: Some(backend),
+            status: Some(status),
+            ..pb::BackendView::default()
+        })
+    }
+
+    #[test]
+    fn a_missing_health_page_is_everybodys_first_failure() {
+        insta::assert_snapshot!(next_step(&down("check_status")), @"set another path with 'lbctl set-pool default --health-path /', or only connect: 'lbctl set-pool default --health tcp'");
+    }
+
+    #[test]
+    fn an_unknown_reason_still_has_a_next_step() {
+        assert!(next_step(&down("eaten_by_a_whale")).contains("lbctl wait backend/backend4"));
+    }
+}

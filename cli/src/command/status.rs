@@ -1,0 +1,222 @@
+//! `status`: the fleet on one screen, and what is wrong with it.
+
+use std::time::Duration;
+
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+use super::{Session, get, remedy};
+use crate::{
+    clock,
+    exit::Failure,
+    format,
+    output::Screen,
+    view::{BackendView, PoolView, ProxyView, Traffic},
+};
+
+/// Lines about single backends and proxies, so that a bad day still fits on a screen.
+const ALARMS_MAX: usize = 10;
+
+/// The fleet at one moment.
+#[derive(Debug, Serialize)]
+struct StatusView {
+    server_id: String,
+    build_version: String,
+    revision: u64,
+    started_unix_ms: u64,
+    last_change_unix_ms: u64,
+    proxies_synced: usize,
+    proxies: Vec<ProxyView>,
+    pools: Vec<PoolView>,
+    traffic: Traffic,
+    /// Enabled backends that are not up.
+    unhealthy_backends: Vec<BackendView>,
+}
+
+/// Prints the fleet.
+pub(super) async fn run(session: &Session) -> Result<(), Failure> {
+    let request = pb::GetStatusRequest {};
+    let status = session.client.call(session.client.fleet().get_status(request)).await?;
+    let backends = get::backends(session, "").await?;
+    let view = StatusView::new(status, backends);
+    let names = || vec![format!("revision/{}", view.revision)];
+    session.screen.answer(&view, names, || page(&view, clock::unix_ms(), session.screen))
+}
+
+impl StatusView {
+    fn new(status: pb::GetStatusResponse, backends: Vec<BackendView>) -> Self {
+        let proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
+        Self {
+            server_id: status.server_id,
+            build_version: status.build_version,
+            revision: status.version.map_or(0, |version| version.revision),
+            started_unix_ms: status.started_unix_ms,
+            last_change_unix_ms: status.last_change_unix_ms,
+            proxies_synced: proxies.iter().filter(|proxy| proxy.state == "synced").count(),
+            proxies,
+            pools: status.pools.into_iter().map(PoolView::from).collect(),
+            traffic: status.totals.into(),
+            unhealthy_backends: backends
+                .into_iter()
+                .filter(|backend| backend.admin_state == "enabled" && backend.health != "up")
+                .collect(),
+        }
+    }
+}
+
+fn page(view: &StatusView, now: u64, screen: Screen) -> String {
+    let age = |at: u64| format::age_of(Some(at).filter(|at| *at != 0), now);
+    let fleet = match view.proxies.len() {
+        0 => "no proxy connected".to_owned(),
+        all => format!("{}/{all} proxies in sync", view.proxies_synced),
+    };
+    let changed = age(view.last_change_unix_ms);
+    let mut text = format!(
+        "FLEET    {fleet} at revision {} (changed {changed} ago)\n",
+        view.revision
+    );
+    text += &format!(
+        "CONTROL  {}, version {}, up {}\n",
+        view.server_id,
+        view.build_version,
+        age(view.started_unix_ms)
+    );
+    let traffic = &view.traffic;
+    text += &format!(
+        "TRAFFIC  {} requests/s   {} ok   p50 {}   p99 {}   in flight {}\n\n",
+        format::rate(traffic.requests_per_second),
+        format::percent(traffic.successes_total, traffic.successes_total + traffic.failures_total),
+        format::latency(traffic.latency_p50_us),
+        format::latency(traffic.latency_p99_us),
+        traffic.in_flight,
+    );
+    text += &screen.render(&get::pool_table(&view.pools, false));
+    let alarms = alarms(view, now);
+    if !alarms.is_empty() {
+        text.push('\n');
+    }
+    for (line, next) in alarms.iter().take(ALARMS_MAX) {
+        text += &format!("! {line}\n  next: {next}\n");
+    }
+    if let Some(more) = alarms.len().checked_sub(ALARMS_MAX).filter(|more| *more > 0) {
+        text += &format!("! and {more} more: 'lbctl get backends', 'lbctl get proxies'\n");
+    }
+    text
+}
+
+/// What is wrong, each with the next step; proxies first, since they carry the traffic.
+fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
+    let proxies = view.proxies.iter().filter(|proxy| proxy.state != "synced").map(|proxy| {
+        let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
+        let mut line = format!(
+            "{} {} at revision {}, last heard of {seen} ago",
+            proxy.id, proxy.state, proxy.applied_revision
+        );
+        for rejection in &proxy.rejections {
+            line += &format!("; refused {}", rejection.sentence());
+        }
+        if let Some(refusal) = &proxy.refusal {
+            line += &format!("; refused everything: {refusal}");
+        }
+        (line, format!("'lbctl describe proxy {}'", proxy.id))
+    });
+    let backends = view.unhealthy_backends.iter().map(|backend| {
+        let since = format::age_of(backend.since_unix_ms, now);
+        let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
+        let last = last.map_or_else(String::new, |at| {
+            format!("; last success {} UTC", format::clock(at, now))
+        });
+        let line = format!(
+            "{} {} {} for {since}: {}{last}",
+            backend.id,
+            backend.address,
+            backend.health,
+            backend.reason.sentence()
+        );
+        (line, remedy::next_step(backend))
+    });
+    let mut alarms: Vec<(String, String)> = proxies.chain(backends).collect();
+    if view.proxies.is_empty() {
+        let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
+        alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));
+    }
+    if view.pools.iter().all(|pool| pool.backends.is_none_or(|counts| counts.total() == 0)) {
+        let next = "'lbctl add-backend HOST:PORT'";
+        alarms.push(("there are no backends".to_owned(), next.to_owned()));
+    }
+    alarms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::OutputFormat;
+
+    const NOW_MS: u64 = 1_795_384_331_000;
+
+    fn status(proxies: Vec<pb::Proxy>, up: u32, down: u32) -> pb::GetStatusResponse {
+        pb::GetStatusResponse {
+            server_id: "cp-1".to_owned(),
+            build_version: "0.1.0".to_owned(),
+            version: Some(pb::Version { revision: 118, ..pb::Version::default() }),
+            started_unix_ms: NOW_MS - 192_000,
+            last_change_unix_ms: NOW_MS - 12_000,
+            proxies,
+            pools: vec![pb::PoolStatus {
+                pool: Some(pb::Pool {
+                    name: "default".to_owned(),
+                    algorithm: "round_robin".to_owned(),
+                    ..pb::Pool::default()
+                }),
+                up,
+                down,
+                ..pb::PoolStatus::default()
+            }],
+            ..pb::GetStatusResponse::default()
+        }
+    }
+
+    fn proxy(id: &str, state: &str) -> pb::Proxy {
+        let (id, state) = (id.to_owned(), state.to_owned());
+        pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
+    }
+
+    fn shown(status: pb::GetStatusResponse, backends: Vec<BackendView>) -> String {
+        page(&StatusView::new(status, backends), NOW_MS, Screen::new(OutputFormat::Table))
+    }
+
+    #[test]
+    fn a_quiet_day_has_no_alarms() {
+        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), Vec::new());
+        insta::assert_snapshot!(text, @"");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_the_next_step() {
+        let down = BackendView::from(pb::BackendView {
+            backend: Some(pb::Backend {
+                id: "backend2".to_owned(),
+                address: "localhost:8002".to_owned(),
+                pool: "default".to_owned(),
+                ..pb::Backend::default()
+            }),
+            status: Some(pb::BackendStatus {
+                health: pb::Health::Down.into(),
+                reason: Some(pb::Reason {
+                    code: "backend_connect_refused".to_owned(),
+                    message: "connection refused".to_owned(),
+                }),
+                since_unix_ms: NOW_MS - 41_000,
+                ..pb::BackendStatus::default()
+            }),
+            ..pb::BackendView::default()
+        });
+        let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
+        insta::assert_snapshot!(shown(status(proxies, 2, 1), vec![down]), @"");
+    }
+
+    #[test]
+    fn an_empty_installation_says_how_to_begin() {
+        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), Vec::new()), @"");
+    }
+}

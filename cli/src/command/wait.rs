@@ -1,0 +1,333 @@
+//! `wait`: until something is true, or the time is up.
+//!
+//! The control plane says when something changed; only then is the state read again.
+//! A slow second look covers what has no event, such as a control plane that was
+//! restarted in between.
+
+use std::{future::pending, time::Duration};
+
+use lb_proto::v1 as pb;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Streaming;
+
+use super::{Session, backend, get, progress};
+use crate::{
+    args::{Awaited, Target, WaitFor},
+    client::Client,
+    exit::{Exit, Failure},
+    format,
+    view::{BackendView, ProgressView, ProxyView},
+};
+
+/// How long to wait unless told otherwise.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often to look when nothing happened.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// Events come in bunches; one look is enough for those of one moment.
+const BUNCH: Duration = Duration::from_millis(10);
+
+/// Before following again, when the stream of events ended.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// Whether a condition holds, in words.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Look {
+    /// It holds.
+    Done(String),
+    /// Not yet; how it is instead.
+    NotYet(String),
+}
+
+/// Waits as told on the command line.
+pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure> {
+    if let Target::Revision(revision) = args.target {
+        refuse_unless(args.condition.is_none(), "revision/N", "nothing: it waits for 'applied'")?;
+        return wait_applied(session, revision).await;
+    }
+    let what = describe(&args);
+    let client = &session.client;
+    let deadline = Instant::now() + client.timeout();
+    let outcome = match &args.target {
+        Target::Backend(id) => {
+            let condition = args.condition.unwrap_or(Awaited::Healthy);
+            let known = matches!(condition, Awaited::Healthy | Awaited::Down | Awaited::Removed);
+            refuse_unless(known, "a backend", "healthy, down or removed")?;
+            until(client, deadline, async || look_at_backend(session, id, condition).await).await
+        }
+        Target::Pool(name) => {
+            let known = matches!(args.condition, None | Some(Awaited::Healthy));
+            refuse_unless(known, "a pool", "healthy")?;
+            until(client, deadline, async || look_at_pool(session, name).await).await
+        }
+        Target::Proxy(id) => {
+            let condition = args.condition.unwrap_or(Awaited::Synced);
+            let known = matches!(condition, Awaited::Synced | Awaited::Lost);
+            refuse_unless(known, "a proxy", "synced or lost")?;
+            until(client, deadline, async || {
+                let proxies = get::proxies(session).await?;
+                Ok(look_at_proxy(&proxies, id, condition))
+            })
+            .await
+        }
+        Target::Proxies => {
+            let known = matches!(args.condition, None | Some(Awaited::Synced));
+            refuse_unless(known, "proxies", "synced")?;
+            until(client, deadline, async || {
+                Ok(look_at_proxies(&get::proxies(session).await?, args.count))
+            })
+            .await
+        }
+        Target::Revision(_) => unreachable!("handled above"),
+    }?;
+    match outcome {
+        Look::Done(text) => session.screen.print(&text),
+        Look::NotYet(text) => Err(Failure::new(
+            Exit::TimedOut,
+            format!(
+                "{what} did not come true within {}: {text}; look at it with {}, or wait longer \
+                 with --timeout",
+                format::duration(client.timeout()),
+                next_look(&args.target),
+            ),
+        )),
+    }
+}
+
+/// Looks now and after each event, until it is done or the time is up; then the last
+/// look is returned.
+pub(crate) async fn until(
+    client: &Client,
+    deadline: Instant,
+    mut look: impl AsyncFnMut() -> Result<Look, Failure>,
+) -> Result<Look, Failure> {
+    // Followed before the first look, so that nothing falls in between.
+    let mut events = follow(client).await;
+    let mut last = look().await?;
+    loop {
+        if matches!(last, Look::Done(_)) {
+            return Ok(last);
+        }
+        tokio::select! {
+            () = sleep_until(deadline) => return Ok(last),
+            lives = next_event(&mut events) => {
+                sleep(if lives { BUNCH } else { RECONNECT }).await;
+                if !lives {
+                    events = None;
+                }
+            }
+            () = sleep(SECOND_LOOK) => {}
+        }
+        if events.is_none() {
+            events = follow(client).await;
+        }
+        match look().await {
+            Ok(seen) => last = seen,
+            // It was there a moment ago, and may be back in another.
+            Err(failure) if failure.exit == Exit::Unreachable => {
+                last = Look::NotYet(failure.message);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+async fn follow(client: &Client) -> Option<Streaming<pb::Event>> {
+    client.call(client.fleet().watch(pb::WatchRequest { past: 0 })).await.ok()
+}
+
+/// Whether the stream goes on; never completes without one.
+async fn next_event(events: &mut Option<Streaming<pb::Event>>) -> bool {
+    match events {
+        Some(events) => matches!(events.message().await, Ok(Some(_))),
+        None => pending().await,
+    }
+}
+
+async fn look_at_backend(
+    session: &Session,
+    id: &str,
+    condition: Awaited,
+) -> Result<Look, Failure> {
+    match (backend::read(session, id).await?, condition) {
+        (None, Awaited::Removed) => Ok(Look::Done(format!("backend {id} is removed"))),
+        (None, _) => {
+            // Names the ones that there are.
+            let all = get::backends(session, "").await?;
+            get::choose(all, Some(id), "backend", |view| &view.id)?;
+            Ok(Look::NotYet(format!("backend {id} has just appeared")))
+        }
+        (Some(view), condition) => Ok(judge_backend(&view, condition)),
+    }
+}
+
+fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
+    let text = format!("backend {} is {}: {}", view.id, view.state(), view.reason.sentence());
+    let done = match condition {
+        Awaited::Healthy => view.health == "up",
+        Awaited::Down => view.health == "down",
+        Awaited::Removed | Awaited::Synced | Awaited::Lost => false,
+    };
+    if done { Look::Done(text) } else { Look::NotYet(text) }
+}
+
+async fn look_at_pool(session: &Session, name: &str) -> Result<Look, Failure> {
+    get::object(session, "pool", name).await?;
+    Ok(judge_pool(name, &get::backends(session, name).await?))
+}
+
+/// Healthy when every enabled backend is up, and there is one.
+pub(crate) fn judge_pool(name: &str, backends: &[BackendView]) -> Look {
+    let wanted = || backends.iter().filter(|backend| backend.admin_state == "enabled");
+    let missing: Vec<String> = wanted()
+        .filter(|backend| backend.health != "up")
+        .map(|backend| {
+            format!("{} is {}: {}", backend.id, backend.health, backend.reason.sentence())
+        })
+        .collect();
+    match (wanted().count(), missing.as_slice()) {
+        (0, _) => Look::NotYet(format!("pool {name} has no enabled backend")),
+        (count, []) => Look::Done(format!(
+            "pool {name} is healthy: {} up",
+            format::count(count, "backend is", "backends are")
+        )),
+        (_, missing) => Look::NotYet(missing.join("; ")),
+    }
+}
+
+fn look_at_proxy(proxies: &[ProxyView], id: &str, condition: Awaited) -> Look {
+    match proxies.iter().find(|proxy| proxy.id == id) {
+        None => Look::NotYet(format!("proxy {id} has never connected")),
+        Some(proxy) => {
+            let text =
+                format!("proxy {id} is {} at revision {}", proxy.state, proxy.applied_revision);
+            if proxy.state == condition.name() { Look::Done(text) } else { Look::NotYet(text) }
+        }
+    }
+}
+
+/// Done when `count` proxies are in sync, or without one, all that are connected.
+pub(crate) fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
+    let synced = proxies.iter().filter(|proxy| proxy.state == "synced").count();
+    let connected = proxies.iter().filter(|proxy| proxy.state != "lost").count();
+    let wanted = count.unwrap_or(connected.max(1));
+    let text = format!("{synced}/{wanted} proxies are in sync");
+    if synced >= wanted {
+        return Look::Done(text);
+    }
+    let others: Vec<String> = proxies
+        .iter()
+        .filter(|proxy| proxy.state != "synced")
+        .map(|proxy| format!("{} is {}", proxy.id, proxy.state))
+        .collect();
+    if others.is_empty() {
+        Look::NotYet(text)
+    } else {
+        Look::NotYet(format!("{text}; {}", others.join(", ")))
+    }
+}
+
+async fn wait_applied(session: &Session, revision: u64) -> Result<(), Failure> {
+    let client = &session.client;
+    let timeout_ms = u32::try_from(client.timeout().as_millis()).unwrap_or(u32::MAX);
+    let request = pb::WaitAppliedRequest { revision, timeout_ms };
+    let mut stream = client.call(client.fleet().wait_applied(request)).await?;
+    // The server keeps the time; this is for one that stopped answering.
+    let deadline = Instant::now() + client.timeout() + Duration::from_secs(2);
+    let mut last: Option<ProgressView> = None;
+    loop {
+        tokio::select! {
+            message = stream.message() => match message {
+                Ok(Some(progress)) => last = Some(progress.into()),
+                Ok(None) => break,
+                Err(status) => return Err(client.failure(&status)),
+            },
+            () = sleep_until(deadline) => break,
+        }
+    }
+    let Some(progress) = last else {
+        return Err(client.failure(&tonic::Status::deadline_exceeded("")));
+    };
+    if let Some(failure) = progress::failure(&progress, client.timeout()) {
+        return Err(failure);
+    }
+    session.screen.answer(
+        &progress,
+        || vec![format!("revision/{revision}")],
+        || progress::applied(&progress),
+    )
+}
+
+fn refuse_unless(known: bool, target: &str, conditions: &str) -> Result<(), Failure> {
+    if known {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Usage, format!("{target} can be waited on --for {conditions}")))
+}
+
+fn describe(args: &WaitFor) -> String {
+    let condition = args.condition.map_or("", Awaited::name);
+    match &args.target {
+        Target::Backend(id) => format!("backend {id} --for {}", or(condition, "healthy")),
+        Target::Pool(name) => format!("pool {name} --for healthy"),
+        Target::Proxy(id) => format!("proxy {id} --for {}", or(condition, "synced")),
+        Target::Proxies => "proxies --for synced".to_owned(),
+        Target::Revision(revision) => format!("revision {revision}"),
+    }
+}
+
+fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+    if text.is_empty() { default } else { text }
+}
+
+fn next_look(target: &Target) -> String {
+    match target {
+        Target::Backend(id) => format!("'lbctl describe backend {id}'"),
+        Target::Pool(name) => format!("'lbctl describe pool {name}'"),
+        Target::Proxy(id) => format!("'lbctl describe proxy {id}'"),
+        Target::Proxies | Target::Revision(_) => "'lbctl get proxies'".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(states: &[&str]) -> Vec<ProxyView> {
+        states
+            .iter()
+            .enumerate()
+            .map(|(index, state)| {
+                let (id, state) = (format!("proxy-{}", index + 1), (*state).to_owned());
+                ProxyView::from(pb::Proxy { id, state, ..pb::Proxy::default() })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn enough_proxies_in_sync_end_the_wait() {
+        let fleet = proxies(&["synced", "behind", "synced"]);
+        assert!(matches!(look_at_proxies(&fleet, Some(2)), Look::Done(_)));
+        assert_eq!(
+            look_at_proxies(&fleet, Some(3)),
+            Look::NotYet("2/3 proxies are in sync; proxy-2 is behind".to_owned())
+        );
+        assert!(matches!(look_at_proxies(&fleet, None), Look::NotYet(_)));
+        assert!(matches!(look_at_proxies(&proxies(&["synced", "lost"]), None), Look::Done(_)));
+        assert!(matches!(look_at_proxies(&[], None), Look::NotYet(_)));
+    }
+
+    #[test]
+    fn an_empty_pool_is_not_healthy() {
+        assert!(matches!(judge_pool("default", &[]), Look::NotYet(_)));
+    }
+
+    #[test]
+    fn a_proxy_that_never_came_is_waited_for() {
+        let fleet = proxies(&["synced"]);
+        assert!(matches!(look_at_proxy(&fleet, "proxy-1", Awaited::Synced), Look::Done(_)));
+        assert!(matches!(look_at_proxy(&fleet, "proxy-9", Awaited::Synced), Look::NotYet(_)));
+        assert!(matches!(look_at_proxy(&fleet, "proxy-1", Awaited::Lost), Look::NotYet(_)));
+    }
+}

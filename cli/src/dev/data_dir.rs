@@ -1,0 +1,85 @@
+//! Where a `dev` keeps its state: a given directory, or a temporary one that goes with it.
+
+use std::{
+    env, fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process,
+};
+
+use crate::exit::{Exit, Failure};
+
+/// A directory for all children.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there, for this user only.
+    pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
+        let (path, temporary) = match given {
+            Some(path) => (path.to_owned(), false),
+            None => {
+                let name = format!("lbctl-dev-{}-{:08x}", process::id(), fastrand::u32(..));
+                (env::temp_dir().join(name), true)
+            }
+        };
+        let made = fs::DirBuilder::new().mode(0o700).recursive(!temporary).create(&path);
+        let absolute = made.and_then(|()| path.canonicalize());
+        absolute.map(|path| Self { path, temporary }).map_err(|error| cannot_make(&path, &error))
+    }
+
+    /// The absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        if self.temporary {
+            // What is left of it, the system clears away some day.
+            drop(fs::remove_dir_all(&self.path));
+        }
+    }
+}
+
+fn cannot_make(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::BadConfiguration,
+        format!(
+            "cannot use the data directory {}: {error}; name one that you may write to with \
+             --data-dir",
+            path.display()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_directory_is_removed_and_a_given_one_kept() {
+        let temporary = DataDir::open(None).unwrap();
+        let path = temporary.path().to_owned();
+        fs::write(path.join("x"), "x").unwrap();
+        drop(temporary);
+        assert!(!path.exists());
+
+        let parent = tempfile::tempdir().unwrap();
+        let given = parent.path().join("a/b");
+        drop(DataDir::open(Some(&given)).unwrap());
+        assert!(given.is_dir());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let failure = DataDir::open(Some(&file.path().join("x"))).unwrap_err();
+        assert_eq!(failure.exit, Exit::BadConfiguration);
+        assert!(failure.message.contains(file.path().to_str().unwrap()), "{failure}");
+    }
+}

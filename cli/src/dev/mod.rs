@@ -1,0 +1,114 @@
+//! `dev`: the whole load balancer on this machine, in one command.
+//!
+//! Everything is a real process, this executable again under another command: what is
+//! learned by killing a proxy or stopping the control plane here is true elsewhere.
+//!
+//! ```text
+//! lbctl dev --+-- control-plane
+//!             +-- proxy-1, proxy-2, ...
+//!             +-- backend-8001, ...        unless --backends names others
+//! ```
+//!
+//! Children have process groups of their own, so that Ctrl-C reaches this process
+//! alone, which stops them in order. Each holds the end of a pipe on its stdin and ends
+//! when this process does, however that happens.
+
+mod child;
+mod data_dir;
+mod household;
+mod plan;
+mod printer;
+mod ready;
+mod role;
+mod setup;
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use tokio::time::Instant;
+
+use self::{
+    data_dir::DataDir,
+    household::Household,
+    plan::Plan,
+    printer::Printer,
+    role::{Listening, Role},
+};
+use crate::{
+    args::{Dev, OutputFormat},
+    client::Client,
+    command::{Session, block_on},
+    exit::{Exit, Failure},
+    output::Screen,
+    signal::StopSignals,
+};
+
+/// For single calls to the own control plane.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs everything until it is told to stop.
+pub(crate) fn run(args: Dev) -> Result<ExitCode, Failure> {
+    let plan = Plan::new(&args, plan::probe)?;
+    let data_dir = DataDir::open(args.data_dir.as_deref())?;
+    block_on(develop(&args, plan, data_dir.path()))
+}
+
+async fn develop(args: &Dev, plan: Plan, data_dir: &Path) -> Result<(), Failure> {
+    let mut signals = StopSignals::catch()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
+    let printer = Printer::start();
+    let household = Household::new(printer.clone());
+    let outcome = tokio::select! {
+        started = start(args, plan, data_dir, &household, &printer) => match started {
+            Ok(()) => {
+                tokio::select! {
+                    () = signals.next() => {}
+                    () = printer.reader_gone() => {}
+                }
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        },
+        () = signals.next() => Ok(()),
+    };
+    if outcome.is_ok() {
+        printer.line("stopping; Ctrl-C again kills at once");
+    }
+    household.stop(&mut signals).await;
+    printer.finish().await;
+    outcome
+}
+
+/// Starts everything and returns when it serves.
+async fn start(
+    args: &Dev,
+    plan: Plan,
+    data_dir: &Path,
+    household: &Household,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    for note in &plan.notes {
+        printer.line(note);
+    }
+    let control = Role::control_plane(plan.grpc, plan.http, data_dir, args.debug);
+    let control = household.admit(control).await?;
+    let mut demos = Vec::new();
+    for port in plan.demo_ports {
+        demos.push(household.admit(Role::demo_backend(port)).await?);
+    }
+    let server = format!("http://{}", control.value("grpc"));
+    let mut proxies: Vec<Listening> = Vec::new();
+    for proxy in plan.proxies {
+        let role = Role::proxy(proxy, &server, data_dir, args.debug);
+        proxies.push(household.admit(role).await?);
+    }
+
+    let client = Client::connect(&[server], CALL_TIMEOUT).await?;
+    let session = Session { client, screen: Screen::new(OutputFormat::Table) };
+    let demos: Vec<&str> = demos.iter().map(|demo| demo.value("backend")).collect();
+    setup::configure(&session.client, args, &demos).await?;
+    let problems = setup::await_serving(&session, proxies.len()).await?;
+    let block = ready::block(&session, &control, &proxies, &problems, began.elapsed()).await?;
+    printer.block(&block);
+    Ok(())
+}

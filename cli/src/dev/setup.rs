@@ -1,0 +1,231 @@
+//! What a `dev` tells its control plane, and when it may call itself ready.
+
+use std::{collections::HashSet, time::Duration};
+
+use lb_core::model::{Address, natural_order};
+use lb_proto::v1::{self as pb, object::Object as Wire};
+use tokio::time::Instant;
+
+use crate::{
+    args::Dev,
+    client::Client,
+    command::{
+        Session,
+        wait::{self, Look},
+    },
+    exit::{Exit, Failure},
+    view::{BackendView, ProxyView},
+};
+
+/// The seed's weights; all further backends weigh 1.
+const WEIGHTS: [u32; 3] = [1, 2, 1];
+
+/// How long to wait for the proxies, and for the first checks of the backends.
+const PROXIES_MAX: Duration = Duration::from_secs(15);
+const BACKENDS_MAX: Duration = Duration::from_secs(5);
+
+/// Writes, in one revision, what differs from a state that may be there already.
+pub(super) async fn configure(
+    client: &Client,
+    args: &Dev,
+    demo_addresses: &[&str],
+) -> Result<(), Failure> {
+    let pool = get(client, "pool").await?;
+    let listener = get(client, "listener").await?;
+    let request = pb::ListRequest { kind: "backend".to_owned(), pool: String::new() };
+    let held = client.call(client.registry().list(request)).await?;
+    let addresses: Vec<String> = if args.backends.is_empty() {
+        demo_addresses.iter().map(|address| (*address).to_owned()).collect()
+    } else {
+        args.backends.iter().map(Address::to_string).collect()
+    };
+    let items = changes(args.algorithm.as_deref(), pool, listener, &held.objects, &addresses);
+    if items.is_empty() {
+        return Ok(());
+    }
+    let items = items
+        .into_iter()
+        .map(|object| pb::ApplyItem {
+            change: Some(pb::apply_item::Change::Put(pb::Object {
+                object: Some(object),
+                revision: 0,
+            })),
+        })
+        .collect();
+    let request = pb::ApplyRequest { items, options: None };
+    client.call(client.registry().apply(request)).await.map(drop)
+}
+
+async fn get(client: &Client, kind: &str) -> Result<Option<Wire>, Failure> {
+    let request = pb::GetRequest { kind: kind.to_owned(), name: "default".to_owned() };
+    match client.call(client.registry().get(request)).await {
+        Ok(answer) => Ok(answer.object.and_then(|object| object.object)),
+        // A kept state may lack it.
+        Err(failure) if failure.exit == Exit::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn changes(
+    algorithm: Option<&str>,
+    pool: Option<Wire>,
+    listener: Option<Wire>,
+    held: &[pb::Object],
+    addresses: &[String],
+) -> Vec<Wire> {
+    let mut changes = Vec::new();
+    let is_new = pool.is_none();
+    let mut pool = match pool {
+        Some(Wire::Pool(pool)) => pool,
+        _ => pb::Pool { name: "default".to_owned(), ..pb::Pool::default() },
+    };
+    let differs = algorithm.is_some_and(|algorithm| algorithm != pool.algorithm);
+    if let Some(algorithm) = algorithm {
+        algorithm.clone_into(&mut pool.algorithm);
+    }
+    if is_new || differs {
+        changes.push(Wire::Pool(pool));
+    }
+    let mut listener = match listener {
+        Some(Wire::Listener(listener)) => listener,
+        _ => pb::Listener { name: "default".to_owned(), ..pb::Listener::default() },
+    };
+    if listener.trust_xff != "always" {
+        "always".clone_into(&mut listener.trust_xff);
+        changes.push(Wire::Listener(listener));
+    }
+    let known: HashSet<&str> = held
+        .iter()
+        .filter_map(|object| match &object.object {
+            Some(Wire::Backend(backend)) => Some(backend.address.as_str()),
+            _ => None,
+        })
+        .collect();
+    for (index, address) in addresses.iter().enumerate() {
+        if !known.contains(address.as_str()) {
+            changes.push(Wire::Backend(pb::Backend {
+                pool: "default".to_owned(),
+                address: address.clone(),
+                weight: Some(WEIGHTS.get(index).copied().unwrap_or(1)),
+                ..pb::Backend::default()
+            }));
+        }
+    }
+    changes
+}
+
+/// Waits until every proxy has applied the state with all backends up. What does not
+/// come true in time is returned in words; it may still come.
+pub(super) async fn await_serving(
+    session: &Session,
+    proxies: usize,
+) -> Result<Vec<String>, Failure> {
+    let client = &session.client;
+    let now = Instant::now();
+    let mut problems = Vec::new();
+    let connected = wait::until(client, now + PROXIES_MAX, async || {
+        Ok(wait::look_at_proxies(&list_proxies(client).await?.0, Some(proxies)))
+    });
+    note(&mut problems, connected.await?);
+    let up = wait::until(client, Instant::now() + BACKENDS_MAX, async || {
+        Ok(wait::judge_pool("default", &list_backends(client).await?.0))
+    });
+    note(&mut problems, up.await?);
+    // The verdicts are news for the proxies, too.
+    let revision = list_backends(client).await?.1;
+    let applied = wait::until(client, now + PROXIES_MAX, async || {
+        let (views, _) = list_proxies(client).await?;
+        let behind: Vec<&str> = views
+            .iter()
+            .filter(|view| view.applied_revision < revision)
+            .map(|view| view.id.as_str())
+            .collect();
+        Ok(if behind.is_empty() {
+            Look::Done(String::new())
+        } else {
+            Look::NotYet(format!("{} behind revision {revision}", behind.join(", ")))
+        })
+    });
+    note(&mut problems, applied.await?);
+    Ok(problems)
+}
+
+fn note(problems: &mut Vec<String>, look: Look) {
+    if let Look::NotYet(problem) = look {
+        problems.push(problem);
+    }
+}
+
+/// The proxies, and the store's revision.
+pub(super) async fn list_proxies(client: &Client) -> Result<(Vec<ProxyView>, u64), Failure> {
+    let answer = client.call(client.fleet().list_proxies(pb::ListProxiesRequest {})).await?;
+    let mut views: Vec<ProxyView> = answer.proxies.into_iter().map(ProxyView::from).collect();
+    views.sort_by(|a, b| natural_order(&a.id, &b.id));
+    Ok((views, answer.store_revision))
+}
+
+/// The backends of the default pool, and the store's revision.
+pub(super) async fn list_backends(client: &Client) -> Result<(Vec<BackendView>, u64), Failure> {
+    let request = pb::ListBackendsRequest { pool: "default".to_owned(), id: String::new() };
+    let answer = client.call(client.fleet().list_backends(request)).await?;
+    let mut views: Vec<BackendView> = answer.backends.into_iter().map(BackendView::from).collect();
+    views.sort_by(|a, b| natural_order(&a.id, &b.id));
+    Ok((views, answer.store_revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    fn fresh() -> (Option<Wire>, Option<Wire>) {
+        let pool = pb::Pool {
+            name: "default".to_owned(),
+            algorithm: "round_robin".to_owned(),
+            ..pb::Pool::default()
+        };
+        let listener = pb::Listener { name: "default".to_owned(), ..pb::Listener::default() };
+        (Some(Wire::Pool(pool)), Some(Wire::Listener(listener)))
+    }
+
+    #[test]
+    fn a_fresh_state_gets_trust_and_the_seeds_weights() {
+        let (pool, listener) = fresh();
+        let four = addresses(&["a:1", "a:2", "a:3", "a:4"]);
+        let changes = changes(None, pool, listener, &[], &four);
+        let [Wire::Listener(listener), backends @ ..] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(listener.trust_xff, "always");
+        let weights: Vec<Option<u32>> = backends
+            .iter()
+            .map(|object| match object {
+                Wire::Backend(backend) => backend.weight,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(weights, [Some(1), Some(2), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn what_is_kept_from_the_last_time_is_not_written_again() {
+        let (pool, mut listener) = fresh();
+        if let Some(Wire::Listener(listener)) = &mut listener {
+            "always".clone_into(&mut listener.trust_xff);
+        }
+        let backend = pb::Backend { address: "a:1".to_owned(), ..pb::Backend::default() };
+        let held = [pb::Object { object: Some(Wire::Backend(backend)), revision: 3 }];
+        let same = changes(Some("round_robin"), pool, listener, &held, &addresses(&["a:1"]));
+        assert!(same.is_empty(), "{same:?}");
+    }
+
+    #[test]
+    fn only_another_algorithm_is_written() {
+        let (pool, listener) = fresh();
+        let changes = changes(Some("ip_hash"), pool, listener, &[], &[]);
+        assert!(matches!(&changes[0], Wire::Pool(pool) if pool.algorithm == "ip_hash"));
+    }
+}

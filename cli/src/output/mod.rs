@@ -1,0 +1,113 @@
+//! What is printed, and how.
+//!
+//! Answers go to stdout as one piece, so that a reader that stops early costs nothing
+//! but its own curiosity. Colours are for terminals only, repeat what the words say
+//! already, and yield to `NO_COLOR`.
+
+mod table;
+mod yaml;
+
+use std::{
+    env,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use serde::Serialize;
+
+pub(crate) use self::table::{Cell, Table, Tone};
+use crate::{args::OutputFormat, exit::Failure};
+
+/// Where and how answers are printed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Screen {
+    format: OutputFormat,
+    colors: bool,
+}
+
+impl Screen {
+    /// Stdout, with colours when it is a terminal and nobody minds.
+    pub(crate) fn new(format: OutputFormat) -> Self {
+        let minds = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { format, colors: io::stdout().is_terminal() && !minds }
+    }
+
+    /// The chosen format.
+    pub(crate) fn format(&self) -> OutputFormat {
+        self.format
+    }
+
+    /// Whether people read it, and not programs.
+    pub(crate) fn is_for_people(&self) -> bool {
+        matches!(self.format, OutputFormat::Table | OutputFormat::Wide)
+    }
+
+    /// Whether more columns are wanted.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.format == OutputFormat::Wide
+    }
+
+    /// Lays a table out.
+    pub(crate) fn render(&self, table: &Table) -> String {
+        table.render(self.colors)
+    }
+
+    /// Prints text, which ends with a line feed already or gets one.
+    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            stdout.write_all(b"\n")?;
+        }
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// Prints an answer in the chosen format: `table` for people, `names` for scripts.
+    pub(crate) fn answer<T: Serialize>(
+        &self,
+        value: &T,
+        names: impl FnOnce() -> Vec<String>,
+        table: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let text = match self.format {
+            OutputFormat::Table | OutputFormat::Wide => table(),
+            OutputFormat::Json => to_json(value),
+            OutputFormat::Yaml => to_yaml(value),
+            OutputFormat::Name => names().join("\n"),
+        };
+        // An empty list of names is no line, not an empty one.
+        if text.is_empty() { Ok(()) } else { self.print(&text) }
+    }
+
+    /// Prints one item of an endless list; `line` for people.
+    pub(crate) fn item<T: Serialize>(
+        &self,
+        value: &T,
+        line: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        match self.format {
+            OutputFormat::Json => {
+                let json = serde_json::to_string(value);
+                self.print(&json.expect("maps have text keys and numbers are finite or null"))
+            }
+            OutputFormat::Yaml => self.print(&format!("---\n{}", to_yaml(value))),
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => self.print(&line()),
+        }
+    }
+}
+
+/// Tells people something that is no answer, on stderr.
+pub(crate) fn note(text: &str) {
+    // Nobody is there to be told when stderr is gone.
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
+fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).expect("maps have text keys and numbers are finite or null")
+}
+
+fn to_yaml<T: Serialize>(value: &T) -> String {
+    let value = serde_json::to_value(value);
+    yaml::render(&value.expect("maps have text keys and numbers are finite or null"))
+}

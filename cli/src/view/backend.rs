@@ -1,0 +1,117 @@
+//! A backend: what is wanted of it, what is known about it, and its traffic.
+
+use std::collections::BTreeMap;
+
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+use super::{ReasonView, Traffic, object::admin_state, some_unix_ms};
+
+/// One backend with verdict, checks and traffic.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct BackendView {
+    pub(crate) id: String,
+    pub(crate) address: String,
+    pub(crate) pool: String,
+    pub(crate) weight: u32,
+    pub(crate) admin_state: &'static str,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) revision: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) health: &'static str,
+    pub(crate) reason: ReasonView,
+    pub(crate) since_unix_ms: Option<u64>,
+    pub(crate) resolved_addresses: Vec<String>,
+    pub(crate) checks: Option<ChecksView>,
+    pub(crate) traffic: Traffic,
+    pub(crate) proxies: Vec<ProxyTraffic>,
+}
+
+/// What the prober saw.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ChecksView {
+    pub(crate) passes_in_a_row: u64,
+    pub(crate) failures_in_a_row: u64,
+    pub(crate) last_check_unix_ms: Option<u64>,
+    pub(crate) last_success_unix_ms: Option<u64>,
+    pub(crate) next_check_unix_ms: Option<u64>,
+    pub(crate) last_duration_us: u32,
+    pub(crate) last_result: ReasonView,
+    pub(crate) checks_total: u64,
+    pub(crate) failures_total: u64,
+}
+
+/// One proxy's share of the traffic.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ProxyTraffic {
+    pub(crate) proxy_id: String,
+    pub(crate) traffic: Traffic,
+}
+
+impl BackendView {
+    /// The verdict, and what the operator wants when it is not "enabled".
+    pub(crate) fn state(&self) -> String {
+        match self.admin_state {
+            "enabled" => self.health.to_owned(),
+            admin => format!("{} ({admin})", self.health),
+        }
+    }
+
+    /// Whether it gets new requests.
+    pub(crate) fn serves(&self) -> bool {
+        self.health == "up" && self.admin_state == "enabled" && self.weight > 0
+    }
+}
+
+impl From<pb::BackendView> for BackendView {
+    fn from(wire: pb::BackendView) -> Self {
+        let backend = wire.backend.unwrap_or_default();
+        let status = wire.status.unwrap_or_default();
+        let admin_state = admin_state(&backend);
+        let health = match status.health() {
+            pb::Health::Unknown => "unknown",
+            pb::Health::Up => "up",
+            pb::Health::Down => "down",
+        };
+        Self {
+            id: backend.id,
+            address: backend.address,
+            pool: backend.pool,
+            weight: backend.weight.unwrap_or(1),
+            admin_state,
+            labels: backend.labels,
+            revision: wire.revision,
+            incarnation: backend.incarnation,
+            health,
+            reason: status.reason.into(),
+            since_unix_ms: some_unix_ms(status.since_unix_ms),
+            resolved_addresses: status.addresses,
+            checks: wire.checks.map(ChecksView::from),
+            traffic: wire.totals.into(),
+            proxies: wire
+                .proxies
+                .into_iter()
+                .map(|proxy| ProxyTraffic {
+                    proxy_id: proxy.proxy_id,
+                    traffic: proxy.totals.into(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<pb::CheckReport> for ChecksView {
+    fn from(wire: pb::CheckReport) -> Self {
+        Self {
+            passes_in_a_row: wire.passes_in_a_row,
+            failures_in_a_row: wire.failures_in_a_row,
+            last_check_unix_ms: some_unix_ms(wire.last_check_unix_ms),
+            last_success_unix_ms: some_unix_ms(wire.last_success_unix_ms),
+            next_check_unix_ms: some_unix_ms(wire.next_check_unix_ms),
+            last_duration_us: wire.last_duration_us,
+            last_result: wire.last_result.into(),
+            checks_total: wire.checks_total,
+            failures_total: wire.failures_total,
+        }
+    }
+}

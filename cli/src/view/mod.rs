@@ -1,0 +1,55 @@
+//! What the control plane answers, as it is shown: the same numbers under the same
+//! names in tables and in JSON.
+//!
+//! JSON is an interface: names are stable and say their unit (`_ms`, `_us`,
+//! `_unix_ms`, `_total`, `_per_second`), numbers are numbers, and what is not known is
+//! null.
+
+mod backend;
+mod object;
+mod pool;
+mod proxy;
+mod traffic;
+mod write;
+
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+pub(crate) use self::{
+    backend::{BackendView, ChecksView},
+    object::{AnyObject, Fields, ListenerView, ObjectView, RouteView, labels},
+    pool::{Counts, PoolView},
+    proxy::{ProcessView, ProxyView, RejectionView},
+    traffic::Traffic,
+    write::{ProgressView, WriteView},
+};
+
+/// A machine-readable reason and a sentence for people.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub(crate) struct ReasonView {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl ReasonView {
+    /// The sentence with its code: `connection refused (backend_connect_refused)`.
+    pub(crate) fn sentence(&self) -> String {
+        match (self.message.as_str(), self.code.as_str()) {
+            ("", code) => code.to_owned(),
+            (message, "") => message.to_owned(),
+            (message, code) => format!("{message} ({code})"),
+        }
+    }
+}
+
+impl From<Option<pb::Reason>> for ReasonView {
+    fn from(wire: Option<pb::Reason>) -> Self {
+        let pb::Reason { code, message } = wire.unwrap_or_default();
+        Self { code, message }
+    }
+}
+
+/// A time of the wire, where 0 means never.
+fn some_unix_ms(at: u64) -> Option<u64> {
+    (at != 0).then_some(at)
+}

@@ -1,0 +1,142 @@
+//! A proxy, as the control plane sees it.
+
+use std::fmt::Write as _;
+
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+use super::some_unix_ms;
+
+/// One proxy: its versions, its addresses, its process.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ProxyView {
+    pub(crate) id: String,
+    pub(crate) instance_id: String,
+    pub(crate) state: String,
+    pub(crate) sent_revision: u64,
+    pub(crate) applied_revision: u64,
+    pub(crate) digest: String,
+    pub(crate) connected_unix_ms: Option<u64>,
+    pub(crate) last_seen_ms: u64,
+    pub(crate) lag_ms: u32,
+    pub(crate) stale_since_unix_ms: Option<u64>,
+    pub(crate) held_source: String,
+    pub(crate) rejections: Vec<RejectionView>,
+    pub(crate) refusal: Option<String>,
+    pub(crate) listen: Vec<ListenView>,
+    pub(crate) admin_address: String,
+    pub(crate) build_version: String,
+    pub(crate) workers: u32,
+    pub(crate) requests_per_second: f64,
+    pub(crate) divergences_total: u64,
+    pub(crate) snapshots_sent_total: u64,
+    pub(crate) deltas_sent_total: u64,
+    pub(crate) process: Option<ProcessView>,
+}
+
+/// Where a proxy accepts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ListenView {
+    pub(crate) listener: String,
+    pub(crate) address: String,
+}
+
+/// An object that a proxy refused.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct RejectionView {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) revision: u64,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+/// Figures of a proxy's process.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ProcessView {
+    pub(crate) requests_total: u64,
+    pub(crate) no_healthy_backend_total: u64,
+    pub(crate) no_route_total: u64,
+    pub(crate) client_errors_total: u64,
+    pub(crate) client_aborts_total: u64,
+    pub(crate) client_connections: u32,
+    pub(crate) resident_bytes: u64,
+    pub(crate) cpu_us_total: u64,
+    /// 1xx to 5xx.
+    pub(crate) status_classes_total: Vec<u64>,
+}
+
+impl RejectionView {
+    /// `pool default: unknown algorithm "x" (unknown_algorithm)`.
+    pub(crate) fn sentence(&self) -> String {
+        format!("{} {}: {} ({})", self.kind, self.name, self.message, self.code)
+    }
+}
+
+impl From<pb::Proxy> for ProxyView {
+    fn from(wire: pb::Proxy) -> Self {
+        Self {
+            id: wire.id,
+            instance_id: wire.instance_id,
+            state: wire.state,
+            sent_revision: wire.sent_revision,
+            applied_revision: wire.applied_revision,
+            digest: hex(&wire.digest),
+            connected_unix_ms: some_unix_ms(wire.connected_unix_ms),
+            last_seen_ms: wire.last_seen_ms,
+            lag_ms: wire.lag_ms,
+            stale_since_unix_ms: some_unix_ms(wire.stale_since_unix_ms),
+            held_source: wire.held_source,
+            rejections: wire.rejections.into_iter().map(RejectionView::from).collect(),
+            refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
+            listen: wire
+                .listen_addresses
+                .into_iter()
+                .map(|listen| ListenView { listener: listen.listener, address: listen.address })
+                .collect(),
+            admin_address: wire.admin_address,
+            build_version: wire.build_version,
+            workers: wire.workers,
+            requests_per_second: wire.request_rate,
+            divergences_total: wire.divergences,
+            snapshots_sent_total: wire.snapshots_sent,
+            deltas_sent_total: wire.deltas_sent,
+            process: wire.process.map(ProcessView::from),
+        }
+    }
+}
+
+impl From<pb::Rejection> for RejectionView {
+    fn from(wire: pb::Rejection) -> Self {
+        Self {
+            kind: wire.kind,
+            name: wire.name,
+            revision: wire.revision,
+            code: wire.code,
+            message: wire.message,
+        }
+    }
+}
+
+impl From<pb::ProcessReport> for ProcessView {
+    fn from(wire: pb::ProcessReport) -> Self {
+        Self {
+            requests_total: wire.requests,
+            no_healthy_backend_total: wire.no_healthy_backend,
+            no_route_total: wire.no_route,
+            client_errors_total: wire.client_errors,
+            client_aborts_total: wire.client_aborts,
+            client_connections: wire.client_connections,
+            resident_bytes: wire.resident_bytes,
+            cpu_us_total: wire.cpu_us,
+            status_classes_total: wire.status_classes,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
+}

@@ -1,0 +1,88 @@
+//! The answer to a change.
+
+use lb_proto::v1 as pb;
+use serde::Serialize;
+
+use super::{ObjectView, RejectionView};
+
+/// What a change did, and how far it got.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct WriteView {
+    pub(crate) revision: u64,
+    pub(crate) changed: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) objects: Vec<ObjectView>,
+    pub(crate) progress: Option<ProgressView>,
+}
+
+/// How far a revision got.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ProgressView {
+    pub(crate) revision: u64,
+    pub(crate) proxies: u32,
+    pub(crate) applied: u32,
+    pub(crate) elapsed_ms: u32,
+    pub(crate) done: bool,
+    pub(crate) laggards: Vec<LaggardView>,
+    pub(crate) rejections: Vec<ProxyRejectionView>,
+}
+
+/// A proxy that has not applied a revision.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct LaggardView {
+    pub(crate) proxy_id: String,
+    pub(crate) applied_revision: u64,
+    pub(crate) state: String,
+    pub(crate) last_seen_ms: u64,
+}
+
+/// A proxy that refused an object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ProxyRejectionView {
+    pub(crate) proxy_id: String,
+    #[serde(flatten)]
+    pub(crate) rejection: RejectionView,
+}
+
+impl WriteView {
+    /// Reads an answer.
+    pub(crate) fn read(wire: pb::WriteResponse, dry_run: bool) -> Self {
+        Self {
+            revision: wire.revision,
+            changed: wire.changed,
+            dry_run,
+            objects: wire.objects.into_iter().filter_map(ObjectView::read).collect(),
+            progress: wire.progress.map(ProgressView::from),
+        }
+    }
+}
+
+impl From<pb::ApplyProgress> for ProgressView {
+    fn from(wire: pb::ApplyProgress) -> Self {
+        Self {
+            revision: wire.revision,
+            proxies: wire.proxies,
+            applied: wire.applied,
+            elapsed_ms: wire.elapsed_ms,
+            done: wire.done,
+            laggards: wire
+                .laggards
+                .into_iter()
+                .map(|laggard| LaggardView {
+                    proxy_id: laggard.proxy_id,
+                    applied_revision: laggard.applied_revision,
+                    state: laggard.state,
+                    last_seen_ms: laggard.last_seen_ms,
+                })
+                .collect(),
+            rejections: wire
+                .rejections
+                .into_iter()
+                .map(|refused| ProxyRejectionView {
+                    proxy_id: refused.proxy_id,
+                    rejection: refused.rejection.unwrap_or_default().into(),
+                })
+                .collect(),
+        }
+    }
+}

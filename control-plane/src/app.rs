@@ -1,0 +1,309 @@
+//! Puts the parts together, and takes them apart again.
+//!
+//! Start: bind, lock the data directory, load the store, and only then accept: what was
+//! never loaded must never be published. Stop: refuse writes, finish the accepted ones,
+//! say goodbye to the proxies, close. Whatever is not done within [`STOP_LIMIT`] is cut
+//! off; nothing that was acknowledged depends on it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use crate::{
+    args::Args,
+    clock::unix_ms,
+    data_dir::{DataDir, DataDirError, default_path},
+    events::EventLog,
+    fleet::Fleet,
+    grpc::{self, Context},
+    http,
+    listen::{Endpoint, ListenError},
+    probe,
+    registry::Registry,
+    stats::Statistics,
+    store::{MemoryStore, RedbStore, Store, StoreError},
+    telemetry::BadLogLevel,
+};
+
+/// How long an orderly stop may take.
+pub const STOP_LIMIT: Duration = Duration::from_millis(1500);
+/// Between looks for what can be forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// Settings of a control plane within a process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where gRPC clients connect.
+    pub grpc: Endpoint,
+    /// Where health is asked for.
+    pub http: Endpoint,
+    /// Where the state is kept.
+    pub storage: Storage,
+    /// Allow addresses that other machines can reach.
+    pub insecure: bool,
+    /// Between heartbeats; default 1 s.
+    pub heartbeat: Duration,
+    /// After how long without a word a proxy is lost; default 5 s.
+    pub lease: Duration,
+}
+
+/// Where the state is kept.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// In this directory.
+    Directory(PathBuf),
+    /// Nowhere: it ends with the process.
+    Memory,
+}
+
+impl Config {
+    /// A control plane on free loopback ports that keeps nothing.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let any = Endpoint::Tcp(([127, 0, 0, 1], 0).into());
+        Self {
+            grpc: any.clone(),
+            http: any,
+            storage: Storage::Memory,
+            insecure: false,
+            heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(5),
+        }
+    }
+
+    /// Reads a command line.
+    pub fn from_args(args: &Args) -> Result<Self, RunError> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let directory = args.data_dir.clone().map_or_else(|| default_path(variable), Ok)?;
+        Ok(Self {
+            grpc: Endpoint::parse(GRPC_FLAG, &args.grpc)?,
+            http: Endpoint::parse(HTTP_FLAG, &args.http)?,
+            storage: Storage::Directory(directory),
+            insecure: args.insecure,
+            heartbeat: args.heartbeat.max(Duration::from_millis(1)),
+            lease: args.lease.max(Duration::from_millis(10)),
+        })
+    }
+}
+
+const GRPC_FLAG: &str = "--grpc";
+const HTTP_FLAG: &str = "--http";
+
+/// Why a control plane could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The store cannot be used.
+    #[error("{}{source}", path.as_ref().map(|p| format!("{}: ", p.display())).unwrap_or_default())]
+    Store {
+        /// Its file, unless it is in memory.
+        path: Option<PathBuf>,
+        /// Why.
+        source: StoreError,
+    },
+    /// The log filter cannot be read.
+    #[error(transparent)]
+    LogLevel(#[from] BadLogLevel),
+    /// The system refused what every process needs.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+    /// A part that should run for ever has ended.
+    #[error("{0} ended unexpectedly; see the log, and start the control plane again")]
+    Ended(&'static str),
+}
+
+impl RunError {
+    /// What the process should exit with: 9 for an address in use, 78 for settings
+    /// that a restart does not cure, else 1.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen(ListenError::InUse { .. }) => 9,
+            Self::Listen(ListenError::Malformed { .. } | ListenError::Exposed { .. })
+            | Self::DataDir(_)
+            | Self::Store {
+                source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
+                ..
+            }
+            | Self::LogLevel(_) => 78,
+            Self::Listen(ListenError::Failed { .. })
+            | Self::Store { .. }
+            | Self::System(_)
+            | Self::Ended(_) => 1,
+        }
+    }
+}
+
+/// A control plane that runs.
+#[derive(Debug)]
+pub struct Running {
+    grpc: Endpoint,
+    http: Endpoint,
+    context: Arc<Context>,
+    /// Parts that run until they are stopped; each returns its name.
+    parts: JoinSet<&'static str>,
+    /// Held for its lock.
+    _data_dir: Option<DataDir>,
+}
+
+/// Starts a control plane. It runs until it is stopped, or dropped.
+pub async fn start(config: Config) -> Result<Running, RunError> {
+    config.grpc.check_exposure(GRPC_FLAG, config.insecure)?;
+    config.http.check_exposure(HTTP_FLAG, config.insecure)?;
+    let grpc_listener = config.grpc.bind(GRPC_FLAG).await?;
+    let http_listener = config.http.bind(HTTP_FLAG).await?;
+    let grpc = grpc_listener.endpoint(&config.grpc);
+    let http = http_listener.endpoint(&config.http);
+    let (data_dir, path) = match &config.storage {
+        Storage::Memory => (None, None),
+        Storage::Directory(directory) => {
+            let data_dir = DataDir::open(directory)?;
+            let path = data_dir.store_path();
+            (Some(data_dir), Some(path))
+        }
+    };
+    let events = Arc::new(EventLog::new());
+    let registry = {
+        let (file, events) = (path.clone(), Arc::clone(&events));
+        // Repairing a large file after a crash takes a while, and blocks.
+        tokio::task::spawn_blocking(move || open(file, events))
+            .await
+            .map_err(|_| RunError::Ended("loading the store"))?
+            .map_err(|source| RunError::Store { path, source })?
+    };
+    let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let context = Arc::new(Context {
+        fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
+        registry,
+        statistics: Arc::new(Statistics::default()),
+        checks: Arc::default(),
+        events,
+        server_id: uuid::Uuid::new_v4().to_string(),
+        started_unix_ms: unix_ms(),
+        heartbeat: config.heartbeat,
+        lease: config.lease,
+        stop,
+        tracker,
+    });
+    let mut parts = JoinSet::new();
+    let (shared, registry) = (Arc::clone(&context), context.registry.clone());
+    parts.spawn(async move {
+        probe::run(registry, Arc::clone(&shared.checks), shared.stop.clone()).await;
+        "the prober"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        if let Err(error) = grpc::serve(grpc_listener, shared).await {
+            error!(%error, "the gRPC server failed");
+        }
+        "the gRPC server"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        http::serve(http_listener, shared).await;
+        "the HTTP server"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        keep_house(&shared).await;
+        "housekeeping"
+    });
+    info!(%grpc, %http, server = context.server_id, "control plane started");
+    Ok(Running { grpc, http, context, parts, _data_dir: data_dir })
+}
+
+fn open(path: Option<PathBuf>, events: Arc<EventLog>) -> Result<Registry, StoreError> {
+    let store: Box<dyn Store> = match path {
+        None => Box::new(MemoryStore::new()),
+        Some(path) => Box::new(RedbStore::open(&path)?),
+    };
+    Registry::start(store, events)
+}
+
+/// Forgets what nobody needs any more.
+async fn keep_house(context: &Context) {
+    let mut tick = interval(HOUSEKEEPING);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while context.stop.run_until_cancelled(tick.tick()).await.is_some() {
+        for id in context.fleet.forget_long_lost() {
+            info!(proxy = %id, "lost for a day; no longer listed");
+            context.statistics.forget_proxy(&id);
+        }
+        context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
+    }
+}
+
+impl Running {
+    /// Where gRPC clients connect.
+    #[must_use]
+    pub fn grpc(&self) -> &Endpoint {
+        &self.grpc
+    }
+
+    /// Where health is asked for.
+    #[must_use]
+    pub fn http(&self) -> &Endpoint {
+        &self.http
+    }
+
+    /// What a client on this machine is told: `http://IP:PORT`, or `unix:/PATH`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match &self.grpc {
+            Endpoint::Tcp(address) => format!("http://{address}"),
+            unix @ Endpoint::Unix(_) => unix.to_string(),
+        }
+    }
+
+    /// Waits for a part to end that should not, and says which.
+    pub async fn ended(&mut self) -> RunError {
+        match self.parts.join_next().await {
+            Some(Ok(name)) => RunError::Ended(name),
+            Some(Err(panic)) => {
+                error!(%panic, "a part of the control plane failed");
+                RunError::Ended("a part of the control plane")
+            }
+            None => RunError::Ended("the control plane"),
+        }
+    }
+
+    /// Stops in order: what was accepted is stored, and the proxies are told. Returns
+    /// whether everything ended within [`STOP_LIMIT`].
+    pub async fn stop(mut self) -> bool {
+        let mut parts = std::mem::take(&mut self.parts);
+        let orderly = async {
+            self.context.registry.stop().await;
+            self.context.stop.cancel();
+            while parts.join_next().await.is_some() {}
+            self.context.tracker.close();
+            self.context.tracker.wait().await;
+        };
+        let in_time = timeout(STOP_LIMIT, orderly).await.is_ok();
+        if in_time {
+            info!("stopped");
+        } else {
+            warn!(limit = ?STOP_LIMIT, "not everything ended in time; cutting it off");
+        }
+        if let Endpoint::Unix(path) = &self.grpc {
+            std::fs::remove_file(path).ok();
+        }
+        in_time
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.context.stop.cancel();
+    }
+}

@@ -1,0 +1,74 @@
+//! The command line of the control plane, shared by its own binary and by
+//! `lbctl control-plane`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+
+/// Settings of a control plane. Every flag has an environment variable.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Where proxies, lbctl and other gRPC clients connect: IP:PORT (port 0 picks a free
+    /// one) or unix:/PATH
+    #[arg(long, env = "LB_GRPC", value_name = "ADDR", default_value = "127.0.0.1:9400")]
+    pub grpc: String,
+    /// Where /livez and /readyz answer: IP:PORT (port 0 picks a free one)
+    #[arg(long, env = "LB_HTTP", value_name = "ADDR", default_value = "127.0.0.1:9401")]
+    pub http: String,
+    /// Where the state is kept [default: $STATE_DIRECTORY, else
+    /// ~/.local/state/lb/control-plane]
+    #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Allow addresses that other machines can reach, although nothing there is
+    /// authenticated yet
+    #[arg(long, env = "LB_INSECURE")]
+    pub insecure: bool,
+    /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
+    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// How log lines on stderr look
+    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Stop when standard input ends, that is, when the parent is gone
+    #[arg(long, env = "LB_EXIT_WITH_PARENT", hide = true)]
+    pub exit_with_parent: bool,
+    /// How often either side of a sync stream says that it is there
+    #[arg(long, env = "LB_HEARTBEAT", value_name = "DURATION", default_value = "1s",
+          value_parser = humantime::parse_duration, hide = true)]
+    pub heartbeat: Duration,
+    /// After how long without a word a proxy counts as lost
+    #[arg(long, env = "LB_LEASE", value_name = "DURATION", default_value = "5s",
+          value_parser = humantime::parse_duration, hide = true)]
+    pub lease: Duration,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_defaults_listen_on_loopback() {
+        let args = Command::try_parse_from(["lb-control-plane"]).unwrap().args;
+        assert_eq!((&*args.grpc, &*args.http), ("127.0.0.1:9400", "127.0.0.1:9401"));
+        assert!(!args.insecure && args.data_dir.is_none());
+        assert_eq!((args.heartbeat, args.lease), (Duration::from_secs(1), Duration::from_secs(5)));
+    }
+}

@@ -1,0 +1,200 @@
+//! What happened lately: a bounded log that can be read and followed.
+//!
+//! A reader remembers the last sequence number that it has seen and asks for what
+//! came after. So a slow reader costs nothing, loses at most what fell out of the log,
+//! and can tell that it did by the gap in the numbers.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use lb_core::model::Reason;
+use tokio::sync::watch;
+
+use crate::clock::unix_ms;
+
+/// How many events are remembered.
+pub const EVENTS_MAX: usize = 1000;
+
+/// Something that happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Event {
+    /// Counts the events of this process, from 1.
+    pub sequence: u64,
+    /// When.
+    pub at_unix_ms: u64,
+    /// What.
+    pub what: EventType,
+    /// pool, backend, listener, route or proxy.
+    pub kind: &'static str,
+    /// Of the object or proxy.
+    pub name: String,
+    /// Of the state that it belongs to.
+    pub revision: u64,
+    /// Why; empty when there is nothing to say.
+    pub reason: Reason,
+}
+
+/// The types of events.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EventType {
+    /// An object was added or changed.
+    ObjectChanged,
+    /// An object was removed.
+    ObjectRemoved,
+    /// A backend may get traffic.
+    BackendUp,
+    /// A backend gets no more traffic.
+    BackendDown,
+    /// The first check of a new backend failed.
+    BackendCheckFailed,
+    /// A proxy opened its stream.
+    ProxyConnected,
+    /// A proxy caught up with the registry.
+    ProxySynced,
+    /// A proxy refused an object, or a whole state.
+    ProxyRejected,
+    /// A proxy's stream ended, or its lease ran out.
+    ProxyLost,
+}
+
+impl EventType {
+    /// As it is spelled on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ObjectChanged => "object_changed",
+            Self::ObjectRemoved => "object_removed",
+            Self::BackendUp => "backend_up",
+            Self::BackendDown => "backend_down",
+            Self::BackendCheckFailed => "backend_check_failed",
+            Self::ProxyConnected => "proxy_connected",
+            Self::ProxySynced => "proxy_synced",
+            Self::ProxyRejected => "proxy_rejected",
+            Self::ProxyLost => "proxy_lost",
+        }
+    }
+}
+
+/// The log.
+#[derive(Debug)]
+pub struct EventLog {
+    events: Mutex<VecDeque<Event>>,
+    latest: watch::Sender<u64>,
+}
+
+impl EventLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { events: Mutex::new(VecDeque::new()), latest: watch::Sender::new(0) }
+    }
+
+    /// Adds an event.
+    pub fn record(
+        &self,
+        what: EventType,
+        kind: &'static str,
+        name: &str,
+        revision: u64,
+        reason: Reason,
+    ) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() == EVENTS_MAX {
+            events.pop_front();
+        }
+        let sequence = *self.latest.borrow() + 1;
+        let name = name.to_owned();
+        events.push_back(Event {
+            sequence,
+            at_unix_ms: unix_ms(),
+            what,
+            kind,
+            name,
+            revision,
+            reason,
+        });
+        // Within the lock, so that numbers appear in their order.
+        self.latest.send_replace(sequence);
+    }
+
+    /// A reader that begins with the last `past` events.
+    #[must_use]
+    pub fn reader(&self, past: usize) -> EventReader<'_> {
+        let mut latest = self.latest.subscribe();
+        let seen = latest.borrow_and_update().saturating_sub(past as u64);
+        EventReader { log: self, latest, seen }
+    }
+
+    fn after(&self, seen: u64) -> Vec<Event> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = events.iter().rev().take_while(|event| event.sequence > seen).count();
+        events.range(events.len() - fresh..).cloned().collect()
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Follows the log.
+#[derive(Debug)]
+pub struct EventReader<'a> {
+    log: &'a EventLog,
+    latest: watch::Receiver<u64>,
+    seen: u64,
+}
+
+impl EventReader<'_> {
+    /// The events since the last call; waits for one when there is none. Safe to cancel.
+    pub async fn next(&mut self) -> Vec<Event> {
+        let seen = self.seen;
+        if self.latest.wait_for(|latest| *latest > seen).await.is_err() {
+            // The sender lives in the log that is borrowed here.
+            debug_assert!(false, "the log cannot end before its reader");
+        }
+        let events = self.log.after(self.seen);
+        self.seen = events.last().map_or(self.seen, |event| event.sequence);
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(log: &EventLog, name: &str) {
+        log.record(EventType::ObjectChanged, "pool", name, 1, Reason::default());
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_the_past_that_it_asked_for_and_then_what_comes() {
+        let log = EventLog::new();
+        ["a", "b", "c"].iter().for_each(|name| record(&log, name));
+        let mut reader = log.reader(2);
+        let names: Vec<String> = reader.next().await.into_iter().map(|event| event.name).collect();
+        assert_eq!(names, ["b", "c"]);
+        record(&log, "d");
+        assert_eq!(reader.next().await[0].name, "d");
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_the_oldest_and_can_tell() {
+        let log = EventLog::new();
+        let mut reader = log.reader(0);
+        (0..EVENTS_MAX + 5).for_each(|number| record(&log, &number.to_string()));
+        let events = reader.next().await;
+        assert_eq!(events.len(), EVENTS_MAX);
+        assert_eq!(events[0].sequence, 6);
+    }
+
+    #[tokio::test]
+    async fn asking_for_more_than_there_was_gives_all() {
+        let log = EventLog::new();
+        record(&log, "a");
+        assert_eq!(log.reader(1000).next().await.len(), 1);
+    }
+}

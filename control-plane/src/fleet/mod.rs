@@ -1,0 +1,416 @@
+//! The proxies: who is connected, what each has applied, and who is lost.
+//!
+//! A proxy is live while its stream is. When the stream ends or its lease runs out, the
+//! proxy is listed as *lost* for a day, with what it had applied last: it may well be
+//! serving traffic from that, and somebody should know.
+//!
+//! Sessions write their progress here and everybody else reads; a change wakes those
+//! who wait for a revision to be applied.
+
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lb_core::{
+    model::{InstanceId, ProxyId, Reason},
+    sync::{Digest, Rejection},
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use self::wait::{Laggard, WaitProgress, Waiter};
+use crate::{
+    clock::unix_ms,
+    events::{EventLog, EventType},
+};
+
+/// How long a lost proxy is listed.
+pub const LOST_FOR: Duration = Duration::from_secs(24 * 3600);
+
+/// All proxies that are or were connected.
+#[derive(Debug)]
+pub struct Fleet {
+    entries: Mutex<Entries>,
+    /// Counts changes of anything that a wait depends on.
+    changes: watch::Sender<u64>,
+    /// The live proxies in order of their ids.
+    live: watch::Sender<Arc<[ProxyId]>>,
+    /// Of the registry.
+    revision: watch::Receiver<u64>,
+    events: Arc<EventLog>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_id: BTreeMap<ProxyId, Entry>,
+    sessions: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: u64,
+    info: ProxyInfo,
+    life: Life,
+    connected_unix_ms: u64,
+    last_seen: Instant,
+    progress: Progress,
+    lag: Duration,
+    /// What was last told about it as an event.
+    told: Option<ProxyState>,
+    replaced: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Live,
+    Lost {
+        at: Instant,
+        /// Of the registry: later ones are nothing that this proxy could have applied.
+        at_revision: u64,
+    },
+}
+
+/// What a proxy says of itself when it connects.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ProxyInfo {
+    /// Survives restarts.
+    pub id: ProxyId,
+    /// New for each start.
+    pub instance: InstanceId,
+    /// The instance that this one takes over from; empty for none.
+    pub replaces: String,
+    /// Of its build.
+    pub build_version: String,
+    /// Listener names and addresses.
+    pub listen_addresses: Vec<(String, String)>,
+    /// Where its own health and metrics are; may be empty.
+    pub admin_address: String,
+    /// Threads that serve traffic.
+    pub workers: u32,
+    /// none, disk or live.
+    pub held_source: &'static str,
+    /// Since when it serves a state that it could not confirm; 0 when it does not.
+    pub stale_since_unix_ms: u64,
+}
+
+/// How far a proxy got.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Progress {
+    /// Sent last.
+    pub sent_revision: u64,
+    /// Applied on all workers.
+    pub applied_revision: u64,
+    /// Over what it holds.
+    pub digest: Option<Digest>,
+    /// Objects that keep their former value.
+    pub rejections: Vec<Rejection>,
+    /// Why it refused the whole state.
+    pub refusal: Option<String>,
+    /// How often digests did not agree.
+    pub divergences: u64,
+    /// Snapshots sent in this session.
+    pub snapshots_sent: u64,
+    /// Deltas sent in this session.
+    pub deltas_sent: u64,
+}
+
+/// A proxy as people see it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProxyState {
+    /// Has applied the newest revision.
+    Synced,
+    /// Has not yet.
+    Behind,
+    /// Refused something, which keeps its former value.
+    Rejected,
+    /// Not connected.
+    Lost,
+}
+
+impl ProxyState {
+    /// As it is spelled on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Behind => "behind",
+            Self::Rejected => "rejected",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// One proxy in a listing.
+#[derive(Clone, Debug)]
+pub struct ProxyView {
+    /// What it said of itself.
+    pub info: ProxyInfo,
+    /// At the moment of the listing.
+    pub state: ProxyState,
+    /// How far it got.
+    pub progress: Progress,
+    /// When its stream began.
+    pub connected_unix_ms: u64,
+    /// Since it was last heard of.
+    pub last_seen: Duration,
+    /// From commit to ACK of the last delta.
+    pub lag: Duration,
+}
+
+/// Another live proxy has the id.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the proxy id {id} is in use by another live proxy (instance {instance}, connected for \
+     {connected_for:?}); give each proxy an id and a data directory of its own with --id and \
+     --data-dir, or stop the other one"
+)]
+pub struct IdTaken {
+    /// Asked for.
+    pub id: ProxyId,
+    /// Who has it.
+    pub instance: InstanceId,
+    /// For how long.
+    pub connected_for: Duration,
+}
+
+impl Fleet {
+    /// An empty fleet of the registry whose revisions these are.
+    #[must_use]
+    pub fn new(revision: watch::Receiver<u64>, events: Arc<EventLog>) -> Self {
+        Self {
+            entries: Mutex::default(),
+            changes: watch::Sender::new(0),
+            live: watch::Sender::new(Arc::from([])),
+            revision,
+            events,
+        }
+    }
+
+    /// Lists a proxy as live until the membership is dropped. A second live one of the
+    /// same id is refused, unless it is the same process on a new stream, or it says
+    /// that it takes over.
+    pub fn join(self: &Arc<Self>, info: ProxyInfo) -> Result<Membership, IdTaken> {
+        let mut entries = self.lock();
+        if let Some(other) = entries.by_id.get(&info.id)
+            && matches!(other.life, Life::Live)
+        {
+            let theirs = other.info.instance.as_str();
+            if theirs != info.instance.as_str() && theirs != info.replaces {
+                return Err(IdTaken {
+                    id: info.id,
+                    instance: other.info.instance.clone(),
+                    connected_for: Duration::from_millis(
+                        unix_ms().saturating_sub(other.connected_unix_ms),
+                    ),
+                });
+            }
+            other.replaced.cancel();
+        }
+        entries.sessions += 1;
+        let session = entries.sessions;
+        let id = info.id.clone();
+        info!(proxy = %id, instance = %info.instance, held = info.held_source, "proxy connected");
+        let replaced = CancellationToken::new();
+        let entry = Entry {
+            session,
+            info,
+            life: Life::Live,
+            connected_unix_ms: unix_ms(),
+            last_seen: Instant::now(),
+            progress: Progress::default(),
+            lag: Duration::ZERO,
+            told: None,
+            replaced: replaced.clone(),
+        };
+        entries.by_id.insert(id.clone(), entry);
+        self.show_members(&entries);
+        drop(entries);
+        self.tell(EventType::ProxyConnected, &id, Reason::default());
+        Ok(Membership { fleet: Arc::clone(self), id, session, replaced })
+    }
+
+    /// All proxies, in order of their ids.
+    #[must_use]
+    pub fn list(&self) -> Vec<ProxyView> {
+        let revision = *self.revision.borrow();
+        let view = |entry: &Entry| ProxyView {
+            info: entry.info.clone(),
+            state: entry.state(revision),
+            progress: entry.progress.clone(),
+            connected_unix_ms: entry.connected_unix_ms,
+            last_seen: entry.last_seen.elapsed(),
+            lag: entry.lag,
+        };
+        self.lock().by_id.values().map(view).collect()
+    }
+
+    /// The ids of the live proxies, in order.
+    #[must_use]
+    pub fn live(&self) -> watch::Receiver<Arc<[ProxyId]>> {
+        self.live.subscribe()
+    }
+
+    /// Forgets proxies that were lost long ago, and says which.
+    pub fn forget_long_lost(&self) -> Vec<ProxyId> {
+        let mut entries = self.lock();
+        let long_lost: Vec<ProxyId> = entries
+            .by_id
+            .iter()
+            .filter(|(_, entry)| {
+                matches!(entry.life, Life::Lost { at, .. } if at.elapsed() >= LOST_FOR)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in &long_lost {
+            entries.by_id.remove(id);
+        }
+        drop(entries);
+        if !long_lost.is_empty() {
+            self.wake();
+        }
+        long_lost
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show_members(&self, entries: &Entries) {
+        let live = entries.by_id.iter().filter(|(_, entry)| matches!(entry.life, Life::Live));
+        self.live.send_replace(live.map(|(id, _)| id.clone()).collect());
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    fn tell(&self, what: EventType, id: &ProxyId, reason: Reason) {
+        self.events.record(what, "proxy", id.as_str(), *self.revision.borrow(), reason);
+    }
+}
+
+impl Entry {
+    fn state(&self, revision: u64) -> ProxyState {
+        if matches!(self.life, Life::Lost { .. }) {
+            ProxyState::Lost
+        } else if self.progress.refusal.is_some() || !self.progress.rejections.is_empty() {
+            ProxyState::Rejected
+        } else if self.progress.applied_revision >= revision {
+            ProxyState::Synced
+        } else {
+            ProxyState::Behind
+        }
+    }
+}
+
+/// A live proxy's place in the fleet; dropping it loses the proxy.
+#[derive(Debug)]
+pub struct Membership {
+    fleet: Arc<Fleet>,
+    id: ProxyId,
+    session: u64,
+    replaced: CancellationToken,
+}
+
+impl Membership {
+    /// Whose it is.
+    #[must_use]
+    pub fn id(&self) -> &ProxyId {
+        &self.id
+    }
+
+    /// Ends when another stream of the same proxy took this one's place.
+    #[must_use]
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
+    }
+
+    /// The proxy was heard of.
+    pub fn seen(&self) {
+        self.with_entry(|entry| entry.last_seen = Instant::now());
+    }
+
+    /// The proxy got further. `lag` is from commit to ACK, if one came.
+    pub fn advance(&self, progress: Progress, lag: Option<Duration>) {
+        let revision = *self.fleet.revision.borrow();
+        let news = self.with_entry(|entry| {
+            entry.lag = lag.unwrap_or(entry.lag);
+            if entry.progress == progress {
+                return None;
+            }
+            let rejected_anew = entry.progress.rejections != progress.rejections
+                || entry.progress.refusal != progress.refusal;
+            entry.progress = progress;
+            if entry.progress.applied_revision >= revision {
+                entry.info.stale_since_unix_ms = 0;
+            }
+            let state = entry.state(revision);
+            let tell = match state {
+                ProxyState::Rejected => rejected_anew,
+                ProxyState::Synced => entry.told != Some(ProxyState::Synced),
+                ProxyState::Behind | ProxyState::Lost => false,
+            };
+            if tell {
+                entry.told = Some(state);
+            }
+            Some(tell.then(|| (state, entry.progress.clone())))
+        });
+        let Some(Some(news)) = news else { return };
+        self.fleet.wake();
+        match news {
+            Some((ProxyState::Rejected, progress)) => {
+                let reason = why_rejected(&progress);
+                warn!(proxy = %self.id, reason.code, reason.message, "proxy refused a change");
+                self.fleet.tell(EventType::ProxyRejected, &self.id, reason);
+            }
+            Some((_, progress)) => {
+                info!(proxy = %self.id, revision = progress.applied_revision, "proxy in sync");
+                self.fleet.tell(EventType::ProxySynced, &self.id, Reason::default());
+            }
+            None => {}
+        }
+    }
+
+    /// Runs on this session's entry; `None` when another session took its place.
+    fn with_entry<R>(&self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let mut entries = self.fleet.lock();
+        let entry = entries.by_id.get_mut(&self.id)?;
+        (entry.session == self.session).then(|| change(entry))
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let at_revision = *self.fleet.revision.borrow();
+        let lost = self.with_entry(|entry| {
+            entry.life = Life::Lost { at: Instant::now(), at_revision };
+            entry.progress.applied_revision
+        });
+        let Some(applied) = lost else { return };
+        self.fleet.show_members(&self.fleet.lock());
+        info!(proxy = %self.id, applied, "proxy lost");
+        let message = format!("its stream ended; it had applied revision {applied}");
+        self.fleet.tell(EventType::ProxyLost, &self.id, Reason::new("stream_ended", message));
+    }
+}
+
+fn why_rejected(progress: &Progress) -> Reason {
+    match (&progress.refusal, &progress.rejections[..]) {
+        (Some(refusal), _) => Reason::new("state_refused", refusal),
+        (None, [first, more @ ..]) => {
+            let also =
+                if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            Reason::new(&first.code, format!("{}: {}{also}", first.key, first.message))
+        }
+        (None, []) => Reason::default(),
+    }
+}

@@ -1,0 +1,204 @@
+//! Membership and waiting, in virtual time.
+
+use lb_core::model::Key;
+
+use super::*;
+
+struct World {
+    fleet: Arc<Fleet>,
+    revision: watch::Sender<u64>,
+    events: Arc<EventLog>,
+}
+
+fn world(revision: u64) -> World {
+    let revision = watch::Sender::new(revision);
+    let events = Arc::new(EventLog::new());
+    let fleet = Arc::new(Fleet::new(revision.subscribe(), Arc::clone(&events)));
+    World { fleet, revision, events }
+}
+
+fn info(id: &str, instance: &str) -> ProxyInfo {
+    ProxyInfo {
+        id: ProxyId::new(id).unwrap(),
+        instance: InstanceId::new(instance).unwrap(),
+        replaces: String::new(),
+        build_version: "test".to_owned(),
+        listen_addresses: Vec::new(),
+        admin_address: String::new(),
+        workers: 1,
+        held_source: "none",
+        stale_since_unix_ms: 7,
+    }
+}
+
+fn applied(revision: u64) -> Progress {
+    Progress { applied_revision: revision, sent_revision: revision, ..Progress::default() }
+}
+
+impl World {
+    fn join(&self, id: &str) -> Membership {
+        self.fleet.join(info(id, "i1")).unwrap()
+    }
+
+    fn wait(&self, revision: u64) -> Waiter {
+        Waiter::new(Arc::clone(&self.fleet), revision, Duration::from_secs(10))
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        self.fleet.list().iter().map(|proxy| proxy.state.name()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn states_follow_the_registry() {
+    let world = world(5);
+    let proxy = world.join("p1");
+    assert_eq!(world.states(), ["behind"]);
+    assert_eq!(world.fleet.list()[0].info.stale_since_unix_ms, 7);
+    proxy.advance(applied(5), None);
+    assert_eq!(world.states(), ["synced"]);
+    assert_eq!(world.fleet.list()[0].info.stale_since_unix_ms, 0, "it has caught up");
+    world.revision.send_replace(6);
+    assert_eq!(world.states(), ["behind"]);
+    let rejection = Rejection {
+        key: Key::new("pool", "default"),
+        revision: 6,
+        code: "unknown_algorithm".to_owned(),
+        message: "unknown algorithm".to_owned(),
+    };
+    proxy.advance(Progress { rejections: vec![rejection], ..applied(6) }, None);
+    assert_eq!(world.states(), ["rejected"]);
+    drop(proxy);
+    assert_eq!(world.states(), ["lost"]);
+    let mut reader = world.events.reader(1000);
+    let types: Vec<&str> = reader.next().await.iter().map(|event| event.what.name()).collect();
+    assert_eq!(types, ["proxy_connected", "proxy_synced", "proxy_rejected", "proxy_lost"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_live_proxy_of_one_id_is_refused_by_name() {
+    let world = world(1);
+    let first = world.join("p1");
+    let refusal = world.fleet.join(info("p1", "i2")).unwrap_err().to_string();
+    assert!(refusal.contains("p1") && refusal.contains("i1"), "{refusal}");
+    let again = world.fleet.join(info("p1", "i1")).unwrap();
+    assert!(first.replaced().is_cancelled(), "the same process came back on a new stream");
+    drop(first);
+    assert_eq!(world.states(), ["behind"], "the end of the old stream means nothing");
+    let takes_over = ProxyInfo { replaces: "i1".to_owned(), ..info("p1", "i2") };
+    let heir = world.fleet.join(takes_over).unwrap();
+    assert!(again.replaced().is_cancelled());
+    drop(heir);
+    world.fleet.join(info("p1", "i3")).expect("a lost proxy's id is free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_live_ones_are_known_in_order() {
+    let world = world(1);
+    let live = world.fleet.live();
+    let ids = || live.borrow().iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (b, a) = (world.join("b"), world.join("a"));
+    assert_eq!(ids(), ["a", "b"]);
+    drop(a);
+    assert_eq!(ids(), ["b"]);
+    drop(b);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_proxy_is_listed_for_a_day() {
+    let world = world(1);
+    drop(world.join("p1"));
+    tokio::time::advance(LOST_FOR - Duration::from_secs(1)).await;
+    assert!(world.fleet.forget_long_lost().is_empty());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(world.fleet.forget_long_lost(), [ProxyId::new("p1").unwrap()]);
+    assert!(world.states().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_no_proxy_there_is_nothing_to_wait_for() {
+    let world = world(1);
+    // Lost before the revision was committed: nobody waits for it.
+    drop(world.join("p1"));
+    world.revision.send_replace(2);
+    let progress = world.wait(2).next().await.unwrap();
+    assert!(progress.done);
+    assert_eq!((progress.proxies, progress.applied), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_when_the_last_one_has_applied() {
+    let world = world(2);
+    let (a, b) = (world.join("a"), world.join("b"));
+    let mut wait = world.wait(2);
+    assert_eq!(wait.next().await.unwrap().laggards.len(), 2);
+    a.advance(applied(2), None);
+    let progress = wait.next().await.unwrap();
+    assert_eq!((progress.applied, progress.done), (1, false));
+    assert_eq!(progress.laggards[0].proxy.as_str(), "b");
+    // Somebody who joins meanwhile is waited for too.
+    let c = world.join("c");
+    assert_eq!(wait.next().await.unwrap().proxies, 3);
+    b.advance(applied(3), None);
+    c.advance(applied(2), None);
+    let end = wait.finish().await;
+    assert_eq!((end.applied, end.done), (3, true));
+    assert_eq!(wait.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_lost_after_the_commit_is_named_and_never_counts() {
+    let world = world(2);
+    let (a, b) = (world.join("a"), world.join("b"));
+    let mut wait = world.wait(2);
+    wait.next().await.unwrap();
+    a.advance(applied(2), None);
+    drop(b);
+    let started = Instant::now();
+    let end = wait.finish().await;
+    assert_eq!(started.elapsed(), Duration::from_secs(10), "it may come back until then");
+    assert!(!end.done);
+    assert_eq!((end.laggards.len(), end.laggards[0].lost), (1, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_proxy_that_comes_back_and_applies_ends_the_wait() {
+    let world = world(2);
+    drop(world.join("a"));
+    let mut wait = world.wait(2);
+    assert!(!wait.next().await.unwrap().done);
+    let back = world.join("a");
+    back.advance(applied(2), None);
+    assert!(wait.finish().await.done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_this_revision_ends_the_wait_at_once() {
+    let world = world(3);
+    let (a, _b) = (world.join("a"), world.join("b"));
+    let rejection = |revision| Rejection {
+        key: Key::new("pool", "x"),
+        revision,
+        code: "unknown_algorithm".to_owned(),
+        message: "no".to_owned(),
+    };
+    a.advance(Progress { rejections: vec![rejection(2)], ..applied(2) }, None);
+    let mut wait = world.wait(3);
+    assert!(!wait.next().await.unwrap().done, "what was refused before is no answer");
+    a.advance(Progress { rejections: vec![rejection(2), rejection(3)], ..applied(3) }, None);
+    let progress = wait.next().await.unwrap();
+    assert!(progress.done);
+    assert_eq!(progress.rejections.len(), 1);
+    assert_eq!(progress.rejections[0].0.as_str(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_state_ends_the_wait_too() {
+    let world = world(3);
+    let a = world.join("a");
+    let refusal = Some("would empty pool default".to_owned());
+    a.advance(Progress { refusal, ..applied(0) }, None);
+    let progress = world.wait(3).next().await.unwrap();
+    assert!(progress.done);
+    assert_eq!(progress.rejections[0].1.code, "state_refused");
+}

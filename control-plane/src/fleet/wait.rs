@@ -1,0 +1,171 @@
+//! Waiting until a revision is applied everywhere.
+//!
+//! Whom to wait for follows from the fleet alone: every live proxy, and every proxy
+//! that was lost at or after the revision, because it was live when the revision was
+//! committed. A lost one that had not applied the revision is named as a laggard and
+//! never counts as done: it may be serving traffic by the old state.
+
+use std::{sync::Arc, time::Duration};
+
+use lb_core::{
+    model::{Key, ProxyId},
+    sync::Rejection,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{Entry, Fleet, Life};
+
+/// How far a revision got.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WaitProgress {
+    /// Waited for.
+    pub revision: u64,
+    /// Proxies that must apply it.
+    pub proxies: u32,
+    /// Those that have.
+    pub applied: u32,
+    /// Nothing is left to wait for: all have, or one has refused.
+    pub done: bool,
+    /// Those that have not.
+    pub laggards: Vec<Laggard>,
+    /// What was refused of this revision, and by whom.
+    pub rejections: Vec<(ProxyId, Rejection)>,
+}
+
+/// A proxy that has not applied a revision.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Laggard {
+    /// Which.
+    pub proxy: ProxyId,
+    /// What it has applied instead.
+    pub applied_revision: u64,
+    /// Whether it is connected.
+    pub lost: bool,
+    /// When it was last heard of.
+    pub last_seen: Instant,
+}
+
+/// One wait for one revision.
+#[derive(Debug)]
+pub struct Waiter {
+    fleet: Arc<Fleet>,
+    changes: watch::Receiver<u64>,
+    revision: u64,
+    started: Instant,
+    deadline: Instant,
+    last: Option<WaitProgress>,
+}
+
+impl Waiter {
+    /// Begins to wait, for at most `limit`.
+    #[must_use]
+    pub fn new(fleet: Arc<Fleet>, revision: u64, limit: Duration) -> Self {
+        let changes = fleet.changes.subscribe();
+        let started = Instant::now();
+        Self { fleet, changes, revision, started, deadline: started + limit, last: None }
+    }
+
+    /// Since the wait began.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The next progress: at once the first time, then whenever there is any. `None`
+    /// after the last one: all done, or the time is up. Safe to cancel.
+    pub async fn next(&mut self) -> Option<WaitProgress> {
+        if self.last.as_ref().is_some_and(|last| last.done) {
+            return None;
+        }
+        loop {
+            // Marked as seen before looking, so that a change in between wakes again.
+            self.changes.borrow_and_update();
+            let progress = self.fleet.progress(self.revision);
+            if self.last.as_ref().is_none_or(|last| last.is_outdated_by(&progress)) {
+                self.last = Some(progress.clone());
+                return Some(progress);
+            }
+            match timeout_at(self.deadline, self.changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Waits to the end; what there is when the time is up.
+    pub async fn finish(&mut self) -> WaitProgress {
+        while self.next().await.is_some() {}
+        self.fleet.progress(self.revision)
+    }
+}
+
+impl WaitProgress {
+    fn is_outdated_by(&self, newer: &Self) -> bool {
+        let lost = |progress: &Self| progress.laggards.iter().filter(|l| l.lost).count();
+        (self.proxies, self.applied, self.done) != (newer.proxies, newer.applied, newer.done)
+            || lost(self) != lost(newer)
+    }
+}
+
+impl Fleet {
+    /// How far a revision got by now.
+    #[must_use]
+    pub fn progress(&self, revision: u64) -> WaitProgress {
+        let mut progress = WaitProgress {
+            revision,
+            proxies: 0,
+            applied: 0,
+            done: false,
+            laggards: Vec::new(),
+            rejections: Vec::new(),
+        };
+        for (id, entry) in &self.lock().by_id {
+            if !entry.must_apply(revision) {
+                continue;
+            }
+            progress.proxies += 1;
+            progress
+                .rejections
+                .extend(entry.rejections_of(revision).map(|rejection| (id.clone(), rejection)));
+            if entry.progress.applied_revision >= revision {
+                progress.applied += 1;
+            } else {
+                progress.laggards.push(Laggard {
+                    proxy: id.clone(),
+                    applied_revision: entry.progress.applied_revision,
+                    lost: matches!(entry.life, Life::Lost { .. }),
+                    last_seen: entry.last_seen,
+                });
+            }
+        }
+        progress.done = progress.applied == progress.proxies || !progress.rejections.is_empty();
+        progress
+    }
+}
+
+impl Entry {
+    fn must_apply(&self, revision: u64) -> bool {
+        match self.life {
+            Life::Live => true,
+            Life::Lost { at_revision, .. } => at_revision >= revision,
+        }
+    }
+
+    /// What of this very revision was refused; what was refused before stays refused and
+    /// is no answer to this wait.
+    fn rejections_of(&self, revision: u64) -> impl Iterator<Item = Rejection> {
+        let of_this = self.progress.rejections.iter().filter(move |r| r.revision == revision);
+        let whole = self.progress.refusal.as_ref().filter(|_| {
+            matches!(self.life, Life::Live) && self.progress.applied_revision < revision
+        });
+        of_this.cloned().chain(whole.map(move |refusal| Rejection {
+            key: Key::new("state", ""),
+            revision,
+            code: "state_refused".to_owned(),
+            message: refusal.clone(),
+        }))
+    }
+}

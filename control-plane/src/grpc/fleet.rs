@@ -1,0 +1,280 @@
+//! The fleet service: what is.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use lb_core::model::{AdminState, Backend, BackendId, BackendStatus, Health, PoolName};
+use lb_proto::{
+    convert,
+    v1::{self as pb, fleet_server},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Context,
+    registry::{existing_pool, wait_limit},
+    wire,
+};
+use crate::{events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals};
+
+/// Messages that may wait for a reader of a stream.
+const STREAM_BUFFER: usize = 16;
+
+/// Answers who asks how things are.
+#[derive(Debug)]
+pub(super) struct FleetService {
+    context: Arc<Context>,
+}
+
+impl FleetService {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+
+    fn proxies(&self) -> Vec<pb::Proxy> {
+        let views = self.context.fleet.list();
+        let figures = |view: &crate::fleet::ProxyView| self.context.statistics.proxy(&view.info.id);
+        views
+            .into_iter()
+            .map(|view| {
+                let figures = figures(&view);
+                wire::proxy(view, figures)
+            })
+            .collect()
+    }
+
+    fn pool_statuses(&self) -> Vec<pb::PoolStatus> {
+        let mut totals = self.context.statistics.pools();
+        self.context.registry.read(|view| {
+            view.catalog
+                .pools()
+                .iter()
+                .map(|(name, pool)| {
+                    let mut status = pb::PoolStatus {
+                        pool: Some((&pool.value).into()),
+                        totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
+                        ..pb::PoolStatus::default()
+                    };
+                    for stored in view.catalog.backends_of(Some(name)) {
+                        let backend = &stored.value;
+                        let health = view.catalog.status(backend).map(|status| status.health);
+                        *match (backend.admin_state, health.unwrap_or_default()) {
+                            (AdminState::Disabled, _) => &mut status.disabled,
+                            (AdminState::Draining, _) => &mut status.draining,
+                            (AdminState::Enabled, Health::Up) => &mut status.up,
+                            (AdminState::Enabled, Health::Down) => &mut status.down,
+                            (AdminState::Enabled, Health::Unknown) => &mut status.unknown,
+                        } += 1;
+                    }
+                    status
+                })
+                .collect()
+        })
+    }
+
+    fn backend_view(
+        &self,
+        backend: &Backend,
+        revision: u64,
+        known: Option<BackendStatus>,
+    ) -> pb::BackendView {
+        let (totals, shares) = self.context.statistics.backend(&backend.id, backend.incarnation);
+        pb::BackendView {
+            backend: Some(backend.into()),
+            revision,
+            status: Some(known.map_or_else(|| unchecked(backend), |status| (&status).into())),
+            checks: self.context.checks.report(&backend.id).map(wire::check_report),
+            totals: Some(wire::totals(totals)),
+            proxies: shares
+                .into_iter()
+                .map(|(proxy, share)| pb::ProxyBackendTotals {
+                    proxy_id: proxy.to_string(),
+                    totals: Some(wire::totals(share)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What is to be said of a backend before its first check.
+fn unchecked(backend: &Backend) -> pb::BackendStatus {
+    let message = match backend.admin_state {
+        AdminState::Disabled => "disabled backends are not checked",
+        AdminState::Enabled | AdminState::Draining => "waiting for the first check",
+    };
+    pb::BackendStatus {
+        backend: backend.id.to_string(),
+        incarnation: backend.incarnation.0,
+        health: pb::Health::Unknown.into(),
+        addresses: Vec::new(),
+        reason: Some(pb::Reason { code: "not_checked".to_owned(), message: message.to_owned() }),
+        since_unix_ms: 0,
+    }
+}
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl fleet_server::Fleet for FleetService {
+    async fn list_proxies(
+        &self,
+        _: Request<pb::ListProxiesRequest>,
+    ) -> Result<Response<pb::ListProxiesResponse>, Status> {
+        let store_revision = self.context.registry.revision();
+        Ok(Response::new(pb::ListProxiesResponse { proxies: self.proxies(), store_revision }))
+    }
+
+    async fn list_backends(
+        &self,
+        message: Request<pb::ListBackendsRequest>,
+    ) -> Result<Response<pb::ListBackendsResponse>, Status> {
+        let pb::ListBackendsRequest { pool, id } = message.into_inner();
+        let (stored, store_revision) = self.context.registry.read(|view| {
+            let pool = existing_pool(&view.catalog, &pool)?;
+            let mut backends = Vec::new();
+            if id.is_empty() {
+                backends = view.catalog.backends_of(pool.as_ref());
+            } else {
+                let found =
+                    BackendId::new(&id).ok().and_then(|id| view.catalog.backends().get(&id));
+                let in_pool =
+                    found.filter(|s| pool.as_ref().is_none_or(|pool| s.value.pool == *pool));
+                backends.push(in_pool.ok_or_else(|| {
+                    let shown: String = id.chars().take(63).collect();
+                    let all = view.catalog.backends_of(pool.as_ref());
+                    let names: Vec<&str> = all.iter().map(|s| s.value.id.as_str()).collect();
+                    let known = known_names("backend", &names);
+                    Status::not_found(format!("backend {shown} does not exist; {known}"))
+                })?);
+            }
+            let with_status = |stored: &crate::registry::Stored<Backend>| {
+                (stored.clone(), view.catalog.status(&stored.value).cloned())
+            };
+            let backends: Vec<_> = backends.into_iter().map(with_status).collect();
+            Ok::<_, Status>((backends, view.publisher.version().revision))
+        })?;
+        // The other locks are taken only now, one after the other.
+        let backends = stored
+            .into_iter()
+            .map(|(stored, status)| self.backend_view(&stored.value, stored.revision, status))
+            .collect();
+        Ok(Response::new(pb::ListBackendsResponse { backends, store_revision }))
+    }
+
+    type WaitAppliedStream = ResponseStream<pb::ApplyProgress>;
+
+    async fn wait_applied(
+        &self,
+        message: Request<pb::WaitAppliedRequest>,
+    ) -> Result<Response<Self::WaitAppliedStream>, Status> {
+        let pb::WaitAppliedRequest { revision, timeout_ms } = message.into_inner();
+        let newest = self.context.registry.revision();
+        if revision > newest {
+            return Err(Status::out_of_range(format!(
+                "revision {revision} does not exist yet; the newest is {newest}"
+            )));
+        }
+        // 0 means the newest.
+        let target = if revision == 0 { newest } else { revision };
+        let fleet = Arc::clone(&self.context.fleet);
+        let mut waiter = Waiter::new(Arc::clone(&fleet), target, wait_limit(timeout_ms));
+        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+        let stop = self.context.stop.clone();
+        self.context.tracker.spawn(async move {
+            let report = async {
+                let mut told = None;
+                while let Some(progress) = waiter.next().await {
+                    told = Some(progress.done);
+                    let message = wire::apply_progress(progress, waiter.elapsed());
+                    if sender.send(Ok(message)).await.is_err() {
+                        return;
+                    }
+                }
+                // The time is up: once more, with who is still missing now.
+                if told == Some(false) {
+                    let last = wire::apply_progress(fleet.progress(target), waiter.elapsed());
+                    sender.send(Ok(last)).await.ok();
+                }
+            };
+            tokio::select! {
+                () = report => {}
+                () = sender.closed() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type WatchStream = ResponseStream<pb::Event>;
+
+    async fn watch(
+        &self,
+        message: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let past = usize::try_from(message.into_inner().past).unwrap_or(usize::MAX);
+        let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
+        let (events, stop) = (Arc::clone(&self.context.events), self.context.stop.clone());
+        self.context.tracker.spawn(async move {
+            let mut reader = events.reader(past.min(EVENTS_MAX));
+            let follow = async {
+                loop {
+                    for event in reader.next().await {
+                        if sender.send(Ok(wire::event(event))).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            };
+            tokio::select! {
+                () = follow => {}
+                () = sender.closed() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<pb::GetStatsRequest>,
+    ) -> Result<Response<pb::GetStatsResponse>, Status> {
+        let statistics = &self.context.statistics;
+        // Pools without traffic are listed too, with zeros.
+        let mut pools: BTreeMap<PoolName, Totals> = self.context.registry.read(|view| {
+            view.catalog.pools().keys().map(|n| (n.clone(), Totals::default())).collect()
+        });
+        pools.extend(statistics.pools());
+        Ok(Response::new(pb::GetStatsResponse {
+            totals: Some(wire::totals(statistics.all())),
+            pools: pools
+                .into_iter()
+                .map(|(pool, totals)| pb::PoolTotals {
+                    pool: pool.to_string(),
+                    totals: Some(wire::totals(totals)),
+                })
+                .collect(),
+            process: Some(wire::process(&statistics.process())),
+        }))
+    }
+
+    async fn get_status(
+        &self,
+        _: Request<pb::GetStatusRequest>,
+    ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        let (version, digest, last_change_unix_ms) = self.context.registry.read(|view| {
+            (view.publisher.version(), view.publisher.digest(), view.committed_unix_ms)
+        });
+        Ok(Response::new(pb::GetStatusResponse {
+            server_id: self.context.server_id.clone(),
+            build_version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: Some(convert::sync::version_to_wire(version)),
+            digest: convert::sync::digest_to_wire(digest),
+            started_unix_ms: self.context.started_unix_ms,
+            last_change_unix_ms,
+            proxies: self.proxies(),
+            pools: self.pool_statuses(),
+            totals: Some(wire::totals(self.context.statistics.all())),
+        }))
+    }
+}

@@ -1,0 +1,113 @@
+//! The gRPC services: thin shells that turn messages into calls and answers into
+//! messages. Wire types do not get past them.
+
+mod fleet;
+mod registry;
+mod stats;
+mod status;
+mod sync;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use lb_proto::v1::{
+    fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
+    sync_server::SyncServer,
+};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server, server::TcpIncoming};
+
+use self::{
+    fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
+};
+use crate::{
+    events::EventLog, fleet::Fleet, listen::Listener, probe::Checks, registry::Registry,
+    stats::Statistics,
+};
+
+/// A proxy that held half of a large fleet's objects may send and get long messages.
+const SYNC_MESSAGE_MAX: usize = 64 << 20;
+/// Of a request to the registry.
+const REGISTRY_MESSAGE_MAX: usize = 4 << 20;
+
+/// What the services work on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) registry: Registry,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) statistics: Arc<Statistics>,
+    pub(crate) checks: Arc<Checks>,
+    pub(crate) events: Arc<EventLog>,
+    /// Names this process.
+    pub(crate) server_id: String,
+    pub(crate) started_unix_ms: u64,
+    pub(crate) heartbeat: Duration,
+    pub(crate) lease: Duration,
+    /// Ends streams.
+    pub(crate) stop: CancellationToken,
+    /// Owns the tasks behind streams.
+    pub(crate) tracker: TaskTracker,
+}
+
+impl Context {
+    /// How often proxies report, so that a large fleet's reports stay a small part of a
+    /// core: 250 ms up to a hundred proxies, and in proportion beyond.
+    fn stats_period(&self) -> Duration {
+        let proxies = self.fleet.live().borrow().len();
+        Duration::from_micros(2500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Serves until the context is stopped and all connections are closed.
+pub(crate) async fn serve(
+    listener: Listener,
+    context: Arc<Context>,
+) -> Result<(), tonic::transport::Error> {
+    let registry = RegistryServer::new(RegistryService::new(Arc::clone(&context)))
+        .max_decoding_message_size(REGISTRY_MESSAGE_MAX);
+    let fleet = FleetServer::new(FleetService::new(Arc::clone(&context)));
+    let stats = StatsServer::new(StatsService::new(Arc::clone(&context)))
+        .max_decoding_message_size(SYNC_MESSAGE_MAX);
+    let sync = SyncServer::new(SyncService::new(Arc::clone(&context)))
+        .max_decoding_message_size(SYNC_MESSAGE_MAX);
+
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
+    health_reporter.set_serving::<FleetServer<FleetService>>().await;
+    health_reporter.set_serving::<StatsServer<StatsService>>().await;
+    health_reporter.set_serving::<SyncServer<SyncService>>().await;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(lb_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    const READABLE: &str = "descriptors made by the build can be read";
+    let reflection = descriptors().build_v1().expect(READABLE);
+    let reflection_alpha = descriptors().build_v1alpha().expect(READABLE);
+
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .add_service(registry)
+        .add_service(fleet)
+        .add_service(stats)
+        .add_service(sync);
+    let stopped = context.stop.clone().cancelled_owned();
+    match listener {
+        Listener::Tcp(listener) => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router.serve_with_incoming_shutdown(incoming, stopped).await
+        }
+        Listener::Unix(listener) => {
+            let incoming = UnixListenerStream::new(listener);
+            router.serve_with_incoming_shutdown(incoming, stopped).await
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The statistics service: one stream per proxy, apart from its sync stream, so that
+//! figures never delay configuration.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use lb_core::model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId};
+use lb_proto::{
+    convert::counters_from_wire,
+    v1::{self as pb, stats_server},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Context, status};
+use crate::{
+    clock::millis32,
+    stats::{BackendPart, COUNT_MAX, Process, Report},
+};
+
+/// Takes reports.
+#[derive(Debug)]
+pub(super) struct StatsService {
+    context: Arc<Context>,
+}
+
+impl StatsService {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl stats_server::Stats for StatsService {
+    type ReportStream = Pin<Box<dyn Stream<Item = Result<pb::StatsReply, Status>> + Send>>;
+
+    async fn report(
+        &self,
+        message: Request<Streaming<pb::StatsReport>>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let mut incoming = message.into_inner();
+        let (sender, receiver) = mpsc::channel(1);
+        let context = Arc::clone(&self.context);
+        self.context.tracker.spawn(async move {
+            let count = async {
+                while let Ok(Some(message)) = incoming.message().await {
+                    let reply = count(&context, message);
+                    let refused = reply.is_err();
+                    if sender.send(reply).await.is_err() || refused {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = count => {}
+                () = context.stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
+    let report = read(message)?;
+    let sequence = context.registry.read(|view| context.statistics.count(report, &view.catalog));
+    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()) })
+}
+
+fn read(message: pb::StatsReport) -> Result<Report, Status> {
+    let invalid = |invalid| status::of_invalid(&invalid);
+    if message.sequence == 0 {
+        return Err(Status::invalid_argument("reports are numbered from 1, not from 0"));
+    }
+    let backends = message.backends.into_iter().map(|part| {
+        check_counts(&part)?;
+        Ok(BackendPart {
+            pool: PoolName::new(&part.pool).map_err(invalid)?,
+            backend: BackendId::new(&part.backend).map_err(invalid)?,
+            incarnation: Incarnation(part.incarnation),
+            in_flight: part.in_flight,
+            counters: counters_from_wire(part),
+        })
+    });
+    Ok(Report {
+        proxy: ProxyId::new(&message.proxy_id).map_err(invalid)?,
+        instance: InstanceId::new(&message.instance_id).map_err(invalid)?.to_string(),
+        sequence: message.sequence,
+        interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
+        backends: backends.collect::<Result<_, Status>>()?,
+        process: read_process(&message.process.unwrap_or_default())?,
+    })
+}
+
+fn read_process(wire: &pb::ProcessReport) -> Result<Process, Status> {
+    let mut status_classes = [0; 5];
+    for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
+        *class = *count;
+    }
+    let counts = [
+        wire.requests,
+        wire.no_healthy_backend,
+        wire.no_route,
+        wire.client_errors,
+        wire.client_aborts,
+        wire.resident_bytes,
+        wire.cpu_us,
+    ];
+    all_plausible(counts.iter().chain(&status_classes))?;
+    Ok(Process {
+        requests: wire.requests,
+        no_healthy_backend: wire.no_healthy_backend,
+        no_route: wire.no_route,
+        client_errors: wire.client_errors,
+        client_aborts: wire.client_aborts,
+        status_classes,
+        client_connections: wire.client_connections.min(1 << 24),
+        resident_bytes: wire.resident_bytes,
+        cpu_us: wire.cpu_us,
+    })
+}
+
+fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
+    let failures = part.failures.unwrap_or_default();
+    let counts = [
+        part.requests,
+        part.successes,
+        part.retries,
+        part.bytes_to_backend,
+        part.bytes_from_backend,
+        failures.connect,
+        failures.reset,
+        failures.timeout,
+        failures.protocol,
+        failures.status_5xx,
+        u64::from(part.in_flight) << 24,
+    ];
+    let latency = part.latency.iter().flat_map(|h| h.counts.iter().chain([&h.sum_us]));
+    all_plausible(counts.iter().chain(latency))
+}
+
+/// Sums of such counts cannot overflow in the lifetime of a process.
+fn all_plausible<'a>(mut counts: impl Iterator<Item = &'a u64>) -> Result<(), Status> {
+    match counts.find(|count| **count > COUNT_MAX) {
+        Some(count) => Err(Status::invalid_argument(format!(
+            "a report that counts {count} is not believed; at most {COUNT_MAX} is"
+        ))),
+        None => Ok(()),
+    }
+}

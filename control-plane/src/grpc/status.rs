@@ -1,0 +1,31 @@
+//! Errors as gRPC statuses. The message is the error's own: it says what, where, why
+//! and what to do next.
+
+use lb_core::model::Invalid;
+use tonic::Status;
+
+use crate::{fleet::IdTaken, registry::WriteError};
+
+/// The status of a refused write.
+pub(super) fn of_write(error: &WriteError) -> Status {
+    let message = error.to_string();
+    match error {
+        WriteError::Invalid(_) | WriteError::Malformed(_) => Status::invalid_argument(message),
+        WriteError::NotFound { .. } => Status::not_found(message),
+        WriteError::AlreadyExists(_) => Status::already_exists(message),
+        WriteError::RevisionConflict(_) => Status::aborted(message),
+        WriteError::Precondition(_) => Status::failed_precondition(message),
+        WriteError::Store(_) => Status::internal(message),
+        WriteError::Stopping => Status::unavailable(message),
+    }
+}
+
+/// The status of a bad value.
+pub(super) fn of_invalid(invalid: &Invalid) -> Status {
+    Status::invalid_argument(invalid.to_string())
+}
+
+/// The status of a proxy id that is in use.
+pub(super) fn of_taken(taken: &IdTaken) -> Status {
+    Status::already_exists(taken.to_string())
+}

@@ -1,0 +1,169 @@
+//! What this plane knows, as messages.
+
+use lb_core::model::AdminState;
+use lb_proto::{
+    convert::{self, histogram_to_wire},
+    v1 as pb,
+};
+
+use crate::{
+    clock::{millis, millis32},
+    events::Event,
+    fleet::{ProxyView, WaitProgress},
+    probe::CheckReport,
+    registry::{Stored, WriteRequest, Written},
+    stats::{Process, Totals},
+};
+
+pub(super) fn event(event: Event) -> pb::Event {
+    pb::Event {
+        sequence: event.sequence,
+        at_unix_ms: event.at_unix_ms,
+        r#type: event.what.name().to_owned(),
+        kind: event.kind.to_owned(),
+        name: event.name,
+        revision: event.revision,
+        reason: (!event.reason.code.is_empty()).then(|| event.reason.into()),
+    }
+}
+
+pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
+    pb::CheckReport {
+        passes_in_a_row: report.passes_in_a_row,
+        failures_in_a_row: report.failures_in_a_row,
+        last_check_unix_ms: report.last_check_unix_ms,
+        last_success_unix_ms: report.last_success_unix_ms,
+        next_check_unix_ms: report.next_check_unix_ms,
+        last_duration_us: u32::try_from(report.last_duration.as_micros()).unwrap_or(u32::MAX),
+        last_result: Some(report.last_result.into()),
+        checks_total: report.checks_total,
+        failures_total: report.failures_total,
+    }
+}
+
+pub(super) fn totals(totals: Totals) -> pb::BackendTotals {
+    let counters = totals.counters;
+    pb::BackendTotals {
+        requests: counters.requests,
+        successes: counters.successes,
+        failures: Some(counters.failures.into()),
+        in_flight: totals.in_flight,
+        latency: Some(histogram_to_wire(&counters.latency)),
+        request_rate: totals.request_rate,
+        retries: counters.retries,
+        bytes_to_backend: counters.bytes_to_backend,
+        bytes_from_backend: counters.bytes_from_backend,
+    }
+}
+
+pub(super) fn process(process: &Process) -> pb::ProcessReport {
+    pb::ProcessReport {
+        requests: process.requests,
+        no_healthy_backend: process.no_healthy_backend,
+        no_route: process.no_route,
+        client_errors: process.client_errors,
+        client_aborts: process.client_aborts,
+        client_connections: process.client_connections,
+        resident_bytes: process.resident_bytes,
+        cpu_us: process.cpu_us,
+        status_classes: process.status_classes.into(),
+    }
+}
+
+pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Proxy {
+    let ProxyView { info, state, progress, connected_unix_ms, last_seen, lag } = proxy;
+    let (report, request_rate) = match figures {
+        Some((figures, rate)) => (Some(process(&figures)), rate),
+        None => (None, 0.0),
+    };
+    pb::Proxy {
+        id: info.id.to_string(),
+        instance_id: info.instance.to_string(),
+        state: state.name().to_owned(),
+        sent_revision: progress.sent_revision,
+        applied_revision: progress.applied_revision,
+        digest: progress.digest.map(convert::sync::digest_to_wire).unwrap_or_default(),
+        connected_unix_ms,
+        last_seen_ms: millis(last_seen),
+        lag_ms: millis32(lag),
+        stale_since_unix_ms: info.stale_since_unix_ms,
+        rejections: progress.rejections.into_iter().map(convert::sync::rejection_to_wire).collect(),
+        refusal: progress.refusal.unwrap_or_default(),
+        listen_addresses: info
+            .listen_addresses
+            .into_iter()
+            .map(|(listener, address)| pb::ListenAddress { listener, address })
+            .collect(),
+        admin_address: info.admin_address,
+        build_version: info.build_version,
+        workers: info.workers,
+        process: report,
+        request_rate,
+        divergences: progress.divergences,
+        snapshots_sent: progress.snapshots_sent,
+        deltas_sent: progress.deltas_sent,
+        held_source: info.held_source.to_owned(),
+    }
+}
+
+pub(super) fn apply_progress(
+    progress: WaitProgress,
+    elapsed: std::time::Duration,
+) -> pb::ApplyProgress {
+    pb::ApplyProgress {
+        revision: progress.revision,
+        proxies: progress.proxies,
+        applied: progress.applied,
+        elapsed_ms: millis32(elapsed),
+        done: progress.done,
+        laggards: progress
+            .laggards
+            .into_iter()
+            .map(|laggard| pb::Laggard {
+                proxy_id: laggard.proxy.to_string(),
+                applied_revision: laggard.applied_revision,
+                state: if laggard.lost { "lost" } else { "behind" }.to_owned(),
+                last_seen_ms: millis(laggard.last_seen.elapsed()),
+            })
+            .collect(),
+        rejections: progress
+            .rejections
+            .into_iter()
+            .map(|(proxy, rejection)| pb::ProxyRejection {
+                proxy_id: proxy.to_string(),
+                rejection: Some(convert::sync::rejection_to_wire(rejection)),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn object(stored: &Stored<lb_core::model::Resource>) -> pb::Object {
+    convert::object_to_wire(&stored.value, stored.revision)
+}
+
+pub(super) fn written(written: &Written) -> pb::WriteResponse {
+    pb::WriteResponse {
+        revision: written.revision,
+        changed: written.changed,
+        objects: written.objects.iter().map(object).collect(),
+        progress: None,
+    }
+}
+
+/// The options of a write, without the items.
+pub(super) fn write_options(options: &pb::WriteOptions) -> WriteRequest {
+    WriteRequest {
+        expected_revision: options.expected_revision,
+        force: options.force,
+        dry_run: options.dry_run,
+        ..WriteRequest::default()
+    }
+}
+
+pub(super) fn admin_state(state: i32) -> Result<AdminState, tonic::Status> {
+    pb::AdminState::try_from(state).map(AdminState::from).map_err(|_| {
+        tonic::Status::invalid_argument(format!(
+            "unknown admin state {state}; known are enabled (0), disabled (1), draining (2)"
+        ))
+    })
+}

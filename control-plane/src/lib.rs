@@ -1,0 +1,40 @@
+//! The control plane: owns the desired state, judges the health of backends, and gives
+//! both to any number of proxies.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`registry`] | the desired state, changed by one writer |
+//! | [`store`] | keeps it over restarts |
+//! | `probe` | active checks, one prober for the whole fleet |
+//! | [`fleet`] | which proxies there are, and what each has applied |
+//! | [`stats`] | what the proxies report, added up |
+//! | [`events`] | what happened lately |
+//! | `grpc`, `http` | shells |
+//! | `app`, `process` | put the parts together and take them apart |
+//!
+//! Traffic does not depend on any of this being up: proxies go on with what they hold.
+
+mod app;
+mod args;
+mod clock;
+mod data_dir;
+pub mod events;
+pub mod fleet;
+mod grpc;
+mod http;
+mod listen;
+mod probe;
+mod process;
+pub mod registry;
+pub mod stats;
+pub mod store;
+mod telemetry;
+
+pub use self::{
+    app::{Config, RunError, Running, STOP_LIMIT, Storage, start},
+    args::{Args, LogFormat},
+    data_dir::DataDirError,
+    listen::{Endpoint, ListenError},
+    process::run,
+    telemetry::BadLogLevel,
+};

@@ -1,0 +1,211 @@
+//! Addresses to listen on: TCP, or a Unix socket.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, ToSocketAddrs},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use tokio::net::{TcpListener, UnixListener};
+
+/// Where to listen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Endpoint {
+    /// An address and a port; port 0 picks a free one.
+    Tcp(SocketAddr),
+    /// The path of a socket.
+    Unix(PathBuf),
+}
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// It is no address.
+    #[error(
+        "{flag} {text:?} is not an address; write IP:PORT, for example 127.0.0.1:9400, or unix:/PATH"
+    )]
+    Malformed {
+        /// The flag that gave it.
+        flag: &'static str,
+        /// As given.
+        text: String,
+    },
+    /// Other machines could reach it.
+    #[error(
+        "{flag} {address} can be reached from other machines, and management is not \
+         authenticated yet; use a loopback address, or add --insecure on a network that you trust"
+    )]
+    Exposed {
+        /// The flag that gave it.
+        flag: &'static str,
+        /// As given.
+        address: Endpoint,
+    },
+    /// Somebody else listens there.
+    #[error(
+        "{address} is already in use by another process; stop that one, or choose another \
+         address with {flag} (port 0 picks a free one)"
+    )]
+    InUse {
+        /// The flag that gave it.
+        flag: &'static str,
+        /// As given.
+        address: Endpoint,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
+    Failed {
+        /// The flag that gave it.
+        flag: &'static str,
+        /// As given.
+        address: Endpoint,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Endpoint {
+    /// Reads `IP:PORT`, `NAME:PORT` or `unix:/PATH`.
+    pub fn parse(flag: &'static str, text: &str) -> Result<Self, ListenError> {
+        text.parse().map_err(|()| ListenError::Malformed { flag, text: text.to_owned() })
+    }
+
+    /// Refuses what other machines can reach.
+    pub fn check_exposure(&self, flag: &'static str, insecure: bool) -> Result<(), ListenError> {
+        match self {
+            Self::Tcp(address) if !insecure && !address.ip().is_loopback() => {
+                Err(ListenError::Exposed { flag, address: self.clone() })
+            }
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    pub(crate) async fn bind(&self, flag: &'static str) -> Result<Listener, ListenError> {
+        let bound = match self {
+            Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Self::Unix(path) => bind_unix(path).map(Listener::Unix),
+        };
+        bound.map_err(|source| {
+            let address = self.clone();
+            if source.kind() == io::ErrorKind::AddrInUse {
+                ListenError::InUse { flag, address }
+            } else {
+                ListenError::Failed { flag, address, source }
+            }
+        })
+    }
+}
+
+impl Listener {
+    /// Where it listens in fact.
+    pub(crate) fn endpoint(&self, asked: &Endpoint) -> Endpoint {
+        match self {
+            Self::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| asked.clone(), Endpoint::Tcp)
+            }
+            Self::Unix(_) => asked.clone(),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.starts_with('/') { Ok(Self::Unix(path.into())) } else { Err(()) };
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        let addresses: Vec<SocketAddr> = text.to_socket_addrs().map_err(drop)?.collect();
+        // `localhost` is both ::1 and 127.0.0.1; clients that try only one try the latter.
+        let address =
+            addresses.iter().find(|a| a.is_ipv4()).or_else(|| addresses.first()).ok_or(())?;
+        Ok(Self::Tcp(*address))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Binds a socket that only this user may connect to, in place of one that a process
+/// left behind when it died.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            match std::os::unix::net::UnixStream::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)?
+                }
+                _ => return Err(error),
+            }
+        }
+        bound => bound?,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_every_form_are_understood() {
+        for text in ["127.0.0.1:0", "[::1]:9400", "unix:/run/lb.sock"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        let named = "localhost:9400".parse::<Endpoint>().unwrap();
+        assert!(named.check_exposure("--grpc", false).is_ok(), "{named}");
+        for bad in ["", "9400", "unix:relative", "127.0.0.1:99999"] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_other_machines_can_reach_needs_consent() {
+        let open = Endpoint::parse("--grpc", "0.0.0.0:9400").unwrap();
+        let refusal = open.check_exposure("--grpc", false).unwrap_err().to_string();
+        assert!(refusal.contains("0.0.0.0:9400") && refusal.contains("--insecure"), "{refusal}");
+        assert!(open.check_exposure("--grpc", true).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named_with_its_flag() {
+        let any = Endpoint::parse("--grpc", "127.0.0.1:0").unwrap();
+        let first = any.bind("--grpc").await.unwrap();
+        let taken = first.endpoint(&any);
+        let refusal = taken.bind("--grpc").await.unwrap_err();
+        assert!(matches!(refusal, ListenError::InUse { .. }));
+        let text = refusal.to_string();
+        assert!(text.contains(&taken.to_string()) && text.contains("--grpc"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::Unix(directory.path().join("lb.sock"));
+        let first = endpoint.bind("--grpc").await.unwrap();
+        assert!(endpoint.bind("--grpc").await.is_err());
+        drop(first);
+        endpoint.bind("--grpc").await.unwrap();
+    }
+}

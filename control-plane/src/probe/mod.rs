@@ -1,0 +1,197 @@
+//! Active checks: one prober for the whole fleet, so that the load on backends does
+//! not grow with the number of proxies, and all proxies believe the same.
+//!
+//! Each backend has a task that sleeps, probes and judges; `lb_core::health` decides
+//! what answers mean. A supervisor starts, replaces and stops the tasks as the registry
+//! changes. Verdicts that change go to the registry, those of one moment in one commit.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`schedule`] | one backend: when to probe, and what to make of it |
+//! | [`resolve`] | names to addresses |
+//! | [`http`], [`tcp`] | one probe |
+
+mod http;
+mod report;
+mod resolve;
+mod schedule;
+mod tcp;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use lb_core::model::{
+    AdminState, Backend, BackendId, BackendStatus, HealthPolicy, Key, Kind, PoolName,
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+pub(crate) use self::report::{CheckReport, Checks};
+use self::resolve::Resolver;
+use crate::registry::{Registry, WriteError};
+
+/// Probes under way at once.
+const PROBES_MAX: usize = 256;
+/// Verdicts that may wait for being stored; beyond that, their tasks wait.
+const VERDICTS_MAX: usize = 1024;
+/// Verdicts of one commit.
+const BATCH_MAX: usize = 512;
+/// Between attempts to store verdicts while the store fails.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the tasks share.
+#[derive(Debug)]
+struct Shared {
+    checks: Arc<Checks>,
+    verdicts: mpsc::Sender<BackendStatus>,
+    permits: Semaphore,
+    resolver: Resolver,
+}
+
+/// What a backend's task works from; another one needs another task.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Target {
+    backend: Backend,
+    policy: HealthPolicy,
+}
+
+impl Target {
+    /// Whether a change from `other` matters to probing. Weights and labels do not.
+    fn is_probed_like(&self, other: &Self) -> bool {
+        let disabled = |target: &Self| target.backend.admin_state == AdminState::Disabled;
+        self.policy == other.policy
+            && self.backend.incarnation == other.backend.incarnation
+            && self.backend.address == other.backend.address
+            && disabled(self) == disabled(other)
+    }
+}
+
+/// Probes the backends of the registry until it is told to stop.
+pub(crate) async fn run(registry: Registry, checks: Arc<Checks>, stop: CancellationToken) {
+    let (verdicts, receiver) = mpsc::channel(VERDICTS_MAX);
+    let tracker = TaskTracker::new();
+    tracker.spawn(record(registry.clone(), receiver, stop.clone()));
+    let permits = Semaphore::new(PROBES_MAX);
+    let shared = Arc::new(Shared { checks, verdicts, permits, resolver: Resolver::new() });
+    let mut supervisor =
+        Supervisor { registry, shared, tasks: HashMap::new(), tracker, stop: stop.clone() };
+    supervisor.follow_all();
+    while let Some(keys) = stop.run_until_cancelled(supervisor.registry.touched()).await {
+        keys.iter().for_each(|key| supervisor.follow(key));
+    }
+    supervisor.tracker.close();
+    supervisor.tracker.wait().await;
+}
+
+#[derive(Debug)]
+struct Supervisor {
+    registry: Registry,
+    shared: Arc<Shared>,
+    tasks: HashMap<BackendId, (Target, CancellationToken)>,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    fn follow_all(&mut self) {
+        let ids: Vec<BackendId> =
+            self.registry.read(|view| view.catalog.backends().keys().cloned().collect());
+        ids.into_iter().for_each(|id| self.follow_backend(id));
+    }
+
+    fn follow(&mut self, key: &Key) {
+        match key.known_kind() {
+            Some(Kind::Backend) => {
+                if let Ok(id) = BackendId::new(&key.name) {
+                    self.follow_backend(id);
+                }
+            }
+            Some(Kind::Pool) => {
+                let Ok(pool) = PoolName::new(&key.name) else { return };
+                let ids: Vec<BackendId> = self.registry.read(|view| {
+                    let members = view.catalog.members(&pool);
+                    members.into_iter().flat_map(BTreeMap::values).cloned().collect()
+                });
+                ids.into_iter().for_each(|id| self.follow_backend(id));
+            }
+            _ => {}
+        }
+    }
+
+    /// Makes the task of a backend what it should be.
+    fn follow_backend(&mut self, id: BackendId) {
+        let wanted = self.registry.read(|view| {
+            let backend = view.catalog.backends().get(&id)?.value.clone();
+            let policy = view.catalog.pools().get(&backend.pool)?.value.health.clone();
+            let status = view.catalog.status(&backend).cloned();
+            Some((Target { backend, policy }, status))
+        });
+        let Some((target, status)) = wanted else {
+            if let Some((_, task)) = self.tasks.remove(&id) {
+                task.cancel();
+            }
+            self.shared.checks.forget(&id);
+            return;
+        };
+        if let Some((running, task)) = self.tasks.get(&id) {
+            if running.is_probed_like(&target) {
+                return;
+            }
+            task.cancel();
+            if running.backend.incarnation != target.backend.incarnation {
+                self.shared.checks.forget(&id);
+            }
+        }
+        let task = self.stop.child_token();
+        let run = schedule::run(target.clone(), status, Arc::clone(&self.shared));
+        let until = task.clone();
+        self.tracker.spawn(async move { until.run_until_cancelled(run).await });
+        self.tasks.insert(id, (target, task));
+    }
+}
+
+/// Stores verdicts, those that are waiting together in one commit.
+async fn record(
+    registry: Registry,
+    mut verdicts: mpsc::Receiver<BackendStatus>,
+    stop: CancellationToken,
+) {
+    // The last word about each backend; kept while the store fails.
+    let mut pending: BTreeMap<BackendId, BackendStatus> = BTreeMap::new();
+    loop {
+        let mut fresh = Vec::new();
+        if pending.is_empty() {
+            let received =
+                stop.run_until_cancelled(verdicts.recv_many(&mut fresh, BATCH_MAX)).await;
+            if received.is_none_or(|count| count == 0) {
+                return;
+            }
+        }
+        while fresh.len() < BATCH_MAX
+            && let Ok(status) = verdicts.try_recv()
+        {
+            fresh.push(status);
+        }
+        pending.extend(fresh.into_iter().map(|status| (status.backend.clone(), status)));
+        match registry.record(pending.values().cloned().collect()).await {
+            Ok(()) => pending.clear(),
+            Err(WriteError::Stopping) => return,
+            Err(error) => {
+                warn!(%error, verdicts = pending.len(), "verdicts could not be stored");
+                if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}

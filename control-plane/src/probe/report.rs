@@ -1,0 +1,59 @@
+//! What the prober saw of each backend, for people who ask why.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lb_core::model::{BackendId, Reason};
+
+/// The checks of one backend since the control plane started.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct CheckReport {
+    /// Passes since the last failure.
+    pub(crate) passes_in_a_row: u64,
+    /// Failures since the last pass.
+    pub(crate) failures_in_a_row: u64,
+    /// 0 before the first check.
+    pub(crate) last_check_unix_ms: u64,
+    /// 0 when no check has passed.
+    pub(crate) last_success_unix_ms: u64,
+    /// 0 when none is planned.
+    pub(crate) next_check_unix_ms: u64,
+    /// How long the last check took.
+    pub(crate) last_duration: Duration,
+    /// What came of it.
+    pub(crate) last_result: Reason,
+    /// Checks made.
+    pub(crate) checks_total: u64,
+    /// Checks that did not pass.
+    pub(crate) failures_total: u64,
+}
+
+/// The reports of all backends.
+#[derive(Debug, Default)]
+pub(crate) struct Checks(Mutex<HashMap<BackendId, CheckReport>>);
+
+impl Checks {
+    /// The report of one backend, if it was ever looked at.
+    pub(crate) fn report(&self, id: &BackendId) -> Option<CheckReport> {
+        self.lock().get(id).cloned()
+    }
+
+    pub(super) fn update(&self, id: &BackendId, change: impl FnOnce(&mut CheckReport)) {
+        let mut reports = self.lock();
+        match reports.get_mut(id) {
+            Some(report) => change(report),
+            None => change(reports.entry(id.clone()).or_default()),
+        }
+    }
+
+    pub(super) fn forget(&self, id: &BackendId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<BackendId, CheckReport>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,206 @@
+//! The life of one backend's check.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use lb_core::{
+    health::CheckState,
+    model::{AdminState, BackendStatus, CheckProtocol, Health, Reason},
+};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::{
+    Shared, Target, http,
+    resolve::{Addresses, TTL},
+    tcp,
+};
+use crate::clock::{millis, unix_ms};
+
+/// How long a name of a backend without checks may take to resolve, and how soon it is
+/// asked for again when it does not.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// Checks a backend, beginning with what is known about it, until it is dropped.
+pub(super) async fn run(target: Target, known: Option<BackendStatus>, shared: Arc<Shared>) {
+    let mut hasher = DefaultHasher::new();
+    target.backend.id.hash(&mut hasher);
+    let seed = hasher.finish();
+    let state = match &known {
+        Some(status) => CheckState::resumed(status.health, seed),
+        None => CheckState::new(seed),
+    };
+    let addresses = known.as_ref().map(|status| status.addresses.clone()).unwrap_or_default();
+    let mut check =
+        Check { target, known, shared, state, addresses: Addresses::resumed(addresses) };
+    match (check.target.policy.protocol(), check.target.backend.admin_state) {
+        (CheckProtocol::None, _) => check.trust().await,
+        (_, AdminState::Disabled) => check.rest().await,
+        _ => check.probe_for_ever().await,
+    }
+}
+
+#[derive(Debug)]
+struct Check {
+    target: Target,
+    /// What was sent to the registry last, or found there.
+    known: Option<BackendStatus>,
+    shared: Arc<Shared>,
+    state: CheckState,
+    addresses: Addresses,
+}
+
+impl Check {
+    /// Without checks, every backend whose address is known counts as up.
+    async fn trust(&mut self) {
+        loop {
+            let address = &self.target.backend.address;
+            let resolved = self.addresses.refresh(&self.shared.resolver, address, LOOKUP).await;
+            let (result, pause) = match resolved {
+                Ok(()) => {
+                    let message = "the pool has no checks; every backend counts as up";
+                    let reason = Reason::new("no_checks", message);
+                    self.tell(Health::Up, &reason).await;
+                    (reason, TTL)
+                }
+                Err(reason) => (reason, LOOKUP),
+            };
+            self.shared.checks.update(&self.target.backend.id, |report| {
+                report.last_result = result;
+                report.next_check_unix_ms = 0;
+            });
+            sleep(pause).await;
+        }
+    }
+
+    /// A disabled backend is not probed. Once its verdict is older than an interval it
+    /// is forgotten, so that the backend must pass a check when it is enabled again.
+    async fn rest(&mut self) {
+        self.shared.checks.update(&self.target.backend.id, |report| report.next_check_unix_ms = 0);
+        sleep(self.target.policy.interval()).await;
+        if self.known.as_ref().is_some_and(|known| known.health != Health::Unknown) {
+            let message = "disabled backends are not checked; one check must pass after enabling";
+            self.tell(Health::Unknown, &Reason::new("not_checked", message)).await;
+        }
+    }
+
+    async fn probe_for_ever(&mut self) {
+        let mut rng = fastrand::Rng::new();
+        let mut delay = self.state.first_delay(&self.target.policy);
+        loop {
+            self.shared.checks.update(&self.target.backend.id, |report| {
+                report.next_check_unix_ms = unix_ms() + millis(delay);
+            });
+            sleep(delay).await;
+            let (result, took) = self.round().await;
+            let passed = result.is_ok();
+            let transition = self.state.record(&self.target.policy, passed);
+            let reason = result.unwrap_or_else(|reason| reason);
+            self.note(passed, took, &reason);
+            match &self.known {
+                _ if transition.is_some() => self.tell(self.state.health(), &reason).await,
+                // The verdict stands; what it rests on may be other addresses now, or
+                // a check instead of trust.
+                Some(known)
+                    if passed
+                        && (known.addresses != self.addresses.known()
+                            || known.reason.code == "no_checks") =>
+                {
+                    let reason =
+                        if known.health == Health::Up { reason } else { known.reason.clone() };
+                    self.tell(self.state.health(), &reason).await;
+                }
+                _ => {}
+            }
+            delay = self.state.next_delay(&self.target.policy, &mut rng);
+        }
+    }
+
+    /// Tries the addresses in turn until one passes.
+    async fn round(&mut self) -> (Result<Reason, Reason>, Duration) {
+        let Self { target: Target { backend, policy }, shared, addresses, .. } = self;
+        let _permit = shared.permits.acquire().await;
+        let start = Instant::now();
+        let limit = policy.timeout();
+        if let Err(reason) = addresses.refresh(&shared.resolver, &backend.address, limit).await {
+            return (Err(reason), start.elapsed());
+        }
+        let mut worst: Option<Reason> = None;
+        for address in addresses.known().to_vec() {
+            let result = match policy.protocol() {
+                CheckProtocol::Http { path } => {
+                    http::probe(address, &backend.address, path, limit).await
+                }
+                CheckProtocol::Tcp | CheckProtocol::None => tcp::probe(address, limit).await,
+            };
+            match result {
+                Ok(reason) => {
+                    addresses.prefer(address);
+                    return (Ok(reason), start.elapsed());
+                }
+                // Of several failures the one that got furthest says most.
+                Err(reason) => {
+                    if worst.as_ref().is_none_or(|worst| distance(&reason) > distance(worst)) {
+                        worst = Some(reason);
+                    }
+                }
+            }
+        }
+        let reason = worst.unwrap_or_else(|| Reason::new("dns_failure", "no address is known"));
+        (Err(reason), start.elapsed())
+    }
+
+    fn note(&self, passed: bool, took: Duration, reason: &Reason) {
+        debug!(backend = %self.target.backend.id, passed, reason.message, "checked");
+        self.shared.checks.update(&self.target.backend.id, |report| {
+            let now = unix_ms();
+            report.passes_in_a_row = self.state.passes_in_a_row();
+            report.failures_in_a_row = self.state.failures_in_a_row();
+            report.last_check_unix_ms = now;
+            if passed {
+                report.last_success_unix_ms = now;
+            }
+            report.last_duration = took;
+            report.last_result = reason.clone();
+            report.checks_total += 1;
+            report.failures_total += u64::from(!passed);
+        });
+    }
+
+    /// Sends a verdict to the registry, if it says anything new.
+    async fn tell(&mut self, health: Health, reason: &Reason) {
+        let since_unix_ms = match &self.known {
+            Some(known) if known.health == health => known.since_unix_ms,
+            _ => unix_ms(),
+        };
+        let status = BackendStatus {
+            backend: self.target.backend.id.clone(),
+            incarnation: self.target.backend.incarnation,
+            health,
+            addresses: self.addresses.known().to_vec(),
+            reason: reason.clone(),
+            since_unix_ms,
+        };
+        if self.known.as_ref() == Some(&status) {
+            return;
+        }
+        self.known = Some(status.clone());
+        // An error means that the prober is stopping; the next one checks again.
+        self.shared.verdicts.send(status).await.ok();
+    }
+}
+
+/// How far a probe got before it failed.
+fn distance(reason: &Reason) -> u8 {
+    match reason.code.as_str() {
+        "dns_failure" => 0,
+        "backend_connect_refused" => 1,
+        "backend_connect_timeout" => 2,
+        "backend_reset" => 3,
+        "backend_timeout" => 4,
+        _ => 5,
+    }
+}

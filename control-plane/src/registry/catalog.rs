@@ -1,0 +1,205 @@
+//! The desired state and the verdicts, decoded, as readers want them.
+
+use std::collections::BTreeMap;
+
+use lb_core::model::{
+    Address, Backend, BackendId, BackendStatus, Key, Kind, Listener, ListenerName, Pool, PoolName,
+    Resource, Route, RouteName, natural_order,
+};
+
+/// A value with the revision of its last change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Stored<T> {
+    /// The value.
+    pub value: T,
+    /// Of its last change.
+    pub revision: u64,
+}
+
+/// All objects, by kind and name.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pools: BTreeMap<PoolName, Stored<Pool>>,
+    backends: BTreeMap<BackendId, Stored<Backend>>,
+    statuses: BTreeMap<BackendId, Stored<BackendStatus>>,
+    listeners: BTreeMap<ListenerName, Stored<Listener>>,
+    routes: BTreeMap<RouteName, Stored<Route>>,
+    /// The backends of each pool, by address: no two of a pool share one.
+    members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
+}
+
+impl Catalog {
+    /// The pools, in order of names.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeMap<PoolName, Stored<Pool>> {
+        &self.pools
+    }
+
+    /// The backends of all pools, by id.
+    #[must_use]
+    pub fn backends(&self) -> &BTreeMap<BackendId, Stored<Backend>> {
+        &self.backends
+    }
+
+    /// The routes, in order of names.
+    #[must_use]
+    pub fn routes(&self) -> &BTreeMap<RouteName, Stored<Route>> {
+        &self.routes
+    }
+
+    /// The listeners, in order of names.
+    #[must_use]
+    pub fn listeners(&self) -> &BTreeMap<ListenerName, Stored<Listener>> {
+        &self.listeners
+    }
+
+    /// What is known about a backend; nothing before its first check, and nothing of
+    /// an earlier life of it.
+    #[must_use]
+    pub fn status(&self, backend: &Backend) -> Option<&BackendStatus> {
+        let status = &self.statuses.get(&backend.id)?.value;
+        (status.incarnation == backend.incarnation).then_some(status)
+    }
+
+    /// The ids of a pool's backends, by address.
+    #[must_use]
+    pub fn members(&self, pool: &PoolName) -> Option<&BTreeMap<Address, BackendId>> {
+        self.members.get(pool)
+    }
+
+    /// How many backends a pool has.
+    #[must_use]
+    pub fn pool_size(&self, pool: &PoolName) -> usize {
+        self.members.get(pool).map_or(0, BTreeMap::len)
+    }
+
+    /// The backends of one pool, or of all, in the order in which people count.
+    #[must_use]
+    pub fn backends_of(&self, pool: Option<&PoolName>) -> Vec<&Stored<Backend>> {
+        let mut backends: Vec<&Stored<Backend>> = match pool {
+            None => self.backends.values().collect(),
+            Some(pool) => {
+                let ids = self.members.get(pool).into_iter().flat_map(BTreeMap::values);
+                ids.filter_map(|id| self.backends.get(id)).collect()
+            }
+        };
+        backends.sort_by(|a, b| natural_order(a.value.id.as_str(), b.value.id.as_str()));
+        backends
+    }
+
+    /// One object with its revision. A malformed name names nothing.
+    #[must_use]
+    pub fn find(&self, kind: Kind, name: &str) -> Option<Stored<Resource>> {
+        fn found<T: Clone>(
+            stored: &Stored<T>,
+            resource: impl Fn(T) -> Resource,
+        ) -> Stored<Resource> {
+            Stored { value: resource(stored.value.clone()), revision: stored.revision }
+        }
+        match kind {
+            Kind::Pool => {
+                self.pools.get(&PoolName::new(name).ok()?).map(|s| found(s, Resource::Pool))
+            }
+            Kind::Backend => {
+                self.backends.get(&BackendId::new(name).ok()?).map(|s| found(s, Resource::Backend))
+            }
+            Kind::Status => {
+                self.statuses.get(&BackendId::new(name).ok()?).map(|s| found(s, Resource::Status))
+            }
+            Kind::Listener => {
+                let name = ListenerName::new(name).ok()?;
+                self.listeners.get(&name).map(|s| found(s, Resource::Listener))
+            }
+            Kind::Route => {
+                self.routes.get(&RouteName::new(name).ok()?).map(|s| found(s, Resource::Route))
+            }
+        }
+    }
+
+    /// The names of all objects of a kind, in the order in which people count.
+    #[must_use]
+    pub fn names(&self, kind: Kind) -> Vec<&str> {
+        let mut names: Vec<&str> = match kind {
+            Kind::Pool => self.pools.keys().map(PoolName::as_str).collect(),
+            Kind::Backend => self.backends.keys().map(BackendId::as_str).collect(),
+            Kind::Status => self.statuses.keys().map(BackendId::as_str).collect(),
+            Kind::Listener => self.listeners.keys().map(ListenerName::as_str).collect(),
+            Kind::Route => self.routes.keys().map(RouteName::as_str).collect(),
+        };
+        names.sort_by(|a, b| natural_order(a, b));
+        names
+    }
+
+    /// Puts an object in, in place of an earlier one.
+    pub(crate) fn put(&mut self, resource: Resource, revision: u64) {
+        match resource {
+            Resource::Pool(value) => {
+                self.pools.insert(value.name.clone(), Stored { value, revision });
+            }
+            Resource::Backend(value) => {
+                let former = self
+                    .backends
+                    .insert(value.id.clone(), Stored { value: value.clone(), revision });
+                if let Some(former) = former {
+                    self.leave(&former.value);
+                }
+                self.members.entry(value.pool).or_default().insert(value.address, value.id);
+            }
+            Resource::Status(value) => {
+                self.statuses.insert(value.backend.clone(), Stored { value, revision });
+            }
+            Resource::Listener(value) => {
+                self.listeners.insert(value.name.clone(), Stored { value, revision });
+            }
+            Resource::Route(value) => {
+                self.routes.insert(value.name.clone(), Stored { value, revision });
+            }
+        }
+    }
+
+    /// Takes an object out.
+    pub(super) fn remove(&mut self, key: &Key) {
+        let name = &*key.name;
+        match key.known_kind() {
+            Some(Kind::Pool) => {
+                if let Ok(name) = PoolName::new(name) {
+                    self.pools.remove(&name);
+                }
+            }
+            Some(Kind::Backend) => {
+                let former = BackendId::new(name).ok().and_then(|id| self.backends.remove(&id));
+                if let Some(former) = former {
+                    self.leave(&former.value);
+                }
+            }
+            Some(Kind::Status) => {
+                if let Ok(id) = BackendId::new(name) {
+                    self.statuses.remove(&id);
+                }
+            }
+            Some(Kind::Listener) => {
+                if let Ok(name) = ListenerName::new(name) {
+                    self.listeners.remove(&name);
+                }
+            }
+            Some(Kind::Route) => {
+                if let Ok(name) = RouteName::new(name) {
+                    self.routes.remove(&name);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Takes a former value of a backend out of its pool's index, unless another
+    /// backend took over the address in the same change.
+    fn leave(&mut self, former: &Backend) {
+        let Some(members) = self.members.get_mut(&former.pool) else { return };
+        if members.get(&former.address) == Some(&former.id) {
+            members.remove(&former.address);
+        }
+        if members.is_empty() {
+            self.members.remove(&former.pool);
+        }
+    }
+}

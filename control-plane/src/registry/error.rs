@@ -1,0 +1,43 @@
+//! Why a write was refused.
+
+use lb_core::model::{Invalid, Key};
+
+use crate::store::StoreError;
+
+/// A refused write. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// A value breaks a rule of the domain.
+    #[error("{0}")]
+    Invalid(#[from] Invalid),
+    /// The request contradicts itself.
+    #[error("{0}")]
+    Malformed(String),
+    /// There is no such object.
+    #[error("{key} does not exist; {hint}")]
+    NotFound {
+        /// What was named.
+        key: Key,
+        /// What there is instead.
+        hint: String,
+    },
+    /// The object, or one that means the same, is there already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// Somebody else was faster.
+    #[error("{0}")]
+    RevisionConflict(String),
+    /// Something else must be done first, or `force` given.
+    #[error("{0}")]
+    Precondition(String),
+    /// The store failed.
+    #[error(
+        "the write was not stored: {0}; the control plane goes on serving what it holds, but \
+         takes no writes until it is restarted with a working store"
+    )]
+    Store(#[from] StoreError),
+    /// The control plane is stopping.
+    #[error("the control plane is stopping and takes no more writes; try again when it is back")]
+    Stopping,
+}

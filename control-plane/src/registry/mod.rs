@@ -1,0 +1,239 @@
+//! The registry: the desired state, changed by one writer.
+//!
+//! ```text
+//!   gRPC, prober --commands--> writer thread --> Store (durable)
+//!                                   |                then
+//!                                   v
+//!                     View (publisher + catalog)  --revision--> sessions, prober
+//! ```
+//!
+//! All changes pass through one thread that takes commands in order, so rules are
+//! checked against exactly the state that they change, and revisions are dense. Memory
+//! follows the store: what readers and proxies see is durable. Readers share one
+//! [`View`] under a read lock held for as long as it takes to copy what they need.
+
+mod catalog;
+mod error;
+mod plan;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use lb_core::{
+    model::{AdminState, BackendStatus, Key, Kind, Resource},
+    sync::Publisher,
+};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+pub(crate) use self::plan::known_names;
+use self::writer::Writer;
+pub use self::{
+    catalog::{Catalog, Stored},
+    error::WriteError,
+};
+use crate::{
+    events::EventLog,
+    store::{Store, StoreError},
+};
+
+/// Commands that may wait for the writer. Beyond that, callers wait.
+const COMMANDS_MAX: usize = 256;
+
+/// A cheap handle to the registry.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+}
+
+/// The committed state. Both parts always agree.
+#[derive(Debug)]
+pub struct View {
+    /// As proxies get it.
+    pub publisher: Publisher,
+    /// As people ask for it.
+    pub catalog: Catalog,
+    /// When the last change was committed.
+    pub committed_unix_ms: u64,
+}
+
+/// One request to change the desired state.
+#[derive(Clone, Debug, Default)]
+pub struct WriteRequest {
+    /// What to do, all or nothing.
+    pub items: Vec<Item>,
+    /// Of the object, or for a batch of the store; 0 does not care.
+    pub expected_revision: u64,
+    /// Leave to remove over half of a pool's backends.
+    pub force: bool,
+    /// Check and answer, but store nothing.
+    pub dry_run: bool,
+    /// Whether this is an `Apply`: the guard against mass removal is for batches,
+    /// because who names one object means it.
+    pub batch: bool,
+    /// A key under which a repetition finds the first answer, and the fingerprint of
+    /// the request's content.
+    pub idempotency: Option<(String, u128)>,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// Add or change an object.
+    Put {
+        /// The whole object.
+        resource: Resource,
+        /// What must or must not be there before.
+        mode: PutMode,
+        /// The resource is a backend whose id is to be chosen.
+        assign_id: bool,
+    },
+    /// Remove an object.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// Enable, disable or drain a backend.
+    SetState {
+        /// Which.
+        id: String,
+        /// What is wanted.
+        state: AdminState,
+    },
+}
+
+/// What must or must not be there before a put.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PutMode {
+    /// Either.
+    #[default]
+    Upsert,
+    /// Must not be there.
+    Create,
+    /// Must be there.
+    Replace,
+}
+
+/// A write that succeeded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Written {
+    /// Of the store afterwards.
+    pub revision: u64,
+    /// Whether anything changed.
+    pub changed: bool,
+    /// The objects that were put, as stored.
+    pub objects: Vec<Stored<Resource>>,
+}
+
+impl Registry {
+    /// Loads the store and starts the writer. A fresh store gets the default pool,
+    /// listener and route.
+    pub fn start(store: Box<dyn Store>, events: Arc<EventLog>) -> Result<Self, StoreError> {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (writer, shared) = Writer::load(store, events)?;
+        std::thread::Builder::new()
+            .name("registry".to_owned())
+            .spawn(move || writer.run(receiver))
+            .map_err(|error| StoreError::Failed { doing: "started", source: Box::new(error) })?;
+        Ok(Self { commands, shared })
+    }
+
+    /// Changes the desired state.
+    pub async fn write(&self, request: WriteRequest) -> Result<Written, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Write { request, reply };
+        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// Stores what the prober found out, in one revision. What it says about backends
+    /// that are gone, or about former lives of them, is dropped.
+    pub async fn record(&self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Record { statuses, reply };
+        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// Takes no more writes, and returns once the last accepted one is stored.
+    pub async fn stop(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Stop { reply }).await.is_ok() {
+            // An error means that the writer is gone, which is what was asked for.
+            drop(answer.await);
+        }
+    }
+
+    /// Looks at the committed state. `look` must be short: it holds up the writer.
+    pub fn read<R>(&self, look: impl FnOnce(&View) -> R) -> R {
+        look(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The committed revision, to be waited on.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.revision.subscribe()
+    }
+
+    /// The committed revision.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        *self.shared.revision.borrow()
+    }
+
+    /// Whether writes are taken. False once the store has failed, or while stopping.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        !self.commands.is_closed() && *self.shared.store_works.borrow()
+    }
+
+    /// The pools and backends that changed since the last call; waits for one. For the
+    /// prober alone. Safe to cancel.
+    pub(crate) async fn touched(&self) -> BTreeSet<Key> {
+        loop {
+            // Registered before looking, so that a change in between is not missed.
+            let notified = self.shared.touched.notify.notified();
+            let keys = std::mem::take(&mut *self.shared.touched.lock());
+            if !keys.is_empty() {
+                return keys;
+            }
+            notified.await;
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Command {
+    Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
+    Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
+    Stop { reply: oneshot::Sender<()> },
+}
+
+#[derive(Debug)]
+struct Shared {
+    view: RwLock<View>,
+    revision: watch::Sender<u64>,
+    store_works: watch::Sender<bool>,
+    touched: Touched,
+}
+
+/// The names of what changed: bounded by what there is, however far the reader lags.
+#[derive(Debug, Default)]
+struct Touched {
+    keys: Mutex<BTreeSet<Key>>,
+    notify: Notify,
+}
+
+impl Touched {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,438 @@
+//! From a request to the objects that would change, by the rules of the registry.
+//!
+//! Nothing here stores anything: a plan is made against the catalog as it is and then
+//! committed whole or thrown away, so a refused write cannot leave half of itself, and
+//! a dry run is a plan that is not committed. References are judged at the end, on the
+//! state as it would be, so the order of a batch's items does not matter.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use lb_core::model::{
+    Address, AdminState, Backend, BackendId, Incarnation, Invalid, Key, Kind, ListenerName,
+    PoolName, Resource, Route,
+};
+
+use super::{Catalog, Item, PutMode, WriteError, WriteRequest, catalog::Stored};
+
+/// Numbers beyond this are not remembered: nobody counts that far.
+const BACKEND_NUMBER_MAX: u64 = 1 << 53;
+
+/// What a write would do.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// New and changed objects.
+    pub(super) upserts: Vec<Resource>,
+    /// Removed objects.
+    pub(super) deletes: Vec<Key>,
+    /// The number of the next backend without an id.
+    pub(super) next_backend_number: u64,
+    /// The objects that the request puts, changed or not, in its order.
+    pub(super) put: Vec<Stored<Resource>>,
+}
+
+impl Plan {
+    pub(super) fn changes_anything(&self) -> bool {
+        !self.upserts.is_empty() || !self.deletes.is_empty()
+    }
+}
+
+/// Plans a request against the catalog at `revision`.
+pub(super) fn plan(
+    catalog: &Catalog,
+    revision: u64,
+    next_backend_number: u64,
+    request: WriteRequest,
+) -> Result<Plan, WriteError> {
+    if request.batch && request.expected_revision != 0 && request.expected_revision != revision {
+        return Err(WriteError::RevisionConflict(format!(
+            "the store is at revision {revision}, not at {} as expected; look at what has \
+             changed and send the batch again",
+            request.expected_revision
+        )));
+    }
+    let expected = if request.batch { 0 } else { request.expected_revision };
+    let mut draft = Draft {
+        base: catalog,
+        next_revision: revision + 1,
+        next_backend_number,
+        puts: BTreeMap::new(),
+        deletes: BTreeSet::new(),
+        named: Vec::new(),
+    };
+    for item in request.items {
+        draft.take(item, expected)?;
+    }
+    draft.check_references()?;
+    draft.check_addresses()?;
+    if request.batch && !request.force {
+        draft.check_bulk_removal()?;
+    }
+    Ok(draft.finish())
+}
+
+/// The catalog with the changes of a request laid over it.
+#[derive(Debug)]
+struct Draft<'a> {
+    base: &'a Catalog,
+    next_revision: u64,
+    next_backend_number: u64,
+    puts: BTreeMap<Key, Resource>,
+    deletes: BTreeSet<Key>,
+    /// What was put, in the order of the request.
+    named: Vec<Key>,
+}
+
+impl Draft<'_> {
+    fn take(&mut self, item: Item, expected_revision: u64) -> Result<(), WriteError> {
+        match item {
+            Item::Put { mut resource, mode, assign_id } => {
+                if assign_id && let Resource::Backend(backend) = &mut resource {
+                    if mode == PutMode::Replace || expected_revision != 0 {
+                        return Err(WriteError::Malformed(
+                            "a backend without an id is a new one: name the backend's id, or do \
+                             not ask for a replacement or an expected revision"
+                                .to_owned(),
+                        ));
+                    }
+                    backend.id = self.assign_id();
+                }
+                self.put(resource, mode, expected_revision)
+            }
+            Item::Delete { kind, name } => self.delete(kind, &name, expected_revision),
+            Item::SetState { id, state } => self.set_state(&id, state, expected_revision),
+        }
+    }
+
+    /// The next id that is free and that no removed backend had.
+    fn assign_id(&mut self) -> BackendId {
+        loop {
+            let name = format!("backend{}", self.next_backend_number);
+            self.next_backend_number += 1;
+            let id = BackendId::new(&name).expect("a short name of letters and digits is valid");
+            let taken = self.puts.contains_key(&Key::new("backend", &name));
+            if !taken && !self.base.backends().contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn put(
+        &mut self,
+        mut resource: Resource,
+        mode: PutMode,
+        expected_revision: u64,
+    ) -> Result<(), WriteError> {
+        let key = resource.key();
+        if resource.kind() == Kind::Status {
+            return Err(WriteError::Malformed(
+                "a status is observed by the control plane and cannot be written".to_owned(),
+            ));
+        }
+        self.name_once(&key)?;
+        let former = self.base.find(resource.kind(), resource.name());
+        check_revision(&key, former.as_ref(), expected_revision)?;
+        match (&former, mode) {
+            (Some(former), PutMode::Create) => {
+                return Err(WriteError::AlreadyExists(format!(
+                    "{key} exists already, since revision {}; change it with set-{}, or choose \
+                     another name",
+                    former.revision, key.kind
+                )));
+            }
+            (None, PutMode::Replace) => return Err(self.not_found(&key)),
+            _ => {}
+        }
+        if let Resource::Backend(backend) = &mut resource {
+            backend.incarnation = self.incarnation(backend, former.as_ref());
+            self.remember_number(&backend.id);
+            if former.as_ref().is_some_and(|former| !same_life(&former.value, backend)) {
+                // What was found out about the former life says nothing about this one.
+                self.deletes_status(&backend.id);
+            }
+        }
+        self.named.push(key.clone());
+        self.puts.insert(key, resource);
+        Ok(())
+    }
+
+    /// A backend that moves to another address or pool is another one: its counters
+    /// start at zero, and it must pass a check before it gets traffic.
+    fn incarnation(&self, backend: &Backend, former: Option<&Stored<Resource>>) -> Incarnation {
+        match former.map(|former| &former.value) {
+            Some(Resource::Backend(former))
+                if former.address == backend.address && former.pool == backend.pool =>
+            {
+                former.incarnation
+            }
+            _ => Incarnation(self.next_revision),
+        }
+    }
+
+    /// An id of our own form that a client chose must not be given again later.
+    fn remember_number(&mut self, id: &BackendId) {
+        let number = id.as_str().strip_prefix("backend").and_then(|n| n.parse::<u64>().ok());
+        if let Some(number) = number.filter(|n| (1..BACKEND_NUMBER_MAX).contains(n)) {
+            self.next_backend_number = self.next_backend_number.max(number + 1);
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, name: &str, expected: u64) -> Result<(), WriteError> {
+        let key = Key::new(kind.name(), name);
+        if kind == Kind::Status {
+            return Err(WriteError::Malformed(
+                "a status goes with its backend and cannot be removed".to_owned(),
+            ));
+        }
+        self.name_once(&key)?;
+        let Some(former) = self.base.find(kind, name) else { return Err(self.not_found(&key)) };
+        check_revision(&key, Some(&former), expected)?;
+        if let Resource::Backend(backend) = &former.value {
+            self.deletes_status(&backend.id);
+        }
+        self.deletes.insert(key);
+        Ok(())
+    }
+
+    fn set_state(
+        &mut self,
+        id: &str,
+        state: AdminState,
+        expected_revision: u64,
+    ) -> Result<(), WriteError> {
+        let key = Key::new("backend", id);
+        let Some(Stored { value: Resource::Backend(backend), .. }) =
+            self.base.find(Kind::Backend, id)
+        else {
+            return Err(self.not_found(&key));
+        };
+        let changed = Resource::Backend(Backend { admin_state: state, ..backend });
+        self.put(changed, PutMode::Replace, expected_revision)
+    }
+
+    fn deletes_status(&mut self, id: &BackendId) {
+        if self.base.find(Kind::Status, id.as_str()).is_some() {
+            self.deletes.insert(Key::new("status", id.as_str()));
+        }
+    }
+
+    fn name_once(&self, key: &Key) -> Result<(), WriteError> {
+        if self.puts.contains_key(key) || self.deletes.contains(key) {
+            return Err(WriteError::Malformed(format!(
+                "{key} is named twice in one batch; name each object once"
+            )));
+        }
+        Ok(())
+    }
+
+    fn not_found(&self, key: &Key) -> WriteError {
+        let names = key.known_kind().map(|kind| self.base.names(kind)).unwrap_or_default();
+        WriteError::NotFound { key: key.clone(), hint: known_names(&key.kind, &names) }
+    }
+
+    fn pool_exists(&self, name: &PoolName) -> bool {
+        let key = Key::new("pool", name.as_str());
+        self.puts.contains_key(&key)
+            || (self.base.pools().contains_key(name) && !self.deletes.contains(&key))
+    }
+
+    fn listener_exists(&self, name: &ListenerName) -> bool {
+        let key = Key::new("listener", name.as_str());
+        self.puts.contains_key(&key)
+            || (self.base.listeners().contains_key(name) && !self.deletes.contains(&key))
+    }
+
+    /// The routes as they would be.
+    fn routes(&self) -> impl Iterator<Item = &Route> {
+        let untouched = self.base.routes().values().map(|stored| &stored.value).filter(|route| {
+            let key = Key::new("route", route.name.as_str());
+            !self.puts.contains_key(&key) && !self.deletes.contains(&key)
+        });
+        let put = self.puts.values().filter_map(|resource| match resource {
+            Resource::Route(route) => Some(route),
+            _ => None,
+        });
+        untouched.chain(put)
+    }
+
+    /// The backend of a pool as it would be, if it is still there.
+    fn stays(&self, id: &BackendId, pool: &PoolName) -> bool {
+        let key = Key::new("backend", id.as_str());
+        match self.puts.get(&key) {
+            Some(Resource::Backend(backend)) => backend.pool == *pool,
+            _ => !self.deletes.contains(&key),
+        }
+    }
+
+    fn check_references(&self) -> Result<(), WriteError> {
+        for resource in self.puts.values() {
+            match resource {
+                Resource::Backend(backend) if !self.pool_exists(&backend.pool) => {
+                    return Err(missing("backend.pool", "pool", backend.pool.as_str()));
+                }
+                Resource::Route(route) if !self.pool_exists(&route.pool) => {
+                    return Err(missing("route.pool", "pool", route.pool.as_str()));
+                }
+                Resource::Route(route) if !self.listener_exists(&route.listener) => {
+                    return Err(missing("route.listener", "listener", route.listener.as_str()));
+                }
+                _ => {}
+            }
+        }
+        for key in &self.deletes {
+            let users = self.users_of(key);
+            if !users.is_empty() {
+                return Err(WriteError::Precondition(format!(
+                    "{key} is still used by {}; remove or move what uses it first",
+                    some_of(&users)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What would still refer to a removed object.
+    fn users_of(&self, key: &Key) -> Vec<String> {
+        let name = &*key.name;
+        let mut users: Vec<String> = match key.known_kind() {
+            Some(Kind::Pool) => self
+                .routes()
+                .filter(|route| route.pool.as_str() == name)
+                .map(|route| format!("route {}", route.name))
+                .collect(),
+            Some(Kind::Listener) => self
+                .routes()
+                .filter(|route| route.listener.as_str() == name)
+                .map(|route| format!("route {}", route.name))
+                .collect(),
+            _ => Vec::new(),
+        };
+        if key.known_kind() == Some(Kind::Pool)
+            && let Ok(pool) = PoolName::new(name)
+        {
+            let stored = self.base.backends_of(Some(&pool));
+            let staying = stored.iter().map(|s| &s.value.id).filter(|id| self.stays(id, &pool));
+            users.extend(staying.map(|id| format!("backend {id}")));
+        }
+        users
+    }
+
+    /// No two backends of a pool have the same address: one would get a double share,
+    /// and nobody would know of which the verdict is.
+    fn check_addresses(&self) -> Result<(), WriteError> {
+        let mut seen: HashMap<(&PoolName, &Address), &BackendId> = HashMap::new();
+        for resource in self.puts.values() {
+            let Resource::Backend(backend) = resource else { continue };
+            let stored = self.base.members(&backend.pool).and_then(|m| m.get(&backend.address));
+            let untouched = stored.filter(|id| {
+                let key = Key::new("backend", id.as_str());
+                !self.puts.contains_key(&key) && !self.deletes.contains(&key)
+            });
+            let put_too = seen.insert((&backend.pool, &backend.address), &backend.id);
+            let twin = untouched.or(put_too);
+            if let Some(twin) = twin {
+                return Err(WriteError::AlreadyExists(format!(
+                    "pool {} already has {} as backend {twin}; change that one with set-backend \
+                     {twin}, or remove it first",
+                    backend.pool, backend.address
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch that takes more than half of a pool away is more often a mistake (an
+    /// empty file, a broken template) than a wish.
+    fn check_bulk_removal(&self) -> Result<(), WriteError> {
+        let mut leaving: BTreeMap<&PoolName, usize> = BTreeMap::new();
+        for key in self.deletes.iter().chain(self.puts.keys()) {
+            let stored = BackendId::new(&key.name)
+                .ok()
+                .filter(|_| &*key.kind == "backend")
+                .and_then(|id| self.base.backends().get(&id));
+            if let Some(Stored { value: backend, .. }) = stored
+                && !self.stays(&backend.id, &backend.pool)
+            {
+                *leaving.entry(&backend.pool).or_default() += 1;
+            }
+        }
+        for (pool, leaving) in leaving {
+            let size = self.base.pool_size(pool);
+            if size >= 2 && 2 * leaving > size {
+                return Err(WriteError::Precondition(format!(
+                    "the batch would remove {leaving} of the {size} backends of pool {pool}; if \
+                     that is meant, repeat it with force"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Plan {
+        let Self { base, next_revision, next_backend_number, mut puts, deletes, named } = self;
+        let mut plan = Plan { next_backend_number, ..Plan::default() };
+        for key in named {
+            let Some(resource) = puts.remove(&key) else { continue };
+            let former = base.find(resource.kind(), resource.name());
+            match former.filter(|former| former.value == resource) {
+                Some(unchanged) => plan.put.push(unchanged),
+                None => {
+                    plan.put.push(Stored { value: resource.clone(), revision: next_revision });
+                    plan.upserts.push(resource);
+                }
+            }
+        }
+        plan.deletes = deletes.into_iter().collect();
+        plan
+    }
+}
+
+fn check_revision(
+    key: &Key,
+    former: Option<&Stored<Resource>>,
+    expected: u64,
+) -> Result<(), WriteError> {
+    let found = former.map(|former| former.revision);
+    if expected == 0 || found == Some(expected) {
+        return Ok(());
+    }
+    Err(WriteError::RevisionConflict(match found {
+        Some(found) => format!(
+            "{key} was changed at revision {found}, after the expected {expected}; read it \
+             again and repeat the change"
+        ),
+        None => format!(
+            "{key} does not exist any more, and was expected at revision {expected}; add it \
+             without an expected revision"
+        ),
+    }))
+}
+
+fn same_life(former: &Resource, backend: &Backend) -> bool {
+    matches!(former, Resource::Backend(former) if former.incarnation == backend.incarnation)
+}
+
+fn missing(field: &'static str, kind: &str, name: &str) -> WriteError {
+    WriteError::Invalid(Invalid::unknown(
+        field,
+        "missing_reference",
+        format!("{field} names {kind} {name:?}, which does not exist; create it first"),
+    ))
+}
+
+/// "known are a, b, c", or what to do when there are none.
+pub(crate) fn known_names(kind: &str, names: &[&str]) -> String {
+    if names.is_empty() {
+        return format!("there is no {kind} yet; add one with add-{kind}");
+    }
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    format!("known are {}", some_of(&names))
+}
+
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{shown} and {more} more"),
+        _ => shown,
+    }
+}

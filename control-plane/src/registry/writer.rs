@@ -1,0 +1,352 @@
+//! The one thread that changes the state.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use lb_core::{
+    model::{
+        BackendStatus, Health, HostMatch, Key, Kind, Listener, ListenerName, PathMatch, Pool,
+        PoolName, Reason, Resource, Route, RouteName, Version,
+    },
+    sync::{Object, ObjectSet, Publisher},
+};
+use lb_proto::convert;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use super::{
+    Catalog, Command, Shared, Touched, View, WriteError, WriteRequest, Written, plan::plan,
+};
+use crate::{
+    clock::unix_ms,
+    events::{EventLog, EventType},
+    store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
+};
+
+/// Owns the store.
+#[derive(Debug)]
+pub(super) struct Writer {
+    store: Box<dyn Store>,
+    shared: Arc<Shared>,
+    events: Arc<EventLog>,
+    next_backend_number: u64,
+    answers: Answers,
+}
+
+impl Writer {
+    /// Reads everything from the store.
+    pub(super) fn load(
+        mut store: Box<dyn Store>,
+        events: Arc<EventLog>,
+    ) -> Result<(Self, Arc<Shared>), StoreError> {
+        let contents = store.load()?;
+        let mut catalog = Catalog::default();
+        for object in &contents.objects {
+            let resource = convert::decode_object(object).map_err(|invalid| {
+                StoreError::Damaged { what: format!("{} cannot be read: {invalid}", object.key) }
+            })?;
+            catalog.put(resource, object.revision);
+        }
+        let version = Version { epoch: contents.epoch, revision: contents.revision };
+        let objects: ObjectSet = contents.objects.into_iter().collect();
+        info!(%version, objects = objects.len(), "store loaded");
+        let view = View {
+            publisher: Publisher::new(version, objects),
+            catalog,
+            committed_unix_ms: contents.committed_unix_ms,
+        };
+        let shared = Arc::new(Shared {
+            view: RwLock::new(view),
+            revision: watch::Sender::new(contents.revision),
+            store_works: watch::Sender::new(true),
+            touched: Touched::default(),
+        });
+        let mut writer = Self {
+            store,
+            shared: Arc::clone(&shared),
+            events,
+            next_backend_number: contents.next_backend_number,
+            answers: Answers::new(contents.answers),
+        };
+        if contents.revision == 0 {
+            let number = writer.next_backend_number;
+            writer.commit(default_objects(), Vec::new(), number, None)?;
+        }
+        Ok((writer, shared))
+    }
+
+    /// Takes commands until it is told to stop, or nobody is left to send any.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut stopping = Vec::new();
+        while let Some(command) = commands.blocking_recv() {
+            // A caller that is gone does not need the answer.
+            match command {
+                Command::Write { request, reply } => {
+                    reply.send(self.write(request)).ok();
+                }
+                Command::Record { statuses, reply } => {
+                    reply.send(self.record(statuses)).ok();
+                }
+                Command::Stop { reply } => {
+                    commands.close();
+                    stopping.push(reply);
+                }
+            }
+        }
+        // The store is closed before anybody is told, so that it can be opened again.
+        drop(self);
+        stopping.into_iter().for_each(|reply| {
+            reply.send(()).ok();
+        });
+    }
+
+    fn write(&mut self, request: WriteRequest) -> Result<Written, WriteError> {
+        if let Some((key, fingerprint)) = &request.idempotency
+            && let Some(answered) = self.answers.get(key)
+        {
+            return self.repeat(answered, *fingerprint);
+        }
+        let (dry_run, idempotency) = (request.dry_run, request.idempotency.clone());
+        let (revision, plan) = {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            let revision = view.publisher.version().revision;
+            (revision, plan(&view.catalog, revision, self.next_backend_number, request)?)
+        };
+        let changed = plan.changes_anything();
+        if dry_run {
+            return Ok(Written { revision, changed, objects: plan.put });
+        }
+        let after = revision + u64::from(changed);
+        let answered = idempotency.map(|(key, fingerprint)| Answered {
+            key,
+            fingerprint,
+            revision: after,
+            changed,
+            objects: plan.put.iter().map(|stored| stored.value.key()).collect(),
+        });
+        if changed || answered.is_some() {
+            self.commit(plan.upserts, plan.deletes, plan.next_backend_number, answered)?;
+        }
+        Ok(Written { revision: after, changed, objects: plan.put })
+    }
+
+    /// The answer that the same write got before. Objects that were changed since are
+    /// given as they are now.
+    fn repeat(&self, answered: &Answered, fingerprint: u128) -> Result<Written, WriteError> {
+        if answered.fingerprint != fingerprint {
+            return Err(WriteError::Malformed(format!(
+                "the idempotency key {:?} was used before for another write, at revision {}; \
+                 use a new key for each write",
+                answered.key, answered.revision
+            )));
+        }
+        let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+        let find = |key: &Key| view.catalog.find(key.known_kind()?, &key.name);
+        Ok(Written {
+            revision: answered.revision,
+            changed: answered.changed,
+            objects: answered.objects.iter().filter_map(find).collect(),
+        })
+    }
+
+    fn record(&mut self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
+        let upserts: Vec<Resource> = {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            let concerns = |status: &BackendStatus| {
+                view.catalog.backends().get(&status.backend).is_some_and(|stored| {
+                    stored.value.incarnation == status.incarnation
+                        && view.catalog.status(&stored.value) != Some(status)
+                })
+            };
+            statuses.into_iter().filter(concerns).map(Resource::Status).collect()
+        };
+        if upserts.is_empty() {
+            return Ok(());
+        }
+        self.commit(upserts, Vec::new(), self.next_backend_number, None).map_err(WriteError::Store)
+    }
+
+    /// Stores a change, then shows it.
+    fn commit(
+        &mut self,
+        upserts: Vec<Resource>,
+        deletes: Vec<Key>,
+        next_backend_number: u64,
+        answered: Option<Answered>,
+    ) -> Result<(), StoreError> {
+        let expected_revision = *self.shared.revision.borrow();
+        let changed = !upserts.is_empty() || !deletes.is_empty();
+        let revision = expected_revision + u64::from(changed);
+        let committed_unix_ms = unix_ms();
+        let objects = upserts
+            .iter()
+            .map(|r| Object { key: r.key(), revision, payload: convert::encode(r) })
+            .collect();
+        let batch = Batch {
+            expected_revision,
+            revision,
+            upserts: objects,
+            deletes,
+            next_backend_number,
+            committed_unix_ms,
+            answered,
+        };
+        if let Err(failure) = self.store.commit(&batch) {
+            error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
+            self.shared.store_works.send_replace(false);
+            return Err(failure);
+        }
+        self.next_backend_number = next_backend_number;
+        if let Some(answered) = batch.answered {
+            self.answers.insert(answered);
+        }
+        if !changed {
+            return Ok(());
+        }
+        let news = {
+            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
+            let news = News::of(&view.catalog, &upserts, &batch.deletes);
+            for resource in upserts {
+                view.catalog.put(resource, revision);
+            }
+            for key in &batch.deletes {
+                view.catalog.remove(key);
+            }
+            view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
+            view.committed_unix_ms = committed_unix_ms;
+            news
+        };
+        self.shared.revision.send_replace(revision);
+        self.tell(news, revision);
+        Ok(())
+    }
+
+    fn tell(&self, news: Vec<News>, revision: u64) {
+        let mut touched = false;
+        for News { what, key, kind, reason } in news {
+            match what {
+                EventType::BackendUp => info!(backend = %key.name, reason.message, "backend up"),
+                EventType::BackendDown => {
+                    warn!(backend = %key.name, reason.code, reason.message, "backend down");
+                }
+                EventType::BackendCheckFailed => {}
+                _ => {
+                    info!(object = %key, revision, reason.message, "registry changed");
+                    if matches!(kind, Kind::Pool | Kind::Backend) {
+                        self.shared.touched.lock().insert(key.clone());
+                        touched = true;
+                    }
+                }
+            }
+            self.events.record(what, kind.name(), &key.name, revision, reason);
+        }
+        if touched {
+            self.shared.touched.notify.notify_one();
+        }
+    }
+}
+
+/// What is worth telling about a commit.
+#[derive(Debug)]
+struct News {
+    what: EventType,
+    key: Key,
+    kind: Kind,
+    reason: Reason,
+}
+
+impl News {
+    /// Compares a change with the catalog before it.
+    fn of(before: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<Self> {
+        let put = upserts.iter().flat_map(|resource| match resource {
+            Resource::Status(status) => Self::of_status(before, status),
+            resource => {
+                let new = before.find(resource.kind(), resource.name()).is_none();
+                let reason = if new {
+                    Reason::new("added", "added")
+                } else {
+                    Reason::new("changed", "changed")
+                };
+                let key = resource.key();
+                vec![Self { what: EventType::ObjectChanged, key, kind: resource.kind(), reason }]
+            }
+        });
+        let removed = deletes.iter().filter_map(|key| {
+            let kind = key.known_kind().filter(|kind| *kind != Kind::Status)?;
+            let reason = Reason::new("removed", "removed");
+            Some(Self { what: EventType::ObjectRemoved, key: key.clone(), kind, reason })
+        });
+        put.chain(removed).collect()
+    }
+
+    fn of_status(before: &Catalog, status: &BackendStatus) -> Vec<Self> {
+        let Some(backend) = before.backends().get(&status.backend) else { return Vec::new() };
+        let former = before.status(&backend.value).map_or(Health::Unknown, |former| former.health);
+        let what: &[EventType] = match (former, status.health) {
+            (former, health) if former == health => &[],
+            (_, Health::Up) => &[EventType::BackendUp],
+            (Health::Unknown, Health::Down) => {
+                &[EventType::BackendCheckFailed, EventType::BackendDown]
+            }
+            (_, Health::Down) => &[EventType::BackendDown],
+            (_, Health::Unknown) => &[],
+        };
+        let key = Key::new("backend", status.backend.as_str());
+        let reason = &status.reason;
+        what.iter()
+            .map(|what| Self {
+                what: *what,
+                key: key.clone(),
+                kind: Kind::Backend,
+                reason: reason.clone(),
+            })
+            .collect()
+    }
+}
+
+/// The answers to writes with an idempotency key.
+#[derive(Debug, Default)]
+struct Answers {
+    by_key: HashMap<String, Answered>,
+    in_order: VecDeque<String>,
+}
+
+impl Answers {
+    fn new(oldest_first: Vec<Answered>) -> Self {
+        let mut answers = Self::default();
+        oldest_first.into_iter().for_each(|answered| answers.insert(answered));
+        answers
+    }
+
+    fn get(&self, key: &str) -> Option<&Answered> {
+        self.by_key.get(key)
+    }
+
+    fn insert(&mut self, answered: Answered) {
+        self.in_order.push_back(answered.key.clone());
+        self.by_key.insert(answered.key.clone(), answered);
+        while self.in_order.len() > ANSWERS_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.by_key.remove(&oldest);
+        }
+    }
+}
+
+/// What a fresh store holds, so that adding a backend is all that is left to do.
+fn default_objects() -> Vec<Resource> {
+    let route = Route {
+        name: RouteName::default_route(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::Any,
+        path: PathMatch::Prefix("/".into()),
+        pool: PoolName::default_pool(),
+    };
+    vec![
+        Resource::Pool(Pool::new(PoolName::default_pool())),
+        Resource::Listener(Listener::new(ListenerName::default_listener())),
+        Resource::Route(route),
+    ]
+}

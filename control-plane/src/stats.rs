@@ -1,0 +1,401 @@
+//! What the proxies report, added up.
+//!
+//! Reports carry what was counted since the last one. Each is numbered, so a report
+//! that arrives twice counts once, and a missing one is noticed. Sums never go back:
+//! what a lost proxy or a removed backend did stays in the totals of its pool.
+//!
+//! Requests in flight are a gauge: only a proxy's newest report speaks of the present,
+//! and not for longer than three periods.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lb_core::{
+    model::{BackendId, Incarnation, PoolName, ProxyId},
+    stats::BackendCounters,
+};
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::registry::Catalog;
+
+/// Seconds over which rates are averaged.
+const RATE_SECONDS: usize = 5;
+/// A gauge without a report for so many periods says nothing any more.
+const PERIODS_MAX: u32 = 3;
+/// No honest report counts this much; larger numbers would overflow sums.
+pub const COUNT_MAX: u64 = 1 << 48;
+
+/// One report of one proxy.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whose.
+    pub proxy: ProxyId,
+    /// Of which start of it.
+    pub instance: String,
+    /// Grows by one with each report of an instance.
+    pub sequence: u64,
+    /// How long the proxy counted.
+    pub interval: Duration,
+    /// Backends that have anything to tell.
+    pub backends: Vec<BackendPart>,
+    /// The process itself.
+    pub process: Process,
+}
+
+/// What one report says of one backend.
+#[derive(Clone, Debug)]
+pub struct BackendPart {
+    /// The backend's pool, as the proxy knows it.
+    pub pool: PoolName,
+    /// Which.
+    pub backend: BackendId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Since the last report.
+    pub counters: BackendCounters,
+    /// Now.
+    pub in_flight: u32,
+}
+
+/// Figures of a proxy process. In a report, the counters are since the last one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Process {
+    /// Counter.
+    pub requests: u64,
+    /// Counter: answered 503, because no backend could serve.
+    pub no_healthy_backend: u64,
+    /// Counter: answered 404, because no route matched.
+    pub no_route: u64,
+    /// Counter: requests that were no valid HTTP, or too large.
+    pub client_errors: u64,
+    /// Counter: clients that left before the answer.
+    pub client_aborts: u64,
+    /// Counters: answers by status class, 1xx to 5xx.
+    pub status_classes: [u64; 5],
+    /// Gauge.
+    pub client_connections: u32,
+    /// Gauge.
+    pub resident_bytes: u64,
+    /// Since the process began.
+    pub cpu_us: u64,
+}
+
+/// Added up over reports.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Since the control plane started.
+    pub counters: BackendCounters,
+    /// Now.
+    pub in_flight: u32,
+    /// Requests per second, lately.
+    pub request_rate: f64,
+}
+
+/// The statistics of the fleet.
+#[derive(Debug, Default)]
+pub struct Statistics(Mutex<Sums>);
+
+#[derive(Debug, Default)]
+struct Sums {
+    backends: HashMap<(BackendId, Incarnation), BackendSums>,
+    pools: BTreeMap<PoolName, Sum>,
+    proxies: HashMap<ProxyId, Reporter>,
+    all: Sum,
+    process: Process,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    counters: BackendCounters,
+    rate: Rate,
+}
+
+#[derive(Debug)]
+struct BackendSums {
+    pool: PoolName,
+    all: Sum,
+    by_proxy: BTreeMap<ProxyId, ProxySum>,
+}
+
+#[derive(Debug, Default)]
+struct ProxySum {
+    sum: Sum,
+    in_flight: u32,
+    /// The report that told `in_flight`.
+    told_in: u64,
+}
+
+#[derive(Debug)]
+struct Reporter {
+    instance: String,
+    sequence: u64,
+    process: Process,
+    rate: Rate,
+    fresh_until: Instant,
+}
+
+impl Reporter {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now < self.fresh_until
+    }
+}
+
+impl Statistics {
+    /// Counts a report, and returns the number of the last one that was counted.
+    /// Backends that are not in the catalog count for their pool only.
+    pub fn count(&self, report: Report, catalog: &Catalog) -> u64 {
+        let now = Instant::now();
+        let sums = &mut *self.lock();
+        let reporter = sums.proxies.entry(report.proxy.clone()).or_insert_with(|| Reporter {
+            instance: report.instance.clone(),
+            // A control plane that restarted takes up the count wherever it is.
+            sequence: report.sequence.saturating_sub(1),
+            process: Process::default(),
+            rate: Rate::default(),
+            fresh_until: now,
+        });
+        if reporter.instance != report.instance {
+            reporter.instance = report.instance;
+            reporter.sequence = 0;
+        }
+        if report.sequence <= reporter.sequence {
+            debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
+            return reporter.sequence;
+        }
+        let missing = report.sequence - reporter.sequence - 1;
+        if missing > 0 {
+            debug!(proxy = %report.proxy, missing, "reports were lost");
+        }
+        reporter.sequence = report.sequence;
+        reporter.fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
+        reporter.process.add(&report.process);
+        reporter.rate.add(now, report.process.requests);
+        sums.process.add(&report.process);
+        for part in report.backends {
+            sums.add(&report.proxy, report.sequence, part, catalog, now);
+        }
+        report.sequence
+    }
+
+    /// The totals of one backend, and the share of each proxy in them.
+    #[must_use]
+    pub fn backend(
+        &self,
+        id: &BackendId,
+        incarnation: Incarnation,
+    ) -> (Totals, Vec<(ProxyId, Totals)>) {
+        let now = Instant::now();
+        let sums = self.lock();
+        let Some(backend) = sums.backends.get(&(id.clone(), incarnation)) else {
+            return (Totals::default(), Vec::new());
+        };
+        let shares: Vec<(ProxyId, Totals)> = backend
+            .by_proxy
+            .iter()
+            .map(|(proxy, share)| {
+                let in_flight = sums.in_flight(proxy, share, now);
+                (proxy.clone(), share.sum.totals(now, in_flight))
+            })
+            .collect();
+        let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
+        (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// The totals of every pool that was ever reported.
+    #[must_use]
+    pub fn pools(&self) -> BTreeMap<PoolName, Totals> {
+        let now = Instant::now();
+        let sums = self.lock();
+        let mut in_flight: HashMap<&PoolName, u32> = HashMap::new();
+        for backend in sums.backends.values() {
+            *in_flight.entry(&backend.pool).or_default() += sums.backend_in_flight(backend, now);
+        }
+        sums.pools
+            .iter()
+            .map(|(name, sum)| {
+                let in_flight = in_flight.get(name).copied().unwrap_or_default();
+                (name.clone(), sum.totals(now, in_flight))
+            })
+            .collect()
+    }
+
+    /// Everything together.
+    #[must_use]
+    pub fn all(&self) -> Totals {
+        let now = Instant::now();
+        let sums = self.lock();
+        let in_flight = sums.backends.values().map(|b| sums.backend_in_flight(b, now)).sum();
+        sums.all.totals(now, in_flight)
+    }
+
+    /// The processes of all proxies together; gauges of those that report.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        let now = Instant::now();
+        let sums = self.lock();
+        let fresh = || sums.proxies.values().filter(|reporter| reporter.is_fresh(now));
+        Process {
+            client_connections: fresh().map(|r| r.process.client_connections).sum(),
+            resident_bytes: fresh().map(|r| r.process.resident_bytes).sum(),
+            cpu_us: sums.proxies.values().map(|r| r.process.cpu_us).sum(),
+            ..sums.process.clone()
+        }
+    }
+
+    /// The process of one proxy, and its requests per second.
+    #[must_use]
+    pub fn proxy(&self, id: &ProxyId) -> Option<(Process, f64)> {
+        let now = Instant::now();
+        let sums = self.lock();
+        let reporter = sums.proxies.get(id)?;
+        Some((reporter.process.clone(), reporter.rate.per_second(now)))
+    }
+
+    /// Drops what is kept for backends that are gone. Their pools keep the sums.
+    pub fn forget_removed(&self, catalog: &Catalog) {
+        self.lock().backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+    }
+
+    /// A proxy that is gone has nothing in flight.
+    pub fn lose(&self, id: &ProxyId) {
+        if let Some(reporter) = self.lock().proxies.get_mut(id) {
+            reporter.fresh_until = Instant::now();
+        }
+    }
+
+    /// Drops what is kept for one proxy. The sums keep what it did.
+    pub fn forget_proxy(&self, id: &ProxyId) {
+        let mut sums = self.lock();
+        sums.proxies.remove(id);
+        for backend in sums.backends.values_mut() {
+            backend.by_proxy.remove(id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sums> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sums {
+    fn add(
+        &mut self,
+        proxy: &ProxyId,
+        sequence: u64,
+        part: BackendPart,
+        catalog: &Catalog,
+        now: Instant,
+    ) {
+        if !catalog.pools().contains_key(&part.pool) && !self.pools.contains_key(&part.pool) {
+            return;
+        }
+        self.all.add(now, &part.counters);
+        self.pools.entry(part.pool.clone()).or_default().add(now, &part.counters);
+        if !is_known(catalog, &part.backend, part.incarnation) {
+            return;
+        }
+        let BackendPart { pool, backend, incarnation, counters, in_flight } = part;
+        let backend = self.backends.entry((backend, incarnation)).or_insert_with(|| BackendSums {
+            pool,
+            all: Sum::default(),
+            by_proxy: BTreeMap::new(),
+        });
+        backend.all.add(now, &counters);
+        let share = backend.by_proxy.entry(proxy.clone()).or_default();
+        share.sum.add(now, &counters);
+        share.in_flight = in_flight;
+        share.told_in = sequence;
+    }
+
+    /// A backend that the newest report does not name has nothing in flight there.
+    fn in_flight(&self, proxy: &ProxyId, share: &ProxySum, now: Instant) -> u32 {
+        match self.proxies.get(proxy) {
+            Some(reporter) if reporter.sequence == share.told_in && reporter.is_fresh(now) => {
+                share.in_flight
+            }
+            _ => 0,
+        }
+    }
+
+    fn backend_in_flight(&self, backend: &BackendSums, now: Instant) -> u32 {
+        backend.by_proxy.iter().map(|(proxy, share)| self.in_flight(proxy, share, now)).sum()
+    }
+}
+
+fn is_known(catalog: &Catalog, id: &BackendId, incarnation: Incarnation) -> bool {
+    catalog.backends().get(id).is_some_and(|stored| stored.value.incarnation == incarnation)
+}
+
+impl Sum {
+    fn add(&mut self, now: Instant, counters: &BackendCounters) {
+        self.counters.add(counters);
+        self.rate.add(now, counters.requests);
+    }
+
+    fn totals(&self, now: Instant, in_flight: u32) -> Totals {
+        let request_rate = self.rate.per_second(now);
+        Totals { counters: self.counters.clone(), in_flight, request_rate }
+    }
+}
+
+impl Process {
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.no_healthy_backend += other.no_healthy_backend;
+        self.no_route += other.no_route;
+        self.client_errors += other.client_errors;
+        self.client_aborts += other.client_aborts;
+        for (sum, count) in self.status_classes.iter_mut().zip(other.status_classes) {
+            *sum += count;
+        }
+        self.client_connections = other.client_connections;
+        self.resident_bytes = other.resident_bytes;
+        self.cpu_us = other.cpu_us;
+    }
+}
+
+/// Counts of the last seconds, one slot each.
+#[derive(Debug, Default)]
+struct Rate {
+    /// When the first slot's first second began.
+    start: Option<Instant>,
+    /// The second that was added to last.
+    second: u64,
+    slots: [u64; RATE_SECONDS + 1],
+}
+
+impl Rate {
+    fn add(&mut self, now: Instant, count: u64) {
+        let start = *self.start.get_or_insert(now);
+        let second = now.duration_since(start).as_secs();
+        // Seconds in which nothing came are empty.
+        let skipped = (second - self.second).min(self.slots.len() as u64);
+        for step in 1..=skipped {
+            self.slots[Self::slot(self.second + step)] = 0;
+        }
+        self.second = second;
+        self.slots[Self::slot(second)] += count;
+    }
+
+    /// The mean over the last whole seconds and the running one.
+    fn per_second(&self, now: Instant) -> f64 {
+        let Some(start) = self.start else { return 0.0 };
+        let elapsed = now.duration_since(start);
+        let second = elapsed.as_secs();
+        let oldest = second.saturating_sub(RATE_SECONDS as u64);
+        let sum: u64 = (oldest..=second.min(self.second)).map(|s| self.slots[Self::slot(s)]).sum();
+        let covered = elapsed.as_secs_f64() - oldest as f64;
+        sum as f64 / covered.max(1.0)
+    }
+
+    fn slot(second: u64) -> usize {
+        usize::try_from(second % (RATE_SECONDS as u64 + 1)).expect("less than the slots")
+    }
+}
+
+#[cfg(test)]
+mod tests;

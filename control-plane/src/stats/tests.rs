@@ -1,0 +1,126 @@
+//! Adding up, in virtual time.
+
+use lb_core::model::{AdminState, Backend, Labels, Pool, Resource, Weight};
+use tokio::time::advance;
+
+use super::*;
+
+fn catalog(backends: &[(&str, u64)]) -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.put(Resource::Pool(Pool::new(PoolName::default_pool())), 1);
+    for (port, (id, incarnation)) in (1..).zip(backends) {
+        let backend = Backend {
+            id: BackendId::new(id).unwrap(),
+            pool: PoolName::default_pool(),
+            address: format!("h:{port}").parse().unwrap(),
+            weight: Weight::default(),
+            admin_state: AdminState::Enabled,
+            labels: Labels::default(),
+            incarnation: Incarnation(*incarnation),
+        };
+        catalog.put(Resource::Backend(backend), *incarnation);
+    }
+    catalog
+}
+
+fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
+    let counters = BackendCounters { requests, successes: requests, ..BackendCounters::default() };
+    Report {
+        proxy: ProxyId::new(proxy).unwrap(),
+        instance: "i1".to_owned(),
+        sequence,
+        interval: Duration::from_millis(250),
+        backends: vec![BackendPart {
+            pool: PoolName::default_pool(),
+            backend: BackendId::new("b").unwrap(),
+            incarnation: Incarnation(2),
+            counters,
+            in_flight,
+        }],
+        process: Process { requests, client_connections: 3, ..Process::default() },
+    }
+}
+
+fn b() -> (BackendId, Incarnation) {
+    (BackendId::new("b").unwrap(), Incarnation(2))
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_add_up_and_are_told_apart() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    statistics.count(report("p1", 1, 10, 2), &catalog);
+    statistics.count(report("p2", 1, 5, 1), &catalog);
+    let (id, incarnation) = b();
+    let (totals, shares) = statistics.backend(&id, incarnation);
+    assert_eq!((totals.counters.requests, totals.in_flight), (15, 3));
+    let shares: Vec<_> = shares.iter().map(|(p, t)| (p.as_str(), t.counters.requests)).collect();
+    assert_eq!(shares, [("p1", 10), ("p2", 5)]);
+    assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
+    assert_eq!(statistics.all().in_flight, 3);
+    assert_eq!(statistics.process().client_connections, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_report_counts_once_and_a_new_instance_begins_again() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7, "wherever it is");
+    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7);
+    assert_eq!(statistics.count(report("p1", 6, 10, 0), &catalog), 7);
+    assert_eq!(statistics.all().counters.requests, 10);
+    assert_eq!(statistics.count(report("p1", 9, 1, 0), &catalog), 9, "one is missing");
+    let restarted = Report { instance: "i2".to_owned(), ..report("p1", 1, 100, 0) };
+    assert_eq!(statistics.count(restarted, &catalog), 1);
+    assert_eq!(statistics.all().counters.requests, 111);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    statistics.count(report("p1", 1, 1, 4), &catalog);
+    assert_eq!(statistics.all().in_flight, 4);
+    let idle = Report { backends: Vec::new(), ..report("p1", 2, 0, 0) };
+    statistics.count(idle, &catalog);
+    assert_eq!(statistics.all().in_flight, 0, "what is not named is not in flight");
+    statistics.count(report("p1", 3, 1, 4), &catalog);
+    advance(Duration::from_millis(749)).await;
+    assert_eq!(statistics.all().in_flight, 4);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(statistics.all().in_flight, 0, "three periods without a word");
+    statistics.count(report("p1", 4, 1, 4), &catalog);
+    statistics.lose(&ProxyId::new("p1").unwrap());
+    assert_eq!(statistics.all().in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_stays_in_the_sums() {
+    let statistics = Statistics::default();
+    statistics.count(report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
+    let after = catalog(&[("b", 9)]);
+    statistics.forget_removed(&after);
+    statistics.count(report("p1", 2, 5, 0), &after);
+    statistics.forget_proxy(&ProxyId::new("p1").unwrap());
+    let (id, incarnation) = b();
+    assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
+    assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
+    assert_eq!(statistics.process().requests, 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_nobody_made_is_not_counted() {
+    let statistics = Statistics::default();
+    statistics.count(report("p1", 1, 10, 0), &Catalog::default());
+    assert!(statistics.pools().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_follow_the_last_seconds() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    for sequence in 1..=40 {
+        statistics.count(report("p1", sequence, 25, 0), &catalog);
+        advance(Duration::from_millis(250)).await;
+    }
+    let rate = statistics.all().request_rate;
+    assert!((95.0..=105.0).contains(&rate), "{rate}");
+    advance(Duration::from_secs(7)).await;
+    assert!(statistics.all().request_rate.abs() < f64::EPSILON);
+}

@@ -1,0 +1,229 @@
+//! The embedded store: one redb file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | number, or the epoch |
+//! | `objects` | (kind, name) | (revision, payload) |
+//! | `answers` | sequence | what a write with an idempotency key was answered |
+//!
+//! One batch is one transaction, durable when it returns. redb writes new pages
+//! beside the old ones and then one checksummed root, so after a crash the file holds
+//! the last commit or the one before it, never a mixture; a test with a storage that
+//! loses what was not synced holds it to that.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use lb_core::{
+    model::{Epoch, Key},
+    sync::Object,
+};
+use redb::{
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
+
+use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("objects");
+/// (key, fingerprint, revision, changed, objects as lines of "KIND NAME").
+const ANSWERS: TableDefinition<'_, u64, (&str, u128, u64, bool, &str)> =
+    TableDefinition::new("answers");
+
+/// The layout that this build writes. Version 1 is the first; whoever raises this adds
+/// the step that leads there to `open`.
+const SCHEMA: u32 = 1;
+/// The state of the largest fleet fits in; redb's own default is a gigabyte.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Keeps the state in one file.
+#[derive(Debug)]
+pub struct RedbStore {
+    database: Database,
+    revision: u64,
+    next_answer: u64,
+}
+
+impl RedbStore {
+    /// Opens the file, and creates it when it is not there.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database =
+            Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(failed("opened"))?;
+        Self::with_database(database)
+    }
+
+    /// Opens a store over any storage.
+    pub fn open_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend)
+            .map_err(failed("opened"))?;
+        Self::with_database(database)
+    }
+
+    fn with_database(database: Database) -> Result<Self, StoreError> {
+        let doing = "opened";
+        let mut transaction = database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let fresh = {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            transaction.open_table(OBJECTS).map_err(failed(doing))?;
+            transaction.open_table(ANSWERS).map_err(failed(doing))?;
+            let found = meta
+                .get("schema")
+                .map_err(failed(doing))?
+                .map(|value| number(value.value(), "the schema version"))
+                .transpose()?;
+            match found.map(u32::try_from) {
+                None => {
+                    let epoch = uuid::Uuid::new_v4().into_bytes();
+                    meta.insert("epoch", epoch.as_slice()).map_err(failed(doing))?;
+                    for (name, value) in
+                        [("schema", u64::from(SCHEMA)), ("revision", 0), ("next_backend", 1)]
+                    {
+                        meta.insert(name, value.to_le_bytes().as_slice()).map_err(failed(doing))?;
+                    }
+                    true
+                }
+                Some(Ok(SCHEMA)) => false,
+                Some(found) => {
+                    let found = found.unwrap_or(u32::MAX);
+                    return Err(StoreError::NewerSchema { found, known: SCHEMA });
+                }
+            }
+        };
+        if fresh {
+            transaction.commit().map_err(failed(doing))?;
+        } else {
+            transaction.abort().map_err(failed(doing))?;
+        }
+        Ok(Self { database, revision: 0, next_answer: 0 })
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&mut self) -> Result<Contents, StoreError> {
+        let doing = "read";
+        let transaction = self.database.begin_read().map_err(failed(doing))?;
+        let meta = transaction.open_table(META).map_err(failed(doing))?;
+        let bytes = |name: &str| -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(meta.get(name).map_err(failed(doing))?.map(|value| value.value().to_vec()))
+        };
+        let count = |name: &'static str| -> Result<u64, StoreError> {
+            bytes(name)?.map_or(Ok(0), |value| number(&value, name))
+        };
+        let epoch = bytes("epoch")?
+            .and_then(|bytes| Epoch::from_slice(&bytes))
+            .ok_or_else(|| StoreError::Damaged { what: "the epoch is missing".to_owned() })?;
+
+        let table = transaction.open_table(OBJECTS).map_err(failed(doing))?;
+        let mut objects = Vec::new();
+        for entry in table.iter().map_err(failed(doing))? {
+            let (key, value) = entry.map_err(failed(doing))?;
+            let ((kind, name), (revision, payload)) = (key.value(), value.value());
+            let payload = Bytes::copy_from_slice(payload);
+            objects.push(Object { key: Key::new(kind, name), revision, payload });
+        }
+
+        let table = transaction.open_table(ANSWERS).map_err(failed(doing))?;
+        let mut answers = Vec::new();
+        for entry in table.iter().map_err(failed(doing))? {
+            let (sequence, value) = entry.map_err(failed(doing))?;
+            self.next_answer = sequence.value() + 1;
+            let (key, fingerprint, revision, changed, objects) = value.value();
+            answers.push(Answered {
+                key: key.to_owned(),
+                fingerprint,
+                revision,
+                changed,
+                objects: keys_of(objects),
+            });
+        }
+
+        self.revision = count("revision")?;
+        Ok(Contents {
+            epoch,
+            revision: self.revision,
+            next_backend_number: count("next_backend")?,
+            committed_unix_ms: count("committed_unix_ms")?,
+            objects,
+            answers,
+        })
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let doing = "written";
+        if batch.expected_revision != self.revision {
+            return Err(StoreError::Conflict {
+                expected: batch.expected_revision,
+                actual: self.revision,
+            });
+        }
+        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        {
+            let mut objects = transaction.open_table(OBJECTS).map_err(failed(doing))?;
+            for object in &batch.upserts {
+                let key = (&*object.key.kind, &*object.key.name);
+                objects.insert(key, (object.revision, &*object.payload)).map_err(failed(doing))?;
+            }
+            for key in &batch.deletes {
+                objects.remove((&*key.kind, &*key.name)).map_err(failed(doing))?;
+            }
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            for (name, value) in [
+                ("revision", batch.revision),
+                ("next_backend", batch.next_backend_number),
+                ("committed_unix_ms", batch.committed_unix_ms),
+            ] {
+                meta.insert(name, value.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            }
+            if let Some(answered) = &batch.answered {
+                let mut answers = transaction.open_table(ANSWERS).map_err(failed(doing))?;
+                let lines = lines_of(&answered.objects);
+                let value = (
+                    answered.key.as_str(),
+                    answered.fingerprint,
+                    answered.revision,
+                    answered.changed,
+                    lines.as_str(),
+                );
+                answers.insert(self.next_answer, value).map_err(failed(doing))?;
+                if let Some(oldest) = self.next_answer.checked_sub(ANSWERS_MAX as u64) {
+                    answers.remove(oldest).map_err(failed(doing))?;
+                }
+            }
+        }
+        transaction.commit().map_err(failed(doing))?;
+        self.revision = batch.revision;
+        self.next_answer += u64::from(batch.answered.is_some());
+        Ok(())
+    }
+}
+
+fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> StoreError {
+    move |error| {
+        let error: redb::Error = error.into();
+        StoreError::Failed { doing, source: Box::new(error) }
+    }
+}
+
+fn number(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
+    let bytes = bytes.try_into().map_err(|_| StoreError::Damaged {
+        what: format!("{what} has {} bytes instead of 8", bytes.len()),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// Kinds and names hold neither spaces nor line ends.
+fn lines_of(keys: &[Key]) -> String {
+    keys.iter().map(Key::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn keys_of(lines: &str) -> Vec<Key> {
+    let pairs = lines.lines().filter_map(|line| line.split_once(' '));
+    pairs.map(|(kind, name)| Key::new(kind, name)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,267 @@
+//! What a pick costs, and what building a picker costs.
+//!
+//! Criterion follows changes from run to run. After it the figures that the project
+//! promises are measured once more, best of seven, and the run fails when one is
+//! missed by a factor of two: less than that may be a busy machine.
+
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    sync::{
+        Barrier,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion};
+use lb_core::{
+    balance::{Candidate, Loads, Phase, PickContext, Picker},
+    model::Algorithm,
+};
+
+fn main() -> ExitCode {
+    let mut criterion = Criterion::default().configure_from_args();
+    picks(&mut criterion);
+    builds(&mut criterion);
+    criterion.final_summary();
+    // `cargo test --benches` only asks whether benches run.
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let kept = figures();
+    if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn picks(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("pick");
+    for case in Case::ALL {
+        for &backends in case.sizes() {
+            let fleet = Fleet::new(case, backends);
+            let mut rng = rng();
+            let mut worker = fleet.worker(&mut rng);
+            group.bench_function(BenchmarkId::new(case.name(), backends), |bencher| {
+                bencher.iter(|| worker.pick());
+            });
+        }
+    }
+}
+
+fn builds(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("build");
+    group.sample_size(10);
+    for case in Case::ALL {
+        group.bench_function(BenchmarkId::new(case.name(), 10_000), |bencher| {
+            let ids = ids(10_000);
+            let candidates = case.candidates(&ids);
+            bencher.iter(|| Picker::build(case.algorithm(), black_box(&candidates)));
+        });
+    }
+}
+
+/// Measures the promised figures; whether all were kept, or missed narrowly.
+fn figures() -> bool {
+    let mut kept = true;
+    let mut figure = |what: &str, measured: f64, promised: f64, unit: &str| {
+        let verdict = match measured / promised {
+            ratio if ratio <= 1.0 => "kept",
+            ratio if ratio <= 2.0 => "missed, within the tolerance for a busy machine",
+            _ => {
+                kept = false;
+                "MISSED"
+            }
+        };
+        println!("{what:<52} {measured:>8.2} {unit:<2} of {promised:>5} {verdict}");
+    };
+    println!();
+    for (case, promised) in [
+        (Case::RoundRobin, 10.0),
+        (Case::Turns, 10.0),
+        (Case::WeightClasses, 60.0),
+        (Case::Maglev, 10.0),
+    ] {
+        let fleet = Fleet::new(case, 10_000);
+        let what = format!("{}, a pick of 10 000", case.name());
+        figure(&what, nanoseconds(&fleet), promised, "ns");
+    }
+    for (case, promised) in
+        [(Case::Turns, 30.0), (Case::WeightClasses, 30.0), (Case::Maglev, 200.0)]
+    {
+        let ids = ids(10_000);
+        let candidates = case.candidates(&ids);
+        let build = || drop(Picker::build(case.algorithm(), black_box(&candidates)));
+        let what = format!("{}, built for 10 000", case.name());
+        figure(&what, best_of_seven(build).as_secs_f64() * 1e3, promised, "ms");
+    }
+    for case in [Case::RoundRobin, Case::Turns] {
+        let fleet = Fleet::new(case, 100);
+        let (alone, together) = (nanoseconds(&fleet), nanoseconds_of_two(&fleet));
+        let what = format!("{}, two threads against one, {together:.1} ns", case.name());
+        figure(&what, together / alone, 3.0, "x");
+    }
+    kept
+}
+
+/// What one pick costs one thread.
+fn nanoseconds(fleet: &Fleet) -> f64 {
+    let mut rng = rng();
+    let mut worker = fleet.worker(&mut rng);
+    best_of_seven(|| worker.picks()).as_nanos() as f64 / f64::from(PICKS)
+}
+
+/// What one pick costs when two threads share the cursor: the time that both take
+/// over all picks of both.
+fn nanoseconds_of_two(fleet: &Fleet) -> f64 {
+    let picks = || {
+        let start = Barrier::new(2);
+        let run = || {
+            let mut rng = rng();
+            let mut worker = fleet.worker(&mut rng);
+            start.wait();
+            timed(|| worker.picks())
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(run);
+            run().max(other.join().expect("picks do not panic"))
+        })
+    };
+    let best = (0..7).map(|_| picks()).min().expect("seven");
+    best.as_nanos() as f64 / f64::from(2 * PICKS)
+}
+
+const PICKS: u32 = 1_000_000;
+
+fn best_of_seven(mut work: impl FnMut()) -> Duration {
+    (0..7).map(|_| timed(&mut work)).min().expect("seven")
+}
+
+#[expect(clippy::disallowed_methods, reason = "a bench is about real time")]
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+enum Case {
+    RoundRobin,
+    /// Weights whose cycle is written down.
+    Turns,
+    /// Weights whose cycle is too long for that.
+    WeightClasses,
+    Maglev,
+    LeastConnections,
+}
+
+impl Case {
+    const ALL: [Self; 5] =
+        [Self::RoundRobin, Self::Turns, Self::WeightClasses, Self::Maglev, Self::LeastConnections];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round robin",
+            Self::Turns => "weighted, table of turns",
+            Self::WeightClasses => "weighted, classes",
+            Self::Maglev => "ip_hash, Maglev",
+            Self::LeastConnections => "least connections",
+        }
+    }
+
+    fn sizes(self) -> &'static [usize] {
+        match self {
+            Self::WeightClasses => &[10_000],
+            Self::LeastConnections => &[3, 64, 10_000],
+            Self::RoundRobin | Self::Turns | Self::Maglev => &[3, 100, 10_000],
+        }
+    }
+
+    fn algorithm(self) -> Algorithm {
+        match self {
+            Self::RoundRobin => Algorithm::RoundRobin,
+            Self::Turns | Self::WeightClasses => Algorithm::WeightedRoundRobin,
+            Self::Maglev => Algorithm::IpHash,
+            Self::LeastConnections => Algorithm::LeastConnections(Default::default()),
+        }
+    }
+
+    fn candidates(self, ids: &[String]) -> Vec<Candidate<'_>> {
+        let weight = |slot: u32| match self {
+            // The cycle of 10 000 backends has 54 994 turns.
+            Self::Turns => 1 + slot % 10,
+            Self::WeightClasses => 1 + slot % 256,
+            Self::RoundRobin | Self::Maglev | Self::LeastConnections => 1,
+        };
+        let weight = |slot| u16::try_from(weight(slot)).expect("at most 256");
+        (0..).zip(ids).map(|(slot, id)| Candidate { slot, id, weight: weight(slot) }).collect()
+    }
+}
+
+/// A picker with what its workers share.
+struct Fleet {
+    picker: Picker,
+    cursor: AtomicU64,
+    in_flight: InFlight,
+}
+
+struct InFlight(Vec<AtomicU32>);
+
+impl Loads for InFlight {
+    fn in_flight(&self, slot: u32) -> u32 {
+        self.0[slot as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Fleet {
+    fn new(case: Case, backends: usize) -> Self {
+        let ids = ids(backends);
+        let picker = Picker::build(case.algorithm(), &case.candidates(&ids));
+        let cursor = AtomicU64::new(picker.start(Phase { index: 1, count: 3 }));
+        let mut rng = fastrand::Rng::with_seed(1);
+        let in_flight = (0..backends).map(|_| AtomicU32::new(rng.u32(..4))).collect();
+        Self { picker, cursor, in_flight: InFlight(in_flight) }
+    }
+
+    fn worker<'a>(&'a self, rng: &'a mut fastrand::Rng) -> Worker<'a> {
+        let context = PickContext {
+            client: Ipv4Addr::UNSPECIFIED.into(),
+            cursor: &self.cursor,
+            loads: &self.in_flight,
+            rng,
+            excluded: &[],
+        };
+        Worker { picker: &self.picker, context, client: 0 }
+    }
+}
+
+/// One thread that picks for ever new clients.
+struct Worker<'a> {
+    picker: &'a Picker,
+    context: PickContext<'a, InFlight>,
+    client: u32,
+}
+
+impl Worker<'_> {
+    #[inline]
+    fn pick(&mut self) -> Option<u32> {
+        self.client = self.client.wrapping_add(0x9E37_79B9);
+        self.context.client = IpAddr::V4(Ipv4Addr::from_bits(self.client));
+        self.picker.pick(&mut self.context)
+    }
+
+    fn picks(&mut self) {
+        for _ in 0..PICKS {
+            black_box(self.pick());
+        }
+    }
+}
+
+fn rng() -> fastrand::Rng {
+    fastrand::Rng::with_seed(2)
+}
+
+fn ids(count: usize) -> Vec<String> {
+    (1..=count).map(|i| format!("backend{i}")).collect()
+}

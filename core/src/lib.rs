@@ -1,0 +1,24 @@
+//! Pure decisions of the load balancer.
+//!
+//! Nothing here does I/O, reads a clock, draws ambient randomness, logs, or needs a
+//! runtime: callers pass `now` and a seeded generator, and get data back. That is
+//! why a test can walk through a week in a millisecond, and why both planes and
+//! `lbctl` judge a configuration by the very same code.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
+//! | [`balance`] | which backend gets a request |
+//! | [`health`] | when a probe's answers change a verdict |
+//! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
+//! | [`client_address`] | whose address a request came from |
+//! | [`backoff`] | when to try again |
+//! | [`stats`] | how counters and latencies add up over workers and proxies |
+
+pub mod backoff;
+pub mod balance;
+pub mod client_address;
+pub mod health;
+pub mod model;
+pub mod stats;
+pub mod sync;

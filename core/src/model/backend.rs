@@ -1,0 +1,134 @@
+//! A backend: one address that serves requests.
+
+use std::{collections::BTreeMap, fmt};
+
+use super::{Address, BackendId, Invalid, PoolName};
+
+/// One address that serves requests, as the operator wants it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Backend {
+    /// Unique over all pools.
+    pub id: BackendId,
+    /// The pool that it belongs to.
+    pub pool: PoolName,
+    /// Where it listens.
+    pub address: Address,
+    /// Its share beside the others of the pool.
+    pub weight: Weight,
+    /// What the operator wants of it.
+    pub admin_state: AdminState,
+    /// For people and automation; they decide nothing.
+    pub labels: Labels,
+    /// Tells it apart from an earlier backend of the same id.
+    pub incarnation: Incarnation,
+}
+
+/// The revision at which a backend was added.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Incarnation(pub u64);
+
+/// A share, 0 to 256 as HAProxy has it; 0 takes no new requests.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// The largest weight.
+    pub const MAX: u32 = 256;
+
+    /// Checks the range 0 to 256.
+    pub fn new(weight: u32) -> Result<Self, Invalid> {
+        match u16::try_from(weight) {
+            Ok(value) if weight <= Self::MAX => Ok(Self(value)),
+            _ => Err(Invalid::value(
+                "backend.weight",
+                format!("weight {weight} is outside 0..={} (0 takes no new requests)", Self::MAX),
+            )),
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum AdminState {
+    /// Serves when it is healthy.
+    #[default]
+    Enabled,
+    /// Gets nothing, whatever its health.
+    Disabled,
+    /// Finishes what it has and gets nothing new.
+    Draining,
+}
+
+impl AdminState {
+    /// As the command line and JSON spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// At most 64 short pairs.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// Checks sizes: at most 64 pairs, keys of 1 to 63 bytes, values of at most 255.
+    pub fn new(labels: BTreeMap<String, String>) -> Result<Self, Invalid> {
+        if labels.len() > 64 {
+            return Err(Invalid::value(
+                "backend.labels",
+                format!("{} labels are too many; at most 64 are allowed", labels.len()),
+            ));
+        }
+        let fits =
+            |(key, value): (&String, &String)| (1..=63).contains(&key.len()) && value.len() <= 255;
+        if !labels.iter().all(fits) {
+            return Err(Invalid::value(
+                "backend.labels",
+                "a label's key has 1 to 63 bytes and its value at most 255",
+            ));
+        }
+        Ok(Self(labels))
+    }
+
+    /// The pairs in order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_have_haproxys_range() {
+        assert_eq!(Weight::new(0).unwrap().get(), 0);
+        assert_eq!(Weight::new(256).unwrap().get(), 256);
+        for bad in [257, 1_000_000_000, u32::MAX] {
+            assert!(Weight::new(bad).unwrap_err().message.contains("0..=256"));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The domain: checked values, and the consistent whole that they form.
+//!
+//! Every limit is checked once, in a constructor that returns [`Invalid`]; later
+//! code cannot hold a bad value.
+
+mod address;
+mod backend;
+mod id;
+mod invalid;
+mod listener;
+mod pool;
+mod resource;
+mod route;
+mod snapshot;
+mod status;
+
+pub use self::{
+    address::{Address, Host},
+    backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    id::{
+        BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
+        natural_order,
+    },
+    invalid::Invalid,
+    listener::{ForwardedTrust, Listener, ListenerProtocol},
+    pool::{Algorithm, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    resource::{Key, Kind, Resource},
+    route::{HostMatch, PathMatch, Route},
+    snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
+    status::{BackendStatus, Health, Reason},
+};

@@ -1,0 +1,321 @@
+//! A pool: a named set of backends under one policy.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use super::{Invalid, PoolName};
+
+/// A pool's policy. Its backends are separate objects that name it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Pool {
+    /// Unique among pools.
+    pub name: PoolName,
+    /// How a backend is picked for each request.
+    pub algorithm: Algorithm,
+    /// How its backends are probed.
+    pub health: HealthPolicy,
+    /// For one connection attempt to a backend; default 3 s, as Caddy's: a slower
+    /// failure leaves no time for another backend.
+    pub connect_timeout: Duration,
+    /// Until a response head, not counting the time in which the client is still
+    /// sending; default 30 s.
+    pub request_timeout: Duration,
+}
+
+impl Pool {
+    /// The default of [`Self::connect_timeout`].
+    pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+    /// The default of [`Self::request_timeout`].
+    pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// A pool with every default.
+    #[must_use]
+    pub fn new(name: PoolName) -> Self {
+        Self {
+            name,
+            algorithm: Algorithm::default(),
+            health: HealthPolicy::default(),
+            connect_timeout: Self::CONNECT_TIMEOUT,
+            request_timeout: Self::REQUEST_TIMEOUT,
+        }
+    }
+
+    /// Replaces the timeouts; each must be 1 ms to 24 h.
+    pub fn with_timeouts(mut self, connect: Duration, request: Duration) -> Result<Self, Invalid> {
+        self.connect_timeout = bounded("pool.connect_timeout", connect)?;
+        self.request_timeout = bounded("pool.request_timeout", request)?;
+        Ok(self)
+    }
+}
+
+/// How a backend is picked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Algorithm {
+    /// In turn; weights count only as zero or not.
+    #[default]
+    RoundRobin,
+    /// In turn, in proportion to the weights.
+    WeightedRoundRobin,
+    /// The same client address goes to the same backend (a Maglev table).
+    IpHash,
+    /// The fewest requests in flight per weight.
+    LeastConnections(LeastConnections),
+}
+
+/// Parameters of [`Algorithm::LeastConnections`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LeastConnections {
+    choices: u8,
+    error_hold: Duration,
+}
+
+impl LeastConnections {
+    /// Candidates compared in pools too large to be compared whole.
+    pub const CHOICES: u8 = 5;
+    /// How long an errored request keeps counting as in flight: it keeps a
+    /// backend that fails fast from looking idle.
+    pub const ERROR_HOLD: Duration = Duration::from_secs(1);
+
+    /// `choices` must be 2 to 32, `error_hold` at most a minute (0: off).
+    pub fn new(choices: u32, error_hold: Duration) -> Result<Self, Invalid> {
+        let choices =
+            u8::try_from(choices).ok().filter(|c| (2..=32).contains(c)).ok_or_else(|| {
+                Invalid::value("pool.choices", format!("choices {choices} is outside 2..=32"))
+            })?;
+        if error_hold > Duration::from_secs(60) {
+            return Err(Invalid::value(
+                "pool.error_hold",
+                format!("error_hold {error_hold:?} is longer than a minute"),
+            ));
+        }
+        Ok(Self { choices, error_hold })
+    }
+
+    /// Candidates compared in pools of more than 64 backends.
+    #[must_use]
+    pub fn choices(self) -> usize {
+        usize::from(self.choices)
+    }
+
+    /// How long an errored request counts as in flight.
+    #[must_use]
+    pub fn error_hold(self) -> Duration {
+        self.error_hold
+    }
+}
+
+impl Default for LeastConnections {
+    fn default() -> Self {
+        Self { choices: Self::CHOICES, error_hold: Self::ERROR_HOLD }
+    }
+}
+
+impl Algorithm {
+    /// Every canonical name, in the order in which help texts list them.
+    pub const NAMES: [&str; 4] =
+        ["round_robin", "weighted_round_robin", "ip_hash", "least_connections"];
+
+    /// The canonical name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => Self::NAMES[0],
+            Self::WeightedRoundRobin => Self::NAMES[1],
+            Self::IpHash => Self::NAMES[2],
+            Self::LeastConnections(_) => Self::NAMES[3],
+        }
+    }
+}
+
+impl FromStr for Algorithm {
+    type Err = Invalid;
+
+    /// Knows the canonical names, and what the peers call the same thing.
+    fn from_str(name: &str) -> Result<Self, Invalid> {
+        match name {
+            "round_robin" => Ok(Self::RoundRobin),
+            "weighted_round_robin" => Ok(Self::WeightedRoundRobin),
+            "ip_hash" => Ok(Self::IpHash),
+            "least_connections" | "least_request" | "least_conn" => {
+                Ok(Self::LeastConnections(LeastConnections::default()))
+            }
+            _ => {
+                let shown: String = name.chars().take(40).collect();
+                Err(Invalid::unknown(
+                    "pool.algorithm",
+                    "unknown_algorithm",
+                    format!("unknown algorithm {shown:?}; known are {}", Self::NAMES.join(", ")),
+                ))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a probe is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CheckProtocol {
+    /// GET this path; 200 to 399 passes.
+    Http {
+        /// Begins with `/`.
+        path: Arc<str>,
+    },
+    /// Connecting passes.
+    Tcp,
+    /// No probes: every backend counts as up.
+    None,
+}
+
+/// How backends are probed. Sources of the numbers: HAProxy (rise 2, fall 3,
+/// `fastinter`), NGINX Plus (5 s).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HealthPolicy {
+    protocol: CheckProtocol,
+    interval: Duration,
+    edge_interval: Duration,
+    timeout: Duration,
+    rise: u32,
+    fall: u32,
+}
+
+impl HealthPolicy {
+    /// The default path of HTTP probes.
+    pub const PATH: &str = "/health";
+    /// Between probes of a backend whose verdict is settled.
+    pub const INTERVAL: Duration = Duration::from_secs(5);
+    /// Between probes while the verdict may be about to change.
+    pub const EDGE_INTERVAL: Duration = Duration::from_secs(1);
+    /// Of one probe.
+    pub const TIMEOUT: Duration = Duration::from_secs(2);
+    /// Passes in a row that bring a backend up.
+    pub const RISE: u32 = 2;
+    /// Failures in a row that take a backend out.
+    pub const FALL: u32 = 3;
+
+    /// Checks all limits: durations 1 ms to 24 h, the timeout and the edge interval
+    /// at most the interval (longer ones are cut to it), `rise` and `fall` 1 to 100,
+    /// a path that begins with `/` and has no spaces.
+    pub fn new(
+        protocol: CheckProtocol,
+        interval: Duration,
+        edge_interval: Duration,
+        timeout: Duration,
+        rise: u32,
+        fall: u32,
+    ) -> Result<Self, Invalid> {
+        if let CheckProtocol::Http { path } = &protocol {
+            check_path(path)?;
+        }
+        for (field, value) in [("pool.rise", rise), ("pool.fall", fall)] {
+            if !(1..=100).contains(&value) {
+                return Err(Invalid::value(field, format!("{field} {value} is outside 1..=100")));
+            }
+        }
+        let interval = bounded("pool.health_interval", interval)?;
+        Ok(Self {
+            protocol,
+            interval,
+            edge_interval: bounded("pool.health_edge_interval", edge_interval)?.min(interval),
+            timeout: bounded("pool.health_timeout", timeout)?.min(interval),
+            rise,
+            fall,
+        })
+    }
+
+    /// What a probe is.
+    #[must_use]
+    pub fn protocol(&self) -> &CheckProtocol {
+        &self.protocol
+    }
+    /// Between probes of a backend whose verdict is settled.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+    /// Between probes while the verdict may be about to change.
+    #[must_use]
+    pub fn edge_interval(&self) -> Duration {
+        self.edge_interval
+    }
+    /// Of one probe; never more than the interval.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+    /// Passes in a row that bring a backend up.
+    #[must_use]
+    pub fn rise(&self) -> u32 {
+        self.rise
+    }
+    /// Failures in a row that take a backend out.
+    #[must_use]
+    pub fn fall(&self) -> u32 {
+        self.fall
+    }
+}
+
+impl Default for HealthPolicy {
+    fn default() -> Self {
+        Self {
+            protocol: CheckProtocol::Http { path: Self::PATH.into() },
+            interval: Self::INTERVAL,
+            edge_interval: Self::EDGE_INTERVAL,
+            timeout: Self::TIMEOUT,
+            rise: Self::RISE,
+            fall: Self::FALL,
+        }
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Invalid> {
+    let printable = path.bytes().all(|b| b.is_ascii_graphic());
+    if !path.starts_with('/') || !printable || path.len() > 1024 {
+        let shown: String = path.chars().take(40).collect();
+        return Err(Invalid::value(
+            "pool.health_path",
+            format!(
+                "health path {shown:?} must begin with '/' and hold at most 1024 visible ASCII characters"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) fn bounded(field: &'static str, value: Duration) -> Result<Duration, Invalid> {
+    const MAX: Duration = Duration::from_secs(24 * 3600);
+    if value < Duration::from_millis(1) || value > MAX {
+        return Err(Invalid::value(field, format!("{field} {value:?} is outside 1ms..=24h")));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back() {
+        for name in Algorithm::NAMES {
+            assert_eq!(name.parse::<Algorithm>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn an_unknown_algorithm_is_named_beside_the_known_ones() {
+        let error = "rond_robin".parse::<Algorithm>().unwrap_err();
+        assert_eq!(error.code, "unknown_algorithm");
+        assert!(error.message.contains("rond_robin") && error.message.contains("ip_hash"));
+    }
+
+    #[test]
+    fn a_probe_never_outlasts_its_interval() {
+        let second = Duration::from_secs(1);
+        let policy = HealthPolicy::new(CheckProtocol::Tcp, second, 9 * second, 9 * second, 1, 1);
+        let policy = policy.unwrap();
+        assert_eq!((policy.timeout(), policy.edge_interval()), (second, second));
+    }
+}

@@ -1,0 +1,379 @@
+//! The consistent whole: every reference resolves, or the referring object is not
+//! in it.
+//!
+//! A snapshot is immutable. A change makes a new one that shares every pool that it
+//! does not touch, so that one backend of ten thousand costs one pool's map, and a
+//! proxy can compile just the pools whose [`Arc`] is another.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    AdminState, Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener,
+    ListenerName, Pool, PoolName, Resource, Route, RouteName,
+};
+
+/// A consistent configuration.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    pools: BTreeMap<PoolName, Arc<PoolEntry>>,
+    listeners: BTreeMap<ListenerName, Arc<Listener>>,
+    routes: BTreeMap<RouteName, Arc<Route>>,
+}
+
+/// A pool with its backends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PoolEntry {
+    /// The policy.
+    pub pool: Pool,
+    /// In order of ids.
+    pub backends: BTreeMap<BackendId, Arc<BackendEntry>>,
+}
+
+/// A backend with what is known about it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BackendEntry {
+    /// What the operator wants.
+    pub backend: Backend,
+    /// What the control plane found out; nothing before the first check.
+    pub status: Option<BackendStatus>,
+}
+
+/// An object that has no place in the whole, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rejected {
+    /// Which object.
+    pub key: Key,
+    /// Why.
+    pub invalid: Invalid,
+}
+
+impl Snapshot {
+    /// The pools, by name.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeMap<PoolName, Arc<PoolEntry>> {
+        &self.pools
+    }
+
+    /// The listeners, by name.
+    #[must_use]
+    pub fn listeners(&self) -> &BTreeMap<ListenerName, Arc<Listener>> {
+        &self.listeners
+    }
+
+    /// The routes, by name.
+    #[must_use]
+    pub fn routes(&self) -> &BTreeMap<RouteName, Arc<Route>> {
+        &self.routes
+    }
+
+    /// The snapshot after a change, and the objects that did not fit. Those keep
+    /// their former value, if they had one.
+    ///
+    /// The order of `upserts` does not matter: what others refer to goes first, and
+    /// deletions last (make before break).
+    #[must_use]
+    pub fn changed(&self, mut upserts: Vec<Resource>, deletes: &[Key]) -> (Self, Vec<Rejected>) {
+        let mut next = self.clone();
+        let mut rejected = Vec::new();
+        upserts.sort_by_key(Resource::kind);
+        let mut fresh_routes = Vec::new();
+        for resource in upserts {
+            match resource {
+                Resource::Pool(pool) => next.put_pool(pool),
+                Resource::Backend(backend) => {
+                    if let Err(bad) = next.put_backend(backend) {
+                        rejected.push(bad);
+                    }
+                }
+                Resource::Status(status) => next.put_status(status),
+                Resource::Listener(listener) => {
+                    next.listeners.insert(listener.name.clone(), Arc::new(listener));
+                }
+                Resource::Route(route) => fresh_routes.push(route),
+            }
+        }
+        for key in deletes {
+            next.delete(key);
+        }
+        for route in fresh_routes {
+            match next.missing_reference(&route) {
+                None => drop(next.routes.insert(route.name.clone(), Arc::new(route))),
+                Some(invalid) => {
+                    rejected
+                        .push(Rejected { key: Key::new("route", route.name.as_str()), invalid });
+                }
+            }
+        }
+        next.drop_dangling_routes(&mut rejected);
+        (next, rejected)
+    }
+
+    /// The first pool that has backends here and none there.
+    #[must_use]
+    pub fn first_emptied_by(&self, next: &Self) -> Option<&PoolName> {
+        self.first_lost(next, |entry| !entry.backends.is_empty())
+    }
+
+    /// The first pool that can serve here and cannot there.
+    #[must_use]
+    pub fn first_silenced_by(&self, next: &Self) -> Option<&PoolName> {
+        self.first_lost(next, |entry| entry.backends.values().any(|backend| backend.is_ready()))
+    }
+
+    fn first_lost(&self, next: &Self, has: impl Fn(&PoolEntry) -> bool) -> Option<&PoolName> {
+        self.pools
+            .iter()
+            .filter(|(_, entry)| has(entry))
+            .find(|(name, _)| !next.pools.get(*name).is_some_and(|entry| has(entry)))
+            .map(|(name, _)| name)
+    }
+
+    fn put_pool(&mut self, pool: Pool) {
+        match self.pools.get_mut(&pool.name) {
+            Some(entry) => Arc::make_mut(entry).pool = pool,
+            None => {
+                let entry = PoolEntry { pool, backends: BTreeMap::new() };
+                self.pools.insert(entry.pool.name.clone(), Arc::new(entry));
+            }
+        }
+    }
+
+    fn put_backend(&mut self, backend: Backend) -> Result<(), Rejected> {
+        if !self.pools.contains_key(&backend.pool) {
+            let invalid = missing("backend.pool", "pool", backend.pool.as_str());
+            return Err(Rejected { key: Key::new("backend", backend.id.as_str()), invalid });
+        }
+        // The same life of the same backend keeps what is known about it.
+        let former = self.take_backend_of_other_pool(&backend);
+        let Some(entry) = self.pools.get_mut(&backend.pool) else { return Ok(()) };
+        let backends = &mut Arc::make_mut(entry).backends;
+        let former = former.or_else(|| backends.get(&backend.id).cloned());
+        let status = former
+            .filter(|former| former.backend.incarnation == backend.incarnation)
+            .and_then(|former| former.status.clone());
+        backends.insert(backend.id.clone(), Arc::new(BackendEntry { backend, status }));
+        Ok(())
+    }
+
+    fn take_backend_of_other_pool(&mut self, backend: &Backend) -> Option<Arc<BackendEntry>> {
+        let (_, entry) = self.pools.iter_mut().find(|(name, entry)| {
+            **name != backend.pool && entry.backends.contains_key(&backend.id)
+        })?;
+        Arc::make_mut(entry).backends.remove(&backend.id)
+    }
+
+    /// A status of a backend that is not there, or of another life of it, says
+    /// nothing and is left out.
+    fn put_status(&mut self, status: BackendStatus) {
+        let Some(entry) =
+            self.pools.values_mut().find(|entry| entry.backends.contains_key(&status.backend))
+        else {
+            return;
+        };
+        // What changes nothing must not cost a copy of the pool.
+        let news = entry.backends.get(&status.backend).is_some_and(|former| {
+            former.backend.incarnation == status.incarnation
+                && former.status.as_ref() != Some(&status)
+        });
+        if news && let Some(backend) = Arc::make_mut(entry).backends.get_mut(&status.backend) {
+            Arc::make_mut(backend).status = Some(status);
+        }
+    }
+
+    fn delete(&mut self, key: &Key) {
+        let name = &*key.name;
+        match key.known_kind() {
+            Some(Kind::Pool) => self.pools.retain(|pool, _| pool.as_str() != name),
+            Some(Kind::Listener) => self.listeners.retain(|listener, _| listener.as_str() != name),
+            Some(Kind::Route) => self.routes.retain(|route, _| route.as_str() != name),
+            Some(kind @ (Kind::Backend | Kind::Status)) => {
+                let Ok(id) = BackendId::new(name) else { return };
+                let Some(entry) =
+                    self.pools.values_mut().find(|entry| entry.backends.contains_key(&id))
+                else {
+                    return;
+                };
+                let backends = &mut Arc::make_mut(entry).backends;
+                if kind == Kind::Backend {
+                    backends.remove(&id);
+                } else if let Some(backend) = backends.get_mut(&id) {
+                    Arc::make_mut(backend).status = None;
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn drop_dangling_routes(&mut self, rejected: &mut Vec<Rejected>) {
+        let dangling: Vec<(RouteName, Invalid)> = self
+            .routes
+            .values()
+            .filter_map(|route| Some((route.name.clone(), self.missing_reference(route)?)))
+            .collect();
+        for (name, invalid) in dangling {
+            self.routes.remove(&name);
+            rejected.push(Rejected { key: Key::new("route", name.as_str()), invalid });
+        }
+    }
+
+    fn missing_reference(&self, route: &Route) -> Option<Invalid> {
+        if !self.pools.contains_key(&route.pool) {
+            return Some(missing("route.pool", "pool", route.pool.as_str()));
+        }
+        if !self.listeners.contains_key(&route.listener) {
+            return Some(missing("route.listener", "listener", route.listener.as_str()));
+        }
+        None
+    }
+}
+
+impl BackendEntry {
+    /// The verdict; unknown before the first check.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.status.as_ref().map_or(Health::Unknown, |status| status.health)
+    }
+
+    /// Whether it may get new requests: enabled, up, with a weight and an address.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.backend.admin_state == AdminState::Enabled
+            && self.backend.weight.get() > 0
+            && self.health() == Health::Up
+            && self.status.as_ref().is_some_and(|status| !status.addresses.is_empty())
+    }
+}
+
+fn missing(field: &'static str, kind: &str, name: &str) -> Invalid {
+    Invalid::unknown(
+        field,
+        "missing_reference",
+        format!("{field} names {kind} {name:?}, which does not exist; create it first"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HostMatch, Incarnation, Labels, PathMatch, Reason, Weight};
+
+    fn pool(name: &str) -> Pool {
+        Pool::new(PoolName::new(name).unwrap())
+    }
+
+    fn backend(id: &str, pool: &str, incarnation: u64) -> Backend {
+        Backend {
+            id: BackendId::new(id).unwrap(),
+            pool: PoolName::new(pool).unwrap(),
+            address: "localhost:8001".parse().unwrap(),
+            weight: Weight::default(),
+            admin_state: AdminState::Enabled,
+            labels: Labels::default(),
+            incarnation: Incarnation(incarnation),
+        }
+    }
+
+    fn up(id: &str, incarnation: u64) -> BackendStatus {
+        BackendStatus {
+            backend: BackendId::new(id).unwrap(),
+            incarnation: Incarnation(incarnation),
+            health: Health::Up,
+            addresses: vec!["127.0.0.1:8001".parse().unwrap()],
+            reason: Reason::default(),
+            since_unix_ms: 0,
+        }
+    }
+
+    fn route(name: &str, pool: &str) -> Route {
+        Route {
+            name: RouteName::new(name).unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::Any,
+            path: PathMatch::parse("", "").unwrap(),
+            pool: PoolName::new(pool).unwrap(),
+        }
+    }
+
+    fn whole() -> Snapshot {
+        let (snapshot, rejected) = Snapshot::default().changed(
+            vec![
+                Resource::Route(route("default", "default")),
+                Resource::Status(up("b1", 1)),
+                Resource::Backend(backend("b1", "default", 1)),
+                Resource::Listener(Listener::new(ListenerName::default_listener())),
+                Resource::Pool(pool("default")),
+            ],
+            &[],
+        );
+        assert_eq!(rejected, []);
+        snapshot
+    }
+
+    fn entry<'a>(snapshot: &'a Snapshot, pool: &str, id: &str) -> Option<&'a BackendEntry> {
+        let pool = snapshot.pools().get(&PoolName::new(pool).unwrap())?;
+        pool.backends.get(&BackendId::new(id).unwrap()).map(|entry| &**entry)
+    }
+
+    #[test]
+    fn objects_may_come_in_any_order() {
+        let snapshot = whole();
+        assert!(entry(&snapshot, "default", "b1").unwrap().is_ready());
+        assert_eq!(snapshot.routes().len(), 1);
+    }
+
+    #[test]
+    fn a_backend_of_an_unknown_pool_is_refused_alone() {
+        let changes = vec![
+            Resource::Backend(backend("b2", "nowhere", 2)),
+            Resource::Backend(backend("b3", "default", 2)),
+        ];
+        let (snapshot, rejected) = whole().changed(changes, &[]);
+        assert_eq!(rejected.len(), 1);
+        assert!(rejected[0].invalid.message.contains("nowhere"));
+        assert!(entry(&snapshot, "default", "b3").is_some());
+    }
+
+    #[test]
+    fn a_backend_added_again_does_not_inherit_its_verdict() {
+        let again = Resource::Backend(backend("b1", "default", 9));
+        let (snapshot, _) = whole().changed(vec![again], &[]);
+        assert_eq!(entry(&snapshot, "default", "b1").unwrap().health(), Health::Unknown);
+        let (snapshot, _) = snapshot.changed(vec![Resource::Status(up("b1", 1))], &[]);
+        assert_eq!(entry(&snapshot, "default", "b1").unwrap().health(), Health::Unknown);
+    }
+
+    #[test]
+    fn a_backend_keeps_its_verdict_when_it_moves() {
+        let changes =
+            vec![Resource::Pool(pool("blue")), Resource::Backend(backend("b1", "blue", 1))];
+        let (snapshot, _) = whole().changed(changes, &[]);
+        assert!(entry(&snapshot, "default", "b1").is_none());
+        assert!(entry(&snapshot, "blue", "b1").unwrap().is_ready());
+    }
+
+    #[test]
+    fn untouched_pools_are_shared() {
+        let (before, _) = whole().changed(vec![Resource::Pool(pool("blue"))], &[]);
+        let (after, _) = before.changed(vec![Resource::Backend(backend("b9", "blue", 3))], &[]);
+        let default = PoolName::default_pool();
+        assert!(Arc::ptr_eq(&before.pools()[&default], &after.pools()[&default]));
+    }
+
+    #[test]
+    fn a_route_to_a_deleted_pool_does_not_stay() {
+        let (snapshot, rejected) = whole().changed(vec![], &[Key::new("pool", "default")]);
+        assert!(snapshot.routes().is_empty());
+        assert_eq!(rejected[0].key, Key::new("route", "default"));
+    }
+
+    #[test]
+    fn emptied_and_silenced_pools_are_told_apart() {
+        let full = whole();
+        let (empty, _) = full.changed(vec![], &[Key::new("backend", "b1")]);
+        assert_eq!(full.first_emptied_by(&empty), Some(&PoolName::default_pool()));
+        let unchecked = Resource::Backend(backend("b1", "default", 2));
+        let (silent, _) = full.changed(vec![unchecked], &[]);
+        assert_eq!(full.first_emptied_by(&silent), None);
+        assert_eq!(full.first_silenced_by(&silent), Some(&PoolName::default_pool()));
+    }
+}

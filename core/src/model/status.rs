@@ -1,0 +1,63 @@
+//! What the control plane knows about a backend.
+
+use std::net::SocketAddr;
+
+use super::{BackendId, Incarnation};
+
+/// The verdict about one backend, and the addresses that its name stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BackendStatus {
+    /// Which backend.
+    pub backend: BackendId,
+    /// Which life of it: a status of an earlier one is void.
+    pub incarnation: Incarnation,
+    /// The verdict.
+    pub health: Health,
+    /// The most promising first.
+    pub addresses: Vec<SocketAddr>,
+    /// Why the verdict is what it is.
+    pub reason: Reason,
+    /// When the verdict last changed, in milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+}
+
+/// The verdict of the control plane about one backend.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Health {
+    /// Never checked: no traffic yet.
+    #[default]
+    Unknown,
+    /// Gets traffic.
+    Up,
+    /// Gets none.
+    Down,
+}
+
+impl Health {
+    /// As the command line and JSON spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A machine-readable reason and a sentence for people.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Reason {
+    /// One of the reason vocabulary, such as `backend_connect_refused`.
+    pub code: String,
+    /// What happened, in words.
+    pub message: String,
+}
+
+impl Reason {
+    /// Puts both together.
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
+}

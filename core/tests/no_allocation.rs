@@ -1,0 +1,74 @@
+//! What runs for every request does not allocate.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::atomic::AtomicU64,
+};
+
+use lb_core::{
+    balance::{Candidate, Loads, Phase, PickContext, Picker},
+    client_address::client_address,
+    model::{Algorithm, ForwardedTrust},
+};
+
+struct Idle;
+
+impl Loads for Idle {
+    fn in_flight(&self, _slot: u32) -> u32 {
+        0
+    }
+}
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    allocation_counter::measure(work).count_total
+}
+
+#[test]
+fn picks_do_not_allocate() {
+    for backends in [3, 64, 100, 10_000] {
+        let ids: Vec<_> = (0..backends).map(|i| format!("backend{i}")).collect();
+        let candidates: Vec<_> = (0..)
+            .zip(&ids)
+            .map(|(slot, id)| Candidate {
+                slot,
+                id,
+                weight: u16::try_from(1 + slot % 256).unwrap(),
+            })
+            .collect();
+        for name in Algorithm::NAMES {
+            let picker = Picker::build(name.parse().unwrap(), &candidates);
+            let cursor = AtomicU64::new(picker.start(Phase { index: 1, count: 2 }));
+            let mut rng = fastrand::Rng::with_seed(1);
+            let count = allocations(|| {
+                for n in 0..1000_u32 {
+                    let picked = picker.pick(&mut PickContext {
+                        client: IpAddr::from(n.to_be_bytes()),
+                        cursor: &cursor,
+                        loads: &Idle,
+                        rng: &mut rng,
+                        excluded: if n % 2 == 0 { &[] } else { &[0, 1] },
+                    });
+                    assert!(picked.is_some());
+                }
+            });
+            assert_eq!(count, 0, "{name} over {backends} backends");
+        }
+    }
+}
+
+#[test]
+fn finding_the_client_does_not_allocate() {
+    let networks = ForwardedTrust::Networks(vec!["127.0.0.0/8".parse().unwrap()]);
+    for trust in [networks, ForwardedTrust::Always] {
+        let fields: [&[u8]; 2] = [b"unknown, [2001:db8::1]:80, 198.51.100.7:99", b"127.0.0.1"];
+        let mut client = Ipv4Addr::LOCALHOST.into();
+        let count = allocations(|| client = client_address(client, fields.into_iter(), &trust));
+        assert_ne!(client, Ipv4Addr::LOCALHOST);
+        assert_eq!(count, 0);
+    }
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}

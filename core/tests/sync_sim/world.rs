@@ -1,0 +1,551 @@
+//! A control plane, some proxies, and a bad network between them, in virtual time.
+//!
+//! A connection is a TCP stream in each direction: in order, and once something is
+//! lost nothing follows, until both ends notice, each in its own time. On top of what
+//! TCP allows, messages come twice, and late ones of an earlier connection reach the
+//! next.
+
+use std::{cmp::Ordering, collections::BinaryHeap};
+
+use fastrand::Rng;
+use lb_core::{
+    model::Version,
+    sync::{AckOutcome, Answer, Held, Nonce, Publisher, Refusal, Session, Transmission},
+};
+
+use crate::{
+    codec::{decode_new, decode_old},
+    proxy::Proxy,
+    store::{Commit, Store},
+};
+
+/// How often a proxy is told what it should hold.
+const HEARTBEAT_MS: u64 = 500;
+/// When the faults stop.
+const CALM_MS: u64 = 3_000;
+/// When all must agree, and no more be said.
+const AGREED_MS: u64 = CALM_MS + 4_000;
+/// When it is over.
+const END_MS: u64 = AGREED_MS + 3 * HEARTBEAT_MS;
+
+/// What one run came across, to see that the runs cover what they claim.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) steps: u64,
+    pub(crate) commits: u64,
+    pub(crate) deltas: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) applied: u64,
+    pub(crate) stale: u64,
+    pub(crate) diverged: u64,
+    pub(crate) resyncs: u64,
+    pub(crate) would_empty: u64,
+    pub(crate) rejections: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+    pub(crate) strays: u64,
+    pub(crate) corruptions: u64,
+    pub(crate) proxy_restarts: u64,
+    pub(crate) publisher_restarts: u64,
+    pub(crate) epochs: u64,
+}
+
+pub(crate) struct World {
+    rng: Rng,
+    now: u64,
+    queue: BinaryHeap<Scheduled>,
+    scheduled: u64,
+    store: Store,
+    publisher: Publisher,
+    /// Counts starts of the control plane.
+    process: u32,
+    poll_is_due: bool,
+    proxies: Vec<Proxy>,
+    connections: Vec<Connection>,
+    may_lose_store: bool,
+    pub(crate) report: Report,
+    pub(crate) trace: Option<Vec<String>>,
+}
+
+struct Connection {
+    proxy: usize,
+    proxy_process: u32,
+    /// Of the control plane.
+    process: u32,
+    session: Option<Session>,
+    greeted: bool,
+    /// Where something was lost, nothing follows.
+    broken: [bool; 2],
+    latest_ms: [u64; 2],
+    unacknowledged: Option<Nonce>,
+    /// All that the proxy applied during this connection, or before it.
+    applied: Vec<Version>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Up = 0,
+    Down = 1,
+}
+
+#[derive(Clone, Debug)]
+enum Message {
+    Hello(Option<Held>),
+    Answer(Answer),
+    Transmission(Transmission),
+    Heartbeat(Held),
+}
+
+#[derive(Debug)]
+enum Event {
+    Write,
+    Fault,
+    Heartbeats,
+    Settle,
+    Poll,
+    Connect { proxy: usize, process: u32 },
+    Applied { proxy: usize, process: u32, nonce: Nonce },
+    Delivery { connection: usize, message: Box<Message> },
+    ProxyNotices { connection: usize },
+    ControlPlaneNotices { connection: usize },
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at_ms: u64,
+    number: u64,
+    event: Event,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, traced: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let store = Store::new(&mut rng);
+        let publisher = Publisher::new(store.version, store.objects.clone());
+        let decoders = [decode_old, decode_new];
+        let count = rng.usize(1..4);
+        let mut world = Self {
+            now: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            store,
+            publisher,
+            process: 0,
+            poll_is_due: false,
+            proxies: (0..count).map(|index| Proxy::new(decoders[index % 2])).collect(),
+            connections: Vec::new(),
+            may_lose_store: seed.is_multiple_of(4),
+            report: Report::default(),
+            trace: traced.then(Vec::new),
+            rng,
+        };
+        for proxy in 0..count {
+            world.after(1..100, Event::Connect { proxy, process: 0 });
+        }
+        world.after(1..50, Event::Write);
+        world.after(1..500, Event::Fault);
+        world.after(1..HEARTBEAT_MS, Event::Heartbeats);
+        if world.may_lose_store {
+            world.at(CALM_MS, Event::Settle);
+        }
+        world
+    }
+
+    /// Runs to the end, or to the first thing that must not be.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let mut sent_when_agreed = None;
+        while let Some(next) = self.queue.pop() {
+            if next.at_ms > AGREED_MS && sent_when_agreed.is_none() {
+                self.check_agreement()?;
+                sent_when_agreed = Some(self.report.deltas + self.report.snapshots);
+            }
+            if next.at_ms > END_MS {
+                break;
+            }
+            self.now = next.at_ms;
+            self.report.steps += 1;
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("{} {:?}", next.at_ms, next.event));
+            }
+            self.step(next.event)?;
+            self.check_sessions()?;
+        }
+        let sent = self.report.deltas + self.report.snapshots;
+        if sent_when_agreed != Some(sent) {
+            return Err("something was sent although all agreed".to_owned());
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Write if self.is_calm() => {}
+            Event::Write => {
+                let commit = self.store.write(&mut self.rng);
+                self.commit(commit);
+                let pause = if self.rng.u8(..4) == 0 { 1..5 } else { 20..250 };
+                self.after(pause, Event::Write);
+            }
+            Event::Settle => {
+                let commit = self.store.settle();
+                self.commit(commit);
+            }
+            Event::Fault if self.is_calm() => {}
+            Event::Fault => {
+                self.fault()?;
+                self.after(50..900, Event::Fault);
+            }
+            Event::Heartbeats => {
+                let held = self.published();
+                for connection in 0..self.connections.len() {
+                    if self.connections[connection].session.is_some() {
+                        self.send(connection, Direction::Down, Message::Heartbeat(held));
+                    }
+                }
+                self.after(HEARTBEAT_MS..HEARTBEAT_MS + 1, Event::Heartbeats);
+            }
+            Event::Poll => {
+                self.poll_is_due = false;
+                for connection in 0..self.connections.len() {
+                    self.poll(connection)?;
+                }
+            }
+            Event::Connect { proxy, process } => self.connect(proxy, process),
+            Event::Applied { proxy, process, nonce } => self.applied(proxy, process, nonce),
+            Event::ProxyNotices { connection } => {
+                let Connection { proxy, proxy_process: process, .. } = self.connections[connection];
+                if self.proxies[proxy].connection == Some(connection) {
+                    self.proxies[proxy].connection = None;
+                    self.after(1..300, Event::Connect { proxy, process });
+                }
+            }
+            Event::ControlPlaneNotices { connection } => {
+                self.connections[connection].session = None;
+            }
+            Event::Delivery { connection, message } => self.deliver(connection, *message)?,
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, Commit { upserts, deletes }: Commit) {
+        self.report.commits += 1;
+        self.publisher.commit(self.store.version.revision, upserts, deletes, self.now);
+        if !self.poll_is_due {
+            self.poll_is_due = true;
+            self.after(1..10, Event::Poll);
+        }
+    }
+
+    fn fault(&mut self) -> Result<(), String> {
+        let proxy = self.rng.usize(..self.proxies.len());
+        match self.rng.u8(..12) {
+            0..5 => {
+                self.report.corruptions += 1;
+                self.proxies[proxy].corrupt(&mut self.rng);
+                self.proxies[proxy].check(&self.store.history)?;
+            }
+            5..10 => {
+                self.report.proxy_restarts += 1;
+                let connection = self.proxies[proxy].connection;
+                let source = self.proxies[proxy].restart(&mut self.rng)?;
+                if let Some(trace) = &mut self.trace {
+                    trace.push(format!("{} proxy {proxy} starts from {source} copy", self.now));
+                }
+                self.proxies[proxy].check(&self.store.history)?;
+                if let Some(connection) = connection {
+                    self.connections[connection].broken = [true; 2];
+                    self.after(1..200, Event::ControlPlaneNotices { connection });
+                }
+                let process = self.proxies[proxy].process;
+                self.after(1..200, Event::Connect { proxy, process });
+            }
+            _ => {
+                self.report.publisher_restarts += 1;
+                if self.may_lose_store && self.rng.bool() {
+                    self.report.epochs += 1;
+                    self.store.recreate(&mut self.rng);
+                }
+                self.process += 1;
+                self.publisher = Publisher::new(self.store.version, self.store.objects.clone());
+                for connection in 0..self.connections.len() {
+                    if self.connections[connection].session.take().is_some() {
+                        self.connections[connection].broken = [true; 2];
+                        self.after(1..200, Event::ProxyNotices { connection });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, proxy: usize, process: u32) {
+        let this = &self.proxies[proxy];
+        if this.process != process || this.connection.is_some() {
+            return;
+        }
+        let held = this.subscriber.held();
+        let connection = self.connections.len();
+        self.connections.push(Connection {
+            proxy,
+            proxy_process: process,
+            process: self.process,
+            session: None,
+            greeted: false,
+            broken: [false; 2],
+            latest_ms: [self.now; 2],
+            unacknowledged: None,
+            applied: held.iter().map(|held| held.version).collect(),
+        });
+        self.proxies[proxy].connection = Some(connection);
+        self.send(connection, Direction::Up, Message::Hello(held));
+    }
+
+    /// All workers of a proxy use the new state now.
+    fn applied(&mut self, proxy: usize, process: u32, nonce: Nonce) {
+        let this = &self.proxies[proxy];
+        let (true, Some(connection)) = (this.process == process, this.connection) else { return };
+        let answer = this.subscriber.answer(nonce);
+        let version = answer.held.expect("a proxy that applied something holds it").version;
+        self.connections[connection].applied.push(version);
+        self.send(connection, Direction::Up, Message::Answer(answer));
+    }
+
+    fn send(&mut self, connection: usize, direction: Direction, message: Message) {
+        let way = direction as usize;
+        if self.connections[connection].broken[way] {
+            return;
+        }
+        let faulty = !self.is_calm();
+        if faulty && self.rng.u8(..40) == 0 {
+            self.report.lost += 1;
+            self.connections[connection].broken[way] = true;
+            self.after(1..600, Event::ProxyNotices { connection });
+            self.after(1..600, Event::ControlPlaneNotices { connection });
+            return;
+        }
+        let slow = faulty && self.rng.u8(..16) == 0;
+        let delay = if slow { self.rng.u64(100..1500) } else { self.rng.u64(1..30) };
+        let at = self.connections[connection].latest_ms[way].max(self.now + delay);
+        self.connections[connection].latest_ms[way] = at;
+        if faulty && self.rng.u8(..16) == 0 {
+            self.report.doubled += 1;
+            let message = Box::new(message.clone());
+            let late = self.rng.u64(1..400);
+            self.at(at + late, Event::Delivery { connection, message });
+        }
+        self.at(at, Event::Delivery { connection, message: Box::new(message) });
+    }
+
+    fn deliver(&mut self, connection: usize, message: Message) -> Result<(), String> {
+        match message {
+            Message::Hello(held) => {
+                self.hello(connection, held);
+                self.poll(connection)
+            }
+            Message::Answer(answer) => match self.receiver_up(connection, &answer) {
+                Some(connection) => self.answered(connection, answer),
+                None => Ok(()),
+            },
+            Message::Heartbeat(held) => {
+                let proxy = self.connections[connection].proxy;
+                if self.proxies[proxy].connection == Some(connection)
+                    && let Some(answer) = self.proxies[proxy].subscriber.on_heartbeat(held)
+                {
+                    self.send(connection, Direction::Up, Message::Answer(answer));
+                }
+                Ok(())
+            }
+            Message::Transmission(transmission) => self.transmitted(connection, transmission),
+        }
+    }
+
+    fn hello(&mut self, connection: usize, held: Option<Held>) {
+        let this = &mut self.connections[connection];
+        if this.process != self.process {
+            self.after(1..200, Event::ProxyNotices { connection });
+        } else if !std::mem::replace(&mut this.greeted, true) {
+            this.session = Some(Session::open(&self.publisher, held));
+        }
+    }
+
+    /// Who gets an answer: a late one may hit the next session of the same proxy.
+    fn receiver_up(&mut self, connection: usize, answer: &Answer) -> Option<usize> {
+        let this = &self.connections[connection];
+        if this.session.is_some() {
+            return Some(connection);
+        }
+        // Nothing survives the process that it was meant for; and what a proxy says
+        // unasked has no nonce that could tell connections apart.
+        if this.process != self.process || answer.nonce == Nonce::default() || self.is_calm() {
+            return None;
+        }
+        let later = self.connections.iter().enumerate().skip(connection + 1);
+        let mut others = later.filter(|(_, other)| other.proxy == this.proxy);
+        let (other, _) = others.find(|(_, other)| other.session.is_some())?;
+        self.report.strays += 1;
+        Some(other)
+    }
+
+    fn answered(&mut self, connection: usize, answer: Answer) -> Result<(), String> {
+        let this = &mut self.connections[connection];
+        let session = this.session.as_mut().expect("a receiver has a session");
+        let (nonce, held) = (answer.nonce, answer.held);
+        match answer.refused {
+            Some((Refusal::Resync, _)) => self.report.resyncs += 1,
+            Some((Refusal::WouldEmpty, _)) => self.report.would_empty += 1,
+            None => self.report.rejections += answer.rejections.len() as u64,
+        }
+        let outcome = session.on_answer(answer);
+        let asked = this.unacknowledged == Some(nonce);
+        match outcome {
+            AckOutcome::Applied(revision) => {
+                self.report.applied += 1;
+                let version = Version { revision, ..self.publisher.version() };
+                let right = held.is_some_and(|held| {
+                    held.version == version
+                        && self.store.history.get(&version) == Some(&held.digest)
+                });
+                if !asked || !right || !this.applied.contains(&version) {
+                    return Err(format!("connection {connection} has not applied {version}"));
+                }
+            }
+            AckOutcome::Stale if asked => return Err("an answer that was due is stale".to_owned()),
+            AckOutcome::Stale => self.report.stale += 1,
+            AckOutcome::Diverged => self.report.diverged += 1,
+            AckOutcome::Refused => {}
+        }
+        if outcome != AckOutcome::Stale && nonce != Nonce::default() {
+            if !asked {
+                return Err(format!("{nonce:?} is no nonce of connection {connection}"));
+            }
+            this.unacknowledged = None;
+        }
+        self.poll(connection)
+    }
+
+    fn transmitted(&mut self, connection: usize, sent: Transmission) -> Result<(), String> {
+        let proxy = self.connections[connection].proxy;
+        let this = &mut self.proxies[proxy];
+        if this.connection != Some(connection) {
+            // A state of another epoch cannot be told from a newer one: keeping
+            // streams apart is the transport's duty. Within an epoch, versions do.
+            let epoch = match &sent {
+                Transmission::Delta(delta) => delta.to.epoch,
+                Transmission::Snapshot(state) => state.version.epoch,
+            };
+            let held = this.subscriber.held();
+            if self.now >= CALM_MS || held.is_none_or(|held| held.version.epoch != epoch) {
+                return Ok(());
+            }
+            self.report.strays += 1;
+        }
+        match this.take(sent, &self.store.history, &mut self.rng)? {
+            Ok(update) => {
+                let process = this.process;
+                self.after(0..40, Event::Applied { proxy, process, nonce: update.nonce });
+            }
+            Err(answer) => {
+                if let Some(connection) = this.connection {
+                    self.send(connection, Direction::Up, Message::Answer(answer));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, connection: usize) -> Result<(), String> {
+        let this = &mut self.connections[connection];
+        let Some(session) = &mut this.session else { return Ok(()) };
+        let Some(transmission) = session.poll(&self.publisher) else { return Ok(()) };
+        let nonce = match &transmission {
+            Transmission::Delta(delta) => delta.nonce,
+            Transmission::Snapshot(state) => state.nonce,
+        };
+        match &transmission {
+            Transmission::Delta(_) => self.report.deltas += 1,
+            Transmission::Snapshot(_) => self.report.snapshots += 1,
+        }
+        if let Some(due) = this.unacknowledged.replace(nonce) {
+            return Err(format!("sent {nonce:?} while the answer to {due:?} was due"));
+        }
+        self.send(connection, Direction::Down, Message::Transmission(transmission));
+        Ok(())
+    }
+
+    /// No session may believe more than its proxy has done.
+    fn check_sessions(&self) -> Result<(), String> {
+        if self.publisher.digest() != self.store.objects.digest() {
+            return Err("the publisher's digest is not the store's".to_owned());
+        }
+        for (number, connection) in self.connections.iter().enumerate() {
+            let Some(session) = &connection.session else { continue };
+            let version =
+                Version { revision: session.applied_revision(), ..self.publisher.version() };
+            if version.revision > 0 && !connection.applied.contains(&version) {
+                return Err(format!("session {number} believes that {version} was applied"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All proxies hold what is published, serve what is valid in it, and the
+    /// sessions know.
+    fn check_agreement(&mut self) -> Result<(), String> {
+        let published = self.published();
+        for (number, proxy) in self.proxies.iter_mut().enumerate() {
+            let held = proxy.subscriber.held();
+            if held != Some(published) || proxy.corrupt {
+                return Err(format!("proxy {number} holds {held:?}, not {published:?}"));
+            }
+            if proxy.subscriber.objects() != &self.store.objects {
+                return Err(format!("proxy {number} holds other objects under one digest"));
+            }
+            proxy.check(&self.store.history)?;
+            let session = proxy.connection.and_then(|at| self.connections[at].session.as_ref());
+            let known = session.map(Session::applied_revision);
+            if known != Some(published.version.revision) {
+                return Err(format!("proxy {number} is known to have applied {known:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn published(&self) -> Held {
+        Held { version: self.publisher.version(), digest: self.publisher.digest() }
+    }
+
+    fn is_calm(&self) -> bool {
+        self.now >= CALM_MS
+    }
+
+    fn after(&mut self, delay: std::ops::Range<u64>, event: Event) {
+        let at = self.now + self.rng.u64(delay);
+        self.at(at, event);
+    }
+
+    fn at(&mut self, at_ms: u64, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Scheduled { at_ms, number: self.scheduled, event });
+    }
+}
+
+impl Ord for Scheduled {
+    /// The earliest is the greatest, for a heap that gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}

@@ -1,0 +1,113 @@
+//! The command line of a proxy.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, ValueEnum};
+
+/// Flags of `lb-data-plane` and `lbctl data-plane`. Each is an environment variable
+/// too; the flag wins.
+#[derive(ClapArgs, Clone, Debug)]
+pub struct Args {
+    /// Control planes to follow, tried in turn. Traffic does not depend on them
+    #[arg(
+        long,
+        env = "LB_CONTROL_PLANE",
+        value_name = "URL,...",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:9400"
+    )]
+    pub control_plane: Vec<String>,
+    /// Address on which the listener `default` accepts; [::] takes IPv4 too
+    #[arg(long, env = "LB_HOST", value_name = "ADDR", default_value = "::")]
+    pub host: std::net::IpAddr,
+    /// Port on which the listener `default` accepts; 0 picks a free one
+    #[arg(long, env = "LB_PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// A further listener and its address; can be given several times
+    #[arg(long, env = "LB_LISTEN", value_name = "NAME=ADDR:PORT", value_delimiter = ',',
+          value_parser = parse_listen)]
+    pub listen: Vec<Listen>,
+    /// Address of /livez and /readyz; when the default is taken, a free port is used
+    #[arg(long, env = "LB_ADMIN", value_name = "ADDR:PORT")]
+    pub admin: Option<SocketAddr>,
+    /// Where the id and the last good configuration are kept
+    #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Name of this proxy in the fleet; made once and kept in the data directory
+    #[arg(long, env = "LB_ID")]
+    pub id: Option<String>,
+    /// Threads that serve traffic; by default one for each core that this process may use
+    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// On SIGTERM: how long to go on accepting while /readyz says no
+    #[arg(long, env = "LB_ACCEPT_GRACE", value_name = "TIME", default_value = "5s",
+          value_parser = humantime::parse_duration)]
+    pub accept_grace: Duration,
+    /// On SIGTERM, after that: how long requests in flight may take
+    #[arg(long, env = "LB_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
+          value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+    /// error, warn, info, debug, trace, or a filter such as info,lb_data_plane=debug
+    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// Form of the log on stderr
+    #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Exit when standard input ends: the parent process is gone
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// A listener of this process: the name that routes know, and where it accepts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// The listener's name in the configuration.
+    pub name: lb_core::model::ListenerName,
+    /// Where this process accepts for it.
+    pub address: SocketAddr,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn parse_listen(text: &str) -> Result<Listen, String> {
+    let (name, address) =
+        text.split_once('=').ok_or("write NAME=ADDR:PORT, for example internal=127.0.0.1:8081")?;
+    Ok(Listen {
+        name: lb_core::model::ListenerName::new(name).map_err(|invalid| invalid.to_string())?,
+        address: address.parse().map_err(|_| format!("{address:?} is not ADDR:PORT"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation() {
+        let args = Command::try_parse_from(["lb-data-plane"]).unwrap().args;
+        assert_eq!(args.control_plane, ["http://127.0.0.1:9400"]);
+        assert_eq!((args.host.to_string().as_str(), args.port), ("::", 8080));
+        assert_eq!(args.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_malformed_listener_is_explained() {
+        let error = Command::try_parse_from(["x", "--listen", "8080"]).unwrap_err().to_string();
+        assert!(error.contains("NAME=ADDR:PORT"), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! The proxy's own directory: its id, and the last good configuration.
+
+use std::{
+    env,
+    fs::{self, DirBuilder, File},
+    io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use lb_core::model::ProxyId;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::RunError;
+
+/// An open data directory; nobody else can open it meanwhile.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens a directory, or makes it for this user alone.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, RunError> {
+        let bad = |problem: String| RunError::DataDir { path: path.clone(), problem };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| bad(format!("{error}. Name another with --data-dir")))?;
+        let lock = File::create(path.join("lock")).map_err(|error| {
+            bad(format!("{error}. Make it writable, or name another with --data-dir"))
+        })?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            if error == rustix::io::Errno::WOULDBLOCK {
+                bad("another proxy is using it. Give this one its own with --data-dir or --id"
+                    .into())
+            } else {
+                bad(format!("it cannot be locked: {error}"))
+            }
+        })?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where a proxy of this name keeps its things unless told otherwise.
+    pub(crate) fn default_path(id: Option<&ProxyId>) -> Result<PathBuf, RunError> {
+        if let Some(directory) = env::var_os("STATE_DIRECTORY") {
+            return Ok(directory.into());
+        }
+        let state = env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+        let state = state.ok_or_else(|| {
+            RunError::Usage("no data directory: HOME is not set; name one with --data-dir".into())
+        })?;
+        Ok(state.join("lb").join(id.map_or("data-plane", ProxyId::as_str)))
+    }
+
+    /// The id of this proxy: the one that is asked for, else the one that was kept,
+    /// else a new one. It is kept from then on.
+    pub(crate) fn id(&self, wanted: Option<ProxyId>) -> Result<ProxyId, RunError> {
+        let file = self.path.join("id");
+        if let Some(id) = wanted {
+            return Ok(id);
+        }
+        let bad = |problem: String| RunError::DataDir { path: self.path.clone(), problem };
+        match fs::read_to_string(&file) {
+            Ok(text) => ProxyId::new(text.trim()).map_err(|invalid| {
+                bad(format!("its file `id` holds no id ({invalid}); delete the file"))
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let random = uuid::Uuid::new_v4().simple().to_string();
+                let id = ProxyId::new(&format!("proxy-{}", &random[..8]))
+                    .map_err(|invalid| RunError::Usage(invalid.to_string()))?;
+                write_durably(&file, id.as_str().as_bytes())
+                    .map_err(|error| bad(format!("its file `id` cannot be written: {error}")))?;
+                Ok(id)
+            }
+            Err(error) => Err(bad(format!("its file `id` cannot be read: {error}"))),
+        }
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Replaces a file so that a crash leaves either the old or the new content.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_once() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("a/b");
+        let first = DataDir::open(path.clone()).unwrap().id(None).unwrap();
+        assert_eq!(DataDir::open(path.clone()).unwrap().id(None).unwrap(), first);
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_second_process_is_refused_with_the_remedy() {
+        let temporary = tempfile::tempdir().unwrap();
+        let _first = DataDir::open(temporary.path().into()).unwrap();
+        let error = DataDir::open(temporary.path().into()).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+    }
+}

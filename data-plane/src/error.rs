@@ -1,0 +1,56 @@
+//! Why a proxy could not start or go on.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+/// An error that ends the process, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Another process listens there.
+    #[error(
+        "cannot listen on {address}: the address is in use. Stop the process that uses it (ss -ltnp shows it), or choose another with {flag}"
+    )]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
+    },
+    /// The system refused the address.
+    #[error("cannot listen on {address}: {source}. Choose another with {flag}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {path}: {problem}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A flag has a bad value.
+    #[error("{0}")]
+    Usage(String),
+    /// The system would not start a thread or a runtime.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl RunError {
+    /// 9: an address is in use; 78: bad configuration, a restart will not help;
+    /// 1: anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::AddressInUse { .. } => 9,
+            Self::DataDir { .. } | Self::Usage(_) => 78,
+            Self::Listen { .. } | Self::System(_) => 1,
+        }
+    }
+}

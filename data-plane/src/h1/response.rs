@@ -1,0 +1,273 @@
+//! Response heads: what a backend may say, and what the client is told.
+
+use super::{
+    FieldStorage, Version,
+    body::{BodyLength, Framing, write_decimal},
+    fields::{self, ConnectionOptions, Field},
+    request::{Method, write_field},
+};
+
+/// A response head that may be passed on.
+#[derive(Debug)]
+pub(crate) struct ResponseHead<'h, 'b> {
+    pub(crate) status: u16,
+    reason: &'b str,
+    /// Its body on the backend's connection, with regard to the method.
+    pub(crate) body: BodyLength,
+    /// A length that is told although no body follows: HEAD and 304.
+    told_length: Option<u64>,
+    /// Whether the backend keeps the connection.
+    pub(crate) keep_alive: bool,
+    /// For how many idle seconds it does, if it says so.
+    pub(crate) keep_alive_timeout: Option<u64>,
+    connection: ConnectionOptions<'b>,
+    fields: &'h [httparse::Header<'b>],
+}
+
+/// The backend broke the protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct BadResponse(pub(crate) &'static str);
+
+/// Reads a complete head, as [`super::scan::HeadScan`] found it.
+pub(crate) fn parse<'h, 'b>(
+    bytes: &'b [u8],
+    method: Method,
+    storage: &'h mut FieldStorage<'b>,
+) -> Result<ResponseHead<'h, 'b>, BadResponse> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        storage,
+    );
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        _ => return Err(BadResponse("the response head is malformed")),
+    }
+    let (Some(status), Some(version)) = (response.code, response.version) else {
+        return Err(BadResponse("the status line is incomplete"));
+    };
+    if !(100..600).contains(&status) {
+        return Err(BadResponse("the status is outside 100 to 599"));
+    }
+    let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+    let fields: &'h [httparse::Header<'b>] = response.headers;
+    let mut length = None;
+    let (mut encodings, mut chunked) = (0, false);
+    let mut connection = ConnectionOptions::default();
+    let mut keep_alive_timeout = None;
+    for field in fields {
+        match fields::classify(field.name.as_bytes()) {
+            Field::ContentLength => {
+                let value = fields::content_length(field.value)
+                    .ok_or(BadResponse("Content-Length is not a number"))?;
+                if length.is_some_and(|other| other != value) {
+                    return Err(BadResponse("the Content-Length fields differ"));
+                }
+                length = Some(value);
+            }
+            Field::TransferEncoding => {
+                encodings += 1;
+                chunked = field.value.eq_ignore_ascii_case(b"chunked");
+            }
+            Field::Connection => {
+                connection.add(field.value).ok_or(BadResponse("Connection is malformed"))?;
+            }
+            Field::KeepAlive => keep_alive_timeout = fields::keep_alive_timeout(field.value),
+            _ => {}
+        }
+    }
+    // RFC 9112, 6.3: no body whatever the fields say.
+    let bodiless = method == Method::Head || status < 200 || matches!(status, 204 | 304);
+    let body = match (encodings, length) {
+        (0, _) if bodiless => BodyLength::Known(0),
+        (0, Some(length)) => BodyLength::Known(length),
+        (0, None) => BodyLength::UntilClose,
+        (_, Some(_)) => return Err(BadResponse("both Transfer-Encoding and Content-Length")),
+        (1, None) if chunked && version == Version::Http11 => {
+            if bodiless {
+                BodyLength::Known(0)
+            } else {
+                BodyLength::Chunked
+            }
+        }
+        _ => return Err(BadResponse("Transfer-Encoding is not chunked, once, in HTTP/1.1")),
+    };
+    Ok(ResponseHead {
+        status,
+        reason: response.reason.unwrap_or_default(),
+        body,
+        told_length: length.filter(|_| method == Method::Head || status == 304),
+        keep_alive: match version {
+            Version::Http11 => !connection.close,
+            Version::Http10 => connection.keep_alive && !connection.close,
+        } && body != BodyLength::UntilClose,
+        keep_alive_timeout,
+        connection,
+        fields,
+    })
+}
+
+/// What the client's side asks of the head.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delivery {
+    pub(crate) version: Version,
+    /// Whether the client's connection will be kept.
+    pub(crate) keep_alive: bool,
+}
+
+impl ResponseHead<'_, '_> {
+    /// How the body can be framed for this client; `None` when only closing the
+    /// connection can end it.
+    pub(crate) fn framing(&self, client: Version) -> Option<Framing> {
+        match (self.body, client) {
+            (BodyLength::Known(_), _) => Some(Framing::Identity),
+            (_, Version::Http11) => Some(Framing::Chunked),
+            (_, Version::Http10) => None,
+        }
+    }
+
+    /// Writes the head for the client.
+    pub(crate) fn encode(&self, delivery: Delivery, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_decimal(u64::from(self.status), out);
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for field in self.fields {
+            let name = field.name.as_bytes();
+            let kept = match fields::classify(name) {
+                Field::Connection
+                | Field::ContentLength
+                | Field::TransferEncoding
+                | Field::KeepAlive
+                | Field::HopByHop => false,
+                Field::Host
+                | Field::Expect
+                | Field::XForwardedFor
+                | Field::XForwardedHost
+                | Field::XForwardedProto
+                | Field::XRequestId
+                | Field::Other => !self.connection.names(name),
+            };
+            if kept {
+                write_field(name, field.value, out);
+            }
+        }
+        self.write_framing(delivery, out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_framing(&self, delivery: Delivery, out: &mut Vec<u8>) {
+        let length = match self.body {
+            // 1xx and 204 have none (RFC 9110, 8.6).
+            _ if self.status < 200 || self.status == 204 => None,
+            BodyLength::Known(0) if self.told_length.is_some() => self.told_length,
+            BodyLength::Known(_) if self.is_bodiless_without_length() => None,
+            BodyLength::Known(length) => Some(length),
+            BodyLength::Chunked | BodyLength::UntilClose => None,
+        };
+        if let Some(length) = length {
+            out.extend_from_slice(b"Content-Length: ");
+            write_decimal(length, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.framing(delivery.version) == Some(Framing::Chunked) {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if self.status >= 200 {
+            out.extend_from_slice(match (delivery.version, delivery.keep_alive) {
+                (Version::Http11, true) => b"",
+                (Version::Http10, true) => b"Connection: keep-alive\r\n",
+                (_, false) => b"Connection: close\r\n",
+            });
+        }
+    }
+
+    /// A HEAD or 304 whose length the backend did not tell: 0 would be a lie.
+    fn is_bodiless_without_length(&self) -> bool {
+        let said = |field: &&httparse::Header<'_>| {
+            fields::classify(field.name.as_bytes()) == Field::ContentLength
+        };
+        self.body == BodyLength::Known(0) && !self.fields.iter().any(|field| said(&field))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::field_storage;
+
+    const KEPT: Delivery = Delivery { version: Version::Http11, keep_alive: true };
+    const OLD: Delivery = Delivery { version: Version::Http10, keep_alive: false };
+
+    fn passed(
+        head: &str,
+        method: Method,
+        delivery: Delivery,
+    ) -> Result<(String, BodyLength), BadResponse> {
+        let mut storage = field_storage();
+        let head = parse(head.as_bytes(), method, &mut storage)?;
+        let mut out = Vec::new();
+        head.encode(delivery, &mut out);
+        Ok((String::from_utf8(out).unwrap(), head.body))
+    }
+
+    fn get(head: &str) -> Result<(String, BodyLength), BadResponse> {
+        passed(head, Method::Idempotent, KEPT)
+    }
+
+    #[test]
+    fn a_response_is_passed_on_without_the_hop() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive, X-A\r\n\
+                    X-A: 1\r\nKeep-Alive: timeout=5\r\nX-B: 2\r\n\r\n";
+        let (out, body) = get(head).unwrap();
+        assert_eq!(out, "HTTP/1.1 200 OK\r\nX-B: 2\r\nContent-Length: 3\r\n\r\n");
+        assert_eq!(body, BodyLength::Known(3));
+    }
+
+    #[test]
+    fn a_body_without_length_gets_a_framing_that_the_client_knows() {
+        let (out, body) = get("HTTP/1.0 200 OK\r\n\r\n").unwrap();
+        assert_eq!(body, BodyLength::UntilClose);
+        assert!(out.contains("Transfer-Encoding: chunked\r\n"));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
+        assert_eq!(get(chunked).unwrap().1, BodyLength::Chunked);
+        let (out, _) = passed(chunked, Method::Idempotent, OLD).unwrap();
+        assert_eq!(out, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn head_and_304_tell_a_length_and_have_no_body() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n";
+        let (out, body) = passed(head, Method::Head, KEPT).unwrap();
+        assert_eq!(body, BodyLength::Known(0));
+        assert!(out.contains("Content-Length: 9\r\n"));
+        let (out, body) = get("HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n").unwrap();
+        assert_eq!((body, out.contains("Content-Length")), (BodyLength::Known(0), false));
+        let (out, body) = get("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n").unwrap();
+        assert_eq!((body, out.contains("Content-Length")), (BodyLength::Known(0), false));
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (out, body) = passed(head, Method::Head, KEPT).unwrap();
+        assert_eq!((body, out.contains("Content-Length")), (BodyLength::Known(0), false));
+    }
+
+    #[test]
+    fn a_backends_doubtful_framing_is_its_fault() {
+        for fields in [
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: x\r\n",
+            "Transfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "X : y\r\n",
+            "X: a\r\n folded\r\n",
+        ] {
+            assert!(get(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).is_err(), "{fields:?}");
+        }
+        assert!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+        for line in ["HTTP/1.1 99 x", "HTTP/1.1 600 x", "HTTP/2 200 OK", "200 OK", ""] {
+            assert!(get(&format!("{line}\r\n\r\n")).is_err(), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A client's connection, from request to request.
+//!
+//! While it is idle this holds a socket, a timer and little else: buffers and the
+//! state of an exchange exist only while there is one.
+
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+
+use super::{exchange::Exchange, stream::Stream};
+use crate::worker::{Timer, Wheel, Worker, now};
+
+/// Without a configuration there is a listener all the same: it must answer 503.
+const KEEP_ALIVE_WITHOUT_CONFIG: Duration = Duration::from_secs(10);
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Connection<S> {
+    pub(crate) stream: S,
+    pub(crate) peer: SocketAddr,
+    /// The process's number of the listener.
+    pub(crate) listener: usize,
+    pub(crate) timer: Timer,
+    /// Requests so far.
+    pub(crate) requests: u32,
+}
+
+/// What follows on an exchange.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Next {
+    /// The client may send another request.
+    Idle,
+    /// The connection ends.
+    Close,
+}
+
+/// Serves a client until its connection ends.
+pub(crate) async fn serve<S: Stream>(
+    worker: Rc<Worker>,
+    stream: S,
+    peer: SocketAddr,
+    listener: usize,
+) {
+    let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
+    while connection.wait_for_request(&worker).await {
+        let exchange = Box::pin(Exchange::run(&worker, &mut connection));
+        if exchange.await == Next::Close {
+            return;
+        }
+    }
+}
+
+impl<S: Stream> Connection<S> {
+    /// Waits for the first byte of a request. False when none will come: the client
+    /// left, it was silent for too long, or the proxy is stopping.
+    async fn wait_for_request(&mut self, worker: &Worker) -> bool {
+        let idle_for = match &worker.config().listeners[self.listener] {
+            // A fresh connection has the time of a head for its first byte.
+            Some(config) if self.requests == 0 => config.listener.header_timeout,
+            Some(config) => config.listener.keep_alive_timeout,
+            None => KEEP_ALIVE_WITHOUT_CONFIG,
+        };
+        worker.wheel.arm(&self.timer, now(), idle_for);
+        poll_fn(|context| {
+            match self.stream.poll_readable(context) {
+                Poll::Ready(Ok(())) => return Poll::Ready(true),
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => {}
+            }
+            // A connection without a request may still be bringing its first one.
+            if worker.is_stopping() && self.requests > 0 {
+                return Poll::Ready(false);
+            }
+            self.timer.poll(context).map(|()| false)
+        })
+        .await
+    }
+}

@@ -1,0 +1,540 @@
+//! One attempt: sends a request to one backend and brings its response back.
+//!
+//! The upload goes on while the response comes in, so a backend may answer early,
+//! or echo what it reads.
+
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use lb_core::model::Listener;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{
+    connection::Next,
+    exchange::{Exchange, ONE_WRITE_MAX, protocol_error},
+    prepare::Prepared,
+    relay::{Relay, RelayError, Waiting},
+    respond::OwnAnswer,
+    stream::Stream,
+};
+use crate::{
+    h1::{
+        HEAD_BYTES_MAX, Version,
+        body::{BodyLength, Framing},
+        field_storage,
+        response::{self, Delivery},
+        scan::HeadScan,
+    },
+    live::{BackendState, FailureKind, PoolConfig},
+    upstream::{ConnectError, Upstream, connect},
+    worker::{Buffer, Lent, now, until},
+};
+
+/// A body above this is moved through a large buffer.
+const LARGE_BODY: u64 = 64 * 1024;
+
+/// Interim responses (1xx) before the final one; more are a backend gone mad.
+const INTERIM_MAX: usize = 16;
+
+/// One attempt at one backend.
+#[derive(Debug)]
+pub(super) struct Conversation<'e, 'x, S> {
+    pub(super) exchange: &'e mut Exchange<'x, S>,
+    pub(super) prepared: &'e Prepared,
+    pub(super) pool: &'e PoolConfig,
+    pub(super) listener: &'e Listener,
+    pub(super) backend: &'e Arc<BackendState>,
+    pub(super) upload: &'e mut Relay,
+    pub(super) keep_alive: bool,
+    pub(super) started: Instant,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client got an answer, whole or aborted; nothing more can be done for it.
+    Answered {
+        next: Next,
+        /// It counts as a failure of the backend.
+        failed: bool,
+    },
+    /// The client broke the protocol, or was too slow, before it was answered.
+    ClientFault(OwnAnswer),
+    /// The backend did not answer; another may.
+    Failed(Failure),
+}
+
+/// Why a backend did not answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    /// Of the reason vocabulary.
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    /// Something of the request may have reached the backend.
+    pub(super) written: bool,
+    /// No byte of a response has come, and time is not what was missing.
+    pub(super) resendable: bool,
+}
+
+impl Failure {
+    /// What a client is told.
+    pub(super) fn status(&self) -> u16 {
+        match self.kind {
+            FailureKind::Timeout => 504,
+            FailureKind::Connect if self.reason == "backend_connect_timeout" => 504,
+            _ => 502,
+        }
+    }
+}
+
+/// A head came in; what must be known of it when its bytes are gone.
+struct Received {
+    status: u16,
+    body: BodyLength,
+    framing: Framing,
+    backend_keeps: bool,
+    client_keeps: bool,
+    head: Vec<u8>,
+}
+
+enum Event {
+    Uploaded(Result<(), RelayError>),
+    Received(io::Result<usize>),
+    TimedOut,
+}
+
+impl<S: Stream> Conversation<'_, '_, S> {
+    /// Sends the request and passes the response on.
+    pub(super) async fn run(mut self) -> Ended {
+        let idempotent = self.prepared.method.is_idempotent() && self.upload.is_replayable();
+        let worker = self.exchange.worker;
+        while let Some(upstream) =
+            worker.upstreams.take(self.backend.serial, idempotent, self.started)
+        {
+            // A kept connection may have been closed by the backend just now, which is
+            // no fault of the backend's: what can be repeated is, on another one.
+            match self.on(upstream).await {
+                Ended::Failed(failure)
+                    if failure.resendable && (!failure.written || idempotent) =>
+                {
+                    self.upload.rewind();
+                }
+                ended => return ended,
+            }
+        }
+        match self.connect().await {
+            Ok(upstream) => self.on(upstream).await,
+            Err(failure) => Ended::Failed(failure),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Upstream, Failure> {
+        let worker = self.exchange.worker;
+        let timer = &self.exchange.connection.timer;
+        let (addresses, timeout) = (&self.backend.addresses, self.pool.connect_timeout);
+        let now = now();
+        match connect(addresses, timeout, timer, &worker.wheel, now).await {
+            Ok(stream) => Ok(Upstream::new(stream, now, &mut worker.rng.borrow_mut())),
+            Err(error) => Err(self.connect_failure(&error)),
+        }
+    }
+
+    fn connect_failure(&self, error: &ConnectError) -> Failure {
+        let backend = &self.backend.identity;
+        let detail = match error {
+            ConnectError::Failed(error) => error.to_string(),
+            ConnectError::TimedOut => {
+                format!("no connection within {:?}", self.pool.connect_timeout)
+            }
+            ConnectError::NoAddress => "its name has no address".to_owned(),
+        };
+        Failure {
+            kind: FailureKind::Connect,
+            reason: error.reason(),
+            message: format!("backend {} ({}): {detail}", backend.id, backend.address),
+            written: false,
+            resendable: true,
+        }
+    }
+
+    /// Runs the attempt on one connection.
+    async fn on(&mut self, mut upstream: Upstream) -> Ended {
+        let mut upstream_in = self.exchange.worker.buffers.small();
+        self.enlarge_for_upload();
+        let received = match self.receive_head(&mut upstream, &mut upstream_in).await {
+            Ok(received) => received,
+            Err(ended) => return ended,
+        };
+        let status = received.status;
+        let ended = self.pass_on(received, upstream, upstream_in).await;
+        self.exchange.worker.shard.count_status(status);
+        ended
+    }
+
+    /// A large upload goes through a large buffer.
+    fn enlarge_for_upload(&mut self) {
+        let large = match self.prepared.body {
+            BodyLength::Known(length) => length > LARGE_BODY,
+            BodyLength::Chunked | BodyLength::UntilClose => true,
+        };
+        if large && !self.upload.is_read() {
+            let mut buffer = self.exchange.worker.buffers.large();
+            buffer.append(self.exchange.client_in.data());
+            self.exchange.client_in = buffer;
+        }
+    }
+
+    /// Sends, and waits for the head of the final response.
+    async fn receive_head(
+        &mut self,
+        upstream: &mut Upstream,
+        upstream_in: &mut Lent,
+    ) -> Result<Received, Ended> {
+        let worker = self.exchange.worker;
+        self.continue_if_expected().await?;
+        worker.wheel.arm(&self.exchange.connection.timer, self.started, self.pool.request_timeout);
+        let mut uploading = true;
+        let mut upload_failed = None;
+        let mut scan = HeadScan::default();
+        let mut interims = 0;
+        loop {
+            match scan.advance(upstream_in.data()) {
+                Ok(Some(length)) => match self.read_head(upstream, upstream_in, length)? {
+                    Some(received) => return Ok(received),
+                    None => {
+                        scan = HeadScan::default();
+                        interims += 1;
+                        if interims > INTERIM_MAX {
+                            return Err(self.protocol_failure("too many interim responses"));
+                        }
+                        self.write_interim(upstream_in, length).await?;
+                        continue;
+                    }
+                },
+                Ok(None) => {}
+                Err(_) => return Err(self.protocol_failure("the response head is malformed")),
+            }
+            if upstream_in.is_full() {
+                upstream_in.grow(HEAD_BYTES_MAX + 1);
+            }
+            match self.next_event(uploading, upstream, upstream_in).await {
+                Event::Uploaded(Ok(())) => {
+                    uploading = false;
+                    // The backend's time begins when the client has said everything.
+                    if self.prepared.body != BodyLength::Known(0) {
+                        let timer = &self.exchange.connection.timer;
+                        worker.wheel.arm(timer, now(), self.pool.request_timeout);
+                    }
+                }
+                Event::Uploaded(Err(RelayError::Write(error))) => {
+                    // The backend may have answered before it stopped reading.
+                    uploading = false;
+                    upload_failed = Some(error);
+                }
+                Event::Uploaded(Err(error)) => return Err(self.client_fault(&error)),
+                Event::Received(Ok(count)) if count > 0 => {}
+                Event::Received(result) => {
+                    let error = upload_failed.or_else(|| result.err());
+                    return Err(self.reset(upstream_in, error.as_ref()));
+                }
+                Event::TimedOut => return Err(self.timed_out(uploading)),
+            }
+        }
+    }
+
+    /// Waits for the first thing that happens on either side.
+    async fn next_event(
+        &mut self,
+        uploading: bool,
+        upstream: &mut Upstream,
+        upstream_in: &mut Buffer,
+    ) -> Event {
+        let exchange = &mut *self.exchange;
+        let connection = &mut *exchange.connection;
+        let upload = &mut *self.upload;
+        poll_fn(|context| {
+            if uploading {
+                let client_in = &mut *exchange.client_in;
+                let client = &mut connection.stream;
+                if let Poll::Ready(done) =
+                    upload.poll(context, client, client_in, &mut upstream.stream)
+                {
+                    return Poll::Ready(Event::Uploaded(done));
+                }
+            }
+            if let Poll::Ready(result) = upstream_in.poll_fill(&mut upstream.stream, context) {
+                return Poll::Ready(Event::Received(result));
+            }
+            if uploading && std::mem::take(&mut upload.progressed) {
+                let idle_for = match upload.waiting {
+                    Waiting::Reader => self.listener.body_idle_timeout,
+                    Waiting::Writer => self.pool.request_timeout,
+                };
+                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+            }
+            connection.timer.poll(context).map(|()| Event::TimedOut)
+        })
+        .await
+    }
+
+    /// Tells a client that waits for it to send its body (RFC 9110, 10.1.1).
+    async fn continue_if_expected(&mut self) -> Result<(), Ended> {
+        let exchange = &mut *self.exchange;
+        let waits = self.prepared.expects_continue
+            && !self.upload.is_read()
+            && exchange.client_in.is_empty();
+        if waits {
+            let connection = &mut *exchange.connection;
+            exchange.worker.wheel.arm(&connection.timer, now(), self.pool.request_timeout);
+            let interim = connection.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            if !matches!(until(&connection.timer, interim).await, Ok(Ok(()))) {
+                return Err(self.client_left());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a complete head; `None` when it is an interim one.
+    fn read_head(
+        &mut self,
+        upstream: &mut Upstream,
+        upstream_in: &mut Buffer,
+        length: usize,
+    ) -> Result<Option<Received>, Ended> {
+        let mut storage = field_storage();
+        let bytes = &upstream_in.data()[..length];
+        let head = match response::parse(bytes, self.prepared.method, &mut storage) {
+            Ok(head) => head,
+            Err(bad) => return Err(self.protocol_failure(bad.0)),
+        };
+        match head.status {
+            101 => return Err(self.protocol_failure("it switched protocols without being asked")),
+            ..200 => return Ok(None),
+            _ => {}
+        }
+        if let Some(seconds) = head.keep_alive_timeout {
+            upstream.set_idle_timeout(seconds);
+        }
+        let framing = head.framing(self.prepared.version);
+        // Without a framing only the end of the connection ends the body; and a body
+        // that is still coming in cannot be told from the next request.
+        let client_keeps = self.keep_alive && framing.is_some() && self.upload.is_done();
+        let delivery = Delivery { version: self.prepared.version, keep_alive: client_keeps };
+        let mut out = self.exchange.worker.buffers.output();
+        head.encode(delivery, &mut out);
+        let received = Received {
+            status: head.status,
+            body: head.body,
+            framing: framing.unwrap_or(Framing::Identity),
+            backend_keeps: head.keep_alive,
+            client_keeps,
+            head: out,
+        };
+        upstream_in.consume(length);
+        Ok(Some(received))
+    }
+
+    /// Passes an interim response on to clients that know them; 100 has been said.
+    async fn write_interim(
+        &mut self,
+        upstream_in: &mut Buffer,
+        length: usize,
+    ) -> Result<(), Ended> {
+        let mut out = Vec::new();
+        {
+            let mut storage = field_storage();
+            let bytes = &upstream_in.data()[..length];
+            if let Ok(head) = response::parse(bytes, self.prepared.method, &mut storage)
+                && head.status != 100
+                && self.prepared.version == Version::Http11
+            {
+                head.encode(Delivery { version: Version::Http11, keep_alive: true }, &mut out);
+            }
+        }
+        upstream_in.consume(length);
+        if out.is_empty() {
+            return Ok(());
+        }
+        let connection = &mut *self.exchange.connection;
+        match until(&connection.timer, connection.stream.write_all(&out)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(self.client_left()),
+        }
+    }
+
+    /// Passes the response on, and what is left of the request meanwhile.
+    async fn pass_on(
+        &mut self,
+        received: Received,
+        mut upstream: Upstream,
+        mut upstream_in: Lent,
+    ) -> Ended {
+        let worker = self.exchange.worker;
+        let failed_status = received.status >= 500;
+        if is_large(received.body) {
+            let mut large = worker.buffers.large();
+            large.append(upstream_in.data());
+            upstream_in = large;
+        }
+        let mut download = Relay::new(received.head, received.body, received.framing);
+        // A malformed chunk shows again below, where it is handled.
+        let absorbed = download.absorb(&mut upstream_in, ONE_WRITE_MAX);
+        let mut uploading = !self.upload.is_done();
+        let result = match absorbed {
+            Ok(()) => {
+                self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let ended = now();
+        let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
+        let (to_backend, from_backend) = (self.upload.written, download.written);
+        let index = worker.index;
+        self.backend.count_bytes(index, to_backend, from_backend);
+        let failure = match &result {
+            Ok(()) if failed_status => Some(FailureKind::Status5xx),
+            Err(RelayError::Read | RelayError::Truncated) => Some(FailureKind::Reset),
+            Err(RelayError::Malformed) => Some(FailureKind::Protocol),
+            // The client left or stalled, which says nothing against the backend.
+            Ok(()) | Err(RelayError::Write(_)) => None,
+        };
+        self.backend.count_end(index, failure, result.is_ok().then_some(latency));
+        let failed = failure.is_some();
+        if result.is_err() {
+            // The head is out: only a reset tells the client that this is not all.
+            self.exchange.connection.stream.abort();
+            if matches!(result, Err(RelayError::Write(_))) {
+                worker.shard.count_client_abort();
+            }
+            return Ended::Answered { next: Next::Close, failed };
+        }
+        worker.buffers.return_output(download.into_out());
+        // More than was announced makes the connection unusable, and so does a request
+        // that the backend did not read to its end.
+        if received.backend_keeps && upstream_in.is_empty() && self.upload.is_done() {
+            worker.upstreams.keep(self.backend.serial, upstream, ended);
+        }
+        if received.client_keeps {
+            return Ended::Answered { next: Next::Idle, failed };
+        }
+        self.exchange.linger().await;
+        Ended::Answered { next: Next::Close, failed }
+    }
+
+    async fn relay_both(
+        &mut self,
+        download: &mut Relay,
+        uploading: &mut bool,
+        upstream: &mut Upstream,
+        upstream_in: &mut Buffer,
+    ) -> Result<(), RelayError> {
+        let exchange = &mut *self.exchange;
+        let connection = &mut *exchange.connection;
+        let upload = &mut *self.upload;
+        let (body_idle, write_idle) =
+            (self.listener.body_idle_timeout, self.listener.write_idle_timeout);
+        let mut waited = false;
+        poll_fn(|context: &mut Context<'_>| {
+            if let Poll::Ready(done) =
+                download.poll(context, &mut upstream.stream, upstream_in, &mut connection.stream)
+            {
+                return Poll::Ready(done);
+            }
+            if *uploading {
+                let client_in = &mut *exchange.client_in;
+                let client = &mut connection.stream;
+                // A failed upload leaves the response to say what became of it.
+                *uploading =
+                    upload.poll(context, client, client_in, &mut upstream.stream).is_pending();
+            }
+            let progressed = std::mem::take(&mut download.progressed)
+                | std::mem::take(&mut upload.progressed)
+                | !std::mem::replace(&mut waited, true);
+            if progressed {
+                let idle_for = match download.waiting {
+                    Waiting::Reader => body_idle,
+                    Waiting::Writer => write_idle,
+                };
+                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+            }
+            connection.timer.poll(context).map(|()| {
+                Err(match download.waiting {
+                    Waiting::Reader => RelayError::Read,
+                    Waiting::Writer => RelayError::Write(io::ErrorKind::TimedOut.into()),
+                })
+            })
+        })
+        .await
+    }
+
+    fn protocol_failure(&self, message: &str) -> Ended {
+        self.failed(FailureKind::Protocol, "backend_protocol_error", message, false)
+    }
+
+    fn reset(&self, upstream_in: &Buffer, error: Option<&io::Error>) -> Ended {
+        let message = match error {
+            Some(error) => {
+                format!("the connection failed before the response was complete: {error}")
+            }
+            None => "the connection ended before the response was complete".to_owned(),
+        };
+        self.failed(FailureKind::Reset, "backend_reset", &message, upstream_in.is_empty())
+    }
+
+    fn timed_out(&self, uploading: bool) -> Ended {
+        if uploading && self.upload.waiting == Waiting::Reader {
+            return Ended::ClientFault(OwnAnswer::new(
+                408,
+                "client_body_timeout",
+                "the request's body did not come in time",
+            ));
+        }
+        let message = format!("no response within {:?}", self.pool.request_timeout);
+        self.failed(FailureKind::Timeout, "backend_timeout", &message, false)
+    }
+
+    fn failed(
+        &self,
+        kind: FailureKind,
+        reason: &'static str,
+        message: &str,
+        resendable: bool,
+    ) -> Ended {
+        let backend = &self.backend.identity;
+        Ended::Failed(Failure {
+            kind,
+            reason,
+            message: format!("backend {} ({}): {message}", backend.id, backend.address),
+            written: self.upload.written > 0,
+            resendable,
+        })
+    }
+
+    fn client_fault(&self, error: &RelayError) -> Ended {
+        match error {
+            RelayError::Malformed => {
+                Ended::ClientFault(protocol_error("the chunked body is malformed"))
+            }
+            RelayError::Read | RelayError::Truncated | RelayError::Write(_) => self.client_left(),
+        }
+    }
+
+    fn client_left(&self) -> Ended {
+        self.exchange.worker.shard.count_client_abort();
+        Ended::Answered { next: Next::Close, failed: false }
+    }
+}
+
+fn is_large(body: BodyLength) -> bool {
+    match body {
+        BodyLength::Known(length) => length > LARGE_BODY,
+        BodyLength::Chunked | BodyLength::UntilClose => true,
+    }
+}

@@ -1,0 +1,20 @@
+//! HTTP on a client's connection: one request after the other.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`connection`] | waits for requests without holding buffers |
+//! | [`exchange`] | answers one request: picks a backend, and another if need be |
+//! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
+//! | [`converse`] | sends a request and brings the response back, both at once |
+//! | [`relay`] | moves a body from one connection to another |
+//! | [`respond`] | the proxy's own answers |
+
+mod connection;
+mod converse;
+mod exchange;
+mod prepare;
+mod relay;
+mod respond;
+mod stream;
+
+pub(crate) use self::connection::serve;

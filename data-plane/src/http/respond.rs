@@ -1,0 +1,105 @@
+//! The proxy's own answers: small JSON that says what happened and why.
+
+use crate::h1::{Version, body::write_decimal, response::Delivery};
+
+/// An answer that the proxy gives instead of a backend's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct OwnAnswer {
+    pub(crate) status: u16,
+    /// Of the reason vocabulary.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+impl OwnAnswer {
+    pub(crate) fn new(status: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status, reason, message: message.into() }
+    }
+
+    /// Writes the whole response. `with_body` is false for HEAD.
+    pub(crate) fn encode(&self, delivery: Delivery, with_body: bool, out: &mut Vec<u8>) {
+        let body = self.body();
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_decimal(u64::from(self.status), out);
+        out.push(b' ');
+        out.extend_from_slice(phrase(self.status).as_bytes());
+        out.extend_from_slice(b"\r\nContent-Type: application/json\r\nContent-Length: ");
+        write_decimal(body.len() as u64, out);
+        out.extend_from_slice(b"\r\n");
+        match self.status {
+            503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
+            405 => {
+                out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
+            }
+            _ => {}
+        }
+        match (delivery.keep_alive, delivery.version) {
+            (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+            (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (true, Version::Http11) => {}
+        }
+        out.extend_from_slice(b"\r\n");
+        if with_body {
+            out.extend_from_slice(body.as_bytes());
+        }
+    }
+
+    fn body(&self) -> String {
+        let mut body = serde_json::json!({
+            "error": phrase(self.status),
+            "status": self.status,
+            "reason": self.reason,
+            "message": self.message,
+        })
+        .to_string();
+        body.push('\n');
+        body
+    }
+}
+
+fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Internal Server Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(answer: &OwnAnswer, keep_alive: bool, with_body: bool) -> String {
+        let mut out = Vec::new();
+        answer.encode(Delivery { version: Version::Http11, keep_alive }, with_body, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn an_answer_says_what_and_why() {
+        let answer = OwnAnswer::new(503, "no_healthy_backend", "pool \"x\" has no backend up");
+        let text = encoded(&answer, true, true);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("Retry-After: 1"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        assert!(body.contains(r#""reason":"no_healthy_backend""#));
+        assert!(body.contains(r#"pool \"x\" has"#));
+    }
+
+    #[test]
+    fn head_gets_the_length_and_no_body() {
+        let text = encoded(&OwnAnswer::new(404, "no_route", "no"), false, false);
+        assert!(text.contains("Content-Length: ") && text.contains("Connection: close"));
+        assert!(text.ends_with("\r\n\r\n"));
+    }
+}

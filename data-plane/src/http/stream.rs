@@ -1,0 +1,41 @@
+//! What the HTTP path needs of a client's connection, whatever it runs over.
+
+use std::{
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+/// A connection that can be waited for without a buffer, and aborted.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Ready when a read would not wait.
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Lets the peer see a reset instead of an end when the stream is dropped: what
+    /// it has received is not complete.
+    fn abort(&self);
+
+    /// This end's address.
+    fn local_address(&self) -> io::Result<SocketAddr>;
+}
+
+impl Stream for TcpStream {
+    fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+
+    fn abort(&self) {
+        // If it fails, the connection is gone already.
+        drop(socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)));
+    }
+
+    fn local_address(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+}

@@ -1,0 +1,165 @@
+//! The last good configuration on disk: a proxy serves from it at once, whether or
+//! not a control plane answers.
+//!
+//! A file is a header line, the checksum (XXH3-128) of what follows, and the objects
+//! as the control plane sent them. Two generations are kept; a file that is cut off
+//! or altered is passed over with a warning. There are no secrets in it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use lb_core::{
+    model::{Epoch, Version},
+    sync::{Object, Subscriber},
+};
+use lb_proto::{convert, v1 as pb};
+use prost::Message as _;
+use tracing::warn;
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::data_dir::write_durably;
+
+/// Names the format; another one is not read.
+const HEADER: &[u8] = b"lb-last-good 1\n";
+
+/// Where the configuration is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct LastGood {
+    newest: PathBuf,
+    former: PathBuf,
+}
+
+impl LastGood {
+    pub(crate) fn new(directory: &Path) -> Self {
+        Self { newest: directory.join("last-good"), former: directory.join("last-good.1") }
+    }
+
+    /// The newest configuration that can be read.
+    pub(crate) fn load(&self) -> Option<Subscriber> {
+        [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {
+            Ok(bytes) => decode(&bytes)
+                .inspect_err(|problem| {
+                    warn!(path = %path.display(), problem, "a kept configuration is passed over");
+                })
+                .ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "a kept configuration cannot be read");
+                None
+            }
+        })
+    }
+
+    /// Keeps a configuration, as [`encode`] made it, and the one before.
+    pub(crate) fn save(&self, encoded: &[u8]) -> io::Result<()> {
+        match fs::rename(&self.newest, &self.former) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        write_durably(&self.newest, encoded)
+    }
+}
+
+/// The content of a file; `None` while nothing is held.
+pub(crate) fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
+    let version = subscriber.held()?.version;
+    let snapshot = pb::SnapshotBegin {
+        version: Some(convert::sync::version_to_wire(version)),
+        objects: subscriber.objects().len() as u64,
+        ..Default::default()
+    };
+    let objects = subscriber.objects().iter().chain(subscriber.fallbacks());
+    let chunk = pb::SnapshotChunk {
+        nonce: 0,
+        objects: objects.cloned().map(convert::sync::stored_to_wire).collect(),
+    };
+    let mut body = snapshot.encode_length_delimited_to_vec();
+    body.extend_from_slice(&chunk.encode_to_vec());
+    let checksum = xxh3_128(&body).to_le_bytes();
+    Some([HEADER, &checksum[..], &body[..]].concat())
+}
+
+fn decode(bytes: &[u8]) -> Result<Subscriber, &'static str> {
+    let rest = bytes.strip_prefix(HEADER).ok_or("it is of another format")?;
+    let (checksum, mut body) = rest.split_first_chunk::<16>().ok_or("it is cut off")?;
+    if xxh3_128(body).to_le_bytes() != *checksum {
+        return Err("its checksum does not agree");
+    }
+    let begin = pb::SnapshotBegin::decode_length_delimited(&mut body)
+        .map_err(|_| "its beginning cannot be read")?;
+    let chunk = pb::SnapshotChunk::decode(body).map_err(|_| "its objects cannot be read")?;
+    let version = begin.version.ok_or("it has no version")?;
+    let version = Version {
+        epoch: Epoch::from_slice(&version.epoch).ok_or("its epoch is malformed")?,
+        revision: version.revision,
+    };
+    let mut objects: Vec<Object> =
+        chunk.objects.into_iter().map(convert::sync::stored_from_wire).collect();
+    let count = usize::try_from(begin.objects).map_err(|_| "it is too large")?;
+    if objects.len() < count {
+        return Err("objects are missing");
+    }
+    let fallbacks = objects.split_off(count);
+    Ok(Subscriber::restored(convert::decode_object, version, objects, fallbacks))
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::{
+        model::{Pool, PoolName, Resource},
+        sync::{FullState, Nonce, ObjectSet, Outcome},
+    };
+
+    use super::*;
+
+    fn subscriber(revision: u64) -> Subscriber {
+        let resource = Resource::Pool(Pool::new(PoolName::default_pool()));
+        let payload = convert::encode(&resource);
+        let object = Object { key: resource.key(), revision, payload };
+        let objects: ObjectSet = [object].into_iter().collect();
+        let mut subscriber = Subscriber::new(convert::decode_object);
+        let outcome = subscriber.on_snapshot(FullState {
+            nonce: Nonce(1),
+            version: Version { epoch: Epoch([7; 16]), revision },
+            digest: objects.digest(),
+            objects: objects.iter().cloned().collect(),
+            allow_empty: true,
+            committed_unix_ms: 0,
+        });
+        assert!(matches!(outcome, Outcome::Apply(_)));
+        subscriber
+    }
+
+    #[test]
+    fn what_was_kept_is_held_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let last_good = LastGood::new(directory.path());
+        assert!(last_good.load().is_none());
+        let kept = subscriber(3);
+        last_good.save(&encode(&kept).unwrap()).unwrap();
+        let loaded = last_good.load().unwrap();
+        assert_eq!(loaded.held(), kept.held());
+        assert_eq!(loaded.snapshot(), kept.snapshot());
+    }
+
+    #[test]
+    fn a_damaged_file_is_passed_over_for_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let last_good = LastGood::new(directory.path());
+        last_good.save(&encode(&subscriber(3)).unwrap()).unwrap();
+        last_good.save(&encode(&subscriber(4)).unwrap()).unwrap();
+        let intact = fs::read(&last_good.newest).unwrap();
+        for cut in [0, 5, HEADER.len(), intact.len() / 2, intact.len() - 1] {
+            fs::write(&last_good.newest, &intact[..cut]).unwrap();
+            assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+        }
+        let mut altered = intact.clone();
+        *altered.last_mut().unwrap() ^= 1;
+        fs::write(&last_good.newest, &altered).unwrap();
+        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+        fs::write(&last_good.newest, &intact).unwrap();
+        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 4);
+    }
+}

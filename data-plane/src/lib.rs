@@ -1,0 +1,36 @@
+//! The proxy of the load balancer, one process of the data plane.
+//!
+//! It follows a control plane, serves traffic from what it was told last, and never
+//! needs the control plane in order to go on.
+//!
+//! | module | does |
+//! |---|---|
+//! | `app` | starts and stops everything |
+//! | `sync` | follows the control plane |
+//! | `live` | compiles configuration into what workers serve from |
+//! | `worker` | threads, timers, buffers |
+//! | `h1` | HTTP/1 without I/O |
+//! | `http` | HTTP on clients' connections |
+//! | `upstream` | connections to backends |
+//! | `stats` | counts and reports |
+
+mod admin;
+mod app;
+pub mod args;
+mod clock;
+mod data_dir;
+mod error;
+mod h1;
+mod http;
+mod last_good;
+mod listen;
+mod live;
+mod process;
+mod stats;
+mod status;
+mod sync;
+mod telemetry;
+mod upstream;
+mod worker;
+
+pub use self::{app::run, error::RunError};

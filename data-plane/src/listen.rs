@@ -1,0 +1,80 @@
+//! Sockets to accept on.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::RunError;
+
+/// Connections that the kernel keeps until a worker accepts them; it cuts this to
+/// `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// One socket for each worker on the same address; where they really listen.
+///
+/// With `SO_REUSEPORT` a second process on the same port would be let in silently,
+/// so the address is tried without it first.
+pub(crate) fn for_workers(
+    address: SocketAddr,
+    workers: usize,
+    flag: &'static str,
+) -> Result<(SocketAddr, Vec<TcpListener>), RunError> {
+    let failed = |source: io::Error| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            RunError::AddressInUse { address, flag }
+        } else {
+            RunError::Listen { address, flag, source }
+        }
+    };
+    let address = usable(address);
+    if address.port() != 0 {
+        drop(bind(address, false).map_err(failed)?);
+    }
+    let first = bind(address, true).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?;
+    let others = (1..workers).map(|_| bind(bound, true).map_err(failed));
+    let listeners = std::iter::once(Ok(first)).chain(others).collect::<Result<_, _>>()?;
+    Ok((bound, listeners))
+}
+
+/// Where there is no IPv6, the wildcard means that of IPv4.
+fn usable(address: SocketAddr) -> SocketAddr {
+    let is_wildcard = address.is_ipv6() && address.ip().is_unspecified();
+    if is_wildcard && Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)).is_err() {
+        return SocketAddr::from(([0, 0, 0, 0], address.port()));
+    }
+    address
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_share_a_port_and_strangers_are_noticed() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (bound, listeners) = for_workers(any, 3, "--port").unwrap();
+        assert_eq!(listeners.len(), 3);
+        let error = for_workers(bound, 1, "--port").unwrap_err();
+        assert_eq!(error.exit_code(), 9);
+        assert!(error.to_string().contains(&bound.to_string()));
+    }
+}

@@ -1,0 +1,224 @@
+//! The live state of one backend in this process: what outlives configurations.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use lb_core::{
+    model::{Address, BackendId, Incarnation, PoolName},
+    stats::{BackendCounters, Failures, LATENCY_BUCKETS, LatencyHistogram},
+};
+
+use super::Padded;
+
+/// Who a backend is: added again after a removal, or given another address, it is
+/// another one and starts at zero.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Identity {
+    pub(crate) id: BackendId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) address: Address,
+}
+
+/// Counters, requests in flight and addresses of one backend.
+#[derive(Debug)]
+pub(crate) struct BackendState {
+    pub(crate) identity: Identity,
+    pub(crate) pool: PoolName,
+    /// Unique in this process's life: keys the workers' connection pools.
+    pub(crate) serial: u64,
+    /// The most promising first; changes make a new state that shares `live`.
+    pub(crate) addresses: Box<[SocketAddr]>,
+    live: Arc<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    in_flight: Padded<AtomicU32>,
+    /// One writer each; the control thread reads them all.
+    workers: Box<[Padded<WorkerCounters>]>,
+}
+
+#[derive(Debug)]
+struct WorkerCounters {
+    requests: AtomicU64,
+    successes: AtomicU64,
+    connect: AtomicU64,
+    reset: AtomicU64,
+    timeout: AtomicU64,
+    protocol: AtomicU64,
+    status_5xx: AtomicU64,
+    retries: AtomicU64,
+    bytes_to_backend: AtomicU64,
+    bytes_from_backend: AtomicU64,
+    latency_sum_us: AtomicU64,
+    latency: [AtomicU32; LATENCY_BUCKETS],
+}
+
+/// Why a request to a backend failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum FailureKind {
+    Connect,
+    Reset,
+    Timeout,
+    Protocol,
+    Status5xx,
+}
+
+impl BackendState {
+    pub(crate) fn new(
+        identity: Identity,
+        pool: PoolName,
+        serial: u64,
+        addresses: Box<[SocketAddr]>,
+        workers: usize,
+    ) -> Self {
+        let live = Arc::new(Live {
+            in_flight: Padded::default(),
+            workers: (0..workers).map(|_| Padded(WorkerCounters::new())).collect(),
+        });
+        Self { identity, pool, serial, addresses, live }
+    }
+
+    /// The same backend at other resolved addresses.
+    pub(crate) fn at(&self, pool: PoolName, serial: u64, addresses: Box<[SocketAddr]>) -> Self {
+        let live = Arc::clone(&self.live);
+        Self { identity: self.identity.clone(), pool, serial, addresses, live }
+    }
+
+    /// Requests in flight from this proxy, held errors included.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.live.in_flight.0.load(Relaxed)
+    }
+
+    /// One more request.
+    pub(crate) fn enter(&self) {
+        self.live.in_flight.0.fetch_add(1, Relaxed);
+    }
+
+    /// One less.
+    pub(crate) fn leave(&self) {
+        self.live.in_flight.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Notes that a worker gave a request to the backend.
+    pub(crate) fn count_request(&self, worker: usize) {
+        bump(&self.live.workers[worker].0.requests, 1);
+    }
+
+    /// Notes bytes on the backend's connections.
+    pub(crate) fn count_bytes(&self, worker: usize, to_backend: u64, from_backend: u64) {
+        let counters = &self.live.workers[worker].0;
+        bump(&counters.bytes_to_backend, to_backend);
+        bump(&counters.bytes_from_backend, from_backend);
+    }
+
+    /// Notes that a request was moved to another backend.
+    pub(crate) fn count_retry(&self, worker: usize) {
+        bump(&self.live.workers[worker].0.retries, 1);
+    }
+
+    /// Notes how a request ended, and after how long if there was a response.
+    pub(crate) fn count_end(
+        &self,
+        worker: usize,
+        failure: Option<FailureKind>,
+        latency_us: Option<u64>,
+    ) {
+        let counters = &self.live.workers[worker].0;
+        let counter = match failure {
+            None => &counters.successes,
+            Some(FailureKind::Connect) => &counters.connect,
+            Some(FailureKind::Reset) => &counters.reset,
+            Some(FailureKind::Timeout) => &counters.timeout,
+            Some(FailureKind::Protocol) => &counters.protocol,
+            Some(FailureKind::Status5xx) => &counters.status_5xx,
+        };
+        bump(counter, 1);
+        if let Some(us) = latency_us {
+            bump(&counters.latency_sum_us, us);
+            let bucket = &counters.latency[LatencyHistogram::bucket_of(us)];
+            bucket.store(bucket.load(Relaxed).wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Grows with every request that begins or ends: cheaper to read than
+    /// [`Self::counters`], and enough to see that nothing happened.
+    pub(crate) fn activity(&self) -> u64 {
+        let ended = |counters: &WorkerCounters| {
+            [
+                &counters.requests,
+                &counters.successes,
+                &counters.connect,
+                &counters.reset,
+                &counters.timeout,
+                &counters.protocol,
+                &counters.status_5xx,
+                &counters.retries,
+            ]
+            .iter()
+            .map(|counter| counter.load(Relaxed))
+            .sum::<u64>()
+        };
+        self.live.workers.iter().map(|worker| ended(&worker.0)).sum()
+    }
+
+    /// The sums over all workers.
+    pub(crate) fn counters(&self) -> BackendCounters {
+        let mut sum = BackendCounters::default();
+        for worker in &self.live.workers {
+            sum.add(&worker.0.read());
+        }
+        sum
+    }
+}
+
+impl WorkerCounters {
+    fn new() -> Self {
+        Self {
+            requests: AtomicU64::new(0),
+            successes: AtomicU64::new(0),
+            connect: AtomicU64::new(0),
+            reset: AtomicU64::new(0),
+            timeout: AtomicU64::new(0),
+            protocol: AtomicU64::new(0),
+            status_5xx: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            bytes_to_backend: AtomicU64::new(0),
+            bytes_from_backend: AtomicU64::new(0),
+            latency_sum_us: AtomicU64::new(0),
+            latency: [const { AtomicU32::new(0) }; LATENCY_BUCKETS],
+        }
+    }
+
+    fn read(&self) -> BackendCounters {
+        let pairs = (0u32..).zip(&self.latency).filter_map(|(bucket, count)| {
+            let count = count.load(Relaxed);
+            (count > 0).then_some((bucket, u64::from(count)))
+        });
+        BackendCounters {
+            requests: self.requests.load(Relaxed),
+            successes: self.successes.load(Relaxed),
+            failures: Failures {
+                connect: self.connect.load(Relaxed),
+                reset: self.reset.load(Relaxed),
+                timeout: self.timeout.load(Relaxed),
+                protocol: self.protocol.load(Relaxed),
+                status_5xx: self.status_5xx.load(Relaxed),
+            },
+            retries: self.retries.load(Relaxed),
+            bytes_to_backend: self.bytes_to_backend.load(Relaxed),
+            bytes_from_backend: self.bytes_from_backend.load(Relaxed),
+            latency: LatencyHistogram::from_sparse(pairs, self.latency_sum_us.load(Relaxed)),
+        }
+    }
+}
+
+/// Adds to a counter that this thread alone writes: no locked instruction.
+pub(crate) fn bump(counter: &AtomicU64, by: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}

@@ -1,0 +1,78 @@
+//! The compiled configuration: one immutable value that all workers serve from.
+//!
+//! It is compiled on the control thread from a [`lb_core::model::Snapshot`], pools
+//! that did not change are taken over as they are, and each worker swaps it in
+//! between two requests. What must survive the swap (counters, requests in flight,
+//! the round-robin cursor) hangs on it by [`Arc`] and is carried over by identity.
+
+mod backend;
+mod compile;
+mod routes;
+
+use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
+
+use lb_core::{
+    balance::{Loads, Picker},
+    model::{Listener, ListenerName, PoolName, Version},
+};
+
+pub(crate) use self::{
+    backend::{BackendState, FailureKind, Identity, bump},
+    compile::Compiler,
+    routes::{PoolIndex, RouteTable},
+};
+
+/// Everything that a worker needs to serve.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// Counts configurations of this process: what workers say they have applied.
+    pub(crate) serial: u64,
+    /// What it was compiled from.
+    pub(crate) version: Option<Version>,
+    /// By the process's own listener numbers; `None` for a name that the control
+    /// plane does not know.
+    pub(crate) listeners: Vec<Option<ListenerConfig>>,
+    /// In order of their names; routes point into it.
+    pub(crate) pools: Vec<Arc<PoolConfig>>,
+}
+
+/// A listener with its routes.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerConfig {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) routes: Arc<RouteTable>,
+}
+
+/// A pool, ready to pick from.
+#[derive(Debug)]
+pub(crate) struct PoolConfig {
+    pub(crate) name: PoolName,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+    /// How long an errored request counts as in flight; zero where no picker looks.
+    pub(crate) error_hold: Duration,
+    pub(crate) picker: Picker,
+    /// Picks start here; shared by all workers.
+    pub(crate) cursor: Arc<Padded<AtomicU64>>,
+    /// By slot. All of the pool, those that get no requests included.
+    pub(crate) backends: Vec<Arc<BackendState>>,
+}
+
+impl Loads for PoolConfig {
+    fn in_flight(&self, slot: u32) -> u32 {
+        self.backends[slot as usize].in_flight()
+    }
+}
+
+impl Config {
+    /// A process that has not been told anything yet.
+    pub(crate) fn empty(listeners: &[ListenerName]) -> Self {
+        Self { listeners: listeners.iter().map(|_| None).collect(), ..Self::default() }
+    }
+}
+
+/// A value that shares its cache lines with nothing else (two lines, because
+/// processors fetch them in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);

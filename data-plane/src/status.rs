@@ -1,0 +1,93 @@
+//! What this proxy knows about itself: for `/readyz`, and for the control plane.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lb_core::model::Version;
+
+/// Shared by the control thread's tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    version: Option<Version>,
+    connected: bool,
+    stale_since_unix_ms: Option<u64>,
+    draining: bool,
+}
+
+/// One line of `/readyz?verbose`.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pub(crate) name: &'static str,
+    pub(crate) passed: bool,
+    pub(crate) detail: String,
+}
+
+impl Status {
+    /// All workers serve from this version.
+    pub(crate) fn applied(&self, version: Option<Version>) {
+        self.lock().version = version;
+    }
+
+    /// What is served is what a live control plane wants.
+    pub(crate) fn synced(&self) {
+        let mut inner = self.lock();
+        inner.connected = true;
+        inner.stale_since_unix_ms = None;
+    }
+
+    /// From now on what is served cannot be confirmed.
+    pub(crate) fn lost(&self, now_unix_ms: u64) {
+        let mut inner = self.lock();
+        inner.connected = false;
+        inner.stale_since_unix_ms.get_or_insert(now_unix_ms);
+    }
+
+    /// Since when the configuration could not be confirmed.
+    pub(crate) fn stale_since_unix_ms(&self) -> Option<u64> {
+        self.lock().stale_since_unix_ms
+    }
+
+    /// The process is stopping.
+    pub(crate) fn drain(&self) {
+        self.lock().draining = true;
+    }
+
+    /// A proxy is ready with a configuration, whether or not a control plane answers.
+    pub(crate) fn checks(&self) -> [Check; 3] {
+        let inner = self.lock();
+        [
+            Check {
+                name: "config",
+                passed: inner.version.is_some(),
+                detail: match inner.version {
+                    Some(version) => format!("revision {version}"),
+                    None => "no configuration yet; is the control plane reachable?".to_owned(),
+                },
+            },
+            Check {
+                name: "serving",
+                passed: !inner.draining,
+                detail: if inner.draining { "stopping" } else { "accepting" }.to_owned(),
+            },
+            Check {
+                name: "control-plane",
+                // Traffic does not depend on it.
+                passed: true,
+                detail: match (inner.connected, inner.stale_since_unix_ms) {
+                    (true, _) => "connected".to_owned(),
+                    (false, Some(since)) => format!("away; stale since {since} (Unix ms)"),
+                    (false, None) => "not connected yet".to_owned(),
+                },
+            },
+        ]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is one assignment: what a panicking thread left is consistent.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

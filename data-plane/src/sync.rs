@@ -1,0 +1,185 @@
+//! Follows a control plane: the shell around [`lb_core::sync::Subscriber`].
+//!
+//! A session begins with Hello, which says what is held. Whatever is received is
+//! judged by the subscriber, compiled here, handed to all workers, and acknowledged
+//! only when the last of them serves from it. Without a control plane nothing
+//! changes: the proxy serves what it has, says since when, and tries again.
+
+mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use lb_core::{
+    backoff::Backoff,
+    model::{InstanceId, ProxyId},
+    sync::Subscriber,
+};
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint};
+use tracing::{info, warn};
+
+use crate::{
+    clock::unix_ms,
+    last_good::{self, LastGood},
+    live::{Compiler, Config},
+    status::Status,
+    worker::{Fleet, now},
+};
+use session::Ended;
+
+/// Between two writes of the configuration to disk.
+const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// For the connection, and for the first answer on it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who this proxy is, as it introduces itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) id: ProxyId,
+    pub(crate) instance: InstanceId,
+    pub(crate) listen_addresses: Vec<(String, String)>,
+    pub(crate) admin_address: String,
+    pub(crate) workers: usize,
+}
+
+/// A connection to a control plane that welcomed this proxy.
+#[derive(Clone, Debug)]
+pub(crate) struct Connected {
+    pub(crate) channel: Channel,
+    pub(crate) stats_period: Duration,
+}
+
+/// Follows control planes until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    introduction: Introduction,
+    control_planes: Vec<Endpoint>,
+    subscriber: Subscriber,
+    compiler: Compiler,
+    fleet: Arc<Fleet>,
+    status: Arc<Status>,
+    /// The configuration in use, for those who report on it.
+    config: watch::Sender<Arc<Config>>,
+    /// The connection for statistics.
+    connected: watch::Sender<Option<Connected>>,
+    encoded: watch::Sender<Option<Arc<Vec<u8>>>>,
+    from_disk: bool,
+}
+
+/// What a follower works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) introduction: Introduction,
+    pub(crate) control_planes: Vec<Endpoint>,
+    pub(crate) subscriber: Subscriber,
+    pub(crate) compiler: Compiler,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) config: watch::Sender<Arc<Config>>,
+    pub(crate) connected: watch::Sender<Option<Connected>>,
+}
+
+/// The address of a control plane, checked.
+pub(crate) fn endpoint(url: &str) -> Result<Endpoint, String> {
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|error| format!("{url:?} is not a URL such as http://127.0.0.1:9400: {error}"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true))
+}
+
+impl Follower {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let from_disk = parts.subscriber.held().is_some();
+        Self {
+            introduction: parts.introduction,
+            control_planes: parts.control_planes,
+            subscriber: parts.subscriber,
+            compiler: parts.compiler,
+            fleet: parts.fleet,
+            status: parts.status,
+            config: parts.config,
+            connected: parts.connected,
+            encoded: watch::Sender::new(None),
+            from_disk,
+        }
+    }
+
+    /// What the saver writes.
+    pub(crate) fn encoded(&self) -> watch::Receiver<Option<Arc<Vec<u8>>>> {
+        self.encoded.subscribe()
+    }
+
+    /// Tries the control planes in turn, and follows whichever answers.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut rng = fastrand::Rng::new();
+        let mut complained = false;
+        for turn in 0usize.. {
+            let endpoint = self.control_planes[turn % self.control_planes.len()].clone();
+            let ended = self.session(&endpoint, &mut backoff).await;
+            self.connected.send_replace(None);
+            self.status.lost(unix_ms());
+            let pause = match ended {
+                Ended::Goaway { reason, after } => {
+                    info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
+                    after
+                }
+                Ended::Failed(problem) => {
+                    // Once when it begins; then it is known.
+                    if !std::mem::replace(&mut complained, true) {
+                        warn!(
+                            control_plane = %endpoint.uri(),
+                            problem,
+                            serving = self.subscriber.held().map(|held| held.version.to_string()),
+                            "no control plane; serving goes on with what is held"
+                        );
+                    }
+                    Duration::ZERO
+                }
+                Ended::Lost(problem) => {
+                    complained = true;
+                    warn!(
+                        control_plane = %endpoint.uri(),
+                        problem,
+                        "the control plane is lost; serving goes on with what is held"
+                    );
+                    Duration::ZERO
+                }
+            };
+            let delay = backoff.next(now(), &mut rng).max(pause);
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Compiles what the subscriber holds and waits until all workers serve from it.
+    async fn apply(&mut self) {
+        let version = self.subscriber.held().map(|held| held.version);
+        let snapshot = Arc::clone(self.subscriber.snapshot());
+        let config = Arc::new(self.compiler.compile(&snapshot, version));
+        self.fleet.apply(Arc::clone(&config)).await;
+        self.config.send_replace(config);
+        self.status.applied(version);
+        self.from_disk = false;
+        self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
+    }
+}
+
+/// Writes to disk what was applied, not more often than once a second.
+pub(crate) async fn save(last_good: LastGood, mut encoded: watch::Receiver<Option<Arc<Vec<u8>>>>) {
+    while encoded.changed().await.is_ok() {
+        let bytes = encoded.borrow_and_update().clone();
+        if let Some(bytes) = bytes {
+            let last_good = last_good.clone();
+            let saved = tokio::task::spawn_blocking(move || last_good.save(&bytes)).await;
+            if let Ok(Err(error)) = saved {
+                warn!(%error, "the configuration cannot be kept on disk: a restart without a control plane would serve an older one");
+            }
+        }
+        tokio::time::sleep(SAVE_PERIOD).await;
+    }
+}

@@ -1,0 +1,72 @@
+//! Connects to a backend.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::worker::{Timer, Wheel, until};
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// Refused, unreachable, or this machine cannot.
+    Failed(io::Error),
+    /// No answer in time.
+    TimedOut,
+    /// The control plane knows no address of the backend.
+    NoAddress,
+}
+
+impl ConnectError {
+    /// Of the reason vocabulary.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "backend_connect_refused"
+            }
+            Self::Failed(_) => "backend_connect_failed",
+            Self::TimedOut => "backend_connect_timeout",
+            Self::NoAddress => "dns_failure",
+        }
+    }
+}
+
+/// Tries the addresses in turn, all of them within `timeout`.
+pub(crate) async fn connect(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+    timer: &Timer,
+    wheel: &Wheel,
+    now: Instant,
+) -> Result<TcpStream, ConnectError> {
+    wheel.arm(timer, now, timeout);
+    let mut last = ConnectError::NoAddress;
+    for address in addresses {
+        match until(timer, dial(*address)).await {
+            Ok(Ok(stream)) => {
+                timer.disarm();
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = ConnectError::Failed(error),
+            Err(_) => {
+                last = ConnectError::TimedOut;
+                break;
+            }
+        }
+    }
+    timer.disarm();
+    Err(last)
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}

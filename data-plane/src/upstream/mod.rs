@@ -1,0 +1,149 @@
+//! Connections to backends, of one worker: made, kept, and used again.
+
+mod connect;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+
+pub(crate) use self::connect::{ConnectError, connect};
+
+/// Idle connections kept for each backend; Caddy and nginx keep as many.
+const IDLE_MAX: usize = 32;
+/// How long a connection is kept idle when the backend does not say: below the 5 s
+/// after which Node.js closes, so that the race is rarely run.
+const IDLE_FOR: Duration = Duration::from_secs(4);
+/// A connection is not used again after this long, so that load can move.
+const AGE_MAX: Duration = Duration::from_secs(3600);
+/// A request that must not be sent twice takes a connection this fresh, or a new one.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    pub(crate) stream: TcpStream,
+    /// Whether it has carried a request before: it may be closing just now.
+    pub(crate) reused: bool,
+    /// When it is too old, plus or minus a tenth.
+    retires: Instant,
+    idle_for: Duration,
+}
+
+#[derive(Debug)]
+struct Idle {
+    upstream: Upstream,
+    since: Instant,
+}
+
+/// The idle connections of one worker, by [`crate::live::BackendState::serial`].
+#[derive(Debug, Default)]
+pub(crate) struct Upstreams {
+    idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<SerialHasher>>>,
+    count: Cell<usize>,
+}
+
+impl Upstream {
+    pub(crate) fn new(stream: TcpStream, now: Instant, rng: &mut fastrand::Rng) -> Self {
+        let age = AGE_MAX.mul_f64(0.9 + 0.2 * rng.f64());
+        Self { stream, reused: false, retires: now + age, idle_for: IDLE_FOR }
+    }
+
+    /// Learns from a backend's `Keep-Alive: timeout=N`: one second less than it says.
+    pub(crate) fn set_idle_timeout(&mut self, seconds: u64) {
+        self.idle_for = Duration::from_secs(seconds.saturating_sub(1).min(3600));
+    }
+}
+
+impl Upstreams {
+    /// The connection that was idle for the shortest time and still lives.
+    /// `idempotent` tells whether the request could be repeated if it does not.
+    pub(crate) fn take(&self, serial: u64, idempotent: bool, now: Instant) -> Option<Upstream> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&serial)?;
+        while let Some(mut candidate) = connections.pop() {
+            self.count.set(self.count.get() - 1);
+            let idle_for = now.saturating_duration_since(candidate.since);
+            let expired =
+                idle_for >= candidate.upstream.idle_for || now >= candidate.upstream.retires;
+            if expired || (!idempotent && idle_for >= FRESH) {
+                // Those below were idle for longer.
+                self.count.set(self.count.get() - connections.len());
+                connections.clear();
+                return None;
+            }
+            if is_open(&candidate.upstream.stream) {
+                candidate.upstream.reused = true;
+                return Some(candidate.upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange has ended cleanly.
+    pub(crate) fn keep(&self, serial: u64, upstream: Upstream, now: Instant) {
+        if now >= upstream.retires || upstream.idle_for.is_zero() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.entry(serial).or_default();
+        if connections.len() < IDLE_MAX {
+            connections.push(Idle { upstream, since: now });
+            self.count.set(self.count.get() + 1);
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        if self.count.get() == 0 {
+            return;
+        }
+        let mut count = 0;
+        self.idle.borrow_mut().retain(|_, connections| {
+            connections.retain(|idle| now < idle.since + idle.upstream.idle_for);
+            count += connections.len();
+            !connections.is_empty()
+        });
+        self.count.set(count);
+    }
+
+    /// Closes all.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.count.set(0);
+    }
+}
+
+/// Whether the backend has neither closed the connection nor sent anything on it,
+/// as far as the runtime was told already: no system call while nothing happened.
+fn is_open(stream: &TcpStream) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    if stream.poll_read_ready(&mut context).is_pending() {
+        return true;
+    }
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Serials are counted up: they need no mixing.
+#[derive(Debug, Default)]
+struct SerialHasher(u64);
+
+impl Hasher for SerialHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(false, "only u64 keys are hashed, not {bytes:?}");
+    }
+
+    fn write_u64(&mut self, serial: u64) {
+        // The map takes its control bits from the top.
+        self.0 = serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}

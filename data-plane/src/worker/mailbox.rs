@@ -1,0 +1,116 @@
+//! What is sent to workers, and what they say back.
+
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    live::{Config, Padded},
+    stats::Shard,
+};
+
+/// A message to a worker.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// Serve from this from now on.
+    Config(Arc<Config>),
+    /// A connection that another worker accepted.
+    Connection(Accepted),
+    /// Tell clients to close after their next answer, but keep accepting.
+    Drain,
+    /// Stop accepting, close idle connections, and end when the last one does.
+    Stop,
+}
+
+/// An accepted connection that no runtime knows yet.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: SocketAddr,
+    /// The process's number of the listener.
+    pub(crate) listener: usize,
+}
+
+/// One worker, as others see it.
+#[derive(Debug)]
+pub(crate) struct WorkerHandle {
+    pub(crate) mail: mpsc::UnboundedSender<Mail>,
+    pub(crate) shard: Arc<Shard>,
+    /// The serial of the configuration in use.
+    pub(crate) applied: Padded<AtomicU64>,
+    /// Open client connections.
+    pub(crate) connections: Padded<AtomicUsize>,
+}
+
+/// All workers of the process.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) workers: Box<[WorkerHandle]>,
+    /// A worker has applied a configuration, or has ended.
+    pub(crate) changed: Notify,
+    /// Workers that run.
+    pub(crate) running: AtomicUsize,
+}
+
+impl Fleet {
+    /// Hands a configuration to all workers and returns once the last one serves
+    /// from it.
+    pub(crate) async fn apply(&self, config: Arc<Config>) {
+        let serial = config.serial;
+        for worker in &self.workers {
+            // A worker that ended serves nothing any more.
+            drop(worker.mail.send(Mail::Config(Arc::clone(&config))));
+        }
+        loop {
+            let changed = self.changed.notified();
+            if self.workers.iter().all(|worker| worker.has_applied(serial)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Sends the same to all workers.
+    pub(crate) fn tell(&self, mail: impl Fn() -> Mail) {
+        for worker in &self.workers {
+            drop(worker.mail.send(mail()));
+        }
+    }
+
+    /// Returns when the last worker has ended.
+    pub(crate) async fn ended(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.running.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The worker for a connection that `index` accepted: another one only when this
+    /// one is well above the calmest, because a hand-over costs two system calls.
+    pub(crate) fn calmest(&self, index: usize) -> usize {
+        let count = |worker: &WorkerHandle| worker.connections.0.load(Ordering::Relaxed);
+        let own = count(&self.workers[index]);
+        let calmest = self.workers.iter().enumerate().min_by_key(|(_, worker)| count(worker));
+        let Some((other, least)) = calmest.map(|(other, worker)| (other, count(worker))) else {
+            return index;
+        };
+        // Few connections are spread exactly, many roughly.
+        if own > least + least / 8 { other } else { index }
+    }
+}
+
+impl WorkerHandle {
+    fn has_applied(&self, serial: u64) -> bool {
+        self.applied.0.load(Ordering::Acquire) >= serial || self.mail.is_closed()
+    }
+}

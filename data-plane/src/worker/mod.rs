@@ -1,0 +1,132 @@
+//! A worker: one thread that serves its share of the clients from beginning to end.
+//!
+//! Everything here belongs to one thread and needs no lock: connections to backends,
+//! buffers, timers, the configuration in use. What workers share is in
+//! [`crate::live`], and is little.
+
+mod buffers;
+mod mailbox;
+mod run;
+mod timer;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+pub(crate) use self::{
+    buffers::{Buffer, Buffers, Lent},
+    mailbox::{Accepted, Fleet, Mail, WorkerHandle},
+    run::spawn,
+    timer::{Timer, Wheel},
+};
+use crate::{
+    live::{BackendState, Config},
+    stats::Shard,
+    upstream::Upstreams,
+};
+
+/// A configuration, as requests hold it.
+pub(crate) type Loaded = Rc<Arc<Config>>;
+
+/// What the tasks of one worker share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) wheel: Wheel,
+    pub(crate) buffers: Rc<Buffers>,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) rng: RefCell<fastrand::Rng>,
+    config: RefCell<Loaded>,
+    phase: Cell<Phase>,
+    /// Errored requests that still count as in flight, in order of their release.
+    held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, config: Arc<Config>, shard: Arc<Shard>, seed: u64) -> Self {
+        Self {
+            index,
+            wheel: Wheel::new(now()),
+            buffers: Rc::default(),
+            upstreams: Upstreams::default(),
+            shard,
+            rng: RefCell::new(fastrand::Rng::with_seed(seed)),
+            config: RefCell::new(Rc::new(config)),
+            phase: Cell::new(Phase::Serving),
+            held: RefCell::default(),
+        }
+    }
+
+    /// The configuration in use; a request keeps the one that it began with.
+    pub(crate) fn config(&self) -> Loaded {
+        Rc::clone(&self.config.borrow())
+    }
+
+    /// Whether clients are told to close after the next answer.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.phase.get() != Phase::Serving
+    }
+
+    /// Whether idle connections are closed.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.phase.get() == Phase::Stopping
+    }
+
+    /// Keeps an errored request counted for a while: a backend that fails fast must
+    /// not look idle.
+    pub(crate) fn hold(&self, backend: &Arc<BackendState>, now: Instant, hold: Duration) {
+        let release = now + hold;
+        let mut held = self.held.borrow_mut();
+        // Pools may hold for different times; nearly always this is the end.
+        let at = held.partition_point(|(other, _)| *other <= release);
+        held.insert(at, (release, Arc::clone(backend)));
+    }
+
+    /// Lets go of what was held long enough.
+    pub(crate) fn release_held(&self, now: Instant) {
+        let mut held = self.held.borrow_mut();
+        while let Some((release, backend)) = held.front()
+            && *release <= now
+        {
+            backend.leave();
+            held.pop_front();
+        }
+    }
+}
+
+/// How far a worker has come on its way to the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Serving,
+    Draining,
+    Stopping,
+}
+
+/// The monotonic clock; it obeys paused time in tests.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A deadline passed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TimedOut;
+
+/// Runs a future until the timer fires.
+pub(crate) async fn until<F: Future>(timer: &Timer, future: F) -> Result<F::Output, TimedOut> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        timer.poll(context).map(|()| Err(TimedOut))
+    })
+    .await
+}

@@ -1,0 +1,220 @@
+//! A worker's thread: its runtime, its accept loops, its mailbox.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::{
+    io::unix::AsyncFd,
+    net::TcpStream,
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    task::spawn_local,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Accepted, Fleet, Mail, Phase, Worker, now};
+use crate::{http, live::Config};
+
+/// Connections accepted in one go before others get their turn.
+const ACCEPT_BATCH: usize = 32;
+/// How long accepting pauses when descriptors or memory have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often idle connections to backends are looked through.
+const SWEEP_PERIOD: Duration = Duration::from_millis(500);
+
+/// Starts a worker's thread. `listeners` are its own sockets, by listener number.
+pub(crate) fn spawn(
+    index: usize,
+    fleet: Arc<Fleet>,
+    mail: mpsc::UnboundedReceiver<Mail>,
+    listeners: Vec<TcpListener>,
+    config: Arc<Config>,
+) -> io::Result<thread::JoinHandle<()>> {
+    fleet.running.fetch_add(1, Ordering::AcqRel);
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let ended = Ended(Arc::clone(&fleet));
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(index, fleet, mail, listeners, config)),
+            Err(error) => {
+                warn!(worker = index, %error, "the worker has no runtime and serves nothing")
+            }
+        }
+        drop(ended);
+    })
+}
+
+/// Says that the worker has ended, even if it panicked.
+struct Ended(Arc<Fleet>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+        self.0.changed.notify_waiters();
+    }
+}
+
+async fn run(
+    index: usize,
+    fleet: Arc<Fleet>,
+    mut mail: mpsc::UnboundedReceiver<Mail>,
+    listeners: Vec<TcpListener>,
+    config: Arc<Config>,
+) {
+    let shard = Arc::clone(&fleet.workers[index].shard);
+    let worker = Rc::new(Worker::new(index, config, shard, fastrand::u64(..)));
+    let driven = Rc::clone(&worker);
+    spawn_local(async move { driven.wheel.drive().await });
+    let swept = Rc::clone(&worker);
+    spawn_local(async move {
+        let mut period = tokio::time::interval(SWEEP_PERIOD);
+        loop {
+            period.tick().await;
+            swept.upstreams.sweep(now());
+            swept.release_held(now());
+        }
+    });
+    let accepting = CancellationToken::new();
+    for (number, listener) in listeners.into_iter().enumerate() {
+        let (worker, fleet) = (Rc::clone(&worker), Arc::clone(&fleet));
+        let stop = accepting.clone();
+        spawn_local(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = accept(&worker, &fleet, listener, number) => {}
+            }
+        });
+    }
+    while let Some(message) = mail.recv().await {
+        match message {
+            Mail::Config(config) => {
+                let serial = config.serial;
+                *worker.config.borrow_mut() = Rc::new(config);
+                fleet.workers[index].applied.0.store(serial, Ordering::Release);
+                fleet.changed.notify_waiters();
+            }
+            Mail::Connection(accepted) => serve(&worker, &fleet, accepted),
+            Mail::Drain => worker.phase.set(Phase::Draining),
+            Mail::Stop => break,
+        }
+    }
+    accepting.cancel();
+    worker.phase.set(Phase::Stopping);
+    worker.wheel.wake_all();
+    // Late hand-overs of other workers are still served.
+    let connections = &fleet.workers[index].connections.0;
+    while connections.load(Ordering::Relaxed) > 0 {
+        tokio::select! {
+            message = mail.recv() => match message {
+                Some(Mail::Connection(accepted)) => serve(&worker, &fleet, accepted),
+                Some(_) => {}
+                None => break,
+            },
+            () = fleet.changed.notified() => {}
+        }
+    }
+    worker.upstreams.clear();
+}
+
+#[expect(
+    deprecated,
+    reason = "its replacement is an unsafe function; a TcpListener keeps its descriptor, which is all that it asks for"
+)]
+fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    AsyncFd::new(listener)
+}
+
+async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, number: usize) {
+    let listener = match watched(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            warn!(worker = worker.index, %error, "a listener cannot be watched");
+            return;
+        }
+    };
+    loop {
+        let Ok(mut ready) = listener.readable().await else { return };
+        for _ in 0..ACCEPT_BATCH {
+            match ready.try_io(|listener| accept_one(listener.get_ref())) {
+                Ok(Ok((socket, peer))) => {
+                    let accepted = Accepted { socket, peer, listener: number };
+                    let other = fleet.calmest(worker.index);
+                    // Counted at once, so that the next choice sees it.
+                    fleet.workers[other].connections.0.fetch_add(1, Ordering::Relaxed);
+                    if other == worker.index {
+                        serve(worker, fleet, accepted);
+                    } else if fleet.workers[other].mail.send(Mail::Connection(accepted)).is_err() {
+                        fleet.workers[other].connections.0.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(Err(error)) if is_passing(&error) => debug!(%error, "a client left early"),
+                Ok(Err(error)) => {
+                    warn!(worker = worker.index, %error, "accepting pauses");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    break;
+                }
+                Err(_would_block) => break,
+            }
+        }
+    }
+}
+
+fn accept_one(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
+    let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    Ok((socket, peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))))
+}
+
+/// Errors of the connection that was to be accepted, not of accepting (accept(2)).
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.raw_os_error().is_some_and(|code| {
+        [Errno::CONNABORTED, Errno::INTR, Errno::PERM, Errno::PROTO]
+            .iter()
+            .any(|passing| passing.raw_os_error() == code)
+    })
+}
+
+/// Serves a connection, which was counted when it was accepted, in a task of its own.
+fn serve(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted) {
+    worker.shard.count_opened();
+    let counted = Counted(Rc::clone(worker), Arc::clone(fleet));
+    let stream = match TcpStream::from_std(accepted.socket.into()) {
+        Ok(stream) => stream,
+        Err(error) => {
+            warn!(%error, "a connection cannot be watched and is closed");
+            return;
+        }
+    };
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        http::serve(worker, stream, accepted.peer, accepted.listener).await;
+        drop(counted);
+    });
+}
+
+/// Counts a connection down, even if its task panicked.
+struct Counted(Rc<Worker>, Arc<Fleet>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let Self(worker, fleet) = self;
+        worker.shard.count_closed();
+        let left = fleet.workers[worker.index].connections.0.fetch_sub(1, Ordering::Relaxed) - 1;
+        if left == 0 && worker.is_stopping() {
+            fleet.changed.notify_waiters();
+        }
+    }
+}

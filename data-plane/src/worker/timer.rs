@@ -1,0 +1,287 @@
+//! One coarse timer wheel per worker, driven by a single sleep.
+//!
+//! Arming, re-arming and disarming are stores into a cell: nothing is moved. Each
+//! timer waits in the bucket of the earliest deadline it ever had; when that bucket
+//! comes round, it fires if it is due and otherwise moves on to the bucket of its
+//! present deadline. A keep-alive connection that re-arms twice a request is thus
+//! touched by the wheel once in 16 seconds.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+/// What deadlines are rounded up to.
+const TICK: Duration = Duration::from_millis(16);
+/// The wheel's circumference; later deadlines wait in its last bucket.
+const BUCKETS: u64 = 1024;
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// All timers of one worker.
+#[derive(Debug)]
+pub(crate) struct Wheel {
+    origin: Instant,
+    buckets: RefCell<Vec<Vec<Rc<Entry>>>>,
+    /// All buckets up to this tick have been emptied.
+    swept: Cell<u64>,
+    /// The tick for which the driver sleeps.
+    sleeping_until: Cell<u64>,
+    driver: RefCell<Option<Waker>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    deadline: Cell<u64>,
+    /// The tick of the bucket in which the wheel looks at it next.
+    queued: Cell<u64>,
+    fired: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One deadline that can be moved at will. It fires at most once per arming.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    entry: Rc<Entry>,
+}
+
+impl Wheel {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            origin: now,
+            buckets: RefCell::new((0..BUCKETS).map(|_| Vec::new()).collect()),
+            swept: Cell::new(0),
+            sleeping_until: Cell::new(NEVER),
+            driver: RefCell::new(None),
+        }
+    }
+
+    /// A timer that is not armed.
+    pub(crate) fn timer() -> Timer {
+        Timer {
+            entry: Rc::new(Entry {
+                deadline: Cell::new(NEVER),
+                queued: Cell::new(NEVER),
+                fired: Cell::new(false),
+                waker: RefCell::new(None),
+            }),
+        }
+    }
+
+    /// Lets `timer` fire once `after` has passed since `now`, and not before.
+    pub(crate) fn arm(&self, timer: &Timer, now: Instant, after: Duration) {
+        let entry = &timer.entry;
+        let deadline = self.tick_after(now + after);
+        entry.deadline.set(deadline);
+        entry.fired.set(false);
+        if entry.queued.get() > deadline {
+            self.queue(entry, deadline);
+        }
+    }
+
+    fn queue(&self, entry: &Rc<Entry>, deadline: u64) {
+        let swept = self.swept.get();
+        let tick = deadline.clamp(swept + 1, swept + BUCKETS - 1);
+        entry.queued.set(tick);
+        self.buckets.borrow_mut()[bucket(tick)].push(Rc::clone(entry));
+        if tick < self.sleeping_until.get()
+            && let Some(driver) = self.driver.borrow_mut().take()
+        {
+            driver.wake();
+        }
+    }
+
+    /// Wakes every task that waits for a timer, due or not: they look at the
+    /// worker's state again.
+    pub(crate) fn wake_all(&self) {
+        let buckets = self.buckets.borrow();
+        for entry in buckets.iter().flatten() {
+            if let Some(waker) = &*entry.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// Sleeps from bucket to bucket, for ever.
+    pub(crate) async fn drive(&self) {
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        loop {
+            self.sweep(tokio::time::Instant::now().into_std());
+            let next = self.next_occupied();
+            self.sleeping_until.set(next);
+            if next != NEVER {
+                sleep.as_mut().reset((self.origin + TICK * ticks(next)).into());
+            }
+            let mut first = true;
+            poll_fn(|context| {
+                if next != NEVER && sleep.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                // Woken by `queue`, which took the waker.
+                if !first && self.driver.borrow().is_none() {
+                    return Poll::Ready(());
+                }
+                first = false;
+                *self.driver.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    /// Fires what is due in all buckets up to now.
+    fn sweep(&self, now: Instant) {
+        let current = self.tick_before(now);
+        while self.swept.get() < current {
+            let tick = self.swept.get() + 1;
+            self.swept.set(tick);
+            let due = std::mem::take(&mut self.buckets.borrow_mut()[bucket(tick)]);
+            let mut emptied = due;
+            for entry in emptied.drain(..) {
+                // A duplicate from an earlier re-arming, or dropped.
+                if entry.queued.get() != tick || Rc::strong_count(&entry) == 1 {
+                    continue;
+                }
+                entry.queued.set(NEVER);
+                let deadline = entry.deadline.get();
+                if deadline <= tick {
+                    entry.fired.set(true);
+                    entry.deadline.set(NEVER);
+                    if let Some(waker) = entry.waker.borrow_mut().take() {
+                        waker.wake();
+                    }
+                } else if deadline != NEVER {
+                    self.queue(&entry, deadline);
+                }
+            }
+            // Keep the allocation, unless something was queued here meanwhile.
+            let slot = &mut self.buckets.borrow_mut()[bucket(tick)];
+            if slot.is_empty() && emptied.capacity() <= 1024 {
+                *slot = emptied;
+            }
+        }
+    }
+
+    fn next_occupied(&self) -> u64 {
+        let swept = self.swept.get();
+        let buckets = self.buckets.borrow();
+        (swept + 1..swept + BUCKETS)
+            .find(|tick| !buckets[bucket(*tick)].is_empty())
+            .unwrap_or(NEVER)
+    }
+
+    fn tick_after(&self, at: Instant) -> u64 {
+        self.tick_before(at) + 1
+    }
+
+    fn tick_before(&self, at: Instant) -> u64 {
+        let elapsed = at.saturating_duration_since(self.origin);
+        // 2^64 ms are more than any deadline.
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX / 2) / 16
+    }
+}
+
+impl Timer {
+    /// Takes the deadline back.
+    pub(crate) fn disarm(&self) {
+        self.entry.deadline.set(NEVER);
+        self.entry.fired.set(false);
+    }
+
+    /// Ready once the deadline has passed; else the task is woken when it has.
+    pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.entry.fired.get() {
+            return Poll::Ready(());
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+fn bucket(tick: u64) -> usize {
+    usize::try_from(tick % BUCKETS).expect("a bucket number is small")
+}
+
+fn ticks(tick: u64) -> u32 {
+    // Two years of ticks.
+    u32::try_from(tick).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    async fn fired(timer: &Timer) {
+        poll_fn(|context| timer.poll(context)).await;
+    }
+
+    /// Runs a test beside the driver, in virtual time.
+    async fn beside_driver<F: Future<Output = ()>>(test: impl FnOnce(Rc<Wheel>) -> F) {
+        let wheel = Rc::new(Wheel::new(now()));
+        let driver = Rc::clone(&wheel);
+        tokio::select! {
+            () = driver.drive() => {}
+            () = test(wheel) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_fires_after_its_deadline_and_not_before() {
+        beside_driver(|wheel| async move {
+            for after in [1, 20, 500, 16_000, 75_000] {
+                let after = Duration::from_millis(after);
+                let (timer, start) = (Wheel::timer(), now());
+                wheel.arm(&timer, start, after);
+                fired(&timer).await;
+                let late = (now() - start).checked_sub(after).expect("never early");
+                assert!(late <= 3 * TICK, "{late:?} late");
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_can_be_moved_either_way() {
+        beside_driver(|wheel| async move {
+            let (timer, start) = (Wheel::timer(), now());
+            wheel.arm(&timer, start, Duration::from_secs(60));
+            wheel.arm(&timer, start, Duration::from_secs(1));
+            fired(&timer).await;
+            assert!(now() - start < Duration::from_secs(2));
+            wheel.arm(&timer, now(), Duration::from_secs(1));
+            wheel.arm(&timer, now(), Duration::from_secs(30));
+            let start = now();
+            fired(&timer).await;
+            assert!(now() - start >= Duration::from_secs(30));
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disarmed_timer_stays_silent() {
+        beside_driver(|wheel| async move {
+            let timer = Wheel::timer();
+            wheel.arm(&timer, now(), Duration::from_secs(1));
+            timer.disarm();
+            let other = Wheel::timer();
+            wheel.arm(&other, now(), Duration::from_secs(5));
+            tokio::select! {
+                biased;
+                () = fired(&timer) => panic!("disarmed"),
+                () = fired(&other) => {}
+            }
+        })
+        .await;
+    }
+}

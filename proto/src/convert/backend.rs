@@ -1,0 +1,146 @@
+//! Backends and their status.
+
+use lb_core::model::{
+    AdminState, Backend, BackendId, BackendStatus, Health, Incarnation, Invalid, Labels, PoolName,
+    Reason, Weight,
+};
+
+use crate::v1 as pb;
+
+impl TryFrom<pb::Backend> for Backend {
+    type Error = Invalid;
+
+    /// The id must be there: whoever assigns ids does so before.
+    fn try_from(wire: pb::Backend) -> Result<Self, Invalid> {
+        Ok(Self {
+            id: BackendId::new(&wire.id)?,
+            pool: if wire.pool.is_empty() {
+                PoolName::default_pool()
+            } else {
+                PoolName::new(&wire.pool)?
+            },
+            address: wire.address.parse()?,
+            weight: wire.weight.map_or_else(|| Ok(Weight::default()), Weight::new)?,
+            admin_state: admin_state(wire.admin_state)?,
+            labels: Labels::new(wire.labels)?,
+            incarnation: Incarnation(wire.incarnation),
+        })
+    }
+}
+
+fn admin_state(wire: i32) -> Result<AdminState, Invalid> {
+    pb::AdminState::try_from(wire).map(AdminState::from).map_err(|_| {
+        Invalid::unknown(
+            "backend.admin_state",
+            "unknown_admin_state",
+            format!("unknown admin state {wire}; known are enabled, disabled, draining"),
+        )
+    })
+}
+
+impl From<pb::AdminState> for AdminState {
+    fn from(wire: pb::AdminState) -> Self {
+        match wire {
+            pb::AdminState::Enabled => Self::Enabled,
+            pb::AdminState::Disabled => Self::Disabled,
+            pb::AdminState::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<AdminState> for pb::AdminState {
+    fn from(state: AdminState) -> Self {
+        match state {
+            AdminState::Enabled => Self::Enabled,
+            AdminState::Disabled => Self::Disabled,
+            AdminState::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<&Backend> for pb::Backend {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            id: backend.id.to_string(),
+            pool: backend.pool.to_string(),
+            address: backend.address.to_string(),
+            weight: Some(u32::from(backend.weight.get())),
+            admin_state: pb::AdminState::from(backend.admin_state).into(),
+            labels: backend
+                .labels
+                .iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            incarnation: backend.incarnation.0,
+        }
+    }
+}
+
+impl TryFrom<pb::BackendStatus> for BackendStatus {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::BackendStatus) -> Result<Self, Invalid> {
+        let health = pb::Health::try_from(wire.health).map_err(|_| {
+            let message = format!("unknown health {}", wire.health);
+            Invalid::unknown("status.health", "unknown_health", message)
+        })?;
+        let addresses = wire.addresses.iter().map(|address| {
+            address.parse().map_err(|_| {
+                Invalid::value("status.addresses", format!("{address:?} is not IP:PORT"))
+            })
+        });
+        Ok(Self {
+            backend: BackendId::new(&wire.backend)?,
+            incarnation: Incarnation(wire.incarnation),
+            health: health.into(),
+            addresses: addresses.collect::<Result<_, _>>()?,
+            reason: wire.reason.unwrap_or_default().into(),
+            since_unix_ms: wire.since_unix_ms,
+        })
+    }
+}
+
+impl From<&BackendStatus> for pb::BackendStatus {
+    fn from(status: &BackendStatus) -> Self {
+        Self {
+            backend: status.backend.to_string(),
+            incarnation: status.incarnation.0,
+            health: pb::Health::from(status.health).into(),
+            addresses: status.addresses.iter().map(ToString::to_string).collect(),
+            reason: Some(status.reason.clone().into()),
+            since_unix_ms: status.since_unix_ms,
+        }
+    }
+}
+
+impl From<pb::Health> for Health {
+    fn from(wire: pb::Health) -> Self {
+        match wire {
+            pb::Health::Unknown => Self::Unknown,
+            pb::Health::Up => Self::Up,
+            pb::Health::Down => Self::Down,
+        }
+    }
+}
+
+impl From<Health> for pb::Health {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Unknown => Self::Unknown,
+            Health::Up => Self::Up,
+            Health::Down => Self::Down,
+        }
+    }
+}
+
+impl From<pb::Reason> for Reason {
+    fn from(wire: pb::Reason) -> Self {
+        Self { code: wire.code, message: wire.message }
+    }
+}
+
+impl From<Reason> for pb::Reason {
+    fn from(reason: Reason) -> Self {
+        Self { code: reason.code, message: reason.message }
+    }
+}

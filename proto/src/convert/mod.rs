@@ -1,0 +1,31 @@
+//! Wire to domain and back.
+//!
+//! Reading checks everything: a value that got through here is valid. Writing never
+//! fails. A field that is 0 or absent on the wire means the default, so a client
+//! needs to say only what it wants different.
+
+mod backend;
+mod listener;
+mod object;
+mod pool;
+mod route;
+mod stats;
+pub mod sync;
+
+pub use self::{
+    object::{decode, decode_object, encode, object_from_wire, object_to_wire},
+    stats::{counters_from_wire, counters_to_wire, histogram_from_wire, histogram_to_wire},
+};
+
+use std::time::Duration;
+
+/// A duration of the wire in milliseconds, where 0 means the default.
+fn duration_or(ms: u32, default: Duration) -> Duration {
+    if ms == 0 { default } else { Duration::from_millis(u64::from(ms)) }
+}
+
+/// A duration in whole milliseconds, at least 1, so that it does not turn into the
+/// default.
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,212 @@
+//! Objects of any kind: as payloads of the sync protocol, and in the registry.
+
+use bytes::Bytes;
+use lb_core::{
+    model::{Invalid, Kind, Resource},
+    sync::Object,
+};
+use prost::Message;
+
+use crate::v1 as pb;
+
+/// The payload under which an object is stored, hashed and sent.
+#[must_use]
+pub fn encode(resource: &Resource) -> Bytes {
+    match resource {
+        Resource::Pool(pool) => pb::Pool::from(pool).encode_to_vec(),
+        Resource::Backend(backend) => pb::Backend::from(backend).encode_to_vec(),
+        Resource::Status(status) => pb::BackendStatus::from(status).encode_to_vec(),
+        Resource::Listener(listener) => pb::Listener::from(listener).encode_to_vec(),
+        Resource::Route(route) => pb::Route::from(route).encode_to_vec(),
+    }
+    .into()
+}
+
+/// Reads and checks the payload of an object of this kind.
+pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
+    let kind: Kind = kind.parse()?;
+    match kind {
+        Kind::Pool => read::<pb::Pool>(payload)?.try_into().map(Resource::Pool),
+        Kind::Backend => read::<pb::Backend>(payload)?.try_into().map(Resource::Backend),
+        Kind::Status => read::<pb::BackendStatus>(payload)?.try_into().map(Resource::Status),
+        Kind::Listener => read::<pb::Listener>(payload)?.try_into().map(Resource::Listener),
+        Kind::Route => read::<pb::Route>(payload)?.try_into().map(Resource::Route),
+    }
+}
+
+/// [`decode`] for a subscriber; also refuses a payload that names another object.
+pub fn decode_object(object: &Object) -> Result<Resource, Invalid> {
+    let resource = decode(&object.key.kind, &object.payload)?;
+    if resource.name() != &*object.key.name {
+        return Err(Invalid::unknown(
+            "object.name",
+            "invalid_value",
+            format!("the payload of {} is that of {:?}", object.key, resource.name()),
+        ));
+    }
+    Ok(resource)
+}
+
+fn read<M: Message + Default>(payload: &[u8]) -> Result<M, Invalid> {
+    M::decode(payload).map_err(|error| {
+        Invalid::unknown(
+            "object.payload",
+            "malformed",
+            format!("the payload cannot be read: {error}"),
+        )
+    })
+}
+
+/// The form in which the registry answers.
+///
+/// A status is no object of the registry and gives an empty one.
+#[must_use]
+pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
+    use pb::object::Object as Wire;
+    let object = match resource {
+        Resource::Pool(pool) => Some(Wire::Pool(pool.into())),
+        Resource::Backend(backend) => Some(Wire::Backend(backend.into())),
+        Resource::Listener(listener) => Some(Wire::Listener(listener.into())),
+        Resource::Route(route) => Some(Wire::Route(route.into())),
+        Resource::Status(_) => None,
+    };
+    pb::Object { object, revision }
+}
+
+/// Reads and checks what a client puts into the registry.
+pub fn object_from_wire(wire: pb::Object) -> Result<Resource, Invalid> {
+    use pb::object::Object as Wire;
+    match wire.object {
+        Some(Wire::Pool(pool)) => pool.try_into().map(Resource::Pool),
+        Some(Wire::Backend(backend)) => backend.try_into().map(Resource::Backend),
+        Some(Wire::Listener(listener)) => listener.try_into().map(Resource::Listener),
+        Some(Wire::Route(route)) => route.try_into().map(Resource::Route),
+        None => Err(Invalid::value(
+            "object",
+            "the object is empty or of a kind that this build does not know; \
+             give a pool, a backend, a listener or a route",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::model::{BackendStatus, Health, Incarnation, Reason};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wire_pool() -> impl Strategy<Value = pb::Pool> {
+        let check = (
+            prop::sample::select(vec!["", "http", "tcp", "none", "udp"]),
+            prop::sample::select(vec!["", "/health", "health", "/a b"]),
+            any::<[u16; 3]>(),
+            0u32..130,
+            0u32..130,
+        );
+        let algorithm = prop::sample::select(vec![
+            "",
+            "round_robin",
+            "weighted_round_robin",
+            "ip_hash",
+            "least_conn",
+            "future",
+        ]);
+        ("[a-z.-]{0,5}", algorithm, check, 0u32..40, any::<Option<u16>>(), any::<[u32; 2]>())
+            .prop_map(|(name, algorithm, check, choices, hold, timeouts)| pb::Pool {
+                name,
+                algorithm: algorithm.into(),
+                choices,
+                error_hold_ms: hold.map(u32::from),
+                health_check: Some(pb::HealthCheck {
+                    protocol: check.0.into(),
+                    path: check.1.into(),
+                    interval_ms: check.2[0].into(),
+                    edge_interval_ms: check.2[1].into(),
+                    timeout_ms: check.2[2].into(),
+                    rise: check.3,
+                    fall: check.4,
+                }),
+                connect_timeout_ms: timeouts[0],
+                request_timeout_ms: timeouts[1],
+            })
+    }
+
+    fn wire_backend() -> impl Strategy<Value = pb::Backend> {
+        (
+            "[a-z0-9_]{0,4}",
+            "[a-z]{0,3}",
+            "[a-z0-9.:\\[\\]]{0,12}(:80)?",
+            any::<Option<u16>>(),
+            -1i32..4,
+        )
+            .prop_map(|(id, pool, address, weight, admin_state)| pb::Backend {
+                id,
+                pool,
+                address,
+                weight: weight.map(u32::from),
+                admin_state,
+                labels: [("zone".to_owned(), "a".to_owned())].into(),
+                incarnation: 7,
+            })
+    }
+
+    fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
+        if let Ok(resource) = decode(kind, payload) {
+            let again = encode(&resource);
+            prop_assert_eq!(decode(kind, &again).as_ref(), Ok(&resource));
+            prop_assert_eq!(encode(&resource), again);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_checked_pool_survives_the_wire(pool in wire_pool()) {
+            survives("pool", &pool.encode_to_vec())?;
+        }
+
+        #[test]
+        fn a_checked_backend_survives_the_wire(backend in wire_backend()) {
+            survives("backend", &backend.encode_to_vec())?;
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_never_a_panic(
+            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "x"]),
+            payload in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            survives(kind, &payload)?;
+        }
+    }
+
+    #[test]
+    fn an_algorithm_of_the_future_is_refused_by_name() {
+        let pool = pb::Pool { name: "p".into(), algorithm: "quantum".into(), ..Default::default() };
+        let error = decode("pool", &pool.encode_to_vec()).unwrap_err();
+        assert_eq!(error.code, "unknown_algorithm");
+        assert!(error.message.contains("quantum"));
+    }
+
+    #[test]
+    fn a_status_survives_the_wire() {
+        let status = Resource::Status(BackendStatus {
+            backend: lb_core::model::BackendId::new("b").unwrap(),
+            incarnation: Incarnation(3),
+            health: Health::Down,
+            addresses: vec!["[::1]:80".parse().unwrap()],
+            reason: Reason::new("backend_connect_refused", "connection refused"),
+            since_unix_ms: 5,
+        });
+        assert_eq!(decode("status", &encode(&status)), Ok(status));
+    }
+
+    #[test]
+    fn what_is_left_out_gets_the_documented_default() {
+        let wire = pb::Backend { id: "b".into(), address: "h:1".into(), ..Default::default() };
+        let Ok(Resource::Backend(backend)) = decode("backend", &wire.encode_to_vec()) else {
+            panic!("a minimal backend is valid");
+        };
+        assert_eq!((backend.weight.get(), backend.pool.as_str()), (1, "default"));
+    }
+}

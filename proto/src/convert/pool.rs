@@ -1,0 +1,110 @@
+//! Pools and their health-check policy.
+
+use std::time::Duration;
+
+use lb_core::model::{
+    Algorithm, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool, PoolName,
+};
+
+use super::{duration_or, millis};
+use crate::v1 as pb;
+
+impl TryFrom<pb::Pool> for Pool {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Pool) -> Result<Self, Invalid> {
+        let algorithm = algorithm(&wire)?;
+        let mut pool = Self::new(PoolName::new(&wire.name)?).with_timeouts(
+            duration_or(wire.connect_timeout_ms, Self::CONNECT_TIMEOUT),
+            duration_or(wire.request_timeout_ms, Self::REQUEST_TIMEOUT),
+        )?;
+        pool.algorithm = algorithm;
+        pool.health = wire.health_check.unwrap_or_default().try_into()?;
+        Ok(pool)
+    }
+}
+
+fn algorithm(wire: &pb::Pool) -> Result<Algorithm, Invalid> {
+    if wire.algorithm.is_empty() {
+        return Ok(Algorithm::default());
+    }
+    let algorithm: Algorithm = wire.algorithm.parse()?;
+    let Algorithm::LeastConnections(_) = algorithm else { return Ok(algorithm) };
+    let choices =
+        if wire.choices == 0 { u32::from(LeastConnections::CHOICES) } else { wire.choices };
+    let hold = wire
+        .error_hold_ms
+        .map_or(LeastConnections::ERROR_HOLD, |ms| Duration::from_millis(u64::from(ms)));
+    LeastConnections::new(choices, hold).map(Algorithm::LeastConnections)
+}
+
+impl From<&Pool> for pb::Pool {
+    fn from(pool: &Pool) -> Self {
+        let (choices, error_hold_ms) = match pool.algorithm {
+            Algorithm::LeastConnections(parameters) => {
+                let hold = u32::try_from(parameters.error_hold().as_millis()).unwrap_or(u32::MAX);
+                (u32::try_from(parameters.choices()).unwrap_or(u32::MAX), Some(hold))
+            }
+            Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => (0, None),
+        };
+        Self {
+            name: pool.name.to_string(),
+            algorithm: pool.algorithm.name().to_owned(),
+            choices,
+            error_hold_ms,
+            health_check: Some((&pool.health).into()),
+            connect_timeout_ms: millis(pool.connect_timeout),
+            request_timeout_ms: millis(pool.request_timeout),
+        }
+    }
+}
+
+impl TryFrom<pb::HealthCheck> for HealthPolicy {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::HealthCheck) -> Result<Self, Invalid> {
+        let protocol = match wire.protocol.as_str() {
+            "" | "http" => {
+                let path = if wire.path.is_empty() { Self::PATH } else { &wire.path };
+                CheckProtocol::Http { path: path.into() }
+            }
+            "tcp" => CheckProtocol::Tcp,
+            "none" => CheckProtocol::None,
+            other => {
+                let shown: String = other.chars().take(40).collect();
+                return Err(Invalid::unknown(
+                    "pool.health",
+                    "unknown_protocol",
+                    format!("unknown health check {shown:?}; known are http, tcp, none"),
+                ));
+            }
+        };
+        Self::new(
+            protocol,
+            duration_or(wire.interval_ms, Self::INTERVAL),
+            duration_or(wire.edge_interval_ms, Self::EDGE_INTERVAL),
+            duration_or(wire.timeout_ms, Self::TIMEOUT),
+            if wire.rise == 0 { Self::RISE } else { wire.rise },
+            if wire.fall == 0 { Self::FALL } else { wire.fall },
+        )
+    }
+}
+
+impl From<&HealthPolicy> for pb::HealthCheck {
+    fn from(policy: &HealthPolicy) -> Self {
+        let (protocol, path) = match policy.protocol() {
+            CheckProtocol::Http { path } => ("http", path.to_string()),
+            CheckProtocol::Tcp => ("tcp", String::new()),
+            CheckProtocol::None => ("none", String::new()),
+        };
+        Self {
+            protocol: protocol.to_owned(),
+            path,
+            interval_ms: millis(policy.interval()),
+            edge_interval_ms: millis(policy.edge_interval()),
+            timeout_ms: millis(policy.timeout()),
+            rise: policy.rise(),
+            fall: policy.fall(),
+        }
+    }
+}
