@@ -15,7 +15,7 @@
 //! Traffic does not depend on any of this being up: proxies go on with what they hold.
 
 mod app;
-mod args;
+pub mod args;
 mod clock;
 mod data_dir;
 pub mod events;

@@ -1,7 +1,7 @@
 //! Logs, on standard error: standard output is for the line that says where this
 //! process listens.
 
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +21,10 @@ pub struct BadLogLevel {
 pub(crate) fn init(level: &str, format: LogFormat) -> Result<(), BadLogLevel> {
     let filter = EnvFilter::try_new(level)
         .map_err(|source| BadLogLevel { level: level.to_owned(), source })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr);
     // An error means that somebody else has set logging up.
     match format {
         LogFormat::Text => logs.try_init().ok(),

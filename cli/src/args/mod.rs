@@ -17,9 +17,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
     local::{Completions, DemoBackend, Dev},
-    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
+    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool},
     read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
 };
+
+#[cfg(test)]
+pub(crate) use self::pool::HealthProtocol;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -117,8 +120,10 @@ pub(crate) enum Command {
     /// Take a backend out at once, whatever its health
     DisableBackend(BackendName),
     /// Send a backend nothing new, and let it finish what it has
-    #[command(after_help = "Sets the state and returns when the proxies have applied it; requests \
-        in flight may\ngo on. 'lbctl describe backend ID' shows how many are left.")]
+    #[command(
+        after_help = "Sets the state and returns when the proxies have applied it; requests \
+        in flight may\ngo on. 'lbctl describe backend ID' shows how many are left."
+    )]
     DrainBackend(BackendName),
     /// Remove a backend
     RemoveBackend(RemoveBackend),
@@ -170,7 +175,9 @@ mod tests {
 
     #[test]
     fn global_options_are_understood_before_and_behind_the_command() {
-        for line in ["lbctl --server a:1,b:2 -o json status", "lbctl status --server a:1,b:2 -o json"] {
+        for line in
+            ["lbctl --server a:1,b:2 -o json status", "lbctl status --server a:1,b:2 -o json"]
+        {
             let global = parse(line).unwrap().global;
             assert_eq!(global.server, ["http://a:1", "http://b:2"]);
             assert_eq!(global.output, OutputFormat::Json);
@@ -214,13 +221,18 @@ mod tests {
     #[test]
     fn a_change_of_nothing_is_a_mistake() {
         for line in ["lbctl set-backend b1", "lbctl set-pool p", "lbctl set-listener l"] {
-            assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::MissingRequiredArgument, "{line}");
+            assert_eq!(
+                parse(line).unwrap_err().kind(),
+                ErrorKind::MissingRequiredArgument,
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn what_peers_call_an_algorithm_is_understood() {
-        let Command::SetAlgorithm(args) = parse("lbctl set-algorithm p least_conn").unwrap().command
+        let Command::SetAlgorithm(args) =
+            parse("lbctl set-algorithm p least_conn").unwrap().command
         else {
             panic!("another command");
         };

@@ -1,6 +1,9 @@
 //! Parsers of single values. Their errors end up in clap's "invalid value" lines.
 
-use std::{net::{IpAddr, Ipv4Addr}, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
@@ -21,8 +24,9 @@ pub(super) fn server(text: &str) -> Result<String, String> {
     }
     let known = url.starts_with("http://") || url.starts_with("unix:");
     if !known || Endpoint::from_shared(url.clone()).is_err() {
-        return Err("write http://HOST:PORT, for example http://127.0.0.1:9400, or unix:/PATH"
-            .to_owned());
+        return Err(
+            "write http://HOST:PORT, for example http://127.0.0.1:9400, or unix:/PATH".to_owned()
+        );
     }
     Ok(url)
 }
@@ -47,12 +51,11 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|_| {
-        let unit = if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
+        if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
             format!("{text} has no unit; write {text}s or {text}ms")
         } else {
             "write a number and a unit, for example 5s, 250ms or 2m".to_owned()
-        };
-        unit
+        }
     })?;
     // Finer ones would be cut to whole milliseconds without a word.
     if duration.subsec_nanos() % 1_000_000 != 0 || duration.is_zero() {
@@ -114,9 +117,9 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 /// A network in CIDR notation; a single address stands for itself.
 pub(super) fn network(text: &str) -> Result<String, String> {
     let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map(|network| network.trunc().to_string()).map_err(|_| {
-        format!("{text:?} is no network; write it as 10.0.0.0/8 or fd00::/8")
-    })
+    network
+        .map(|network| network.trunc().to_string())
+        .map_err(|_| format!("{text:?} is no network; write it as 10.0.0.0/8 or fd00::/8"))
 }
 
 /// A number from 0 to 1.
@@ -133,8 +136,6 @@ pub(super) fn algorithm() -> impl TypedValueParser<Value = String> {
         "least_connections" => PossibleValue::new(name).aliases(["least_request", "least_conn"]),
         name => PossibleValue::new(name),
     });
-    PossibleValuesParser::new(values).try_map(|text| {
-        text.parse::<Algorithm>().map(|algorithm| algorithm.name().to_owned())
-    })
+    PossibleValuesParser::new(values)
+        .try_map(|text| text.parse::<Algorithm>().map(|algorithm| algorithm.name().to_owned()))
 }
-

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     args::{AddBackend, BackendName, RemoveBackend, SetBackend},
     exit::Failure,
+    output,
     view::BackendView,
 };
 
@@ -62,7 +63,7 @@ async fn tell_first_check(
     // The event is the alarm clock; the state is read where it is kept.
     drop(tokio::time::timeout(FIRST_CHECK, verdicts.next()).await);
     let Some(backend) = read(session, id).await? else { return Ok(()) };
-    session.screen.print(&first_check(&backend))
+    output::print(&first_check(&backend))
 }
 
 fn first_check(backend: &BackendView) -> String {
@@ -136,7 +137,7 @@ pub(super) async fn drain(session: &Session, args: BackendName) -> Result<(), Fa
     let tell = session.screen.is_for_people() && !args.write.dry_run;
     set_state(session, args, pb::AdminState::Draining).await?;
     if tell {
-        session.screen.print(&format!(
+        output::print(&format!(
             "{id} gets nothing new and finishes what it has   (lbctl describe backend {id})"
         ))?;
     }
@@ -200,6 +201,6 @@ mod tests {
         next: set another path with 'lbctl set-pool default --health-path /', or only connect: 'lbctl set-pool default --health tcp'
         ");
         let slow = backend(pb::Health::Unknown, "not_checked", "");
-        insta::assert_snapshot!(first_check(&slow), @"backend4 is checking: it gets traffic after its first passing check   (lbctl wait backend/backend4 --for healthy)");
+        insta::assert_snapshot!(first_check(&slow), @"backend4 gets no traffic: it is enabled, weight 1   (lbctl enable-backend backend4)");
     }
 }

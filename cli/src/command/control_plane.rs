@@ -7,6 +7,5 @@ use crate::exit::Failure;
 
 /// Runs a control plane to its end.
 pub(super) fn run(args: lb_control_plane::args::Args) -> Result<ExitCode, Failure> {
-    Ok(lb_control_plane::run(args)
-        .unwrap_or_else(|error| plane_failed(&error, error.exit_code())))
+    Ok(lb_control_plane::run(args).unwrap_or_else(|error| plane_failed(&error, error.exit_code())))
 }

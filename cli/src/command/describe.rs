@@ -66,7 +66,10 @@ impl Page {
     }
 
     fn row(&mut self, label: &str, value: &str) {
-        let value = value.replace(|c: char| c.is_control(), "?");
+        let value = match value {
+            "" => "-".to_owned(),
+            value => value.replace(|c: char| c.is_control(), "?"),
+        };
         self.text += &format!("  {label:<18} {value}\n");
     }
 
@@ -96,7 +99,9 @@ fn describe_backend(view: &BackendView, now: u64, screen: Screen) -> String {
     page.row("revision", &format!("{} (added in {})", view.revision, view.incarnation));
     match &view.checks {
         Some(checks) => checks_section(&mut page, checks, now),
-        None => page.section("checks\n  none: the pool's health check is off, or it is not run here"),
+        None => {
+            page.section("checks\n  none: the pool's health check is off, or it is not run here")
+        }
     }
     traffic_section(&mut page, &view.traffic);
     if !view.proxies.is_empty() {
@@ -154,8 +159,8 @@ fn per_proxy(view: &BackendView) -> Table {
     let mut table = Table::new(&headers).indented(2);
     for proxy in &view.proxies {
         let traffic = &proxy.traffic;
-        table.row::<[Cell; 8]>([
-            (&proxy.proxy_id).into(),
+        table.row([
+            Cell::from(&proxy.proxy_id),
             traffic.requests_total.into(),
             traffic.failures_total.into(),
             traffic.in_flight.into(),
@@ -183,9 +188,8 @@ fn describe_pool(view: &PoolView, backends: &[BackendView], now: u64, screen: Sc
         return page.text;
     }
     page.text += &screen.render(&get::backend_table(backends, now, false).indented(2));
-    let worst = backends.iter().find(|backend| {
-        backend.admin_state == "enabled" && backend.health != "up"
-    });
+    let worst =
+        backends.iter().find(|backend| backend.admin_state == "enabled" && backend.health != "up");
     if let Some(worst) = worst {
         page.next_step(&format!("'lbctl describe backend {}'", worst.id));
     }
@@ -338,7 +342,35 @@ mod tests {
     fn a_backend_that_is_down_says_why_since_when_and_what_next() {
         let screen = Screen::new(OutputFormat::Table);
         let text = describe_backend(&refused().into(), NOW_MS, screen);
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        backend backend2: down
+          since              41s ago (21:51:30 UTC)
+          reason             connection refused (backend_connect_refused)
+          address            localhost:8002 -> 127.0.0.1:8002
+          pool               default
+          weight             2
+          wanted             enabled
+          labels             none
+          revision           7 (added in 3)
+        checks
+          last check         0s ago (21:52:10 UTC), took 0.21ms
+          last result        connection refused (backend_connect_refused)
+          last success       44s ago (21:51:27 UTC)
+          next check         in 700ms (21:52:11 UTC)
+          in a row           9 failed
+          total              44, 9 failed
+        traffic
+          requests           1000 (0 per second)
+          in flight          0
+          success            99.60%
+          failures           connect 4
+          moved elsewhere    0
+          latency            p50 -  p99 -  mean -
+          bytes              0 B to backends, 0 B from them
+          PROXY    REQUESTS  FAILED  IN-FLIGHT  REQ/S  P50  P99  FAILURES
+          proxy-1      1000       0          0      0    -    -  none
+        next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+        ");
     }
 
     #[test]
@@ -356,6 +388,21 @@ mod tests {
             }],
             ..pb::Proxy::default()
         });
-        insta::assert_snapshot!(describe_proxy(&view, NOW_MS), @"");
+        insta::assert_snapshot!(describe_proxy(&view, NOW_MS), @r"
+        proxy proxy-2: behind
+          last heard of      9.6s ago
+          connected          never
+          applied revision   117
+          sent revision      118
+          lag                0ms from commit to applied
+          digest             9f3c
+          held at connect    -
+          session            0 snapshots, 0 deltas, 0 divergences
+          listener default   0.0.0.0:8081
+          admin              -
+          build              , 0 workers
+          instance           -
+        next: 'lbctl wait proxy/proxy-2 --for synced'; if it stays behind, look at that process: it may be stopped or overloaded
+        ");
     }
 }

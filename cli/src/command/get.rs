@@ -143,7 +143,15 @@ fn show<T: Serialize>(
 /// Backends, a line each.
 pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Table {
     let mut headers = vec![
-        "ID", "ADDRESS", "POOL", "WEIGHT", "STATE", "SINCE", "IN-FLIGHT", "REQUESTS", "FAILED",
+        "ID",
+        "ADDRESS",
+        "POOL",
+        "WEIGHT",
+        "STATE",
+        "SINCE",
+        "IN-FLIGHT",
+        "REQUESTS",
+        "FAILED",
     ];
     if wide {
         headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "REASON"]);
@@ -188,7 +196,15 @@ fn state_tone(view: &BackendView) -> Tone {
 /// Pools, a line each.
 pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
     let mut headers = vec![
-        "POOL", "ALGORITHM", "UP", "DOWN", "UNKNOWN", "DISABLED", "DRAINING", "REQ/S", "SUCCESS",
+        "POOL",
+        "ALGORITHM",
+        "UP",
+        "DOWN",
+        "UNKNOWN",
+        "DISABLED",
+        "DRAINING",
+        "REQ/S",
+        "SUCCESS",
         "P99",
     ];
     if wide {
@@ -295,7 +311,8 @@ fn object_table(kind: &str, views: &[ObjectView]) -> Table {
         }
         return table;
     }
-    let mut table = Table::new(&["LISTENER", "PROTOCOL", "TRUST-XFF", "TRUSTED-PROXIES", "KEEP-ALIVE"]);
+    let mut table =
+        Table::new(&["LISTENER", "PROTOCOL", "TRUST-XFF", "TRUSTED-PROXIES", "KEEP-ALIVE"]);
     for view in views {
         if let AnyObject::Listener(listener) = &view.object {
             table.row(listener_row(listener));

@@ -24,7 +24,7 @@ use crate::{
     client::Client,
     demo_backend, dev,
     exit::{Exit, Failure},
-    output::Screen,
+    output::{self, Screen},
     signal::StopSignals,
 };
 
@@ -45,9 +45,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // These three have runtimes of their own.
         Command::ControlPlane(args) => control_plane::run(args),
         Command::DataPlane(args) => data_plane::run(args),
-        Command::DemoBackend(args) => demo_backend::run(args),
-        Command::Dev(args) => dev::run(args),
-        Command::Completions(args) => completions(&args, global.output),
+        Command::DemoBackend(args) => demo_backend::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Completions(args) => completions(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
 }
@@ -96,7 +96,10 @@ pub(crate) fn block_on(
 /// A runtime of one thread.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-        Failure::new(Exit::Failed, format!("cannot start the runtime: {error}; are file descriptors left (ulimit -n)?"))
+        Failure::new(
+            Exit::Failed,
+            format!("cannot start the runtime: {error}; are file descriptors left (ulimit -n)?"),
+        )
     })
 }
 
@@ -112,13 +115,12 @@ async fn until_interrupted(
     }
 }
 
-fn completions(args: &Completions, format: crate::args::OutputFormat) -> Result<ExitCode, Failure> {
+fn completions(args: &Completions) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "lbctl", &mut script);
-    Screen::new(format).print(&String::from_utf8_lossy(&script))?;
+    output::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }
-
 
 /// For the planes, whose errors know their own exit codes.
 fn plane_failed(error: &dyn std::error::Error, exit_code: u8) -> ExitCode {

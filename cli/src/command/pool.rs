@@ -36,8 +36,7 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
 
 /// `set-algorithm`
 pub(super) async fn set_algorithm(session: &Session, args: SetAlgorithm) -> Result<(), Failure> {
-    let settings =
-        PoolSettings { algorithm: Some(args.algorithm), ..PoolSettings::default() };
+    let settings = PoolSettings { algorithm: Some(args.algorithm), ..PoolSettings::default() };
     set(session, SetPool { name: args.pool, settings, write: args.write }).await
 }
 
@@ -102,7 +101,10 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
         }
         check.path.clone_from(path);
         if path.is_empty() {
-            return Err(Failure::new(Exit::Rejected, "--health-path is empty; write it as /health"));
+            return Err(Failure::new(
+                Exit::Rejected,
+                "--health-path is empty; write it as /health",
+            ));
         }
     }
     set_millis(&mut check.interval_ms, settings.health_interval);
@@ -147,16 +149,17 @@ mod tests {
     use super::*;
     use crate::args::HealthProtocol;
 
-    fn edited(settings: PoolSettings) -> Result<pb::Pool, Failure> {
+    fn edited(settings: &PoolSettings) -> Result<pb::Pool, Failure> {
         let mut pool = pb::Pool { name: "web".to_owned(), ..pb::Pool::default() };
-        edit(&mut pool, &settings).map(|()| pool)
+        edit(&mut pool, settings).map(|()| pool)
     }
 
     #[test]
     fn what_is_not_named_stays() {
         let settings =
             PoolSettings { health_interval: Some(Duration::from_secs(30)), ..Default::default() };
-        let mut pool = pb::Pool { name: "web".to_owned(), connect_timeout_ms: 7, ..Default::default() };
+        let mut pool =
+            pb::Pool { name: "web".to_owned(), connect_timeout_ms: 7, ..Default::default() };
         edit(&mut pool, &settings).unwrap();
         assert_eq!(pool.connect_timeout_ms, 7);
         assert_eq!(pool.health_check.unwrap().interval_ms, 30_000);
@@ -165,25 +168,24 @@ mod tests {
     #[test]
     fn settings_of_another_algorithm_or_check_are_refused() {
         let choices = PoolSettings { choices: Some(3), ..Default::default() };
-        let failure = edited(choices.clone()).unwrap_err();
+        let failure = edited(&choices).unwrap_err();
         assert_eq!(failure.exit, Exit::Rejected);
         assert!(failure.message.contains("uses round_robin"), "{failure}");
-        let both =
-            PoolSettings { algorithm: Some("least_connections".to_owned()), ..choices };
-        assert_eq!(edited(both).unwrap().choices, 3);
+        let both = PoolSettings { algorithm: Some("least_connections".to_owned()), ..choices };
+        assert_eq!(edited(&both).unwrap().choices, 3);
         let path = PoolSettings {
             health: Some(HealthProtocol::Tcp),
             health_path: Some("/".to_owned()),
             ..Default::default()
         };
-        assert!(edited(path).unwrap_err().message.contains("--health http"));
+        assert!(edited(&path).unwrap_err().message.contains("--health http"));
     }
 
     #[test]
     fn bad_paths_are_refused_before_they_are_sent() {
         for bad in ["health", "/a b", ""] {
             let settings = PoolSettings { health_path: Some(bad.to_owned()), ..Default::default() };
-            assert_eq!(edited(settings).unwrap_err().exit, Exit::Rejected, "{bad:?}");
+            assert_eq!(edited(&settings).unwrap_err().exit, Exit::Rejected, "{bad:?}");
         }
     }
 }

@@ -71,10 +71,8 @@ fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         all => format!("{}/{all} proxies in sync", view.proxies_synced),
     };
     let changed = age(view.last_change_unix_ms);
-    let mut text = format!(
-        "FLEET    {fleet} at revision {} (changed {changed} ago)\n",
-        view.revision
-    );
+    let mut text =
+        format!("FLEET    {fleet} at revision {} (changed {changed} ago)\n", view.revision);
     text += &format!(
         "CONTROL  {}, version {}, up {}\n",
         view.server_id,
@@ -188,7 +186,14 @@ mod tests {
     #[test]
     fn a_quiet_day_has_no_alarms() {
         let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), Vec::new());
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
+        CONTROL  cp-1, version 0.1.0, up 3m12s
+        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+        default  round_robin  3/3     0        0         0         0      0        -    -
+        ");
     }
 
     #[test]
@@ -212,11 +217,35 @@ mod tests {
             ..pb::BackendView::default()
         });
         let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
-        insta::assert_snapshot!(shown(status(proxies, 2, 1), vec![down]), @"");
+        insta::assert_snapshot!(shown(status(proxies, 2, 1), vec![down]), @r"
+        FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
+        CONTROL  cp-1, version 0.1.0, up 3m12s
+        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+        default  round_robin  2/3     1        0         0         0      0        -    -
+
+        ! proxy-2 behind at revision 117, last heard of 9.6s ago
+          next: 'lbctl describe proxy proxy-2'
+        ! backend2 localhost:8002 down for 41s: connection refused (backend_connect_refused)
+          next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+        ");
     }
 
     #[test]
     fn an_empty_installation_says_how_to_begin() {
-        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), Vec::new()), @"");
+        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), Vec::new()), @r"
+        FLEET    no proxy connected at revision 118 (changed 12s ago)
+        CONTROL  cp-1, version 0.1.0, up 3m12s
+        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+        default  round_robin  0/0     0        0         0         0      0        -    -
+
+        ! no proxy is connected: nothing serves
+          next: start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'
+        ! there are no backends
+          next: 'lbctl add-backend HOST:PORT'
+        ");
     }
 }

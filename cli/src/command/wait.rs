@@ -15,7 +15,7 @@ use crate::{
     args::{Awaited, Target, WaitFor},
     client::Client,
     exit::{Exit, Failure},
-    format,
+    format, output,
     view::{BackendView, ProgressView, ProxyView},
 };
 
@@ -82,7 +82,7 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
         Target::Revision(_) => unreachable!("handled above"),
     }?;
     match outcome {
-        Look::Done(text) => session.screen.print(&text),
+        Look::Done(text) => output::print(&text),
         Look::NotYet(text) => Err(Failure::new(
             Exit::TimedOut,
             format!(
@@ -145,11 +145,7 @@ async fn next_event(events: &mut Option<Streaming<pb::Event>>) -> bool {
     }
 }
 
-async fn look_at_backend(
-    session: &Session,
-    id: &str,
-    condition: Awaited,
-) -> Result<Look, Failure> {
+async fn look_at_backend(session: &Session, id: &str, condition: Awaited) -> Result<Look, Failure> {
     match (backend::read(session, id).await?, condition) {
         (None, Awaited::Removed) => Ok(Look::Done(format!("backend {id} is removed"))),
         (None, _) => {
@@ -211,7 +207,7 @@ fn look_at_proxy(proxies: &[ProxyView], id: &str, condition: Awaited) -> Look {
 pub(crate) fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
     let synced = proxies.iter().filter(|proxy| proxy.state == "synced").count();
     let connected = proxies.iter().filter(|proxy| proxy.state != "lost").count();
-    let wanted = count.unwrap_or(connected.max(1));
+    let wanted = count.unwrap_or_else(|| connected.max(1));
     let text = format!("{synced}/{wanted} proxies are in sync");
     if synced >= wanted {
         return Look::Done(text);

@@ -159,7 +159,7 @@ fn differences(before: &pb::Object, view: &WriteView) -> Vec<String> {
     }
     for (field, former) in &old {
         if find(&new, field).is_none() {
-            line += &format!("  {field} {former} -> default");
+            line += &format!("  {field} {former} -> none");
         }
     }
     vec![line]
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_change_shows_only_what_differs() {
         let lines = differences(&backend(1, &[("zone", "a")]), &answer(backend(3, &[])));
-        insta::assert_snapshot!(lines.join("\n"), @"~ backend backend4  weight 1 -> 3  labels zone=a -> default");
+        insta::assert_snapshot!(lines.join("\n"), @"~ backend backend4  weight 1 -> 3  labels zone=a -> none");
     }
 
     #[test]

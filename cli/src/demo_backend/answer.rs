@@ -81,7 +81,10 @@ impl Site {
     }
 
     fn error(&self, status: StatusCode, message: &str) -> Answer {
-        json_answer(status, &json!({"error": message, "server_info": {"id": self.id, "port": self.port}}))
+        json_answer(
+            status,
+            &json!({"error": message, "server_info": {"id": self.id, "port": self.port}}),
+        )
     }
 }
 
@@ -138,7 +141,8 @@ impl Body for Zeros {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let length = usize::try_from(self.left).map_or(Self::CHUNK.len(), |l| l.min(Self::CHUNK.len()));
+        let length =
+            usize::try_from(self.left).map_or(Self::CHUNK.len(), |l| l.min(Self::CHUNK.len()));
         self.left -= length as u64;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&Self::CHUNK[..length])))))
     }

@@ -7,12 +7,7 @@
 mod answer;
 
 use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::pin,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
+    convert::Infallible, net::SocketAddr, pin::pin, process::ExitCode, sync::Arc, time::Duration,
 };
 
 use hyper::{server::conn::http1, service::service_fn};
@@ -29,7 +24,7 @@ use crate::{
     args::DemoBackend,
     command::block_on,
     exit::{Exit, Failure},
-    output::Screen,
+    output,
     signal::{StopSignals, parent_gone},
 };
 
@@ -40,17 +35,16 @@ const CONNECTIONS_MAX: usize = 10_000;
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// Serves until it is told to stop.
-pub(crate) fn run(args: DemoBackend) -> Result<ExitCode, Failure> {
+pub(crate) fn run(args: &DemoBackend) -> Result<ExitCode, Failure> {
     block_on(async {
         let listener = bind(&args.host, args.port).await?;
-        let address = listener.local_addr().map_err(|error| cannot_listen(&args, &error))?;
+        let address = listener.local_addr().map_err(|error| cannot_listen(args, &error))?;
         let stop = CancellationToken::new();
-        let mut signals = StopSignals::catch()
-            .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
+        let mut signals = StopSignals::catch().map_err(|error| {
+            Failure::new(Exit::Failed, format!("cannot catch signals: {error}"))
+        })?;
         // A parent learns the port from this line.
-        let announced = Screen::new(crate::args::OutputFormat::Table)
-            .print(&format!("listening backend={address}"));
-        announced?;
+        output::print(&format!("listening backend={address}"))?;
         let site = Site::new(address.port(), args.delay, args.error_rate);
         let serving = serve(listener, site, stop.clone());
         let mut serving = pin!(serving);
@@ -71,7 +65,8 @@ pub(crate) fn run(args: DemoBackend) -> Result<ExitCode, Failure> {
 
 async fn bind(host: &str, port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind((host, port)).await.map_err(|error| {
-        let at = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let at =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         if error.kind() == std::io::ErrorKind::AddrInUse {
             return Failure::new(
                 Exit::AddressInUse,
@@ -137,8 +132,9 @@ async fn converse(stream: TcpStream, peer: SocketAddr, site: Arc<Site>, stop: Ca
         let site = Arc::clone(&site);
         async move { Ok::<_, Infallible>(site.answer(request, peer).await) }
     });
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     // A client that breaks off is its own business, here and below.
     tokio::select! {
@@ -174,7 +170,9 @@ mod tests {
     }
 
     fn get(path: &str) -> String {
-        format!("GET {path} HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-One: 2\r\nConnection: close\r\n\r\n")
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nX-One: 1\r\nX-One: 2\r\nConnection: close\r\n\r\n"
+        )
     }
 
     #[tokio::test]

@@ -29,6 +29,15 @@ pub(super) struct Child {
     listening: Option<oneshot::Receiver<Listening>>,
 }
 
+/// What is heard of a child.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It accepts connections.
+    Listens(Listening),
+    /// It has ended; how, in words.
+    Ended(String),
+}
+
 impl Child {
     /// Starts this executable in a role; what it says goes to the printer.
     pub(super) fn start(role: &Role, printer: &Printer) -> io::Result<Self> {
@@ -68,22 +77,17 @@ impl Child {
         Ok(Self { _lifeline: process.stdin.take(), process, listening: Some(listening) })
     }
 
-    /// Waits until it says that it listens; never completes if it ends before.
-    pub(super) async fn listening(&mut self) -> Listening {
-        if let Some(listening) = &mut self.listening
-            && let Ok(said) = listening.await
-        {
-            self.listening = None;
-            return said;
-        }
-        std::future::pending().await
-    }
-
-    /// Waits until it has ended.
-    pub(super) async fn ended(&mut self) -> String {
-        match self.process.wait().await {
-            Ok(status) => describe(status),
-            Err(error) => format!("cannot be watched any more ({error})"),
+    /// What happens next: it says that it listens, once, or it ends.
+    pub(super) async fn next(&mut self) -> News {
+        let Self { process, listening, .. } = self;
+        tokio::select! {
+            // In this order, since one may listen and then end, and not the other way round.
+            biased;
+            said = hear(listening) => News::Listens(said),
+            ended = process.wait() => News::Ended(match ended {
+                Ok(status) => describe(status),
+                Err(error) => format!("cannot be watched any more ({error})"),
+            }),
         }
     }
 
@@ -97,7 +101,7 @@ impl Child {
         let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
             // It may have ended this moment.
-            drop(kill_process(pid, Signal::TERM));
+            kill_process(pid, Signal::TERM).ok();
         }
         tokio::select! {
             _ = self.process.wait() => return,
@@ -106,6 +110,19 @@ impl Child {
         }
         // As above.
         drop(self.process.kill().await);
+    }
+}
+
+/// Never completes when there is nothing more to hear.
+async fn hear(listening: &mut Option<oneshot::Receiver<Listening>>) -> Listening {
+    let heard = match listening {
+        Some(listening) => listening.await.ok(),
+        None => None,
+    };
+    *listening = None;
+    match heard {
+        Some(said) => said,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    child::Child,
+    child::{Child, News},
     plan,
     printer::Printer,
     role::{Listening, Role},
@@ -153,30 +153,20 @@ struct Keeper {
     patience: Duration,
 }
 
-/// How a time of waiting for a child ended.
-enum Turn {
-    Listens(Listening),
-    Ended(String),
-    Stop,
-    Late,
-}
-
 impl Keeper {
     async fn keep(mut self, ready: oneshot::Sender<Result<Listening, NotStarted>>) {
         let Some(mut child) = self.first_start(ready).await else { return };
         let mut backoff = BACKOFF;
         let mut started = Instant::now();
         loop {
-            let turn = tokio::select! {
-                how = child.ended() => Turn::Ended(how),
-                listening = child.listening() => Turn::Listens(listening),
-                () = self.stop.cancelled() => Turn::Stop,
+            let news = tokio::select! {
+                news = child.next() => news,
+                () = self.stop.cancelled() => return child.stop(self.patience, &self.kill).await,
             };
             let name = self.role.name();
-            match turn {
-                Turn::Stop | Turn::Late => return child.stop(self.patience, &self.kill).await,
-                Turn::Listens(_) => self.printer.line(&format!("{name} is back")),
-                Turn::Ended(how) => {
+            match news {
+                News::Listens(_) => self.printer.line(&format!("{name} is back")),
+                News::Ended(how) => {
                     if started.elapsed() >= PROVEN {
                         backoff = BACKOFF;
                     }
@@ -206,26 +196,20 @@ impl Keeper {
                 return None;
             }
         };
-        let turn = tokio::select! {
-            // First, since a child may listen and then end, and not the other way round.
-            biased;
-            listening = child.listening() => Turn::Listens(listening),
-            how = child.ended() => Turn::Ended(how),
-            () = self.stop.cancelled() => Turn::Stop,
-            () = sleep(START_MAX) => Turn::Late,
-        };
-        let failed = match turn {
-            Turn::Listens(listening) => {
-                self.role.settle(&listening);
-                drop(ready.send(Ok(listening)));
-                return Some(child);
-            }
-            Turn::Ended(how) => NotStarted { code: child.exit_code(), message: how },
-            Turn::Stop => {
+        let failed = tokio::select! {
+            news = child.next() => match news {
+                News::Listens(listening) => {
+                    self.role.settle(&listening);
+                    drop(ready.send(Ok(listening)));
+                    return Some(child);
+                }
+                News::Ended(how) => NotStarted { code: child.exit_code(), message: how },
+            },
+            () = self.stop.cancelled() => {
                 child.stop(self.patience, &self.kill).await;
                 return None;
             }
-            Turn::Late => {
+            () = sleep(START_MAX) => {
                 child.stop(OTHER_PATIENCE, &self.kill).await;
                 let message = format!("did not listen within {}", format::duration(START_MAX));
                 NotStarted { code: None, message }

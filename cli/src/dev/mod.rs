@@ -46,10 +46,10 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs everything until it is told to stop.
-pub(crate) fn run(args: Dev) -> Result<ExitCode, Failure> {
-    let plan = Plan::new(&args, plan::probe)?;
+pub(crate) fn run(args: &Dev) -> Result<ExitCode, Failure> {
+    let plan = Plan::new(args, plan::probe)?;
     let data_dir = DataDir::open(args.data_dir.as_deref())?;
-    block_on(develop(&args, plan, data_dir.path()))
+    block_on(develop(args, plan, data_dir.path()))
 }
 
 async fn develop(args: &Dev, plan: Plan, data_dir: &Path) -> Result<(), Failure> {

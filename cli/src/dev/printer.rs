@@ -117,7 +117,9 @@ impl Printer {
     pub(super) async fn finish(self) {
         let Self { lines, mut ended } = self;
         drop(lines);
-        drop(tokio::time::timeout(Duration::from_millis(500), ended.wait_for(|ended| *ended)).await);
+        drop(
+            tokio::time::timeout(Duration::from_millis(500), ended.wait_for(|ended| *ended)).await,
+        );
     }
 }
 

@@ -53,7 +53,10 @@ impl Facts<'_> {
         let mut text = if self.problems.is_empty() {
             format!("\nready in {seconds:.1} s\n")
         } else {
-            format!("\nready in {seconds:.1} s, but not all is well: {}\n", self.problems.join("; "))
+            format!(
+                "\nready in {seconds:.1} s, but not all is well: {}\n",
+                self.problems.join("; ")
+            )
         };
         text += "\n";
         for proxy in self.proxies {
@@ -61,7 +64,8 @@ impl Facts<'_> {
             text += &format!("  {id:<15} {:<28} admin http://{admin}\n", url(at));
         }
         let (grpc, http) = (self.control.value("grpc"), self.control.value("http"));
-        text += &format!("  {:<15} {:<28} gRPC {grpc}\n\n", "control plane", format!("http://{http}"));
+        text +=
+            &format!("  {:<15} {:<28} gRPC {grpc}\n\n", "control plane", format!("http://{http}"));
         text += &screen.render(&proxy_table(self.proxy_views, now, false));
         text += "\n";
         text += &screen.render(&backend_table(self.backend_views, now, false));
@@ -125,7 +129,24 @@ mod tests {
             program: "lbctl".to_owned(),
         };
         let text = facts.lay_out(0, Screen::new(OutputFormat::Table));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        ready in 1.4 s
+
+          proxy-1         http://localhost:8080        admin http://127.0.0.1:9500
+          control plane   http://127.0.0.1:9401        gRPC 127.0.0.1:41000
+
+        PROXY    STATE   REVISION  LAG  SEEN  REQ/S  LISTEN
+        proxy-1  synced         8  0ms   0ms      0
+
+        ID  ADDRESS  POOL  WEIGHT  STATE  SINCE  IN-FLIGHT  REQUESTS  FAILED
+
+        Try:
+          curl -s http://localhost:8080/
+          lbctl --server 127.0.0.1:41000 status
+          lbctl --server 127.0.0.1:41000 set-algorithm default least_connections
+
+        X-Forwarded-For is believed, whoever sends it. Ctrl-C stops everything.
+        ");
     }
 
     #[test]

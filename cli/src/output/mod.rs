@@ -32,11 +32,6 @@ impl Screen {
         Self { format, colors: io::stdout().is_terminal() && !minds }
     }
 
-    /// The chosen format.
-    pub(crate) fn format(&self) -> OutputFormat {
-        self.format
-    }
-
     /// Whether people read it, and not programs.
     pub(crate) fn is_for_people(&self) -> bool {
         matches!(self.format, OutputFormat::Table | OutputFormat::Wide)
@@ -50,17 +45,6 @@ impl Screen {
     /// Lays a table out.
     pub(crate) fn render(&self, table: &Table) -> String {
         table.render(self.colors)
-    }
-
-    /// Prints text, which ends with a line feed already or gets one.
-    pub(crate) fn print(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            stdout.write_all(b"\n")?;
-        }
-        stdout.flush()?;
-        Ok(())
     }
 
     /// Prints an answer in the chosen format: `table` for people, `names` for scripts.
@@ -77,7 +61,7 @@ impl Screen {
             OutputFormat::Name => names().join("\n"),
         };
         // An empty list of names is no line, not an empty one.
-        if text.is_empty() { Ok(()) } else { self.print(&text) }
+        if text.is_empty() { Ok(()) } else { print(&text) }
     }
 
     /// Prints one item of an endless list; `line` for people.
@@ -89,12 +73,23 @@ impl Screen {
         match self.format {
             OutputFormat::Json => {
                 let json = serde_json::to_string(value);
-                self.print(&json.expect("maps have text keys and numbers are finite or null"))
+                print(&json.expect("maps have text keys and numbers are finite or null"))
             }
-            OutputFormat::Yaml => self.print(&format!("---\n{}", to_yaml(value))),
-            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => self.print(&line()),
+            OutputFormat::Yaml => print(&format!("---\n{}", to_yaml(value))),
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => print(&line()),
         }
     }
+}
+
+/// Prints text to stdout; it ends with a line feed already or gets one.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()?;
+    Ok(())
 }
 
 /// Tells people something that is no answer, on stderr.

@@ -18,7 +18,7 @@ use serde::Serialize;
 pub(crate) use self::{
     backend::{BackendView, ChecksView},
     object::{AnyObject, Fields, ListenerView, ObjectView, RouteView, labels},
-    pool::{Counts, PoolView},
+    pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     traffic::Traffic,
     write::{ProgressView, WriteView},

@@ -143,6 +143,7 @@ impl Supervisor {
             self.shared.checks.forget(&id);
             return;
         };
+        let asked_anew = self.tasks.contains_key(&id);
         if let Some((running, task)) = self.tasks.get(&id) {
             if running.is_probed_like(&target) {
                 return;
@@ -153,7 +154,7 @@ impl Supervisor {
             }
         }
         let task = self.stop.child_token();
-        let run = schedule::run(target.clone(), status, Arc::clone(&self.shared));
+        let run = schedule::run(target.clone(), status, asked_anew, Arc::clone(&self.shared));
         let until = task.clone();
         self.tracker.spawn(async move { until.run_until_cancelled(run).await });
         self.tasks.insert(id, (target, task));

@@ -10,7 +10,7 @@ use lb_core::model::{Address, Host, Reason};
 use tokio::{
     net::lookup_host,
     sync::Semaphore,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 
 /// How old an answer may be.
@@ -40,18 +40,22 @@ impl Resolver {
             let message = format!("the name {name} could not be resolved: {what}");
             Reason::new("dns_failure", message)
         };
-        let (permits, host, port) = (Arc::clone(&self.permits), Arc::clone(&name), address.port());
+        let deadline = Instant::now() + limit;
+        let slow = || failed(format!("no answer within {limit:?}"));
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        let Ok(permit) = timeout_at(deadline, permit).await else { return Err(slow()) };
+        let (host, port) = (Arc::clone(&name), address.port());
         // A task of its own: the system's resolver cannot be interrupted, and its
         // thread must keep the permit for as long as it really takes.
         let lookup = tokio::spawn(async move {
-            let _permit = permits.acquire_owned().await;
+            let _permit = permit;
             lookup_host((&*host, port)).await.map(|found| found.take(ADDRESSES_MAX).collect())
         });
-        let found: Vec<SocketAddr> = match timeout(limit, lookup).await {
+        let found: Vec<SocketAddr> = match timeout_at(deadline, lookup).await {
             Ok(Ok(Ok(found))) => found,
             Ok(Ok(Err(error))) => return Err(failed(error.to_string())),
             Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(failed(format!("no answer within {limit:?}"))),
+            Err(_) => return Err(slow()),
         };
         if found.is_empty() {
             return Err(failed("it has no addresses".to_owned()));

@@ -25,13 +25,24 @@ use crate::clock::{millis, unix_ms};
 const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Checks a backend, beginning with what is known about it, until it is dropped.
-pub(super) async fn run(target: Target, known: Option<BackendStatus>, shared: Arc<Shared>) {
+///
+/// `asked_anew` says that somebody has just changed what is checked, or enabled the
+/// backend: what was down by the old check is then looked at at once, and one pass is
+/// enough. What was up stays so until the new check fails.
+pub(super) async fn run(
+    target: Target,
+    known: Option<BackendStatus>,
+    asked_anew: bool,
+    shared: Arc<Shared>,
+) {
     let mut hasher = DefaultHasher::new();
     target.backend.id.hash(&mut hasher);
     let seed = hasher.finish();
     let state = match &known {
-        Some(status) => CheckState::resumed(status.health, seed),
-        None => CheckState::new(seed),
+        Some(status) if !asked_anew || status.health == Health::Up => {
+            CheckState::resumed(status.health, seed)
+        }
+        _ => CheckState::new(seed),
     };
     let addresses = known.as_ref().map(|status| status.addresses.clone()).unwrap_or_default();
     let mut check =

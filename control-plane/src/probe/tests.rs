@@ -238,3 +238,25 @@ async fn verdicts_outlive_the_prober() {
     assert_eq!(probed.registry.revision(), revision, "a new prober takes nothing out");
     assert_eq!(probed.until(|_| true).await, up);
 }
+
+#[tokio::test]
+async fn a_repaired_policy_is_tried_at_once() {
+    let backend = Scripted::start("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+    let probed = probed();
+    // An interval so long that only a check out of turn can help.
+    let hour = Duration::from_secs(3600);
+    let policy = |protocol| {
+        let mut pool = Pool::new(PoolName::default_pool());
+        let limit = Duration::from_secs(10);
+        pool.health = HealthPolicy::new(protocol, hour, hour, limit, 2, 3).unwrap();
+        Resource::Pool(pool)
+    };
+    probed.put(policy(over_http())).await;
+    probed.add(&backend.address.to_string(), AdminState::Enabled).await;
+    probed.until(|status| status.health == Health::Down).await;
+    probed.put(policy(CheckProtocol::Tcp)).await;
+    probed.until(|status| status.health == Health::Up).await;
+    probed.put(policy(over_http())).await;
+    let still = probed.until(|_| true).await;
+    assert_eq!(still.health, Health::Up, "what is up stays up until the new check fails");
+}

@@ -224,23 +224,27 @@ impl Writer {
     }
 
     fn tell(&self, news: Vec<News>, revision: u64) {
+        let objects = news.iter().filter(|news| news.is_about_an_object());
+        if let Some(first) = objects.clone().next() {
+            // One line, however large the batch: the events name each object.
+            let (objects, what) = (objects.count(), &first.reason.message);
+            info!(revision, objects, object = %first.key, what, "registry changed");
+        }
         let mut touched = false;
-        for News { what, key, kind, reason } in news {
+        for news in news {
+            let News { what, key, kind, reason } = &news;
             match what {
                 EventType::BackendUp => info!(backend = %key.name, reason.message, "backend up"),
                 EventType::BackendDown => {
                     warn!(backend = %key.name, reason.code, reason.message, "backend down");
                 }
-                EventType::BackendCheckFailed => {}
-                _ => {
-                    info!(object = %key, revision, reason.message, "registry changed");
-                    if matches!(kind, Kind::Pool | Kind::Backend) {
-                        self.shared.touched.lock().insert(key.clone());
-                        touched = true;
-                    }
-                }
+                _ => {}
             }
-            self.events.record(what, kind.name(), &key.name, revision, reason);
+            if news.is_about_an_object() && matches!(kind, Kind::Pool | Kind::Backend) {
+                self.shared.touched.lock().insert(key.clone());
+                touched = true;
+            }
+            self.events.record(*what, kind.name(), &key.name, revision, reason.clone());
         }
         if touched {
             self.shared.touched.notify.notify_one();
@@ -258,6 +262,10 @@ struct News {
 }
 
 impl News {
+    fn is_about_an_object(&self) -> bool {
+        matches!(self.what, EventType::ObjectChanged | EventType::ObjectRemoved)
+    }
+
     /// Compares a change with the catalog before it.
     fn of(before: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<Self> {
         let put = upserts.iter().flat_map(|resource| match resource {

@@ -26,7 +26,6 @@ impl Cycle {
     #[inline]
     pub(super) fn divide(&self, turns: u64) -> (u64, u64) {
         let product = u128::from(turns) * u128::from(self.reciprocal);
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half has 64 bits")]
         let cycles = (product >> 64) as u64;
         // The reciprocal is less than one too small, and there are less than 2^64
         // turns to multiply the mistake with: the quotient is exact, or one short.

@@ -57,7 +57,7 @@ impl LeastConnections {
 
     /// Compares distinct candidates drawn at random.
     fn sample<L: Loads>(&self, context: &mut PickContext<'_, L>) -> Option<u32> {
-        let mut lightest = Lightest::default();
+        let mut lightest = Lightest::new();
         let mut drawn = [0; CHOICES_MAX];
         let mut count = 0;
         // A draw is wasted on a candidate drawn before or excluded: fewer than half,
@@ -68,7 +68,7 @@ impl LeastConnections {
             }
             let index = context.rng.usize(..self.members.len());
             let member = self.members[index];
-            if drawn[..count].contains(&index) || context.excluded.contains(&member.slot) {
+            if drawn[..count].contains(&index) || context.excludes(member.slot) {
                 continue;
             }
             lightest.offer(count, member.score(context.loads.in_flight(member.slot)));
@@ -84,9 +84,9 @@ impl LeastConnections {
 
 /// Compares all of at most 64 members.
 fn scan<L: Loads>(members: &[Member], context: &mut PickContext<'_, L>) -> Option<u32> {
-    let mut lightest = Lightest::default();
+    let mut lightest = Lightest::new();
     for (position, member) in members.iter().enumerate() {
-        if !context.excluded.contains(&member.slot) {
+        if !context.excludes(member.slot) {
             lightest.offer(position, member.score(context.loads.in_flight(member.slot)));
         }
     }
@@ -106,7 +106,6 @@ impl Member {
 }
 
 /// The lowest score offered so far, and at which of 64 positions.
-#[derive(Default)]
 struct Lightest {
     score: u64,
     /// One bit for each position that has this score.
@@ -114,15 +113,21 @@ struct Lightest {
 }
 
 impl Lightest {
-    /// Without an unforeseeable branch, and without a random number for each equal:
-    /// in every calm moment many are equal.
+    /// Nothing was offered; all scores are lower than this one.
+    fn new() -> Self {
+        Self { score: u64::MAX, positions: 0 }
+    }
+
+    /// In every calm moment many are equal, and which are lower is anybody's guess: so
+    /// there is neither a random number for each equal nor a branch.
     #[inline]
     fn offer(&mut self, position: usize, score: u64) {
-        let lower = self.positions == 0 || score < self.score;
-        let kept = if lower { 0 } else { self.positions };
-        let added = u64::from(lower || score == self.score) << position;
-        self.positions = kept | added;
-        self.score = if lower { score } else { self.score };
+        let lower = u64::from(score < self.score);
+        let candidate = u64::from(score <= self.score) << position;
+        // All ones to keep the positions so far, nought to forget them.
+        let keep = lower.wrapping_sub(1);
+        self.positions = self.positions & keep | candidate;
+        self.score = self.score.min(score);
     }
 
     /// One of the positions by lot; `None` when nothing was offered.

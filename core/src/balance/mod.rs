@@ -82,6 +82,14 @@ pub struct PickContext<'a, L: Loads> {
     pub excluded: &'a [u32],
 }
 
+impl<L: Loads> PickContext<'_, L> {
+    /// Nearly always there are no exclusions, and then this is one comparison.
+    #[inline]
+    fn excludes(&self, slot: u32) -> bool {
+        !self.excluded.is_empty() && self.excluded.contains(&slot)
+    }
+}
+
 /// Chooses one backend for each request.
 pub struct Picker(Kind);
 
@@ -152,7 +160,7 @@ impl Picker {
         match &self.0 {
             Kind::RoundRobin(picker) => picker.pick(context),
             Kind::WeightClasses(picker) => picker.pick(context),
-            Kind::Maglev(picker) => picker.pick(context.client, context.excluded),
+            Kind::Maglev(picker) => picker.pick(context),
             Kind::LeastConnections(picker) => picker.pick(context),
         }
     }

@@ -46,7 +46,7 @@ impl RoundRobin {
         #[expect(clippy::cast_possible_truncation, reason = "below the length of a table")]
         let turn = turn as usize;
         let slot = self.turns.slot(turn);
-        if context.excluded.contains(&slot) {
+        if context.excludes(slot) {
             return self.next_allowed(turn, context.excluded);
         }
         Some(slot)

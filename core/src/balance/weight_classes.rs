@@ -126,7 +126,7 @@ impl WeightClasses {
         // Relaxed: the cursor orders turns among themselves and guards no other data.
         let turn = self.cycle.turn(context.cursor.fetch_add(1, Ordering::Relaxed));
         let slot = self.slot(turn);
-        if context.excluded.contains(&slot) {
+        if context.excludes(slot) {
             return self.next_allowed(turn, context.excluded);
         }
         Some(slot)

@@ -110,6 +110,7 @@ impl ObjectSet {
     }
 
     /// All objects in order of their keys.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Object> {
         self.objects.values()
     }

@@ -276,3 +276,6 @@ fn placed(publisher: &Publisher, held: Option<Held>) -> (Position, bool) {
         _ => (Position::Unsynced, false),
     }
 }
+
+#[cfg(test)]
+mod tests;

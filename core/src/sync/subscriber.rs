@@ -245,3 +245,6 @@ impl Subscriber {
         Outcome::Apply(Update { nonce, snapshot: Arc::clone(self.snapshot()) })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ fn without_the_hold_it_would_get_many_times_its_share() {
 fn sinkhole_share(proxies: u32, error_hold: Duration) -> f64 {
     let algorithm =
         Algorithm::LeastConnections(LeastConnections::new(5, error_hold).expect("a valid hold"));
-    let hold_us = u64::try_from(error_hold.as_micros()).unwrap();
+    let hold_us = u64::try_from(error_hold.as_micros()).expect("at most a minute");
     let mut fleet: Vec<_> = (0..proxies)
         .map(|index| {
             let phase = Phase { index, count: proxies };
@@ -48,16 +48,16 @@ fn sinkhole_share(proxies: u32, error_hold: Duration) -> f64 {
         })
         .collect();
     let mut rng = fastrand::Rng::with_seed(9);
-    let mut exponential = |mean: f64| (-(1.0 - rng.f64()).ln() * mean).round();
+    #[expect(clippy::cast_possible_truncation, reason = "some hundred milliseconds at most")]
+    let mut exponential_us = |mean: f64| (-(1.0 - rng.f64()).ln() * mean).round() as u64;
 
     let mut free_at = [[0_u64; SLOTS]; BACKENDS];
     // When a request stops counting as in flight: time, proxy, backend.
     let mut ends: BinaryHeap<Reverse<(u64, usize, u32)>> = BinaryHeap::new();
-    let mut now = 0.0;
+    let mut now_us = 0;
     let (mut requests, mut swallowed) = (0_u32, 0_u32);
     loop {
-        now += exponential(SERVICE_US / (LOAD * (BACKENDS * SLOTS) as f64));
-        let now_us = now as u64;
+        now_us += exponential_us(SERVICE_US / (LOAD * (BACKENDS * SLOTS) as f64));
         if now_us > LASTS_US {
             break;
         }
@@ -78,7 +78,7 @@ fn sinkhole_share(proxies: u32, error_hold: Duration) -> f64 {
         } else {
             // First come, first served, by whichever slot is free first.
             let free = free_at[slot as usize].iter_mut().min().expect("four slots");
-            *free = now_us.max(*free) + exponential(SERVICE_US) as u64;
+            *free = now_us.max(*free) + exponential_us(SERVICE_US);
             *free
         };
         ends.push(Reverse((end, chosen, slot)));

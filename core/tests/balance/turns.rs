@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, sync::atomic::AtomicU64, thread};
 
 use lb_core::{
     balance::{Phase, PickContext},
-    model::Algorithm::{RoundRobin, WeightedRoundRobin},
+    model::Algorithm::{IpHash, RoundRobin, WeightedRoundRobin},
 };
 use proptest::prelude::*;
 
@@ -98,7 +98,7 @@ fn worst_after_a_push(requests: &[u32], phase: impl Fn(u32) -> Phase) -> f64 {
         }
     }
     let fair = f64::from(requests.iter().sum::<u32>()) / BACKENDS as f64;
-    f64::from(*taken.iter().max().unwrap()) / fair
+    f64::from(taken.into_iter().max().expect("50 backends")) / fair
 }
 
 #[test]
@@ -168,10 +168,15 @@ fn backends_take_turns_in_the_order_given() {
 
 proptest! {
     #[test]
-    fn any_weights_are_exact_to_one_request(weights in prop::collection::vec(1_u16..=256, 1..100)) {
+    fn any_weights_are_exact_to_one_request(weights in prop::collection::vec(1_u16..=256, 1..50)) {
         let (prefix, window) = deviations(&weights);
         prop_assert!(prefix < 1.0 + 1e-9 && window < 2.0 + 1e-9, "{}, {}", prefix, window);
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever the algorithm, a pick is a backend that may be picked, and there is a
     /// pick for as long as there is one.
@@ -183,8 +188,11 @@ proptest! {
         picks in 1..20,
     ) {
         let least_connections = "least_connections".parse().unwrap();
-        let left = (0_u32..).zip(&weights).filter(|(slot, weight)| **weight > 0 && !excluded.contains(slot)).count();
-        for algorithm in [RoundRobin, WeightedRoundRobin, lb_core::model::Algorithm::IpHash, least_connections] {
+        let left = (0_u32..)
+            .zip(&weights)
+            .filter(|(slot, weight)| **weight > 0 && !excluded.contains(slot))
+            .count();
+        for algorithm in [RoundRobin, WeightedRoundRobin, IpHash, least_connections] {
             let mut proxy = Proxy::new(picker(algorithm, &weights), Phase { index: 1, count: 3 });
             for _ in 0..picks {
                 match proxy.pick_for(client, &Idle, &excluded) {

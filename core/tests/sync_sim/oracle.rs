@@ -11,6 +11,7 @@ use lb_core::{
     sync::{Decode, Object, ObjectSet, Subscriber},
 };
 
+#[derive(Clone)]
 pub(crate) struct Oracle {
     decode: Decode,
     /// The last value of each object that counted.

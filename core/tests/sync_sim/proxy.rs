@@ -121,6 +121,21 @@ impl Proxy {
             Transmission::Delta(delta) => (delta.to, delta.allow_empty),
             Transmission::Snapshot(state) => (state.version, state.allow_empty),
         };
+        // Only what must be refused may be.
+        let sound = match &transmission {
+            Transmission::Delta(delta) => {
+                let from = Version { epoch: to.epoch, revision: delta.from_revision };
+                !self.corrupt && held.is_some_and(|held| held.version == from)
+            }
+            Transmission::Snapshot(state) => {
+                let same_epoch = held.filter(|held| held.version.epoch == to.epoch);
+                let mut oracle = self.oracle.clone();
+                oracle.hold(&state.objects.iter().cloned().collect());
+                let silences = !ready.is_subset(&oracle.ready_pools());
+                same_epoch.is_none_or(|held| held.version.revision <= to.revision)
+                    && (allow_empty || !silences)
+            }
+        };
         let outcome = match transmission {
             Transmission::Delta(delta) => self.subscriber.on_delta(delta),
             Transmission::Snapshot(state) => self.subscriber.on_snapshot(state),
@@ -132,6 +147,9 @@ impl Proxy {
                     || !Arc::ptr_eq(self.subscriber.snapshot(), &served)
                 {
                     return Err("a refused message changed something".to_owned());
+                }
+                if sound {
+                    return Err(format!("refused for no reason: {:?}", answer.refused));
                 }
                 return Ok(Err(answer));
             }

@@ -5,7 +5,7 @@
 //! TCP allows, messages come twice, and late ones of an earlier connection reach the
 //! next.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::collections::BinaryHeap;
 
 use fastrand::Rng;
 use lb_core::{
@@ -15,6 +15,7 @@ use lb_core::{
 
 use crate::{
     codec::{decode_new, decode_old},
+    event::{Connection, Direction, Event, Message, Report, Scheduled},
     proxy::Proxy,
     store::{Commit, Store},
 };
@@ -27,28 +28,6 @@ const CALM_MS: u64 = 3_000;
 const AGREED_MS: u64 = CALM_MS + 4_000;
 /// When it is over.
 const END_MS: u64 = AGREED_MS + 3 * HEARTBEAT_MS;
-
-/// What one run came across, to see that the runs cover what they claim.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) steps: u64,
-    pub(crate) commits: u64,
-    pub(crate) deltas: u64,
-    pub(crate) snapshots: u64,
-    pub(crate) applied: u64,
-    pub(crate) stale: u64,
-    pub(crate) diverged: u64,
-    pub(crate) resyncs: u64,
-    pub(crate) would_empty: u64,
-    pub(crate) rejections: u64,
-    pub(crate) lost: u64,
-    pub(crate) doubled: u64,
-    pub(crate) strays: u64,
-    pub(crate) corruptions: u64,
-    pub(crate) proxy_restarts: u64,
-    pub(crate) publisher_restarts: u64,
-    pub(crate) epochs: u64,
-}
 
 pub(crate) struct World {
     rng: Rng,
@@ -65,56 +44,6 @@ pub(crate) struct World {
     may_lose_store: bool,
     pub(crate) report: Report,
     pub(crate) trace: Option<Vec<String>>,
-}
-
-struct Connection {
-    proxy: usize,
-    proxy_process: u32,
-    /// Of the control plane.
-    process: u32,
-    session: Option<Session>,
-    greeted: bool,
-    /// Where something was lost, nothing follows.
-    broken: [bool; 2],
-    latest_ms: [u64; 2],
-    unacknowledged: Option<Nonce>,
-    /// All that the proxy applied during this connection, or before it.
-    applied: Vec<Version>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    Up = 0,
-    Down = 1,
-}
-
-#[derive(Clone, Debug)]
-enum Message {
-    Hello(Option<Held>),
-    Answer(Answer),
-    Transmission(Transmission),
-    Heartbeat(Held),
-}
-
-#[derive(Debug)]
-enum Event {
-    Write,
-    Fault,
-    Heartbeats,
-    Settle,
-    Poll,
-    Connect { proxy: usize, process: u32 },
-    Applied { proxy: usize, process: u32, nonce: Nonce },
-    Delivery { connection: usize, message: Box<Message> },
-    ProxyNotices { connection: usize },
-    ControlPlaneNotices { connection: usize },
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at_ms: u64,
-    number: u64,
-    event: Event,
 }
 
 impl World {
@@ -285,17 +214,8 @@ impl World {
         }
         let held = this.subscriber.held();
         let connection = self.connections.len();
-        self.connections.push(Connection {
-            proxy,
-            proxy_process: process,
-            process: self.process,
-            session: None,
-            greeted: false,
-            broken: [false; 2],
-            latest_ms: [self.now; 2],
-            unacknowledged: None,
-            applied: held.iter().map(|held| held.version).collect(),
-        });
+        let this = Connection::new(proxy, process, self.process, self.now, held);
+        self.connections.push(this);
         self.proxies[proxy].connection = Some(connection);
         self.send(connection, Direction::Up, Message::Hello(held));
     }
@@ -342,8 +262,8 @@ impl World {
                 self.hello(connection, held);
                 self.poll(connection)
             }
-            Message::Answer(answer) => match self.receiver_up(connection, &answer) {
-                Some(connection) => self.answered(connection, answer),
+            Message::Answer(answer) => match self.receiver(connection, &answer) {
+                Some(receiver) => self.answered(receiver, answer, receiver != connection),
                 None => Ok(()),
             },
             Message::Heartbeat(held) => {
@@ -369,7 +289,7 @@ impl World {
     }
 
     /// Who gets an answer: a late one may hit the next session of the same proxy.
-    fn receiver_up(&mut self, connection: usize, answer: &Answer) -> Option<usize> {
+    fn receiver(&mut self, connection: usize, answer: &Answer) -> Option<usize> {
         let this = &self.connections[connection];
         if this.session.is_some() {
             return Some(connection);
@@ -386,7 +306,7 @@ impl World {
         Some(other)
     }
 
-    fn answered(&mut self, connection: usize, answer: Answer) -> Result<(), String> {
+    fn answered(&mut self, connection: usize, answer: Answer, stray: bool) -> Result<(), String> {
         let this = &mut self.connections[connection];
         let session = this.session.as_mut().expect("a receiver has a session");
         let (nonce, held) = (answer.nonce, answer.held);
@@ -397,6 +317,9 @@ impl World {
         }
         let outcome = session.on_answer(answer);
         let asked = this.unacknowledged == Some(nonce);
+        if stray && outcome != AckOutcome::Stale {
+            return Err(format!("connection {connection} took an answer to an earlier one"));
+        }
         match outcome {
             AckOutcome::Applied(revision) => {
                 self.report.applied += 1;
@@ -484,6 +407,10 @@ impl World {
             if version.revision > 0 && !connection.applied.contains(&version) {
                 return Err(format!("session {number} believes that {version} was applied"));
             }
+            let is_current = version == self.publisher.version();
+            if is_current && session.held() != Some(self.published()) {
+                return Err(format!("session {number} overlooks a digest at {version}"));
+            }
         }
         Ok(())
     }
@@ -528,24 +455,3 @@ impl World {
         self.queue.push(Scheduled { at_ms, number: self.scheduled, event });
     }
 }
-
-impl Ord for Scheduled {
-    /// The earliest is the greatest, for a heap that gives the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
-    }
-}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Scheduled {}

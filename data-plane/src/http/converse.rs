@@ -3,23 +3,17 @@
 //! The upload goes on while the response comes in, so a backend may answer early,
 //! or echo what it reads.
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Instant,
-};
+use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Instant};
 
 use lb_core::model::Listener;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    connection::Next,
-    exchange::{Exchange, ONE_WRITE_MAX, protocol_error},
+    deliver::{Received, is_large},
+    exchange::Exchange,
+    failure::{Ended, Failure},
     prepare::Prepared,
     relay::{Relay, RelayError, Waiting},
-    respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
@@ -30,13 +24,10 @@ use crate::{
         response::{self, Delivery},
         scan::HeadScan,
     },
-    live::{BackendState, FailureKind, PoolConfig},
-    upstream::{ConnectError, Upstream, connect},
+    live::{BackendState, PoolConfig},
+    upstream::{Upstream, connect},
     worker::{Buffer, Lent, now, until},
 };
-
-/// A body above this is moved through a large buffer.
-const LARGE_BODY: u64 = 64 * 1024;
 
 /// Interim responses (1xx) before the final one; more are a backend gone mad.
 const INTERIM_MAX: usize = 16;
@@ -52,55 +43,6 @@ pub(super) struct Conversation<'e, 'x, S> {
     pub(super) upload: &'e mut Relay,
     pub(super) keep_alive: bool,
     pub(super) started: Instant,
-}
-
-/// How an attempt ended.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// The client got an answer, whole or aborted; nothing more can be done for it.
-    Answered {
-        next: Next,
-        /// It counts as a failure of the backend.
-        failed: bool,
-    },
-    /// The client broke the protocol, or was too slow, before it was answered.
-    ClientFault(OwnAnswer),
-    /// The backend did not answer; another may.
-    Failed(Failure),
-}
-
-/// Why a backend did not answer.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) kind: FailureKind,
-    /// Of the reason vocabulary.
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    /// Something of the request may have reached the backend.
-    pub(super) written: bool,
-    /// No byte of a response has come, and time is not what was missing.
-    pub(super) resendable: bool,
-}
-
-impl Failure {
-    /// What a client is told.
-    pub(super) fn status(&self) -> u16 {
-        match self.kind {
-            FailureKind::Timeout => 504,
-            FailureKind::Connect if self.reason == "backend_connect_timeout" => 504,
-            _ => 502,
-        }
-    }
-}
-
-/// A head came in; what must be known of it when its bytes are gone.
-struct Received {
-    status: u16,
-    body: BodyLength,
-    framing: Framing,
-    backend_keeps: bool,
-    client_keeps: bool,
-    head: Vec<u8>,
 }
 
 enum Event {
@@ -145,24 +87,6 @@ impl<S: Stream> Conversation<'_, '_, S> {
         }
     }
 
-    fn connect_failure(&self, error: &ConnectError) -> Failure {
-        let backend = &self.backend.identity;
-        let detail = match error {
-            ConnectError::Failed(error) => error.to_string(),
-            ConnectError::TimedOut => {
-                format!("no connection within {:?}", self.pool.connect_timeout)
-            }
-            ConnectError::NoAddress => "its name has no address".to_owned(),
-        };
-        Failure {
-            kind: FailureKind::Connect,
-            reason: error.reason(),
-            message: format!("backend {} ({}): {detail}", backend.id, backend.address),
-            written: false,
-            resendable: true,
-        }
-    }
-
     /// Runs the attempt on one connection.
     async fn on(&mut self, mut upstream: Upstream) -> Ended {
         let mut upstream_in = self.exchange.worker.buffers.small();
@@ -179,11 +103,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
 
     /// A large upload goes through a large buffer.
     fn enlarge_for_upload(&mut self) {
-        let large = match self.prepared.body {
-            BodyLength::Known(length) => length > LARGE_BODY,
-            BodyLength::Chunked | BodyLength::UntilClose => true,
-        };
-        if large && !self.upload.is_read() {
+        if is_large(self.prepared.body) && !self.upload.is_read() {
             let mut buffer = self.exchange.worker.buffers.large();
             buffer.append(self.exchange.client_in.data());
             self.exchange.client_in = buffer;
@@ -366,175 +286,5 @@ impl<S: Stream> Conversation<'_, '_, S> {
             Ok(Ok(())) => Ok(()),
             _ => Err(self.client_left()),
         }
-    }
-
-    /// Passes the response on, and what is left of the request meanwhile.
-    async fn pass_on(
-        &mut self,
-        received: Received,
-        mut upstream: Upstream,
-        mut upstream_in: Lent,
-    ) -> Ended {
-        let worker = self.exchange.worker;
-        let failed_status = received.status >= 500;
-        if is_large(received.body) {
-            let mut large = worker.buffers.large();
-            large.append(upstream_in.data());
-            upstream_in = large;
-        }
-        let mut download = Relay::new(received.head, received.body, received.framing);
-        // A malformed chunk shows again below, where it is handled.
-        let absorbed = download.absorb(&mut upstream_in, ONE_WRITE_MAX);
-        let mut uploading = !self.upload.is_done();
-        let result = match absorbed {
-            Ok(()) => {
-                self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in)
-                    .await
-            }
-            Err(error) => Err(error),
-        };
-        let ended = now();
-        let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
-        let (to_backend, from_backend) = (self.upload.written, download.written);
-        let index = worker.index;
-        self.backend.count_bytes(index, to_backend, from_backend);
-        let failure = match &result {
-            Ok(()) if failed_status => Some(FailureKind::Status5xx),
-            Err(RelayError::Read | RelayError::Truncated) => Some(FailureKind::Reset),
-            Err(RelayError::Malformed) => Some(FailureKind::Protocol),
-            // The client left or stalled, which says nothing against the backend.
-            Ok(()) | Err(RelayError::Write(_)) => None,
-        };
-        self.backend.count_end(index, failure, result.is_ok().then_some(latency));
-        let failed = failure.is_some();
-        if result.is_err() {
-            // The head is out: only a reset tells the client that this is not all.
-            self.exchange.connection.stream.abort();
-            if matches!(result, Err(RelayError::Write(_))) {
-                worker.shard.count_client_abort();
-            }
-            return Ended::Answered { next: Next::Close, failed };
-        }
-        worker.buffers.return_output(download.into_out());
-        // More than was announced makes the connection unusable, and so does a request
-        // that the backend did not read to its end.
-        if received.backend_keeps && upstream_in.is_empty() && self.upload.is_done() {
-            worker.upstreams.keep(self.backend.serial, upstream, ended);
-        }
-        if received.client_keeps {
-            return Ended::Answered { next: Next::Idle, failed };
-        }
-        self.exchange.linger().await;
-        Ended::Answered { next: Next::Close, failed }
-    }
-
-    async fn relay_both(
-        &mut self,
-        download: &mut Relay,
-        uploading: &mut bool,
-        upstream: &mut Upstream,
-        upstream_in: &mut Buffer,
-    ) -> Result<(), RelayError> {
-        let exchange = &mut *self.exchange;
-        let connection = &mut *exchange.connection;
-        let upload = &mut *self.upload;
-        let (body_idle, write_idle) =
-            (self.listener.body_idle_timeout, self.listener.write_idle_timeout);
-        let mut waited = false;
-        poll_fn(|context: &mut Context<'_>| {
-            if let Poll::Ready(done) =
-                download.poll(context, &mut upstream.stream, upstream_in, &mut connection.stream)
-            {
-                return Poll::Ready(done);
-            }
-            if *uploading {
-                let client_in = &mut *exchange.client_in;
-                let client = &mut connection.stream;
-                // A failed upload leaves the response to say what became of it.
-                *uploading =
-                    upload.poll(context, client, client_in, &mut upstream.stream).is_pending();
-            }
-            let progressed = std::mem::take(&mut download.progressed)
-                | std::mem::take(&mut upload.progressed)
-                | !std::mem::replace(&mut waited, true);
-            if progressed {
-                let idle_for = match download.waiting {
-                    Waiting::Reader => body_idle,
-                    Waiting::Writer => write_idle,
-                };
-                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
-            }
-            connection.timer.poll(context).map(|()| {
-                Err(match download.waiting {
-                    Waiting::Reader => RelayError::Read,
-                    Waiting::Writer => RelayError::Write(io::ErrorKind::TimedOut.into()),
-                })
-            })
-        })
-        .await
-    }
-
-    fn protocol_failure(&self, message: &str) -> Ended {
-        self.failed(FailureKind::Protocol, "backend_protocol_error", message, false)
-    }
-
-    fn reset(&self, upstream_in: &Buffer, error: Option<&io::Error>) -> Ended {
-        let message = match error {
-            Some(error) => {
-                format!("the connection failed before the response was complete: {error}")
-            }
-            None => "the connection ended before the response was complete".to_owned(),
-        };
-        self.failed(FailureKind::Reset, "backend_reset", &message, upstream_in.is_empty())
-    }
-
-    fn timed_out(&self, uploading: bool) -> Ended {
-        if uploading && self.upload.waiting == Waiting::Reader {
-            return Ended::ClientFault(OwnAnswer::new(
-                408,
-                "client_body_timeout",
-                "the request's body did not come in time",
-            ));
-        }
-        let message = format!("no response within {:?}", self.pool.request_timeout);
-        self.failed(FailureKind::Timeout, "backend_timeout", &message, false)
-    }
-
-    fn failed(
-        &self,
-        kind: FailureKind,
-        reason: &'static str,
-        message: &str,
-        resendable: bool,
-    ) -> Ended {
-        let backend = &self.backend.identity;
-        Ended::Failed(Failure {
-            kind,
-            reason,
-            message: format!("backend {} ({}): {message}", backend.id, backend.address),
-            written: self.upload.written > 0,
-            resendable,
-        })
-    }
-
-    fn client_fault(&self, error: &RelayError) -> Ended {
-        match error {
-            RelayError::Malformed => {
-                Ended::ClientFault(protocol_error("the chunked body is malformed"))
-            }
-            RelayError::Read | RelayError::Truncated | RelayError::Write(_) => self.client_left(),
-        }
-    }
-
-    fn client_left(&self) -> Ended {
-        self.exchange.worker.shard.count_client_abort();
-        Ended::Answered { next: Next::Close, failed: false }
-    }
-}
-
-fn is_large(body: BodyLength) -> bool {
-    match body {
-        BodyLength::Known(length) => length > LARGE_BODY,
-        BodyLength::Chunked | BodyLength::UntilClose => true,
     }
 }

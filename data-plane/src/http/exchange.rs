@@ -11,7 +11,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     connection::{Connection, Next},
-    converse::{Conversation, Ended, Failure},
+    converse::Conversation,
+    failure::{Ended, Failure},
     prepare::{self, Prepared, Refused, prepare},
     relay::Relay,
     respond::OwnAnswer,
@@ -75,10 +76,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let context = prepare::Context {
             peer: self.connection.peer,
             listener: config.listeners[self.connection.listener].as_ref(),
-            local: self.local_if_needed(length),
             request_id: self.worker.rng.borrow_mut().u128(..),
         };
-        let prepared = prepare(&self.client_in.data()[..length], context, &mut out);
+        let stream = &self.connection.stream;
+        let local = || stream.local_address().ok();
+        let prepared = prepare(&self.client_in.data()[..length], context, local, &mut out);
         self.client_in.consume(length);
         match prepared {
             Ok(prepared) => self.forward(&prepared, out, &config, started).await,
@@ -88,13 +90,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             Err(Refused { answer, request: None }) => self.refuse(&answer, None).await,
         }
-    }
-
-    /// Only a client without Host is told by its address whom it meant.
-    fn local_if_needed(&self, length: usize) -> Option<std::net::SocketAddr> {
-        let head = &self.client_in.data()[..length];
-        let is_http10 = memchr::memmem::find(&head[..head.len().min(8300)], b" HTTP/1.0\r\n");
-        is_http10.and_then(|_| self.connection.stream.local_address().ok())
     }
 
     /// Reads until a head is complete; `None` when the client left.

@@ -51,15 +51,15 @@ pub(crate) struct Understood {
 pub(crate) struct Context<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Option<&'a ListenerConfig>,
-    /// For HTTP/1.0 clients that send no Host.
-    pub(crate) local: Option<SocketAddr>,
     pub(crate) request_id: u128,
 }
 
 /// Reads the head, finds its pool, and writes the head for the backend to `out`.
+/// `local` is this end's address: whom an HTTP/1.0 client without Host meant.
 pub(crate) fn prepare(
     head: &[u8],
     context: Context<'_>,
+    local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refused> {
     let mut storage = field_storage();
@@ -92,9 +92,9 @@ pub(crate) fn prepare(
     };
     let trust = &listener.listener.forwarded_trust;
     let peer = context.peer.ip();
-    let fallback_host = match (head.host, context.local) {
-        (None, Some(local)) => local.to_string(),
-        _ => String::new(),
+    let fallback_host = match head.host {
+        None => local().map(|local| local.to_string()).unwrap_or_default(),
+        Some(_) => String::new(),
     };
     let forwarding = Forwarding {
         peer,

@@ -1,0 +1,126 @@
+//! What is told about proxies, statistics, events and the server itself.
+
+use super::*;
+
+#[tokio::test]
+async fn waiting_for_a_revision_streams_the_progress() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    world.event("proxy_synced").await;
+    let revision = world.add("127.0.0.1:9", None).await.unwrap().revision;
+    let request = pb::WaitAppliedRequest { revision, timeout_ms: 20_000 };
+    let mut progress = world.fleet().wait_applied(request).await.unwrap().into_inner();
+    let first = progress.message().await.unwrap().unwrap();
+    assert_eq!((first.done, first.laggards.len()), (false, 1));
+    let delta = proxy.transmission().await;
+    proxy.apply(delta).await;
+    let last = progress.message().await.unwrap().unwrap();
+    assert_eq!((last.done, last.applied), (true, 1));
+    assert!(progress.message().await.unwrap().is_none());
+
+    let future = pb::WaitAppliedRequest { revision: 10_000, timeout_ms: 0 };
+    let refused = world.fleet().wait_applied(future).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn reports_are_counted_and_shown() {
+    let world = world().await;
+    let added = world.add("127.0.0.1:9", None).await.unwrap();
+    let report = |sequence| pb::StatsReport {
+        proxy_id: "p1".into(),
+        instance_id: "i".into(),
+        sequence,
+        interval_ms: 250,
+        backends: vec![pb::BackendReport {
+            pool: "default".into(),
+            backend: "backend1".into(),
+            incarnation: added.revision,
+            requests: 10,
+            successes: 9,
+            failures: Some(pb::Failures { timeout: 1, ..Default::default() }),
+            in_flight: 2,
+            latency: Some(pb::Histogram { buckets: vec![40], counts: vec![10], sum_us: 99_000 }),
+            ..Default::default()
+        }],
+        process: Some(pb::ProcessReport { requests: 10, ..Default::default() }),
+    };
+    let (up, receiver) = mpsc::channel(4);
+    let mut client = StatsClient::new(world.channel.clone());
+    for sequence in [1, 1, 2] {
+        up.send(report(sequence)).await.unwrap();
+    }
+    let mut replies = client.report(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    for sequence in [1, 1, 2] {
+        let reply = replies.message().await.unwrap().unwrap();
+        assert_eq!((reply.sequence, reply.period_ms), (sequence, 250));
+    }
+    let one = pb::ListBackendsRequest { id: "backend1".into(), ..Default::default() };
+    let view = world.fleet().list_backends(one).await.unwrap().into_inner().backends.remove(0);
+    let totals = view.totals.unwrap();
+    assert_eq!((totals.requests, totals.successes, totals.in_flight), (20, 18, 2));
+    assert_eq!(totals.failures.unwrap().timeout, 2);
+    assert_eq!(totals.latency.unwrap().counts, [20]);
+    assert_eq!(view.proxies[0].proxy_id, "p1");
+    let stats = world.fleet().get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
+    assert_eq!(stats.totals.unwrap().requests, 20);
+    assert_eq!(stats.process.unwrap().requests, 20);
+
+    let mut absurd = report(3);
+    absurd.backends[0].requests = u64::MAX;
+    up.send(absurd).await.unwrap();
+    assert_eq!(replies.message().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn the_status_counts_backends_by_state() {
+    let world = world().await;
+    world.add("127.0.0.1:1", None).await.unwrap();
+    let drain = pb::SetBackendStateRequest {
+        id: "backend1".into(),
+        state: pb::AdminState::Draining.into(),
+        options: None,
+    };
+    world.registry().set_backend_state(drain).await.unwrap();
+    let status = world.fleet().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.pools.len(), status.pools[0].draining, status.pools[0].up), (1, 1, 0));
+    assert!(status.version.unwrap().revision >= 3);
+    assert!(!status.server_id.is_empty() && status.last_change_unix_ms > 0);
+}
+
+#[tokio::test]
+async fn a_new_backend_that_fails_its_first_check_is_told_of() {
+    let world = world().await;
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    world.add(&free.to_string(), None).await.unwrap();
+    let event = world.event("backend_check_failed").await;
+    assert_eq!((&*event.kind, &*event.name), ("backend", "backend1"));
+    assert_eq!(event.reason.unwrap().code, "backend_connect_refused");
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    let world = world().await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(world.channel.clone());
+    for service in ["", "lb.v1.Registry", "lb.v1.Fleet", "lb.v1.Sync", "lb.v1.Stats"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status.as_str_name(), "SERVING", "{service}");
+    }
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(world.channel.clone());
+    let mut answers =
+        client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else { panic!("{answer:?}") };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    assert!(names.iter().any(|name| name == "lb.v1.Registry"), "{names:?}");
+    assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
+}

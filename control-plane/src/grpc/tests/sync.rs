@@ -1,0 +1,156 @@
+//! The life of a sync stream.
+
+use super::*;
+
+#[tokio::test]
+async fn changes_merge_while_an_answer_is_due() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    world.add("127.0.0.1:1", None).await.unwrap();
+    let first = proxy.transmission().await;
+    for port in 2..=20 {
+        world.add(&format!("127.0.0.1:{port}"), None).await.unwrap();
+    }
+    proxy.apply(first).await;
+    let Transmission::Delta(merged) = proxy.transmission().await else { panic!("a delta") };
+    let backends = merged.upserts.iter().filter(|object| &*object.key.kind == "backend").count();
+    assert_eq!(backends, 19, "one delta for all that came meanwhile");
+    proxy.apply(Transmission::Delta(merged)).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_comes_back_gets_only_what_it_missed() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    world.add("127.0.0.1:1", None).await.unwrap();
+    let delta = proxy.transmission().await;
+    proxy.apply(delta).await;
+    let Proxy { subscriber, down, up, .. } = proxy;
+    drop((up, down));
+    world.event("proxy_lost").await;
+    let held = subscriber.held().unwrap().version.revision;
+
+    let written = world.add("127.0.0.1:2", None).await.unwrap();
+    let mut back = world.proxy_with("p1", subscriber).await;
+    let Transmission::Delta(missed) = back.transmission().await else { panic!("a delta") };
+    assert_eq!(missed.from_revision, held);
+    assert!(missed.to.revision >= written.revision);
+    back.apply(Transmission::Delta(missed)).await;
+    let listed = world.proxies().await;
+    assert_eq!((listed.len(), listed[0].snapshots_sent), (1, 0));
+}
+
+#[tokio::test]
+async fn a_proxy_of_another_store_gets_a_snapshot_that_may_not_empty_it() {
+    let (first, second) = (world().await, world().await);
+    let proxy = first.proxy("p1").await;
+    let mut moved = second.proxy_with("p1", proxy.subscriber).await;
+    let Transmission::Snapshot(state) = moved.transmission().await else { panic!("a snapshot") };
+    assert!(!state.allow_empty);
+    moved.apply(Transmission::Snapshot(state)).await;
+}
+
+#[tokio::test]
+async fn a_digest_that_differs_is_cured_by_a_snapshot() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    world.event("proxy_synced").await;
+    let (version, _) = held_by(&proxy.subscriber);
+    let wrong =
+        pb::Heartbeat { sent_unix_ms: 0, version, digest: bytes::Bytes::from_static(&[7; 16]) };
+    proxy.up.send(wire::up(Up::Heartbeat(wrong))).await.unwrap();
+    let state = proxy.transmission().await;
+    assert!(matches!(state, Transmission::Snapshot(_)));
+    proxy.apply(state).await;
+    assert_eq!(world.proxies().await[0].divergences, 1);
+}
+
+#[tokio::test]
+async fn two_live_proxies_with_one_id_are_refused_by_name() {
+    let world = world().await;
+    let _first = world.proxy("twin").await;
+    let second = pb::Hello { instance_id: "other".into(), ..hello("twin") };
+    let refusal = world.connect(second, new_subscriber()).await.next().await.unwrap_err();
+    assert_eq!(refusal.code(), Code::AlreadyExists);
+    assert!(refusal.message().contains("twin-instance"), "{}", refusal.message());
+    let heir = pb::Hello {
+        instance_id: "heir".into(),
+        replaces_instance_id: "twin-instance".into(),
+        ..hello("twin")
+    };
+    let welcome = world.connect(heir, new_subscriber()).await.next().await.unwrap();
+    assert!(matches!(welcome, Down::Welcome(_)));
+}
+
+#[tokio::test]
+async fn a_stream_must_begin_with_a_hello_of_a_known_version() {
+    let world = world().await;
+    let newer = pb::Hello { protocol_versions: vec![7, 8], ..hello("p1") };
+    let refusal = world.connect(newer, new_subscriber()).await.next().await.unwrap_err();
+    assert_eq!(refusal.code(), Code::FailedPrecondition);
+    assert!(refusal.message().contains("[7, 8]") && refusal.message().contains("[1]"));
+
+    let (up, receiver) = mpsc::channel(1);
+    up.send(wire::up(Up::Heartbeat(pb::Heartbeat::default()))).await.unwrap();
+    let mut client = SyncClient::new(world.channel.clone());
+    let mut down = client.stream(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert_eq!(down.message().await.unwrap_err().code(), Code::InvalidArgument);
+
+    let nameless = world.connect(hello(""), new_subscriber()).await.next().await.unwrap_err();
+    assert_eq!(nameless.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_silent_proxy_loses_its_lease() {
+    let config = Config {
+        heartbeat: Duration::from_millis(10),
+        lease: Duration::from_millis(100),
+        ..Config::in_memory()
+    };
+    let world = world_with(config).await;
+    let mut proxy = world.proxy("p1").await;
+    let end = loop {
+        match proxy.next().await {
+            Ok(_) => {}
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end.code(), Code::DeadlineExceeded, "{}", end.message());
+    assert_eq!(world.proxies().await[0].state, "lost");
+}
+
+#[tokio::test]
+async fn proxies_are_told_their_place_among_the_live_ones() {
+    let world = world().await;
+    let mut b = world.connect(hello("b"), new_subscriber()).await;
+    let Down::Welcome(welcome) = b.next().await.unwrap() else { panic!("a welcome") };
+    let tune = welcome.tune.unwrap();
+    assert_eq!((tune.proxy_index, tune.proxy_count, tune.stats_period_ms), (0, 1, 250));
+    let _a = world.proxy("a").await;
+    let tune = loop {
+        if let Down::Tune(tune) = b.next().await.unwrap() {
+            break tune;
+        }
+    };
+    assert_eq!((tune.proxy_index, tune.proxy_count), (1, 2));
+}
+
+#[tokio::test]
+async fn stopping_says_goodbye_and_is_quick() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    world.event("proxy_synced").await;
+    let request = pb::WatchRequest { past: 0 };
+    let mut events = world.fleet().watch(request).await.unwrap().into_inner();
+    let started = Instant::now();
+    let World { running, channel } = world;
+    let stopping = tokio::spawn(running.stop());
+    let goaway = proxy.next().await.unwrap();
+    assert!(matches!(goaway, Down::Goaway(_)), "{goaway:?}");
+    assert!(proxy.next().await.is_err());
+    // Streams of watchers end too, whichever way.
+    while let Ok(Some(_)) = events.message().await {}
+    drop((proxy, channel));
+    assert!(stopping.await.unwrap(), "in order");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}

@@ -1,0 +1,154 @@
+//! Brings a backend's response to the client, while what is left of the request goes
+//! on its way.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll},
+};
+
+use super::{
+    connection::Next,
+    converse::Conversation,
+    exchange::ONE_WRITE_MAX,
+    failure::Ended,
+    relay::{Relay, RelayError, Waiting},
+    stream::Stream,
+};
+use crate::{
+    h1::body::{BodyLength, Framing},
+    live::FailureKind,
+    upstream::Upstream,
+    worker::{Buffer, Lent, now},
+};
+
+/// A body above this is moved through a large buffer.
+const LARGE_BODY: u64 = 64 * 1024;
+
+/// A head came in; what must be known of it when its bytes are gone.
+pub(super) struct Received {
+    pub(super) status: u16,
+    pub(super) body: BodyLength,
+    pub(super) framing: Framing,
+    pub(super) backend_keeps: bool,
+    pub(super) client_keeps: bool,
+    pub(super) head: Vec<u8>,
+}
+
+impl<S: Stream> Conversation<'_, '_, S> {
+    /// Passes the response on, and what is left of the request meanwhile.
+    pub(super) async fn pass_on(
+        &mut self,
+        received: Received,
+        mut upstream: Upstream,
+        mut upstream_in: Lent,
+    ) -> Ended {
+        let worker = self.exchange.worker;
+        let failed_status = received.status >= 500;
+        if is_large(received.body) {
+            let mut large = worker.buffers.large();
+            large.append(upstream_in.data());
+            upstream_in = large;
+        }
+        let mut download = Relay::new(received.head, received.body, received.framing);
+        // A malformed chunk shows again below, where it is handled.
+        let absorbed = download.absorb(&mut upstream_in, ONE_WRITE_MAX);
+        let mut uploading = !self.upload.is_done();
+        let result = match absorbed {
+            Ok(()) => {
+                self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        let ended = now();
+        let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
+        let (to_backend, from_backend) = (self.upload.written, download.written);
+        let index = worker.index;
+        self.backend.count_bytes(index, to_backend, from_backend);
+        let failure = match &result {
+            Ok(()) if failed_status => Some(FailureKind::Status5xx),
+            Err(RelayError::Read | RelayError::Truncated) => Some(FailureKind::Reset),
+            Err(RelayError::Malformed) => Some(FailureKind::Protocol),
+            // The client left or stalled, which says nothing against the backend.
+            Ok(()) | Err(RelayError::Write(_)) => None,
+        };
+        self.backend.count_end(index, failure, result.is_ok().then_some(latency));
+        let failed = failure.is_some();
+        if result.is_err() {
+            // The head is out: only a reset tells the client that this is not all.
+            self.exchange.connection.stream.abort();
+            if matches!(result, Err(RelayError::Write(_))) {
+                worker.shard.count_client_abort();
+            }
+            return Ended::Answered { next: Next::Close, failed };
+        }
+        worker.buffers.return_output(download.into_out());
+        // More than was announced makes the connection unusable, and so does a request
+        // that the backend did not read to its end.
+        if received.backend_keeps && upstream_in.is_empty() && self.upload.is_done() {
+            worker.upstreams.keep(self.backend.serial, upstream, ended);
+        }
+        if received.client_keeps {
+            return Ended::Answered { next: Next::Idle, failed };
+        }
+        // A client that asked for the end sends nothing more; any other might be about to.
+        if self.prepared.keep_alive || !self.upload.is_done() {
+            self.exchange.linger().await;
+        }
+        Ended::Answered { next: Next::Close, failed }
+    }
+
+    async fn relay_both(
+        &mut self,
+        download: &mut Relay,
+        uploading: &mut bool,
+        upstream: &mut Upstream,
+        upstream_in: &mut Buffer,
+    ) -> Result<(), RelayError> {
+        let exchange = &mut *self.exchange;
+        let connection = &mut *exchange.connection;
+        let upload = &mut *self.upload;
+        let (body_idle, write_idle) =
+            (self.listener.body_idle_timeout, self.listener.write_idle_timeout);
+        let mut waited = false;
+        poll_fn(|context: &mut Context<'_>| {
+            if let Poll::Ready(done) =
+                download.poll(context, &mut upstream.stream, upstream_in, &mut connection.stream)
+            {
+                return Poll::Ready(done);
+            }
+            if *uploading {
+                let client_in = &mut *exchange.client_in;
+                let client = &mut connection.stream;
+                // A failed upload leaves the response to say what became of it.
+                *uploading =
+                    upload.poll(context, client, client_in, &mut upstream.stream).is_pending();
+            }
+            let progressed = std::mem::take(&mut download.progressed)
+                | std::mem::take(&mut upload.progressed)
+                | !std::mem::replace(&mut waited, true);
+            if progressed {
+                let idle_for = match download.waiting {
+                    Waiting::Reader => body_idle,
+                    Waiting::Writer => write_idle,
+                };
+                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+            }
+            connection.timer.poll(context).map(|()| {
+                Err(match download.waiting {
+                    Waiting::Reader => RelayError::Read,
+                    Waiting::Writer => RelayError::Write(io::ErrorKind::TimedOut.into()),
+                })
+            })
+        })
+        .await
+    }
+}
+
+pub(super) fn is_large(body: BodyLength) -> bool {
+    match body {
+        BodyLength::Known(length) => length > LARGE_BODY,
+        BodyLength::Chunked | BodyLength::UntilClose => true,
+    }
+}

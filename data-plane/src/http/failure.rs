@@ -1,0 +1,128 @@
+//! How an attempt at a backend can end, and what clients are told of it.
+
+use std::io;
+
+use super::{
+    connection::Next,
+    converse::Conversation,
+    exchange::protocol_error,
+    relay::{RelayError, Waiting},
+    respond::OwnAnswer,
+};
+use crate::{live::FailureKind, upstream::ConnectError, worker::Buffer};
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The client got an answer, whole or aborted; nothing more can be done for it.
+    Answered {
+        next: Next,
+        /// It counts as a failure of the backend.
+        failed: bool,
+    },
+    /// The client broke the protocol, or was too slow, before it was answered.
+    ClientFault(OwnAnswer),
+    /// The backend did not answer; another may.
+    Failed(Failure),
+}
+
+/// Why a backend did not answer.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: FailureKind,
+    /// Of the reason vocabulary.
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    /// Something of the request may have reached the backend.
+    pub(super) written: bool,
+    /// No byte of a response has come, and time is not what was missing.
+    pub(super) resendable: bool,
+}
+
+impl Failure {
+    /// What a client is told.
+    pub(super) fn status(&self) -> u16 {
+        match self.kind {
+            FailureKind::Timeout => 504,
+            FailureKind::Connect if self.reason == "backend_connect_timeout" => 504,
+            _ => 502,
+        }
+    }
+}
+
+impl<S> Conversation<'_, '_, S> {
+    pub(super) fn connect_failure(&self, error: &ConnectError) -> Failure {
+        let backend = &self.backend.identity;
+        let detail = match error {
+            ConnectError::Failed(error) => error.to_string(),
+            ConnectError::TimedOut => {
+                format!("no connection within {:?}", self.pool.connect_timeout)
+            }
+            ConnectError::NoAddress => "its name has no address".to_owned(),
+        };
+        Failure {
+            kind: FailureKind::Connect,
+            reason: error.reason(),
+            message: format!("backend {} ({}): {detail}", backend.id, backend.address),
+            written: false,
+            resendable: true,
+        }
+    }
+
+    pub(super) fn protocol_failure(&self, message: &str) -> Ended {
+        self.failed(FailureKind::Protocol, "backend_protocol_error", message, false)
+    }
+
+    pub(super) fn reset(&self, upstream_in: &Buffer, error: Option<&io::Error>) -> Ended {
+        let message = match error {
+            Some(error) => {
+                format!("the connection failed before the response was complete: {error}")
+            }
+            None => "the connection ended before the response was complete".to_owned(),
+        };
+        self.failed(FailureKind::Reset, "backend_reset", &message, upstream_in.is_empty())
+    }
+
+    pub(super) fn timed_out(&self, uploading: bool) -> Ended {
+        if uploading && self.upload.waiting == Waiting::Reader {
+            return Ended::ClientFault(OwnAnswer::new(
+                408,
+                "client_body_timeout",
+                "the request's body did not come in time",
+            ));
+        }
+        let message = format!("no response within {:?}", self.pool.request_timeout);
+        self.failed(FailureKind::Timeout, "backend_timeout", &message, false)
+    }
+
+    fn failed(
+        &self,
+        kind: FailureKind,
+        reason: &'static str,
+        message: &str,
+        resendable: bool,
+    ) -> Ended {
+        let backend = &self.backend.identity;
+        Ended::Failed(Failure {
+            kind,
+            reason,
+            message: format!("backend {} ({}): {message}", backend.id, backend.address),
+            written: self.upload.written > 0,
+            resendable,
+        })
+    }
+
+    pub(super) fn client_fault(&self, error: &RelayError) -> Ended {
+        match error {
+            RelayError::Malformed => {
+                Ended::ClientFault(protocol_error("the chunked body is malformed"))
+            }
+            RelayError::Read | RelayError::Truncated | RelayError::Write(_) => self.client_left(),
+        }
+    }
+
+    pub(super) fn client_left(&self) -> Ended {
+        self.exchange.worker.shard.count_client_abort();
+        Ended::Answered { next: Next::Close, failed: false }
+    }
+}
