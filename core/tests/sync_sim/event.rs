@@ -29,6 +29,12 @@ pub(crate) struct Report {
     pub(crate) epochs: u64,
 }
 
+impl Report {
+    pub(crate) fn sent(&self) -> u64 {
+        self.deltas + self.snapshots
+    }
+}
+
 /// One connection, as both ends see it.
 pub(crate) struct Connection {
     pub(crate) proxy: usize,

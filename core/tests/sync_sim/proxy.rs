@@ -51,14 +51,14 @@ impl Proxy {
     }
 
     /// Starts again: from the newest copy, from the one before, or from nothing.
-    pub(crate) fn restart(&mut self, rng: &mut Rng) -> Result<&'static str, String> {
+    pub(crate) fn restart(&mut self, rng: &mut Rng) -> Result<(), String> {
         self.process += 1;
         self.connection = None;
         self.last = None;
-        let (source, copy) = match rng.u8(..10) {
-            0..6 => ("newest", self.disk[1].clone()),
-            6..9 => ("older", self.disk[0].clone()),
-            _ => ("no", None),
+        let copy = match rng.u8(..10) {
+            0..6 => self.disk[1].clone(),
+            6..9 => self.disk[0].clone(),
+            _ => None,
         };
         match copy {
             Some(copy) => {
@@ -80,7 +80,7 @@ impl Proxy {
                 self.corrupt = false;
             }
         }
-        Ok(source)
+        Ok(())
     }
 
     /// Swaps a payload behind its back.
@@ -129,11 +129,13 @@ impl Proxy {
             }
             Transmission::Snapshot(state) => {
                 let same_epoch = held.filter(|held| held.version.epoch == to.epoch);
-                let mut oracle = self.oracle.clone();
-                oracle.hold(&state.objects.iter().cloned().collect());
-                let silences = !ready.is_subset(&oracle.ready_pools());
+                let silences = || {
+                    let mut oracle = self.oracle.clone();
+                    oracle.hold(&state.objects.iter().cloned().collect());
+                    !ready.is_subset(&oracle.ready_pools())
+                };
                 same_epoch.is_none_or(|held| held.version.revision <= to.revision)
-                    && (allow_empty || !silences)
+                    && (allow_empty || !silences())
             }
         };
         let outcome = match transmission {

@@ -23,7 +23,7 @@ use crate::{
 /// How often a proxy is told what it should hold.
 const HEARTBEAT_MS: u64 = 500;
 /// When the faults stop.
-const CALM_MS: u64 = 3_000;
+const CALM_MS: u64 = 2_500;
 /// When all must agree, and no more be said.
 const AGREED_MS: u64 = CALM_MS + 4_000;
 /// When it is over.
@@ -51,7 +51,6 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let store = Store::new(&mut rng);
         let publisher = Publisher::new(store.version, store.objects.clone());
-        let decoders = [decode_old, decode_new];
         let count = rng.usize(1..4);
         let mut world = Self {
             now: 0,
@@ -61,7 +60,9 @@ impl World {
             publisher,
             process: 0,
             poll_is_due: false,
-            proxies: (0..count).map(|index| Proxy::new(decoders[index % 2])).collect(),
+            proxies: (0..count)
+                .map(|index| Proxy::new([decode_old, decode_new][index % 2]))
+                .collect(),
             connections: Vec::new(),
             may_lose_store: seed.is_multiple_of(4),
             report: Report::default(),
@@ -72,7 +73,7 @@ impl World {
             world.after(1..100, Event::Connect { proxy, process: 0 });
         }
         world.after(1..50, Event::Write);
-        world.after(1..500, Event::Fault);
+        world.after(1..300, Event::Fault);
         world.after(1..HEARTBEAT_MS, Event::Heartbeats);
         if world.may_lose_store {
             world.at(CALM_MS, Event::Settle);
@@ -86,7 +87,7 @@ impl World {
         while let Some(next) = self.queue.pop() {
             if next.at_ms > AGREED_MS && sent_when_agreed.is_none() {
                 self.check_agreement()?;
-                sent_when_agreed = Some(self.report.deltas + self.report.snapshots);
+                sent_when_agreed = Some(self.report.sent());
             }
             if next.at_ms > END_MS {
                 break;
@@ -99,8 +100,7 @@ impl World {
             self.step(next.event)?;
             self.check_sessions()?;
         }
-        let sent = self.report.deltas + self.report.snapshots;
-        if sent_when_agreed != Some(sent) {
+        if sent_when_agreed != Some(self.report.sent()) {
             return Err("something was sent although all agreed".to_owned());
         }
         Ok(())
@@ -116,13 +116,13 @@ impl World {
                 self.after(pause, Event::Write);
             }
             Event::Settle => {
-                let commit = self.store.settle();
-                self.commit(commit);
+                let settled = self.store.settle();
+                self.commit(settled);
             }
             Event::Fault if self.is_calm() => {}
             Event::Fault => {
                 self.fault()?;
-                self.after(50..900, Event::Fault);
+                self.after(50..700, Event::Fault);
             }
             Event::Heartbeats => {
                 let held = self.published();
@@ -131,7 +131,7 @@ impl World {
                         self.send(connection, Direction::Down, Message::Heartbeat(held));
                     }
                 }
-                self.after(HEARTBEAT_MS..HEARTBEAT_MS + 1, Event::Heartbeats);
+                self.at(self.now + HEARTBEAT_MS, Event::Heartbeats);
             }
             Event::Poll => {
                 self.poll_is_due = false;
@@ -176,10 +176,7 @@ impl World {
             5..10 => {
                 self.report.proxy_restarts += 1;
                 let connection = self.proxies[proxy].connection;
-                let source = self.proxies[proxy].restart(&mut self.rng)?;
-                if let Some(trace) = &mut self.trace {
-                    trace.push(format!("{} proxy {proxy} starts from {source} copy", self.now));
-                }
+                self.proxies[proxy].restart(&mut self.rng)?;
                 self.proxies[proxy].check(&self.store.history)?;
                 if let Some(connection) = connection {
                     self.connections[connection].broken = [true; 2];
@@ -262,15 +259,18 @@ impl World {
                 self.hello(connection, held);
                 self.poll(connection)
             }
-            Message::Answer(answer) => match self.receiver(connection, &answer) {
-                Some(receiver) => self.answered(receiver, answer, receiver != connection),
-                None => Ok(()),
-            },
+            Message::Answer(answer) => {
+                let Some(receiver) = self.receiver(connection, &answer) else { return Ok(()) };
+                self.answered(receiver, answer, receiver != connection)
+            }
             Message::Heartbeat(held) => {
-                let proxy = self.connections[connection].proxy;
-                if self.proxies[proxy].connection == Some(connection)
-                    && let Some(answer) = self.proxies[proxy].subscriber.on_heartbeat(held)
+                let proxy = &self.proxies[self.connections[connection].proxy];
+                if proxy.connection == Some(connection)
+                    && let Some(answer) = proxy.subscriber.on_heartbeat(held)
                 {
+                    if !proxy.corrupt {
+                        return Err("a sound proxy asks to start over".to_owned());
+                    }
                     self.send(connection, Direction::Up, Message::Answer(answer));
                 }
                 Ok(())
@@ -350,14 +350,12 @@ impl World {
         let proxy = self.connections[connection].proxy;
         let this = &mut self.proxies[proxy];
         if this.connection != Some(connection) {
-            // A state of another epoch cannot be told from a newer one: keeping
-            // streams apart is the transport's duty. Within an epoch, versions do.
-            let epoch = match &sent {
-                Transmission::Delta(delta) => delta.to.epoch,
-                Transmission::Snapshot(state) => state.version.epoch,
-            };
-            let held = this.subscriber.held();
-            if self.now >= CALM_MS || held.is_none_or(|held| held.version.epoch != epoch) {
+            // A whole state of another epoch cannot be told from a newer one: keeping
+            // streams apart is the transport's duty. For the rest, versions do.
+            let held = this.subscriber.held().map(|held| held.version.epoch);
+            let foreign = matches!(&sent, Transmission::Snapshot(state)
+                if held != Some(state.version.epoch));
+            if foreign || self.now >= CALM_MS {
                 return Ok(());
             }
             self.report.strays += 1;
@@ -380,14 +378,11 @@ impl World {
         let this = &mut self.connections[connection];
         let Some(session) = &mut this.session else { return Ok(()) };
         let Some(transmission) = session.poll(&self.publisher) else { return Ok(()) };
-        let nonce = match &transmission {
-            Transmission::Delta(delta) => delta.nonce,
-            Transmission::Snapshot(state) => state.nonce,
+        let (nonce, count) = match &transmission {
+            Transmission::Delta(delta) => (delta.nonce, &mut self.report.deltas),
+            Transmission::Snapshot(state) => (state.nonce, &mut self.report.snapshots),
         };
-        match &transmission {
-            Transmission::Delta(_) => self.report.deltas += 1,
-            Transmission::Snapshot(_) => self.report.snapshots += 1,
-        }
+        *count += 1;
         if let Some(due) = this.unacknowledged.replace(nonce) {
             return Err(format!("sent {nonce:?} while the answer to {due:?} was due"));
         }
