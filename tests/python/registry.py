@@ -4,6 +4,8 @@ Twice over: with stubs generated from proto/, and with nothing but server
 reflection. Run it as
 
     python tests/python/registry.py target/debug/lb-control-plane
+
+or with any other command that starts one, such as `lbctl control-plane`.
 """
 
 import importlib
@@ -100,7 +102,7 @@ def round_trip(message, call, address):
 def main(program):
     with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [program, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir",
+            [*program, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir",
              f"{folder}/state", "--exit-with-parent"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         try:
@@ -120,4 +122,4 @@ def main(program):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])
