@@ -78,9 +78,8 @@ impl Failure {
             Code::DeadlineExceeded => Self::new(
                 Exit::TimedOut,
                 format!(
-                    "the control plane at {server} did not answer in time; whether the command \
-                     took effect is not known: look with 'lbctl status', or allow it more time \
-                     with --timeout"
+                    "the control plane at {server} did not answer in time: it may be stopped or \
+                     overloaded; look at its process, or allow it more time with --timeout"
                 ),
             ),
             Code::Unavailable | Code::Cancelled => unreachable(server, &reason_of(status)),

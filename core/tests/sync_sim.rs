@@ -1,8 +1,8 @@
 //! A seeded simulation of the configuration protocol: one control plane, some
 //! proxies, a bad network, restarts on both sides, lost stores and flipped bits.
 //!
-//! `SYNC_SIM_SEED=n cargo test -p lb-core --test sync_sim` replays one seed with
-//! its trace.
+//! `SYNC_SIM_SEED=n cargo test -p lb-core --test sync_sim -- --nocapture` replays one
+//! seed with its trace.
 
 #[path = "sync_sim/codec.rs"]
 mod codec;
@@ -51,13 +51,9 @@ fn all_proxies_converge_whatever_happens_fourth_quarter() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..10 {
-        let [first, second] = [(); 2].map(|()| {
-            let mut world = World::new(seed, true);
-            world.run().expect("runs of these seeds pass elsewhere");
-            world.trace.expect("it was asked for")
-        });
-        assert!(first.len() > 100);
-        assert_eq!(first, second, "seed {seed}");
+        let first = replay(seed);
+        assert!(first.1.len() > 100);
+        assert_eq!(first, replay(seed), "seed {seed}");
     }
 }
 
@@ -67,14 +63,11 @@ fn run_all(seeds: Range<u64>) {
     if let Ok(seed) = std::env::var("SYNC_SIM_SEED") {
         let seed = seed.parse().expect("SYNC_SIM_SEED is a number");
         if seeds.contains(&seed) || (seed >= 1024 && seeds.start == 0) {
-            println!("{:#?}", run(seed));
+            println!("{}\n{:#?}", replay(seed).1.join("\n"), run(seed));
         }
         return;
     }
-    let mut reports = Vec::new();
-    for seed in seeds {
-        reports.push(run(seed));
-    }
+    let reports: Vec<Report> = seeds.map(run).collect();
     let sum = |field: fn(&Report) -> u64| reports.iter().map(field).sum::<u64>();
     let figures = [
         ("steps", sum(|one| one.steps)),
@@ -102,17 +95,20 @@ fn run_all(seeds: Range<u64>) {
 }
 
 fn run(seed: u64) -> Report {
-    let mut world = World::new(seed, std::env::var_os("SYNC_SIM_SEED").is_some());
+    let mut world = World::new(seed, false);
     let Err(why) = attempt(&mut world) else { return world.report };
-    let step = world.report.steps;
     // Again, to see what led there.
-    let mut world = World::new(seed, true);
-    let again = attempt(&mut world);
-    let trace = world.trace.unwrap_or_default();
+    let (again, trace) = replay(seed);
+    assert_eq!(again, Err(why.clone()), "the replay differs");
     let latest = &trace[trace.len().saturating_sub(SHOWN)..];
     let shown: String = latest.iter().map(|line| format!("{line:.400}\n")).collect();
-    assert_eq!(again, Err(why.clone()), "the replay differs");
-    panic!("{shown}\nSYNC_SIM_SEED={seed} fails at step {step}: {why}");
+    panic!("{shown}\nSYNC_SIM_SEED={seed} fails at step {}: {why}", world.report.steps);
+}
+
+fn replay(seed: u64) -> (Result<(), String>, Vec<String>) {
+    let mut world = World::new(seed, true);
+    let outcome = attempt(&mut world);
+    (outcome, world.trace.unwrap_or_default())
 }
 
 /// Turns a panic of the code under test into a failure with a seed.

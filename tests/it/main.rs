@@ -1,1 +1,36 @@
+//! End-to-end tests: each starts what it needs as real processes, on ports and in
+//! directories of its own, and so runs beside all others.
 
+#![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
+
+mod architecture;
+mod bad_input;
+mod balancing;
+mod bulk;
+mod control_plane_loss;
+mod dev;
+mod durability;
+mod failing_backends;
+mod fleet;
+mod framing;
+mod http;
+mod lifecycle;
+mod retries;
+mod services;
+mod writes;
+
+use lb_tests::{backend::Backend, cluster::Cluster, process::Program};
+
+/// The executable under test: one binary is a whole installation.
+fn program() -> Program {
+    Program::at(env!("CARGO_BIN_EXE_lbctl-under-test"))
+}
+
+/// One proxy before these backends, which are not checked: only traffic reaches them.
+async fn one_proxy(backends: &[&Backend]) -> Cluster {
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.api.change_pool(lb_tests::cluster::no_checks).await;
+    let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
+    cluster.add_backends(&addresses).await;
+    cluster
+}

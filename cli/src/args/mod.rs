@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
     local::{Completions, DemoBackend, Dev},
-    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool},
+    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
     read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
 };
 

@@ -151,7 +151,8 @@ Examples:
   lbctl set-listener default --trusted-proxy 10.0.0.0/8 --trusted-proxy fd00::/8
   lbctl set-listener default --trust-xff always      believe anyone, for demonstrations
 
-Settings that are not named stay as they are; --trusted-proxy replaces the whole list.")]
+Settings that are not named stay as they are; --trusted-proxy replaces the whole list,
+and believes nobody else.")]
 pub(crate) struct SetListener {
     /// Its name
     #[arg(value_parser = value::listener)]

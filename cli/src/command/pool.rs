@@ -10,7 +10,7 @@ use super::{
     write::{self, Change},
 };
 use crate::{
-    args::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool},
+    args::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
     exit::{Exit, Failure},
 };
 
@@ -121,6 +121,15 @@ fn edit_listener(listener: &mut pb::Listener, args: &SetListener) -> Result<(), 
         trust.name().clone_into(&mut listener.trust_xff);
     }
     if !args.trusted_proxies.is_empty() {
+        if args.trust_xff == Some(TrustXff::Always) {
+            return Err(Failure::new(
+                Exit::Rejected,
+                "--trust-xff always believes anyone, so --trusted-proxy would mean nothing; give \
+                 one of them",
+            ));
+        }
+        // Whoever names some does not mean to believe anyone any longer.
+        TrustXff::Trusted.name().clone_into(&mut listener.trust_xff);
         // `none` was read as an empty name.
         listener.trusted_proxies =
             args.trusted_proxies.iter().filter(|network| !network.is_empty()).cloned().collect();

@@ -1,8 +1,8 @@
 //! `wait`: until something is true, or the time is up.
 //!
 //! The control plane says when something changed; only then is the state read again.
-//! A slow second look covers what has no event, such as a control plane that was
-//! restarted in between.
+//! A second look now and then covers what has no event, such as a proxy that catches up
+//! with a change, or a control plane that was restarted in between.
 
 use std::{future::pending, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often to look when nothing happened.
-const SECOND_LOOK: Duration = Duration::from_secs(2);
+const SECOND_LOOK: Duration = Duration::from_millis(500);
 
 /// Events come in bunches; one look is enough for those of one moment.
 const BUNCH: Duration = Duration::from_millis(10);
@@ -42,8 +42,14 @@ pub(crate) enum Look {
 
 /// Waits as told on the command line.
 pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure> {
+    if args.count.is_some() && args.target != Target::Proxies {
+        return Err(Failure::new(Exit::Usage, "--count belongs to 'lbctl wait proxies'"));
+    }
     if let Target::Revision(revision) = args.target {
-        refuse_unless(args.condition.is_none(), "revision/N", "nothing: it waits for 'applied'")?;
+        if args.condition.is_some() {
+            let why = "revision/N takes no --for: it waits until every live proxy has applied it";
+            return Err(Failure::new(Exit::Usage, why));
+        }
         return wait_applied(session, revision).await;
     }
     let what = describe(&args);
@@ -86,8 +92,7 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
         Look::NotYet(text) => Err(Failure::new(
             Exit::TimedOut,
             format!(
-                "{what} did not come true within {}: {text}; look at it with {}, or wait longer \
-                 with --timeout",
+                "waited {} for {what}: {text}; look at it with {}, or wait longer with --timeout",
                 format::duration(client.timeout()),
                 next_look(&args.target),
             ),
@@ -147,19 +152,19 @@ async fn next_event(events: &mut Option<Streaming<pb::Event>>) -> bool {
 
 async fn look_at_backend(session: &Session, id: &str, condition: Awaited) -> Result<Look, Failure> {
     match (backend::read(session, id).await?, condition) {
-        (None, Awaited::Removed) => Ok(Look::Done(format!("backend {id} is removed"))),
+        (None, Awaited::Removed) => Ok(Look::Done(format!("{id} is removed"))),
         (None, _) => {
             // Names the ones that there are.
             let all = get::backends(session, "").await?;
             get::choose(all, Some(id), "backend", |view| &view.id)?;
-            Ok(Look::NotYet(format!("backend {id} has just appeared")))
+            Ok(Look::NotYet(format!("{id} has just appeared")))
         }
         (Some(view), condition) => Ok(judge_backend(&view, condition)),
     }
 }
 
 fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
-    let text = format!("backend {} is {}: {}", view.id, view.state(), view.reason.sentence());
+    let text = format!("{} is {}: {}", view.id, view.state(), view.reason.sentence());
     let done = match condition {
         Awaited::Healthy => view.health == "up",
         Awaited::Down => view.health == "down",
@@ -194,17 +199,16 @@ pub(crate) fn judge_pool(name: &str, backends: &[BackendView]) -> Look {
 
 fn look_at_proxy(proxies: &[ProxyView], id: &str, condition: Awaited) -> Look {
     match proxies.iter().find(|proxy| proxy.id == id) {
-        None => Look::NotYet(format!("proxy {id} has never connected")),
+        None => Look::NotYet(format!("{id} has never connected")),
         Some(proxy) => {
-            let text =
-                format!("proxy {id} is {} at revision {}", proxy.state, proxy.applied_revision);
+            let text = format!("{id} is {} at revision {}", proxy.state, proxy.applied_revision);
             if proxy.state == condition.name() { Look::Done(text) } else { Look::NotYet(text) }
         }
     }
 }
 
 /// Done when `count` proxies are in sync, or without one, all that are connected.
-pub(crate) fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
+fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
     let synced = proxies.iter().filter(|proxy| proxy.state == "synced").count();
     let connected = proxies.iter().filter(|proxy| proxy.state != "lost").count();
     let wanted = count.unwrap_or_else(|| connected.max(1));
@@ -225,12 +229,30 @@ pub(crate) fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Lo
 }
 
 async fn wait_applied(session: &Session, revision: u64) -> Result<(), Failure> {
-    let client = &session.client;
-    let timeout_ms = u32::try_from(client.timeout().as_millis()).unwrap_or(u32::MAX);
+    let timeout = session.client.timeout();
+    let progress = applied(&session.client, revision, timeout).await?;
+    if let Some(failure) = progress::failure(&progress, timeout) {
+        return Err(failure);
+    }
+    session.screen.answer(
+        &progress,
+        || vec![format!("revision/{revision}")],
+        || progress::applied(&progress),
+    )
+}
+
+/// Waits until every live proxy has applied a revision, one has refused it, or the time
+/// is up; tells how far it got.
+pub(crate) async fn applied(
+    client: &Client,
+    revision: u64,
+    timeout: Duration,
+) -> Result<ProgressView, Failure> {
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     let request = pb::WaitAppliedRequest { revision, timeout_ms };
     let mut stream = client.call(client.fleet().wait_applied(request)).await?;
     // The server keeps the time; this is for one that stopped answering.
-    let deadline = Instant::now() + client.timeout() + Duration::from_secs(2);
+    let deadline = Instant::now() + timeout + Duration::from_secs(2);
     let mut last: Option<ProgressView> = None;
     loop {
         tokio::select! {
@@ -242,17 +264,7 @@ async fn wait_applied(session: &Session, revision: u64) -> Result<(), Failure> {
             () = sleep_until(deadline) => break,
         }
     }
-    let Some(progress) = last else {
-        return Err(client.failure(&tonic::Status::deadline_exceeded("")));
-    };
-    if let Some(failure) = progress::failure(&progress, client.timeout()) {
-        return Err(failure);
-    }
-    session.screen.answer(
-        &progress,
-        || vec![format!("revision/{revision}")],
-        || progress::applied(&progress),
-    )
+    last.ok_or_else(|| client.failure(&tonic::Status::deadline_exceeded("")))
 }
 
 fn refuse_unless(known: bool, target: &str, conditions: &str) -> Result<(), Failure> {
@@ -263,18 +275,14 @@ fn refuse_unless(known: bool, target: &str, conditions: &str) -> Result<(), Fail
 }
 
 fn describe(args: &WaitFor) -> String {
-    let condition = args.condition.map_or("", Awaited::name);
+    let to_be = |default: Awaited| args.condition.unwrap_or(default).name();
     match &args.target {
-        Target::Backend(id) => format!("backend {id} --for {}", or(condition, "healthy")),
-        Target::Pool(name) => format!("pool {name} --for healthy"),
-        Target::Proxy(id) => format!("proxy {id} --for {}", or(condition, "synced")),
-        Target::Proxies => "proxies --for synced".to_owned(),
-        Target::Revision(revision) => format!("revision {revision}"),
+        Target::Backend(id) => format!("{id} to be {}", to_be(Awaited::Healthy)),
+        Target::Pool(name) => format!("pool {name} to be healthy"),
+        Target::Proxy(id) => format!("{id} to be {}", to_be(Awaited::Synced)),
+        Target::Proxies => "the proxies to be in sync".to_owned(),
+        Target::Revision(revision) => format!("revision {revision} to be applied"),
     }
-}
-
-fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
-    if text.is_empty() { default } else { text }
 }
 
 fn next_look(target: &Target) -> String {

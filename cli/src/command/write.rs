@@ -50,22 +50,30 @@ pub(super) async fn send(
     let answer = match change {
         Change::Create(object) => {
             let request = put(object, pb::PutMode::Create);
-            client.call_within(deadline, registry.put(request)).await?
+            client.call_within(deadline, registry.put(request)).await
         }
         Change::Replace(object) => {
             let request = put(object, pb::PutMode::Replace);
-            client.call_within(deadline, registry.put(request)).await?
+            client.call_within(deadline, registry.put(request)).await
         }
         Change::Delete(pb::ObjectName { kind, name }) => {
             let request = pb::DeleteRequest { kind, name, options };
-            client.call_within(deadline, registry.delete(request)).await?
+            client.call_within(deadline, registry.delete(request)).await
         }
         Change::State(id, state) => {
             let request = pb::SetBackendStateRequest { id, state: state.into(), options };
-            client.call_within(deadline, registry.set_backend_state(request)).await?
+            client.call_within(deadline, registry.set_backend_state(request)).await
         }
     };
-    Ok(WriteView::read(answer, args.dry_run))
+    answer.map(|answer| WriteView::read(answer, args.dry_run)).map_err(doubtful)
+}
+
+/// A change that was sent and not answered may have been stored all the same.
+fn doubtful(mut failure: Failure) -> Failure {
+    if matches!(failure.exit, Exit::TimedOut | Exit::Unreachable) {
+        failure.message += "\nThe change was sent; whether it is stored, 'lbctl get' or 'lbctl watch --past 10' tells.";
+    }
+    failure
 }
 
 /// Reads an object, lets `change` edit it, and writes it back, again if somebody else

@@ -7,7 +7,7 @@ use std::{
     process,
 };
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, root_cause};
 
 /// A directory for all children.
 #[derive(Debug)]
@@ -50,9 +50,10 @@ fn cannot_make(path: &Path, error: &io::Error) -> Failure {
     Failure::new(
         Exit::BadConfiguration,
         format!(
-            "cannot use the data directory {}: {error}; name one that you may write to with \
+            "cannot use the data directory {}: {}; name one that you may write to with \
              --data-dir",
-            path.display()
+            path.display(),
+            root_cause(error)
         ),
     )
 }

@@ -93,8 +93,8 @@ async fn start(
     let control = Role::control_plane(plan.grpc, plan.http, data_dir, args.debug);
     let control = household.admit(control).await?;
     let mut demos = Vec::new();
-    for port in plan.demo_ports {
-        demos.push(household.admit(Role::demo_backend(port)).await?);
+    for (number, port) in (1..).zip(plan.demo_ports) {
+        demos.push(household.admit(Role::demo_backend(number, port)).await?);
     }
     let server = format!("http://{}", control.value("grpc"));
     let mut proxies: Vec<Listening> = Vec::new();

@@ -45,9 +45,10 @@ impl Role {
         Self { name, kind: Kind::Proxy { plan, server: server.to_owned(), data_dir }, debug }
     }
 
-    pub(super) fn demo_backend(port: u16) -> Self {
+    /// It calls itself by its port; one that takes a free port is numbered here.
+    pub(super) fn demo_backend(number: usize, port: u16) -> Self {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        let name = if port == 0 { "backend".to_owned() } else { format!("backend-{port}") };
+        let name = if port == 0 { format!("demo-{number}") } else { format!("backend-{port}") };
         Self { name, kind: Kind::DemoBackend { address }, debug: false }
     }
 
@@ -111,10 +112,7 @@ impl Role {
                 keep(&mut plan.traffic, "default");
                 keep(&mut plan.admin, "admin");
             }
-            Kind::DemoBackend { address } => {
-                keep(address, "backend");
-                self.name = format!("backend-{}", address.port());
-            }
+            Kind::DemoBackend { address } => keep(address, "backend"),
         }
     }
 
@@ -191,9 +189,10 @@ mod tests {
         let mut role = proxy();
         role.settle(&Listening::parse(line).unwrap());
         assert!(role.command_line().contains(&"--admin=127.0.0.1:40123".to_owned()));
-        let mut demo = Role::demo_backend(0);
+        let mut demo = Role::demo_backend(1, 0);
         demo.settle(&Listening::parse("listening backend=127.0.0.1:40001").unwrap());
-        assert_eq!(demo.name(), "backend-40001");
+        assert!(demo.command_line().contains(&"--port=40001".to_owned()));
+        assert_eq!(demo.name(), "demo-1");
     }
 
     #[test]

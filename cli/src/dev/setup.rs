@@ -22,7 +22,7 @@ const WEIGHTS: [u32; 3] = [1, 2, 1];
 
 /// How long to wait for the proxies, and for the first checks of the backends.
 const PROXIES_MAX: Duration = Duration::from_secs(15);
-const BACKENDS_MAX: Duration = Duration::from_secs(5);
+const BACKENDS_MAX: Duration = Duration::from_secs(3);
 
 /// Writes, in one revision, what differs from a state that may be there already.
 pub(super) async fn configure(
@@ -121,10 +121,12 @@ pub(super) async fn await_serving(
     proxies: usize,
 ) -> Result<Vec<String>, Failure> {
     let client = &session.client;
-    let now = Instant::now();
     let mut problems = Vec::new();
-    let connected = wait::until(client, now + PROXIES_MAX, async || {
-        Ok(wait::look_at_proxies(&list_proxies(client).await?.0, Some(proxies)))
+    let connected = wait::until(client, Instant::now() + PROXIES_MAX, async || {
+        let (views, _) = list_proxies(client).await?;
+        let connected = views.iter().filter(|view| view.state != "lost").count();
+        let text = format!("{connected}/{proxies} proxies are connected");
+        Ok(if connected < proxies { Look::NotYet(text) } else { Look::Done(text) })
     });
     note(&mut problems, connected.await?);
     let up = wait::until(client, Instant::now() + BACKENDS_MAX, async || {
@@ -133,20 +135,15 @@ pub(super) async fn await_serving(
     note(&mut problems, up.await?);
     // The verdicts are news for the proxies, too.
     let revision = list_backends(client).await?.1;
-    let applied = wait::until(client, now + PROXIES_MAX, async || {
-        let (views, _) = list_proxies(client).await?;
-        let behind: Vec<&str> = views
-            .iter()
-            .filter(|view| view.applied_revision < revision)
-            .map(|view| view.id.as_str())
-            .collect();
-        Ok(if behind.is_empty() {
-            Look::Done(String::new())
-        } else {
-            Look::NotYet(format!("{} behind revision {revision}", behind.join(", ")))
-        })
-    });
-    note(&mut problems, applied.await?);
+    let progress = wait::applied(client, revision, PROXIES_MAX).await?;
+    problems.extend(
+        progress.rejections.iter().map(|refused| {
+            format!("{} refused {}", refused.proxy_id, refused.rejection.sentence())
+        }),
+    );
+    problems.extend(progress.laggards.iter().map(|late| {
+        format!("{} is {} at revision {}", late.proxy_id, late.state, late.applied_revision)
+    }));
     Ok(problems)
 }
 

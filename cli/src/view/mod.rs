@@ -37,6 +37,7 @@ impl ReasonView {
         match (self.message.as_str(), self.code.as_str()) {
             ("", code) => code.to_owned(),
             (message, "") => message.to_owned(),
+            (message, code) if message == code => code.to_owned(),
             (message, code) => format!("{message} ({code})"),
         }
     }

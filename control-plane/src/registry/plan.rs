@@ -226,7 +226,12 @@ impl Draft<'_> {
 
     fn not_found(&self, key: &Key) -> WriteError {
         let names = key.known_kind().map(|kind| self.base.names(kind)).unwrap_or_default();
-        WriteError::NotFound { key: key.clone(), hint: known_names(&key.kind, &names) }
+        // What does not exist was never checked: it may be of any length.
+        let shown: String = key.name.chars().take(63).collect();
+        WriteError::NotFound {
+            key: Key::new(&key.kind, &shown),
+            hint: known_names(&key.kind, &names),
+        }
     }
 
     fn pool_exists(&self, name: &PoolName) -> bool {

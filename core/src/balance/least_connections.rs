@@ -46,7 +46,9 @@ impl LeastConnections {
         self.members.len()
     }
 
-    #[inline]
+    /// Not inlined, as its many registers would have to be saved for every other
+    /// algorithm too.
+    #[inline(never)]
     pub(super) fn pick<L: Loads>(&self, context: &mut PickContext<'_, L>) -> Option<u32> {
         if self.members.len() <= EXACT_MAX {
             scan(&self.members, context)

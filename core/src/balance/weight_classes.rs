@@ -9,9 +9,9 @@
 //! Two small tables say where each generation begins, and each class within it.
 //! Generations are nearly of one length, so the one of turn `n` is guessed and put
 //! right, and its class searched for. Nothing is kept between turns except `n` itself,
-//! which is why this shares the one atomic cursor, and the phases, of a written table. (The stride scheduler of gRPC needs no tables; it tries
-//! `largest weight / mean weight` backends per turn instead, each at the price of
-//! a contended counter.)
+//! so this has the one atomic cursor, and the phases, of a table that is written down.
+//! (The stride scheduler of gRPC needs no tables; it tries `largest weight / mean
+//! weight` backends per turn instead, each at the price of a contended counter.)
 //!
 //! A backend stays within two requests of its exact share, and within three over any
 //! window: one for whole turns, and fractions for the two roundings. With weights up
@@ -122,7 +122,9 @@ impl WeightClasses {
         self.cycle.length()
     }
 
-    #[inline]
+    /// Not inlined, as its many registers would have to be saved for every other
+    /// algorithm too.
+    #[inline(never)]
     pub(super) fn pick<L: Loads>(&self, context: &PickContext<'_, L>) -> Option<u32> {
         // Relaxed: the cursor orders turns among themselves and guards no other data.
         let turn = self.cycle.turn(context.cursor.fetch_add(1, Ordering::Relaxed));
@@ -134,6 +136,7 @@ impl WeightClasses {
     }
 
     /// Whose turn it is; `turn` must be below [`Self::cycle`].
+    #[inline]
     fn slot(&self, turn: u64) -> u32 {
         let generation = self.generation(turn);
         let turn = turn - self.generations[generation];

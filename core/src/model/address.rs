@@ -95,6 +95,9 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
     if host.is_empty() {
         return Err("the host is empty");
     }
+    if host.contains("://") {
+        return Err("write it without a scheme, for example localhost:8001");
+    }
     if host.contains(':') {
         return Err("write an IPv6 address in brackets, for example [::1]:8001");
     }
@@ -158,7 +161,7 @@ mod tests {
             ("[10.0.0.1]:80", "brackets"),
             ("256.0.0.1:80", "IPv4"),
             ("a b:80", "host name"),
-            ("http://a:80", "host"),
+            ("http://a:80", "scheme"),
         ] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.message.contains(hint), "{text}: {error}");

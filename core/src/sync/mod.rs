@@ -14,6 +14,8 @@
 //! * At most one transmission per session is unacknowledged. What changes meanwhile
 //!   merges into the next one: a slow proxy costs O(objects), never O(changes).
 //! * A bad object is refused alone: it keeps its former value and the rest applies.
+//!   What comes of a state does not depend on how it came: in deltas, whole, or off
+//!   a disk.
 //! * A state that would empty a pool by accident is refused whole.
 
 mod judge;

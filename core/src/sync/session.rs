@@ -177,9 +177,13 @@ impl Session {
     /// What failed as a delta is sent as a snapshot. A snapshot is tried again, in
     /// case it was damaged on its way, but not one that would empty a pool.
     fn fail(&mut self, pending: Pending, refusal: Refusal) {
-        self.failed_snapshots += u32::from(pending.snapshot);
-        let enough =
-            refusal == Refusal::WouldEmpty || self.failed_snapshots >= FAILED_SNAPSHOTS_MAX;
+        let enough = match refusal {
+            Refusal::WouldEmpty => true,
+            Refusal::Resync => {
+                self.failed_snapshots += u32::from(pending.snapshot);
+                self.failed_snapshots >= FAILED_SNAPSHOTS_MAX
+            }
+        };
         self.position = if pending.snapshot && enough {
             Position::Refused(pending.to.revision)
         } else {

@@ -83,7 +83,11 @@ pub(crate) enum Direction {
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
     Hello(Option<Held>),
-    Answer(Answer),
+    Answer {
+        answer: Answer,
+        /// The start of the control plane that asked.
+        asked_by: u32,
+    },
     Transmission(Transmission),
     Heartbeat(Held),
 }
@@ -96,7 +100,7 @@ pub(crate) enum Event {
     Settle,
     Poll,
     Connect { proxy: usize, process: u32 },
-    Applied { proxy: usize, process: u32, nonce: Nonce },
+    Applied { proxy: usize, process: u32, nonce: Nonce, by: u32 },
     Delivery { connection: usize, message: Box<Message> },
     ProxyNotices { connection: usize },
     ControlPlaneNotices { connection: usize },

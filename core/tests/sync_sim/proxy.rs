@@ -128,14 +128,15 @@ impl Proxy {
                 !self.corrupt && held.is_some_and(|held| held.version == from)
             }
             Transmission::Snapshot(state) => {
-                let same_epoch = held.filter(|held| held.version.epoch == to.epoch);
                 let silences = || {
                     let mut oracle = self.oracle.clone();
                     oracle.hold(&state.objects.iter().cloned().collect());
                     !ready.is_subset(&oracle.ready_pools())
                 };
-                same_epoch.is_none_or(|held| held.version.revision <= to.revision)
-                    && (allow_empty || !silences())
+                match held.filter(|held| held.version.epoch == to.epoch) {
+                    Some(held) => allow_empty && held.version.revision <= to.revision,
+                    None => allow_empty || !silences(),
+                }
             }
         };
         let outcome = match transmission {
@@ -166,7 +167,7 @@ impl Proxy {
         self.corrupt = false;
         self.oracle.hold(self.subscriber.objects());
         let other_epoch = held.is_some_and(|held| held.version.epoch != to.epoch);
-        if (other_epoch || !allow_empty) && !ready.is_subset(&self.oracle.ready_pools()) {
+        if other_epoch && !ready.is_subset(&self.oracle.ready_pools()) {
             return Err(format!("the other store {to} silenced one of the pools {ready:?}"));
         }
         let fallbacks = self.oracle.fallbacks();

@@ -2,8 +2,7 @@
 //!
 //! A connection is a TCP stream in each direction: in order, and once something is
 //! lost nothing follows, until both ends notice, each in its own time. On top of what
-//! TCP allows, messages come twice, and late ones of an earlier connection reach the
-//! next.
+//! TCP allows, messages come twice, and late ones reach the next connection.
 
 use std::collections::BinaryHeap;
 
@@ -108,7 +107,7 @@ impl World {
 
     fn step(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Write if self.is_calm() => {}
+            Event::Write | Event::Fault if self.is_calm() => {}
             Event::Write => {
                 let commit = self.store.write(&mut self.rng);
                 self.commit(commit);
@@ -116,10 +115,9 @@ impl World {
                 self.after(pause, Event::Write);
             }
             Event::Settle => {
-                let settled = self.store.settle();
-                self.commit(settled);
+                let commit = self.store.settle();
+                self.commit(commit);
             }
-            Event::Fault if self.is_calm() => {}
             Event::Fault => {
                 self.fault()?;
                 self.after(50..700, Event::Fault);
@@ -140,7 +138,7 @@ impl World {
                 }
             }
             Event::Connect { proxy, process } => self.connect(proxy, process),
-            Event::Applied { proxy, process, nonce } => self.applied(proxy, process, nonce),
+            Event::Applied { proxy, process, nonce, by } => self.applied(proxy, process, nonce, by),
             Event::ProxyNotices { connection } => {
                 let Connection { proxy, proxy_process: process, .. } = self.connections[connection];
                 if self.proxies[proxy].connection == Some(connection) {
@@ -211,20 +209,19 @@ impl World {
         }
         let held = this.subscriber.held();
         let connection = self.connections.len();
-        let this = Connection::new(proxy, process, self.process, self.now, held);
-        self.connections.push(this);
+        self.connections.push(Connection::new(proxy, process, self.process, self.now, held));
         self.proxies[proxy].connection = Some(connection);
         self.send(connection, Direction::Up, Message::Hello(held));
     }
 
     /// All workers of a proxy use the new state now.
-    fn applied(&mut self, proxy: usize, process: u32, nonce: Nonce) {
+    fn applied(&mut self, proxy: usize, process: u32, nonce: Nonce, asked_by: u32) {
         let this = &self.proxies[proxy];
         let (true, Some(connection)) = (this.process == process, this.connection) else { return };
         let answer = this.subscriber.answer(nonce);
         let version = answer.held.expect("a proxy that applied something holds it").version;
         self.connections[connection].applied.push(version);
-        self.send(connection, Direction::Up, Message::Answer(answer));
+        self.send(connection, Direction::Up, Message::Answer { answer, asked_by });
     }
 
     fn send(&mut self, connection: usize, direction: Direction, message: Message) {
@@ -259,9 +256,10 @@ impl World {
                 self.hello(connection, held);
                 self.poll(connection)
             }
-            Message::Answer(answer) => {
+            Message::Answer { answer, asked_by } => {
                 let Some(receiver) = self.receiver(connection, &answer) else { return Ok(()) };
-                self.answered(receiver, answer, receiver != connection)
+                let stray = receiver != connection && asked_by == self.process;
+                self.answered(receiver, answer, stray)
             }
             Message::Heartbeat(held) => {
                 let proxy = &self.proxies[self.connections[connection].proxy];
@@ -271,7 +269,8 @@ impl World {
                     if !proxy.corrupt {
                         return Err("a sound proxy asks to start over".to_owned());
                     }
-                    self.send(connection, Direction::Up, Message::Answer(answer));
+                    let message = Message::Answer { answer, asked_by: self.process };
+                    self.send(connection, Direction::Up, message);
                 }
                 Ok(())
             }
@@ -347,7 +346,7 @@ impl World {
     }
 
     fn transmitted(&mut self, connection: usize, sent: Transmission) -> Result<(), String> {
-        let proxy = self.connections[connection].proxy;
+        let Connection { proxy, process: asked_by, .. } = self.connections[connection];
         let this = &mut self.proxies[proxy];
         if this.connection != Some(connection) {
             // A whole state of another epoch cannot be told from a newer one: keeping
@@ -362,12 +361,12 @@ impl World {
         }
         match this.take(sent, &self.store.history, &mut self.rng)? {
             Ok(update) => {
-                let process = this.process;
-                self.after(0..40, Event::Applied { proxy, process, nonce: update.nonce });
+                let (process, nonce) = (this.process, update.nonce);
+                self.after(0..40, Event::Applied { proxy, process, nonce, by: asked_by });
             }
             Err(answer) => {
                 if let Some(connection) = this.connection {
-                    self.send(connection, Direction::Up, Message::Answer(answer));
+                    self.send(connection, Direction::Up, Message::Answer { answer, asked_by });
                 }
             }
         }
@@ -395,15 +394,14 @@ impl World {
         if self.publisher.digest() != self.store.objects.digest() {
             return Err("the publisher's digest is not the store's".to_owned());
         }
+        let published = self.published();
         for (number, connection) in self.connections.iter().enumerate() {
             let Some(session) = &connection.session else { continue };
-            let version =
-                Version { revision: session.applied_revision(), ..self.publisher.version() };
+            let version = Version { revision: session.applied_revision(), ..published.version };
             if version.revision > 0 && !connection.applied.contains(&version) {
                 return Err(format!("session {number} believes that {version} was applied"));
             }
-            let is_current = version == self.publisher.version();
-            if is_current && session.held() != Some(self.published()) {
+            if version == published.version && session.held() != Some(published) {
                 return Err(format!("session {number} overlooks a digest at {version}"));
             }
         }

@@ -243,8 +243,12 @@ impl<S: Stream> Conversation<'_, '_, S> {
         }
         let framing = head.framing(self.prepared.version);
         // Without a framing only the end of the connection ends the body; and a body
-        // that is still coming in cannot be told from the next request.
-        let client_keeps = self.keep_alive && framing.is_some() && self.upload.is_done();
+        // that is still coming in cannot be told from the next request. A stop may have
+        // begun since the request came.
+        let client_keeps = self.keep_alive
+            && framing.is_some()
+            && self.upload.is_done()
+            && !self.exchange.worker.is_draining();
         let delivery = Delivery { version: self.prepared.version, keep_alive: client_keeps };
         let mut out = self.exchange.worker.buffers.output();
         head.encode(delivery, &mut out);

@@ -186,6 +186,21 @@ fn a_snapshot_that_would_empty_a_pool_waits_for_a_change() {
 }
 
 #[test]
+fn refusals_to_empty_a_pool_do_not_use_up_the_tries() {
+    let mut publisher = publisher();
+    let other = held(Epoch([2; 16]), 40);
+    let mut session = Session::open(&publisher, Some(other));
+    for revision in 12..20 {
+        let asked = nonce(&session.poll(&publisher).unwrap());
+        session.on_answer(refusal(asked, other, Refusal::WouldEmpty));
+        publisher.commit(revision, vec![object("b", revision)], vec![], 0);
+    }
+    let asked = nonce(&session.poll(&publisher).unwrap());
+    session.on_answer(refusal(asked, other, Refusal::Resync));
+    assert!(session.poll(&publisher).is_some(), "a damaged snapshot is sent again");
+}
+
+#[test]
 fn a_proxy_ahead_of_the_store_is_named_until_the_store_has_caught_up() {
     let mut publisher = publisher();
     let mut session = Session::open(&publisher, Some(held(EPOCH, 13)));

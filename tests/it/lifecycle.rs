@@ -1,0 +1,156 @@
+//! How a proxy starts and ends.
+
+use std::net::SocketAddr;
+
+use lb_tests::{
+    backend::{Action, Backend, Gate, ok},
+    client::{Client, get},
+    cluster::Cluster,
+    eventually::eventually,
+    load::Load,
+    port::Port,
+};
+use rustix::process::Signal;
+
+use crate::program;
+
+#[tokio::test]
+async fn sigterm_lets_requests_in_flight_complete() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |request| match request.path() {
+        "/slow" => vec![Action::Await(held.clone()), Action::Send(ok("slow"))],
+        _ => vec![Action::Send(ok("quick"))],
+    });
+    let args = ["--accept-grace=0s", "--drain-timeout=30s"];
+    let mut cluster = Cluster::start_with(program(), 1, &args).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let address = cluster.address();
+    let mut slow = Client::connect(address).await;
+    slow.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    backend.reached(1).await;
+    // One that is between two requests.
+    let mut idle = Client::connect(address).await;
+    idle.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(idle.response().await.text(), "quick");
+
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    refused(address).await;
+    assert_eq!(idle.rest().await, b"", "an idle connection is closed, without a word");
+    assert_eq!(proxy.exit_code(), None, "it waits for the request in flight");
+    gate.open();
+    let response = slow.response().await;
+    assert_eq!((response.status, response.text().as_str()), (200, "slow"));
+    assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
+    assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
+async fn in_the_grace_period_everybody_is_served_and_told_to_go() {
+    let backend = Backend::saying("a");
+    let args = ["--accept-grace=2s", "--drain-timeout=20s"];
+    let mut cluster = Cluster::start_with(program(), 2, &args).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let (address, admin) = (cluster.address(), cluster.proxy(0).admin());
+    let load = Load::start(&[address], 4);
+    load.answered(50).await;
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    // Whoever asks for readiness sends it nothing new from now on.
+    eventually("readiness is off", async || {
+        let ready = get(admin, "/readyz").await;
+        if ready.status == 503 { Ok(()) } else { Err(ready.status) }
+    })
+    .await;
+    let response = get(address, "/").await;
+    assert_eq!(response.status, 200);
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(client.response().await.field("Connection"), Some("close"));
+    load.stop().await.assert_flawless();
+    assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let gate = Gate::default();
+    let backend = Backend::scripted(move |_| vec![Action::Await(gate.clone())]);
+    let mut cluster = Cluster::start_with(program(), 1, &["--accept-grace=0s"]).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let mut client = Client::connect(cluster.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    backend.reached(1).await;
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    proxy.complaint("stopping").await;
+    proxy.signal(Signal::INT);
+    assert_eq!(proxy.exited().await, 3);
+}
+
+#[tokio::test]
+async fn a_proxy_whose_parent_is_gone_ends() {
+    let mut cluster = Cluster::start(program(), 1).await;
+    let mut proxy = cluster.take_proxy(0);
+    proxy.close_stdin();
+    assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
+async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let args = [
+        "data-plane".to_owned(),
+        "--id=proxy-1".to_owned(),
+        format!("--control-plane=http://{}", cluster.grpc()),
+        "--host=127.0.0.1".to_owned(),
+        "--port=0".to_owned(),
+        "--admin=127.0.0.1:0".to_owned(),
+        format!("--data-dir={}", cluster.path("second").display()),
+        "--exit-with-parent".to_owned(),
+    ];
+    let second = program().start("second proxy-1", &args);
+    second.complaint("proxy id proxy-1 is in use by another live proxy").await;
+    second.complaint("--id").await;
+    // The first one goes on as if nothing had happened.
+    assert_eq!(cluster.api.proxy("proxy-1").await.state, "synced");
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+}
+
+#[tokio::test]
+async fn a_data_directory_belongs_to_one_proxy() {
+    let cluster = Cluster::start(program(), 1).await;
+    let directory = cluster.proxy(0).data_dir().display().to_string();
+    let data_dir = format!("--data-dir={directory}");
+    let args = ["data-plane", "--host=127.0.0.1", "--port=0", "--admin=127.0.0.1:0", &data_dir];
+    let refused = program().run(&args).await.expect(78);
+    assert!(refused.stderr.contains(&directory), "{refused:?}");
+    assert!(refused.stderr.contains("another proxy is using it"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_noticed_although_workers_share_theirs() {
+    let cluster = Cluster::start(program(), 1).await;
+    let data_dir = format!("--data-dir={}", cluster.path("second").display());
+    let taken = Port::reserve();
+    let _listener = taken.listen();
+    // That of a stranger, and that of another proxy.
+    for port in [taken.address().port(), cluster.address().port()] {
+        let port = format!("--port={port}");
+        let args = ["data-plane", "--host=127.0.0.1", &port, "--admin=127.0.0.1:0", &data_dir];
+        let refused = program().run(&args).await.expect(9);
+        assert!(refused.stderr.contains("in use"), "{refused:?}");
+        assert!(refused.stderr.contains("--port"), "{refused:?}");
+    }
+}
+
+/// Waits until nobody listens there.
+async fn refused(address: SocketAddr) {
+    eventually("new connections are refused", async || match Client::try_connect(address).await {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}

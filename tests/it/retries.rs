@@ -1,0 +1,198 @@
+//! When another backend is tried, when a request is sent again, and what clients are told
+//! when neither helps.
+
+use std::time::Duration;
+
+use lb_proto::v1::{Health, HealthCheck};
+use lb_tests::{
+    backend::{Action, Backend, ok},
+    client::{Client, exchange, get},
+    cluster::Cluster,
+};
+use tokio::time::Instant;
+
+use crate::{one_proxy, program};
+
+const POST: &str =
+    "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody";
+
+#[tokio::test]
+async fn a_refused_connection_goes_to_another_backend() {
+    let (mut gone, here) = (Backend::saying("gone"), Backend::saying("here"));
+    let cluster = one_proxy(&[&gone, &here]).await;
+    gone.stop().await;
+    for _ in 0..6 {
+        assert_eq!(get(cluster.address(), "/").await.text(), "here");
+        // Nothing was written yet, so this holds for every method.
+        let response = exchange(cluster.address(), "POST", POST).await.unwrap();
+        assert_eq!(response.text(), "here");
+    }
+}
+
+#[tokio::test]
+async fn without_anywhere_to_go_the_client_is_told_why() {
+    let mut backends = ["a", "b"].map(Backend::saying);
+    let cluster = one_proxy(&[&backends[0], &backends[1]]).await;
+    for backend in &mut backends {
+        backend.stop().await;
+    }
+    let mut client = Client::connect(cluster.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let response = client.response().await;
+    response.expect(502, "backend_connect_refused");
+    assert_eq!(response.field("Content-Type"), Some("application/json"));
+    // The connection is as good as before.
+    client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let response = client.try_response("HEAD").await.unwrap();
+    assert_eq!(response.status, 502);
+}
+
+#[tokio::test]
+async fn a_pool_that_cannot_serve_is_a_503_with_a_time() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program(), 1).await;
+    let response = get(cluster.address(), "/").await;
+    response.expect(503, "no_healthy_backend");
+    assert!(response.text().contains("lbctl add-backend"), "{}", response.text());
+
+    backend.set_healthy(false);
+    let id = cluster.api.add_backend(backend.address(), 1).await;
+    cluster.api.verdict(&id, Health::Down).await;
+    drop(cluster.lbctl(&["wait", "proxies"]).await.expect(0));
+    let began = Instant::now();
+    let response = get(cluster.address(), "/").await;
+    response.expect(503, "no_healthy_backend");
+    assert!(response.field("Retry-After").is_some(), "{response:?}");
+    println!("503 within {:?}", began.elapsed());
+    assert_eq!(backend.requests(), 0);
+
+    cluster.api.delete("route", "default").await;
+    get(cluster.address(), "/").await.expect(404, "no_route");
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_sent_again_when_no_byte_was_answered() {
+    let dies = || Backend::scripted(|_| vec![Action::ReadBody, Action::Reset]);
+    let (first, second) = (dies(), Backend::saying("second"));
+    let cluster = one_proxy(&[&first, &second]).await;
+    for method in ["GET", "PUT", "DELETE", "OPTIONS"] {
+        for _ in 0..2 {
+            let request = format!(
+                "{method} / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\
+                 Connection: close\r\n\r\nbody"
+            );
+            let response = exchange(cluster.address(), method, request).await.unwrap();
+            assert_eq!((response.status, response.text().as_str()), (200, "second"), "{method}");
+        }
+    }
+    assert!(first.requests() >= 4);
+    assert!(second.recorded().iter().all(|seen| seen.body == b"body"));
+}
+
+#[tokio::test]
+async fn a_post_that_was_written_is_never_sent_again() {
+    let backends = ["a", "b"].map(|_| Backend::scripted(|_| vec![Action::ReadBody, Action::Reset]));
+    let cluster = one_proxy(&[&backends[0], &backends[1]]).await;
+    for sent in 1..=4 {
+        let response = exchange(cluster.address(), "POST", POST).await.unwrap();
+        response.expect(502, "backend_reset");
+        let delivered: usize = backends.iter().map(Backend::requests).sum();
+        assert_eq!(delivered, sent);
+    }
+}
+
+#[tokio::test]
+async fn a_get_survives_a_kept_connection_that_the_backend_closes() {
+    // Each connection answers once and then dies with the next request on it.
+    let backend = Backend::scripted(|request| match request.number {
+        1 => vec![Action::ReadBody, Action::Send(ok("fresh"))],
+        _ => vec![Action::Close],
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    let mut client = Client::connect(cluster.address()).await;
+    for _ in 0..10 {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.text().as_str()), (200, "fresh"));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_says_close_is_believed() {
+    let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
+    let backend = Backend::scripted(move |_| {
+        vec![Action::ReadBody, Action::Send(answer.into()), Action::Close]
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    let mut client = Client::connect(cluster.address()).await;
+    for asked in 1..=5 {
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!(response.text(), "a");
+        // The client's connection is another matter.
+        assert_eq!(response.field("Connection"), None);
+        assert_eq!((backend.connections(), backend.requests() as u64), (asked, asked));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_without_an_answer_in_time_is_a_504() {
+    let slow = || Backend::scripted(|_| vec![Action::ReadBody, Action::Hang]);
+    let (one, other) = (slow(), slow());
+    let cluster = one_proxy(&[&one, &other]).await;
+    cluster.api.change_pool(|pool| pool.request_timeout_ms = 300).await;
+    for request in ["GET / HTTP/1.1\r\nHost: test\r\n\r\n", POST] {
+        let before = one.requests() + other.requests();
+        let began = Instant::now();
+        let response = exchange(cluster.address(), "GET", request).await.unwrap();
+        response.expect(504, "backend_timeout");
+        assert!(began.elapsed() >= Duration::from_millis(290), "{:?}", began.elapsed());
+        // Time that is over cannot be had again from another backend.
+        assert_eq!(one.requests() + other.requests(), before + 1);
+    }
+}
+
+#[tokio::test]
+async fn the_time_in_which_the_client_sends_is_not_the_backends() {
+    let backend = Backend::saying("a");
+    let cluster = one_proxy(&[&backend]).await;
+    cluster.api.change_pool(|pool| pool.request_timeout_ms = 400).await;
+    let mut client = Client::connect(cluster.address()).await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
+    for _ in 0..8 {
+        // A slow client is what this is about.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.send("x").await;
+    }
+    assert_eq!(client.response().await.text(), "a");
+}
+
+#[tokio::test]
+async fn a_slow_head_is_a_408_and_a_silent_connection_just_ends() {
+    let backend = Backend::saying("a");
+    let cluster = one_proxy(&[&backend]).await;
+    cluster.api.change_listener(|listener| listener.header_timeout_ms = 200).await;
+    let mut slow = Client::connect(cluster.address()).await;
+    slow.send("GET / HTTP/1.1\r\nHost: te").await;
+    slow.response().await.expect(408, "client_header_timeout");
+    let mut silent = Client::connect(cluster.address()).await;
+    assert_eq!(silent.rest().await, b"");
+    assert_eq!(backend.bytes(), 0);
+}
+
+#[tokio::test]
+async fn an_unhealthy_answer_to_a_check_is_told_with_its_status() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program(), 0).await;
+    cluster
+        .api
+        .change_pool(|pool| {
+            pool.health_check =
+                Some(HealthCheck { path: "/health".to_owned(), ..Default::default() });
+        })
+        .await;
+    backend.set_healthy(false);
+    let added = cluster.lbctl(&["add-backend", &backend.address().to_string()]).await.expect(0);
+    assert!(added.stdout.contains("503"), "{added:?}");
+    assert!(added.stdout.contains("next: "), "{added:?}");
+}

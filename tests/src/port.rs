@@ -1,0 +1,48 @@
+//! Ports that stay ours.
+//!
+//! A process that is killed and started again must find its port free, although tests
+//! beside it take free ports all the time. A socket that is bound and never listens keeps
+//! one: the kernel gives the port to nobody else who asks for any, lets those have it who
+//! name it and say `SO_REUSEADDR` (as all servers here do), and refuses connections for
+//! as long as none of those listens.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::{TcpListener, TcpSocket};
+
+/// A loopback port that is kept until this is dropped.
+#[derive(Debug)]
+pub struct Port {
+    address: SocketAddr,
+    _keeper: TcpSocket,
+}
+
+impl Port {
+    /// Keeps a free port.
+    #[must_use]
+    pub fn reserve() -> Self {
+        let keeper = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let address = keeper.local_addr().expect("a bound socket has an address");
+        Self { address, _keeper: keeper }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Listens there.
+    #[must_use]
+    pub fn listen(&self) -> TcpListener {
+        let listener = bound(self.address).listen(1024);
+        listener.unwrap_or_else(|error| panic!("cannot listen on {}: {error}", self.address))
+    }
+}
+
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    socket.set_reuseaddr(true).expect("SO_REUSEADDR can be set");
+    socket.bind(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
+    socket
+}
