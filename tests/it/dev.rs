@@ -9,6 +9,7 @@ use lb_tests::{
     process::{Descendant, Process, children_of},
 };
 use rustix::process::Signal;
+use tempfile::TempDir;
 use tokio::{net::TcpListener, time::Instant};
 
 use crate::program;
@@ -21,12 +22,14 @@ struct Dev {
     process: Process,
     proxies: Vec<SocketAddr>,
     grpc: String,
+    _temp_dir: TempDir,
 }
 
 impl Dev {
     async fn start() -> Self {
         let args = ["dev", "--host", "127.0.0.1", "--port", "0"].map(str::to_owned);
-        let process = program().start("dev", &args);
+        let temp_dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let process = program().with_temp_dir(temp_dir.path()).start("dev", &args);
         let text = process
             .printed("the ready block", |text| text.contains("ready in") && text.contains("Try:"))
             .await;
@@ -43,7 +46,7 @@ impl Dev {
             .find(|line| line.trim_start().starts_with("control plane"))
             .and_then(|line| line.split_whitespace().last())
             .expect("the control plane's address");
-        Self { process, proxies, grpc: grpc.to_owned() }
+        Self { process, proxies, grpc: grpc.to_owned(), _temp_dir: temp_dir }
     }
 
     /// The control plane, the proxies and the demo backends.

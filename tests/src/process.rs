@@ -33,7 +33,10 @@ const TAIL_LINES: usize = 60;
 
 /// The executable under test.
 #[derive(Clone, Debug)]
-pub struct Program(PathBuf);
+pub struct Program {
+    path: PathBuf,
+    temp_dir: Option<PathBuf>,
+}
 
 /// A running child.
 #[derive(Debug)]
@@ -75,7 +78,15 @@ impl Program {
     /// The executable at a path, as cargo tells it to an integration test.
     #[must_use]
     pub fn at(path: &str) -> Self {
-        Self(Path::new(path).to_owned())
+        Self { path: Path::new(path).to_owned(), temp_dir: None }
+    }
+
+    /// Makes it keep its temporary files here, where they can be cleared away even if it
+    /// is killed.
+    #[must_use]
+    pub fn with_temp_dir(mut self, path: &Path) -> Self {
+        self.temp_dir = Some(path.to_owned());
+        self
     }
 
     /// Starts it.
@@ -94,8 +105,11 @@ impl Program {
     }
 
     fn command(&self, args: &[String]) -> Command {
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.path);
         command.args(args);
+        if let Some(path) = &self.temp_dir {
+            command.env("TMPDIR", path);
+        }
         // Settings of whoever runs the tests are not meant for what they start.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LB") {

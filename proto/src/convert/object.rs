@@ -154,7 +154,7 @@ mod tests {
     fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
         if let Ok(resource) = decode(kind, payload) {
             let again = encode(&resource);
-            prop_assert_eq!(decode(kind, &again).as_ref(), Ok(&resource));
+            prop_assert_eq!(decode(kind, &again), Ok(resource.clone()));
             prop_assert_eq!(encode(&resource), again);
         }
         Ok(())
