@@ -61,6 +61,11 @@ pub(super) async fn set_listener(session: &Session, args: SetListener) -> Result
 
 fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     if let Some(algorithm) = &settings.algorithm {
+        if pool.algorithm != *algorithm {
+            // The parameters of an algorithm go with it.
+            pool.choices = 0;
+            pool.error_hold_ms = None;
+        }
         pool.algorithm.clone_from(algorithm);
     }
     if let Some(choices) = settings.choices {

@@ -5,6 +5,8 @@
 //! intermediary's right; so are trailers, which HTTP/1.1 allows one that merges
 //! nothing into the head.
 
+use super::fields::is_token_byte;
+
 /// The most bytes of one chunk's extensions.
 const EXTENSION_BYTES_MAX: usize = 256;
 /// The most bytes of all trailers together.
@@ -30,6 +32,7 @@ enum State {
     DataCr,
     DataLf,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLf,
     EndLf,
@@ -128,7 +131,12 @@ impl ChunkedReader {
             (State::DataLf, b'\n') => State::SizeStart,
             (State::TrailerStart, b'\r') => State::EndLf,
             (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerStart | State::Trailer, _) => {
+            (State::TrailerName, b':') => State::Trailer,
+            (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
+                self.spend(byte, TRAILER_BYTES_MAX)?;
+                State::TrailerName
+            }
+            (State::Trailer, _) => {
                 self.spend(byte, TRAILER_BYTES_MAX)?;
                 State::Trailer
             }
@@ -210,6 +218,9 @@ mod tests {
             "0\r\nX: y\n\r\n",
             "1;a\0\r\n",
             "1\r\r\n",
+            "0\r\nno colon\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
+            "0\r\n folded\r\n\r\n",
             "11111111111111111\r\n",
             "FFFFFFFFFFFFFFFFF\r\n",
         ] {

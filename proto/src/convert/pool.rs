@@ -25,11 +25,18 @@ impl TryFrom<pb::Pool> for Pool {
 }
 
 fn algorithm(wire: &pb::Pool) -> Result<Algorithm, Invalid> {
-    if wire.algorithm.is_empty() {
-        return Ok(Algorithm::default());
-    }
-    let algorithm: Algorithm = wire.algorithm.parse()?;
-    let Algorithm::LeastConnections(_) = algorithm else { return Ok(algorithm) };
+    let algorithm =
+        if wire.algorithm.is_empty() { Algorithm::default() } else { wire.algorithm.parse()? };
+    let Algorithm::LeastConnections(_) = algorithm else {
+        // Dropping them would look like success.
+        if wire.choices != 0 || wire.error_hold_ms.is_some() {
+            return Err(Invalid::value(
+                "pool.choices",
+                format!("choices and error_hold belong to least_connections, not to {algorithm}"),
+            ));
+        }
+        return Ok(algorithm);
+    };
     let choices =
         if wire.choices == 0 { u32::from(LeastConnections::CHOICES) } else { wire.choices };
     let hold = wire
