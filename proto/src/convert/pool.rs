@@ -24,25 +24,25 @@ impl TryFrom<pb::Pool> for Pool {
     }
 }
 
+/// The parameters of an algorithm are checked whatever the algorithm is, and then
+/// dropped if they belong to another: who reads a pool, changes its algorithm and
+/// writes it back means no harm.
 fn algorithm(wire: &pb::Pool) -> Result<Algorithm, Invalid> {
-    let algorithm =
-        if wire.algorithm.is_empty() { Algorithm::default() } else { wire.algorithm.parse()? };
-    let Algorithm::LeastConnections(_) = algorithm else {
-        // Dropping them would look like success.
-        if wire.choices != 0 || wire.error_hold_ms.is_some() {
-            return Err(Invalid::value(
-                "pool.choices",
-                format!("choices and error_hold belong to least_connections, not to {algorithm}"),
-            ));
-        }
-        return Ok(algorithm);
-    };
     let choices =
         if wire.choices == 0 { u32::from(LeastConnections::CHOICES) } else { wire.choices };
     let hold = wire
         .error_hold_ms
         .map_or(LeastConnections::ERROR_HOLD, |ms| Duration::from_millis(u64::from(ms)));
-    LeastConnections::new(choices, hold).map(Algorithm::LeastConnections)
+    let parameters = LeastConnections::new(choices, hold)?;
+    if wire.algorithm.is_empty() {
+        return Ok(Algorithm::default());
+    }
+    Ok(match wire.algorithm.parse()? {
+        Algorithm::LeastConnections(_) => Algorithm::LeastConnections(parameters),
+        other @ (Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash) => {
+            other
+        }
+    })
 }
 
 impl From<&Pool> for pb::Pool {
