@@ -1,6 +1,8 @@
 //! HTTP/1 from both sides: what clients may do, what backends may do, and what the proxy
 //! makes of it.
 
+use std::time::Duration;
+
 use lb_tests::{
     backend::{Action, Backend, Request, ok},
     client::{Client, exchange},
@@ -314,4 +316,19 @@ async fn connections_to_backends_are_kept_and_used_again() {
         assert_eq!(client.response().await.text(), "a");
     }
     assert_eq!(backend.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_request_may_come_byte_by_byte_and_after_empty_lines() {
+    let backend = Backend::scripted(various);
+    let cluster = one_proxy(&[&backend]).await;
+    let mut client = Client::connect(cluster.address()).await;
+    for _ in 0..3 {
+        for byte in b"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n" {
+            client.send([*byte]).await;
+            // The pace of a slow client: bytes that arrive together test nothing.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(client.response().await.text(), "hello, world");
+    }
 }

@@ -97,7 +97,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let mut scan = HeadScan::default();
         let mut armed = false;
         loop {
-            self.skip_empty_lines();
+            if self.skip_empty_lines() {
+                scan = HeadScan::default();
+            }
             let data = self.client_in.data();
             if data.first().is_some_and(|first| !first.is_ascii_alphanumeric() && *first != b'\r') {
                 return Err(protocol_error("this is not HTTP/1"));
@@ -140,11 +142,14 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
     }
 
-    /// Empty lines before a request are skipped (RFC 9112, 2.2).
-    fn skip_empty_lines(&mut self) {
+    /// Skips empty lines before a request (RFC 9112, 2.2). True when there were any:
+    /// the head begins elsewhere than was thought.
+    fn skip_empty_lines(&mut self) -> bool {
+        let before = self.client_in.data().len();
         while self.client_in.data().starts_with(b"\r\n") {
             self.client_in.consume(2);
         }
+        self.client_in.data().len() < before
     }
 
     async fn forward(

@@ -29,6 +29,8 @@ pub(crate) struct Relay {
     out_written: usize,
     /// All of the body has been read, and is in `out` or written.
     read_done: bool,
+    /// Everything that was taken from the sender is still in `out`.
+    kept: bool,
     /// Bytes written so far, the head included.
     pub(crate) written: u64,
     /// Something was read or written since this was last reset.
@@ -69,6 +71,7 @@ impl Relay {
         let reader = BodyReader::new(length);
         Self {
             read_done: reader.is_done(),
+            kept: true,
             reader,
             framing,
             out: head,
@@ -98,7 +101,7 @@ impl Relay {
 
     /// Whether [`Self::rewind`] is possible after something was written.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.read_done && self.written <= self.out.len() as u64
+        self.read_done && self.kept
     }
 
     /// The vector of the head, to be reused.
@@ -194,6 +197,7 @@ impl Relay {
             self.out_written += of_prepared;
             let of_passing = count - of_prepared;
             if of_passing > 0 {
+                self.kept = false;
                 input.consume(of_passing);
                 self.reader.passed(of_passing);
                 self.read_done = self.reader.is_done();
@@ -201,6 +205,7 @@ impl Relay {
         }
         // Kept until the body moves: an exchange that failed before may need it again.
         if !self.read_done {
+            self.kept = false;
             self.out.clear();
             self.out_written = 0;
         }

@@ -10,6 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use tokio::net::TcpStream;
 
 pub(crate) use self::connect::{ConnectError, connect};
@@ -77,7 +81,10 @@ impl Upstreams {
                 connections.clear();
                 return None;
             }
-            if is_open(&candidate.upstream.stream) {
+            // What cannot be repeated is worth a system call: a close that has arrived
+            // may not have been reported yet.
+            let stream = &candidate.upstream.stream;
+            if is_open(stream) && (idempotent || is_silent(stream)) {
                 candidate.upstream.reused = true;
                 return Some(candidate.upstream);
             }
@@ -127,6 +134,12 @@ fn is_open(stream: &TcpStream) -> bool {
         return true;
     }
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Whether nothing has arrived on the connection, by asking the system.
+fn is_silent(stream: &TcpStream) -> bool {
+    let peeked = recv(stream, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(peeked, Err(Errno::AGAIN))
 }
 
 /// Serials are counted up: they need no mixing.

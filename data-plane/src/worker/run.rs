@@ -153,11 +153,7 @@ async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, 
                     let other = fleet.calmest(worker.index);
                     // Counted at once, so that the next choice sees it.
                     fleet.workers[other].connections.0.fetch_add(1, Ordering::Relaxed);
-                    if other == worker.index {
-                        serve(worker, fleet, accepted);
-                    } else if fleet.workers[other].mail.send(Mail::Connection(accepted)).is_err() {
-                        fleet.workers[other].connections.0.fetch_sub(1, Ordering::Relaxed);
-                    }
+                    hand_over(worker, fleet, accepted, other);
                 }
                 Ok(Err(error)) if is_passing(&error) => debug!(%error, "a client left early"),
                 Ok(Err(error)) => {
@@ -167,6 +163,21 @@ async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, 
                 }
                 Err(_would_block) => break,
             }
+        }
+    }
+}
+
+/// Gives a connection to the worker that was chosen for it, or serves it here.
+fn hand_over(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted, other: usize) {
+    if other == worker.index {
+        return serve(worker, fleet, accepted);
+    }
+    if let Err(unsent) = fleet.workers[other].mail.send(Mail::Connection(accepted)) {
+        // That worker has ended: the proxy is stopping.
+        fleet.workers[other].connections.0.fetch_sub(1, Ordering::Relaxed);
+        if let Mail::Connection(accepted) = unsent.0 {
+            fleet.workers[worker.index].connections.0.fetch_add(1, Ordering::Relaxed);
+            serve(worker, fleet, accepted);
         }
     }
 }
