@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use lb_proto::v1::{Health, HealthCheck};
 use lb_tests::{
-    backend::{Action, Backend, ok},
+    backend::{Action, Backend, Gate, ok},
     client::{Client, exchange, get},
     cluster::Cluster,
+    eventually::eventually,
 };
 use tokio::time::Instant;
 
@@ -195,4 +196,55 @@ async fn an_unhealthy_answer_to_a_check_is_told_with_its_status() {
     let added = cluster.lbctl(&["add-backend", &backend.address().to_string()]).await.expect(0);
     assert!(added.stdout.contains("503"), "{added:?}");
     assert!(added.stdout.contains("next: "), "{added:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_kills_whoever_takes_it_is_sent_twice_at_most() {
+    let gate = Gate::default();
+    let door = gate.clone();
+    let backend = Backend::scripted(move |request| match request.path() {
+        "/kill" => vec![Action::ReadBody, Action::Close],
+        _ => vec![Action::Await(door.clone()), Action::Send(ok("kept"))],
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    // Many connections to the backend are kept.
+    let clients = (0..8).map(|_| {
+        let address = cluster.address();
+        tokio::spawn(async move { get(address, "/").await })
+    });
+    let clients: Vec<_> = clients.collect();
+    eventually("all requests are at the backend", async || match backend.requests() {
+        8 => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    gate.open();
+    for client in clients {
+        assert_eq!(client.await.unwrap().text(), "kept");
+    }
+    for sent in 1..=4 {
+        get(cluster.address(), "/kill").await.expect(502, "backend_reset");
+        assert!(backend.requests() - 8 <= 2 * sent, "{} for {sent}", backend.requests() - 8);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_was_begun_is_never_begun_again_in_its_middle() {
+    let (dies, other) = (Backend::scripted(|_| vec![Action::Reset]), Backend::saying("other"));
+    let cluster = one_proxy(&[&dies, &other]).await;
+    for _ in 0..10 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        let smuggled = "\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
+        let body = format!("{}{}", "x".repeat(2000), smuggled);
+        // The proxy may have given up by now.
+        drop(client.try_send(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())).await);
+        if let Ok(response) = client.try_response("PUT").await {
+            assert!(matches!(response.status, 200 | 502), "{response:?}");
+        }
+    }
+    for seen in other.recorded() {
+        assert_eq!(seen.request.path(), "/", "{seen:?}");
+        assert_eq!(seen.request.method(), "PUT", "{seen:?}");
+    }
 }

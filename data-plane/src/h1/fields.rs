@@ -24,6 +24,8 @@ pub(crate) fn classify(name: &[u8]) -> Field {
     match name.len() {
         2 if is(b"te") => Field::HopByHop,
         4 if is(b"host") => Field::Host,
+        // CGI backends would take it for the variable HTTP_PROXY.
+        5 if is(b"proxy") => Field::HopByHop,
         6 if is(b"expect") => Field::Expect,
         7 if is(b"upgrade") || is(b"trailer") => Field::HopByHop,
         10 if is(b"connection") => Field::Connection,
@@ -155,7 +157,8 @@ mod tests {
         assert_eq!(classify(b"Proxy-Authorization"), Field::HopByHop);
         assert_eq!(classify(b"TE"), Field::HopByHop);
         assert_eq!(classify(b"X-Custom"), Field::Other);
-        assert_eq!(classify(b"proxy"), Field::Other);
+        assert_eq!(classify(b"proxy"), Field::HopByHop);
+        assert_eq!(classify(b"proxyx"), Field::Other);
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl<'b> Known<'b> {
                     }
                     known.expects_continue = true;
                 }
-                Field::XRequestId => known.has_request_id = !field.value.is_empty(),
+                Field::XRequestId => known.has_request_id |= !field.value.is_empty(),
                 Field::KeepAlive
                 | Field::XForwardedFor
                 | Field::XForwardedHost
@@ -239,7 +239,10 @@ impl<'b> Target<'b> {
             .ok_or(bad("the target is neither a path nor an http URL"))?;
         let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        if authority.is_empty() || !fields::is_host(authority) || path.contains(&b'#') {
+        if matches!(authority, [] | [b':', ..])
+            || !fields::is_host(authority)
+            || path.contains(&b'#')
+        {
             return Err(bad("the authority of the target is malformed"));
         }
         match path.first() {

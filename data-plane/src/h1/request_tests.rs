@@ -87,7 +87,9 @@ fn an_absolute_target_beats_host() {
     assert!(out.starts_with("GET /p HTTP/1.1\r\nHost: real:81\r\n"), "{out}");
     let out = forwarded("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     assert!(out.starts_with("OPTIONS * HTTP/1.1\r\n"), "{out}");
-    for target in ["ftp://a/", "http://", "http://a b/", "http://u@a/", "*", "a", "/#f"] {
+    for target in
+        ["ftp://a/", "http://", "http://a b/", "http://u@a/", "http://:80/", "*", "a", "/#f"]
+    {
         assert_eq!(refusal(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")), 400, "{target}");
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Conversation<'e, 'x, S> {
     pub(super) listener: &'e Listener,
     pub(super) backend: &'e Arc<BackendState>,
     pub(super) upload: &'e mut Relay,
+    /// The request was written once before.
+    pub(super) resent: &'e mut bool,
     pub(super) keep_alive: bool,
     pub(super) started: Instant,
 }
@@ -48,6 +50,7 @@ pub(super) struct Conversation<'e, 'x, S> {
 enum Event {
     Uploaded(Result<(), RelayError>),
     Received(io::Result<usize>),
+    ClientReset,
     TimedOut,
 }
 
@@ -60,11 +63,14 @@ impl<S: Stream> Conversation<'_, '_, S> {
             worker.upstreams.take(self.backend.serial, idempotent, self.started)
         {
             // A kept connection may have been closed by the backend just now, which is
-            // no fault of the backend's: what can be repeated is, on another one.
+            // no fault of the backend's.
             match self.on(upstream).await {
-                Ended::Failed(failure)
-                    if failure.resendable && (!failure.written || idempotent) =>
-                {
+                Ended::Failed(failure) if !failure.written => self.upload.rewind(),
+                Ended::Failed(failure) if failure.resendable && idempotent && !*self.resent => {
+                    // Once, and not on a connection that may be closing like this one:
+                    // a request that kills whoever takes it must not take them all.
+                    *self.resent = true;
+                    worker.upstreams.forget(self.backend.serial);
                     self.upload.rewind();
                 }
                 ended => return ended,
@@ -97,7 +103,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
         };
         let status = received.status;
         let ended = self.pass_on(received, upstream, upstream_in).await;
-        self.exchange.worker.shard.count_status(status);
+        if matches!(ended, Ended::Answered { .. }) {
+            self.exchange.worker.shard.count_status(status);
+        }
         ended
     }
 
@@ -163,6 +171,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     let error = upload_failed.or_else(|| result.err());
                     return Err(self.reset(upstream_in, error.as_ref()));
                 }
+                Event::ClientReset => return Err(self.client_left()),
                 Event::TimedOut => return Err(self.timed_out(uploading)),
             }
         }
@@ -197,6 +206,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     Waiting::Writer => self.pool.request_timeout,
                 };
                 exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+            }
+            if !uploading && connection.stream.is_reset(context) {
+                return Poll::Ready(Event::ClientReset);
             }
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })

@@ -51,16 +51,13 @@ impl<S: Stream> Conversation<'_, '_, S> {
             upstream_in = large;
         }
         let mut download = Relay::new(received.head, received.body, received.framing);
-        // A malformed chunk shows again below, where it is handled.
-        let absorbed = download.absorb(&mut upstream_in, ONE_WRITE_MAX);
+        if download.absorb(&mut upstream_in, ONE_WRITE_MAX).is_err() {
+            // Nothing was sent yet: the client can still be told.
+            return self.protocol_failure("the chunked body is malformed");
+        }
         let mut uploading = !self.upload.is_done();
-        let result = match absorbed {
-            Ok(()) => {
-                self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in)
-                    .await
-            }
-            Err(error) => Err(error),
-        };
+        let result =
+            self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;
         let ended = now();
         let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
         let (to_backend, from_backend) = (self.upload.written, download.written);
@@ -83,6 +80,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             }
             return Ended::Answered { next: Next::Close, failed };
         }
+        let is_long = download.written > ONE_WRITE_MAX as u64;
         worker.buffers.return_output(download.into_out());
         // More than was announced makes the connection unusable, and so does a request
         // that the backend did not read to its end.
@@ -92,8 +90,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
         if received.client_keeps {
             return Ended::Answered { next: Next::Idle, failed };
         }
-        // A client that asked for the end sends nothing more; any other might be about to.
-        if self.prepared.keep_alive || !self.upload.is_done() {
+        // A client that asked for the end should send nothing more; any other might, and
+        // what it sends would cut a response short that is still on its way.
+        if self.prepared.keep_alive || is_long || !self.upload.is_done() {
             self.exchange.linger().await;
         }
         Ended::Answered { next: Next::Close, failed }
@@ -134,6 +133,10 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     Waiting::Writer => write_idle,
                 };
                 exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+            }
+            if !*uploading && connection.stream.is_reset(context) {
+                let reset = io::ErrorKind::ConnectionReset;
+                return Poll::Ready(Err(RelayError::Write(reset.into())));
             }
             connection.timer.poll(context).map(|()| {
                 Err(match download.waiting {

@@ -174,10 +174,14 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let keep_alive = self.keeps_connection(prepared.keep_alive, config);
         let mut tried = Tried::default();
         let mut resent = false;
+        let mut left: Option<&Arc<BackendState>> = None;
         while let Some(slot) = self.pick(pool, prepared, tried.slots(), started) {
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend);
             backend.count_request(self.worker.index);
+            if let Some(left) = left.replace(backend) {
+                left.count_retry(self.worker.index);
+            }
             let conversation = Conversation {
                 exchange: self,
                 prepared,
@@ -185,6 +189,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 listener: &listener.listener,
                 backend,
                 upload: &mut upload,
+                resent: &mut resent,
                 keep_alive,
                 started,
             };
@@ -214,7 +219,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     if !(again && more && in_time) {
                         break;
                     }
-                    backend.count_retry(self.worker.index);
                     upload.rewind();
                 }
             }

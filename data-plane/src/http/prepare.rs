@@ -93,7 +93,9 @@ pub(crate) fn prepare(
     let trust = &listener.listener.forwarded_trust;
     let peer = context.peer.ip();
     let fallback_host = match head.host {
-        None => local().map(|local| local.to_string()).unwrap_or_default(),
+        None => local()
+            .map(|local| SocketAddr::new(local.ip().to_canonical(), local.port()).to_string())
+            .unwrap_or_default(),
         Some(_) => String::new(),
     };
     let forwarding = Forwarding {

@@ -17,6 +17,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Ready when a read would not wait.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether the peer has reset the connection; else the task is woken when it does,
+    /// or sends something. A peer that merely says no more (half-close) still listens.
+    fn is_reset(&self, context: &mut Context<'_>) -> bool;
+
     /// Lets the peer see a reset instead of an end when the stream is dropped: what
     /// it has received is not complete.
     fn abort(&self);
@@ -28,6 +32,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
 impl Stream for TcpStream {
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(context)
+    }
+
+    fn is_reset(&self, context: &mut Context<'_>) -> bool {
+        // The system is asked only when something has happened.
+        self.poll_read_ready(context).is_ready() && matches!(self.take_error(), Ok(Some(_)))
     }
 
     fn abort(&self) {

@@ -23,6 +23,8 @@ const IDLE_MAX: usize = 32;
 /// How long a connection is kept idle when the backend does not say: below the 5 s
 /// after which Node.js closes, so that the race is rarely run.
 const IDLE_FOR: Duration = Duration::from_secs(4);
+/// However long a backend says: what was removed, or is not needed, must not stay open.
+const IDLE_FOR_MAX: Duration = Duration::from_secs(60);
 /// A connection is not used again after this long, so that load can move.
 const AGE_MAX: Duration = Duration::from_secs(3600);
 /// A request that must not be sent twice takes a connection this fresh, or a new one.
@@ -60,7 +62,7 @@ impl Upstream {
 
     /// Learns from a backend's `Keep-Alive: timeout=N`: one second less than it says.
     pub(crate) fn set_idle_timeout(&mut self, seconds: u64) {
-        self.idle_for = Duration::from_secs(seconds.saturating_sub(1).min(3600));
+        self.idle_for = Duration::from_secs(seconds.saturating_sub(1)).min(IDLE_FOR_MAX);
     }
 }
 
@@ -105,14 +107,23 @@ impl Upstreams {
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes all idle connections to one backend.
+    pub(crate) fn forget(&self, serial: u64) {
+        if let Some(connections) = self.idle.borrow_mut().remove(&serial) {
+            self.count.set(self.count.get() - connections.len());
+        }
+    }
+
+    /// Closes what has been idle for too long, or was closed by its backend.
     pub(crate) fn sweep(&self, now: Instant) {
         if self.count.get() == 0 {
             return;
         }
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| now < idle.since + idle.upstream.idle_for);
+            connections.retain(|idle| {
+                now < idle.since + idle.upstream.idle_for && is_open(&idle.upstream.stream)
+            });
             count += connections.len();
             !connections.is_empty()
         });
