@@ -244,7 +244,7 @@ async fn what_a_backend_cut_off_is_never_complete_at_the_client() {
         // Sent long before the end, so that the head has been passed on.
         vec![
             Action::Send((*bytes).into()),
-            Action::Pause(std::time::Duration::from_millis(50)),
+            Action::Pause(Duration::from_millis(50)),
             end,
         ]
     });
