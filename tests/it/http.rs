@@ -242,11 +242,7 @@ async fn what_a_backend_cut_off_is_never_complete_at_the_client() {
         let (_, bytes) = cut.iter().find(|(known, _)| *known == path).expect("a known path");
         let end = if end == "close" { Action::Close } else { Action::Reset };
         // Sent long before the end, so that the head has been passed on.
-        vec![
-            Action::Send((*bytes).into()),
-            Action::Pause(Duration::from_millis(50)),
-            end,
-        ]
+        vec![Action::Send((*bytes).into()), Action::Pause(Duration::from_millis(50)), end]
     });
     let cluster = one_proxy(&[&backend]).await;
     for (path, _) in cut {
