@@ -17,7 +17,7 @@ pub struct Args {
         default_value = "http://127.0.0.1:9400"
     )]
     pub control_plane: Vec<String>,
-    /// Address on which the listener `default` accepts; [::] takes IPv4 too
+    /// Address on which the listener `default` accepts; `::` takes IPv4 too
     #[arg(long, env = "LB_HOST", value_name = "ADDR", default_value = "::")]
     pub host: std::net::IpAddr,
     /// Port on which the listener `default` accepts; 0 picks a free one
