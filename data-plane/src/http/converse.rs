@@ -47,6 +47,13 @@ pub(super) struct Conversation<'e, 'x, S> {
     pub(super) started: Instant,
 }
 
+/// A head of a backend's.
+enum Head {
+    Final(Received),
+    /// What the client is told of an interim response; nothing of most.
+    Interim(Vec<u8>),
+}
+
 enum Event {
     Uploaded(Result<(), RelayError>),
     Received(io::Result<usize>),
@@ -65,7 +72,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
             // A kept connection may have been closed by the backend just now, which is
             // no fault of the backend's.
             match self.on(upstream).await {
-                Ended::Failed(failure) if !failure.written => self.upload.rewind(),
+                Ended::Failed(failure) if failure.resendable && !failure.written => {
+                    self.upload.rewind();
+                }
                 Ended::Failed(failure) if failure.resendable && idempotent && !*self.resent => {
                     // Once, and not on a connection that may be closing like this one:
                     // a request that kills whoever takes it must not take them all.
@@ -134,14 +143,14 @@ impl<S: Stream> Conversation<'_, '_, S> {
         loop {
             match scan.advance(upstream_in.data()) {
                 Ok(Some(length)) => match self.read_head(upstream, upstream_in, length)? {
-                    Some(received) => return Ok(received),
-                    None => {
+                    Head::Final(received) => return Ok(received),
+                    Head::Interim(out) => {
                         scan = HeadScan::default();
                         interims += 1;
                         if interims > INTERIM_MAX {
                             return Err(self.protocol_failure("too many interim responses"));
                         }
-                        self.write_interim(upstream_in, length).await?;
+                        self.write_interim(&out).await?;
                         continue;
                     }
                 },
@@ -232,13 +241,14 @@ impl<S: Stream> Conversation<'_, '_, S> {
         Ok(())
     }
 
-    /// Reads a complete head; `None` when it is an interim one.
+    /// Reads a complete head, and rewrites it for the client. 100 has been said before,
+    /// and HTTP/1.0 knows no interim responses.
     fn read_head(
         &mut self,
         upstream: &mut Upstream,
         upstream_in: &mut Buffer,
         length: usize,
-    ) -> Result<Option<Received>, Ended> {
+    ) -> Result<Head, Ended> {
         let mut storage = field_storage();
         let bytes = &upstream_in.data()[..length];
         let head = match response::parse(bytes, self.prepared.method, &mut storage) {
@@ -247,7 +257,14 @@ impl<S: Stream> Conversation<'_, '_, S> {
         };
         match head.status {
             101 => return Err(self.protocol_failure("it switched protocols without being asked")),
-            ..200 => return Ok(None),
+            ..200 => {
+                let mut out = Vec::new();
+                if head.status != 100 && self.prepared.version == Version::Http11 {
+                    head.encode(Delivery { version: Version::Http11, keep_alive: true }, &mut out);
+                }
+                upstream_in.consume(length);
+                return Ok(Head::Interim(out));
+            }
             _ => {}
         }
         if let Some(seconds) = head.keep_alive_timeout {
@@ -273,32 +290,16 @@ impl<S: Stream> Conversation<'_, '_, S> {
             head: out,
         };
         upstream_in.consume(length);
-        Ok(Some(received))
+        Ok(Head::Final(received))
     }
 
-    /// Passes an interim response on to clients that know them; 100 has been said.
-    async fn write_interim(
-        &mut self,
-        upstream_in: &mut Buffer,
-        length: usize,
-    ) -> Result<(), Ended> {
-        let mut out = Vec::new();
-        {
-            let mut storage = field_storage();
-            let bytes = &upstream_in.data()[..length];
-            if let Ok(head) = response::parse(bytes, self.prepared.method, &mut storage)
-                && head.status != 100
-                && self.prepared.version == Version::Http11
-            {
-                head.encode(Delivery { version: Version::Http11, keep_alive: true }, &mut out);
-            }
-        }
-        upstream_in.consume(length);
+    /// Passes an interim response on.
+    async fn write_interim(&mut self, out: &[u8]) -> Result<(), Ended> {
         if out.is_empty() {
             return Ok(());
         }
         let connection = &mut *self.exchange.connection;
-        match until(&connection.timer, connection.stream.write_all(&out)).await {
+        match until(&connection.timer, connection.stream.write_all(out)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(self.client_left()),
         }

@@ -34,8 +34,6 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) stream: TcpStream,
-    /// Whether it has carried a request before: it may be closing just now.
-    pub(crate) reused: bool,
     /// When it is too old, plus or minus a tenth.
     retires: Instant,
     idle_for: Duration,
@@ -57,7 +55,7 @@ pub(crate) struct Upstreams {
 impl Upstream {
     pub(crate) fn new(stream: TcpStream, now: Instant, rng: &mut fastrand::Rng) -> Self {
         let age = AGE_MAX.mul_f64(0.9 + 0.2 * rng.f64());
-        Self { stream, reused: false, retires: now + age, idle_for: IDLE_FOR }
+        Self { stream, retires: now + age, idle_for: IDLE_FOR }
     }
 
     /// Learns from a backend's `Keep-Alive: timeout=N`: one second less than it says.
@@ -72,7 +70,7 @@ impl Upstreams {
     pub(crate) fn take(&self, serial: u64, idempotent: bool, now: Instant) -> Option<Upstream> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&serial)?;
-        while let Some(mut candidate) = connections.pop() {
+        while let Some(candidate) = connections.pop() {
             self.count.set(self.count.get() - 1);
             let idle_for = now.saturating_duration_since(candidate.since);
             let expired =
@@ -87,7 +85,6 @@ impl Upstreams {
             // may not have been reported yet.
             let stream = &candidate.upstream.stream;
             if is_open(stream) && (idempotent || is_silent(stream)) {
-                candidate.upstream.reused = true;
                 return Some(candidate.upstream);
             }
         }
