@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Invalid, ListenerName, pool::bounded};
+use super::{HttpLimits, Invalid, ListenerName, pool::bounded};
 
 /// How proxies treat the connections that they accept under this name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -26,6 +26,14 @@ pub struct Listener {
     pub keep_alive_timeout: Duration,
     /// Requests per client connection; default 1000, as nginx's.
     pub requests_max: u32,
+    /// Client connections of one proxy on this listener, 0 for as many as the process
+    /// can have; default 0. Beyond it accepting pauses: clients wait, none is refused.
+    pub connections_max: u32,
+    /// Of these, connections of one client address (IPv6: of one /64), 0 for any number;
+    /// default 0. One more is answered 429 and closed.
+    pub connections_per_client_max: u32,
+    /// Bounds on its requests.
+    pub limits: HttpLimits,
 }
 
 /// What clients speak on a listener.
@@ -59,11 +67,15 @@ impl Listener {
             write_idle_timeout: Duration::from_secs(60),
             keep_alive_timeout: Duration::from_secs(75),
             requests_max: 1000,
+            connections_max: 0,
+            connections_per_client_max: 0,
+            limits: HttpLimits::default(),
         }
     }
 
     /// Checks the limits of all timeouts (1 ms to 24 h) and counts.
     pub fn checked(self) -> Result<Self, Invalid> {
+        self.limits.checked()?;
         for (field, value) in [
             ("listener.header_timeout", self.header_timeout),
             ("listener.body_idle_timeout", self.body_idle_timeout),

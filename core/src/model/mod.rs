@@ -7,6 +7,7 @@ mod address;
 mod backend;
 mod id;
 mod invalid;
+mod limits;
 mod listener;
 mod pool;
 mod resource;
@@ -22,8 +23,9 @@ pub use self::{
         natural_order,
     },
     invalid::Invalid,
+    limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
-    pool::{Algorithm, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},

@@ -19,6 +19,61 @@ pub struct Pool {
     /// Until a response head, not counting the time in which the client is still
     /// sending; default 30 s.
     pub request_timeout: Duration,
+    /// Its connections once a response has begun.
+    pub connections: BackendConnections,
+}
+
+/// How long connections to backends are waited for and kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BackendConnections {
+    /// Between two reads of a response's body; default 60 s, as nginx's.
+    pub response_idle_timeout: Duration,
+    /// Without a byte in either direction of an upgraded connection (WebSocket); default
+    /// 5 min, as Envoy's stream idle timeout.
+    pub tunnel_idle_timeout: Duration,
+    /// How long a connection is kept between two requests when the backend does not say;
+    /// default 4 s: below the 5 s after which Node.js closes, so that the race is rarely
+    /// run.
+    pub keep_alive_timeout: Duration,
+    /// Idle connections kept for each backend by each worker; default 32, as Caddy's and
+    /// nginx's.
+    pub idle_max: u32,
+    /// A connection is not used again after this long, plus or minus a tenth, so that
+    /// load can move; default 1 h, as nginx's.
+    pub age_max: Duration,
+}
+
+impl BackendConnections {
+    /// Durations must be 1 ms to 24 h, `idle_max` at most 10 000.
+    pub fn checked(self) -> Result<Self, Invalid> {
+        for (field, value) in [
+            ("pool.response_idle_timeout", self.response_idle_timeout),
+            ("pool.tunnel_idle_timeout", self.tunnel_idle_timeout),
+            ("pool.keep_alive_timeout", self.keep_alive_timeout),
+            ("pool.max_connection_age", self.age_max),
+        ] {
+            bounded(field, value)?;
+        }
+        if self.idle_max > 10_000 {
+            return Err(Invalid::value(
+                "pool.max_idle_connections",
+                format!("pool.max_idle_connections {} is outside 0..=10000", self.idle_max),
+            ));
+        }
+        Ok(self)
+    }
+}
+
+impl Default for BackendConnections {
+    fn default() -> Self {
+        Self {
+            response_idle_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(300),
+            keep_alive_timeout: Duration::from_secs(4),
+            idle_max: 32,
+            age_max: Duration::from_secs(3600),
+        }
+    }
 }
 
 impl Pool {
@@ -36,6 +91,7 @@ impl Pool {
             health: HealthPolicy::default(),
             connect_timeout: Self::CONNECT_TIMEOUT,
             request_timeout: Self::REQUEST_TIMEOUT,
+            connections: BackendConnections::default(),
         }
     }
 

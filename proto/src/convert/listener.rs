@@ -1,9 +1,11 @@
 //! Listeners.
 
 use ipnet_parse::networks;
-use lb_core::model::{ForwardedTrust, Invalid, Listener, ListenerName, ListenerProtocol};
+use lb_core::model::{
+    ForwardedTrust, HttpLimits, Invalid, Listener, ListenerName, ListenerProtocol,
+};
 
-use super::{duration_or, millis};
+use super::{duration_or, millis, number_or};
 use crate::v1 as pb;
 
 impl TryFrom<pb::Listener> for Listener {
@@ -37,14 +39,34 @@ impl TryFrom<pb::Listener> for Listener {
             body_idle_timeout: duration_or(wire.body_idle_timeout_ms, default.body_idle_timeout),
             write_idle_timeout: duration_or(wire.write_idle_timeout_ms, default.write_idle_timeout),
             keep_alive_timeout: duration_or(wire.keep_alive_timeout_ms, default.keep_alive_timeout),
-            requests_max: if wire.max_requests == 0 {
-                default.requests_max
-            } else {
-                wire.max_requests
-            },
+            requests_max: number_or(wire.max_requests, default.requests_max),
+            connections_max: wire.max_connections,
+            connections_per_client_max: wire.max_connections_per_client,
+            limits: limits(&wire),
             name: default.name,
         }
         .checked()
+    }
+}
+
+fn limits(wire: &pb::Listener) -> HttpLimits {
+    let default = HttpLimits::default();
+    HttpLimits {
+        request_line_bytes_max: number_or(
+            wire.max_request_line_bytes,
+            default.request_line_bytes_max,
+        ),
+        head_bytes_max: number_or(wire.max_head_bytes, default.head_bytes_max),
+        fields_max: number_or(wire.max_fields, default.fields_max),
+        trailer_bytes_max: number_or(wire.max_trailer_bytes, default.trailer_bytes_max),
+        chunk_extension_bytes_max: number_or(
+            wire.max_chunk_extension_bytes,
+            default.chunk_extension_bytes_max,
+        ),
+        body_bytes_max: wire.max_body_bytes,
+        pipelined_max: number_or(wire.max_pipelined, default.pipelined_max),
+        drain_bytes_max: number_or(wire.max_drain_bytes, default.drain_bytes_max),
+        drain_timeout: duration_or(wire.drain_timeout_ms, default.drain_timeout),
     }
 }
 
@@ -66,6 +88,17 @@ impl From<&Listener> for pb::Listener {
             write_idle_timeout_ms: millis(listener.write_idle_timeout),
             keep_alive_timeout_ms: millis(listener.keep_alive_timeout),
             max_requests: listener.requests_max,
+            max_connections: listener.connections_max,
+            max_connections_per_client: listener.connections_per_client_max,
+            max_request_line_bytes: listener.limits.request_line_bytes_max,
+            max_head_bytes: listener.limits.head_bytes_max,
+            max_fields: listener.limits.fields_max,
+            max_trailer_bytes: listener.limits.trailer_bytes_max,
+            max_chunk_extension_bytes: listener.limits.chunk_extension_bytes_max,
+            max_body_bytes: listener.limits.body_bytes_max,
+            max_pipelined: listener.limits.pipelined_max,
+            max_drain_bytes: listener.limits.drain_bytes_max,
+            drain_timeout_ms: millis(listener.limits.drain_timeout),
         }
     }
 }

@@ -24,6 +24,11 @@ fn duration_or(ms: u32, default: Duration) -> Duration {
     if ms == 0 { default } else { Duration::from_millis(u64::from(ms)) }
 }
 
+/// A number of the wire, where 0 means the default.
+fn number_or(number: u32, default: u32) -> u32 {
+    if number == 0 { default } else { number }
+}
+
 /// A duration in whole milliseconds, at least 1, so that it does not turn into the
 /// default.
 fn millis(duration: Duration) -> u32 {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lb_core::model::{
-    Algorithm, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool, PoolName,
+    Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
+    PoolName,
 };
 
 use super::{duration_or, millis};
@@ -19,9 +20,25 @@ impl TryFrom<pb::Pool> for Pool {
             duration_or(wire.request_timeout_ms, Self::REQUEST_TIMEOUT),
         )?;
         pool.algorithm = algorithm;
+        pool.connections = connections(&wire)?;
         pool.health = wire.health_check.unwrap_or_default().try_into()?;
         Ok(pool)
     }
+}
+
+fn connections(wire: &pb::Pool) -> Result<BackendConnections, Invalid> {
+    let default = BackendConnections::default();
+    BackendConnections {
+        response_idle_timeout: duration_or(
+            wire.response_idle_timeout_ms,
+            default.response_idle_timeout,
+        ),
+        tunnel_idle_timeout: duration_or(wire.tunnel_idle_timeout_ms, default.tunnel_idle_timeout),
+        keep_alive_timeout: duration_or(wire.keep_alive_timeout_ms, default.keep_alive_timeout),
+        idle_max: wire.max_idle_connections.unwrap_or(default.idle_max),
+        age_max: duration_or(wire.max_connection_age_ms, default.age_max),
+    }
+    .checked()
 }
 
 /// The parameters of an algorithm are checked whatever the algorithm is, and then
@@ -62,6 +79,11 @@ impl From<&Pool> for pb::Pool {
             health_check: Some((&pool.health).into()),
             connect_timeout_ms: millis(pool.connect_timeout),
             request_timeout_ms: millis(pool.request_timeout),
+            response_idle_timeout_ms: millis(pool.connections.response_idle_timeout),
+            tunnel_idle_timeout_ms: millis(pool.connections.tunnel_idle_timeout),
+            keep_alive_timeout_ms: millis(pool.connections.keep_alive_timeout),
+            max_idle_connections: Some(pool.connections.idle_max),
+            max_connection_age_ms: millis(pool.connections.age_max),
         }
     }
 }
