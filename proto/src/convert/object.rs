@@ -112,8 +112,8 @@ mod tests {
             "least_conn",
             "future",
         ]);
-        ("[a-z.-]{0,5}", algorithm, check, 0u32..40, any::<Option<u16>>(), any::<[u32; 2]>())
-            .prop_map(|(name, algorithm, check, choices, hold, timeouts)| pb::Pool {
+        ("[a-z.-]{0,5}", algorithm, check, 0u32..40, any::<Option<u16>>(), any::<[u32; 6]>())
+            .prop_map(|(name, algorithm, check, choices, hold, numbers)| pb::Pool {
                 name,
                 algorithm: algorithm.into(),
                 choices,
@@ -127,8 +127,13 @@ mod tests {
                     rise: check.3,
                     fall: check.4,
                 }),
-                connect_timeout_ms: timeouts[0],
-                request_timeout_ms: timeouts[1],
+                connect_timeout_ms: numbers[0],
+                request_timeout_ms: numbers[1],
+                response_idle_timeout_ms: numbers[2],
+                tunnel_idle_timeout_ms: numbers[3],
+                keep_alive_timeout_ms: numbers[4],
+                max_idle_connections: hold.map(u32::from),
+                max_connection_age_ms: numbers[5],
             })
     }
 
@@ -151,6 +156,29 @@ mod tests {
             })
     }
 
+    /// Small numbers, so that many are within their bounds.
+    fn wire_listener() -> impl Strategy<Value = pb::Listener> {
+        (any::<[u16; 6]>(), any::<[u8; 6]>(), any::<u64>()).prop_map(|(wide, small, body)| {
+            pb::Listener {
+                name: "web".to_owned(),
+                max_requests: wide[0].into(),
+                max_connections: wide[1].into(),
+                max_connections_per_client: wide[2].into(),
+                max_request_line_bytes: wide[3].into(),
+                max_head_bytes: u32::from(wide[4]) * 8,
+                max_trailer_bytes: wide[5].into(),
+                max_fields: small[0].into(),
+                max_chunk_extension_bytes: small[1].into(),
+                max_pipelined: small[2].into(),
+                max_drain_bytes: small[3].into(),
+                drain_timeout_ms: small[4].into(),
+                header_timeout_ms: small[5].into(),
+                max_body_bytes: body,
+                ..pb::Listener::default()
+            }
+        })
+    }
+
     fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
         if let Ok(resource) = decode(kind, payload) {
             let again = encode(&resource);
@@ -169,6 +197,11 @@ mod tests {
         #[test]
         fn a_checked_backend_survives_the_wire(backend in wire_backend()) {
             survives("backend", &backend.encode_to_vec())?;
+        }
+
+        #[test]
+        fn a_checked_listener_survives_the_wire(listener in wire_listener()) {
+            survives("listener", &listener.encode_to_vec())?;
         }
 
         #[test]
