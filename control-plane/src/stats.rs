@@ -7,6 +7,8 @@
 //! Requests in flight are a gauge: only a proxy's newest report speaks of the present,
 //! and not for longer than three periods.
 
+mod process;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -20,6 +22,7 @@ use lb_core::{
 use tokio::time::Instant;
 use tracing::debug;
 
+pub use self::process::{OwnAnswers, Process};
 use crate::registry::Catalog;
 
 /// Seconds over which rates are averaged.
@@ -59,29 +62,6 @@ pub struct BackendPart {
     pub counters: BackendCounters,
     /// Now.
     pub in_flight: u32,
-}
-
-/// Figures of a proxy process. In a report, the counters are since the last one.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Process {
-    /// Counter.
-    pub requests: u64,
-    /// Counter: answered 503, because no backend could serve.
-    pub no_healthy_backend: u64,
-    /// Counter: answered 404, because no route matched.
-    pub no_route: u64,
-    /// Counter: requests that were no valid HTTP, or too large.
-    pub client_errors: u64,
-    /// Counter: clients that left before the answer.
-    pub client_aborts: u64,
-    /// Counters: answers by status class, 1xx to 5xx.
-    pub status_classes: [u64; 5],
-    /// Gauge.
-    pub client_connections: u32,
-    /// Gauge.
-    pub resident_bytes: u64,
-    /// Since the process began.
-    pub cpu_us: u64,
 }
 
 /// Added up over reports.
@@ -240,6 +220,7 @@ impl Statistics {
         let fresh = || sums.proxies.values().filter(|reporter| reporter.is_fresh(now));
         Process {
             client_connections: fresh().map(|r| r.process.client_connections).sum(),
+            worker_connections: Vec::new(),
             resident_bytes: fresh().map(|r| r.process.resident_bytes).sum(),
             cpu_us: sums.proxies.values().map(|r| r.process.cpu_us).sum(),
             ..sums.process.clone()
@@ -339,22 +320,6 @@ impl Sum {
     fn totals(&self, now: Instant, in_flight: u32) -> Totals {
         let request_rate = self.rate.per_second(now);
         Totals { counters: self.counters.clone(), in_flight, request_rate }
-    }
-}
-
-impl Process {
-    fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.no_healthy_backend += other.no_healthy_backend;
-        self.no_route += other.no_route;
-        self.client_errors += other.client_errors;
-        self.client_aborts += other.client_aborts;
-        for (sum, count) in self.status_classes.iter_mut().zip(other.status_classes) {
-            *sum += count;
-        }
-        self.client_connections = other.client_connections;
-        self.resident_bytes = other.resident_bytes;
-        self.cpu_us = other.cpu_us;
     }
 }
 

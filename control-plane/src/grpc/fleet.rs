@@ -275,6 +275,7 @@ impl fleet_server::Fleet for FleetService {
             proxies: self.proxies(),
             pools: self.pool_statuses(),
             totals: Some(wire::totals(self.context.statistics.all())),
+            process: Some(wire::process(&self.context.statistics.process())),
         }))
     }
 }

@@ -15,8 +15,13 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, status};
 use crate::{
     clock::millis32,
-    stats::{BackendPart, COUNT_MAX, Process, Report},
+    stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
 };
+
+/// More connections than one process can have.
+const CONNECTIONS_MAX: u32 = 1 << 24;
+/// More workers than a proxy can be told to have.
+const WORKERS_MAX: usize = 1024;
 
 /// Takes reports.
 #[derive(Debug)]
@@ -87,11 +92,11 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         sequence: message.sequence,
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
         backends: backends.collect::<Result<_, Status>>()?,
-        process: read_process(&message.process.unwrap_or_default())?,
+        process: read_process(message.process.unwrap_or_default())?,
     })
 }
 
-fn read_process(wire: &pb::ProcessReport) -> Result<Process, Status> {
+fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
     let mut status_classes = [0; 5];
     for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
         *class = *count;
@@ -102,10 +107,22 @@ fn read_process(wire: &pb::ProcessReport) -> Result<Process, Status> {
         wire.no_route,
         wire.client_errors,
         wire.client_aborts,
+        wire.access_log_dropped,
         wire.resident_bytes,
         wire.cpu_us,
     ];
-    all_plausible(counts.iter().chain(&status_classes))?;
+    let answers = wire.own_answers.values();
+    all_plausible(counts.iter().chain(&status_classes).chain(answers))?;
+    let own_answers = OwnAnswers::new(wire.own_answers).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "own_answers has at most {} reasons, each of at most {} lower-case letters, digits \
+             and underscores",
+            OwnAnswers::REASONS_MAX,
+            OwnAnswers::REASON_BYTES_MAX
+        ))
+    })?;
+    let gauge = |connections: u32| connections.min(CONNECTIONS_MAX);
+    let workers = wire.worker_connections.into_iter().take(WORKERS_MAX);
     Ok(Process {
         requests: wire.requests,
         no_healthy_backend: wire.no_healthy_backend,
@@ -113,7 +130,10 @@ fn read_process(wire: &pb::ProcessReport) -> Result<Process, Status> {
         client_errors: wire.client_errors,
         client_aborts: wire.client_aborts,
         status_classes,
-        client_connections: wire.client_connections.min(1 << 24),
+        own_answers,
+        access_log_dropped: wire.access_log_dropped,
+        client_connections: gauge(wire.client_connections),
+        worker_connections: workers.map(gauge).collect(),
         resident_bytes: wire.resident_bytes,
         cpu_us: wire.cpu_us,
     })

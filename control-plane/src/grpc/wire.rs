@@ -57,6 +57,7 @@ pub(super) fn totals(totals: Totals) -> pb::BackendTotals {
 }
 
 pub(super) fn process(process: &Process) -> pb::ProcessReport {
+    let own_answers = process.own_answers.iter().map(|(reason, n)| (reason.to_owned(), n));
     pb::ProcessReport {
         requests: process.requests,
         no_healthy_backend: process.no_healthy_backend,
@@ -67,6 +68,9 @@ pub(super) fn process(process: &Process) -> pb::ProcessReport {
         resident_bytes: process.resident_bytes,
         cpu_us: process.cpu_us,
         status_classes: process.status_classes.into(),
+        own_answers: own_answers.collect(),
+        access_log_dropped: process.access_log_dropped,
+        worker_connections: process.worker_connections.clone(),
     }
 }
 

@@ -124,3 +124,34 @@ async fn rates_follow_the_last_seconds() {
     advance(Duration::from_secs(7)).await;
     assert!(statistics.all().request_rate.abs() < f64::EPSILON);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    let refusing = |proxy: &str, sequence: u64, counts: &[(&str, u64)]| {
+        let counts = counts.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
+        let mut report = report(proxy, sequence, 0, 0);
+        report.process.own_answers = OwnAnswers::new(counts).unwrap();
+        report.process.access_log_dropped = 5;
+        report.process.worker_connections = vec![2, 1];
+        report
+    };
+    statistics.count(refusing("p1", 1, &[("no_route", 2)]), &catalog);
+    statistics.count(refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
+    statistics.count(refusing("p1", 2, &[("no_route", 100)]), &catalog);
+    statistics.count(refusing("p2", 1, &[("no_route", 4)]), &catalog);
+
+    let p1 = ProxyId::new("p1").unwrap();
+    let (process, _) = statistics.proxy(&p1).unwrap();
+    let answers: Vec<_> = process.own_answers.iter().collect();
+    assert_eq!(answers, [("internal", 1), ("no_route", 3)]);
+    assert_eq!(process.access_log_dropped, 10);
+    assert_eq!(process.worker_connections, [2, 1]);
+
+    statistics.forget_proxy(&p1);
+    let fleet = statistics.process();
+    let answers: Vec<_> = fleet.own_answers.iter().collect();
+    assert_eq!(answers, [("internal", 1), ("no_route", 7)], "what it did stays");
+    assert_eq!(fleet.access_log_dropped, 15);
+    assert_eq!(fleet.worker_connections, Vec::<u32>::new(), "workers of one proxy are no fleet");
+}

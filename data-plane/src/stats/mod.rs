@@ -3,35 +3,35 @@
 //! Every counter has one writer, its worker, and is read by the control thread: no
 //! locked instruction on the request path.
 
+mod reason;
 pub(crate) mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::reason::Reason;
 use crate::live::bump;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     requests: AtomicU64,
-    no_healthy_backend: AtomicU64,
-    no_route: AtomicU64,
-    client_errors: AtomicU64,
-    client_aborts: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     /// 1xx to 5xx, as answered to clients.
     status_classes: [AtomicU64; 5],
+    /// By [`Reason`].
+    reasons: [AtomicU64; Reason::ALL.len()],
+    /// Lines of the access log that nobody took in time; whoever writes it counts them.
+    pub(crate) access_log_dropped: AtomicU64,
 }
 
 /// The sums over all workers.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Sums {
     pub(crate) requests: u64,
-    pub(crate) no_healthy_backend: u64,
-    pub(crate) no_route: u64,
-    pub(crate) client_errors: u64,
-    pub(crate) client_aborts: u64,
     pub(crate) status_classes: [u64; 5],
+    pub(crate) access_log_dropped: u64,
+    reasons: [u64; Reason::ALL.len()],
     /// A gauge.
     pub(crate) connections: u64,
 }
@@ -49,16 +49,11 @@ impl Shard {
 
     /// Notes an answer that the proxy gave by itself.
     pub(crate) fn count_own_answer(&self, reason: &str) {
-        match reason {
-            "no_healthy_backend" | "config_missing" => bump(&self.no_healthy_backend, 1),
-            "no_route" => bump(&self.no_route, 1),
-            reason if reason.starts_with("backend_") => {}
-            _ => bump(&self.client_errors, 1),
-        }
+        self.count_reason(Reason::named(reason));
     }
 
     pub(crate) fn count_client_abort(&self) {
-        bump(&self.client_aborts, 1);
+        self.count_reason(Reason::ClientAbort);
     }
 
     pub(crate) fn count_opened(&self) {
@@ -68,6 +63,29 @@ impl Shard {
     pub(crate) fn count_closed(&self) {
         bump(&self.closed, 1);
     }
+
+    fn count_reason(&self, reason: Reason) {
+        bump(&self.reasons[reason as usize], 1);
+    }
+}
+
+impl Sums {
+    /// How often something ended for this reason.
+    pub(crate) fn of(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize]
+    }
+
+    /// What was counted since `before`; gauges are those of now.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut new = *self;
+        new.requests -= before.requests;
+        new.access_log_dropped -= before.access_log_dropped;
+        let counts = new.status_classes.iter_mut().chain(&mut new.reasons);
+        for (count, before) in counts.zip(before.status_classes.iter().chain(&before.reasons)) {
+            *count -= before;
+        }
+        new
+    }
 }
 
 /// Adds up the shards.
@@ -75,15 +93,56 @@ pub(crate) fn sum<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> Sums {
     let mut sums = Sums::default();
     for shard in shards {
         sums.requests += shard.requests.load(Relaxed);
-        sums.no_healthy_backend += shard.no_healthy_backend.load(Relaxed);
-        sums.no_route += shard.no_route.load(Relaxed);
-        sums.client_errors += shard.client_errors.load(Relaxed);
-        sums.client_aborts += shard.client_aborts.load(Relaxed);
+        sums.access_log_dropped += shard.access_log_dropped.load(Relaxed);
         let closed = shard.closed.load(Relaxed);
         sums.connections += shard.opened.load(Relaxed).saturating_sub(closed);
-        for (sum, class) in sums.status_classes.iter_mut().zip(&shard.status_classes) {
-            *sum += class.load(Relaxed);
+        let totals = sums.status_classes.iter_mut().chain(&mut sums.reasons);
+        for (total, count) in totals.zip(shard.status_classes.iter().chain(&shard.reasons)) {
+            *total += count.load(Relaxed);
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_add_up_by_reason() {
+        let shards = [Shard::default(), Shard::default()];
+        shards[0].count_own_answer("no_route");
+        shards[1].count_own_answer("no_route");
+        shards[1].count_own_answer("header_too_large");
+        shards[1].count_client_abort();
+        shards[1].count_status(431);
+        bump(&shards[0].access_log_dropped, 2);
+        let sums = sum(&shards);
+        assert_eq!(sums.of(Reason::NoRoute), 2);
+        assert_eq!(sums.of(Reason::HeaderTooLarge), 1);
+        assert_eq!(sums.of(Reason::ClientAbort), 1);
+        assert_eq!(sums.status_classes, [0, 0, 0, 1, 0]);
+        assert_eq!(sums.access_log_dropped, 2);
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_counts_as_a_defect() {
+        let shard = Shard::default();
+        shard.count_own_answer("gremlins");
+        assert_eq!(sum([&shard]).of(Reason::Internal), 1);
+    }
+
+    #[test]
+    fn what_was_told_before_is_not_told_again() {
+        let shard = Shard::default();
+        shard.count_opened();
+        shard.count_request();
+        shard.count_own_answer("no_route");
+        let before = sum([&shard]);
+        shard.count_own_answer("no_route");
+        shard.count_own_answer("overloaded");
+        let new = sum([&shard]).since(&before);
+        assert_eq!((new.requests, new.connections), (0, 1));
+        assert_eq!((new.of(Reason::NoRoute), new.of(Reason::Overloaded)), (1, 1));
+    }
 }

@@ -3,7 +3,11 @@
 //! One report at a time is on its way. One that was not answered is sent again as it
 //! was, under the same number, so that nothing is lost and nothing counted twice.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use lb_core::{
     model::{InstanceId, ProxyId},
@@ -20,12 +24,12 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Sums, sum};
+use super::{Reason, Sums, sum};
 use crate::{
     live::{BackendState, Config, Identity},
     process,
     sync::Connected,
-    worker::Fleet,
+    worker::{Fleet, WorkerHandle},
 };
 
 /// An answer that takes longer will not come.
@@ -149,7 +153,7 @@ impl Reporter {
             alive
         });
         let sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
-        let since = std::mem::replace(&mut self.sent, sums);
+        let before = std::mem::replace(&mut self.sent, sums);
         self.sequence += 1;
         let now = Instant::now();
         let interval = now - std::mem::replace(&mut self.last, now);
@@ -159,8 +163,14 @@ impl Reporter {
             sequence: self.sequence,
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
-            process: Some(process_report(&sums, &since)),
+            process: Some(process_report(&sums.since(&before), self.worker_connections())),
         }
+    }
+
+    fn worker_connections(&self) -> Vec<u32> {
+        let count = |worker: &WorkerHandle| worker.connections.0.load(Ordering::Relaxed);
+        let workers = self.fleet.workers.iter();
+        workers.map(|worker| u32::try_from(count(worker)).unwrap_or(u32::MAX)).collect()
     }
 
     /// Notes which backends there are. One that is gone is reported until its last
@@ -230,17 +240,64 @@ fn difference(now: &BackendCounters, before: &BackendCounters) -> BackendCounter
     }
 }
 
-fn process_report(sums: &Sums, since: &Sums) -> pb::ProcessReport {
-    let classes = sums.status_classes.iter().zip(since.status_classes);
+fn process_report(new: &Sums, worker_connections: Vec<u32>) -> pb::ProcessReport {
+    let client_errors = Reason::ALL.into_iter().filter(|reason| reason.is_client_error());
     pb::ProcessReport {
-        requests: sums.requests - since.requests,
-        no_healthy_backend: sums.no_healthy_backend - since.no_healthy_backend,
-        no_route: sums.no_route - since.no_route,
-        client_errors: sums.client_errors - since.client_errors,
-        client_aborts: sums.client_aborts - since.client_aborts,
-        client_connections: u32::try_from(sums.connections).unwrap_or(u32::MAX),
+        requests: new.requests,
+        no_healthy_backend: new.of(Reason::NoHealthyBackend) + new.of(Reason::ConfigMissing),
+        no_route: new.of(Reason::NoRoute),
+        client_errors: client_errors.map(|reason| new.of(reason)).sum(),
+        client_aborts: new.of(Reason::ClientAbort),
+        client_connections: u32::try_from(new.connections).unwrap_or(u32::MAX),
         resident_bytes: process::resident_bytes(),
         cpu_us: process::cpu_us(),
-        status_classes: classes.map(|(now, before)| now - before).collect(),
+        status_classes: new.status_classes.to_vec(),
+        own_answers: own_answers(new),
+        access_log_dropped: new.access_log_dropped,
+        worker_connections,
+    }
+}
+
+/// A client that left was not answered, so it is told as an abort only.
+fn own_answers(new: &Sums) -> BTreeMap<String, u64> {
+    Reason::ALL
+        .into_iter()
+        .filter(|reason| *reason != Reason::ClientAbort && new.of(*reason) > 0)
+        .map(|reason| (reason.name().to_owned(), new.of(reason)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Shard;
+
+    #[test]
+    fn answers_are_told_by_reason_and_in_the_older_sums() {
+        let shard = Shard::default();
+        for reason in ["no_route", "client_protocol_error", "header_too_large", "no_route"] {
+            shard.count_own_answer(reason);
+        }
+        for reason in ["config_missing", "backend_reset", "dns_failure"] {
+            shard.count_own_answer(reason);
+        }
+        shard.count_client_abort();
+        let report = process_report(&sum([&shard]), vec![3, 1]);
+        let answers: Vec<(&str, u64)> =
+            report.own_answers.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        assert_eq!(
+            answers,
+            [
+                ("backend_reset", 1),
+                ("client_protocol_error", 1),
+                ("config_missing", 1),
+                ("dns_failure", 1),
+                ("header_too_large", 1),
+                ("no_route", 2),
+            ]
+        );
+        assert_eq!((report.no_route, report.no_healthy_backend), (2, 1));
+        assert_eq!((report.client_errors, report.client_aborts), (2, 1));
+        assert_eq!(report.worker_connections, [3, 1]);
     }
 }

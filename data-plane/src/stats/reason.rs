@@ -1,0 +1,134 @@
+//! The vocabulary of reasons: why a request was not answered by a backend.
+//!
+//! The same words stand in the answer's body, in the access log and in the statistics,
+//! so that a number can be followed to a line and from there to a client. A reason is
+//! also the index of its counter, so that counting needs no map.
+
+/// Why the proxy answered by itself, or why nobody was left to be answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reason {
+    /// 404: no route matches host and path.
+    NoRoute,
+    /// 503: no backend of the pool may serve.
+    NoHealthyBackend,
+    /// 503: the proxy has never had a configuration for this listener.
+    ConfigMissing,
+    /// 502: nothing listens at the backend's address.
+    BackendConnectRefused,
+    /// 502: the backend could not be connected to for another reason.
+    BackendConnectFailed,
+    /// 504: connecting took too long.
+    BackendConnectTimeout,
+    /// 502: the backend ended the connection before its response was complete.
+    BackendReset,
+    /// 504: the response did not come in time.
+    BackendTimeout,
+    /// 502: what the backend sent is no HTTP.
+    BackendProtocolError,
+    /// 502: the backend's name has no address.
+    DnsFailure,
+    /// 400, 405, 417, 505: the request breaks the protocol.
+    ClientProtocolError,
+    /// 408: the head did not come in time.
+    ClientHeaderTimeout,
+    /// 408: the body did not come in time.
+    ClientBodyTimeout,
+    /// The client left before it was answered.
+    ClientAbort,
+    /// 414, 431: the request line, the head or the trailers are too large.
+    HeaderTooLarge,
+    /// 413: the body is too large.
+    BodyTooLarge,
+    /// 429: the client has too many connections.
+    TooManyConnections,
+    /// 503: the proxy has too much to do.
+    Overloaded,
+    /// 500: a defect of the proxy.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, each at the index of its counter.
+    pub(crate) const ALL: [Self; 19] = [
+        Self::NoRoute,
+        Self::NoHealthyBackend,
+        Self::ConfigMissing,
+        Self::BackendConnectRefused,
+        Self::BackendConnectFailed,
+        Self::BackendConnectTimeout,
+        Self::BackendReset,
+        Self::BackendTimeout,
+        Self::BackendProtocolError,
+        Self::DnsFailure,
+        Self::ClientProtocolError,
+        Self::ClientHeaderTimeout,
+        Self::ClientBodyTimeout,
+        Self::ClientAbort,
+        Self::HeaderTooLarge,
+        Self::BodyTooLarge,
+        Self::TooManyConnections,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
+    /// As it is spelled everywhere.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::NoHealthyBackend => "no_healthy_backend",
+            Self::ConfigMissing => "config_missing",
+            Self::BackendConnectRefused => "backend_connect_refused",
+            Self::BackendConnectFailed => "backend_connect_failed",
+            Self::BackendConnectTimeout => "backend_connect_timeout",
+            Self::BackendReset => "backend_reset",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendProtocolError => "backend_protocol_error",
+            Self::DnsFailure => "dns_failure",
+            Self::ClientProtocolError => "client_protocol_error",
+            Self::ClientHeaderTimeout => "client_header_timeout",
+            Self::ClientBodyTimeout => "client_body_timeout",
+            Self::ClientAbort => "client_abort",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::TooManyConnections => "too_many_connections",
+            Self::Overloaded => "overloaded",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The reason of this name; a name outside of the vocabulary is a defect of ours.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.name() == name).unwrap_or(Self::Internal)
+    }
+
+    /// Whether the client was given an answer, and it was refused for what it did.
+    pub(crate) fn is_client_error(self) -> bool {
+        matches!(
+            self,
+            Self::ClientProtocolError
+                | Self::ClientHeaderTimeout
+                | Self::ClientBodyTimeout
+                | Self::HeaderTooLarge
+                | Self::BodyTooLarge
+                | Self::TooManyConnections
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_at_its_index_and_found_by_its_name() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+            assert_eq!(Reason::named(reason.name()), reason);
+        }
+    }
+
+    #[test]
+    fn a_name_outside_of_the_vocabulary_is_a_defect() {
+        assert_eq!(Reason::named("gremlins"), Reason::Internal);
+    }
+}
