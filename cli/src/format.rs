@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// No bound, as it is shown and typed.
+pub(crate) const UNLIMITED: &str = "unlimited";
+
 /// How long ago, in at most two units: `41s`, `3m12s`, `2h5m`, `4d3h`.
 pub(crate) fn age(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -77,6 +80,29 @@ pub(crate) fn bytes(bytes: u64) -> String {
     format!("{:.1} {}", bytes as f64 / (1u64 << (10 * exponent)) as f64, UNITS[exponent - 1])
 }
 
+/// A setting in milliseconds, exactly, as it can be typed: `250ms`, `5s`, `1m30s`.
+pub(crate) fn setting(ms: u32) -> String {
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let parts =
+        [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+}
+
+/// A size, exactly, as it can be typed: `1000B`, `64KiB`, `10MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    let (shift, unit) = whole.copied().unwrap_or((0, "B"));
+    format!("{}{unit}", bytes >> shift)
+}
+
+/// A bound, where 0 means that there is none.
+pub(crate) fn bound(number: u64, write: impl FnOnce(u64) -> String) -> String {
+    if number == 0 { UNLIMITED.to_owned() } else { write(number) }
+}
+
 /// A rate per second: `0`, `0.4`, `812`.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
@@ -139,6 +165,15 @@ mod tests {
     fn durations_are_written_as_they_are_typed() {
         let written = [250, 5000, 1500, 120_000].map(|ms| duration(Duration::from_millis(ms)));
         assert_eq!(written, ["250ms", "5s", "1.5s", "2m0s"]);
+    }
+
+    #[test]
+    fn settings_lose_nothing() {
+        let written = [0, 250, 5000, 1500, 120_000, 3_630_000, 86_400_000].map(setting);
+        assert_eq!(written, ["0s", "250ms", "5s", "1s500ms", "2m", "1h30s", "24h"]);
+        let written = [0, 1000, 1024, 65_536, 10 << 20, 3 << 30, 1025].map(size);
+        assert_eq!(written, ["0B", "1000B", "1KiB", "64KiB", "10MiB", "3GiB", "1025B"]);
+        assert_eq!(bound(0, size), "unlimited");
     }
 
     #[test]

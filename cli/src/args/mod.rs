@@ -5,6 +5,7 @@
 //! suggests the nearest name for a mistyped one.
 
 mod backend;
+mod listener;
 mod local;
 mod pool;
 mod read;
@@ -16,13 +17,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev},
-    pool::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
+    pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
 };
 
 #[cfg(test)]
-pub(crate) use self::pool::HealthProtocol;
+pub(crate) use self::{listener::RequestLimits, pool::HealthProtocol};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,8 +137,12 @@ pub(crate) enum Command {
     RemovePool(RemovePool),
     /// Choose how a pool picks a backend for each request
     SetAlgorithm(SetAlgorithm),
+    /// Add a listener
+    AddListener(AddListener),
     /// Change settings of a listener
     SetListener(SetListener),
+    /// Remove a listener
+    RemoveListener(RemoveListener),
     /// Run a control plane
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy
@@ -204,6 +210,22 @@ mod tests {
             ("lbctl set-pool p --connect-timeout 3", "3s"),
             ("lbctl set-pool p --connect-timeout 0s", "1ms"),
             ("lbctl set-listener l --trusted-proxy 10.0.0.0/99", "10.0.0.0/99"),
+            ("lbctl add-listener l --max-fields 257", "257 is outside 1..=256"),
+            ("lbctl set-listener l --max-fields 0", "0 is outside 1..=256"),
+            ("lbctl set-listener l --max-head-bytes 10M", "10M is outside 256B..=1MiB"),
+            ("lbctl set-listener l --max-request-line-bytes 63", "63 is outside 64B..=1MiB"),
+            ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B..=16KiB"),
+            ("lbctl set-listener l --max-drain-bytes 0", "1B..=1MiB"),
+            ("lbctl set-listener l --max-trailer-bytes much", "8k, 64KiB or 10M"),
+            ("lbctl set-listener l --max-body-bytes 99999999999G", "too large"),
+            ("lbctl set-listener l --max-body-bytes 10MB", "10M"),
+            ("lbctl set-listener l --max-connections -1", "-1"),
+            ("lbctl set-listener l --max-connections many", "unlimited"),
+            ("lbctl set-listener l --max-pipelined 10001", "1..=10000"),
+            ("lbctl set-listener l --drain-timeout 25h", "24h"),
+            ("lbctl set-pool p --max-idle-connections 10001", "0..=10000"),
+            ("lbctl set-pool p --max-connection-age 48h", "24h"),
+            ("lbctl set-pool p --tunnel-idle-timeout 300", "300s"),
             ("lbctl --server ftp://x status", "http://"),
             ("lbctl --timeout 0s status", "1ms"),
             ("lbctl wait backend", "backend/ID"),
@@ -227,6 +249,41 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    /// A setting that the group of a set-command forgets could not be given alone.
+    #[test]
+    fn every_setting_that_can_be_added_can_be_set_alone() {
+        let command = Cli::command();
+        for kind in ["pool", "listener"] {
+            let add = command.find_subcommand(format!("add-{kind}")).unwrap();
+            let set = command.find_subcommand(format!("set-{kind}")).unwrap();
+            let group = set.get_groups().find(|group| group.get_id() == "settings").unwrap();
+            let of_writes = ["no_wait", "dry_run", "force", "if_revision", "name"];
+            for arg in add.get_arguments().filter(|arg| !arg.is_global_set()) {
+                let id = arg.get_id();
+                if !of_writes.contains(&id.as_str()) {
+                    assert!(group.get_args().any(|of_group| of_group == id), "{kind} {id}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let line = "lbctl set-listener l --max-head-bytes 32k --max-body-bytes 10M \
+                    --max-request-line-bytes 4KiB --max-drain-bytes 1000 --max-trailer-bytes 9b \
+                    --max-connections unlimited";
+        let Command::SetListener(args) = parse(line).unwrap().command else {
+            panic!("another command");
+        };
+        let limits = args.settings.limits;
+        assert_eq!(limits.max_head_bytes, Some(32 * 1024));
+        assert_eq!(limits.max_body_bytes, Some(10 * 1024 * 1024));
+        assert_eq!(limits.max_request_line_bytes, Some(4096));
+        assert_eq!(limits.max_drain_bytes, Some(1000));
+        assert_eq!(limits.max_trailer_bytes, Some(9));
+        assert_eq!(args.settings.connections.max_connections, Some(0));
     }
 
     #[test]

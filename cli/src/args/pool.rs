@@ -1,8 +1,9 @@
-//! Commands that change pools and listeners.
+//! Commands that change pools.
 
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
+use lb_core::model;
 
 use super::{WriteArgs, value};
 
@@ -12,11 +13,11 @@ pub(crate) struct PoolSettings {
     /// How a backend is picked for each request
     #[arg(long, value_parser = value::algorithm())]
     pub(crate) algorithm: Option<String>,
-    /// For one connection attempt to a backend [default: 3s]
+    /// For one connection attempt to a backend; beyond: another backend, or 504 [default: 3s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) connect_timeout: Option<Duration>,
     /// Until the response's head, not counting the time in which the client is still
-    /// sending [default: 30s]
+    /// sending; beyond: 504 [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) request_timeout: Option<Duration>,
     /// What a check is: GET a path, connect, or nothing at all [default: http]
@@ -43,6 +44,34 @@ pub(crate) struct PoolSettings {
     /// least_connections: how long an errored request counts as in flight [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting_or_zero)]
     pub(crate) error_hold: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) connections: BackendConnections,
+}
+
+/// How long backends are waited for once they answer, and which connections are kept.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connections to backends")]
+pub(crate) struct BackendConnections {
+    /// Between two reads of a response's body; beyond: the client's response ends
+    /// incomplete, with its connection [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) response_idle_timeout: Option<Duration>,
+    /// Without a byte in either direction of an upgraded connection (WebSocket); beyond: it
+    /// is closed [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) tunnel_idle_timeout: Option<Duration>,
+    /// How long a connection is kept between two requests, if the backend does not say;
+    /// keep it below the backend's own [default: 4s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) keep_alive_timeout: Option<Duration>,
+    /// Idle connections kept for each backend by each worker of a proxy, 0 to 10000; more
+    /// are closed after their answer [default: 32]
+    #[arg(long, value_name = "N", value_parser = value::number(model::BackendConnections::IDLE))]
+    pub(crate) max_idle_connections: Option<u32>,
+    /// After this long, give or take a tenth, a connection gets no further request
+    /// [default: 1h]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) max_connection_age: Option<Duration>,
 }
 
 /// What a check is.
@@ -89,12 +118,15 @@ pub(crate) struct AddPool {
     group = ArgGroup::new("settings").required(true).multiple(true).args([
         "algorithm", "connect_timeout", "request_timeout", "health", "health_path",
         "health_interval", "health_timeout", "rise", "fall", "choices", "error_hold",
+        "response_idle_timeout", "tunnel_idle_timeout", "keep_alive_timeout",
+        "max_idle_connections", "max_connection_age",
     ]),
     after_help = "\
 Examples:
   lbctl set-pool default --health-path /
   lbctl set-pool default --health tcp
   lbctl set-pool default --health-interval 30s --request-timeout 10s
+  lbctl set-pool default --keep-alive-timeout 70s    the backends keep theirs for 75s
 
 Settings that are not named stay as they are.")]
 pub(crate) struct SetPool {
@@ -137,70 +169,4 @@ pub(crate) struct SetAlgorithm {
     pub(crate) algorithm: String,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
-}
-
-/// `set-listener`
-#[derive(Args, Debug)]
-#[command(
-    group = ArgGroup::new("settings").required(true).multiple(true).args([
-        "trust_xff", "trusted_proxies", "header_timeout", "body_idle_timeout",
-        "write_idle_timeout", "keep_alive_timeout", "max_requests",
-    ]),
-    after_help = "\
-Examples:
-  lbctl set-listener default --trusted-proxy 10.0.0.0/8 --trusted-proxy fd00::/8
-  lbctl set-listener default --trust-xff always      believe anyone, for demonstrations
-
-Settings that are not named stay as they are; --trusted-proxy replaces the whole list,
-and believes nobody else.")]
-pub(crate) struct SetListener {
-    /// Its name
-    #[arg(value_parser = value::listener)]
-    pub(crate) name: String,
-    /// Whose X-Forwarded-For is believed
-    #[arg(long, value_name = "WHOSE")]
-    pub(crate) trust_xff: Option<TrustXff>,
-    /// A network whose X-Forwarded-For is believed; may be repeated; `none` empties the list
-    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = trusted_proxy)]
-    pub(crate) trusted_proxies: Vec<String>,
-    /// Until a request's head is complete [default: 10s]
-    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
-    pub(crate) header_timeout: Option<Duration>,
-    /// Between two reads of a request's body [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
-    pub(crate) body_idle_timeout: Option<Duration>,
-    /// Between two writes of a response [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
-    pub(crate) write_idle_timeout: Option<Duration>,
-    /// Between two requests of a connection [default: 75s]
-    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
-    pub(crate) keep_alive_timeout: Option<Duration>,
-    /// Requests per client connection [default: 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_requests: Option<u32>,
-    #[command(flatten)]
-    pub(crate) write: WriteArgs,
-}
-
-/// Whose `X-Forwarded-For` is believed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum TrustXff {
-    /// Only that of trusted proxies
-    Trusted,
-    /// Anyone's
-    Always,
-}
-
-impl TrustXff {
-    /// As it is spelled on the wire.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Trusted => "trusted",
-            Self::Always => "always",
-        }
-    }
-}
-
-fn trusted_proxy(text: &str) -> Result<String, String> {
-    if text == "none" { Ok(String::new()) } else { value::network(text) }
 }

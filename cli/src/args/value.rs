@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
     time::Duration,
 };
 
@@ -9,6 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use lb_core::model::{Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Weight};
 use tonic::transport::Endpoint;
+
+use crate::format::{self, UNLIMITED};
 
 /// `http://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
 pub(super) fn server(text: &str) -> Result<String, String> {
@@ -128,6 +131,68 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("write a number from 0 to 1, for example 0.1".to_owned()),
     }
+}
+
+/// A whole number of a range.
+pub(super) fn number(
+    range: RangeInclusive<u32>,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let (least, most) = (range.start(), range.end());
+        let number: u64 = text
+            .parse()
+            .map_err(|_| format!("{text:?} is not a whole number; use {least} to {most}"))?;
+        match u32::try_from(number) {
+            Ok(number) if range.contains(&number) => Ok(number),
+            _ => Err(format!("{number} is outside {least}..={most}")),
+        }
+    }
+}
+
+/// A whole number, where 0 means any number.
+pub(super) fn number_or_unlimited(text: &str) -> Result<u32, String> {
+    if text == UNLIMITED {
+        return Ok(0);
+    }
+    number(0..=u32::MAX)(text).map_err(|error| format!("{error}, or '{UNLIMITED}'"))
+}
+
+/// A number of bytes of a range.
+pub(super) fn size(
+    range: RangeInclusive<u32>,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |text| match u32::try_from(bytes(text)?) {
+        Ok(bytes) if range.contains(&bytes) => Ok(bytes),
+        _ => {
+            let [least, most] = [range.start(), range.end()].map(|n| format::size((*n).into()));
+            Err(format!("{text} is outside {least}..={most}"))
+        }
+    }
+}
+
+/// A number of bytes, where 0 means any number.
+pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
+    if text == UNLIMITED { Ok(0) } else { bytes(text) }
+}
+
+/// `8192`, `8192B`, `8k`, `64KiB`, `10M`: units are powers of 1024, as nginx's and
+/// HAProxy's. `KB` is refused, because half of its readers mean 1000.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => u32::MAX,
+    };
+    if number.is_empty() || shift == u32::MAX {
+        return Err("write a number of bytes, also as 8k, 64KiB or 10M".to_owned());
+    }
+    let number: Option<u64> = number.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| format!("{text} is too large"))
 }
 
 /// A known algorithm, under its canonical name.

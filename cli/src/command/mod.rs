@@ -5,9 +5,11 @@ mod control_plane;
 mod data_plane;
 mod describe;
 mod get;
+mod listener;
 mod pool;
 mod progress;
 mod remedy;
+mod setting;
 mod status;
 pub(crate) mod wait;
 mod watch;
@@ -76,7 +78,9 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetPool(args) => pool::set(&session, args).await,
         Command::RemovePool(args) => pool::remove(&session, args).await,
         Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
-        Command::SetListener(args) => pool::set_listener(&session, args).await,
+        Command::AddListener(args) => listener::add(&session, args).await,
+        Command::SetListener(args) => listener::change(&session, args).await,
+        Command::RemoveListener(args) => listener::remove(&session, args).await,
         Command::ControlPlane(_)
         | Command::DataPlane(_)
         | Command::DemoBackend(_)

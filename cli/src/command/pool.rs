@@ -1,16 +1,15 @@
-//! Commands that change pools and listeners.
+//! Commands that change pools.
 
-use std::time::Duration;
-
-use lb_core::model::{Listener, Pool};
+use lb_core::model::Pool;
 use lb_proto::v1::{self as pb, object::Object as Wire};
 
 use super::{
     Session,
+    setting::{millis, set as replace, set_millis},
     write::{self, Change},
 };
 use crate::{
-    args::{AddPool, PoolSettings, RemovePool, SetAlgorithm, SetListener, SetPool, TrustXff},
+    args::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     exit::{Exit, Failure},
 };
 
@@ -49,16 +48,6 @@ pub(super) async fn remove(session: &Session, args: RemovePool) -> Result<(), Fa
     write::report(session, &view, &[line])
 }
 
-/// `set-listener`
-pub(super) async fn set_listener(session: &Session, args: SetListener) -> Result<(), Failure> {
-    let (view, lines) = write::modify(session, &args.write, "listener", &args.name, |object| {
-        let Wire::Listener(listener) = object else { return Ok(()) };
-        edit_listener(listener, &args)
-    })
-    .await?;
-    write::report(session, &view, &lines)
-}
-
 fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     if let Some(algorithm) = &settings.algorithm {
         if pool.algorithm != *algorithm {
@@ -89,6 +78,24 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     }
     set_millis(&mut pool.connect_timeout_ms, settings.connect_timeout);
     set_millis(&mut pool.request_timeout_ms, settings.request_timeout);
+    edit_connections(pool, &settings.connections);
+    edit_check(pool, settings)?;
+    // The control plane judges by the same code; asking here spares the trip.
+    Pool::try_from(pool.clone())?;
+    Ok(())
+}
+
+fn edit_connections(pool: &mut pb::Pool, settings: &BackendConnections) {
+    set_millis(&mut pool.response_idle_timeout_ms, settings.response_idle_timeout);
+    set_millis(&mut pool.tunnel_idle_timeout_ms, settings.tunnel_idle_timeout);
+    set_millis(&mut pool.keep_alive_timeout_ms, settings.keep_alive_timeout);
+    if settings.max_idle_connections.is_some() {
+        pool.max_idle_connections = settings.max_idle_connections;
+    }
+    set_millis(&mut pool.max_connection_age_ms, settings.max_connection_age);
+}
+
+fn edit_check(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     let check = pool.health_check.get_or_insert_default();
     if let Some(protocol) = settings.health {
         protocol.name().clone_into(&mut check.protocol);
@@ -114,52 +121,15 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     }
     set_millis(&mut check.interval_ms, settings.health_interval);
     set_millis(&mut check.timeout_ms, settings.health_timeout);
-    check.rise = settings.rise.unwrap_or(check.rise);
-    check.fall = settings.fall.unwrap_or(check.fall);
-    // The control plane judges by the same code; asking here spares the trip.
-    Pool::try_from(pool.clone())?;
+    replace(&mut check.rise, settings.rise);
+    replace(&mut check.fall, settings.fall);
     Ok(())
-}
-
-fn edit_listener(listener: &mut pb::Listener, args: &SetListener) -> Result<(), Failure> {
-    if let Some(trust) = args.trust_xff {
-        trust.name().clone_into(&mut listener.trust_xff);
-    }
-    if !args.trusted_proxies.is_empty() {
-        if args.trust_xff == Some(TrustXff::Always) {
-            return Err(Failure::new(
-                Exit::Rejected,
-                "--trust-xff always believes anyone, so --trusted-proxy would mean nothing; give \
-                 one of them",
-            ));
-        }
-        // Whoever names some does not mean to believe anyone any longer.
-        TrustXff::Trusted.name().clone_into(&mut listener.trust_xff);
-        // `none` was read as an empty name.
-        listener.trusted_proxies =
-            args.trusted_proxies.iter().filter(|network| !network.is_empty()).cloned().collect();
-    }
-    set_millis(&mut listener.header_timeout_ms, args.header_timeout);
-    set_millis(&mut listener.body_idle_timeout_ms, args.body_idle_timeout);
-    set_millis(&mut listener.write_idle_timeout_ms, args.write_idle_timeout);
-    set_millis(&mut listener.keep_alive_timeout_ms, args.keep_alive_timeout);
-    listener.max_requests = args.max_requests.unwrap_or(listener.max_requests);
-    Listener::try_from(listener.clone())?;
-    Ok(())
-}
-
-fn set_millis(field: &mut u32, setting: Option<Duration>) {
-    if let Some(setting) = setting {
-        *field = millis(setting);
-    }
-}
-
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::args::HealthProtocol;
 
@@ -177,6 +147,14 @@ mod tests {
         edit(&mut pool, &settings).unwrap();
         assert_eq!(pool.connect_timeout_ms, 7);
         assert_eq!(pool.health_check.unwrap().interval_ms, 30_000);
+    }
+
+    #[test]
+    fn no_idle_connections_at_all_are_not_the_default() {
+        let none = BackendConnections { max_idle_connections: Some(0), ..Default::default() };
+        let settings = PoolSettings { connections: none, ..Default::default() };
+        assert_eq!(edited(&settings).unwrap().max_idle_connections, Some(0));
+        assert_eq!(edited(&PoolSettings::default()).unwrap().max_idle_connections, None);
     }
 
     #[test]

@@ -135,14 +135,20 @@ pub(super) fn report(session: &Session, view: &WriteView, lines: &[String]) -> R
     failure.map_or(Ok(()), Err)
 }
 
-/// `+ backend backend4  address localhost:8004  weight 1`, for each object.
+/// `+ backend backend4  address localhost:8004  weight 1`, for each object. Of the many
+/// settings of pools and listeners, those that are not the default.
 pub(super) fn additions(view: &WriteView) -> Vec<String> {
     view.objects
         .iter()
         .map(|object| {
             let mut line = format!("+ {} {}", object.kind, object.name());
-            for (field, value) in object.fields() {
-                line += &format!("  {field} {value}");
+            match object.chosen() {
+                Some(fields) => {
+                    for (field, value) in fields {
+                        line += &format!("  {field} {value}");
+                    }
+                }
+                None => line += "  with every default",
             }
             line
         })
@@ -196,6 +202,8 @@ fn unknown_kind(kind: &str, name: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::model::{Listener, ListenerName};
+
     use super::*;
 
     fn backend(weight: u32, labels: &[(&str, &str)]) -> pb::Object {
@@ -225,6 +233,34 @@ mod tests {
     fn an_addition_shows_the_object_as_stored() {
         let lines = additions(&answer(backend(1, &[("zone", "a")])));
         insta::assert_snapshot!(lines.join("\n"), @"+ backend backend4  address localhost:8004  weight 1  pool default  labels zone=a");
+    }
+
+    fn listener(change: impl FnOnce(&mut pb::Listener)) -> pb::Object {
+        let name = ListenerName::new("internal").unwrap();
+        let mut listener = pb::Listener::from(&Listener::new(name));
+        change(&mut listener);
+        pb::Object { object: Some(pb::object::Object::Listener(listener)), revision: 7 }
+    }
+
+    #[test]
+    fn an_addition_with_many_settings_shows_those_that_were_chosen() {
+        let lines = additions(&answer(listener(|_| {})));
+        insta::assert_snapshot!(lines.join("\n"), @"");
+        let lines = additions(&answer(listener(|l| l.max_body_bytes = 10 << 20)));
+        insta::assert_snapshot!(lines.join("\n"), @"");
+    }
+
+    #[test]
+    fn limits_are_shown_as_they_are_typed() {
+        let before = listener(|l| l.max_connections = 100);
+        let after = listener(|l| {
+            l.max_body_bytes = 10 << 20;
+            l.max_head_bytes = 32 << 10;
+            l.max_trailer_bytes = 1000;
+            l.drain_timeout_ms = 1500;
+        });
+        let lines = differences(&before, &answer(after));
+        insta::assert_snapshot!(lines.join("\n"), @"");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! null.
 
 mod backend;
+mod listener;
 mod object;
 mod pool;
 mod proxy;
@@ -17,7 +18,8 @@ use serde::Serialize;
 
 pub(crate) use self::{
     backend::{BackendView, ChecksView},
-    object::{AnyObject, Fields, ListenerView, ObjectView, RouteView, labels},
+    listener::ListenerView,
+    object::{AnyObject, Fields, ObjectView, RouteView, labels},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     traffic::Traffic,

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1::{self as pb, object::Object as Kind};
 use serde::Serialize;
 
-use super::PoolView;
-use crate::format;
+use super::{ListenerView, PoolView};
 
 /// One object of the desired state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,20 +36,6 @@ pub(crate) struct BackendObject {
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) incarnation: u64,
-}
-
-/// A listener.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct ListenerView {
-    pub(crate) name: String,
-    pub(crate) protocol: String,
-    pub(crate) trust_xff: String,
-    pub(crate) trusted_proxies: Vec<String>,
-    pub(crate) header_timeout_ms: u32,
-    pub(crate) body_idle_timeout_ms: u32,
-    pub(crate) write_idle_timeout_ms: u32,
-    pub(crate) keep_alive_timeout_ms: u32,
-    pub(crate) max_requests: u32,
 }
 
 /// A route.
@@ -89,6 +74,19 @@ impl ObjectView {
         }
     }
 
+    /// Those of its settings that somebody chose: for pools and listeners, which have many,
+    /// what differs from the defaults. `None` when nothing does.
+    pub(crate) fn chosen(&self) -> Option<Fields> {
+        let defaults = match &self.object {
+            AnyObject::Pool(_) => PoolView::of_defaults().fields(),
+            AnyObject::Listener(_) => ListenerView::of_defaults().fields(),
+            AnyObject::Backend(_) | AnyObject::Route(_) => Vec::new(),
+        };
+        let mut fields = self.fields();
+        fields.retain(|field| field.0 == "algorithm" || !defaults.contains(field));
+        Some(fields).filter(|fields| !fields.is_empty())
+    }
+
     /// Its settings, without its name.
     pub(crate) fn fields(&self) -> Fields {
         match &self.object {
@@ -97,36 +95,6 @@ impl ObjectView {
             AnyObject::Listener(listener) => listener.fields(),
             AnyObject::Route(route) => route.fields(),
         }
-    }
-}
-
-impl PoolView {
-    /// Its settings.
-    pub(crate) fn fields(&self) -> Fields {
-        let mut fields = vec![("algorithm", self.algorithm.clone())];
-        if let Some(choices) = self.choices {
-            fields.push(("choices", choices.to_string()));
-        }
-        if let Some(hold_ms) = self.error_hold_ms {
-            fields.push(("error-hold", setting(hold_ms)));
-        }
-        fields.push(("health", self.health.clone()));
-        if let Some(path) = &self.health_path {
-            fields.push(("health-path", path.clone()));
-        }
-        if self.health != "none" {
-            fields.extend([
-                ("health-interval", setting(self.health_interval_ms)),
-                ("health-timeout", setting(self.health_timeout_ms)),
-                ("rise", self.rise.to_string()),
-                ("fall", self.fall.to_string()),
-            ]);
-        }
-        fields.extend([
-            ("connect-timeout", setting(self.connect_timeout_ms)),
-            ("request-timeout", setting(self.request_timeout_ms)),
-        ]);
-        fields
     }
 }
 
@@ -144,22 +112,6 @@ impl BackendObject {
             fields.push(("labels", labels(&self.labels)));
         }
         fields
-    }
-}
-
-impl ListenerView {
-    /// Its settings.
-    pub(crate) fn fields(&self) -> Fields {
-        vec![
-            ("protocol", self.protocol.clone()),
-            ("trust-xff", self.trust_xff.clone()),
-            ("trusted-proxies", or_none(&self.trusted_proxies.join(","))),
-            ("header-timeout", setting(self.header_timeout_ms)),
-            ("body-idle-timeout", setting(self.body_idle_timeout_ms)),
-            ("write-idle-timeout", setting(self.write_idle_timeout_ms)),
-            ("keep-alive-timeout", setting(self.keep_alive_timeout_ms)),
-            ("max-requests", self.max_requests.to_string()),
-        ]
     }
 }
 
@@ -199,22 +151,6 @@ impl From<pb::Backend> for BackendObject {
     }
 }
 
-impl From<pb::Listener> for ListenerView {
-    fn from(wire: pb::Listener) -> Self {
-        Self {
-            name: wire.name,
-            protocol: wire.protocol,
-            trust_xff: wire.trust_xff,
-            trusted_proxies: wire.trusted_proxies,
-            header_timeout_ms: wire.header_timeout_ms,
-            body_idle_timeout_ms: wire.body_idle_timeout_ms,
-            write_idle_timeout_ms: wire.write_idle_timeout_ms,
-            keep_alive_timeout_ms: wire.keep_alive_timeout_ms,
-            max_requests: wire.max_requests,
-        }
-    }
-}
-
 impl From<pb::Route> for RouteView {
     fn from(wire: pb::Route) -> Self {
         Self {
@@ -243,10 +179,7 @@ pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
     or_none(&pairs.join(","))
 }
 
-fn or_none(text: &str) -> String {
+/// A text that is not there must not look like a mistake.
+pub(super) fn or_none(text: &str) -> String {
     if text.is_empty() { "none".to_owned() } else { text.to_owned() }
-}
-
-fn setting(ms: u32) -> String {
-    format::duration(std::time::Duration::from_millis(u64::from(ms)))
 }

@@ -1,9 +1,11 @@
 //! A pool: its policy, and how its backends are.
 
+use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::Traffic;
+use super::{Traffic, object::Fields};
+use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +23,12 @@ pub(crate) struct PoolView {
     pub(crate) fall: u32,
     pub(crate) connect_timeout_ms: u32,
     pub(crate) request_timeout_ms: u32,
+    pub(crate) response_idle_timeout_ms: u32,
+    pub(crate) tunnel_idle_timeout_ms: u32,
+    pub(crate) keep_alive_timeout_ms: u32,
+    /// Of each backend, for each worker.
+    pub(crate) max_idle_connections: u32,
+    pub(crate) max_connection_age_ms: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,6 +43,46 @@ pub(crate) struct Counts {
     pub(crate) unknown: u32,
     pub(crate) disabled: u32,
     pub(crate) draining: u32,
+}
+
+impl PoolView {
+    /// One with every default.
+    pub(super) fn of_defaults() -> Self {
+        pb::Pool::from(&Pool::new(PoolName::default_pool())).into()
+    }
+
+    /// Its settings, named as their flags.
+    pub(crate) fn fields(&self) -> Fields {
+        let mut fields = vec![("algorithm", self.algorithm.clone())];
+        if let Some(choices) = self.choices {
+            fields.push(("choices", choices.to_string()));
+        }
+        if let Some(hold_ms) = self.error_hold_ms {
+            fields.push(("error-hold", setting(hold_ms)));
+        }
+        fields.push(("health", self.health.clone()));
+        if let Some(path) = &self.health_path {
+            fields.push(("health-path", path.clone()));
+        }
+        if self.health != "none" {
+            fields.extend([
+                ("health-interval", setting(self.health_interval_ms)),
+                ("health-timeout", setting(self.health_timeout_ms)),
+                ("rise", self.rise.to_string()),
+                ("fall", self.fall.to_string()),
+            ]);
+        }
+        fields.extend([
+            ("connect-timeout", setting(self.connect_timeout_ms)),
+            ("request-timeout", setting(self.request_timeout_ms)),
+            ("response-idle-timeout", setting(self.response_idle_timeout_ms)),
+            ("tunnel-idle-timeout", setting(self.tunnel_idle_timeout_ms)),
+            ("keep-alive-timeout", setting(self.keep_alive_timeout_ms)),
+            ("max-idle-connections", self.max_idle_connections.to_string()),
+            ("max-connection-age", setting(self.max_connection_age_ms)),
+        ]);
+        fields
+    }
 }
 
 impl Counts {
@@ -62,6 +110,13 @@ impl From<pb::Pool> for PoolView {
             fall: check.fall,
             connect_timeout_ms: wire.connect_timeout_ms,
             request_timeout_ms: wire.request_timeout_ms,
+            response_idle_timeout_ms: wire.response_idle_timeout_ms,
+            tunnel_idle_timeout_ms: wire.tunnel_idle_timeout_ms,
+            keep_alive_timeout_ms: wire.keep_alive_timeout_ms,
+            max_idle_connections: wire
+                .max_idle_connections
+                .unwrap_or(BackendConnections::default().idle_max),
+            max_connection_age_ms: wire.max_connection_age_ms,
             backends: None,
             traffic: None,
         }

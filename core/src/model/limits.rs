@@ -1,6 +1,6 @@
 //! What one client may ask a proxy to hold: bounds on everything that a client sends.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{Invalid, pool::bounded};
 
@@ -39,18 +39,40 @@ impl HttpLimits {
     /// The longest head that any configuration can allow.
     pub const HEAD_BYTES_MAX: u32 = 1024 * 1024;
 
+    /// What [`Self::request_line_bytes_max`] may be.
+    pub const REQUEST_LINE_BYTES: RangeInclusive<u32> = 64..=Self::HEAD_BYTES_MAX;
+    /// What [`Self::head_bytes_max`] may be.
+    pub const HEAD_BYTES: RangeInclusive<u32> = 256..=Self::HEAD_BYTES_MAX;
+    /// What [`Self::fields_max`] may be.
+    pub const FIELDS: RangeInclusive<u32> = 1..=Self::FIELDS_MAX;
+    /// What [`Self::trailer_bytes_max`] may be.
+    pub const TRAILER_BYTES: RangeInclusive<u32> = 1..=Self::HEAD_BYTES_MAX;
+    /// What [`Self::chunk_extension_bytes_max`] may be.
+    pub const CHUNK_EXTENSION_BYTES: RangeInclusive<u32> = 1..=16_384;
+    /// What [`Self::pipelined_max`] may be.
+    pub const PIPELINED: RangeInclusive<u32> = 1..=10_000;
+    /// What [`Self::drain_bytes_max`] may be.
+    pub const DRAIN_BYTES: RangeInclusive<u32> = 1..=Self::HEAD_BYTES_MAX;
+
     /// Checks that each bound lets an ordinary request through and holds no more than a
     /// megabyte.
     pub fn checked(self) -> Result<Self, Invalid> {
-        let head_max = Self::HEAD_BYTES_MAX;
         for (field, value, range) in [
-            ("listener.max_request_line_bytes", self.request_line_bytes_max, 64..=head_max),
-            ("listener.max_head_bytes", self.head_bytes_max, 256..=head_max),
-            ("listener.max_fields", self.fields_max, 1..=Self::FIELDS_MAX),
-            ("listener.max_trailer_bytes", self.trailer_bytes_max, 1..=head_max),
-            ("listener.max_chunk_extension_bytes", self.chunk_extension_bytes_max, 1..=16_384),
-            ("listener.max_pipelined", self.pipelined_max, 1..=10_000),
-            ("listener.max_drain_bytes", self.drain_bytes_max, 1..=head_max),
+            (
+                "listener.max_request_line_bytes",
+                self.request_line_bytes_max,
+                Self::REQUEST_LINE_BYTES,
+            ),
+            ("listener.max_head_bytes", self.head_bytes_max, Self::HEAD_BYTES),
+            ("listener.max_fields", self.fields_max, Self::FIELDS),
+            ("listener.max_trailer_bytes", self.trailer_bytes_max, Self::TRAILER_BYTES),
+            (
+                "listener.max_chunk_extension_bytes",
+                self.chunk_extension_bytes_max,
+                Self::CHUNK_EXTENSION_BYTES,
+            ),
+            ("listener.max_pipelined", self.pipelined_max, Self::PIPELINED),
+            ("listener.max_drain_bytes", self.drain_bytes_max, Self::DRAIN_BYTES),
         ] {
             if !range.contains(&value) {
                 return Err(Invalid::value(
@@ -63,7 +85,8 @@ impl HttpLimits {
             return Err(Invalid::value(
                 "listener.max_request_line_bytes",
                 format!(
-                    "a request line of {} bytes does not fit into a head of {}; raise max_head_bytes",
+                    "listener.max_request_line_bytes {} is more than listener.max_head_bytes {}, \
+                     of which the line is a part; lower the first or raise the second",
                     self.request_line_bytes_max, self.head_bytes_max
                 ),
             ));

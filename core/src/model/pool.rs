@@ -1,6 +1,6 @@
 //! A pool: a named set of backends under one policy.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
 use super::{Invalid, PoolName};
 
@@ -44,6 +44,9 @@ pub struct BackendConnections {
 }
 
 impl BackendConnections {
+    /// What [`Self::idle_max`] may be; 0 keeps none.
+    pub const IDLE: RangeInclusive<u32> = 0..=10_000;
+
     /// Durations must be 1 ms to 24 h, `idle_max` at most 10 000.
     pub fn checked(self) -> Result<Self, Invalid> {
         for (field, value) in [
@@ -54,10 +57,15 @@ impl BackendConnections {
         ] {
             bounded(field, value)?;
         }
-        if self.idle_max > 10_000 {
+        if !Self::IDLE.contains(&self.idle_max) {
             return Err(Invalid::value(
                 "pool.max_idle_connections",
-                format!("pool.max_idle_connections {} is outside 0..=10000", self.idle_max),
+                format!(
+                    "pool.max_idle_connections {} is outside {}..={}",
+                    self.idle_max,
+                    Self::IDLE.start(),
+                    Self::IDLE.end()
+                ),
             ));
         }
         Ok(self)

@@ -43,7 +43,13 @@ async fn reports_are_counted_and_shown() {
             latency: Some(pb::Histogram { buckets: vec![40], counts: vec![10], sum_us: 99_000 }),
             ..Default::default()
         }],
-        process: Some(pb::ProcessReport { requests: 10, ..Default::default() }),
+        process: Some(pb::ProcessReport {
+            requests: 10,
+            own_answers: [("no_route".to_owned(), 2)].into(),
+            access_log_dropped: 3,
+            worker_connections: vec![4, 5],
+            ..Default::default()
+        }),
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());
@@ -64,12 +70,38 @@ async fn reports_are_counted_and_shown() {
     assert_eq!(view.proxies[0].proxy_id, "p1");
     let stats = world.fleet().get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
     assert_eq!(stats.totals.unwrap().requests, 20);
-    assert_eq!(stats.process.unwrap().requests, 20);
+    let status = world.fleet().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    for process in [stats.process.unwrap(), status.process.unwrap()] {
+        assert_eq!((process.requests, process.access_log_dropped), (20, 6));
+        assert_eq!(process.own_answers, [("no_route".to_owned(), 4)].into());
+        assert!(process.worker_connections.is_empty(), "workers are those of one proxy");
+    }
 
     let mut absurd = report(3);
     absurd.backends[0].requests = u64::MAX;
     up.send(absurd).await.unwrap();
     assert_eq!(replies.message().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_report_with_reasons_that_are_no_words_is_refused() {
+    let world = world().await;
+    for (reason, count) in [("No Route", 1), ("no_route", u64::MAX)] {
+        let report = pb::StatsReport {
+            proxy_id: "p1".into(),
+            instance_id: "i".into(),
+            sequence: 1,
+            process: Some(pb::ProcessReport {
+                own_answers: [(reason.to_owned(), count)].into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut client = StatsClient::new(world.channel.clone());
+        let replies = client.report(tokio_stream::iter([report])).await.unwrap();
+        let refused = replies.into_inner().message().await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{reason} {count}");
+    }
 }
 
 #[tokio::test]
