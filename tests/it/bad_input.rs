@@ -30,6 +30,12 @@ fn route(change: impl FnOnce(&mut pb::Route)) -> Any {
     Any::Route(route)
 }
 
+fn listener(change: impl FnOnce(&mut pb::Listener)) -> Any {
+    let mut listener = pb::Listener { name: "default".to_owned(), ..Default::default() };
+    change(&mut listener);
+    Any::Listener(listener)
+}
+
 /// A control plane with one backend, `b1`.
 async fn world() -> Cluster {
     let cluster = Cluster::start(program(), 0).await;
@@ -152,13 +158,45 @@ async fn a_bad_object_is_refused_with_the_reason_and_the_way_out() {
         ),
         (
             "network that is none",
-            Any::Listener(pb::Listener {
-                name: "default".to_owned(),
-                trusted_proxies: vec!["10.0.0.0/99".to_owned()],
-                ..pb::Listener::default()
-            }),
+            listener(|l| l.trusted_proxies = vec!["10.0.0.0/99".to_owned()]),
             Code::InvalidArgument,
             &["10.0.0.0/99"],
+        ),
+        (
+            "too many fields",
+            listener(|l| l.max_fields = 257),
+            Code::InvalidArgument,
+            &["max_fields 257", "1..=256"],
+        ),
+        (
+            "a head that holds nothing",
+            listener(|l| l.max_head_bytes = 255),
+            Code::InvalidArgument,
+            &["max_head_bytes 255", "256..=1048576"],
+        ),
+        (
+            "a line longer than the head",
+            listener(|l| l.max_head_bytes = 4096),
+            Code::InvalidArgument,
+            &["max_request_line_bytes 8192", "max_head_bytes 4096", "raise"],
+        ),
+        (
+            "draining for ever",
+            listener(|l| l.drain_timeout_ms = u32::MAX),
+            Code::InvalidArgument,
+            &["drain_timeout", "1ms..=24h"],
+        ),
+        (
+            "too many idle connections",
+            pool(|p| p.max_idle_connections = Some(10_001)),
+            Code::InvalidArgument,
+            &["max_idle_connections 10001", "0..=10000"],
+        ),
+        (
+            "connections that grow too old",
+            pool(|p| p.max_connection_age_ms = 86_400_001),
+            Code::InvalidArgument,
+            &["max_connection_age", "24h"],
         ),
     ];
     for (what, object, code, parts) in cases {
@@ -256,6 +294,14 @@ async fn lbctl_turns_refusals_into_exit_codes() {
     for (code, args, part) in [
         (2, vec!["add-backend", "localhost"], "port"),
         (2, vec!["add-backend", "a:1", "--weight", "257"], "0..=256"),
+        (2, vec!["set-listener", "default", "--max-fields", "257"], "257 is outside 1..=256"),
+        (2, vec!["add-listener", "x", "--max-body-bytes", "10MB"], "10M"),
+        (2, vec!["set-pool", "default", "--max-idle-connections", "10001"], "0..=10000"),
+        (4, vec!["set-listener", "default", "--max-head-bytes", "4k"], "max_head_bytes 4096"),
+        (4, vec!["remove-listener", "default"], "still used by"),
+        (5, vec!["add-listener", "default"], "exists already"),
+        (7, vec!["set-listener", "x", "--max-fields", "9"], "default"),
+        (7, vec!["remove-listener", "x"], "default"),
         (4, vec!["add-backend", "a:1", "--pool", "web"], "create it first"),
         (4, vec!["remove-pool", "default"], "still used by"),
         (5, vec!["add-backend", "10.0.0.1:80"], "b1"),

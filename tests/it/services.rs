@@ -1,7 +1,11 @@
 //! What any gRPC or HTTP client finds without our code.
 
-use lb_proto::v1 as pb;
-use lb_tests::{backend::Backend, client::get, cluster::Cluster};
+use lb_proto::v1::{self as pb, object::Object as Any};
+use lb_tests::{
+    backend::Backend,
+    client::{Client, get},
+    cluster::Cluster,
+};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
@@ -85,6 +89,51 @@ async fn statistics_count_each_request_once_over_all_proxies() {
     .await;
     let json = cluster.lbctl(&["get", "backends", "-o", "json"]).await.expect(0).json();
     assert_eq!(json[0]["traffic"]["requests_total"], 10, "{json}");
+}
+
+#[tokio::test]
+async fn what_a_proxy_answers_by_itself_is_counted_by_reason() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let route = pb::Route {
+        name: "default".to_owned(),
+        listener: "default".to_owned(),
+        host: "known.example".to_owned(),
+        pool: "default".to_owned(),
+        ..pb::Route::default()
+    };
+    cluster.api.put_applied(Any::Route(route)).await;
+
+    let long = "x".repeat(9000);
+    for (status, times, request) in [
+        (400, 3, "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n".to_owned()),
+        (414, 2, format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")),
+        (404, 4, "GET / HTTP/1.1\r\nHost: unknown.example\r\n\r\n".to_owned()),
+    ] {
+        for _ in 0..times {
+            let mut client = Client::connect(cluster.addresses()[0]).await;
+            client.send(&request).await;
+            assert_eq!(client.response().await.status, status);
+        }
+    }
+    let expected =
+        serde_json::json!({"client_protocol_error": 3, "header_too_large": 2, "no_route": 4});
+    lb_tests::eventually::eventually("all answers are reported", async || {
+        let json = cluster.lbctl(&["get", "proxies", "-o", "json"]).await.expect(0).json();
+        let process = &json[0]["process"];
+        if process["own_answers_total"] == expected { Ok(()) } else { Err(process.to_string()) }
+    })
+    .await;
+    let text = cluster.lbctl(&["describe", "proxy", "proxy-1"]).await.expect(0).stdout;
+    let section = &text[text.find("answers of its own").expect("the section")..];
+    let lines: Vec<Vec<&str>> =
+        section.lines().skip(1).take(3).map(|line| line.split_whitespace().collect()).collect();
+    let sorted = [["no_route", "4"], ["client_protocol_error", "3"], ["header_too_large", "2"]];
+    assert_eq!(lines, sorted, "{text}");
+    let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
+    let line = "no_route 4, client_protocol_error 3, header_too_large 2";
+    assert!(status.contains(line), "{status}");
 }
 
 #[tokio::test]

@@ -155,3 +155,40 @@ async fn an_id_is_not_given_twice() {
     let second = id(cluster.api.put(backend("", "10.0.0.1:80"), options()).await.unwrap());
     assert_eq!(second, "backend2");
 }
+
+#[tokio::test]
+async fn limits_and_timeouts_are_set_and_shown() {
+    let cluster = Cluster::start(program(), 1).await;
+    let args = ["set-listener", "default", "--max-body-bytes", "10M", "--max-connections", "500"];
+    let printed = cluster.lbctl(&args).await.expect(0);
+    for change in ["max-body-bytes unlimited -> 10MiB", "max-connections unlimited -> 500"] {
+        assert!(printed.stdout.contains(change), "{printed:?}");
+    }
+    let args = ["set-pool", "default", "--max-idle-connections", "0", "--max-connection-age", "2h"];
+    let printed = cluster.lbctl(&args).await.expect(0);
+    let change = "max-idle-connections 32 -> 0  max-connection-age 1h -> 2h";
+    assert!(printed.stdout.contains(change), "{printed:?}");
+
+    let json =
+        cluster.lbctl(&["describe", "listener", "default", "-o", "json"]).await.expect(0).json();
+    assert_eq!(json["max_body_bytes"], 10 << 20, "{json}");
+    assert_eq!((&json["max_connections"], &json["drain_timeout_ms"]), (&500.into(), &1000.into()));
+    let json = cluster.lbctl(&["describe", "pool", "default", "-o", "json"]).await.expect(0).json();
+    assert_eq!(json["max_idle_connections"], 0, "{json}");
+    assert_eq!(json["max_connection_age_ms"], 7_200_000, "{json}");
+    let text = cluster.lbctl(&["describe", "listener", "default"]).await.expect(0).stdout;
+    assert!(text.contains("max-request-line-bytes     8KiB"), "{text}");
+}
+
+#[tokio::test]
+async fn a_listener_is_added_and_removed() {
+    let cluster = Cluster::start(program(), 1).await;
+    let printed =
+        cluster.lbctl(&["add-listener", "internal", "--max-fields", "50"]).await.expect(0);
+    assert!(printed.stdout.contains("+ listener internal  max-fields 50"), "{printed:?}");
+    let json = cluster.lbctl(&["get", "listener", "internal", "-o", "json"]).await.expect(0).json();
+    assert_eq!((&json["max_fields"], &json["max_head_bytes"]), (&50.into(), &65_536.into()));
+    let printed = cluster.lbctl(&["remove-listener", "internal"]).await.expect(0);
+    assert!(printed.stdout.contains("- listener internal"), "{printed:?}");
+    cluster.lbctl(&["get", "listener", "internal"]).await.expect(7);
+}

@@ -11,11 +11,14 @@ use crate::{
     exit::Failure,
     format,
     output::Screen,
-    view::{BackendView, PoolView, ProxyView, Traffic},
+    view::{BackendView, PoolView, ProcessView, ProxyView, Traffic},
 };
 
 /// Lines about single backends and proxies, so that a bad day still fits on a screen.
 const ALARMS_MAX: usize = 10;
+
+/// Reasons on the line about answers of the proxies' own.
+const REASONS_MAX: usize = 4;
 
 /// The fleet at one moment.
 #[derive(Debug, Serialize)]
@@ -29,6 +32,8 @@ struct StatusView {
     proxies: Vec<ProxyView>,
     pools: Vec<PoolView>,
     traffic: Traffic,
+    /// All proxies together.
+    process: Option<ProcessView>,
     /// Enabled backends that are not up.
     unhealthy_backends: Vec<BackendView>,
 }
@@ -56,6 +61,7 @@ impl StatusView {
             proxies,
             pools: status.pools.into_iter().map(PoolView::from).collect(),
             traffic: status.totals.into(),
+            process: status.process.map(ProcessView::from),
             unhealthy_backends: backends
                 .into_iter()
                 .filter(|backend| backend.admin_state == "enabled" && backend.health != "up")
@@ -81,13 +87,17 @@ fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     );
     let traffic = &view.traffic;
     text += &format!(
-        "TRAFFIC  {} requests/s   {} ok   p50 {}   p99 {}   in flight {}\n\n",
+        "TRAFFIC  {} requests/s   {} ok   p50 {}   p99 {}   in flight {}\n",
         format::rate(traffic.requests_per_second),
         format::percent(traffic.successes_total, traffic.successes_total + traffic.failures_total),
         format::latency(traffic.latency_p50_us),
         format::latency(traffic.latency_p99_us),
         traffic.in_flight,
     );
+    if let Some(line) = view.process.as_ref().and_then(own_answers) {
+        text += &format!("ANSWERS  of the proxies' own: {line}\n");
+    }
+    text.push('\n');
     text += &screen.render(&get::pool_table(&view.pools, false));
     let alarms = alarms(view, now);
     if !alarms.is_empty() {
@@ -100,6 +110,19 @@ fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         text += &format!("! and {more} more: 'lbctl get backends', 'lbctl get proxies'\n");
     }
     text
+}
+
+/// What the proxies answered by themselves, the most frequent reasons first: `no_route 12,
+/// header_too_large 1`. Nothing if they never did.
+fn own_answers(process: &ProcessView) -> Option<String> {
+    let answers = process.answers_by_count();
+    let shown = answers.iter().take(REASONS_MAX).map(|(reason, n)| format!("{reason} {n}"));
+    let mut line = shown.collect::<Vec<_>>().join(", ");
+    let rest: u64 = answers.iter().skip(REASONS_MAX).map(|(_, n)| n).sum();
+    if rest > 0 {
+        line += &format!(", others {rest}");
+    }
+    Some(line).filter(|line| !line.is_empty())
 }
 
 /// What is wrong, each with the next step; proxies first, since they carry the traffic.
@@ -194,6 +217,26 @@ mod tests {
         POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
         default  round_robin  3/3     0        0         0         0      0        -    -
         ");
+    }
+
+    #[test]
+    fn what_the_proxies_answered_themselves_is_one_line() {
+        let counts = [
+            ("no_route", 12),
+            ("header_too_large", 1),
+            ("client_protocol_error", 30),
+            ("overloaded", 2),
+            ("body_too_large", 1),
+            ("internal", 0),
+        ];
+        let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+        status.process = Some(pb::ProcessReport {
+            own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
+            ..pb::ProcessReport::default()
+        });
+        let text = shown(status, Vec::new());
+        let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
+        insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
     }
 
     #[test]

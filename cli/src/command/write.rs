@@ -245,9 +245,9 @@ mod tests {
     #[test]
     fn an_addition_with_many_settings_shows_those_that_were_chosen() {
         let lines = additions(&answer(listener(|_| {})));
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"+ listener internal  with every default");
         let lines = additions(&answer(listener(|l| l.max_body_bytes = 10 << 20)));
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"+ listener internal  max-body-bytes 10MiB");
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
             l.drain_timeout_ms = 1500;
         });
         let lines = differences(&before, &answer(after));
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"~ listener internal  max-connections 100 -> unlimited  max-head-bytes 64KiB -> 32KiB  max-trailer-bytes 8KiB -> 1000B  max-body-bytes unlimited -> 10MiB  drain-timeout 1s -> 1s500ms");
     }
 
     #[test]

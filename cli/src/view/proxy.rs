@@ -1,6 +1,6 @@
 //! A proxy, as the control plane sees it.
 
-use std::fmt::Write as _;
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 
 use lb_proto::v1 as pb;
 use serde::Serialize;
@@ -64,6 +64,22 @@ pub(crate) struct ProcessView {
     pub(crate) cpu_us_total: u64,
     /// 1xx to 5xx.
     pub(crate) status_classes_total: Vec<u64>,
+    /// What the proxy answered by itself, by reason.
+    pub(crate) own_answers_total: BTreeMap<String, u64>,
+    pub(crate) access_log_dropped_total: u64,
+    /// In the order of the workers.
+    pub(crate) worker_connections: Vec<u32>,
+}
+
+impl ProcessView {
+    /// Reasons for which it answered by itself, the most frequent first.
+    pub(crate) fn answers_by_count(&self) -> Vec<(&str, u64)> {
+        let counts = self.own_answers_total.iter().map(|(reason, n)| (reason.as_str(), *n));
+        let mut counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+        // Equal counts stay in the order of their reasons.
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        counts
+    }
 }
 
 impl RejectionView {
@@ -130,6 +146,9 @@ impl From<pb::ProcessReport> for ProcessView {
             resident_bytes: wire.resident_bytes,
             cpu_us_total: wire.cpu_us,
             status_classes_total: wire.status_classes,
+            own_answers_total: wire.own_answers,
+            access_log_dropped_total: wire.access_log_dropped,
+            worker_connections: wire.worker_connections,
         }
     }
 }

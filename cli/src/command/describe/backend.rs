@@ -1,0 +1,168 @@
+//! A backend: its verdict and why, its checks, its traffic, and the next step.
+
+use super::{Page, traffic_section};
+use crate::{
+    command::remedy,
+    format,
+    output::{Cell, Screen, Table},
+    view::{self, BackendView, ChecksView},
+};
+
+pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
+    let since = format::moment(view.since_unix_ms, now);
+    let mut page = Page::new(&format!("backend {}: {}", view.id, view.state()));
+    page.row("since", &since);
+    page.row("reason", &view.reason.sentence());
+    let resolved = view.resolved_addresses.join(", ");
+    let same = resolved.is_empty() || resolved == view.address;
+    let address =
+        if same { view.address.clone() } else { format!("{} -> {resolved}", view.address) };
+    page.row("address", &address);
+    page.row("pool", &view.pool);
+    page.row("weight", &view.weight.to_string());
+    page.row("wanted", view.admin_state);
+    page.row("labels", &view::labels(&view.labels));
+    page.row("revision", &format!("{} (added in {})", view.revision, view.incarnation));
+    match &view.checks {
+        Some(checks) => checks_section(&mut page, checks, now),
+        None => {
+            page.section("checks\n  none: the pool's health check is off, or it is not run here")
+        }
+    }
+    traffic_section(&mut page, &view.traffic);
+    if !view.proxies.is_empty() {
+        page.text += &screen.render(&per_proxy(view));
+    }
+    page.next_step(&remedy::next_step(view));
+    page.text
+}
+
+fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {
+    page.section("checks");
+    let took = format::latency(Some(checks.last_duration_us.into()));
+    let last = match checks.last_check_unix_ms {
+        None => "never".to_owned(),
+        at => format!("{}, took {took}", format::moment(at, now)),
+    };
+    page.row("last check", &last);
+    page.row("last result", &checks.last_result.sentence());
+    page.row("last success", &format::moment(checks.last_success_unix_ms, now));
+    page.row("next check", &format::moment(checks.next_check_unix_ms, now));
+    let in_a_row = match (checks.passes_in_a_row, checks.failures_in_a_row) {
+        (passes, 0) => format!("{passes} passed"),
+        (_, failures) => format!("{failures} failed"),
+    };
+    page.row("in a row", &in_a_row);
+    page.row("total", &format!("{}, {} failed", checks.checks_total, checks.failures_total));
+}
+
+fn per_proxy(view: &BackendView) -> Table {
+    let headers = ["PROXY", "REQUESTS", "FAILED", "IN-FLIGHT", "REQ/S", "P50", "P99", "FAILURES"];
+    let mut table = Table::new(&headers).indented(2);
+    for proxy in &view.proxies {
+        let traffic = &proxy.traffic;
+        table.row([
+            Cell::from(&proxy.proxy_id),
+            traffic.requests_total.into(),
+            traffic.failures_total.into(),
+            traffic.in_flight.into(),
+            format::rate(traffic.requests_per_second).into(),
+            format::latency(traffic.latency_p50_us).into(),
+            format::latency(traffic.latency_p99_us).into(),
+            traffic.failures.by_kind().into(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_proto::v1 as pb;
+
+    use super::*;
+    use crate::args::OutputFormat;
+
+    /// 2026-11-22 21:52:11 UTC.
+    const NOW_MS: u64 = 1_795_384_331_000;
+
+    fn refused() -> pb::BackendView {
+        let reason = Some(pb::Reason {
+            code: "backend_connect_refused".to_owned(),
+            message: "connection refused".to_owned(),
+        });
+        pb::BackendView {
+            backend: Some(pb::Backend {
+                id: "backend2".to_owned(),
+                pool: "default".to_owned(),
+                address: "localhost:8002".to_owned(),
+                weight: Some(2),
+                incarnation: 3,
+                ..pb::Backend::default()
+            }),
+            revision: 7,
+            status: Some(pb::BackendStatus {
+                health: pb::Health::Down.into(),
+                addresses: vec!["127.0.0.1:8002".to_owned()],
+                reason: reason.clone(),
+                since_unix_ms: NOW_MS - 41_000,
+                ..pb::BackendStatus::default()
+            }),
+            checks: Some(pb::CheckReport {
+                failures_in_a_row: 9,
+                last_check_unix_ms: NOW_MS - 400,
+                last_success_unix_ms: NOW_MS - 44_000,
+                next_check_unix_ms: NOW_MS + 700,
+                last_duration_us: 210,
+                last_result: reason,
+                checks_total: 44,
+                failures_total: 9,
+                ..pb::CheckReport::default()
+            }),
+            totals: Some(pb::BackendTotals {
+                requests: 1000,
+                successes: 996,
+                failures: Some(pb::Failures { connect: 4, ..pb::Failures::default() }),
+                ..pb::BackendTotals::default()
+            }),
+            proxies: vec![pb::ProxyBackendTotals {
+                proxy_id: "proxy-1".to_owned(),
+                totals: Some(pb::BackendTotals { requests: 1000, ..pb::BackendTotals::default() }),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_backend_that_is_down_says_why_since_when_and_what_next() {
+        let screen = Screen::new(OutputFormat::Table);
+        let text = page(&refused().into(), NOW_MS, screen);
+        insta::assert_snapshot!(text, @r"
+        backend backend2: down
+          since              41s ago (21:51:30 UTC)
+          reason             connection refused (backend_connect_refused)
+          address            localhost:8002 -> 127.0.0.1:8002
+          pool               default
+          weight             2
+          wanted             enabled
+          labels             none
+          revision           7 (added in 3)
+        checks
+          last check         0s ago (21:52:10 UTC), took 0.21ms
+          last result        connection refused (backend_connect_refused)
+          last success       44s ago (21:51:27 UTC)
+          next check         in 700ms (21:52:11 UTC)
+          in a row           9 failed
+          total              44, 9 failed
+        traffic
+          requests           1000 (0 per second)
+          in flight          0
+          success            99.60%
+          failures           connect 4
+          moved elsewhere    0
+          latency            p50 -  p99 -  mean -
+          bytes              0 B to backends, 0 B from them
+          PROXY    REQUESTS  FAILED  IN-FLIGHT  REQ/S  P50  P99  FAILURES
+          proxy-1      1000       0          0      0    -    -  none
+        next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+        ");
+    }
+}

@@ -1,0 +1,117 @@
+//! `describe`: everything that is known about one object, what it means, and what to
+//! do next.
+
+mod backend;
+mod pool;
+mod proxy;
+
+use super::{Session, backend as backends, get};
+use crate::{
+    args::{Describe, GetKind},
+    clock,
+    exit::{Exit, Failure},
+    format,
+    view::Traffic,
+};
+
+/// Describes one object.
+pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure> {
+    let (screen, name) = (session.screen, &args.name);
+    let names = || vec![format!("{}/{name}", args.kind.name())];
+    let now = clock::unix_ms();
+    match args.kind {
+        GetKind::Backends => {
+            let Some(view) = backends::read(session, name).await? else {
+                let all = get::backends(session, "").await?;
+                return get::choose(all, Some(name), "backend", |view| &view.id).map(drop);
+            };
+            screen.answer(&view, names, || backend::page(&view, now, screen))
+        }
+        GetKind::Pools => {
+            let found = get::choose(get::pools(session).await?, Some(name), "pool", |v| &v.name)?;
+            let view = first(found)?;
+            let backends = get::backends(session, name).await?;
+            screen.answer(&view, names, || pool::page(&view, &backends, now, screen))
+        }
+        GetKind::Proxies => {
+            let found = get::choose(get::proxies(session).await?, Some(name), "proxy", |v| &v.id)?;
+            let view = first(found)?;
+            screen.answer(&view, names, || proxy::page(&view, now))
+        }
+        GetKind::Listeners | GetKind::Routes => {
+            let view = get::object(session, args.kind.name(), name).await?;
+            screen.answer(&view, names, || {
+                let mut page = Page::new(&format!("{} {name}", view.kind));
+                for (field, value) in view.fields() {
+                    page.wide_row(field, &value);
+                }
+                page.wide_row("revision", &view.revision.to_string());
+                page.text
+            })
+        }
+    }
+}
+
+fn first<T>(found: Vec<T>) -> Result<T, Failure> {
+    found.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, "it is gone"))
+}
+
+/// Headed lines of labels and values.
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn new(title: &str) -> Self {
+        Self { text: format!("{title}\n") }
+    }
+
+    fn row(&mut self, label: &str, value: &str) {
+        self.padded(18, label, value);
+    }
+
+    /// A row of a section whose labels are longer than most.
+    fn wide_row(&mut self, label: &str, value: &str) {
+        self.padded(26, label, value);
+    }
+
+    fn padded(&mut self, width: usize, label: &str, value: &str) {
+        let value = match value {
+            "" => "-".to_owned(),
+            value => value.replace(|c: char| c.is_control(), "?"),
+        };
+        self.text += &format!("  {label:<width$} {value}\n");
+    }
+
+    fn section(&mut self, title: &str) {
+        self.text += &format!("{title}\n");
+    }
+
+    fn next_step(&mut self, step: &str) {
+        self.text += &format!("next: {step}\n");
+    }
+}
+
+fn traffic_section(page: &mut Page, traffic: &Traffic) {
+    page.section("traffic");
+    let rate = format::rate(traffic.requests_per_second);
+    page.row("requests", &format!("{} ({rate} per second)", traffic.requests_total));
+    page.row("in flight", &traffic.in_flight.to_string());
+    let ended = traffic.successes_total + traffic.failures_total;
+    page.row("success", &format::percent(traffic.successes_total, ended));
+    page.row("failures", &traffic.failures.by_kind());
+    page.row("moved elsewhere", &traffic.retries_total.to_string());
+    let latency = format!(
+        "p50 {}  p99 {}  mean {}",
+        format::latency(traffic.latency_p50_us),
+        format::latency(traffic.latency_p99_us),
+        format::latency(traffic.latency_mean_us),
+    );
+    page.row("latency", &latency);
+    let bytes = format!(
+        "{} to backends, {} from them",
+        format::bytes(traffic.bytes_to_backend_total),
+        format::bytes(traffic.bytes_from_backend_total),
+    );
+    page.row("bytes", &bytes);
+}

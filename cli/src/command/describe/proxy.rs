@@ -1,0 +1,171 @@
+//! A proxy: its versions, its addresses, its process, what it refused, and the next step.
+
+use std::time::Duration;
+
+use super::Page;
+use crate::{
+    format,
+    view::{ProcessView, ProxyView},
+};
+
+pub(super) fn page(view: &ProxyView, now: u64) -> String {
+    let mut page = Page::new(&format!("proxy {}: {}", view.id, view.state));
+    let seen = format::duration(Duration::from_millis(view.last_seen_ms));
+    page.row("last heard of", &format!("{seen} ago"));
+    page.row("connected", &format::moment(view.connected_unix_ms, now));
+    page.row("applied revision", &view.applied_revision.to_string());
+    page.row("sent revision", &view.sent_revision.to_string());
+    let lag = format::duration(Duration::from_millis(view.lag_ms.into()));
+    page.row("lag", &format!("{lag} from commit to applied"));
+    page.row("digest", &view.digest);
+    if view.stale_since_unix_ms.is_some() {
+        page.row("stale since", &format::moment(view.stale_since_unix_ms, now));
+    }
+    page.row("held at connect", &view.held_source);
+    let session = format!(
+        "{} snapshots, {} deltas, {} divergences",
+        view.snapshots_sent_total, view.deltas_sent_total, view.divergences_total
+    );
+    page.row("session", &session);
+    for listen in &view.listen {
+        page.row(&format!("listener {}", listen.listener), &listen.address);
+    }
+    page.row("admin", &view.admin_address);
+    page.row("build", &format!("{}, {} workers", view.build_version, view.workers));
+    page.row("instance", &view.instance_id);
+    if let Some(process) = &view.process {
+        process_section(&mut page, process, view.requests_per_second);
+    }
+    if let Some(refusal) = &view.refusal {
+        page.section("refused the whole state");
+        page.row("why", refusal);
+    }
+    if !view.rejections.is_empty() {
+        page.section("refused objects (their former values are kept)");
+    }
+    for rejection in &view.rejections {
+        page.row(&format!("revision {}", rejection.revision), &rejection.sentence());
+    }
+    page.next_step(&proxy_next_step(view));
+    page.text
+}
+
+fn process_section(page: &mut Page, process: &ProcessView, rate: f64) {
+    page.section("process");
+    let rate = format::rate(rate);
+    page.row("requests", &format!("{} ({rate} per second)", process.requests_total));
+    page.row("connections", &process.client_connections.to_string());
+    let workers: Vec<String> = process.worker_connections.iter().map(u32::to_string).collect();
+    page.row("of each worker", &workers.join(", "));
+    page.row("memory", &format::bytes(process.resident_bytes));
+    page.row("cpu time", &format::duration(Duration::from_micros(process.cpu_us_total)));
+    page.row("client aborts", &process.client_aborts_total.to_string());
+    page.row("log lines lost", &process.access_log_dropped_total.to_string());
+    page.section("answers of its own");
+    let answers = process.answers_by_count();
+    if answers.is_empty() {
+        page.section("  none");
+    }
+    for (reason, count) in answers {
+        page.wide_row(reason, &count.to_string());
+    }
+}
+
+fn proxy_next_step(view: &ProxyView) -> String {
+    let id = &view.id;
+    match view.state.as_str() {
+        "synced" => "nothing to do".to_owned(),
+        "behind" => format!(
+            "'lbctl wait proxy/{id} --for synced'; if it stays behind, look at that process: it \
+             may be stopped or overloaded"
+        ),
+        "rejected" => "correct the refused object, or update the proxy if it is older than the \
+                       control plane"
+            .to_owned(),
+        _ => format!(
+            "it serves its last state if it runs: look at its process and its network, then \
+             'lbctl wait proxy/{id} --for synced'"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_proto::v1 as pb;
+
+    use super::*;
+
+    /// 2026-11-22 21:52:11 UTC.
+    const NOW_MS: u64 = 1_795_384_331_000;
+
+    #[test]
+    fn a_proxy_that_is_behind_says_what_to_do() {
+        let view = ProxyView::from(pb::Proxy {
+            id: "proxy-2".to_owned(),
+            state: "behind".to_owned(),
+            sent_revision: 118,
+            applied_revision: 117,
+            digest: vec![0x9f, 0x3c].into(),
+            last_seen_ms: 9_600,
+            listen_addresses: vec![pb::ListenAddress {
+                listener: "default".to_owned(),
+                address: "0.0.0.0:8081".to_owned(),
+            }],
+            ..pb::Proxy::default()
+        });
+        insta::assert_snapshot!(page(&view, NOW_MS), @r"
+        proxy proxy-2: behind
+          last heard of      9.6s ago
+          connected          never
+          applied revision   117
+          sent revision      118
+          lag                0ms from commit to applied
+          digest             9f3c
+          held at connect    -
+          session            0 snapshots, 0 deltas, 0 divergences
+          listener default   0.0.0.0:8081
+          admin              -
+          build              , 0 workers
+          instance           -
+        next: 'lbctl wait proxy/proxy-2 --for synced'; if it stays behind, look at that process: it may be stopped or overloaded
+        ");
+    }
+
+    #[test]
+    fn answers_of_its_own_are_told_by_reason_the_most_frequent_first() {
+        let counts = [("client_protocol_error", 3), ("internal", 0), ("no_route", 12)];
+        let view = ProxyView::from(pb::Proxy {
+            id: "proxy-1".to_owned(),
+            state: "synced".to_owned(),
+            request_rate: 4.0,
+            process: Some(pb::ProcessReport {
+                requests: 120,
+                client_connections: 5,
+                worker_connections: vec![3, 2],
+                resident_bytes: 9 << 20,
+                cpu_us: 1_200_000,
+                client_aborts: 1,
+                access_log_dropped: 7,
+                own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
+                ..pb::ProcessReport::default()
+            }),
+            ..pb::Proxy::default()
+        });
+        let text = page(&view, NOW_MS);
+        let process = &text[text.find("process").unwrap()..];
+        insta::assert_snapshot!(process, @r"
+        process
+          requests           120 (4.0 per second)
+          connections        5
+          of each worker     3, 2
+          memory             9.0 MiB
+          cpu time           1.2s
+          client aborts      1
+          log lines lost     7
+        answers of its own
+          no_route                   12
+          client_protocol_error      3
+        next: nothing to do
+        ");
+    }
+}
