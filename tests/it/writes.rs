@@ -190,5 +190,6 @@ async fn a_listener_is_added_and_removed() {
     assert_eq!((&json["max_fields"], &json["max_head_bytes"]), (&50.into(), &65_536.into()));
     let printed = cluster.lbctl(&["remove-listener", "internal"]).await.expect(0);
     assert!(printed.stdout.contains("- listener internal"), "{printed:?}");
-    cluster.lbctl(&["get", "listener", "internal"]).await.expect(7);
+    let gone = cluster.lbctl(&["get", "listener", "internal"]).await.expect(7);
+    assert!(gone.stderr.contains("internal"), "{gone:?}");
 }

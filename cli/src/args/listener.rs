@@ -41,12 +41,12 @@ pub(crate) struct ClientConnections {
     /// Requests per connection; the last answer says `Connection: close` [default: 1000]
     #[arg(long, value_name = "N", value_parser = value::number(1..=u32::MAX))]
     pub(crate) max_requests: Option<u32>,
-    /// Connections to one proxy; beyond: accepting pauses, nobody is refused. 0: as many as
-    /// the process can have [default: 0]
+    /// Connections to one proxy; beyond: accepting pauses, nobody is refused. 0 or
+    /// 'unlimited': as many as the process can have [default: unlimited]
     #[arg(long, value_name = "N", value_parser = value::number_or_unlimited)]
     pub(crate) max_connections: Option<u32>,
-    /// Of these, connections of one client address (IPv6: of one /64); beyond: 429. 0: any
-    /// number [default: 0]
+    /// Of these, connections of one client address (IPv6: of one /64); beyond: 429. 0 or
+    /// 'unlimited': any number [default: unlimited]
     #[arg(long, value_name = "N", value_parser = value::number_or_unlimited)]
     pub(crate) max_connections_per_client: Option<u32>,
 }
@@ -72,7 +72,7 @@ pub(crate) struct RequestLimits {
     #[arg(long, value_name = "SIZE",
           value_parser = value::size(HttpLimits::CHUNK_EXTENSION_BYTES))]
     pub(crate) max_chunk_extension_bytes: Option<u32>,
-    /// Of the body; beyond: 413. 0: any number [default: 0]
+    /// Of the body; beyond: 413. 0 or 'unlimited': any number [default: unlimited]
     #[arg(long, value_name = "SIZE", value_parser = value::size_or_unlimited)]
     pub(crate) max_body_bytes: Option<u64>,
     /// Requests of a connection that are served in a row before others get their turn, 1 to
@@ -110,6 +110,7 @@ pub(crate) struct AddListener {
 /// `set-listener`
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "lbctl set-listener [OPTIONS] <NAME> <SETTING>...",
     group = ArgGroup::new("settings").required(true).multiple(true).args([
         "trust_xff", "trusted_proxies", "header_timeout", "body_idle_timeout",
         "write_idle_timeout", "keep_alive_timeout", "max_requests", "max_connections",

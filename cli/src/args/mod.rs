@@ -270,6 +270,19 @@ mod tests {
     }
 
     #[test]
+    fn every_limit_and_timeout_is_documented() {
+        let page = include_str!("../../../docs/limits-and-timeouts.md");
+        for name in ["add-pool", "add-listener"] {
+            let command = Cli::command();
+            let command = command.find_subcommand(name).unwrap();
+            let flags = command.get_arguments().filter_map(|arg| arg.get_long());
+            for flag in flags.filter(|f| f.starts_with("max-") || f.ends_with("-timeout")) {
+                assert!(page.contains(&format!("| `--{flag}` |")), "{name} --{flag}");
+            }
+        }
+    }
+
+    #[test]
     fn sizes_are_read_as_people_write_them() {
         let line = "lbctl set-listener l --max-head-bytes 32k --max-body-bytes 10M \
                     --max-request-line-bytes 4KiB --max-drain-bytes 1000 --max-trailer-bytes 9b \

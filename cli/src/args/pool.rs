@@ -115,6 +115,7 @@ pub(crate) struct AddPool {
 /// `set-pool`
 #[derive(Args, Debug)]
 #[command(
+    override_usage = "lbctl set-pool [OPTIONS] <NAME> <SETTING>...",
     group = ArgGroup::new("settings").required(true).multiple(true).args([
         "algorithm", "connect_timeout", "request_timeout", "health", "health_path",
         "health_interval", "health_timeout", "rise", "fall", "choices", "error_hold",

@@ -115,7 +115,7 @@ impl From<pb::Pool> for PoolView {
             keep_alive_timeout_ms: wire.keep_alive_timeout_ms,
             max_idle_connections: wire
                 .max_idle_connections
-                .unwrap_or(BackendConnections::default().idle_max),
+                .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
             backends: None,
             traffic: None,

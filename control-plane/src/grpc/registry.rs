@@ -104,7 +104,7 @@ fn put_item(object: pb::Object, mode: PutMode) -> Result<Item, Invalid> {
         UNASSIGNED.clone_into(&mut backend.id);
         assign_id = true;
     }
-    let resource = convert::object_from_wire(object)?;
+    let resource = Box::new(convert::object_from_wire(object)?);
     Ok(Item::Put { resource, mode, assign_id })
 }
 

@@ -68,6 +68,7 @@ fn probed() -> Probed {
 
 impl Probed {
     async fn put(&self, resource: Resource) {
+        let resource = Box::new(resource);
         let item = Item::Put { resource, mode: PutMode::Upsert, assign_id: false };
         let request = WriteRequest { items: vec![item], ..WriteRequest::default() };
         self.registry.write(request).await.unwrap();

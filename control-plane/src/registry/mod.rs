@@ -88,7 +88,7 @@ pub enum Item {
     /// Add or change an object.
     Put {
         /// The whole object.
-        resource: Resource,
+        resource: Box<Resource>,
         /// What must or must not be there before.
         mode: PutMode,
         /// The resource is a backend whose id is to be chosen.

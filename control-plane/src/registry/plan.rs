@@ -86,7 +86,7 @@ impl Draft<'_> {
     fn take(&mut self, item: Item, expected_revision: u64) -> Result<(), WriteError> {
         match item {
             Item::Put { mut resource, mode, assign_id } => {
-                if assign_id && let Resource::Backend(backend) = &mut resource {
+                if assign_id && let Resource::Backend(backend) = &mut *resource {
                     if mode == PutMode::Replace || expected_revision != 0 {
                         return Err(WriteError::Malformed(
                             "a backend without an id is a new one: name the backend's id, or do \
@@ -96,7 +96,7 @@ impl Draft<'_> {
                     }
                     backend.id = self.assign_id();
                 }
-                self.put(resource, mode, expected_revision)
+                self.put(*resource, mode, expected_revision)
             }
             Item::Delete { kind, name } => self.delete(kind, &name, expected_revision),
             Item::SetState { id, state } => self.set_state(&id, state, expected_revision),

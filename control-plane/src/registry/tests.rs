@@ -26,11 +26,11 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
 }
 
 fn put(resource: Resource) -> Item {
-    Item::Put { resource, mode: PutMode::Upsert, assign_id: false }
+    Item::Put { resource: Box::new(resource), mode: PutMode::Upsert, assign_id: false }
 }
 
 fn add(pool: &str, address: &str) -> Item {
-    let resource = Resource::Backend(backend("unassigned", pool, address));
+    let resource = Box::new(Resource::Backend(backend("unassigned", pool, address)));
     Item::Put { resource, mode: PutMode::Create, assign_id: true }
 }
 
@@ -188,7 +188,7 @@ async fn what_is_not_there_is_named_beside_what_is() {
 async fn modes_say_what_must_be_there() {
     let registry = registry();
     let listener = |mode| Item::Put {
-        resource: Resource::Listener(Listener::new(ListenerName::new("web").unwrap())),
+        resource: Box::new(Resource::Listener(Listener::new(ListenerName::new("web").unwrap()))),
         mode,
         assign_id: false,
     };
