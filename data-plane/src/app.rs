@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, atomic::AtomicUsize},
     thread,
+    time::Duration,
 };
 
 use lb_core::{
@@ -19,6 +20,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    access_log::AccessLog,
     admin,
     args::{Args, Listen},
     data_dir::DataDir,
@@ -31,19 +33,21 @@ use crate::{
     status::Status,
     sync::{self, Follower, Introduction, Parts},
     telemetry,
-    worker::{self, Fleet, Mail, WorkerHandle},
+    worker::{self, Admission, Fleet, Mail, WorkerHandle},
 };
 
 /// Where `/livez` is unless told otherwise.
 const ADMIN_PORT: u16 = 9500;
+/// How long the end waits for the last lines of the access log.
+const LAST_LINES_FOR: Duration = Duration::from_secs(1);
 
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
 pub fn run(args: Args) -> Result<ExitCode, RunError> {
     telemetry::init(&args.log_level, args.log_format)?;
-    process::raise_descriptor_limit();
+    let descriptors = process::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serve(args, descriptors))
 }
 
 /// Everything that was opened before the first worker runs.
@@ -55,9 +59,10 @@ struct Opened {
     workers: usize,
 }
 
-async fn serve(args: Args) -> Result<ExitCode, RunError> {
+async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     // Signals first: one that comes during the start must not be lost.
     let mut signals = Signals::new()?;
+    let hangups = signal(SignalKind::hangup())?;
     let control_planes = args
         .control_plane
         .iter()
@@ -83,7 +88,8 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
         info!(version = %held.version, "serving from the kept configuration until a control plane answers");
     }
 
-    let fleet = start_workers(&mut opened, &config)?;
+    let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
+    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
     announce(&opened)?;
     let (config_sender, config_receiver) = watch::channel(config);
     let (connected_sender, connected_receiver) = watch::channel(None);
@@ -109,7 +115,8 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
     tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
     tokio::spawn(admin::serve(opened.admin, Arc::clone(&status)));
-    tokio::select! {
+    tokio::spawn(reopen_on_hangup(hangups, access_log.clone()));
+    let ended = tokio::select! {
         () = signals.next() => Ok(stop(&args, &fleet, &status, &mut signals).await),
         () = wait_for(parent.as_deref()) => {
             warn!("the parent process is gone; stopping at once");
@@ -117,6 +124,24 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
         }
         () = fleet.ended() => {
             Err(RunError::System(io::Error::other("all workers have ended unexpectedly")))
+        }
+    };
+    if let (Some(log), Some(writer)) = (access_log, log_writer) {
+        log.close();
+        let written = tokio::task::spawn_blocking(|| writer.join());
+        if tokio::time::timeout(LAST_LINES_FOR, written).await.is_err() {
+            warn!("the last lines of the access log could not be written in time");
+        }
+    }
+    ended
+}
+
+/// SIGHUP means to open the access log anew, and never to end.
+async fn reopen_on_hangup(mut hangups: Signal, access_log: Option<Arc<AccessLog>>) {
+    while hangups.recv().await.is_some() {
+        match &access_log {
+            Some(log) => log.reopen(),
+            None => info!("SIGHUP: there is no access log to be opened anew"),
         }
     }
 }
@@ -171,7 +196,26 @@ fn open_admin(wanted: Option<SocketAddr>) -> Result<tokio::net::TcpListener, Run
     Ok(tokio::net::TcpListener::from_std(socket)?)
 }
 
-fn start_workers(opened: &mut Opened, config: &Arc<Config>) -> Result<Arc<Fleet>, RunError> {
+fn open_access_log(
+    args: &Args,
+    id: &ProxyId,
+    names: &[ListenerName],
+) -> Result<Option<(Arc<AccessLog>, thread::JoinHandle<()>)>, RunError> {
+    AccessLog::open(&args.access_log, id, names).map_err(|error| {
+        RunError::Usage(format!(
+            "--access-log: {:?} cannot be written: {error}. Choose another file, - or off",
+            args.access_log
+        ))
+    })
+}
+
+fn start_workers(
+    opened: &mut Opened,
+    args: &Args,
+    descriptors: usize,
+    access_log: Option<Arc<AccessLog>>,
+    config: &Arc<Config>,
+) -> Result<Arc<Fleet>, RunError> {
     let (handles, mails): (Vec<_>, Vec<_>) = (0..opened.workers)
         .map(|_| {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -184,10 +228,15 @@ fn start_workers(opened: &mut Opened, config: &Arc<Config>) -> Result<Arc<Fleet>
             (handle, receiver)
         })
         .unzip();
+    let connections_max =
+        args.max_connections.map_or(descriptors / 5 * 4, |max| max as usize).max(1);
     let fleet = Arc::new(Fleet {
         workers: handles.into(),
         changed: Notify::new(),
         running: AtomicUsize::new(0),
+        admission: Admission::new(connections_max, opened.listens.len()),
+        pipes_max: (descriptors / 128).clamp(1, 2048),
+        access_log,
     });
     for (index, mail) in mails.into_iter().enumerate() {
         let sockets = opened.listens.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();

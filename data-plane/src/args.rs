@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
 
+use crate::access_log::AccessLogTarget;
+
 /// Flags of `lb-data-plane` and `lbctl data-plane`. Each is an environment variable
 /// too; the flag wins.
 #[derive(ClapArgs, Clone, Debug)]
@@ -39,6 +41,14 @@ pub struct Args {
     /// Threads that serve traffic; by default one for each core that this process may use
     #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub workers: Option<u16>,
+    /// Where the access log goes: a file (opened anew on SIGHUP), - for stdout, or off
+    #[arg(long, env = "LB_ACCESS_LOG", value_name = "FILE", default_value = "off")]
+    pub access_log: AccessLogTarget,
+    /// Client connections of this process; by default four fifths of the open files that it
+    /// may have. Beyond it, clients wait
+    #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
     /// On SIGTERM: how long to go on accepting while /readyz says no
     #[arg(long, env = "LB_ACCEPT_GRACE", value_name = "TIME", default_value = "5s",
           value_parser = humantime::parse_duration)]

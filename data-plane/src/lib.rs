@@ -12,8 +12,10 @@
 //! | `h1` | HTTP/1 without I/O |
 //! | `http` | HTTP on clients' connections |
 //! | `upstream` | connections to backends |
+//! | `access_log` | writes a line for each request |
 //! | `stats` | counts and reports |
 
+mod access_log;
 mod admin;
 mod app;
 pub mod args;
@@ -33,4 +35,4 @@ mod telemetry;
 mod upstream;
 mod worker;
 
-pub use self::{app::run, error::RunError};
+pub use self::{access_log::AccessLogTarget, app::run, error::RunError};

@@ -1,5 +1,7 @@
 //! How a body is delimited, and its way from one framing into another.
 
+use lb_core::model::HttpLimits;
+
 use super::chunked::{ChunkError, ChunkedReader, Piece};
 
 /// How a message says where its body ends.
@@ -41,10 +43,11 @@ pub(crate) struct Transferred {
 }
 
 impl BodyReader {
-    pub(crate) fn new(length: BodyLength) -> Self {
+    /// `keep_trailers` lets [`Self::transfer`] pass them on.
+    pub(crate) fn new(length: BodyLength, limits: &HttpLimits, keep_trailers: bool) -> Self {
         match length {
             BodyLength::Known(length) => Self::Known(length),
-            BodyLength::Chunked => Self::Chunked(ChunkedReader::new()),
+            BodyLength::Chunked => Self::Chunked(ChunkedReader::new(limits, keep_trailers)),
             BodyLength::UntilClose => Self::UntilClose,
         }
     }
@@ -101,7 +104,11 @@ impl BodyReader {
                     return Ok(Transferred { consumed: consumed + skip, done: false });
                 }
                 Piece::End { skip } => {
-                    write_end(framing, out);
+                    if framing == Framing::Chunked {
+                        out.extend_from_slice(b"0\r\n");
+                        reader.write_trailers(out);
+                        out.extend_from_slice(b"\r\n");
+                    }
                     return Ok(Transferred { consumed: consumed + skip, done: true });
                 }
             }
@@ -159,6 +166,19 @@ mod tests {
 
     use super::*;
 
+    fn reader(length: BodyLength) -> BodyReader {
+        BodyReader::new(length, &HttpLimits::default(), true)
+    }
+
+    #[test]
+    fn trailers_follow_the_last_chunk() {
+        let mut out = Vec::new();
+        let input = b"1\r\na\r\n0\r\nX: y\r\nHost: evil\r\n\r\nnext";
+        let read = reader(BodyLength::Chunked).transfer(input, Framing::Chunked, &mut out);
+        assert_eq!(read, Ok(Transferred { consumed: input.len() - 4, done: true }));
+        assert_eq!(out, b"1\r\na\r\n0\r\nX: y\r\n\r\n");
+    }
+
     proptest! {
         #[test]
         fn a_body_is_the_same_in_either_framing(
@@ -166,18 +186,18 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let mut chunked = Vec::new();
-            let mut reader = BodyReader::new(BodyLength::Known(data.len() as u64));
-            if reader.is_done() {
+            let mut body = reader(BodyLength::Known(data.len() as u64));
+            if body.is_done() {
                 write_end(Framing::Chunked, &mut chunked);
             } else {
                 let cut = cut.index(data.len());
-                let first = reader.transfer(&data[..cut], Framing::Chunked, &mut chunked).unwrap();
+                let first = body.transfer(&data[..cut], Framing::Chunked, &mut chunked).unwrap();
                 prop_assert_eq!(first, Transferred { consumed: cut, done: false });
-                let rest = reader.transfer(&data[cut..], Framing::Chunked, &mut chunked).unwrap();
+                let rest = body.transfer(&data[cut..], Framing::Chunked, &mut chunked).unwrap();
                 prop_assert!(rest.done);
             }
             let mut plain = Vec::new();
-            let read = BodyReader::new(BodyLength::Chunked)
+            let read = reader(BodyLength::Chunked)
                 .transfer(&chunked, Framing::Identity, &mut plain)
                 .unwrap();
             prop_assert_eq!(read, Transferred { consumed: chunked.len(), done: true });

@@ -2,15 +2,14 @@
 //!
 //! Sizes are hexadecimal digits and nothing else, every line ends with CRLF, and
 //! chunk extensions and trailers are bounded. Extensions are dropped, as is an
-//! intermediary's right; so are trailers, which HTTP/1.1 allows one that merges
-//! nothing into the head.
+//! intermediary's right; trailers are kept for whoever wants to pass them on.
 
-use super::fields::is_token_byte;
+use lb_core::model::HttpLimits;
 
-/// The most bytes of one chunk's extensions.
-const EXTENSION_BYTES_MAX: usize = 256;
-/// The most bytes of all trailers together.
-const TRAILER_BYTES_MAX: usize = 8 * 1024;
+use super::{
+    copy::write_field,
+    fields::{is_token_byte, may_be_trailer},
+};
 
 /// Where in the body the reader stands.
 #[derive(Clone, Debug)]
@@ -19,7 +18,13 @@ pub(crate) struct ChunkedReader {
     /// Of the chunk at hand.
     remaining: u64,
     /// Bytes of the extension or of the trailers.
-    spent: usize,
+    spent: u32,
+    extension_bytes_max: u32,
+    trailer_bytes_max: u32,
+    /// Data that may still come.
+    allowance: u64,
+    /// The trailers as they came, if somebody wants them.
+    trailers: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,13 +66,41 @@ pub(crate) enum Piece {
     },
 }
 
-/// The body is not chunked as it should be.
+/// Why a body is not read any further.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct ChunkError;
+pub(crate) enum ChunkError {
+    /// It is not chunked as it should be.
+    Malformed,
+    /// Its trailers are longer than allowed.
+    TrailersTooLarge,
+    /// There is more data than allowed.
+    BodyTooLarge,
+}
 
 impl ChunkedReader {
-    pub(crate) fn new() -> Self {
-        Self { state: State::SizeStart, remaining: 0, spent: 0 }
+    /// Reads a body within these bounds.
+    pub(crate) fn new(limits: &HttpLimits, keep_trailers: bool) -> Self {
+        Self {
+            state: State::SizeStart,
+            remaining: 0,
+            spent: 0,
+            extension_bytes_max: limits.chunk_extension_bytes_max,
+            trailer_bytes_max: limits.trailer_bytes_max,
+            allowance: if limits.body_bytes_max == 0 { u64::MAX } else { limits.body_bytes_max },
+            trailers: keep_trailers.then(Vec::new),
+        }
+    }
+
+    /// Writes those of the trailers that may be passed on.
+    pub(crate) fn write_trailers(&self, out: &mut Vec<u8>) {
+        let Some(trailers) = &self.trailers else { return };
+        for line in trailers.split(|&byte| byte == b'\n') {
+            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            if may_be_trailer(name) {
+                write_field(name, value.trim_ascii(), out);
+            }
+        }
     }
 
     /// Looks at the input up to the next data. The caller takes the framing and the
@@ -100,7 +133,7 @@ impl ChunkedReader {
     fn step(&mut self, byte: u8) -> Result<(), ChunkError> {
         self.state = match (self.state, byte) {
             (State::SizeStart, _) => {
-                self.remaining = u64::from(hex(byte).ok_or(ChunkError)?);
+                self.remaining = u64::from(hex(byte).ok_or(ChunkError::Malformed)?);
                 State::Size
             }
             (State::Size, b'\r') => State::SizeLf,
@@ -109,49 +142,67 @@ impl ChunkedReader {
                 State::Extension
             }
             (State::Size, _) => {
-                let digit = u64::from(hex(byte).ok_or(ChunkError)?);
+                let digit = u64::from(hex(byte).ok_or(ChunkError::Malformed)?);
                 // Four bits must be free: a size that overflows is never a guess.
                 if self.remaining >> 60 != 0 {
-                    return Err(ChunkError);
+                    return Err(ChunkError::Malformed);
                 }
                 self.remaining = self.remaining << 4 | digit;
                 State::Size
             }
             (State::Extension, b'\r') => State::SizeLf,
             (State::Extension, _) => {
-                self.spend(byte, EXTENSION_BYTES_MAX)?;
+                self.spend(byte, self.extension_bytes_max, ChunkError::Malformed)?;
                 State::Extension
             }
             (State::SizeLf, b'\n') if self.remaining == 0 => {
                 self.spent = 0;
                 State::TrailerStart
             }
-            (State::SizeLf, b'\n') => State::Data,
+            (State::SizeLf, b'\n') => {
+                self.allowance =
+                    self.allowance.checked_sub(self.remaining).ok_or(ChunkError::BodyTooLarge)?;
+                State::Data
+            }
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::SizeStart,
             (State::TrailerStart, b'\r') => State::EndLf,
             (State::Trailer, b'\r') => State::TrailerLf,
-            (State::TrailerName, b':') => State::Trailer,
+            (State::TrailerName, b':') => {
+                self.trailer(byte)?;
+                State::Trailer
+            }
             (State::TrailerStart | State::TrailerName, _) if is_token_byte(byte) => {
-                self.spend(byte, TRAILER_BYTES_MAX)?;
+                self.trailer(byte)?;
                 State::TrailerName
             }
             (State::Trailer, _) => {
-                self.spend(byte, TRAILER_BYTES_MAX)?;
+                self.trailer(byte)?;
                 State::Trailer
             }
-            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::TrailerLf, b'\n') => {
+                self.trailers.iter_mut().for_each(|kept| kept.push(byte));
+                State::TrailerStart
+            }
             (State::EndLf, b'\n') => State::Done,
-            _ => return Err(ChunkError),
+            _ => return Err(ChunkError::Malformed),
         };
         Ok(())
     }
 
+    fn trailer(&mut self, byte: u8) -> Result<(), ChunkError> {
+        self.spend(byte, self.trailer_bytes_max, ChunkError::TrailersTooLarge)?;
+        self.trailers.iter_mut().for_each(|kept| kept.push(byte));
+        Ok(())
+    }
+
     /// A visible character, a space, a tab or obs-text, within a bound.
-    fn spend(&mut self, byte: u8, max: usize) -> Result<(), ChunkError> {
+    fn spend(&mut self, byte: u8, max: u32, excess: ChunkError) -> Result<(), ChunkError> {
+        if byte != b'\t' && (byte < b' ' || byte == 0x7f) {
+            return Err(ChunkError::Malformed);
+        }
         self.spent += 1;
-        let allowed = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
-        if allowed && self.spent <= max { Ok(()) } else { Err(ChunkError) }
+        if self.spent <= max { Ok(()) } else { Err(excess) }
     }
 }
 
@@ -172,7 +223,7 @@ mod tests {
 
     /// Reads a whole body from pieces; the data, and how many bytes were its own.
     fn read(body: &[u8], cuts: &[usize]) -> Result<Option<(Vec<u8>, usize)>, ChunkError> {
-        let mut reader = ChunkedReader::new();
+        let mut reader = ChunkedReader::new(&HttpLimits::default(), false);
         let (mut data, mut from) = (Vec::new(), 0);
         let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (body.len() + 1)).collect();
         ends.sort_unstable();
@@ -224,16 +275,37 @@ mod tests {
             "11111111111111111\r\n",
             "FFFFFFFFFFFFFFFFF\r\n",
         ] {
-            assert_eq!(read(bad.as_bytes(), &[]), Err(ChunkError), "{bad:?}");
+            assert_eq!(read(bad.as_bytes(), &[]), Err(ChunkError::Malformed), "{bad:?}");
         }
     }
 
     #[test]
     fn extensions_and_trailers_are_bounded() {
-        let extension = format!("1;{}\r\n", "a".repeat(EXTENSION_BYTES_MAX + 1));
-        assert_eq!(read(extension.as_bytes(), &[]), Err(ChunkError));
-        let trailers = format!("0\r\n{}", "X: y\r\n".repeat(TRAILER_BYTES_MAX));
-        assert_eq!(read(trailers.as_bytes(), &[]), Err(ChunkError));
+        let extension = |length| format!("1;{}\r\n", "a".repeat(length));
+        assert_eq!(read(extension(256).as_bytes(), &[]), Ok(None));
+        assert_eq!(read(extension(257).as_bytes(), &[]), Err(ChunkError::Malformed));
+        let trailers = format!("0\r\n{}", "X: y\r\n".repeat(8192));
+        assert_eq!(read(trailers.as_bytes(), &[]), Err(ChunkError::TrailersTooLarge));
+    }
+
+    #[test]
+    fn data_is_bounded_before_it_is_read() {
+        let limits = HttpLimits { body_bytes_max: 5, ..HttpLimits::default() };
+        let mut reader = ChunkedReader::new(&limits, false);
+        assert_eq!(reader.next(b"3\r\nabc"), Ok(Piece::Data { skip: 3, len: 3 }));
+        assert_eq!(reader.next(b"\r\n3\r\n"), Err(ChunkError::BodyTooLarge));
+    }
+
+    #[test]
+    fn trailers_are_kept_for_who_wants_them() {
+        let body = b"0\r\nDigest: a\r\nContent-Length: 5\r\nX-B:  b \r\n\r\n";
+        for (keep, expected) in [(true, &b"Digest: a\r\nX-B: b\r\n"[..]), (false, b"")] {
+            let mut reader = ChunkedReader::new(&HttpLimits::default(), keep);
+            assert_eq!(reader.next(body), Ok(Piece::End { skip: body.len() }));
+            let mut out = Vec::new();
+            reader.write_trailers(&mut out);
+            assert_eq!(out, expected);
+        }
     }
 
     proptest! {

@@ -7,10 +7,13 @@
 
 pub(crate) mod body;
 pub(crate) mod chunked;
+mod copy;
 pub(crate) mod fields;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod scan;
+
+use lb_core::model::HttpLimits;
 
 /// Protocol versions that this codec speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,14 +22,8 @@ pub(crate) enum Version {
     Http11,
 }
 
-/// The most fields of a head; Envoy and HAProxy allow about as many.
-pub(crate) const FIELDS_MAX: usize = 100;
-
-/// The most bytes of a head, fields and request line together.
-pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// The most bytes of a request line.
-pub(crate) const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// The most fields that a head can ever have; see [`HttpLimits::fields_max`].
+pub(crate) const FIELDS_MAX: usize = HttpLimits::FIELDS_MAX as usize;
 
 /// Room for the fields of one head, on the stack and not initialised.
 pub(crate) type FieldStorage<'b> = [std::mem::MaybeUninit<httparse::Header<'b>>; FIELDS_MAX];

@@ -2,19 +2,22 @@
 
 use std::{io::Write as _, net::IpAddr};
 
+use lb_core::model::HttpLimits;
+
 use super::{
     FieldStorage, Version,
     body::{BodyLength, write_decimal},
-    fields::{self, ConnectionOptions, Field},
+    copy::{self, Runs, write_field},
+    fields::{self, ConnectionOptions, Field, Marked},
+    scan::{ScanError, check_lengths},
 };
 
 /// A request head that may be forwarded.
 #[derive(Debug)]
 pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) method: Method,
-    method_name: &'b [u8],
-    /// Origin form, or `*`.
-    pub(crate) path: &'b [u8],
+    pub(crate) method_name: &'b [u8],
+    target: Target<'b>,
     /// From the target if it is absolute, else from Host; `None` in HTTP/1.0 only.
     pub(crate) host: Option<&'b [u8]>,
     pub(crate) version: Version,
@@ -23,8 +26,17 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) keep_alive: bool,
     /// Whether the client waits for 100 before it sends the body.
     pub(crate) expects_continue: bool,
+    /// To which protocols the client would change.
+    pub(crate) upgrade: Option<&'b [u8]>,
+    /// Whether the client takes trailers.
+    pub(crate) takes_trailers: bool,
     connection: ConnectionOptions<'b>,
-    has_request_id: bool,
+    request_id: Option<&'b [u8]>,
+    marked: Marked,
+    /// The whole head.
+    bytes: &'b [u8],
+    /// Of the request line, its end included.
+    line: usize,
     fields: &'h [httparse::Header<'b>],
 }
 
@@ -56,33 +68,55 @@ const fn bad(message: &'static str) -> BadRequest {
     BadRequest { status: 400, reason: "client_protocol_error", message }
 }
 
-/// Reads a complete head, as [`super::scan::HeadScan`] found it.
-pub(crate) fn parse<'h, 'b>(
-    bytes: &'b [u8],
-    storage: &'h mut FieldStorage<'b>,
-) -> Result<RequestHead<'h, 'b>, BadRequest> {
-    let mut request = httparse::Request::new(&mut []);
-    match request.parse_with_uninit_headers(bytes, storage) {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(bad("the head does not end where its empty line is")),
-        Err(error) => return Err(refused(error, bytes)),
+/// A bound was exceeded, or a line ends with LF alone.
+pub(crate) fn scan_error(error: ScanError) -> BadRequest {
+    let too_large = |status, message| BadRequest { status, reason: "header_too_large", message };
+    match error {
+        ScanError::BareLf => bad("a line ends with LF alone"),
+        ScanError::LineTooLong => too_large(414, "the request line is longer than allowed here"),
+        ScanError::HeadTooLong => too_large(431, "the request's head is longer than allowed here"),
     }
+}
+
+/// Reads the head at the start of `input`; `None` while it is not complete. Of a
+/// complete one, [`RequestHead::len`] tells the length.
+pub(crate) fn parse<'h, 'b>(
+    input: &'b [u8],
+    limits: &HttpLimits,
+    storage: &'h mut FieldStorage<'b>,
+) -> Result<Option<RequestHead<'h, 'b>>, BadRequest> {
+    let mut request = httparse::Request::new(&mut []);
+    let room = &mut storage[..limits.fields_max as usize];
+    let length = match request.parse_with_uninit_headers(input, room) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(refused(error, input)),
+    };
     let (Some(method_name), Some(target), Some(version)) =
         (request.method, request.path, request.version)
     else {
         return Err(bad("the request line is incomplete"));
     };
+    let bytes = &input[..length];
+    let fields: &'h [httparse::Header<'b>] = request.headers;
+    let line = match fields.first() {
+        Some(first) => copy::offset(bytes, first.name.as_bytes()).unwrap_or(length),
+        None => length - 2,
+    };
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return Err(scan_error(ScanError::BareLf));
+    }
+    check_lengths(line - 2, length, limits).map_err(scan_error)?;
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let method = method(method_name)?;
-    let fields: &'h [httparse::Header<'b>] = request.headers;
-    let known = Known::collect(fields)?;
+    let known = Known::collect(bytes, fields)?;
     let body = known.body(version)?;
     let target = Target::parse(target.as_bytes(), method_name)?;
     let host = host(target.authority, &known, version)?;
-    Ok(RequestHead {
+    Ok(Some(RequestHead {
         method,
         method_name: method_name.as_bytes(),
-        path: target.path,
+        target,
         host,
         version,
         body,
@@ -92,10 +126,15 @@ pub(crate) fn parse<'h, 'b>(
         },
         // HTTP/1.0 has no 100 to wait for (RFC 9110, 10.1.1).
         expects_continue: known.expects_continue && version == Version::Http11,
+        upgrade: known.upgrade(version, body),
+        takes_trailers: known.takes_trailers && version == Version::Http11,
         connection: known.connection,
-        has_request_id: known.has_request_id,
+        request_id: known.request_id,
+        marked: known.marked,
+        bytes,
+        line,
         fields,
-    })
+    }))
 }
 
 fn refused(error: httparse::Error, head: &[u8]) -> BadRequest {
@@ -103,7 +142,7 @@ fn refused(error: httparse::Error, head: &[u8]) -> BadRequest {
         httparse::Error::TooManyHeaders => BadRequest {
             status: 431,
             reason: "header_too_large",
-            message: "the head has more than 100 fields",
+            message: "the head has more fields than allowed here",
         },
         httparse::Error::Version if names_other_version(head) => BadRequest {
             status: 505,
@@ -148,55 +187,97 @@ struct Known<'b> {
     host: Option<&'b [u8]>,
     hosts: usize,
     expects_continue: bool,
-    has_request_id: bool,
+    upgrade: Option<&'b [u8]>,
+    upgrades: usize,
+    takes_trailers: bool,
+    request_id: Option<&'b [u8]>,
     connection: ConnectionOptions<'b>,
+    marked: Marked,
 }
 
 impl<'b> Known<'b> {
-    fn collect(fields: &[httparse::Header<'b>]) -> Result<Self, BadRequest> {
+    fn collect(head: &[u8], fields: &[httparse::Header<'b>]) -> Result<Self, BadRequest> {
         let mut known = Self::default();
-        for field in fields {
-            match fields::classify(field.name.as_bytes()) {
-                Field::ContentLength => {
-                    let length = fields::content_length(field.value)
-                        .ok_or(bad("Content-Length is not a number"))?;
-                    if known.content_length.is_some_and(|other| other != length) {
-                        return Err(bad("the Content-Length fields differ"));
-                    }
-                    known.content_length = Some(length);
-                }
-                Field::TransferEncoding => {
-                    known.transfer_encodings += 1;
-                    known.chunked = field.value.eq_ignore_ascii_case(b"chunked");
-                }
-                Field::Host => {
-                    known.hosts += 1;
-                    known.host = Some(field.value);
-                }
-                Field::Connection => known
-                    .connection
-                    .add(field.value)
-                    .ok_or(bad("Connection is malformed or names too many fields"))?,
-                Field::Expect => {
-                    if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(BadRequest {
-                            status: 417,
-                            reason: "client_protocol_error",
-                            message: "the only expectation known is 100-continue",
-                        });
-                    }
-                    known.expects_continue = true;
-                }
-                Field::XRequestId => known.has_request_id |= !field.value.is_empty(),
-                Field::KeepAlive
-                | Field::XForwardedFor
-                | Field::XForwardedHost
-                | Field::XForwardedProto
-                | Field::HopByHop
-                | Field::Other => {}
+        for (index, field) in fields.iter().enumerate() {
+            if !copy::follows_crlf(head, field) {
+                return Err(scan_error(ScanError::BareLf));
+            }
+            let kind = fields::classify(field.name.as_bytes());
+            if kind != Field::Other {
+                known.marked.mark(index);
+                known.add(kind, field.value)?;
             }
         }
         Ok(known)
+    }
+
+    fn add(&mut self, kind: Field, value: &'b [u8]) -> Result<(), BadRequest> {
+        match kind {
+            Field::ContentLength => {
+                let length =
+                    fields::content_length(value).ok_or(bad("Content-Length is not a number"))?;
+                if self.content_length.is_some_and(|other| other != length) {
+                    return Err(bad("the Content-Length fields differ"));
+                }
+                self.content_length = Some(length);
+            }
+            Field::TransferEncoding => {
+                self.transfer_encodings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            Field::Host => {
+                self.hosts += 1;
+                self.host = Some(value);
+            }
+            Field::Connection => self
+                .connection
+                .add(value)
+                .ok_or(bad("Connection is malformed or names too many fields"))?,
+            Field::Expect => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(BadRequest {
+                        status: 417,
+                        reason: "client_protocol_error",
+                        message: "the only expectation known is 100-continue",
+                    });
+                }
+                self.expects_continue = true;
+            }
+            Field::Upgrade => {
+                self.upgrades += 1;
+                self.upgrade = Some(value);
+            }
+            Field::Te => {
+                self.takes_trailers |=
+                    fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+            }
+            Field::XRequestId if !value.is_empty() && self.request_id.is_none() => {
+                self.request_id = Some(value);
+            }
+            Field::XRequestId
+            | Field::KeepAlive
+            | Field::Trailer
+            | Field::XForwardedFor
+            | Field::XForwardedHost
+            | Field::XForwardedProto
+            | Field::Dropped
+            | Field::Other => {}
+        }
+        Ok(())
+    }
+
+    /// The protocols to which the client asks to change, if that can be passed on: with
+    /// a body nobody could tell where the other protocol begins, and HTTP/2 in the clear
+    /// would go past everything that a proxy is for.
+    fn upgrade(&self, version: Version, body: BodyLength) -> Option<&'b [u8]> {
+        let wanted = self.connection.upgrade
+            && self.upgrades == 1
+            && version == Version::Http11
+            && body == BodyLength::Known(0);
+        let value = self.upgrade.filter(|_| wanted)?;
+        let mut protocols = fields::list(value).peekable();
+        protocols.peek()?;
+        protocols.all(fields::is_forwardable_protocol).then_some(value)
     }
 
     /// RFC 9112, 6.3, without any of its leniencies.
@@ -212,23 +293,27 @@ impl<'b> Known<'b> {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
 struct Target<'b> {
     path: &'b [u8],
+    /// The path is empty: there is only a query.
+    only_query: bool,
     authority: Option<&'b [u8]>,
 }
 
 impl<'b> Target<'b> {
     /// RFC 9112, 3.2.
     fn parse(target: &'b [u8], method: &str) -> Result<Self, BadRequest> {
+        let of = |path, authority| Self { path, only_query: false, authority };
         if target.starts_with(b"/") {
             return if target.contains(&b'#') {
                 Err(bad("the target has a fragment"))
             } else {
-                Ok(Self { path: target, authority: None })
+                Ok(of(target, None))
             };
         }
         if target == b"*" && method == "OPTIONS" {
-            return Ok(Self { path: target, authority: None });
+            return Ok(of(target, None));
         }
         let rest = [&b"http://"[..], b"https://"]
             .iter()
@@ -246,11 +331,12 @@ impl<'b> Target<'b> {
             return Err(bad("the authority of the target is malformed"));
         }
         match path.first() {
-            Some(b'/') => Ok(Self { path, authority: Some(authority) }),
+            Some(b'/') => Ok(of(path, Some(authority))),
             // An absolute OPTIONS without a path means the server (RFC 9112, 3.2.4).
-            None if method == "OPTIONS" => Ok(Self { path: b"*", authority: Some(authority) }),
-            None => Ok(Self { path: b"/", authority: Some(authority) }),
-            Some(_) => Err(bad("the target has a query but no path")),
+            None if method == "OPTIONS" => Ok(of(b"*", Some(authority))),
+            None => Ok(of(b"/", Some(authority))),
+            // An empty path is sent as "/" (RFC 9112, 3.2.1).
+            Some(_) => Ok(Self { path, only_query: true, authority: Some(authority) }),
         }
     }
 }
@@ -287,50 +373,59 @@ pub(crate) struct Forwarding<'a> {
 }
 
 impl<'b> RequestHead<'_, 'b> {
+    /// How many bytes of the input it is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The path with its query in the form for routes, or `*`.
+    pub(crate) fn path(&self) -> &'b [u8] {
+        if self.target.only_query { b"/" } else { self.target.path }
+    }
+
+    /// The id that the client gave the request.
+    pub(crate) fn request_id(&self) -> Option<&'b [u8]> {
+        self.request_id
+    }
+
+    /// The value of a field of this lower-case name that the proxy need not understand.
+    pub(crate) fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
+        self.fields
+            .iter()
+            .find(|field| field.name.as_bytes().eq_ignore_ascii_case(name))
+            .map(|field| field.value)
+    }
+
+    /// The path with its query, as it was written.
+    pub(crate) fn written_path(&self) -> &'b [u8] {
+        self.target.path
+    }
+
     /// The values of all X-Forwarded-For fields, in order.
     pub(crate) fn forwarded_for(&self) -> impl DoubleEndedIterator<Item = &'b [u8]> + Clone {
         self.fields
             .iter()
-            .filter(|field| fields::classify(field.name.as_bytes()) == Field::XForwardedFor)
-            .map(|field| field.value)
+            .enumerate()
+            .filter(|(index, field)| {
+                self.marked.has(*index)
+                    && fields::classify(field.name.as_bytes()) == Field::XForwardedFor
+            })
+            .map(|(_, field)| field.value)
     }
 
     /// Writes the head for a backend: always HTTP/1.1, the connection kept.
     pub(crate) fn encode(&self, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.method_name);
-        out.push(b' ');
-        out.extend_from_slice(self.path);
-        out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+        // What is added: fewer than this, but for the addresses of other proxies.
+        out.reserve(self.bytes.len() + 256);
         let host = self.host.unwrap_or(forwarding.fallback_host.as_bytes());
-        out.extend_from_slice(host);
-        out.extend_from_slice(b"\r\n");
-        let keep = forwarding.peer_trusted;
-        let (mut has_proto, mut has_host) = (false, false);
-        for field in self.fields {
-            let kept = match fields::classify(field.name.as_bytes()) {
-                Field::Other => !self.connection.names(field.name.as_bytes()),
-                Field::XRequestId => !field.value.is_empty(),
-                Field::XForwardedProto => {
-                    has_proto |= keep;
-                    keep
-                }
-                Field::XForwardedHost => {
-                    has_host |= keep;
-                    keep
-                }
-                Field::Connection
-                | Field::ContentLength
-                | Field::TransferEncoding
-                | Field::Host
-                | Field::Expect
-                | Field::KeepAlive
-                | Field::XForwardedFor
-                | Field::HopByHop => false,
-            };
-            if kept {
-                write_field(field.name.as_bytes(), field.value, out);
-            }
+        // The usual request keeps its line and its Host where they are.
+        let as_it_is = self.target.authority.is_none()
+            && self.version == Version::Http11
+            && self.host.is_some();
+        if !as_it_is {
+            self.write_line(host, out);
         }
+        let (has_proto, has_host) = self.write_fields(as_it_is, forwarding.peer_trusted, out);
         self.write_forwarded(forwarding, out);
         if !has_proto {
             out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
@@ -338,8 +433,14 @@ impl<'b> RequestHead<'_, 'b> {
         if !has_host {
             write_field(b"X-Forwarded-Host", host, out);
         }
-        if !self.has_request_id {
+        if self.request_id.is_none() {
             write_request_id(forwarding.request_id, out);
+        }
+        if let Some(protocols) = self.upgrade {
+            out.extend_from_slice(b"Connection: upgrade\r\n");
+            write_field(b"Upgrade", protocols, out);
+        } else if self.takes_trailers {
+            out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
         match self.body {
             BodyLength::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -351,6 +452,64 @@ impl<'b> RequestHead<'_, 'b> {
             BodyLength::Known(_) | BodyLength::UntilClose => {}
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_line(&self, host: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(self.method_name);
+        out.push(b' ');
+        if self.target.only_query {
+            out.push(b'/');
+        }
+        out.extend_from_slice(self.target.path);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        write_field(b"Host", host, out);
+    }
+
+    /// Passes on what is the client's and the backend's business. Whether an
+    /// X-Forwarded-Proto and an X-Forwarded-Host are among it.
+    fn write_fields(&self, as_it_is: bool, peer_trusted: bool, out: &mut Vec<u8>) -> (bool, bool) {
+        let (mut has_proto, mut has_host) = (false, false);
+        let mut runs = Runs::new(self.bytes, if as_it_is { self.line } else { 0 }, out);
+        for (index, field) in self.fields.iter().enumerate() {
+            let name = field.name.as_bytes();
+            let kept = if !self.marked.has(index) {
+                !(self.connection.names_any() && self.connection.names(name))
+            } else {
+                match fields::classify(name) {
+                    Field::Host => as_it_is,
+                    // One, if there are several: logs and backends must agree.
+                    Field::XRequestId => {
+                        self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
+                    }
+                    Field::Trailer => {
+                        self.body == BodyLength::Chunked && !self.connection.names(name)
+                    }
+                    Field::XForwardedProto => {
+                        has_proto |= peer_trusted;
+                        peer_trusted
+                    }
+                    Field::XForwardedHost => {
+                        has_host |= peer_trusted;
+                        peer_trusted
+                    }
+                    Field::Connection
+                    | Field::ContentLength
+                    | Field::TransferEncoding
+                    | Field::Expect
+                    | Field::KeepAlive
+                    | Field::Te
+                    | Field::Upgrade
+                    | Field::XForwardedFor
+                    | Field::Dropped
+                    | Field::Other => false,
+                }
+            };
+            if kept {
+                runs.keep(field);
+            }
+        }
+        runs.flush();
+        (has_proto, has_host)
     }
 
     /// One X-Forwarded-For: what a trusted peer said, and the peer.
@@ -367,22 +526,26 @@ impl<'b> RequestHead<'_, 'b> {
     }
 }
 
-pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+/// As it is written in X-Forwarded-For and in logs.
+pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
-            for (index, octet) in ip.octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
+            let mut text = [b'.'; 15];
+            let mut at = 0;
+            for octet in ip.octets() {
+                if octet >= 100 {
+                    text[at] = b'0' + octet / 100;
+                    at += 1;
                 }
-                write_decimal(u64::from(octet), out);
+                if octet >= 10 {
+                    text[at] = b'0' + octet / 10 % 10;
+                    at += 1;
+                }
+                text[at] = b'0' + octet % 10;
+                // The dot is there already.
+                at += 2;
             }
+            out.extend_from_slice(&text[..at - 1]);
         }
         IpAddr::V6(ip) => write!(out, "{ip}").expect("writing to a Vec cannot fail"),
     }
@@ -390,11 +553,18 @@ fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
 
 fn write_request_id(id: u128, out: &mut Vec<u8>) {
     out.extend_from_slice(b"X-Request-Id: ");
-    for byte in id.to_be_bytes() {
-        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
-        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
-    }
+    out.extend_from_slice(&request_id_text(id));
     out.extend_from_slice(b"\r\n");
+}
+
+/// An id that the proxy made, in 32 hexadecimal digits.
+pub(crate) fn request_id_text(id: u128) -> [u8; 32] {
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    }
+    text
 }
 
 #[cfg(test)]

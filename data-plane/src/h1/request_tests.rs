@@ -7,7 +7,7 @@ fn forwarded(head: &str) -> Result<String, BadRequest> {
 
 fn forwarded_with(head: &str, peer_trusted: bool) -> Result<String, BadRequest> {
     let mut storage = field_storage();
-    let head = parse(head.as_bytes(), &mut storage)?;
+    let head = parse(head.as_bytes(), &HttpLimits::default(), &mut storage)?.expect("a whole head");
     let forwarding = Forwarding {
         peer: "192.0.2.1".parse().unwrap(),
         peer_trusted,
@@ -143,7 +143,8 @@ fn each_refusal_has_its_status() {
 fn keep_alive_follows_version_and_connection() {
     let keeps = |head: &str| {
         let mut storage = field_storage();
-        parse(head.as_bytes(), &mut storage).unwrap().keep_alive
+        let head = parse(head.as_bytes(), &HttpLimits::default(), &mut storage);
+        head.unwrap().unwrap().keep_alive
     };
     assert!(keeps("GET / HTTP/1.1\r\nHost: x\r\n\r\n"));
     assert!(!keeps("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));

@@ -3,8 +3,9 @@
 use super::{
     FieldStorage, Version,
     body::{BodyLength, Framing, write_decimal},
-    fields::{self, ConnectionOptions, Field},
-    request::{Method, write_field},
+    copy::{self, Runs, write_field},
+    fields::{self, ConnectionOptions, Field, Marked},
+    request::Method,
 };
 
 /// A response head that may be passed on.
@@ -20,7 +21,16 @@ pub(crate) struct ResponseHead<'h, 'b> {
     pub(crate) keep_alive: bool,
     /// For how many idle seconds it does, if it says so.
     pub(crate) keep_alive_timeout: Option<u64>,
+    /// A Content-Length was given.
+    has_length: bool,
+    /// To which protocol the backend changes; with 101 only.
+    upgrade: Option<&'b [u8]>,
     connection: ConnectionOptions<'b>,
+    marked: Marked,
+    /// The whole head.
+    bytes: &'b [u8],
+    /// Of the status line if it can be copied, its end included; else 0.
+    line: usize,
     fields: &'h [httparse::Header<'b>],
 }
 
@@ -28,84 +38,137 @@ pub(crate) struct ResponseHead<'h, 'b> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct BadResponse(pub(crate) &'static str);
 
-/// Reads a complete head, as [`super::scan::HeadScan`] found it.
+/// Reads the head at the start of `input`; `None` while it is not complete.
 pub(crate) fn parse<'h, 'b>(
-    bytes: &'b [u8],
+    input: &'b [u8],
     method: Method,
     storage: &'h mut FieldStorage<'b>,
-) -> Result<ResponseHead<'h, 'b>, BadResponse> {
+) -> Result<Option<ResponseHead<'h, 'b>>, BadResponse> {
+    // The parser would skip empty lines; before a response there are none.
+    if input.first().is_some_and(|first| *first != b'H') {
+        return Err(BadResponse("this is not an HTTP/1 response"));
+    }
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        bytes,
+        input,
         storage,
     );
-    match parsed {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        _ => return Err(BadResponse("the response head is malformed")),
-    }
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(BadResponse("the response head has too many fields"));
+        }
+        Err(_) => return Err(BadResponse("the response head is malformed")),
+    };
     let (Some(status), Some(version)) = (response.code, response.version) else {
         return Err(BadResponse("the status line is incomplete"));
     };
     if !(100..600).contains(&status) {
         return Err(BadResponse("the status is outside 100 to 599"));
     }
+    let bytes = &input[..length];
+    if !bytes.ends_with(b"\r\n\r\n") {
+        return Err(BadResponse("a line of the response head ends with LF alone"));
+    }
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let fields: &'h [httparse::Header<'b>] = response.headers;
-    let mut length = None;
-    let (mut encodings, mut chunked) = (0, false);
-    let mut connection = ConnectionOptions::default();
-    let mut keep_alive_timeout = None;
-    for field in fields {
-        match fields::classify(field.name.as_bytes()) {
-            Field::ContentLength => {
-                let value = fields::content_length(field.value)
-                    .ok_or(BadResponse("Content-Length is not a number"))?;
-                if length.is_some_and(|other| other != value) {
-                    return Err(BadResponse("the Content-Length fields differ"));
-                }
-                length = Some(value);
-            }
-            Field::TransferEncoding => {
-                encodings += 1;
-                chunked = field.value.eq_ignore_ascii_case(b"chunked");
-            }
-            Field::Connection => {
-                connection.add(field.value).ok_or(BadResponse("Connection is malformed"))?;
-            }
-            Field::KeepAlive => keep_alive_timeout = fields::keep_alive_timeout(field.value),
-            _ => {}
-        }
-    }
+    let known = Known::collect(bytes, fields)?;
     // RFC 9112, 6.3: no body whatever the fields say.
     let bodiless = method == Method::Head || status < 200 || matches!(status, 204 | 304);
-    let body = match (encodings, length) {
-        (0, _) if bodiless => BodyLength::Known(0),
-        (0, Some(length)) => BodyLength::Known(length),
-        (0, None) => BodyLength::UntilClose,
-        (_, Some(_)) => return Err(BadResponse("both Transfer-Encoding and Content-Length")),
-        (1, None) if chunked && version == Version::Http11 => {
-            if bodiless {
-                BodyLength::Known(0)
-            } else {
-                BodyLength::Chunked
-            }
-        }
-        _ => return Err(BadResponse("Transfer-Encoding is not chunked, once, in HTTP/1.1")),
-    };
-    Ok(ResponseHead {
+    let body = known.body(version, bodiless)?;
+    Ok(Some(ResponseHead {
         status,
         reason: response.reason.unwrap_or_default(),
         body,
-        told_length: length.filter(|_| method == Method::Head || status == 304),
+        told_length: known.length.filter(|_| method == Method::Head || status == 304),
         keep_alive: match version {
-            Version::Http11 => !connection.close,
-            Version::Http10 => connection.keep_alive && !connection.close,
+            Version::Http11 => !known.connection.close,
+            Version::Http10 => known.connection.keep_alive && !known.connection.close,
         } && body != BodyLength::UntilClose,
-        keep_alive_timeout,
-        connection,
+        keep_alive_timeout: known.keep_alive_timeout,
+        has_length: known.length.is_some(),
+        upgrade: known.upgrade.filter(|_| status == 101 && known.connection.upgrade),
+        connection: known.connection,
+        marked: known.marked,
+        bytes,
+        line: copyable_line(bytes, fields),
         fields,
-    })
+    }))
+}
+
+/// The length of a status line that is written as it should be and can be copied, or 0.
+fn copyable_line(head: &[u8], fields: &[httparse::Header<'_>]) -> usize {
+    let usual = head.starts_with(b"HTTP/1.1 ") && head.get(12) == Some(&b' ');
+    match fields.first() {
+        Some(first) if usual => copy::offset(head, first.name.as_bytes()).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// What the fields say that the proxy itself must understand.
+#[derive(Debug, Default)]
+struct Known<'b> {
+    length: Option<u64>,
+    encodings: usize,
+    chunked: bool,
+    connection: ConnectionOptions<'b>,
+    keep_alive_timeout: Option<u64>,
+    upgrade: Option<&'b [u8]>,
+    marked: Marked,
+}
+
+impl<'b> Known<'b> {
+    fn collect(head: &[u8], fields: &[httparse::Header<'b>]) -> Result<Self, BadResponse> {
+        let mut known = Self::default();
+        for (index, field) in fields.iter().enumerate() {
+            if !copy::follows_crlf(head, field) {
+                return Err(BadResponse("a line of the response head ends with LF alone"));
+            }
+            let kind = fields::classify(field.name.as_bytes());
+            if kind != Field::Other {
+                known.marked.mark(index);
+                known.add(kind, field.value)?;
+            }
+        }
+        Ok(known)
+    }
+
+    fn add(&mut self, kind: Field, value: &'b [u8]) -> Result<(), BadResponse> {
+        match kind {
+            Field::ContentLength => {
+                let length = fields::content_length(value)
+                    .ok_or(BadResponse("Content-Length is not a number"))?;
+                if self.length.is_some_and(|other| other != length) {
+                    return Err(BadResponse("the Content-Length fields differ"));
+                }
+                self.length = Some(length);
+            }
+            Field::TransferEncoding => {
+                self.encodings += 1;
+                self.chunked = value.eq_ignore_ascii_case(b"chunked");
+            }
+            Field::Connection => {
+                self.connection.add(value).ok_or(BadResponse("Connection is malformed"))?;
+            }
+            Field::KeepAlive => self.keep_alive_timeout = fields::keep_alive_timeout(value),
+            Field::Upgrade => self.upgrade = Some(value),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn body(&self, version: Version, bodiless: bool) -> Result<BodyLength, BadResponse> {
+        let body = match (self.encodings, self.length) {
+            (0, Some(length)) => BodyLength::Known(length),
+            (0, None) => BodyLength::UntilClose,
+            (_, Some(_)) => return Err(BadResponse("both Transfer-Encoding and Content-Length")),
+            (1, None) if self.chunked && version == Version::Http11 => BodyLength::Chunked,
+            _ => return Err(BadResponse("Transfer-Encoding is not chunked, once, in HTTP/1.1")),
+        };
+        Ok(if bodiless { BodyLength::Known(0) } else { body })
+    }
 }
 
 /// What the client's side asks of the head.
@@ -114,9 +177,21 @@ pub(crate) struct Delivery {
     pub(crate) version: Version,
     /// Whether the client's connection will be kept.
     pub(crate) keep_alive: bool,
+    /// Whether the client takes trailers.
+    pub(crate) trailers: bool,
 }
 
 impl ResponseHead<'_, '_> {
+    /// How many bytes of the input it is.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the backend changes to another protocol, and says to which.
+    pub(crate) fn switches_protocols(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
     /// How the body can be framed for this client; `None` when only closing the
     /// connection can end it.
     pub(crate) fn framing(&self, client: Version) -> Option<Framing> {
@@ -129,30 +204,36 @@ impl ResponseHead<'_, '_> {
 
     /// Writes the head for the client.
     pub(crate) fn encode(&self, delivery: Delivery, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"HTTP/1.1 ");
-        write_decimal(u64::from(self.status), out);
-        out.push(b' ');
-        out.extend_from_slice(self.reason.as_bytes());
-        out.extend_from_slice(b"\r\n");
-        for field in self.fields {
+        // What is added is shorter than this.
+        out.reserve(self.bytes.len() + 128);
+        if self.line == 0 {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            write_decimal(u64::from(self.status), out);
+            out.push(b' ');
+            out.extend_from_slice(self.reason.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        let passes_trailers =
+            delivery.trailers && self.framing(delivery.version) == Some(Framing::Chunked);
+        let mut runs = Runs::new(self.bytes, self.line, out);
+        for (index, field) in self.fields.iter().enumerate() {
             let name = field.name.as_bytes();
-            let kept = match fields::classify(name) {
-                Field::Connection
-                | Field::ContentLength
-                | Field::TransferEncoding
-                | Field::KeepAlive
-                | Field::HopByHop => false,
-                Field::Host
-                | Field::Expect
-                | Field::XForwardedFor
-                | Field::XForwardedHost
-                | Field::XForwardedProto
-                | Field::XRequestId
-                | Field::Other => !self.connection.names(name),
+            let kept = if self.marked.has(index) {
+                match fields::classify(name) {
+                    Field::Trailer => passes_trailers,
+                    kind => !copy::is_of_the_hop(kind) && !self.connection.names(name),
+                }
+            } else {
+                !(self.connection.names_any() && self.connection.names(name))
             };
             if kept {
-                write_field(name, field.value, out);
+                runs.keep(field);
             }
+        }
+        runs.flush();
+        if let Some(protocol) = self.upgrade {
+            out.extend_from_slice(b"Connection: upgrade\r\n");
+            write_field(b"Upgrade", protocol, out);
         }
         self.write_framing(delivery, out);
         out.extend_from_slice(b"\r\n");
@@ -163,7 +244,8 @@ impl ResponseHead<'_, '_> {
             // 1xx and 204 have none (RFC 9110, 8.6).
             _ if self.status < 200 || self.status == 204 => None,
             BodyLength::Known(0) if self.told_length.is_some() => self.told_length,
-            BodyLength::Known(_) if self.is_bodiless_without_length() => None,
+            // A HEAD or 304 whose length the backend did not tell: 0 would be a lie.
+            BodyLength::Known(0) if !self.has_length => None,
             BodyLength::Known(length) => Some(length),
             BodyLength::Chunked | BodyLength::UntilClose => None,
         };
@@ -183,14 +265,6 @@ impl ResponseHead<'_, '_> {
             });
         }
     }
-
-    /// A HEAD or 304 whose length the backend did not tell: 0 would be a lie.
-    fn is_bodiless_without_length(&self) -> bool {
-        let said = |field: &&httparse::Header<'_>| {
-            fields::classify(field.name.as_bytes()) == Field::ContentLength
-        };
-        self.body == BodyLength::Known(0) && !self.fields.iter().any(|field| said(&field))
-    }
 }
 
 #[cfg(test)]
@@ -198,8 +272,8 @@ mod tests {
     use super::*;
     use crate::h1::field_storage;
 
-    const KEPT: Delivery = Delivery { version: Version::Http11, keep_alive: true };
-    const OLD: Delivery = Delivery { version: Version::Http10, keep_alive: false };
+    const KEPT: Delivery = Delivery { version: Version::Http11, keep_alive: true, trailers: false };
+    const OLD: Delivery = Delivery { version: Version::Http10, keep_alive: false, trailers: false };
 
     fn passed(
         head: &str,
@@ -207,7 +281,7 @@ mod tests {
         delivery: Delivery,
     ) -> Result<(String, BodyLength), BadResponse> {
         let mut storage = field_storage();
-        let head = parse(head.as_bytes(), method, &mut storage)?;
+        let head = parse(head.as_bytes(), method, &mut storage)?.expect("a whole head");
         let mut out = Vec::new();
         head.encode(delivery, &mut out);
         Ok((String::from_utf8(out).unwrap(), head.body))

@@ -5,7 +5,7 @@
 
 use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
-use super::{exchange::Exchange, stream::Stream};
+use super::{exchange::Exchange, respond::OwnAnswer, stream::Stream, tunnel::Tunnel};
 use crate::worker::{Timer, Wheel, Worker, now};
 
 /// Without a configuration there is a listener all the same: it must answer 503.
@@ -24,12 +24,14 @@ pub(crate) struct Connection<S> {
 }
 
 /// What follows on an exchange.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Next {
     /// The client may send another request.
     Idle,
     /// The connection ends.
     Close,
+    /// The backend has changed to the protocol that the client asked for.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Serves a client until its connection ends.
@@ -42,10 +44,31 @@ pub(crate) async fn serve<S: Stream>(
     let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
     while connection.wait_for_request(&worker).await {
         let exchange = Box::pin(Exchange::run(&worker, &mut connection));
-        if exchange.await == Next::Close {
-            return;
+        match exchange.await {
+            Next::Idle => {}
+            Next::Close => return,
+            Next::Tunnel(tunnel) => {
+                let Connection { stream, timer, .. } = connection;
+                return Box::pin(tunnel.run(&worker, stream, timer)).await;
+            }
         }
     }
+}
+
+/// Tells a client that it has too many connections, and closes this one.
+pub(crate) async fn turn_away<S: Stream>(
+    worker: Rc<Worker>,
+    stream: S,
+    peer: SocketAddr,
+    listener: usize,
+) {
+    let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
+    let answer = OwnAnswer::new(
+        429,
+        "too_many_connections",
+        "this address has as many connections as one client may have",
+    );
+    Exchange::begin(&worker, &mut connection).turn_away(&answer).await;
 }
 
 impl<S: Stream> Connection<S> {

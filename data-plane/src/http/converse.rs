@@ -3,34 +3,44 @@
 //! The upload goes on while the response comes in, so a backend may answer early,
 //! or echo what it reads.
 
-use std::{future::poll_fn, io, sync::Arc, task::Poll, time::Instant};
+use std::{
+    future::poll_fn,
+    io,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use lb_core::model::Listener;
+use lb_core::model::{HttpLimits, Listener};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    deliver::{Received, is_large},
+    connection::Next,
+    deliver::Received,
     exchange::Exchange,
-    failure::{Ended, Failure},
+    failure::Ended,
     prepare::Prepared,
     relay::{Relay, RelayError, Waiting},
     stream::Stream,
+    tunnel::{Switched, Tunnel},
 };
 use crate::{
     h1::{
-        HEAD_BYTES_MAX, Version,
+        Version,
         body::{BodyLength, Framing},
         field_storage,
         response::{self, Delivery},
         scan::HeadScan,
     },
     live::{BackendState, PoolConfig},
-    upstream::{Upstream, connect},
-    worker::{Buffer, Lent, now, until},
+    upstream::{ConnectError, Upstream, connect},
+    worker::{Buffer, now, until},
 };
 
 /// Interim responses (1xx) before the final one; more are a backend gone mad.
 const INTERIM_MAX: usize = 16;
+/// How often it is tried again to connect when descriptors have run out.
+const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(20);
 
 /// One attempt at one backend.
 #[derive(Debug)]
@@ -50,8 +60,16 @@ pub(super) struct Conversation<'e, 'x, S> {
 /// A head of a backend's.
 enum Head {
     Final(Received),
+    /// The backend changes to another protocol; what the client is told of it.
+    Switched(Vec<u8>),
     /// What the client is told of an interim response; nothing of most.
     Interim(Vec<u8>),
+}
+
+/// What a backend answers in the end.
+enum Answer {
+    Response(Received),
+    Switched(Vec<u8>),
 }
 
 enum Event {
@@ -64,107 +82,111 @@ enum Event {
 impl<S: Stream> Conversation<'_, '_, S> {
     /// Sends the request and passes the response on.
     pub(super) async fn run(mut self) -> Ended {
-        let idempotent = self.prepared.method.is_idempotent() && self.upload.is_replayable();
+        let method = self.prepared.understood.method;
+        let idempotent = method.is_idempotent() && self.upload.is_replayable();
         let worker = self.exchange.worker;
-        while let Some(upstream) =
-            worker.upstreams.take(self.backend.serial, idempotent, self.started)
-        {
-            // A kept connection may have been closed by the backend just now, which is
-            // no fault of the backend's.
-            match self.on(upstream).await {
-                Ended::Failed(failure) if failure.resendable && !failure.written => {
-                    self.upload.rewind();
+        let mut connecting_since = None;
+        loop {
+            let taken = worker.upstreams.take(self.backend.serial, idempotent, self.started);
+            if let Some(upstream) = taken {
+                // A kept connection may have been closed by the backend just now, which is
+                // no fault of the backend's.
+                match self.on(upstream).await {
+                    Ended::Failed(failure) if failure.resendable && !failure.written => {}
+                    Ended::Failed(failure) if failure.resendable && idempotent && !*self.resent => {
+                        // Once, and not on a connection that may be closing like this one:
+                        // a request that kills whoever takes it must not take them all.
+                        *self.resent = true;
+                        worker.upstreams.forget(self.backend.serial);
+                    }
+                    ended => return ended,
                 }
-                Ended::Failed(failure) if failure.resendable && idempotent && !*self.resent => {
-                    // Once, and not on a connection that may be closing like this one:
-                    // a request that kills whoever takes it must not take them all.
-                    *self.resent = true;
-                    worker.upstreams.forget(self.backend.serial);
-                    self.upload.rewind();
-                }
-                ended => return ended,
+                self.upload.rewind();
+                continue;
             }
-        }
-        match self.connect().await {
-            Ok(upstream) => self.on(upstream).await,
-            Err(failure) => Ended::Failed(failure),
+            let began = now();
+            let since = *connecting_since.get_or_insert(began);
+            match self.connect(began).await {
+                Ok(upstream) => return self.on(upstream).await,
+                Err(error)
+                    if error.is_exhaustion() && began - since < self.pool.connect_timeout =>
+                {
+                    // It is this process that has no descriptor left: what is idle is
+                    // closed, and what ends meanwhile can be used.
+                    worker.free_descriptors();
+                    worker.wheel.pause(&self.exchange.connection.timer, DESCRIPTOR_PAUSE).await;
+                }
+                Err(error) => return Ended::Failed(self.connect_failure(&error)),
+            }
         }
     }
 
-    async fn connect(&mut self) -> Result<Upstream, Failure> {
+    async fn connect(&mut self, now: Instant) -> Result<Upstream, ConnectError> {
         let worker = self.exchange.worker;
         let timer = &self.exchange.connection.timer;
         let (addresses, timeout) = (&self.backend.addresses, self.pool.connect_timeout);
-        let now = now();
-        match connect(addresses, timeout, timer, &worker.wheel, now).await {
-            Ok(stream) => Ok(Upstream::new(stream, now, &mut worker.rng.borrow_mut())),
-            Err(error) => Err(self.connect_failure(&error)),
-        }
+        let stream = connect(addresses, timeout, timer, &worker.wheel, now).await?;
+        let rng = &mut worker.rng.borrow_mut();
+        Ok(Upstream::new(stream, now, &self.pool.connections, rng))
     }
 
     /// Runs the attempt on one connection.
     async fn on(&mut self, mut upstream: Upstream) -> Ended {
-        let mut upstream_in = self.exchange.worker.buffers.small();
-        self.enlarge_for_upload();
-        let received = match self.receive_head(&mut upstream, &mut upstream_in).await {
-            Ok(received) => received,
-            Err(ended) => return ended,
-        };
-        let status = received.status;
-        let ended = self.pass_on(received, upstream, upstream_in).await;
-        if matches!(ended, Ended::Answered { .. }) {
-            self.exchange.worker.shard.count_status(status);
+        let mut upstream_in = self.exchange.worker.buffers.buffer();
+        match self.receive_answer(&mut upstream, &mut upstream_in).await {
+            Ok(Answer::Response(received)) => self.pass_on(received, upstream, upstream_in).await,
+            Ok(Answer::Switched(head)) => self.switch(&head, upstream, upstream_in).await,
+            Err(ended) => ended,
         }
-        ended
     }
 
-    /// A large upload goes through a large buffer.
-    fn enlarge_for_upload(&mut self) {
-        if is_large(self.prepared.body) && !self.upload.is_read() {
-            let mut buffer = self.exchange.worker.buffers.large();
-            buffer.append(self.exchange.client_in.data());
-            self.exchange.client_in = buffer;
+    /// Tells the client that the protocol changes; what follows is a tunnel.
+    async fn switch(&mut self, head: &[u8], upstream: Upstream, upstream_in: Buffer) -> Ended {
+        let exchange = &mut *self.exchange;
+        let connection = &mut *exchange.connection;
+        if !matches!(until(&connection.timer, connection.stream.write_all(head)).await, Ok(Ok(())))
+        {
+            return self.client_left();
         }
+        exchange.worker.shard.count_status(101);
+        let latency = now() - self.started;
+        let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.backend.count_end(exchange.worker.index, None, Some(latency));
+        if let Some(record) = &mut exchange.record {
+            record.attempt_answered(self.backend, 101, now());
+            record.answered(101, head.len() as u64);
+        }
+        let empty = exchange.worker.buffers.buffer();
+        let switched = Switched {
+            upstream: upstream.stream,
+            from_client: std::mem::replace(&mut exchange.client_in, empty),
+            from_backend: upstream_in,
+            idle_timeout: self.pool.connections.tunnel_idle_timeout,
+            record: exchange.record.take(),
+        };
+        let tunnel = Box::new(Tunnel::new(switched, self.backend));
+        Ended::Answered { next: Next::Tunnel(tunnel), failed: false }
     }
 
     /// Sends, and waits for the head of the final response.
-    async fn receive_head(
+    async fn receive_answer(
         &mut self,
         upstream: &mut Upstream,
-        upstream_in: &mut Lent,
-    ) -> Result<Received, Ended> {
+        upstream_in: &mut Buffer,
+    ) -> Result<Answer, Ended> {
         let worker = self.exchange.worker;
         self.continue_if_expected().await?;
         worker.wheel.arm(&self.exchange.connection.timer, self.started, self.pool.request_timeout);
         let mut uploading = true;
         let mut upload_failed = None;
-        let mut scan = HeadScan::default();
         let mut interims = 0;
+        let mut scan: Option<HeadScan> = None;
         loop {
-            match scan.advance(upstream_in.data()) {
-                Ok(Some(length)) => match self.read_head(upstream, upstream_in, length)? {
-                    Head::Final(received) => return Ok(received),
-                    Head::Interim(out) => {
-                        scan = HeadScan::default();
-                        interims += 1;
-                        if interims > INTERIM_MAX {
-                            return Err(self.protocol_failure("too many interim responses"));
-                        }
-                        self.write_interim(&out).await?;
-                        continue;
-                    }
-                },
-                Ok(None) => {}
-                Err(_) => return Err(self.protocol_failure("the response head is malformed")),
-            }
-            if upstream_in.is_full() {
-                upstream_in.grow(HEAD_BYTES_MAX + 1);
-            }
             match self.next_event(uploading, upstream, upstream_in).await {
                 Event::Uploaded(Ok(())) => {
                     uploading = false;
                     // The backend's time begins when the client has said everything.
-                    if self.prepared.body != BodyLength::Known(0) {
+                    if self.prepared.understood.body != BodyLength::Known(0) {
                         let timer = &self.exchange.connection.timer;
                         worker.wheel.arm(timer, now(), self.pool.request_timeout);
                     }
@@ -175,7 +197,21 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     upload_failed = Some(error);
                 }
                 Event::Uploaded(Err(error)) => return Err(self.client_fault(&error)),
-                Event::Received(Ok(count)) if count > 0 => {}
+                Event::Received(Ok(count)) if count > 0 => {
+                    while let Some(head) = self.read_head(upstream, upstream_in, &mut scan)? {
+                        match head {
+                            Head::Final(received) => return Ok(Answer::Response(received)),
+                            Head::Switched(head) => return Ok(Answer::Switched(head)),
+                            Head::Interim(out) => {
+                                interims += 1;
+                                if interims > INTERIM_MAX {
+                                    return Err(self.protocol_failure("too many interim responses"));
+                                }
+                                self.write_interim(&out).await?;
+                            }
+                        }
+                    }
+                }
                 Event::Received(result) => {
                     let error = upload_failed.or_else(|| result.err());
                     return Err(self.reset(upstream_in, error.as_ref()));
@@ -198,7 +234,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let upload = &mut *self.upload;
         poll_fn(|context| {
             if uploading {
-                let client_in = &mut *exchange.client_in;
+                let client_in = &mut exchange.client_in;
                 let client = &mut connection.stream;
                 if let Poll::Ready(done) =
                     upload.poll(context, client, client_in, &mut upstream.stream)
@@ -241,56 +277,90 @@ impl<S: Stream> Conversation<'_, '_, S> {
         Ok(())
     }
 
-    /// Reads a complete head, and rewrites it for the client. 100 has been said before,
-    /// and HTTP/1.0 knows no interim responses.
+    /// Reads a head, and rewrites it for the client; `None` while it is not complete.
+    /// One that comes in pieces is looked through by `scan`, each byte once.
     fn read_head(
         &mut self,
         upstream: &mut Upstream,
         upstream_in: &mut Buffer,
-        length: usize,
-    ) -> Result<Head, Ended> {
+        scan: &mut Option<HeadScan>,
+    ) -> Result<Option<Head>, Ended> {
+        let in_pieces = scan.is_some();
+        if in_pieces && !self.is_head_complete(upstream_in, scan)? {
+            return Ok(None);
+        }
         let mut storage = field_storage();
-        let bytes = &upstream_in.data()[..length];
-        let head = match response::parse(bytes, self.prepared.method, &mut storage) {
-            Ok(head) => head,
+        let request = &self.prepared.understood;
+        let head = match response::parse(upstream_in.data(), request.method, &mut storage) {
+            Ok(Some(head)) => head,
+            Ok(None) if !in_pieces && !self.is_head_complete(upstream_in, scan)? => {
+                return Ok(None);
+            }
+            Ok(None) => return Err(self.protocol_failure("the response head is malformed")),
             Err(bad) => return Err(self.protocol_failure(bad.0)),
         };
-        match head.status {
-            101 => return Err(self.protocol_failure("it switched protocols without being asked")),
+        *scan = None;
+        let length = head.len();
+        let delivery = Delivery {
+            version: request.version,
+            keep_alive: true,
+            trailers: self.prepared.takes_trailers,
+        };
+        let head = match head.status {
+            101 if !(self.prepared.upgrade && head.switches_protocols()) => {
+                return Err(self.protocol_failure("it switched protocols without being asked"));
+            }
+            101 => {
+                let mut out = Vec::new();
+                head.encode(delivery, &mut out);
+                Head::Switched(out)
+            }
+            // 100 has been said before, and HTTP/1.0 knows no interim responses.
             ..200 => {
                 let mut out = Vec::new();
-                if head.status != 100 && self.prepared.version == Version::Http11 {
-                    head.encode(Delivery { version: Version::Http11, keep_alive: true }, &mut out);
+                if head.status != 100 && request.version == Version::Http11 {
+                    head.encode(delivery, &mut out);
                 }
-                upstream_in.consume(length);
-                return Ok(Head::Interim(out));
+                Head::Interim(out)
             }
-            _ => {}
-        }
-        if let Some(seconds) = head.keep_alive_timeout {
-            upstream.set_idle_timeout(seconds);
-        }
-        let framing = head.framing(self.prepared.version);
-        // Without a framing only the end of the connection ends the body; and a body
-        // that is still coming in cannot be told from the next request. A stop may have
-        // begun since the request came.
-        let client_keeps = self.keep_alive
-            && framing.is_some()
-            && self.upload.is_done()
-            && !self.exchange.worker.is_draining();
-        let delivery = Delivery { version: self.prepared.version, keep_alive: client_keeps };
-        let mut out = self.exchange.worker.buffers.output();
-        head.encode(delivery, &mut out);
-        let received = Received {
-            status: head.status,
-            body: head.body,
-            framing: framing.unwrap_or(Framing::Identity),
-            backend_keeps: head.keep_alive,
-            client_keeps,
-            head: out,
+            _ => {
+                if let Some(seconds) = head.keep_alive_timeout {
+                    upstream.set_idle_timeout(seconds);
+                }
+                let framing = head.framing(request.version);
+                // Without a framing only the end of the connection ends the body; and a
+                // body that is still coming in cannot be told from the next request. A
+                // stop may have begun since the request came.
+                let client_keeps = self.keep_alive
+                    && framing.is_some()
+                    && self.upload.is_done()
+                    && !self.exchange.worker.is_draining();
+                let mut out = self.exchange.worker.buffers.output();
+                head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
+                Head::Final(Received {
+                    status: head.status,
+                    body: head.body,
+                    framing: framing.unwrap_or(Framing::Identity),
+                    backend_keeps: head.keep_alive,
+                    client_keeps,
+                    head: out,
+                })
+            }
         };
         upstream_in.consume(length);
-        Ok(Head::Final(received))
+        Ok(Some(head))
+    }
+
+    fn is_head_complete(
+        &self,
+        upstream_in: &Buffer,
+        scan: &mut Option<HeadScan>,
+    ) -> Result<bool, Ended> {
+        let scan = scan.get_or_insert_default();
+        match scan.advance(upstream_in.data(), &HttpLimits::default()) {
+            Ok(length) => Ok(length.is_some()),
+            Err(_) => Err(self.protocol_failure("the response head is malformed")),
+        }
     }
 
     /// Passes an interim response on.

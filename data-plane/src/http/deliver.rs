@@ -7,23 +7,22 @@ use std::{
     task::{Context, Poll},
 };
 
+use lb_core::model::HttpLimits;
+
 use super::{
     connection::Next,
     converse::Conversation,
     exchange::ONE_WRITE_MAX,
     failure::Ended,
-    relay::{Relay, RelayError, Waiting},
+    relay::{Reading, Relay, RelayError, Waiting},
     stream::Stream,
 };
 use crate::{
     h1::body::{BodyLength, Framing},
     live::FailureKind,
     upstream::Upstream,
-    worker::{Buffer, Lent, now},
+    worker::{Buffer, now},
 };
-
-/// A body above this is moved through a large buffer.
-const LARGE_BODY: u64 = 64 * 1024;
 
 /// A head came in; what must be known of it when its bytes are gone.
 pub(super) struct Received {
@@ -41,16 +40,16 @@ impl<S: Stream> Conversation<'_, '_, S> {
         &mut self,
         received: Received,
         mut upstream: Upstream,
-        mut upstream_in: Lent,
+        mut upstream_in: Buffer,
     ) -> Ended {
         let worker = self.exchange.worker;
         let failed_status = received.status >= 500;
-        if is_large(received.body) {
-            let mut large = worker.buffers.large();
-            large.append(upstream_in.data());
-            upstream_in = large;
-        }
-        let mut download = Relay::new(received.head, received.body, received.framing);
+        let body = Reading {
+            length: received.body,
+            limits: &HttpLimits::default(),
+            trailers: self.prepared.takes_trailers,
+        };
+        let mut download = Relay::new(received.head, body, received.framing, &worker.pipes);
         if download.absorb(&mut upstream_in, ONE_WRITE_MAX).is_err() {
             // Nothing was sent yet: the client can still be told.
             return self.protocol_failure("the chunked body is malformed");
@@ -66,12 +65,23 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let failure = match &result {
             Ok(()) if failed_status => Some(FailureKind::Status5xx),
             Err(RelayError::Read | RelayError::Truncated) => Some(FailureKind::Reset),
-            Err(RelayError::Malformed) => Some(FailureKind::Protocol),
+            Err(RelayError::Chunks(_)) => Some(FailureKind::Protocol),
             // The client left or stalled, which says nothing against the backend.
             Ok(()) | Err(RelayError::Write(_)) => None,
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
+        worker.shard.count_status(received.status);
+        if let Some(record) = &mut self.exchange.record {
+            record.attempt_answered(self.backend, received.status, ended);
+            record.answered(received.status, from_backend);
+            match result {
+                Ok(()) => {}
+                Err(RelayError::Read | RelayError::Truncated) => record.reason("backend_reset"),
+                Err(RelayError::Chunks(_)) => record.reason("backend_protocol_error"),
+                Err(RelayError::Write(_)) => record.reason("client_abort"),
+            }
+        }
         if result.is_err() {
             // The head is out: only a reset tells the client that this is not all.
             self.exchange.connection.stream.abort();
@@ -85,14 +95,15 @@ impl<S: Stream> Conversation<'_, '_, S> {
         // More than was announced makes the connection unusable, and so does a request
         // that the backend did not read to its end.
         if received.backend_keeps && upstream_in.is_empty() && self.upload.is_done() {
-            worker.upstreams.keep(self.backend.serial, upstream, ended);
+            let idle_max = self.pool.connections.idle_max as usize;
+            worker.upstreams.keep(self.backend.serial, upstream, ended, idle_max);
         }
         if received.client_keeps {
             return Ended::Answered { next: Next::Idle, failed };
         }
         // A client that asked for the end should send nothing more; any other might, and
         // what it sends would cut a response short that is still on its way.
-        if self.prepared.keep_alive || is_long || !self.upload.is_done() {
+        if self.prepared.understood.keep_alive || is_long || !self.upload.is_done() {
             self.exchange.linger().await;
         }
         Ended::Answered { next: Next::Close, failed }
@@ -109,7 +120,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let connection = &mut *exchange.connection;
         let upload = &mut *self.upload;
         let (body_idle, write_idle) =
-            (self.listener.body_idle_timeout, self.listener.write_idle_timeout);
+            (self.pool.connections.response_idle_timeout, self.listener.write_idle_timeout);
         let mut waited = false;
         poll_fn(|context: &mut Context<'_>| {
             if let Poll::Ready(done) =
@@ -118,7 +129,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
                 return Poll::Ready(done);
             }
             if *uploading {
-                let client_in = &mut *exchange.client_in;
+                let client_in = &mut exchange.client_in;
                 let client = &mut connection.stream;
                 // A failed upload leaves the response to say what became of it.
                 *uploading =
@@ -146,12 +157,5 @@ impl<S: Stream> Conversation<'_, '_, S> {
             })
         })
         .await
-    }
-}
-
-pub(super) fn is_large(body: BodyLength) -> bool {
-    match body {
-        BodyLength::Known(length) => length > LARGE_BODY,
-        BodyLength::Chunked | BodyLength::UntilClose => true,
     }
 }

@@ -4,140 +4,194 @@
 //! the request was written, and once more for an idempotent request to which no byte
 //! was answered. What was written and must not be done twice is never sent again.
 
-use std::{future::poll_fn, io, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use lb_core::balance::PickContext;
-use tokio::io::AsyncWriteExt as _;
+use lb_core::{balance::PickContext, model::HttpLimits};
 
 use super::{
+    answer::{bad_chunks, protocol_error},
     connection::{Connection, Next},
     converse::Conversation,
     failure::{Ended, Failure},
-    prepare::{self, Prepared, Refused, prepare},
-    relay::Relay,
+    prepare::{self, Prepared, Reading, Refused, Understood, prepare},
+    record::Record,
+    relay::{self, Relay, RelayError},
     respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
     h1::{
-        HEAD_BYTES_MAX, Version,
         body::{BodyLength, Framing},
-        request::Method,
-        response::Delivery,
-        scan::{HeadScan, ScanError},
+        fields::is_token_byte,
+        request::scan_error,
+        scan::HeadScan,
     },
     live::{BackendState, PoolConfig},
-    worker::{Lent, Loaded, Worker, now, until},
+    worker::{Buffer, Loaded, Worker, now, until},
 };
 
 /// A head and a body that are shorter than this together are copied into one write.
 pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
 /// Backends that one request tries at most.
 const ATTEMPTS_MAX: usize = 32;
-/// An unread request body is drained up to this, so that the answer arrives.
-const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// And for this long.
-const DRAIN_FOR: std::time::Duration = std::time::Duration::from_secs(1);
+/// For a head on a listener that is not configured (yet).
+const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The requests that a client sends in one go.
 #[derive(Debug)]
 pub(super) struct Exchange<'a, S> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) connection: &'a mut Connection<S>,
-    pub(super) client_in: Lent,
+    pub(super) client_in: Buffer,
+    /// What the access log will say of the request at hand, if there is such a log.
+    pub(super) record: Option<Box<Record>>,
+}
+
+/// A request as it was read, with the configuration that it is served from.
+struct Read {
+    config: Loaded,
+    started: Instant,
+    head: Vec<u8>,
+    result: Result<Prepared, Refused>,
 }
 
 impl<'a, S: Stream> Exchange<'a, S> {
+    pub(super) fn begin(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Self {
+        Self { worker, connection, client_in: worker.buffers.buffer(), record: None }
+    }
+
     /// Answers requests for as long as their bytes are there.
     pub(super) async fn run(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Next {
-        let client_in = worker.buffers.small();
-        let mut exchange = Self { worker, connection, client_in };
+        let mut exchange = Self::begin(worker, connection);
+        let mut pipelined = 0;
         loop {
-            if exchange.one().await == Next::Close {
-                return Next::Close;
+            let next = exchange.one().await;
+            exchange.end_record();
+            if !matches!(next, Next::Idle) {
+                return next;
             }
             if exchange.client_in.is_empty() {
                 return Next::Idle;
+            }
+            pipelined += 1;
+            let config = worker.config();
+            if pipelined % exchange.limits(&config).pipelined_max == 0 {
+                // Others have waited long enough.
+                tokio::task::yield_now().await;
             }
         }
     }
 
     async fn one(&mut self) -> Next {
-        let length = match self.read_head().await {
-            Ok(Some(length)) => length,
-            Ok(None) => return Next::Close,
-            Err(answer) => return self.refuse(&answer, None).await,
+        let read = match self.read_request().await {
+            Ok(Some(read)) => read,
+            Ok(None) => {
+                // Nothing was asked, or nobody is there to be told.
+                self.record = None;
+                return Next::Close;
+            }
+            Err(answer) => {
+                self.begin_record(now());
+                return self.refuse(&answer, None).await;
+            }
         };
-        let started = now();
         self.connection.requests += 1;
         self.worker.shard.count_request();
-        let config = self.worker.config();
-        let mut out = self.worker.buffers.output();
-        let context = prepare::Context {
-            peer: self.connection.peer,
-            listener: config.listeners[self.connection.listener].as_ref(),
-            request_id: self.worker.rng.borrow_mut().u128(..),
-        };
-        let stream = &self.connection.stream;
-        let local = || stream.local_address().ok();
-        let prepared = prepare(&self.client_in.data()[..length], context, local, &mut out);
-        self.client_in.consume(length);
-        match prepared {
-            Ok(prepared) => self.forward(&prepared, out, &config, started).await,
+        match read.result {
+            Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
             Err(Refused { answer, request: Some(understood) }) => {
-                self.worker.buffers.return_output(out);
-                self.answer(&answer, &understood, &config).await
+                self.worker.buffers.return_output(read.head);
+                self.answer(&answer, &understood, &read.config).await
             }
             Err(Refused { answer, request: None }) => self.refuse(&answer, None).await,
         }
     }
 
     /// Reads until a head is complete; `None` when the client left.
-    async fn read_head(&mut self) -> Result<Option<usize>, OwnAnswer> {
+    ///
+    /// A head that is there at once is parsed at once. One that comes in pieces is looked
+    /// through piece by piece, each byte once, and parsed when its end is there.
+    async fn read_request(&mut self) -> Result<Option<Read>, OwnAnswer> {
         let mut scan = HeadScan::default();
-        let mut armed = false;
+        let mut in_pieces = false;
         loop {
             if self.skip_empty_lines() {
                 scan = HeadScan::default();
             }
-            let data = self.client_in.data();
-            if data.first().is_some_and(|first| !first.is_ascii_alphanumeric() && *first != b'\r') {
-                return Err(protocol_error("this is not HTTP/1"));
-            }
-            match scan.advance(data) {
-                Ok(Some(length)) => return Ok(Some(length)),
-                Ok(None) => {}
-                Err(error) => return Err(scan_error(error)),
-            }
-            if !armed {
-                armed = true;
+            if let Some(&first) = self.client_in.data().first() {
+                if !is_token_byte(first) && first != b'\r' {
+                    return Err(protocol_error("this is not HTTP/1"));
+                }
+                if !in_pieces && let Some(read) = self.parse() {
+                    return Ok(Some(read));
+                }
                 let config = self.worker.config();
-                let timeout = config.listeners[self.connection.listener]
-                    .as_ref()
-                    .map_or(DRAIN_FOR, |config| config.listener.header_timeout);
-                self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+                let data = self.client_in.data();
+                if scan.advance(data, &self.limits(&config)).map_err(scan_error)?.is_some() {
+                    return match self.parse() {
+                        Some(read) => Ok(Some(read)),
+                        None => Err(protocol_error("the head does not end with its empty line")),
+                    };
+                }
+                if !in_pieces {
+                    in_pieces = true;
+                    let timeout = config.listeners[self.connection.listener]
+                        .as_ref()
+                        .map_or(UNCONFIGURED_TIMEOUT, |config| config.listener.header_timeout);
+                    self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+                }
             }
-            if self.client_in.is_full() {
-                self.client_in.grow(HEAD_BYTES_MAX + 1);
-            }
-            let (stream, buffer) = (&mut self.connection.stream, &mut *self.client_in);
+            let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
             let read = poll_fn(|context| buffer.poll_fill(stream, context));
             match until(&self.connection.timer, read).await {
-                Ok(Ok(0)) if self.client_in.is_empty() => return Ok(None),
-                Ok(Ok(0)) => {
-                    self.worker.shard.count_client_abort();
-                    return Ok(None);
-                }
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Ok(None),
-                Err(_) if self.client_in.is_empty() => return Ok(None),
-                Err(_) => {
+                Ok(Ok(count)) if count > 0 => {}
+                Err(_) if !self.client_in.is_empty() => {
                     return Err(OwnAnswer::new(
                         408,
                         "client_header_timeout",
                         "the request's head was not complete in time",
                     ));
                 }
+                _ => {
+                    if !self.client_in.is_empty() {
+                        self.worker.shard.count_client_abort();
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Reads the head that is there, if it is complete, and takes it out of the buffer.
+    fn parse(&mut self) -> Option<Read> {
+        // The latest: a request that is complete after a change is served by it.
+        let config = self.worker.config();
+        let started = now();
+        self.begin_record(started);
+        let mut head = self.worker.buffers.output();
+        let limits = self.limits(&config);
+        let context = prepare::Context {
+            peer: self.connection.peer,
+            listener: config.listeners[self.connection.listener].as_ref(),
+            limits: &limits,
+            request_id: self.worker.rng.borrow_mut().u128(..),
+        };
+        let stream = &self.connection.stream;
+        let local = || stream.local_address().ok();
+        let record = self.record.as_deref_mut();
+        match prepare(self.client_in.data(), context, local, record, &mut head) {
+            Reading::Incomplete => {
+                self.worker.buffers.return_output(head);
+                None
+            }
+            Reading::Complete { length, result } => {
+                self.client_in.consume(length);
+                Some(Read { config, started, head, result })
             }
         }
     }
@@ -152,6 +206,13 @@ impl<'a, S: Stream> Exchange<'a, S> {
         self.client_in.data().len() < before
     }
 
+    /// The bounds of this listener's requests.
+    pub(super) fn limits(&self, config: &Loaded) -> HttpLimits {
+        config.listeners[self.connection.listener]
+            .as_ref()
+            .map_or_else(HttpLimits::default, |config| config.listener.limits)
+    }
+
     async fn forward(
         &mut self,
         prepared: &Prepared,
@@ -159,19 +220,28 @@ impl<'a, S: Stream> Exchange<'a, S> {
         config: &Loaded,
         started: Instant,
     ) -> Next {
+        let request = &prepared.understood;
         let pool = &config.pools[prepared.pool];
         let Some(listener) = &config.listeners[self.connection.listener] else {
             return Next::Close; // Unreachable: without a listener there was no pool.
         };
-        let framing = match prepared.body {
+        let framing = match request.body {
             BodyLength::Chunked => Framing::Chunked,
             BodyLength::Known(_) | BodyLength::UntilClose => Framing::Identity,
         };
-        let mut upload = Relay::new(head, prepared.body, framing);
-        if upload.absorb(&mut self.client_in, ONE_WRITE_MAX).is_err() {
-            return self.refuse(&protocol_error("the chunked body is malformed"), None).await;
+        let body = relay::Reading {
+            length: request.body,
+            limits: &listener.listener.limits,
+            trailers: true,
+        };
+        let mut upload = Relay::new(head, body, framing, &self.worker.pipes);
+        if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
+            return self.refuse(&body_fault(&error), Some(request)).await;
         }
-        let keep_alive = self.keeps_connection(prepared.keep_alive, config);
+        if let Some(record) = &mut self.record {
+            record.pool(&pool.name);
+        }
+        let keep_alive = self.keeps_connection(request.keep_alive, config);
         let mut tried = Tried::default();
         let mut resent = false;
         let mut left: Option<&Arc<BackendState>> = None;
@@ -196,20 +266,28 @@ impl<'a, S: Stream> Exchange<'a, S> {
             match conversation.run().await {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
+                    if let Some(record) = &mut self.record {
+                        record.received(upload.written);
+                    }
                     self.worker.buffers.return_output(upload.into_out());
                     return next;
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
-                    return self.refuse(&answer, Some(prepared)).await;
+                    return self.refuse(&answer, Some(request)).await;
                 }
                 Ended::Failed(failure) => {
-                    flight.end(true, self.worker, pool);
-                    backend.count_end(self.worker.index, Some(failure.kind), None);
+                    flight.end(failure.kind.is_some(), self.worker, pool);
+                    if let Some(record) = &mut self.record {
+                        record.attempt_failed(backend, failure.reason, now());
+                    }
+                    if let Some(kind) = failure.kind {
+                        backend.count_end(self.worker.index, Some(kind), None);
+                    }
                     let again = match failure.written {
-                        false => true,
+                        false => failure.kind.is_some(),
                         true => {
-                            let once = !resent && prepared.method.is_idempotent();
+                            let once = !resent && request.method.is_idempotent();
                             resent = true;
                             once && failure.resendable && upload.is_replayable()
                         }
@@ -225,12 +303,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
         let answer = tried.answer(pool);
         let body_read = upload.is_read();
-        let understood = prepare::Understood {
-            method: prepared.method,
-            version: prepared.version,
+        let understood = Understood {
             keep_alive: keep_alive && body_read,
             // What is left of the body is not known any more once some was moved.
-            body: if body_read { BodyLength::Known(0) } else { prepared.body },
+            body: if body_read { BodyLength::Known(0) } else { request.body },
+            ..*request
         };
         self.answer(&answer, &understood, config).await
     }
@@ -253,83 +330,53 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// Whether the client's connection stays open after this request.
-    fn keeps_connection(&self, wanted: bool, config: &Loaded) -> bool {
+    pub(super) fn keeps_connection(&self, wanted: bool, config: &Loaded) -> bool {
         let requests_max = config.listeners[self.connection.listener]
             .as_ref()
             .map_or(u32::MAX, |config| config.listener.requests_max);
-        wanted && !self.worker.is_draining() && self.connection.requests < requests_max
+        wanted
+            && !self.worker.is_draining()
+            && self.connection.requests < requests_max
+            && !self.is_crowded(config)
     }
 
-    /// Answers a request that was understood, and keeps the connection if the whole
-    /// of it has been read.
-    async fn answer(
-        &mut self,
-        answer: &OwnAnswer,
-        request: &prepare::Understood,
-        config: &Loaded,
-    ) -> Next {
-        let keep_alive = request.body == BodyLength::Known(0)
-            && self.keeps_connection(request.keep_alive, config);
-        let delivery = Delivery { version: request.version, keep_alive };
-        let written = self.write(answer, delivery, request.method != Method::Head).await;
-        match (written, keep_alive) {
-            (Ok(()), true) => Next::Idle,
-            (Ok(()), false) => {
-                self.linger().await;
-                Next::Close
-            }
-            (Err(_), _) => Next::Close,
+    /// Whether other clients wait until there is room for them.
+    fn is_crowded(&self, config: &Loaded) -> bool {
+        let listener = self.connection.listener;
+        let max =
+            config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max);
+        self.worker.fleet.admission.is_full(listener, max)
+    }
+
+    fn begin_record(&mut self, now: Instant) {
+        if self.record.is_none()
+            && let Some(log) = &self.worker.access_log
+        {
+            let connection = &self.connection;
+            self.record = Some(log.begin(connection.peer, connection.listener, now));
         }
     }
 
-    /// Answers what cannot be relied on, and ends the connection.
-    async fn refuse(&mut self, answer: &OwnAnswer, prepared: Option<&Prepared>) -> Next {
-        let version = prepared.map_or(Version::Http11, |prepared| prepared.version);
-        let with_body = prepared.is_none_or(|prepared| prepared.method != Method::Head);
-        let delivery = Delivery { version, keep_alive: false };
-        if self.write(answer, delivery, with_body).await.is_ok() {
-            self.linger().await;
+    fn end_record(&mut self) {
+        if let (Some(record), Some(log)) = (self.record.take(), &self.worker.access_log) {
+            log.finish(*record, now());
         }
-        Next::Close
     }
 
-    async fn write(
-        &mut self,
-        answer: &OwnAnswer,
-        delivery: Delivery,
-        with_body: bool,
-    ) -> io::Result<()> {
-        self.worker.shard.count_status(answer.status);
-        self.worker.shard.count_own_answer(answer.reason);
-        let mut out = self.worker.buffers.output();
-        answer.encode(delivery, with_body, &mut out);
-        self.worker.wheel.arm(&self.connection.timer, now(), DRAIN_FOR);
-        let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
-        self.worker.buffers.return_output(out);
-        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    /// Answers a connection before it has asked for anything, and ends it.
+    pub(super) async fn turn_away(mut self, answer: &OwnAnswer) {
+        self.begin_record(now());
+        self.refuse(answer, None).await;
+        self.end_record();
     }
+}
 
-    /// Says that nothing more comes and reads on for a moment: closing at once would
-    /// reset the connection and with it the answer (RFC 9112, 9.6).
-    pub(super) async fn linger(&mut self) {
-        self.worker.wheel.arm(&self.connection.timer, now(), DRAIN_FOR);
-        let (stream, buffer) = (&mut self.connection.stream, &mut *self.client_in);
-        let drain = async {
-            if stream.shutdown().await.is_err() {
-                return;
-            }
-            let mut drained = 0;
-            while drained < DRAIN_BYTES_MAX {
-                buffer.clear();
-                match poll_fn(|context| buffer.poll_fill(stream, context)).await {
-                    Ok(count) if count > 0 => drained += count,
-                    _ => return,
-                }
-            }
-        };
-        match until(&self.connection.timer, drain).await {
-            // Out of time is as good an end as any.
-            Ok(()) | Err(_) => {}
+/// What a client is told whose body cannot be read.
+pub(super) fn body_fault(error: &RelayError) -> OwnAnswer {
+    match error {
+        RelayError::Chunks(error) => bad_chunks(*error),
+        RelayError::Read | RelayError::Truncated | RelayError::Write(_) => {
+            protocol_error("the request's body cannot be read")
         }
     }
 }
@@ -407,20 +454,4 @@ impl Tried {
         };
         OwnAnswer::new(failure.status(), failure.reason, failure.message)
     }
-}
-
-fn scan_error(error: ScanError) -> OwnAnswer {
-    match error {
-        ScanError::BareLf => protocol_error("a line ends with LF alone"),
-        ScanError::LineTooLong => {
-            OwnAnswer::new(414, "header_too_large", "the request line is longer than 8 KiB")
-        }
-        ScanError::HeadTooLong => {
-            OwnAnswer::new(431, "header_too_large", "the request's head is longer than 64 KiB")
-        }
-    }
-}
-
-pub(super) fn protocol_error(message: &str) -> OwnAnswer {
-    OwnAnswer::new(400, "client_protocol_error", message)
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::{
     connection::Next,
     converse::Conversation,
-    exchange::protocol_error,
+    exchange::body_fault,
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
 };
@@ -29,7 +29,8 @@ pub(super) enum Ended {
 /// Why a backend did not answer.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub(super) kind: FailureKind,
+    /// What it says against the backend; nothing, when this process is at its limits.
+    pub(super) kind: Option<FailureKind>,
     /// Of the reason vocabulary.
     pub(super) reason: &'static str,
     pub(super) message: String,
@@ -43,9 +44,10 @@ impl Failure {
     /// What a client is told.
     pub(super) fn status(&self) -> u16 {
         match self.kind {
-            FailureKind::Timeout => 504,
-            FailureKind::Connect if self.reason == "backend_connect_timeout" => 504,
-            _ => 502,
+            None => 503,
+            Some(FailureKind::Timeout) => 504,
+            Some(FailureKind::Connect) if self.reason == "backend_connect_timeout" => 504,
+            Some(_) => 502,
         }
     }
 }
@@ -61,7 +63,7 @@ impl<S> Conversation<'_, '_, S> {
             ConnectError::NoAddress => "its name has no address".to_owned(),
         };
         Failure {
-            kind: FailureKind::Connect,
+            kind: (!error.is_exhaustion()).then_some(FailureKind::Connect),
             reason: error.reason(),
             message: format!("backend {} ({}): {detail}", backend.id, backend.address),
             written: false,
@@ -104,7 +106,7 @@ impl<S> Conversation<'_, '_, S> {
     ) -> Ended {
         let backend = &self.backend.identity;
         Ended::Failed(Failure {
-            kind,
+            kind: Some(kind),
             reason,
             message: format!("backend {} ({}): {message}", backend.id, backend.address),
             written: self.upload.written > 0,
@@ -112,17 +114,18 @@ impl<S> Conversation<'_, '_, S> {
         })
     }
 
-    pub(super) fn client_fault(&self, error: &RelayError) -> Ended {
+    pub(super) fn client_fault(&mut self, error: &RelayError) -> Ended {
         match error {
-            RelayError::Malformed => {
-                Ended::ClientFault(protocol_error("the chunked body is malformed"))
-            }
+            RelayError::Chunks(_) => Ended::ClientFault(body_fault(error)),
             RelayError::Read | RelayError::Truncated | RelayError::Write(_) => self.client_left(),
         }
     }
 
-    pub(super) fn client_left(&self) -> Ended {
+    pub(super) fn client_left(&mut self) -> Ended {
         self.exchange.worker.shard.count_client_abort();
+        if let Some(record) = &mut self.exchange.record {
+            record.reason("client_abort");
+        }
         Ended::Answered { next: Next::Close, failed: false }
     }
 }

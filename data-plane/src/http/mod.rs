@@ -9,16 +9,24 @@
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
 //! | [`failure`] | how an attempt can end, and what clients are told of it |
 //! | [`relay`] | moves a body from one connection to another |
-//! | [`respond`] | the proxy's own answers |
+//! | [`splice`] | moves a long one without copying it |
+//! | [`tunnel`] | moves bytes both ways after a change of protocol |
+//! | [`answer`] | gives the proxy's own answers, and ends connections |
+//! | [`respond`] | what they look like |
+//! | [`record`] | what the access log says of a request |
 
+mod answer;
 mod connection;
 mod converse;
 mod deliver;
 mod exchange;
 mod failure;
 mod prepare;
+pub(crate) mod record;
 mod relay;
-mod respond;
+pub(crate) mod respond;
+mod splice;
 mod stream;
+mod tunnel;
 
-pub(crate) use self::connection::serve;
+pub(crate) use self::connection::{serve, turn_away};

@@ -3,15 +3,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_core::client_address::{client_address, is_trusted};
+use lb_core::{
+    client_address::{client_address, is_trusted},
+    model::HttpLimits,
+};
 
-use super::respond::OwnAnswer;
+use super::{record::Record, respond::OwnAnswer};
 use crate::{
     h1::{
         Version,
         body::BodyLength,
         field_storage,
-        request::{self, Forwarding, Method},
+        request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
     live::{ListenerConfig, PoolIndex},
 };
@@ -19,11 +22,11 @@ use crate::{
 /// A request, read and rewritten.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) method: Method,
-    pub(crate) version: Version,
-    pub(crate) keep_alive: bool,
+    pub(crate) understood: Understood,
     pub(crate) expects_continue: bool,
-    pub(crate) body: BodyLength,
+    /// The client asks for another protocol.
+    pub(crate) upgrade: bool,
+    pub(crate) takes_trailers: bool,
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) pool: PoolIndex,
@@ -37,7 +40,7 @@ pub(crate) struct Refused {
     pub(crate) request: Option<Understood>,
 }
 
-/// What was understood of a request that is refused all the same.
+/// What answering a request takes, whoever answers it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Understood {
     pub(crate) method: Method,
@@ -51,46 +54,90 @@ pub(crate) struct Understood {
 pub(crate) struct Context<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Option<&'a ListenerConfig>,
+    pub(crate) limits: &'a HttpLimits,
     pub(crate) request_id: u128,
 }
 
-/// Reads the head, finds its pool, and writes the head for the backend to `out`.
-/// `local` is this end's address: whom an HTTP/1.0 client without Host meant.
+/// What came of reading a head.
+#[derive(Debug)]
+pub(crate) enum Reading {
+    /// More of it must come.
+    Incomplete,
+    /// It was so long.
+    Complete { length: usize, result: Result<Prepared, Refused> },
+}
+
+impl From<BadRequest> for OwnAnswer {
+    fn from(bad: BadRequest) -> Self {
+        Self::new(bad.status, bad.reason, bad.message)
+    }
+}
+
+/// Reads the head at the start of `input`, finds its pool, and writes the head for the
+/// backend to `out`. `local` is this end's address: whom an HTTP/1.0 client without Host
+/// meant.
 pub(crate) fn prepare(
-    head: &[u8],
+    input: &[u8],
+    context: Context<'_>,
+    local: impl FnOnce() -> Option<SocketAddr>,
+    record: Option<&mut Record>,
+    out: &mut Vec<u8>,
+) -> Reading {
+    let mut storage = field_storage();
+    let head = match request::parse(input, context.limits, &mut storage) {
+        Ok(Some(head)) => head,
+        Ok(None) => return Reading::Incomplete,
+        Err(bad) => {
+            let refused = Refused { answer: bad.into(), request: None };
+            return Reading::Complete { length: input.len(), result: Err(refused) };
+        }
+    };
+    let peer = context.peer.ip();
+    let client = match context.listener {
+        Some(config) => {
+            client_address(peer, head.forwarded_for(), &config.listener.forwarded_trust)
+        }
+        None => peer,
+    };
+    if let Some(record) = record {
+        record.describe(&head, client, context.request_id);
+    }
+    let understood = Understood {
+        method: head.method,
+        version: head.version,
+        keep_alive: head.keep_alive,
+        body: head.body,
+    };
+    let result = forward(&head, &understood, client, context, local, out);
+    Reading::Complete { length: head.len(), result }
+}
+
+fn forward(
+    head: &RequestHead<'_, '_>,
+    understood: &Understood,
+    client: IpAddr,
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refused> {
-    let mut storage = field_storage();
-    let head = request::parse(head, &mut storage).map_err(|bad| Refused {
-        answer: OwnAnswer::new(bad.status, bad.reason, bad.message),
-        request: None,
-    })?;
-    let refused = |answer| Refused {
-        answer,
-        request: Some(Understood {
-            method: head.method,
-            version: head.version,
-            keep_alive: head.keep_alive,
-            body: head.body,
-        }),
+    let refused = |status, reason, message: &str| {
+        let answer = OwnAnswer::new(status, reason, message);
+        Err(Refused { answer, request: Some(*understood) })
     };
-    let Some(listener) = context.listener else {
-        return Err(refused(OwnAnswer::new(
+    let Some(config) = context.listener else {
+        return refused(
             503,
             "config_missing",
             "this proxy has no configuration for this listener yet; is the control plane reachable?",
-        )));
+        );
     };
-    let Some(pool) = listener.routes.find(head.host.unwrap_or_default(), head.path) else {
-        return Err(refused(OwnAnswer::new(
-            404,
-            "no_route",
-            "no route matches this host and path",
-        )));
+    let Some(pool) = config.routes.find(head.host.unwrap_or_default(), head.path()) else {
+        return refused(404, "no_route", "no route matches this host and path");
     };
-    let trust = &listener.listener.forwarded_trust;
+    let body_max = context.limits.body_bytes_max;
+    if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
+        return refused(413, "body_too_large", "the request's body is longer than allowed here");
+    }
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -100,18 +147,17 @@ pub(crate) fn prepare(
     };
     let forwarding = Forwarding {
         peer,
-        peer_trusted: is_trusted(peer, trust),
+        peer_trusted: is_trusted(peer, &config.listener.forwarded_trust),
         fallback_host: &fallback_host,
         request_id: context.request_id,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {
-        method: head.method,
-        version: head.version,
-        keep_alive: head.keep_alive,
+        understood: *understood,
         expects_continue: head.expects_continue,
-        body: head.body,
-        client: client_address(peer, head.forwarded_for(), trust),
+        upgrade: head.upgrade.is_some(),
+        takes_trailers: head.takes_trailers,
+        client,
         pool,
     })
 }

@@ -6,18 +6,27 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use lb_core::model::HttpLimits;
+use tokio::io::AsyncWrite;
 
+use super::{
+    splice::{Moved, poll_move},
+    stream::Stream,
+};
 use crate::{
     h1::{
         body::{BodyLength, BodyReader, Framing, write_end},
         chunked::ChunkError,
     },
-    worker::Buffer,
+    worker::{Buffer, Pipe, Pipes},
 };
+
+/// A rest of a body that is at least this long is worth a pipe.
+const SPLICE_MIN: u64 = 64 * 1024;
 
 /// A body on its way, behind the head that is still to be written.
 #[derive(Debug)]
@@ -27,7 +36,10 @@ pub(crate) struct Relay {
     /// Written before anything else: a head, or a body in another framing.
     out: Vec<u8>,
     out_written: usize,
-    /// All of the body has been read, and is in `out` or written.
+    /// What the bytes of the body go through, if they need not be looked at.
+    pipe: Option<Pipe>,
+    pipes: Option<Rc<Pipes>>,
+    /// All of the body has been read, and is in `out`, in `pipe` or written.
     read_done: bool,
     /// Everything that was taken from the sender is still in `out`.
     kept: bool,
@@ -53,22 +65,37 @@ pub(crate) enum RelayError {
     Read,
     /// The reading side ended in the middle.
     Truncated,
-    /// The reading side's framing is broken.
-    Malformed,
+    /// The reading side's framing is broken, or too much.
+    Chunks(ChunkError),
     /// The writing side failed.
     Write(io::Error),
 }
 
 impl From<ChunkError> for RelayError {
-    fn from(_: ChunkError) -> Self {
-        Self::Malformed
+    fn from(error: ChunkError) -> Self {
+        Self::Chunks(error)
     }
 }
 
+/// How a body is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) length: BodyLength,
+    pub(crate) limits: &'a HttpLimits,
+    /// Whether trailers are passed on.
+    pub(crate) trailers: bool,
+}
+
 impl Relay {
-    /// Sends `head`, then a body of this length in this framing.
-    pub(crate) fn new(head: Vec<u8>, length: BodyLength, framing: Framing) -> Self {
-        let reader = BodyReader::new(length);
+    /// Sends `head`, then a body in this framing.
+    pub(crate) fn new(
+        head: Vec<u8>,
+        body: Reading<'_>,
+        framing: Framing,
+        pipes: &Rc<Pipes>,
+    ) -> Self {
+        let reader = BodyReader::new(body.length, body.limits, body.trailers);
+        let long = matches!(body.length, BodyLength::Known(length) if length >= SPLICE_MIN);
         Self {
             read_done: reader.is_done(),
             kept: true,
@@ -76,6 +103,8 @@ impl Relay {
             framing,
             out: head,
             out_written: 0,
+            pipe: None,
+            pipes: long.then(|| Rc::clone(pipes)),
             written: 0,
             progressed: false,
             waiting: Waiting::Writer,
@@ -89,7 +118,9 @@ impl Relay {
 
     /// Whether everything has been written.
     pub(crate) fn is_done(&self) -> bool {
-        self.read_done && self.out_written == self.out.len()
+        self.read_done
+            && self.out_written == self.out.len()
+            && self.pipe.as_ref().is_none_or(|pipe| pipe.held == 0)
     }
 
     /// Prepares to send everything once more, to somebody else. Possible as long as
@@ -119,7 +150,7 @@ impl Relay {
     }
 
     /// Moves what can be moved.
-    pub(crate) fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    pub(crate) fn poll<R: Stream, W: Stream>(
         &mut self,
         context: &mut Context<'_>,
         reader: &mut R,
@@ -128,7 +159,23 @@ impl Relay {
     ) -> Poll<Result<(), RelayError>> {
         loop {
             self.waiting = Waiting::Writer;
-            ready!(self.poll_write(context, input, writer)).map_err(RelayError::Write)?;
+            match self.poll_write(context, input, writer) {
+                Poll::Ready(result) => result.map_err(RelayError::Write)?,
+                Poll::Pending => {
+                    // A slow reader shall not make us hold much.
+                    input.read_much(false);
+                    input.park();
+                    return Poll::Pending;
+                }
+            }
+            if self.pipe.is_some() || self.may_splice(input) {
+                ready!(self.poll_splice(context, reader, writer))?;
+                // Unless there was no pipe to be had, that is all.
+                if self.read_done {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
             if self.read_done {
                 return Poll::Ready(Ok(()));
             }
@@ -145,6 +192,10 @@ impl Relay {
             self.waiting = Waiting::Reader;
             let count = ready!(input.poll_fill(reader, context)).map_err(|_| RelayError::Read)?;
             self.progressed = true;
+            if input.is_full() && self.framing == Framing::Identity {
+                // What comes fast is read in larger pieces; but not what is copied.
+                input.read_much(true);
+            }
             if count == 0 {
                 if !matches!(self.reader, BodyReader::UntilClose) {
                     return Poll::Ready(Err(RelayError::Truncated));
@@ -160,6 +211,54 @@ impl Relay {
         self.framing == Framing::Identity
             && !self.read_done
             && self.reader.passable(input.data().len()).is_some_and(|count| count > 0)
+    }
+
+    /// Whether what is left is long enough for a pipe, and nothing is before it.
+    fn may_splice(&self, input: &Buffer) -> bool {
+        let left = match self.reader {
+            BodyReader::Known(left) if self.framing == Framing::Identity => left,
+            _ => return false,
+        };
+        self.pipes.is_some() && left >= SPLICE_MIN && input.is_empty()
+    }
+
+    /// Moves what is left through a pipe. Ready when that is done, or not possible.
+    fn poll_splice<R: Stream, W: Stream>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &R,
+        writer: &W,
+    ) -> Poll<Result<(), RelayError>> {
+        let (Some(from), Some(to)) = (reader.tcp(), writer.tcp()) else {
+            self.pipes = None;
+            return Poll::Ready(Ok(()));
+        };
+        if self.pipe.is_none() {
+            self.pipe = self.pipes.as_ref().and_then(Pipes::take);
+        }
+        let (Some(pipe), BodyReader::Known(left)) = (&mut self.pipe, &mut self.reader) else {
+            self.pipes = None;
+            return Poll::Ready(Ok(()));
+        };
+        while *left > 0 || pipe.held > 0 {
+            let filling = pipe.held == 0;
+            self.waiting = if filling { Waiting::Reader } else { Waiting::Writer };
+            let moved = ready!(poll_move(pipe, *left, from, to, context));
+            self.progressed = true;
+            match moved {
+                Ok(Moved::In(0)) => return Poll::Ready(Err(RelayError::Truncated)),
+                Ok(Moved::In(count)) => {
+                    self.kept = false;
+                    *left = left.saturating_sub(count as u64);
+                }
+                Ok(Moved::Out(count)) => self.written += count as u64,
+                Err(_) if filling => return Poll::Ready(Err(RelayError::Read)),
+                Err(error) => return Poll::Ready(Err(RelayError::Write(error))),
+            }
+        }
+        self.pipe = None;
+        self.read_done = true;
+        Poll::Ready(Ok(()))
     }
 
     /// Writes what was prepared, and straight behind it the input that needs no

@@ -27,7 +27,7 @@ impl OwnAnswer {
         write_decimal(body.len() as u64, out);
         out.extend_from_slice(b"\r\n");
         match self.status {
-            503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
+            429 | 503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
             405 => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
@@ -66,6 +66,7 @@ fn phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
@@ -81,7 +82,11 @@ mod tests {
 
     fn encoded(answer: &OwnAnswer, keep_alive: bool, with_body: bool) -> String {
         let mut out = Vec::new();
-        answer.encode(Delivery { version: Version::Http11, keep_alive }, with_body, &mut out);
+        answer.encode(
+            Delivery { version: Version::Http11, keep_alive, trailers: false },
+            with_body,
+            &mut out,
+        );
         String::from_utf8(out).unwrap()
     }
 

@@ -25,6 +25,10 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// it has received is not complete.
     fn abort(&self);
 
+    /// The socket itself, where its bytes are those of the stream: they can then be
+    /// moved without being looked at.
+    fn tcp(&self) -> Option<&TcpStream>;
+
     /// This end's address.
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
@@ -42,6 +46,10 @@ impl Stream for TcpStream {
     fn abort(&self) {
         // If it fails, the connection is gone already.
         drop(socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)));
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 
     fn local_address(&self) -> io::Result<SocketAddr> {

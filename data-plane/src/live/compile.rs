@@ -172,6 +172,7 @@ fn empty_pool(pool: &Pool) -> PoolConfig {
         name: pool.name.clone(),
         connect_timeout: pool.connect_timeout,
         request_timeout: pool.request_timeout,
+        connections: pool.connections,
         error_hold: match pool.algorithm {
             Algorithm::LeastConnections(parameters) => parameters.error_hold(),
             Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => {

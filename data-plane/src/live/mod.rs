@@ -13,7 +13,7 @@ use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
     balance::{Loads, Picker},
-    model::{Listener, ListenerName, PoolName, Version},
+    model::{BackendConnections, Listener, ListenerName, PoolName, Version},
 };
 
 pub(crate) use self::{
@@ -49,6 +49,7 @@ pub(crate) struct PoolConfig {
     pub(crate) name: PoolName,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
+    pub(crate) connections: BackendConnections,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
     pub(crate) picker: Picker,

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::worker::{Timer, Wheel, until};
@@ -22,9 +23,17 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether it is this process that can open no more connections.
+    pub(crate) fn is_exhaustion(&self) -> bool {
+        let Self::Failed(error) = self else { return false };
+        let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    }
+
     /// Of the reason vocabulary.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
+            _ if self.is_exhaustion() => "overloaded",
             Self::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 "backend_connect_refused"
             }

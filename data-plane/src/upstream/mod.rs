@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_core::model::BackendConnections;
 use rustix::{
     io::Errno,
     net::{RecvFlags, recv},
@@ -18,15 +19,8 @@ use tokio::net::TcpStream;
 
 pub(crate) use self::connect::{ConnectError, connect};
 
-/// Idle connections kept for each backend; Caddy and nginx keep as many.
-const IDLE_MAX: usize = 32;
-/// How long a connection is kept idle when the backend does not say: below the 5 s
-/// after which Node.js closes, so that the race is rarely run.
-const IDLE_FOR: Duration = Duration::from_secs(4);
 /// However long a backend says: what was removed, or is not needed, must not stay open.
 const IDLE_FOR_MAX: Duration = Duration::from_secs(60);
-/// A connection is not used again after this long, so that load can move.
-const AGE_MAX: Duration = Duration::from_secs(3600);
 /// A request that must not be sent twice takes a connection this fresh, or a new one.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -53,9 +47,14 @@ pub(crate) struct Upstreams {
 }
 
 impl Upstream {
-    pub(crate) fn new(stream: TcpStream, now: Instant, rng: &mut fastrand::Rng) -> Self {
-        let age = AGE_MAX.mul_f64(0.9 + 0.2 * rng.f64());
-        Self { stream, retires: now + age, idle_for: IDLE_FOR }
+    pub(crate) fn new(
+        stream: TcpStream,
+        now: Instant,
+        policy: &BackendConnections,
+        rng: &mut fastrand::Rng,
+    ) -> Self {
+        let age = policy.age_max.mul_f64(0.9 + 0.2 * rng.f64());
+        Self { stream, retires: now + age, idle_for: policy.keep_alive_timeout }
     }
 
     /// Learns from a backend's `Keep-Alive: timeout=N`: one second less than it says.
@@ -91,14 +90,14 @@ impl Upstreams {
         None
     }
 
-    /// Keeps a connection whose exchange has ended cleanly.
-    pub(crate) fn keep(&self, serial: u64, upstream: Upstream, now: Instant) {
+    /// Keeps a connection whose exchange has ended cleanly, unless `idle_max` are kept.
+    pub(crate) fn keep(&self, serial: u64, upstream: Upstream, now: Instant, idle_max: usize) {
         if now >= upstream.retires || upstream.idle_for.is_zero() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(serial).or_default();
-        if connections.len() < IDLE_MAX {
+        if connections.len() < idle_max {
             connections.push(Idle { upstream, since: now });
             self.count.set(self.count.get() + 1);
         }

@@ -11,7 +11,9 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 
+use super::Admission;
 use crate::{
+    access_log::AccessLog,
     live::{Config, Padded},
     stats::Shard,
 };
@@ -57,6 +59,10 @@ pub(crate) struct Fleet {
     pub(crate) changed: Notify,
     /// Workers that run.
     pub(crate) running: AtomicUsize,
+    pub(crate) admission: Admission,
+    /// Pipes that each worker may have open.
+    pub(crate) pipes_max: usize,
+    pub(crate) access_log: Option<Arc<AccessLog>>,
 }
 
 impl Fleet {
@@ -95,17 +101,30 @@ impl Fleet {
         }
     }
 
-    /// The worker for a connection that `index` accepted: another one only when this
-    /// one is well above the calmest, because a hand-over costs two system calls.
-    pub(crate) fn calmest(&self, index: usize) -> usize {
+    /// The worker for a connection that `index` accepted, in whose count it is from now
+    /// on: another one only when this one is well above the calmest, because a hand-over
+    /// costs two system calls.
+    pub(crate) fn enter_calmest(&self, index: usize) -> usize {
         let count = |worker: &WorkerHandle| worker.connections.0.load(Ordering::Relaxed);
-        let own = count(&self.workers[index]);
-        let calmest = self.workers.iter().enumerate().min_by_key(|(_, worker)| count(worker));
-        let Some((other, least)) = calmest.map(|(other, worker)| (other, count(worker))) else {
-            return index;
-        };
-        // Few connections are spread exactly, many roughly.
-        if own > least + least / 8 { other } else { index }
+        loop {
+            let own = count(&self.workers[index]);
+            let least = self.workers.iter().map(count).enumerate().min_by_key(|(_, count)| *count);
+            let (chosen, expected) = match least {
+                // Few connections are spread exactly, many roughly.
+                Some((other, least)) if own > least + least / 8 => (other, least),
+                _ => (index, own),
+            };
+            // Another worker may have chosen the same one meanwhile: look again.
+            let entered = self.workers[chosen].connections.0.compare_exchange(
+                expected,
+                expected + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            if entered.is_ok() {
+                return chosen;
+            }
+        }
     }
 }
 

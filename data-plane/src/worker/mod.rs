@@ -4,8 +4,10 @@
 //! buffers, timers, the configuration in use. What workers share is in
 //! [`crate::live`], and is little.
 
+mod admission;
 mod buffers;
 mod mailbox;
+mod pipes;
 mod run;
 mod timer;
 
@@ -21,12 +23,15 @@ use std::{
 };
 
 pub(crate) use self::{
-    buffers::{Buffer, Buffers, Lent},
+    admission::{Admission, Client},
+    buffers::{Buffer, Buffers},
     mailbox::{Accepted, Fleet, Mail, WorkerHandle},
+    pipes::{Pipe, Pipes},
     run::spawn,
     timer::{Timer, Wheel},
 };
 use crate::{
+    access_log::Lines,
     live::{BackendState, Config},
     stats::Shard,
     upstream::Upstreams,
@@ -41,6 +46,9 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) wheel: Wheel,
     pub(crate) buffers: Rc<Buffers>,
+    pub(crate) pipes: Rc<Pipes>,
+    pub(crate) access_log: Option<Rc<Lines>>,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) upstreams: Upstreams,
     pub(crate) shard: Arc<Shard>,
     pub(crate) rng: RefCell<fastrand::Rng>,
@@ -51,13 +59,17 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, config: Arc<Config>, shard: Arc<Shard>, seed: u64) -> Self {
+    pub(crate) fn new(index: usize, config: Arc<Config>, fleet: Arc<Fleet>, seed: u64) -> Self {
+        let access_log = fleet.access_log.as_ref().map(|log| Rc::new(Lines::new(Arc::clone(log))));
         Self {
             index,
             wheel: Wheel::new(now()),
             buffers: Rc::default(),
+            pipes: Rc::new(Pipes::new(fleet.pipes_max)),
+            access_log,
             upstreams: Upstreams::default(),
-            shard,
+            shard: Arc::clone(&fleet.workers[index].shard),
+            fleet,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
@@ -78,6 +90,12 @@ impl Worker {
     /// Whether idle connections are closed.
     pub(crate) fn is_stopping(&self) -> bool {
         self.phase.get() == Phase::Stopping
+    }
+
+    /// Closes what is open and not in use: descriptors have run out.
+    pub(crate) fn free_descriptors(&self) {
+        self.upstreams.clear();
+        self.pipes.clear();
     }
 
     /// Keeps an errored request counted for a while: a backend that fails fast must

@@ -19,9 +19,9 @@ use tokio::{
     task::spawn_local,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use super::{Accepted, Fleet, Mail, Phase, Worker, now};
+use super::{Accepted, Client, Fleet, Mail, Phase, Worker, now};
 use crate::{http, live::Config};
 
 /// Connections accepted in one go before others get their turn.
@@ -73,8 +73,10 @@ async fn run(
     listeners: Vec<TcpListener>,
     config: Arc<Config>,
 ) {
-    let shard = Arc::clone(&fleet.workers[index].shard);
-    let worker = Rc::new(Worker::new(index, config, shard, fastrand::u64(..)));
+    let worker = Rc::new(Worker::new(index, config, Arc::clone(&fleet), fastrand::u64(..)));
+    if let Some(lines) = &worker.access_log {
+        spawn_local(Rc::clone(lines).drive());
+    }
     let driven = Rc::clone(&worker);
     spawn_local(async move { driven.wheel.drive().await });
     let swept = Rc::clone(&worker);
@@ -88,12 +90,12 @@ async fn run(
     });
     let accepting = CancellationToken::new();
     for (number, listener) in listeners.into_iter().enumerate() {
-        let (worker, fleet) = (Rc::clone(&worker), Arc::clone(&fleet));
+        let worker = Rc::clone(&worker);
         let stop = accepting.clone();
         spawn_local(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = accept(&worker, &fleet, listener, number) => {}
+                () = accept(&worker, listener, number) => {}
             }
         });
     }
@@ -105,7 +107,7 @@ async fn run(
                 fleet.workers[index].applied.0.store(serial, Ordering::Release);
                 fleet.changed.notify_waiters();
             }
-            Mail::Connection(accepted) => serve(&worker, &fleet, accepted),
+            Mail::Connection(accepted) => serve(&worker, accepted),
             Mail::Drain => worker.phase.set(Phase::Draining),
             Mail::Stop => break,
         }
@@ -118,7 +120,7 @@ async fn run(
     while connections.load(Ordering::Relaxed) > 0 {
         tokio::select! {
             message = mail.recv() => match message {
-                Some(Mail::Connection(accepted)) => serve(&worker, &fleet, accepted),
+                Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(_) => {}
                 None => break,
             },
@@ -136,7 +138,7 @@ fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     AsyncFd::new(listener)
 }
 
-async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, number: usize) {
+async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
     let listener = match watched(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -144,20 +146,38 @@ async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, 
             return;
         }
     };
+    let fleet = &worker.fleet;
+    let mut pausing = false;
     loop {
+        let max = connections_max(worker, number);
+        if fleet.admission.is_full(number, max) {
+            debug!(worker = worker.index, "accepting waits: there are as many clients as allowed");
+            fleet.admission.room(number, max).await;
+        }
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..ACCEPT_BATCH {
+            if fleet.admission.is_full(number, max) {
+                break;
+            }
             match ready.try_io(|listener| accept_one(listener.get_ref())) {
                 Ok(Ok((socket, peer))) => {
+                    if std::mem::take(&mut pausing) {
+                        info!(worker = worker.index, "accepting goes on");
+                    }
                     let accepted = Accepted { socket, peer, listener: number };
-                    let other = fleet.calmest(worker.index);
-                    // Counted at once, so that the next choice sees it.
-                    fleet.workers[other].connections.0.fetch_add(1, Ordering::Relaxed);
-                    hand_over(worker, fleet, accepted, other);
+                    fleet.admission.enter(number);
+                    hand_over(worker, accepted, fleet.enter_calmest(worker.index));
                 }
                 Ok(Err(error)) if is_passing(&error) => debug!(%error, "a client left early"),
                 Ok(Err(error)) => {
-                    warn!(worker = worker.index, %error, "accepting pauses");
+                    if !std::mem::replace(&mut pausing, true) {
+                        warn!(
+                            worker = worker.index,
+                            %error,
+                            "accepting pauses until what it takes is free again"
+                        );
+                    }
+                    worker.free_descriptors();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     break;
                 }
@@ -167,17 +187,24 @@ async fn accept(worker: &Rc<Worker>, fleet: &Arc<Fleet>, listener: TcpListener, 
     }
 }
 
+/// How many connections the listener may have, 0 for no bound of its own.
+fn connections_max(worker: &Worker, listener: usize) -> u32 {
+    let config = worker.config();
+    config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max)
+}
+
 /// Gives a connection to the worker that was chosen for it, or serves it here.
-fn hand_over(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted, other: usize) {
+fn hand_over(worker: &Rc<Worker>, accepted: Accepted, other: usize) {
+    let fleet = &worker.fleet;
     if other == worker.index {
-        return serve(worker, fleet, accepted);
+        return serve(worker, accepted);
     }
     if let Err(unsent) = fleet.workers[other].mail.send(Mail::Connection(accepted)) {
         // That worker has ended: the proxy is stopping.
         fleet.workers[other].connections.0.fetch_sub(1, Ordering::Relaxed);
         if let Mail::Connection(accepted) = unsent.0 {
             fleet.workers[worker.index].connections.0.fetch_add(1, Ordering::Relaxed);
-            serve(worker, fleet, accepted);
+            serve(worker, accepted);
         }
     }
 }
@@ -199,31 +226,58 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 /// Serves a connection, which was counted when it was accepted, in a task of its own.
-fn serve(worker: &Rc<Worker>, fleet: &Arc<Fleet>, accepted: Accepted) {
+fn serve(worker: &Rc<Worker>, accepted: Accepted) {
     worker.shard.count_opened();
-    let counted = Counted(Rc::clone(worker), Arc::clone(fleet));
-    let stream = match TcpStream::from_std(accepted.socket.into()) {
+    let Accepted { socket, peer, listener } = accepted;
+    let mut counted = Counted { worker: Rc::clone(worker), listener, client: None };
+    let stream = match TcpStream::from_std(socket.into()) {
         Ok(stream) => stream,
         Err(error) => {
             warn!(%error, "a connection cannot be watched and is closed");
             return;
         }
     };
+    let config = worker.config();
+    let client_max = config.listeners[listener]
+        .as_ref()
+        .map_or(0, |config| config.listener.connections_per_client_max);
+    if client_max > 0 {
+        let client = Client::new(listener, peer.ip());
+        if worker.fleet.admission.enter_client(client, client_max) {
+            counted.client = Some(client);
+        } else {
+            let worker = Rc::clone(worker);
+            spawn_local(async move {
+                http::turn_away(worker, stream, peer, listener).await;
+                drop(counted);
+            });
+            return;
+        }
+    }
     let worker = Rc::clone(worker);
     spawn_local(async move {
-        http::serve(worker, stream, accepted.peer, accepted.listener).await;
+        http::serve(worker, stream, peer, listener).await;
         drop(counted);
     });
 }
 
 /// Counts a connection down, even if its task panicked.
-struct Counted(Rc<Worker>, Arc<Fleet>);
+struct Counted {
+    worker: Rc<Worker>,
+    listener: usize,
+    client: Option<Client>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let Self(worker, fleet) = self;
+        let Self { worker, listener, client } = self;
         worker.shard.count_closed();
+        let fleet = &worker.fleet;
+        if let Some(client) = client.take() {
+            fleet.admission.leave_client(client);
+        }
         let left = fleet.workers[worker.index].connections.0.fetch_sub(1, Ordering::Relaxed) - 1;
+        fleet.admission.leave(*listener);
         if left == 0 && worker.is_stopping() {
             fleet.changed.notify_waiters();
         }

@@ -16,7 +16,8 @@ use std::{
 };
 
 /// What deadlines are rounded up to.
-const TICK: Duration = Duration::from_millis(16);
+const TICK: Duration = Duration::from_millis(TICK_MS);
+const TICK_MS: u64 = 16;
 /// The wheel's circumference; later deadlines wait in its last bucket.
 const BUCKETS: u64 = 1024;
 /// No deadline.
@@ -75,7 +76,8 @@ impl Wheel {
     /// Lets `timer` fire once `after` has passed since `now`, and not before.
     pub(crate) fn arm(&self, timer: &Timer, now: Instant, after: Duration) {
         let entry = &timer.entry;
-        let deadline = self.tick_after(now + after);
+        // One more for each part that was rounded down.
+        let deadline = self.tick_before(now) + to_ticks(after) + 2;
         entry.deadline.set(deadline);
         entry.fired.set(false);
         if entry.queued.get() > deadline {
@@ -93,6 +95,12 @@ impl Wheel {
         {
             driver.wake();
         }
+    }
+
+    /// Returns after this long, for whoever has the timer to himself.
+    pub(crate) async fn pause(&self, timer: &Timer, after: Duration) {
+        self.arm(timer, tokio::time::Instant::now().into_std(), after);
+        poll_fn(|context| timer.poll(context)).await;
     }
 
     /// Wakes every task that waits for a timer, due or not: they look at the
@@ -174,15 +182,15 @@ impl Wheel {
             .unwrap_or(NEVER)
     }
 
-    fn tick_after(&self, at: Instant) -> u64 {
-        self.tick_before(at) + 1
-    }
-
     fn tick_before(&self, at: Instant) -> u64 {
-        let elapsed = at.saturating_duration_since(self.origin);
-        // 2^64 ms are more than any deadline.
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX / 2) / 16
+        to_ticks(at.saturating_duration_since(self.origin))
     }
+}
+
+/// Whole ticks, without a division of 128 bits: this is done several times a request.
+fn to_ticks(duration: Duration) -> u64 {
+    let ms = duration.as_secs().saturating_mul(1000) + u64::from(duration.subsec_millis());
+    ms / TICK_MS
 }
 
 impl Timer {

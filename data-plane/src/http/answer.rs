@@ -1,0 +1,116 @@
+//! Gives the proxy's own answers, and ends connections so that answers arrive.
+
+use std::{future::poll_fn, io};
+
+use tokio::io::AsyncWriteExt as _;
+
+use super::{
+    connection::Next, exchange::Exchange, prepare::Understood, respond::OwnAnswer, stream::Stream,
+};
+use crate::{
+    h1::{Version, body::BodyLength, chunked::ChunkError, request::Method, response::Delivery},
+    worker::{Loaded, now, until},
+};
+
+impl<S: Stream> Exchange<'_, S> {
+    /// Answers a request that was understood, and keeps the connection if the whole
+    /// of it has been read.
+    pub(super) async fn answer(
+        &mut self,
+        answer: &OwnAnswer,
+        request: &Understood,
+        config: &Loaded,
+    ) -> Next {
+        let keep_alive = request.body == BodyLength::Known(0)
+            && self.keeps_connection(request.keep_alive, config);
+        let delivery = Delivery { version: request.version, keep_alive, trailers: false };
+        let written = self.write(answer, delivery, request.method != Method::Head).await;
+        match (written, keep_alive) {
+            (Ok(()), true) => Next::Idle,
+            (Ok(()), false) => {
+                self.linger().await;
+                Next::Close
+            }
+            (Err(_), _) => Next::Close,
+        }
+    }
+
+    /// Answers what cannot be relied on, and ends the connection.
+    pub(super) async fn refuse(
+        &mut self,
+        answer: &OwnAnswer,
+        request: Option<&Understood>,
+    ) -> Next {
+        let version = request.map_or(Version::Http11, |request| request.version);
+        let with_body = request.is_none_or(|request| request.method != Method::Head);
+        let delivery = Delivery { version, keep_alive: false, trailers: false };
+        if self.write(answer, delivery, with_body).await.is_ok() {
+            self.linger().await;
+        }
+        Next::Close
+    }
+
+    async fn write(
+        &mut self,
+        answer: &OwnAnswer,
+        delivery: Delivery,
+        with_body: bool,
+    ) -> io::Result<()> {
+        self.worker.shard.count_status(answer.status);
+        self.worker.shard.count_own_answer(answer.reason);
+        let mut out = self.worker.buffers.output();
+        answer.encode(delivery, with_body, &mut out);
+        if let Some(record) = &mut self.record {
+            record.answered(answer.status, out.len() as u64);
+            record.reason(answer.reason);
+        }
+        let timeout = self.limits(&self.worker.config()).drain_timeout;
+        self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+        let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
+        self.worker.buffers.return_output(out);
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Says that nothing more comes and reads on for a moment: closing at once would
+    /// reset the connection and with it the answer (RFC 9112, 9.6).
+    pub(super) async fn linger(&mut self) {
+        let limits = self.limits(&self.worker.config());
+        self.worker.wheel.arm(&self.connection.timer, now(), limits.drain_timeout);
+        let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
+        let drain = async {
+            if stream.shutdown().await.is_err() {
+                return;
+            }
+            let mut drained = 0;
+            while drained < limits.drain_bytes_max as usize {
+                buffer.clear();
+                match poll_fn(|context| buffer.poll_fill(stream, context)).await {
+                    Ok(count) if count > 0 => drained += count,
+                    _ => return,
+                }
+            }
+        };
+        match until(&self.connection.timer, drain).await {
+            // Out of time is as good an end as any.
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// A fault of the client's against the protocol.
+pub(super) fn protocol_error(message: &str) -> OwnAnswer {
+    OwnAnswer::new(400, "client_protocol_error", message)
+}
+
+/// What a client is told whose chunked body cannot be read.
+pub(super) fn bad_chunks(error: ChunkError) -> OwnAnswer {
+    match error {
+        ChunkError::Malformed => protocol_error("the chunked body is malformed"),
+        ChunkError::TrailersTooLarge => {
+            OwnAnswer::new(431, "header_too_large", "the trailers are longer than allowed here")
+        }
+        ChunkError::BodyTooLarge => {
+            OwnAnswer::new(413, "body_too_large", "the request's body is longer than allowed here")
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What the access log says of one request: a JSON object on a line of its own, written
+//! while the request goes on, so that nothing of it needs to be kept.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use lb_core::model::PoolName;
+
+use crate::{
+    h1::{
+        Version,
+        body::write_decimal,
+        request::{RequestHead, request_id_text, write_ip},
+    },
+    live::BackendState,
+};
+
+/// A line of the access log on its way.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// Begins with `{` and a first member.
+    line: Vec<u8>,
+    started: Instant,
+    /// When the attempt at hand began.
+    attempt_started: Instant,
+    attempts: u32,
+    status: u16,
+    reason: Option<&'static str>,
+    sent: u64,
+    received: u64,
+}
+
+impl Record {
+    /// Goes on with a line that has its first members.
+    pub(crate) fn new(mut line: Vec<u8>, peer: SocketAddr, started: Instant) -> Self {
+        line.extend_from_slice(b",\"peer\":\"");
+        write_ip(peer.ip(), &mut line);
+        line.push(b':');
+        write_decimal(u64::from(peer.port()), &mut line);
+        line.push(b'"');
+        Self {
+            line,
+            started,
+            attempt_started: started,
+            attempts: 0,
+            status: 0,
+            reason: None,
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// Notes what was asked, and by whom.
+    pub(crate) fn describe(&mut self, head: &RequestHead<'_, '_>, client: IpAddr, made_id: u128) {
+        let line = &mut self.line;
+        line.extend_from_slice(b",\"client\":\"");
+        write_ip(client, line);
+        line.extend_from_slice(b"\",\"request_id\":");
+        match head.request_id() {
+            Some(id) => write_string(id, line),
+            None => write_string(&request_id_text(made_id), line),
+        }
+        line.extend_from_slice(b",\"method\":");
+        write_string(head.method_name, line);
+        line.extend_from_slice(b",\"host\":");
+        write_string(head.host.unwrap_or_default(), line);
+        line.extend_from_slice(b",\"path\":");
+        write_string(head.written_path(), line);
+        line.extend_from_slice(match head.version {
+            Version::Http11 => b",\"protocol\":\"HTTP/1.1\"",
+            Version::Http10 => b",\"protocol\":\"HTTP/1.0\"",
+        });
+        if let Some(agent) = head.field(b"user-agent") {
+            line.extend_from_slice(b",\"user_agent\":");
+            write_string(agent, line);
+        }
+    }
+
+    /// Notes the pool in which a backend is picked.
+    pub(crate) fn pool(&mut self, name: &PoolName) {
+        self.line.extend_from_slice(b",\"pool\":");
+        write_string(name.as_str().as_bytes(), &mut self.line);
+    }
+
+    /// Notes that a backend answered.
+    pub(crate) fn attempt_answered(&mut self, backend: &BackendState, status: u16, now: Instant) {
+        self.begin_attempt(backend);
+        self.line.extend_from_slice(b",\"status\":");
+        write_decimal(u64::from(status), &mut self.line);
+        self.end_attempt(now);
+    }
+
+    /// Notes that a backend did not answer, or not well.
+    pub(crate) fn attempt_failed(&mut self, backend: &BackendState, reason: &str, now: Instant) {
+        self.begin_attempt(backend);
+        self.line.extend_from_slice(b",\"reason\":");
+        write_string(reason.as_bytes(), &mut self.line);
+        self.end_attempt(now);
+    }
+
+    fn begin_attempt(&mut self, backend: &BackendState) {
+        self.line.extend_from_slice(match self.attempts {
+            0 => b",\"attempts\":[{\"backend\":",
+            _ => &b",{\"backend\":"[..],
+        });
+        self.attempts += 1;
+        write_string(backend.identity.id.as_str().as_bytes(), &mut self.line);
+    }
+
+    fn end_attempt(&mut self, now: Instant) {
+        let since = std::mem::replace(&mut self.attempt_started, now);
+        self.line.extend_from_slice(b",\"duration_ms\":");
+        write_ms(now, since, &mut self.line);
+        self.line.push(b'}');
+    }
+
+    /// Notes what the client was answered, and how many bytes that took.
+    pub(crate) fn answered(&mut self, status: u16, sent: u64) {
+        self.status = status;
+        self.sent += sent;
+    }
+
+    /// Notes how many bytes of the request went to the backend.
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// Notes what passed through a tunnel.
+    pub(crate) fn tunnelled(&mut self, up: u64, down: u64) {
+        self.received += up;
+        self.sent += down;
+    }
+
+    /// Notes why it did not go as it should have, in a word of the reason vocabulary.
+    pub(crate) fn reason(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
+    /// The complete line.
+    pub(crate) fn end(mut self, now: Instant) -> Vec<u8> {
+        let line = &mut self.line;
+        line.extend_from_slice(if self.attempts == 0 { b",\"attempts\":[]" } else { b"]" });
+        line.extend_from_slice(b",\"status\":");
+        write_decimal(u64::from(self.status), line);
+        if let Some(reason) = self.reason {
+            line.extend_from_slice(b",\"reason\":\"");
+            line.extend_from_slice(reason.as_bytes());
+            line.push(b'"');
+        }
+        line.extend_from_slice(b",\"bytes_to_backend\":");
+        write_decimal(self.received, line);
+        line.extend_from_slice(b",\"bytes_to_client\":");
+        write_decimal(self.sent, line);
+        line.extend_from_slice(b",\"duration_ms\":");
+        write_ms(now, self.started, line);
+        line.extend_from_slice(b"}\n");
+        self.line
+    }
+}
+
+fn write_ms(now: Instant, since: Instant, out: &mut Vec<u8>) {
+    let us = now.saturating_duration_since(since).as_micros();
+    let us = u64::try_from(us).unwrap_or(u64::MAX);
+    write_decimal(us / 1000, out);
+    out.push(b'.');
+    for digit in [us / 100 % 10, us / 10 % 10, us % 10] {
+        out.push(b"0123456789"[(digit % 10) as usize]);
+    }
+}
+
+/// Writes a JSON string. What is not UTF-8 is taken for Latin-1, byte by byte: nothing is
+/// lost, and a line is always JSON.
+pub(crate) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    let plain = |byte: &u8| (b' '..0x7f).contains(byte) && *byte != b'"' && *byte != b'\\';
+    if bytes.iter().all(plain) {
+        out.extend_from_slice(bytes);
+    } else {
+        let text = match str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
+        };
+        let quoted = serde_json::Value::String(text).to_string();
+        out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_json_whatever_is_in_them() {
+        for bytes in [&b"plain"[..], b"q\"b\\", b"\x00\x1f\x7f", "\u{fc}\u{1f600}".as_bytes()] {
+            let mut out = Vec::new();
+            write_string(bytes, &mut out);
+            let read: String = serde_json::from_slice(&out).unwrap();
+            assert_eq!(read.as_bytes(), bytes);
+        }
+        let mut out = Vec::new();
+        write_string(b"\xff", &mut out);
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), "\u{ff}");
+    }
+
+    #[test]
+    fn a_line_is_an_object_whatever_happened() {
+        let now = crate::worker::now();
+        let peer = "[::ffff:192.0.2.7]:1234".parse().unwrap();
+        let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now);
+        record.answered(400, 120);
+        record.reason("client_protocol_error");
+        let line = record.end(now + std::time::Duration::from_micros(1_234_567));
+        let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(read["peer"], "192.0.2.7:1234");
+        assert_eq!(read["attempts"], serde_json::json!([]));
+        assert_eq!(read["duration_ms"], 1234.567);
+        assert_eq!(read["reason"], "client_protocol_error");
+    }
+}

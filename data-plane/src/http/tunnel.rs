@@ -1,0 +1,161 @@
+//! A connection that has changed to another protocol, say WebSocket: bytes pass both
+//! ways unread until both sides have ended.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+
+use super::{record::Record, stream::Stream};
+use crate::{
+    live::BackendState,
+    worker::{Buffer, Timer, Worker, now},
+};
+
+/// The backend's side of such a connection, and what was read ahead.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    upstream: TcpStream,
+    up: Direction,
+    down: Direction,
+    idle_timeout: Duration,
+    flight: Flight,
+    record: Option<Box<Record>>,
+}
+
+/// One way through a tunnel.
+#[derive(Debug)]
+struct Direction {
+    buffer: Buffer,
+    /// The sender has said its last; the receiver is told once all is written.
+    ended: bool,
+    closed: bool,
+    moved: u64,
+    /// What a failed read and a failed write are called.
+    reasons: [&'static str; 2],
+}
+
+const CLIENT: &str = "client_abort";
+const BACKEND: &str = "backend_reset";
+
+/// It counts as in flight for as long as it lives.
+#[derive(Debug)]
+struct Flight(Arc<BackendState>);
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// What a tunnel begins with.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) upstream: TcpStream,
+    /// Sent by the client behind its request.
+    pub(crate) from_client: Buffer,
+    /// Sent by the backend behind its 101.
+    pub(crate) from_backend: Buffer,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) record: Option<Box<Record>>,
+}
+
+impl Tunnel {
+    pub(crate) fn new(switched: Switched, backend: &Arc<BackendState>) -> Self {
+        backend.enter();
+        Self {
+            upstream: switched.upstream,
+            up: Direction::new(switched.from_client, [CLIENT, BACKEND]),
+            down: Direction::new(switched.from_backend, [BACKEND, CLIENT]),
+            idle_timeout: switched.idle_timeout,
+            flight: Flight(Arc::clone(backend)),
+            record: switched.record,
+        }
+    }
+
+    /// Moves bytes until both sides have ended, one has failed, or nothing has moved for
+    /// too long.
+    pub(crate) async fn run<S: Stream>(mut self, worker: &Rc<Worker>, stream: S, timer: Timer) {
+        let mut stream = stream;
+        worker.wheel.arm(&timer, now(), self.idle_timeout);
+        let ended = poll_fn(|context| {
+            let before = self.up.moved + self.down.moved;
+            let up = self.up.poll(context, &mut stream, &mut self.upstream);
+            let down = self.down.poll(context, &mut self.upstream, &mut stream);
+            match (up, down) {
+                (Poll::Ready(Err(reason)), _) | (_, Poll::Ready(Err(reason))) => {
+                    return Poll::Ready(Err(reason));
+                }
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+                _ => {}
+            }
+            if self.up.moved + self.down.moved > before {
+                worker.wheel.arm(&timer, now(), self.idle_timeout);
+            }
+            timer.poll(context).map(|()| Err("tunnel_idle_timeout"))
+        })
+        .await;
+        if ended.is_err() {
+            // Neither side shall take what it has for all that there was.
+            stream.abort();
+            self.upstream.abort();
+        }
+        self.flight.0.count_bytes(worker.index, self.up.moved, self.down.moved);
+        if let (Some(mut record), Some(log)) = (self.record.take(), &worker.access_log) {
+            record.tunnelled(self.up.moved, self.down.moved);
+            if let Err(reason) = ended {
+                record.reason(reason);
+            }
+            log.finish(*record, now());
+        }
+    }
+}
+
+impl Direction {
+    fn new(buffer: Buffer, reasons: [&'static str; 2]) -> Self {
+        Self { buffer, ended: false, closed: false, moved: 0, reasons }
+    }
+
+    /// Ready once the end was passed on.
+    fn poll<R: Stream, W: Stream>(
+        &mut self,
+        context: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Poll<Result<(), &'static str>> {
+        let [read_failed, write_failed] = self.reasons;
+        while !self.closed {
+            while !self.buffer.is_empty() {
+                let written = Pin::new(&mut *writer).poll_write(context, self.buffer.data());
+                let Poll::Ready(count) = written else {
+                    self.buffer.read_much(false);
+                    self.buffer.park();
+                    return Poll::Pending;
+                };
+                let count = count.unwrap_or(0);
+                if count == 0 {
+                    return Poll::Ready(Err(write_failed));
+                }
+                self.buffer.consume(count);
+                self.moved += count as u64;
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *writer).poll_shutdown(context)).map_err(|_| write_failed)?;
+                self.closed = true;
+                break;
+            }
+            let count = ready!(self.buffer.poll_fill(reader, context)).map_err(|_| read_failed)?;
+            self.ended = count == 0;
+            if self.buffer.is_full() {
+                self.buffer.read_much(true);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
