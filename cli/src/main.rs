@@ -3,6 +3,10 @@
 
 use std::process::ExitCode;
 
+// Proxies run in it, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     lbctl::main()
 }

@@ -34,6 +34,19 @@ pub struct HttpLimits {
 }
 
 impl HttpLimits {
+    /// The default of every bound.
+    pub const DEFAULT: Self = Self {
+        request_line_bytes_max: 8 * 1024,
+        head_bytes_max: 64 * 1024,
+        fields_max: 100,
+        trailer_bytes_max: 8 * 1024,
+        chunk_extension_bytes_max: 256,
+        body_bytes_max: 0,
+        pipelined_max: 16,
+        drain_bytes_max: 64 * 1024,
+        drain_timeout: Duration::from_secs(1),
+    };
+
     /// The most fields that any configuration can allow.
     pub const FIELDS_MAX: u32 = 256;
     /// The longest head that any configuration can allow.
@@ -98,17 +111,7 @@ impl HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self {
-            request_line_bytes_max: 8 * 1024,
-            head_bytes_max: 64 * 1024,
-            fields_max: 100,
-            trailer_bytes_max: 8 * 1024,
-            chunk_extension_bytes_max: 256,
-            body_bytes_max: 0,
-            pipelined_max: 16,
-            drain_bytes_max: 64 * 1024,
-            drain_timeout: Duration::from_secs(1),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -24,41 +24,80 @@ pub(crate) enum Field {
     Other,
 }
 
-/// Tells fields apart by length first: most names are out after one comparison.
+/// Tells fields apart by length first, and then by a few words of memory: this is done
+/// for every field of every request. `name` must be a token.
 ///
 /// A name that differs from one of these only in having `_` for `-` is dropped: CGI and
 /// its heirs take both for the same.
 pub(crate) fn classify(name: &[u8]) -> Field {
-    let is = |text: &[u8]| is_like(name, text);
-    let field = match name.len() {
-        2 if is(b"te") => Field::Te,
-        4 if is(b"host") => Field::Host,
+    let is = |text: &'static [u8]| is_text(name, text);
+    // Where a known name of this length has its dashes.
+    let dashes: &[usize] = match name.len() {
+        2 if is(b"te") => return Field::Te,
+        4 if is(b"host") => return Field::Host,
         // CGI backends would take it for the variable HTTP_PROXY.
-        5 if is(b"proxy") => Field::Dropped,
-        6 if is(b"expect") => Field::Expect,
-        7 if is(b"upgrade") => Field::Upgrade,
-        7 if is(b"trailer") => Field::Trailer,
-        10 if is(b"connection") => Field::Connection,
-        10 if is(b"keep-alive") => Field::KeepAlive,
-        12 if is(b"x-request-id") => Field::XRequestId,
-        14 if is(b"content-length") => Field::ContentLength,
+        5 if is(b"proxy") => return Field::Dropped,
+        6 if is(b"expect") => return Field::Expect,
+        7 if is(b"upgrade") => return Field::Upgrade,
+        7 if is(b"trailer") => return Field::Trailer,
+        10 if is(b"connection") => return Field::Connection,
+        10 if is(b"keep-alive") => return Field::KeepAlive,
+        10 => &[4],
+        12 if is(b"x-request-id") => return Field::XRequestId,
+        12 => &[1, 9],
+        14 if is(b"content-length") => return Field::ContentLength,
         // Belongs to an upgrade to HTTP/2, which is never forwarded.
-        14 if is(b"http2-settings") => Field::Dropped,
-        15 if is(b"x-forwarded-for") => Field::XForwardedFor,
-        16 if is(b"x-forwarded-host") => Field::XForwardedHost,
-        17 if is(b"transfer-encoding") => Field::TransferEncoding,
-        17 if is(b"x-forwarded-proto") => Field::XForwardedProto,
-        len if len > 6 && is_like(&name[..6], b"proxy-") => Field::Dropped,
-        _ => return Field::Other,
+        14 if is(b"http2-settings") => return Field::Dropped,
+        14 => &[5, 7],
+        15 if is(b"x-forwarded-for") => return Field::XForwardedFor,
+        16 if is(b"x-forwarded-host") => return Field::XForwardedHost,
+        15 | 16 => &[1, 11],
+        17 if is(b"transfer-encoding") => return Field::TransferEncoding,
+        17 if is(b"x-forwarded-proto") => return Field::XForwardedProto,
+        17 => &[1, 8, 11],
+        _ => &[],
     };
-    if name.contains(&b'_') { Field::Dropped } else { field }
+    if name.len() > 6 && is_text(&name[..5], b"proxy") && matches!(name[5], b'-' | b'_') {
+        return Field::Dropped;
+    }
+    if dashes.iter().any(|&at| name[at] == b'_') && is_alias(name) {
+        return Field::Dropped;
+    }
+    Field::Other
 }
 
-/// Whether a name is this lower-case text, in any case and with `_` for `-`.
-fn is_like(name: &[u8], text: &[u8]) -> bool {
-    name.iter().zip(text).all(|(&byte, &wanted)| {
-        byte.to_ascii_lowercase() == wanted || (byte == b'_' && wanted == b'-')
-    })
+/// Whether a name would be one of the known ones with `-` for `_`.
+#[cold]
+fn is_alias(name: &[u8]) -> bool {
+    let dashed: Vec<u8> = name.iter().map(|&byte| if byte == b'_' { b'-' } else { byte }).collect();
+    classify(&dashed) != Field::Other
+}
+
+/// Whether a token is this text of lower-case letters, digits and dashes, in any case.
+/// Among the bytes of tokens, setting one bit folds letters and confuses none of these.
+fn is_text(name: &[u8], text: &'static [u8]) -> bool {
+    debug_assert_eq!(name.len(), text.len());
+    let len = text.len();
+    if len >= 8 {
+        let middle = len <= 16 || name[8..len - 8].eq_ignore_ascii_case(&text[8..len - 8]);
+        fold8(name, 0) == fold8(text, 0) && fold8(name, len - 8) == fold8(text, len - 8) && middle
+    } else if len >= 4 {
+        fold4(name, 0) == fold4(text, 0) && fold4(name, len - 4) == fold4(text, len - 4)
+    } else {
+        name.eq_ignore_ascii_case(text)
+    }
+}
+
+#[inline]
+fn fold8(bytes: &[u8], at: usize) -> u64 {
+    let word: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes");
+    u64::from_le_bytes(word) | 0x2020_2020_2020_2020
+}
+
+#[inline]
+fn fold4(bytes: &[u8], at: usize) -> u32 {
+    let word: [u8; 4] = bytes[at..at + 4].try_into().expect("four bytes");
+    u32::from_le_bytes(word) | 0x2020_2020
 }
 
 /// Fields that do not belong into trailers, because they tell how to frame, route,
@@ -100,7 +139,12 @@ const NOT_TRAILERS: [&[u8]; 31] = [
 
 /// Whether a trailer of this name may be passed on.
 pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
-    let forbidden = |text: &&[u8]| text.len() == name.len() && is_like(name, text);
+    let forbidden = |text: &[u8]| {
+        let same = |(&byte, &wanted): (&u8, &u8)| {
+            byte.eq_ignore_ascii_case(&wanted) || (byte == b'_' && wanted == b'-')
+        };
+        text.len() == name.len() && name.iter().zip(text).all(same)
+    };
     classify(name) == Field::Other && !NOT_TRAILERS.iter().any(|text| forbidden(text))
 }
 
@@ -120,20 +164,20 @@ impl Marked {
 
 /// What the Connection fields of a head say.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ConnectionOptions<'b> {
+pub(crate) struct ConnectionOptions {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
-    named: [&'b [u8]; NAMED_MAX],
-    named_len: usize,
+    /// Fields that are named and that the proxy does not understand itself.
+    named: u8,
 }
 
 /// More than this many fields named in Connection are a refusal.
-const NAMED_MAX: usize = 16;
+const NAMED_MAX: u8 = 16;
 
-impl<'b> ConnectionOptions<'b> {
+impl ConnectionOptions {
     /// Adds one Connection field. `None` when it is malformed or names too many.
-    pub(crate) fn add(&mut self, value: &'b [u8]) -> Option<()> {
+    pub(crate) fn add(&mut self, value: &[u8]) -> Option<()> {
         for option in list(value) {
             if !is_token(option) {
                 return None;
@@ -145,8 +189,10 @@ impl<'b> ConnectionOptions<'b> {
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
             } else if classify(option) == Field::Other {
-                *self.named.get_mut(self.named_len)? = option;
-                self.named_len += 1;
+                self.named += 1;
+                if self.named > NAMED_MAX {
+                    return None;
+                }
             }
             // The proxy decides about the fields that it understands itself: a client
             // cannot have Host or Content-Length dropped by naming them here.
@@ -154,15 +200,16 @@ impl<'b> ConnectionOptions<'b> {
         Some(())
     }
 
-    /// Whether there are such fields at all.
-    pub(crate) fn names_any(&self) -> bool {
-        self.named_len > 0
-    }
-
-    /// Whether the sender meant this field for the next hop only (RFC 9110, 7.6.1).
-    pub(crate) fn names(&self, name: &[u8]) -> bool {
-        self.named_len > 0
-            && self.named[..self.named_len].iter().any(|named| named.eq_ignore_ascii_case(name))
+    /// Whether the sender meant this field, which is not one of those that are
+    /// understood, for the next hop only (RFC 9110, 7.6.1). `fields` are those of the
+    /// head that this was made from.
+    pub(crate) fn names(&self, name: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+        self.named > 0
+            && fields
+                .iter()
+                .filter(|field| field.name.eq_ignore_ascii_case("connection"))
+                .flat_map(|field| list(field.value))
+                .any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 
@@ -270,6 +317,8 @@ pub(crate) fn keep_alive_timeout(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -282,11 +331,43 @@ mod tests {
         assert_eq!(classify(b"proxyx"), Field::Other);
     }
 
+    proptest! {
+        /// The words of memory say the same as a comparison letter by letter.
+        #[test]
+        fn a_name_is_known_if_and_only_if_it_is_spelled_so(
+            name in "[a-zA-Z0-9!^`|~_-]{1,20}",
+            known in prop::sample::select(vec![
+                "te", "host", "expect", "upgrade", "trailer", "connection", "keep-alive",
+                "x-request-id", "content-length", "x-forwarded-for", "x-forwarded-host",
+                "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy",
+            ]),
+            at in any::<prop::sample::Index>(),
+            byte in "[A-Za-z0-9!^`|~-]",
+        ) {
+            prop_assert_ne!(classify(known.as_bytes()), Field::Other);
+            prop_assert_eq!(
+                classify(known.to_uppercase().as_bytes()),
+                classify(known.as_bytes())
+            );
+            let mut changed = known.to_owned();
+            let at = at.index(known.len());
+            changed.replace_range(at..=at, &byte);
+            if !changed.eq_ignore_ascii_case(known) {
+                prop_assert_eq!(classify(changed.as_bytes()), Field::Other, "{}", changed);
+            }
+            // No name brings it down.
+            classify(name.as_bytes());
+        }
+    }
+
     #[test]
     fn what_cgi_would_mistake_for_a_known_field_is_dropped() {
         assert_eq!(classify(b"Content_Length"), Field::Dropped);
         assert_eq!(classify(b"x-forwarded_for"), Field::Dropped);
+        assert_eq!(classify(b"proxy_x"), Field::Dropped);
+        assert_eq!(classify(b"x_request_id"), Field::Dropped);
         assert_eq!(classify(b"my_field"), Field::Other);
+        assert_eq!(classify(b"my_field_and_on"), Field::Other);
     }
 
     #[test]
@@ -321,11 +402,15 @@ mod tests {
     #[test]
     fn connection_names_fields_but_not_those_of_the_proxy() {
         let mut options = ConnectionOptions::default();
-        options.add(b"close, X-Custom , host,content-length").unwrap();
+        let value = b"close, X-Custom , host,content-length";
+        options.add(value).unwrap();
         assert!(options.close && !options.keep_alive);
-        assert!(options.names(b"x-custom"));
-        assert!(!options.names(b"host") && !options.names(b"content-length"));
+        let fields = [httparse::Header { name: "connection", value }];
+        assert_eq!(options.named, 1);
+        assert!(options.names(b"x-custom", &fields) && !options.names(b"x-other", &fields));
         assert!(options.add(b"a b").is_none());
+        let many = "x,".repeat(17);
+        assert!(ConnectionOptions::default().add(many.as_bytes()).is_none());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) upgrade: Option<&'b [u8]>,
     /// Whether the client takes trailers.
     pub(crate) takes_trailers: bool,
-    connection: ConnectionOptions<'b>,
+    connection: ConnectionOptions,
     request_id: Option<&'b [u8]>,
     marked: Marked,
     /// The whole head.
@@ -191,7 +191,7 @@ struct Known<'b> {
     upgrades: usize,
     takes_trailers: bool,
     request_id: Option<&'b [u8]>,
-    connection: ConnectionOptions<'b>,
+    connection: ConnectionOptions,
     marked: Marked,
 }
 
@@ -473,7 +473,7 @@ impl<'b> RequestHead<'_, 'b> {
         for (index, field) in self.fields.iter().enumerate() {
             let name = field.name.as_bytes();
             let kept = if !self.marked.has(index) {
-                !(self.connection.names_any() && self.connection.names(name))
+                !self.connection.names(name, self.fields)
             } else {
                 match fields::classify(name) {
                     Field::Host => as_it_is,
@@ -481,9 +481,7 @@ impl<'b> RequestHead<'_, 'b> {
                     Field::XRequestId => {
                         self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
                     }
-                    Field::Trailer => {
-                        self.body == BodyLength::Chunked && !self.connection.names(name)
-                    }
+                    Field::Trailer => self.body == BodyLength::Chunked,
                     Field::XForwardedProto => {
                         has_proto |= peer_trusted;
                         peer_trusted

@@ -98,7 +98,7 @@ fn an_absolute_target_beats_host() {
 fn hop_by_hop_fields_and_those_named_in_connection_stay_behind() {
     let out = forwarded(
         "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\n\
-         Keep-Alive: timeout=5\r\nProxy-Authorization: secret\r\nTE: trailers\r\n\
+         Keep-Alive: timeout=5\r\nProxy-Authorization: secret\r\nTE: gzip\r\n\
          Upgrade: h2c\r\nExpect: 100-continue\r\nX-Other: 2\r\n\r\n",
     )
     .unwrap();
@@ -150,4 +150,85 @@ fn keep_alive_follows_version_and_connection() {
     assert!(!keeps("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
     assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
     assert!(keeps("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n"));
+}
+
+#[test]
+fn an_upgrade_is_passed_on_only_if_it_can_be() {
+    let asks = |line: &str, fields: &str| {
+        forwarded(&format!("{line}\r\nHost: x\r\n{fields}\r\n")).unwrap()
+    };
+    let out = asks(
+        "GET / HTTP/1.1",
+        "Connection: Upgrade, X-A\r\nX-A: 1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n",
+    );
+    assert!(out.contains("Connection: upgrade\r\nUpgrade: websocket\r\n"), "{out}");
+    assert!(out.contains("Sec-WebSocket-Key: k\r\n") && !out.contains("X-A"), "{out}");
+    for (line, fields) in [
+        ("GET / HTTP/1.1", "Upgrade: websocket\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\n"),
+        ("GET / HTTP/1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        ("POST / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n"),
+        ("POST / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nTransfer-Encoding: chunked\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a b\r\n"),
+    ] {
+        let out = asks(line, fields);
+        assert!(!out.to_lowercase().contains("upgrade"), "{fields:?}: {out}");
+    }
+}
+
+#[test]
+fn a_client_that_takes_trailers_is_offered_them() {
+    let out = forwarded("GET / HTTP/1.1\r\nHost: x\r\nTE: gzip, trailers\r\n\r\n").unwrap();
+    assert!(out.contains("TE: trailers\r\nConnection: TE\r\n"), "{out}");
+}
+
+#[test]
+fn an_empty_path_is_a_slash() {
+    let out = forwarded("GET http://b?y HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(out.starts_with("GET /?y HTTP/1.1\r\nHost: b\r\n"), "{out}");
+}
+
+#[test]
+fn a_head_is_found_in_front_of_what_follows_it() {
+    let input = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /2";
+    let mut storage = field_storage();
+    let head = parse(input, &HttpLimits::default(), &mut storage).unwrap().unwrap();
+    assert_eq!(head.len(), input.len() - 6);
+    let mut storage = field_storage();
+    assert!(parse(&input[..20], &HttpLimits::default(), &mut storage).unwrap().is_none());
+}
+
+#[test]
+fn a_bare_lf_ends_no_line() {
+    for head in [
+        "GET / HTTP/1.1\nHost: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\n",
+        "GET / HTTP/1.1\r\nHost: x\n\r\n",
+    ] {
+        assert_eq!(refusal(head), 400, "{head:?}");
+    }
+}
+
+#[test]
+fn bounds_are_those_of_the_listener() {
+    let limits = HttpLimits {
+        request_line_bytes_max: 64,
+        head_bytes_max: 256,
+        fields_max: 3,
+        ..HttpLimits::default()
+    };
+    let status = |head: &str| {
+        let mut storage = field_storage();
+        parse(head.as_bytes(), &limits, &mut storage).err().map(|bad| bad.status)
+    };
+    let line = |path: usize| format!("GET /{} HTTP/1.1", "a".repeat(path - "GET / HTTP/1.1".len()));
+    assert_eq!(status(&format!("{}\r\nHost: x\r\n\r\n", line(64))), None);
+    assert_eq!(status(&format!("{}\r\nHost: x\r\n\r\n", line(65))), Some(414));
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nB: 2\r\n\r\n"), None);
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\nB: 2\r\nC: 3\r\n\r\n"), Some(431));
+    let large = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "a".repeat(256));
+    assert_eq!(status(&large), Some(431));
 }

@@ -25,7 +25,7 @@ pub(crate) struct ResponseHead<'h, 'b> {
     has_length: bool,
     /// To which protocol the backend changes; with 101 only.
     upgrade: Option<&'b [u8]>,
-    connection: ConnectionOptions<'b>,
+    connection: ConnectionOptions,
     marked: Marked,
     /// The whole head.
     bytes: &'b [u8],
@@ -113,7 +113,7 @@ struct Known<'b> {
     length: Option<u64>,
     encodings: usize,
     chunked: bool,
-    connection: ConnectionOptions<'b>,
+    connection: ConnectionOptions,
     keep_alive_timeout: Option<u64>,
     upgrade: Option<&'b [u8]>,
     marked: Marked,
@@ -221,10 +221,10 @@ impl ResponseHead<'_, '_> {
             let kept = if self.marked.has(index) {
                 match fields::classify(name) {
                     Field::Trailer => passes_trailers,
-                    kind => !copy::is_of_the_hop(kind) && !self.connection.names(name),
+                    kind => !copy::is_of_the_hop(kind),
                 }
             } else {
-                !(self.connection.names_any() && self.connection.names(name))
+                !self.connection.names(name, self.fields)
             };
             if kept {
                 runs.keep(field);

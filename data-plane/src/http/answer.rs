@@ -74,7 +74,7 @@ impl<S: Stream> Exchange<'_, S> {
     /// Says that nothing more comes and reads on for a moment: closing at once would
     /// reset the connection and with it the answer (RFC 9112, 9.6).
     pub(super) async fn linger(&mut self) {
-        let limits = self.limits(&self.worker.config());
+        let limits = *self.limits(&self.worker.config());
         self.worker.wheel.arm(&self.connection.timer, now(), limits.drain_timeout);
         let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
         let drain = async {

@@ -357,7 +357,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         scan: &mut Option<HeadScan>,
     ) -> Result<bool, Ended> {
         let scan = scan.get_or_insert_default();
-        match scan.advance(upstream_in.data(), &HttpLimits::default()) {
+        match scan.advance(upstream_in.data(), &HttpLimits::DEFAULT) {
             Ok(length) => Ok(length.is_some()),
             Err(_) => Err(self.protocol_failure("the response head is malformed")),
         }

@@ -46,7 +46,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let failed_status = received.status >= 500;
         let body = Reading {
             length: received.body,
-            limits: &HttpLimits::default(),
+            limits: &HttpLimits::DEFAULT,
             trailers: self.prepared.takes_trailers,
         };
         let mut download = Relay::new(received.head, body, received.framing, &worker.pipes);

@@ -132,7 +132,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
                 let config = self.worker.config();
                 let data = self.client_in.data();
-                if scan.advance(data, &self.limits(&config)).map_err(scan_error)?.is_some() {
+                if scan.advance(data, self.limits(&config)).map_err(scan_error)?.is_some() {
                     return match self.parse() {
                         Some(read) => Ok(Some(read)),
                         None => Err(protocol_error("the head does not end with its empty line")),
@@ -174,11 +174,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let started = now();
         self.begin_record(started);
         let mut head = self.worker.buffers.output();
-        let limits = self.limits(&config);
         let context = prepare::Context {
             peer: self.connection.peer,
             listener: config.listeners[self.connection.listener].as_ref(),
-            limits: &limits,
+            limits: self.limits(&config),
             request_id: self.worker.rng.borrow_mut().u128(..),
         };
         let stream = &self.connection.stream;
@@ -191,6 +190,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             Reading::Complete { length, result } => {
                 self.client_in.consume(length);
+                if self.client_in.is_empty() {
+                    // It may be long before there is something to read again.
+                    self.client_in.park();
+                }
                 Some(Read { config, started, head, result })
             }
         }
@@ -207,10 +210,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// The bounds of this listener's requests.
-    pub(super) fn limits(&self, config: &Loaded) -> HttpLimits {
+    pub(super) fn limits<'c>(&self, config: &'c Loaded) -> &'c HttpLimits {
         config.listeners[self.connection.listener]
             .as_ref()
-            .map_or_else(HttpLimits::default, |config| config.listener.limits)
+            .map_or(&HttpLimits::DEFAULT, |config| &config.listener.limits)
     }
 
     async fn forward(
