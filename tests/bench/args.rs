@@ -73,10 +73,9 @@ pub(crate) struct GatesArgs {
     #[arg(long, value_name = "FILE",
           default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baseline.json"))]
     pub(crate) baseline: PathBuf,
-    /// Also count instructions with this many backends in the pool, of which three serve
-    #[arg(long, value_name = "COUNT", default_value_t = 0,
-          value_parser = clap::value_parser!(u32).range(0..=50_000))]
-    pub(crate) idle_backends: u32,
+    /// Also count instructions with this many backends in the pool
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=15_000))]
+    pub(crate) backends: Option<u32>,
     /// The lbctl to measure, if not the one beside this program
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_binary: Option<PathBuf>,

@@ -22,6 +22,9 @@ const SMALL_BODY: &str = concat!(
 const LARGE_HEAD: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: 1048576\r\n\r\n";
 
+/// Allows a connection to stay idle for long.
+const KEPT_HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 128\r\nKeep-Alive: timeout=60\r\n\r\n";
+
 static LARGE_BODY: [u8; LARGE] = [b'x'; LARGE];
 
 /// Says `listening b1=ADDRESS b2=ADDRESS ...` and serves until it is killed.
@@ -43,18 +46,19 @@ pub(crate) async fn run(args: BackendArgs) -> Result<ExitCode, String> {
 
 async fn accept(listener: TcpListener) {
     let small: &'static [u8] = format!("{SMALL_HEAD}{SMALL_BODY}").leak().as_bytes();
+    let kept: &'static [u8] = format!("{KEPT_HEAD}{SMALL_BODY}").leak().as_bytes();
     loop {
         // Out of descriptors: whoever holds them will give some back.
         let Ok((stream, _)) = listener.accept().await else {
             tokio::task::yield_now().await;
             continue;
         };
-        tokio::spawn(serve(stream, small));
+        tokio::spawn(serve(stream, small, kept));
     }
 }
 
 /// Requests have no bodies here, and nobody pipelines.
-async fn serve(mut stream: TcpStream, small: &'static [u8]) {
+async fn serve(mut stream: TcpStream, small: &'static [u8], kept: &'static [u8]) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -74,6 +78,8 @@ async fn serve(mut stream: TcpStream, small: &'static [u8]) {
                 Ok(()) => stream.write_all(&LARGE_BODY).await,
                 failed => failed,
             }
+        } else if head.starts_with(b"GET /kept ") {
+            stream.write_all(kept).await
         } else {
             stream.write_all(small).await
         };

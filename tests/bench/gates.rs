@@ -4,7 +4,12 @@
 //! Each figure is the difference of two runs of different lengths, so that start-up,
 //! connecting and stopping cancel.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, process::ExitCode};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use crate::{
     args::GatesArgs,
@@ -21,7 +26,7 @@ const LOAD_MS: u32 = 20_000;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Gate {
     Instructions,
-    InstructionsIdleBackends,
+    InstructionsManyBackends,
     CallsKeepAlive,
     CallsClose,
 }
@@ -34,7 +39,7 @@ impl Gate {
     fn name(self) -> &'static str {
         match self {
             Self::Instructions => "instructions_keep_alive",
-            Self::InstructionsIdleBackends => "instructions_keep_alive_many_backends",
+            Self::InstructionsManyBackends => "instructions_keep_alive_many_backends",
             Self::CallsKeepAlive => "system_calls_keep_alive",
             Self::CallsClose => "system_calls_new_connection",
         }
@@ -42,23 +47,27 @@ impl Gate {
 
     fn tool(self) -> &'static str {
         match self {
-            Self::Instructions | Self::InstructionsIdleBackends => "valgrind",
+            Self::Instructions | Self::InstructionsManyBackends => "valgrind",
             Self::CallsKeepAlive | Self::CallsClose => "strace",
         }
     }
 
     fn budget(self) -> Budget {
         match self {
-            Self::Instructions | Self::InstructionsIdleBackends => Budget(12_000.0),
+            Self::Instructions | Self::InstructionsManyBackends => Budget(12_000.0),
             Self::CallsKeepAlive => Budget(4.4),
             Self::CallsClose => Budget(10.0),
         }
     }
 
-    /// Requests of the shorter and of the longer run.
-    fn requests(self) -> [u64; 2] {
+    /// Requests of the shorter and of the longer run; either one asks every backend at
+    /// least once, which connects.
+    fn requests(self, backends: u32) -> [u64; 2] {
         match self {
-            Self::Instructions | Self::InstructionsIdleBackends => [1_000, 5_000],
+            Self::Instructions => [1_000, 5_000],
+            Self::InstructionsManyBackends => {
+                [1_000, 5_000].map(|count| count + u64::from(backends))
+            }
             Self::CallsKeepAlive => [2_000, 12_000],
             Self::CallsClose => [1_000, 5_000],
         }
@@ -66,7 +75,9 @@ impl Gate {
 
     fn load(self) -> &'static [&'static str] {
         match self {
-            Self::Instructions | Self::InstructionsIdleBackends => &["--connections=8"],
+            Self::Instructions => &["--connections=8"],
+            // It takes a while until it is a backend's turn again.
+            Self::InstructionsManyBackends => &["--connections=8", "--path=/kept"],
             Self::CallsKeepAlive => &["--connections=64"],
             Self::CallsClose => &["--connections=64", "--close"],
         }
@@ -80,8 +91,8 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (_backends, backends) = peer::backends().await?;
     let mut gates = vec![Gate::Instructions, Gate::CallsKeepAlive, Gate::CallsClose];
-    if args.idle_backends > 0 {
-        gates.insert(1, Gate::InstructionsIdleBackends);
+    if args.backends.is_some() {
+        gates.insert(1, Gate::InstructionsManyBackends);
     }
     let mut measured = Figures::new();
     let mut worse = Vec::new();
@@ -90,8 +101,9 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
             println!("{}: skipped, {} is not installed", gate.name(), gate.tool());
             continue;
         }
-        let idle = if gate == Gate::InstructionsIdleBackends { args.idle_backends } else { 0 };
-        let figure = count(gate, idle, &binary, &backends, directory.path()).await?;
+        let many = args.backends.filter(|_| gate == Gate::InstructionsManyBackends);
+        let further = many.map_or(0, |all| all - 3);
+        let figure = count(gate, further, &binary, &backends, directory.path()).await?;
         let verdict = baseline::judge(figure, saved.get(gate.name()).copied());
         println!("{}", line(gate, figure, verdict));
         if let Verdict::Worse(change) = verdict {
@@ -130,7 +142,7 @@ fn line(gate: Gate, figure: f64, verdict: Verdict) -> String {
 /// The difference of two runs, a request.
 async fn count(
     gate: Gate,
-    idle_backends: u32,
+    further_backends: u32,
     binary: &Binary,
     backends: &[SocketAddr],
     directory: &Path,
@@ -146,19 +158,20 @@ async fn count(
         _ => ["strace", "-f", "-c", "-o", &path].map(str::to_owned).to_vec(),
     };
     let mut texts = Vec::new();
-    for requests in gate.requests() {
-        let setup = Setup { workers: 1, under: &under, idle_backends, ..Setup::default() };
+    for requests in gate.requests(further_backends) {
+        let setup = Setup { workers: 1, under: &under, further_backends, ..Setup::default() };
         let ours = Ours::start(binary, backends, &setup).await?;
         let exactly = format!("--requests={requests}");
         let args = [gate.load(), &[&exactly]].concat();
         let outcome = measure::run_load(ours.address(), &args, LOAD_MS).await?;
         if outcome["requests"] != requests {
-            return Err(format!("{}: not all requests were answered: {outcome}", gate.name()));
+            let (name, log) = (gate.name(), ours.log());
+            return Err(format!("{name}: not all requests were answered: {outcome}\n{log}"));
         }
         ours.stop().await?;
         texts.push(fs::read_to_string(&output).map_err(|error| format!("{path}: {error}"))?);
     }
-    let [fewer, more] = gate.requests();
+    let [fewer, more] = gate.requests(further_backends);
     let requests = more - fewer;
     if gate.tool() == "valgrind" {
         let total =

@@ -38,7 +38,6 @@ struct Tally {
 struct Plan {
     address: SocketAddr,
     request: String,
-    close: bool,
     left: AtomicU64,
     end: Instant,
 }
@@ -49,7 +48,6 @@ pub(crate) async fn run(args: LoadArgs) -> Result<ExitCode, String> {
     let plan = Arc::new(Plan {
         address: args.address,
         request: request(args.address, &args.path, args.close),
-        close: args.close,
         left: AtomicU64::new(args.requests),
         end: began + Duration::from_millis(args.milliseconds),
     });
@@ -110,11 +108,11 @@ async fn client(plan: Arc<Plan>) -> Tally {
     while tally.errors < ERRORS_MAX && plan.take(now) {
         let began = now;
         match ask(&plan, kept.take(), &mut buffer).await {
-            Ok(stream) => {
+            Ok((stream, closes)) => {
                 now = Instant::now();
                 let took = (now - began).as_micros();
                 tally.microseconds.push(u32::try_from(took).unwrap_or(u32::MAX));
-                if plan.close {
+                if closes {
                     now = closed(stream).await;
                 } else {
                     kept = Some(stream);
@@ -130,13 +128,18 @@ async fn client(plan: Arc<Plan>) -> Tally {
     tally
 }
 
-async fn ask(plan: &Plan, kept: Option<TcpStream>, buffer: &mut [u8]) -> Result<TcpStream, String> {
+/// One request; also whether the connection ends with it.
+async fn ask(
+    plan: &Plan,
+    kept: Option<TcpStream>,
+    buffer: &mut [u8],
+) -> Result<(TcpStream, bool), String> {
     let mut stream = match kept {
         Some(stream) => stream,
         None => connect(plan.address).await?,
     };
-    exchange(&mut stream, plan.request.as_bytes(), buffer).await?;
-    Ok(stream)
+    let closes = exchange(&mut stream, plan.request.as_bytes(), buffer).await?;
+    Ok((stream, closes))
 }
 
 /// Connects, without delaying small writes.
@@ -147,12 +150,12 @@ pub(crate) async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// One request and its whole answer, which must be 200.
+/// One request and its whole answer, which must be 200; whether the server closes then.
 pub(crate) async fn exchange(
     stream: &mut TcpStream,
     request: &[u8],
     buffer: &mut [u8],
-) -> Result<(), String> {
+) -> Result<bool, String> {
     stream.write_all(request).await.map_err(|error| format!("cannot write: {error}"))?;
     let mut filled = 0;
     let found = loop {
@@ -167,7 +170,7 @@ pub(crate) async fn exchange(
         left -= more(stream, &mut buffer[..room]).await?;
     }
     if found.ok {
-        return Ok(());
+        return Ok(found.close);
     }
     Err(String::from_utf8_lossy(&buffer[..filled.min(200)]).into_owned())
 }

@@ -38,8 +38,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) access_log: Option<&'s Path>,
     /// Program and arguments that run it: `valgrind ...`.
     pub(crate) under: &'s [String],
-    /// Further backends, of weight 0.
-    pub(crate) idle_backends: u32,
+    /// Backends beside those that are named.
+    pub(crate) further_backends: u32,
 }
 
 /// One proxy with its control plane; both are killed when this is dropped.
@@ -84,10 +84,10 @@ impl Ours {
     ) -> Result<Self, String> {
         let path = binary.path.to_str().ok_or("the proxy's path is not UTF-8")?;
         let cluster = Cluster::start(Program::at(path), 0).await;
-        if setup.idle_backends > 0 {
-            // Nobody has to answer the checks of thousands.
+        if setup.further_backends > 0 {
+            // The checks of thousands would take the machine away from what is measured.
             cluster.api.change_pool(cluster::no_checks).await;
-            add_idle(&cluster.api, backends[0].port(), setup.idle_backends).await?;
+            add_further(&cluster.api, backends[0].port(), setup.further_backends).await?;
         }
         cluster.add_backends(backends).await;
         let (traffic, admin) = (Port::reserve(), Port::reserve());
@@ -126,6 +126,11 @@ impl Ours {
         self.process.id()
     }
 
+    /// Its log.
+    pub(crate) fn log(&self) -> String {
+        self.process.stderr()
+    }
+
     /// Asks the proxy to stop, also one that runs as the child of a tracer, and waits for
     /// its end.
     pub(crate) async fn stop(mut self) -> Result<(), String> {
@@ -146,13 +151,12 @@ impl Ours {
 }
 
 /// Backends at addresses of the loopback network that all reach the same port.
-async fn add_idle(api: &api::Api, port: u16, count: u32) -> Result<(), String> {
+async fn add_further(api: &api::Api, port: u16, count: u32) -> Result<(), String> {
     let items: Vec<_> = (1..=count)
         .map(|number| {
             let [_, high, middle, low] = number.to_be_bytes();
             let backend = pb::Backend {
                 address: format!("127.{}.{middle}.{low}:{port}", high + 1),
-                weight: Some(0),
                 ..pb::Backend::default()
             };
             let object = pb::Object { object: Some(Any::Backend(backend)), revision: 0 };
