@@ -38,6 +38,7 @@ struct Tally {
 struct Plan {
     address: SocketAddr,
     request: String,
+    close: bool,
     left: AtomicU64,
     end: Instant,
 }
@@ -48,6 +49,7 @@ pub(crate) async fn run(args: LoadArgs) -> Result<ExitCode, String> {
     let plan = Arc::new(Plan {
         address: args.address,
         request: request(args.address, &args.path, args.close),
+        close: args.close,
         left: AtomicU64::new(args.requests),
         end: began + Duration::from_millis(args.milliseconds),
     });
@@ -112,7 +114,7 @@ async fn client(plan: Arc<Plan>) -> Tally {
                 now = Instant::now();
                 let took = (now - began).as_micros();
                 tally.microseconds.push(u32::try_from(took).unwrap_or(u32::MAX));
-                if closes {
+                if plan.close || closes {
                     now = closed(stream).await;
                 } else {
                     kept = Some(stream);
