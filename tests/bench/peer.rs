@@ -25,7 +25,6 @@ const START_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Peer {
     process: Option<Process>,
-    workers: Vec<Descendant>,
     address: SocketAddr,
 }
 
@@ -68,7 +67,7 @@ impl Peer {
         let args = ["byte-pump".to_owned(), format!("--backends={}", list.join(","))];
         let process = this_program()?.start("byte pump", &args);
         let address = process.listening().await.address("pump");
-        Ok(Self { process: Some(process), workers: Vec::new(), address })
+        Ok(Self { process: Some(process), address })
     }
 
     /// Starts another proxy and waits until it answers.
@@ -112,7 +111,7 @@ impl Peer {
         let args: Vec<String> =
             ["bound".to_owned(), "--".to_owned()].into_iter().chain(command).collect();
         let process = this_program()?.start(name, &args);
-        let mut peer = Self { process: Some(process), workers: Vec::new(), address };
+        let peer = Self { process: Some(process), address };
         peer.ready().await?;
         Ok(peer)
     }
@@ -122,14 +121,17 @@ impl Peer {
         self.address
     }
 
-    /// The processes that do the work.
+    /// The processes that do the work: workers where there are any.
     pub(crate) fn ids(&self) -> Vec<u32> {
-        let main = self.process.iter().map(Process::id);
-        let workers = self.workers.iter().map(|worker| worker.id);
-        if self.workers.is_empty() { main.collect() } else { workers.collect() }
+        let workers: Vec<u32> = self.workers().iter().map(|worker| worker.id).collect();
+        if workers.is_empty() { self.process.iter().map(Process::id).collect() } else { workers }
     }
 
-    async fn ready(&mut self) -> Result<(), String> {
+    fn workers(&self) -> Vec<Descendant> {
+        self.process.iter().flat_map(|process| children_of(process.id())).collect()
+    }
+
+    async fn ready(&self) -> Result<(), String> {
         let deadline = Instant::now() + START_MAX;
         loop {
             let why = match try_get(self.address, "/").await {
@@ -146,7 +148,6 @@ impl Peer {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        self.workers = self.process.iter().flat_map(|process| children_of(process.id())).collect();
         Ok(())
     }
 }
@@ -154,8 +155,7 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         // The main process first: it would replace its workers.
-        let workers: Vec<_> =
-            self.process.iter().flat_map(|process| children_of(process.id())).collect();
+        let workers = self.workers();
         self.process = None;
         for worker in workers.iter().filter(|worker| worker.is_alive()) {
             if let Some(pid) = i32::try_from(worker.id).ok().and_then(Pid::from_raw) {
