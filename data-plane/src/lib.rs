@@ -13,6 +13,7 @@
 //! | `http` | HTTP on clients' connections |
 //! | `upstream` | connections to backends |
 //! | `stats` | counts and reports |
+//! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
 mod admin;
 mod app;
@@ -20,6 +21,8 @@ pub mod args;
 mod clock;
 mod data_dir;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod h1;
 mod http;
 mod last_good;
