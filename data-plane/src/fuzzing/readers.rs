@@ -112,7 +112,7 @@ const STRICT: Reader = Reader {
 };
 
 /// The strict one first.
-pub(super) const READERS: [Reader; 26] = [
+pub(super) const READERS: [Reader; 25] = [
     STRICT,
     Reader { name: "LF ends lines", lf: true, ..STRICT },
     Reader { name: "CR ends lines", cr: true, ..STRICT },
@@ -136,7 +136,6 @@ pub(super) const READERS: [Reader; 26] = [
     Reader { name: "the last coding", codings: Codings::Last, ..STRICT },
     Reader { name: "the end may be missing", no_final_line: true, ..STRICT },
     Reader { name: "absolute targets", absolute: true, ..STRICT },
-    Reader { name: "blanks beyond ASCII", wide_blanks: true, ..STRICT },
     Reader { name: "bad fields are skipped", skips_bad_fields: true, ..STRICT },
     Reader {
         name: "everything",
@@ -156,6 +155,13 @@ pub(super) const READERS: [Reader; 26] = [
         skips_bad_fields: true,
         underscores: false,
     },
+];
+
+/// Servers that read something else today; see the ignored tests of `differential`.
+#[cfg(test)]
+pub(super) const UNANSWERED: [Reader; 2] = [
+    Reader { name: "_ is -", underscores: true, ..STRICT },
+    Reader { name: "blanks beyond ASCII", wide_blanks: true, ..STRICT },
 ];
 
 /// A request as a server sees it.
@@ -205,7 +211,7 @@ impl Reader {
         let (method, target) = self.request_line(&first)?;
         let fields = self.fields(rest)?;
         let body = match self.framing(&fields)? {
-            Some(length) => self.plain_body(rest, length)?,
+            Some(length) => plain_body(rest, length)?,
             None => self.chunked_body(rest)?,
         };
         Ok(Seen { method, target, body })
@@ -366,13 +372,6 @@ impl Reader {
         length.map(Some).ok_or(StreamEnd::Refused)
     }
 
-    fn plain_body(&self, rest: &mut &[u8], length: u64) -> Step<Vec<u8>> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        let (body, after) = rest.split_at_checked(length).ok_or(StreamEnd::Partial)?;
-        *rest = after;
-        Ok(body.to_vec())
-    }
-
     fn chunked_body(&self, rest: &mut &[u8]) -> Step<Vec<u8>> {
         let mut body = Vec::new();
         let sizes = Self { lf: self.lf || self.size_lf, ..*self };
@@ -383,7 +382,7 @@ impl Reader {
             if size == 0 {
                 break;
             }
-            body.extend(self.plain_body(rest, size)?);
+            body.extend(plain_body(rest, size)?);
             if !sizes.line(rest)?.is_empty() {
                 return Err(StreamEnd::Refused);
             }
@@ -400,7 +399,8 @@ impl Reader {
         if self.sizes == Sizes::Loose {
             digits = self.trim(digits);
             digits = digits.strip_prefix(b"+").unwrap_or(digits);
-            digits = digits.strip_prefix(b"0x").or(digits.strip_prefix(b"0X")).unwrap_or(digits);
+            digits =
+                digits.strip_prefix(b"0x").or_else(|| digits.strip_prefix(b"0X")).unwrap_or(digits);
             let end = digits.iter().position(|byte| !byte.is_ascii_hexdigit());
             digits = &digits[..end.unwrap_or(digits.len())];
         }
@@ -421,4 +421,11 @@ impl Reader {
         }
         u64::try_from(size).ok()
     }
+}
+
+fn plain_body(rest: &mut &[u8], length: u64) -> Step<Vec<u8>> {
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let (body, after) = rest.split_at_checked(length).ok_or(StreamEnd::Partial)?;
+    *rest = after;
+    Ok(body.to_vec())
 }

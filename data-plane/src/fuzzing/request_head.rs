@@ -64,7 +64,7 @@ fn was_understood(received: &Message<'_>, request: &Request) {
     assert!(hosts.iter().all(|host| is_plain_host(host)), "a doubtful Host is accepted");
     let (authority, path) = split_target(target, method);
     assert_eq!(request.path, path);
-    let host = authority.or(hosts.first().copied());
+    let host = authority.or_else(|| hosts.first().copied());
     assert_eq!(request.host.as_deref(), host);
     assert!(host.is_none_or(is_plain_host), "a doubtful authority is accepted");
     let options = received.list("connection");
