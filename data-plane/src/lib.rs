@@ -14,6 +14,7 @@
 //! | `upstream` | connections to backends |
 //! | `access_log` | writes a line for each request |
 //! | `stats` | counts and reports |
+//! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
 mod access_log;
 mod admin;
@@ -22,6 +23,8 @@ pub mod args;
 mod clock;
 mod data_dir;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod h1;
 mod http;
 mod last_good;
