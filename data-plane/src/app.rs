@@ -196,11 +196,14 @@ fn open_admin(wanted: Option<SocketAddr>) -> Result<tokio::net::TcpListener, Run
     Ok(tokio::net::TcpListener::from_std(socket)?)
 }
 
+/// An open access log, and the thread that writes it.
+type OpenLog = (Arc<AccessLog>, thread::JoinHandle<()>);
+
 fn open_access_log(
     args: &Args,
     id: &ProxyId,
     names: &[ListenerName],
-) -> Result<Option<(Arc<AccessLog>, thread::JoinHandle<()>)>, RunError> {
+) -> Result<Option<OpenLog>, RunError> {
     AccessLog::open(&args.access_log, id, names).map_err(|error| {
         RunError::Usage(format!(
             "--access-log: {:?} cannot be written: {error}. Choose another file, - or off",

@@ -31,6 +31,7 @@ mod last_good;
 mod listen;
 mod live;
 mod process;
+mod reason;
 mod stats;
 mod status;
 mod sync;

@@ -66,8 +66,10 @@ impl<'b> Message<'b> {
             ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
         let kept = |field: &&(&[u8], &[u8])| {
             let name = field.0.to_ascii_lowercase();
-            let is_own = OWN.iter().any(|own| name == own.as_bytes());
-            !is_hop_by_hop(&name) && !is_own && !named.contains(&name)
+            // To some servers `_` is `-`, so such a name is taken for the proxy's word, too.
+            let plain: Vec<u8> = name.iter().map(|&b| if b == b'_' { b'-' } else { b }).collect();
+            let is_own = OWN.iter().any(|own| plain == own.as_bytes());
+            !is_hop_by_hop(&plain) && !is_own && !named.contains(&name)
         };
         self.fields.iter().filter(kept).copied().collect()
     }

@@ -28,6 +28,7 @@ const ATTACKS: &[(&str, &str)] = &[
     ("other codings are ignored", "Transfer-Encoding: xchunked\r\nContent-Length: 1\r\n\r\nA"),
     ("codings contain chunked", "Transfer-Encoding: xchunked\r\n\r\n1\r\nA\r\n0\r\n\r\n"),
     ("the last coding", "Transfer-Encoding: gzip, chunked\r\n\r\n1\r\nA\r\n0\r\n\r\n"),
+    ("_ is -", "Content_Length: 1\r\n\r\nA"),
     ("bad fields are skipped", "no field\r\nContent-Length: 1\r\n\r\nA"),
     ("everything", "X: y\n no field\r\nContent-Length : +1\r\n\r\nA"),
 ];

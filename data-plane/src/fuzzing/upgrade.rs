@@ -37,13 +37,16 @@ fn answered(request: &Request, mut answer: &[u8]) {
     for _ in 0..INTERIM_MAX {
         let Ok(Some(length)) = find_head(answer, answer.len().max(1)) else { return };
         let (head, rest) = answer.split_at(length);
-        let delivery = Delivery { version: request.version, keep_alive: request.keep_alive };
-        let asked = !protocols.is_empty();
-        let Some(response) = response_head::checked(head, request.method, asked, delivery) else {
+        let delivery =
+            Delivery { version: request.version, keep_alive: request.keep_alive, trailers: true };
+        let asked = (!protocols.is_empty()).then(|| protocols.join(&b','));
+        let Some(response) =
+            response_head::checked(head, request.method, asked.as_deref(), delivery)
+        else {
             return;
         };
         if response.status == 101 {
-            assert!(asked, "a switch that was not asked for");
+            assert!(asked.is_some(), "a switch that was not asked for");
             assert_eq!(request.version, Version::Http11, "HTTP/1.0 has no Upgrade");
             let received = Message::response(head).expect("it was accepted");
             let chosen = received.list("upgrade");

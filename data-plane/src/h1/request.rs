@@ -11,6 +11,7 @@ use super::{
     fields::{self, ConnectionOptions, Field, Marked},
     scan::{ScanError, check_lengths},
 };
+use crate::reason::Reason;
 
 /// A request head that may be forwarded.
 #[derive(Debug)]
@@ -60,17 +61,18 @@ impl Method {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct BadRequest {
     pub(crate) status: u16,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
     pub(crate) message: &'static str,
 }
 
 const fn bad(message: &'static str) -> BadRequest {
-    BadRequest { status: 400, reason: "client_protocol_error", message }
+    BadRequest { status: 400, reason: Reason::ClientProtocolError, message }
 }
 
 /// A bound was exceeded, or a line ends with LF alone.
 pub(crate) fn scan_error(error: ScanError) -> BadRequest {
-    let too_large = |status, message| BadRequest { status, reason: "header_too_large", message };
+    let too_large =
+        |status, message| BadRequest { status, reason: Reason::HeaderTooLarge, message };
     match error {
         ScanError::BareLf => bad("a line ends with LF alone"),
         ScanError::LineTooLong => too_large(414, "the request line is longer than allowed here"),
@@ -141,12 +143,12 @@ fn refused(error: httparse::Error, head: &[u8]) -> BadRequest {
     match error {
         httparse::Error::TooManyHeaders => BadRequest {
             status: 431,
-            reason: "header_too_large",
+            reason: Reason::HeaderTooLarge,
             message: "the head has more fields than allowed here",
         },
         httparse::Error::Version if names_other_version(head) => BadRequest {
             status: 505,
-            reason: "client_protocol_error",
+            reason: Reason::ClientProtocolError,
             message: "only HTTP/1.1 and HTTP/1.0 are spoken here",
         },
         httparse::Error::HeaderName => bad("a field name is not a token"),
@@ -171,7 +173,7 @@ fn method(name: &str) -> Result<Method, BadRequest> {
         "GET" | "OPTIONS" | "PUT" | "DELETE" => Ok(Method::Idempotent),
         "CONNECT" | "TRACE" => Err(BadRequest {
             status: 405,
-            reason: "client_protocol_error",
+            reason: Reason::ClientProtocolError,
             message: "CONNECT and TRACE are not served here",
         }),
         _ => Ok(Method::Other),
@@ -237,7 +239,7 @@ impl<'b> Known<'b> {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
                     return Err(BadRequest {
                         status: 417,
-                        reason: "client_protocol_error",
+                        reason: Reason::ClientProtocolError,
                         message: "the only expectation known is 100-continue",
                     });
                 }
@@ -304,6 +306,10 @@ struct Target<'b> {
 impl<'b> Target<'b> {
     /// RFC 9112, 3.2.
     fn parse(target: &'b [u8], method: &str) -> Result<Self, BadRequest> {
+        // Some servers see blanks beyond ASCII, and with them another target.
+        if !target.is_ascii() {
+            return Err(bad("the target has characters beyond ASCII; write them as %XX"));
+        }
         let of = |path, authority| Self { path, only_query: false, authority };
         if target.starts_with(b"/") {
             return if target.contains(&b'#') {

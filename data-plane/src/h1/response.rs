@@ -187,9 +187,16 @@ impl ResponseHead<'_, '_> {
         self.bytes.len()
     }
 
-    /// Whether the backend changes to another protocol, and says to which.
-    pub(crate) fn switches_protocols(&self) -> bool {
-        self.upgrade.is_some()
+    /// Whether the backend changes to one of the protocols that it was asked for
+    /// (RFC 9110, 7.8).
+    pub(crate) fn switches_to_one_of(&self, asked: &[u8]) -> bool {
+        let was_asked = |chosen: &[u8]| {
+            fields::list(asked).any(|protocol| protocol.eq_ignore_ascii_case(chosen))
+        };
+        self.upgrade.is_some_and(|chosen| {
+            let mut chosen = fields::list(chosen).peekable();
+            chosen.peek().is_some() && chosen.all(was_asked)
+        })
     }
 
     /// How the body can be framed for this client; `None` when only closing the

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     h1::{Version, body::BodyLength, chunked::ChunkError, request::Method, response::Delivery},
+    reason::Reason,
     worker::{Loaded, now, until},
 };
 
@@ -99,7 +100,7 @@ impl<S: Stream> Exchange<'_, S> {
 
 /// A fault of the client's against the protocol.
 pub(super) fn protocol_error(message: &str) -> OwnAnswer {
-    OwnAnswer::new(400, "client_protocol_error", message)
+    OwnAnswer::new(400, Reason::ClientProtocolError, message)
 }
 
 /// What a client is told whose chunked body cannot be read.
@@ -107,10 +108,12 @@ pub(super) fn bad_chunks(error: ChunkError) -> OwnAnswer {
     match error {
         ChunkError::Malformed => protocol_error("the chunked body is malformed"),
         ChunkError::TrailersTooLarge => {
-            OwnAnswer::new(431, "header_too_large", "the trailers are longer than allowed here")
+            OwnAnswer::new(431, Reason::HeaderTooLarge, "the trailers are longer than allowed here")
         }
-        ChunkError::BodyTooLarge => {
-            OwnAnswer::new(413, "body_too_large", "the request's body is longer than allowed here")
-        }
+        ChunkError::BodyTooLarge => OwnAnswer::new(
+            413,
+            Reason::BodyTooLarge,
+            "the request's body is longer than allowed here",
+        ),
     }
 }

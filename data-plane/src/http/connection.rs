@@ -6,7 +6,10 @@
 use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
 
 use super::{exchange::Exchange, respond::OwnAnswer, stream::Stream, tunnel::Tunnel};
-use crate::worker::{Timer, Wheel, Worker, now};
+use crate::{
+    reason::Reason,
+    worker::{Timer, Wheel, Worker, now},
+};
 
 /// Without a configuration there is a listener all the same: it must answer 503.
 const KEEP_ALIVE_WITHOUT_CONFIG: Duration = Duration::from_secs(10);
@@ -65,7 +68,7 @@ pub(crate) async fn turn_away<S: Stream>(
     let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
     let answer = OwnAnswer::new(
         429,
-        "too_many_connections",
+        Reason::TooManyConnections,
         "this address has as many connections as one client may have",
     );
     Exchange::begin(&worker, &mut connection).turn_away(&answer).await;

@@ -307,7 +307,12 @@ impl<S: Stream> Conversation<'_, '_, S> {
             trailers: self.prepared.takes_trailers,
         };
         let head = match head.status {
-            101 if !(self.prepared.upgrade && head.switches_protocols()) => {
+            101 if !self
+                .prepared
+                .upgrade
+                .as_deref()
+                .is_some_and(|asked| head.switches_to_one_of(asked)) =>
+            {
                 return Err(self.protocol_failure("it switched protocols without being asked"));
             }
             101 => {

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     h1::body::{BodyLength, Framing},
     live::FailureKind,
+    reason::Reason,
     upstream::Upstream,
     worker::{Buffer, now},
 };
@@ -77,9 +78,11 @@ impl<S: Stream> Conversation<'_, '_, S> {
             record.answered(received.status, from_backend);
             match result {
                 Ok(()) => {}
-                Err(RelayError::Read | RelayError::Truncated) => record.reason("backend_reset"),
-                Err(RelayError::Chunks(_)) => record.reason("backend_protocol_error"),
-                Err(RelayError::Write(_)) => record.reason("client_abort"),
+                Err(RelayError::Read | RelayError::Truncated) => {
+                    record.reason(Reason::BackendReset)
+                }
+                Err(RelayError::Chunks(_)) => record.reason(Reason::BackendProtocolError),
+                Err(RelayError::Write(_)) => record.reason(Reason::ClientAbort),
             }
         }
         if result.is_err() {

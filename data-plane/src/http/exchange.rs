@@ -32,6 +32,7 @@ use crate::{
         scan::HeadScan,
     },
     live::{BackendState, PoolConfig},
+    reason::Reason,
     worker::{Buffer, Loaded, Worker, now, until},
 };
 
@@ -153,7 +154,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 Err(_) if !self.client_in.is_empty() => {
                     return Err(OwnAnswer::new(
                         408,
-                        "client_header_timeout",
+                        Reason::ClientHeaderTimeout,
                         "the request's head was not complete in time",
                     ));
                 }
@@ -453,7 +454,7 @@ impl Tried {
                     pool.name
                 )
             };
-            return OwnAnswer::new(503, "no_healthy_backend", message);
+            return OwnAnswer::new(503, Reason::NoHealthyBackend, message);
         };
         OwnAnswer::new(failure.status(), failure.reason, failure.message)
     }

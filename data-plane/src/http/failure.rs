@@ -9,7 +9,10 @@ use super::{
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
 };
-use crate::{live::FailureKind, upstream::ConnectError, worker::Buffer};
+use crate::{
+    reason::Reason,
+    {live::FailureKind, upstream::ConnectError, worker::Buffer},
+};
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub(super) struct Failure {
     /// What it says against the backend; nothing, when this process is at its limits.
     pub(super) kind: Option<FailureKind>,
     /// Of the reason vocabulary.
-    pub(super) reason: &'static str,
+    pub(super) reason: Reason,
     pub(super) message: String,
     /// Something of the request may have reached the backend.
     pub(super) written: bool,
@@ -46,7 +49,7 @@ impl Failure {
         match self.kind {
             None => 503,
             Some(FailureKind::Timeout) => 504,
-            Some(FailureKind::Connect) if self.reason == "backend_connect_timeout" => 504,
+            Some(FailureKind::Connect) if self.reason == Reason::BackendConnectTimeout => 504,
             Some(_) => 502,
         }
     }
@@ -72,7 +75,7 @@ impl<S> Conversation<'_, '_, S> {
     }
 
     pub(super) fn protocol_failure(&self, message: &str) -> Ended {
-        self.failed(FailureKind::Protocol, "backend_protocol_error", message, false)
+        self.failed(FailureKind::Protocol, Reason::BackendProtocolError, message, false)
     }
 
     pub(super) fn reset(&self, upstream_in: &Buffer, error: Option<&io::Error>) -> Ended {
@@ -82,28 +85,22 @@ impl<S> Conversation<'_, '_, S> {
             }
             None => "the connection ended before the response was complete".to_owned(),
         };
-        self.failed(FailureKind::Reset, "backend_reset", &message, upstream_in.is_empty())
+        self.failed(FailureKind::Reset, Reason::BackendReset, &message, upstream_in.is_empty())
     }
 
     pub(super) fn timed_out(&self, uploading: bool) -> Ended {
         if uploading && self.upload.waiting == Waiting::Reader {
             return Ended::ClientFault(OwnAnswer::new(
                 408,
-                "client_body_timeout",
+                Reason::ClientBodyTimeout,
                 "the request's body did not come in time",
             ));
         }
         let message = format!("no response within {:?}", self.pool.request_timeout);
-        self.failed(FailureKind::Timeout, "backend_timeout", &message, false)
+        self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
     }
 
-    fn failed(
-        &self,
-        kind: FailureKind,
-        reason: &'static str,
-        message: &str,
-        resendable: bool,
-    ) -> Ended {
+    fn failed(&self, kind: FailureKind, reason: Reason, message: &str, resendable: bool) -> Ended {
         let backend = &self.backend.identity;
         Ended::Failed(Failure {
             kind: Some(kind),
@@ -124,7 +121,7 @@ impl<S> Conversation<'_, '_, S> {
     pub(super) fn client_left(&mut self) -> Ended {
         self.exchange.worker.shard.count_client_abort();
         if let Some(record) = &mut self.exchange.record {
-            record.reason("client_abort");
+            record.reason(Reason::ClientAbort);
         }
         Ended::Answered { next: Next::Close, failed: false }
     }

@@ -17,6 +17,7 @@ use crate::{
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
     live::{ListenerConfig, PoolIndex},
+    reason::Reason,
 };
 
 /// A request, read and rewritten.
@@ -24,8 +25,8 @@ use crate::{
 pub(crate) struct Prepared {
     pub(crate) understood: Understood,
     pub(crate) expects_continue: bool,
-    /// The client asks for another protocol.
-    pub(crate) upgrade: bool,
+    /// The protocols that the client asks for.
+    pub(crate) upgrade: Option<Box<[u8]>>,
     pub(crate) takes_trailers: bool,
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
@@ -127,16 +128,20 @@ fn forward(
     let Some(config) = context.listener else {
         return refused(
             503,
-            "config_missing",
+            Reason::ConfigMissing,
             "this proxy has no configuration for this listener yet; is the control plane reachable?",
         );
     };
     let Some(pool) = config.routes.find(head.host.unwrap_or_default(), head.path()) else {
-        return refused(404, "no_route", "no route matches this host and path");
+        return refused(404, Reason::NoRoute, "no route matches this host and path");
     };
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
-        return refused(413, "body_too_large", "the request's body is longer than allowed here");
+        return refused(
+            413,
+            Reason::BodyTooLarge,
+            "the request's body is longer than allowed here",
+        );
     }
     let peer = context.peer.ip();
     let fallback_host = match head.host {
@@ -155,7 +160,7 @@ fn forward(
     Ok(Prepared {
         understood: *understood,
         expects_continue: head.expects_continue,
-        upgrade: head.upgrade.is_some(),
+        upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,
         client,
         pool,

@@ -15,6 +15,7 @@ use crate::{
         request::{RequestHead, request_id_text, write_ip},
     },
     live::BackendState,
+    reason::Reason,
 };
 
 /// A line of the access log on its way.
@@ -27,7 +28,7 @@ pub(crate) struct Record {
     attempt_started: Instant,
     attempts: u32,
     status: u16,
-    reason: Option<&'static str>,
+    reason: Option<Reason>,
     sent: u64,
     received: u64,
 }
@@ -93,10 +94,10 @@ impl Record {
     }
 
     /// Notes that a backend did not answer, or not well.
-    pub(crate) fn attempt_failed(&mut self, backend: &BackendState, reason: &str, now: Instant) {
+    pub(crate) fn attempt_failed(&mut self, backend: &BackendState, reason: Reason, now: Instant) {
         self.begin_attempt(backend);
         self.line.extend_from_slice(b",\"reason\":");
-        write_string(reason.as_bytes(), &mut self.line);
+        write_string(reason.name().as_bytes(), &mut self.line);
         self.end_attempt(now);
     }
 
@@ -134,7 +135,7 @@ impl Record {
     }
 
     /// Notes why it did not go as it should have, in a word of the reason vocabulary.
-    pub(crate) fn reason(&mut self, reason: &'static str) {
+    pub(crate) fn reason(&mut self, reason: Reason) {
         self.reason = Some(reason);
     }
 
@@ -146,7 +147,7 @@ impl Record {
         write_decimal(u64::from(self.status), line);
         if let Some(reason) = self.reason {
             line.extend_from_slice(b",\"reason\":\"");
-            line.extend_from_slice(reason.as_bytes());
+            line.extend_from_slice(reason.name().as_bytes());
             line.push(b'"');
         }
         line.extend_from_slice(b",\"bytes_to_backend\":");
@@ -211,7 +212,7 @@ mod tests {
         let peer = "[::ffff:192.0.2.7]:1234".parse().unwrap();
         let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now);
         record.answered(400, 120);
-        record.reason("client_protocol_error");
+        record.reason(Reason::ClientProtocolError);
         let line = record.end(now + std::time::Duration::from_micros(1_234_567));
         let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(read["peer"], "192.0.2.7:1234");

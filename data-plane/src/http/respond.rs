@@ -1,18 +1,21 @@
 //! The proxy's own answers: small JSON that says what happened and why.
 
-use crate::h1::{Version, body::write_decimal, response::Delivery};
+use crate::{
+    h1::{Version, body::write_decimal, response::Delivery},
+    reason::Reason,
+};
 
 /// An answer that the proxy gives instead of a backend's.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct OwnAnswer {
     pub(crate) status: u16,
     /// Of the reason vocabulary.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Reason,
     pub(crate) message: String,
 }
 
 impl OwnAnswer {
-    pub(crate) fn new(status: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
         Self { status, reason, message: message.into() }
     }
 
@@ -48,7 +51,7 @@ impl OwnAnswer {
         let mut body = serde_json::json!({
             "error": phrase(self.status),
             "status": self.status,
-            "reason": self.reason,
+            "reason": self.reason.name(),
             "message": self.message,
         })
         .to_string();
@@ -92,18 +95,18 @@ mod tests {
 
     #[test]
     fn an_answer_says_what_and_why() {
-        let answer = OwnAnswer::new(503, "no_healthy_backend", "pool \"x\" has no backend up");
+        let answer = OwnAnswer::new(503, Reason::NoHealthyBackend, "pool \"x\" has no backend up");
         let text = encoded(&answer, true, true);
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("Retry-After: 1"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert!(body.contains(r#""reason":"no_healthy_backend""#));
+        assert!(body.contains(r#""reason":Reason::NoHealthyBackend"#));
         assert!(body.contains(r#"pool \"x\" has"#));
     }
 
     #[test]
     fn head_gets_the_length_and_no_body() {
-        let text = encoded(&OwnAnswer::new(404, "no_route", "no"), false, false);
+        let text = encoded(&OwnAnswer::new(404, Reason::NoRoute, "no"), false, false);
         assert!(text.contains("Content-Length: ") && text.contains("Connection: close"));
         assert!(text.ends_with("\r\n\r\n"));
     }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::{record::Record, stream::Stream};
 use crate::{
     live::BackendState,
+    reason::Reason,
     worker::{Buffer, Timer, Worker, now},
 };
 
@@ -38,11 +39,11 @@ struct Direction {
     closed: bool,
     moved: u64,
     /// What a failed read and a failed write are called.
-    reasons: [&'static str; 2],
+    reasons: [Reason; 2],
 }
 
-const CLIENT: &str = "client_abort";
-const BACKEND: &str = "backend_reset";
+const CLIENT: Reason = Reason::ClientAbort;
+const BACKEND: Reason = Reason::BackendReset;
 
 /// It counts as in flight for as long as it lives.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Tunnel {
             if self.up.moved + self.down.moved > before {
                 worker.wheel.arm(&timer, now(), self.idle_timeout);
             }
-            timer.poll(context).map(|()| Err("tunnel_idle_timeout"))
+            timer.poll(context).map(|()| Err(Reason::TunnelIdleTimeout))
         })
         .await;
         if ended.is_err() {
@@ -118,7 +119,7 @@ impl Tunnel {
 }
 
 impl Direction {
-    fn new(buffer: Buffer, reasons: [&'static str; 2]) -> Self {
+    fn new(buffer: Buffer, reasons: [Reason; 2]) -> Self {
         Self { buffer, ended: false, closed: false, moved: 0, reasons }
     }
 
@@ -128,7 +129,7 @@ impl Direction {
         context: &mut Context<'_>,
         reader: &mut R,
         writer: &mut W,
-    ) -> Poll<Result<(), &'static str>> {
+    ) -> Poll<Result<(), Reason>> {
         let [read_failed, write_failed] = self.reasons;
         while !self.closed {
             while !self.buffer.is_empty() {

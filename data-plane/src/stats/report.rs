@@ -24,10 +24,11 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Reason, Sums, sum};
+use super::{Sums, sum};
 use crate::{
     live::{BackendState, Config, Identity},
     process,
+    reason::Reason,
     sync::Connected,
     worker::{Fleet, WorkerHandle},
 };
@@ -152,7 +153,8 @@ impl Reporter {
             backends.extend(report);
             alive
         });
-        let sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
+        let mut sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
+        sums.access_log_dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         let before = std::mem::replace(&mut self.sent, sums);
         self.sequence += 1;
         let now = Instant::now();
@@ -275,10 +277,15 @@ mod tests {
     #[test]
     fn answers_are_told_by_reason_and_in_the_older_sums() {
         let shard = Shard::default();
-        for reason in ["no_route", "client_protocol_error", "header_too_large", "no_route"] {
-            shard.count_own_answer(reason);
-        }
-        for reason in ["config_missing", "backend_reset", "dns_failure"] {
+        for reason in [
+            Reason::NoRoute,
+            Reason::ClientProtocolError,
+            Reason::HeaderTooLarge,
+            Reason::NoRoute,
+            Reason::ConfigMissing,
+            Reason::BackendReset,
+            Reason::DnsFailure,
+        ] {
             shard.count_own_answer(reason);
         }
         shard.count_client_abort();

@@ -9,7 +9,10 @@ use std::{
 use rustix::io::Errno;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::worker::{Timer, Wheel, until};
+use crate::{
+    reason::Reason,
+    worker::{Timer, Wheel, until},
+};
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -31,15 +34,15 @@ impl ConnectError {
     }
 
     /// Of the reason vocabulary.
-    pub(crate) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
-            _ if self.is_exhaustion() => "overloaded",
+            _ if self.is_exhaustion() => Reason::Overloaded,
             Self::Failed(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                "backend_connect_refused"
+                Reason::BackendConnectRefused
             }
-            Self::Failed(_) => "backend_connect_failed",
-            Self::TimedOut => "backend_connect_timeout",
-            Self::NoAddress => "dns_failure",
+            Self::Failed(_) => Reason::BackendConnectFailed,
+            Self::TimedOut => Reason::BackendConnectTimeout,
+            Self::NoAddress => Reason::DnsFailure,
         }
     }
 }
