@@ -100,7 +100,7 @@ mod tests {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("Retry-After: 1"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
-        assert!(body.contains(r#""reason":Reason::NoHealthyBackend"#));
+        assert!(body.contains(r#""reason":"no_healthy_backend""#));
         assert!(body.contains(r#"pool \"x\" has"#));
     }
 
