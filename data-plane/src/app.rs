@@ -1,12 +1,11 @@
-//! A proxy from start to stop: what is opened in which order, and who ends whom.
+//! A proxy from start to stop: what is started in which order, and who ends whom.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    io,
+    net::TcpListener,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread,
-    time::Duration,
 };
 
 use lb_core::{
@@ -14,7 +13,7 @@ use lb_core::{
     sync::Subscriber,
 };
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
 };
 use tracing::{info, warn};
@@ -22,24 +21,20 @@ use tracing::{info, warn};
 use crate::{
     access_log::AccessLog,
     admin,
-    args::{Args, Listen},
-    data_dir::DataDir,
+    args::Args,
     error::RunError,
     last_good::LastGood,
-    listen,
     live::{Compiler, Config, Padded},
+    open::Opened,
     process,
     stats::{Shard, report::Reporter},
     status::Status,
-    sync::{self, Follower, Introduction, Parts},
+    stop::{self, Signals},
+    sync::{self, Follower, Parts},
+    takeover::{self, Estate},
     telemetry,
     worker::{self, Admission, Fleet, Mail, WorkerHandle},
 };
-
-/// Where `/livez` is unless told otherwise.
-const ADMIN_PORT: u16 = 9500;
-/// How long the end waits for the last lines of the access log.
-const LAST_LINES_FOR: Duration = Duration::from_secs(1);
 
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
@@ -48,15 +43,6 @@ pub fn run(args: Args) -> Result<ExitCode, RunError> {
     let descriptors = process::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(args, descriptors))
-}
-
-/// Everything that was opened before the first worker runs.
-struct Opened {
-    data_dir: DataDir,
-    id: ProxyId,
-    listens: Vec<(Listen, Vec<TcpListener>)>,
-    admin: tokio::net::TcpListener,
-    workers: usize,
 }
 
 async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
@@ -68,7 +54,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         .iter()
         .map(|url| sync::endpoint(url).map_err(RunError::Usage))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut opened = open(&args)?;
+    let mut opened = Opened::new(&args)?;
     let names: Vec<ListenerName> =
         opened.listens.iter().map(|(listen, _)| listen.name.clone()).collect();
 
@@ -88,37 +74,61 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         info!(version = %held.version, "serving from the kept configuration until a control plane answers");
     }
 
-    let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
-    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
-    announce(&opened)?;
-    let (config_sender, config_receiver) = watch::channel(config);
-    let (connected_sender, connected_receiver) = watch::channel(None);
     let instance = InstanceId::new(&uuid::Uuid::new_v4().to_string())
         .map_err(|invalid| RunError::Usage(invalid.to_string()))?;
-    let reporter =
-        Reporter::new(opened.id.clone(), instance.clone(), Arc::clone(&fleet), config_receiver);
+    let estate = Arc::new(Mutex::new(Some(opened.estate(&instance)?)));
+    let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
+    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
+    let introduction = opened.introduction(instance.clone());
+    if let Some((old, _)) = opened.old.take() {
+        let relieved = tokio::task::spawn_blocking(move || takeover::relieve(&old)).await;
+        if let Ok(Err(error)) = relieved {
+            warn!(%error, "the old process has not said that it retires; it may go on accepting");
+        }
+    }
+    opened.announce()?;
+    let (config_sender, config_receiver) = watch::channel(config);
+    let (connected_sender, connected_receiver) = watch::channel(None);
+    let reporter = Reporter::new(opened.id.clone(), instance, Arc::clone(&fleet), config_receiver);
     let follower = Follower::new(Parts {
-        introduction: introduction(&opened, instance),
+        introduction,
         control_planes,
         subscriber,
         compiler,
         fleet: Arc::clone(&fleet),
         status: Arc::clone(&status),
         config: config_sender,
-        connected: connected_sender,
+        connected: connected_sender.clone(),
     });
     let encoded = follower.encoded();
-    let parent = args.exit_with_parent.then(parent_gone);
+    let mut successors = offer(&opened, &estate, last_good.clone(), encoded.clone());
+    let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
     tokio::spawn(sync::save(last_good, encoded));
-    tokio::spawn(follower.run());
+    let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
-    tokio::spawn(admin::serve(opened.admin, Arc::clone(&status)));
-    tokio::spawn(reopen_on_hangup(hangups, access_log.clone()));
+    opened.admin.set_nonblocking(true)?;
+    let admin = tokio::net::TcpListener::from_std(opened.admin)?;
+    let admin = tokio::spawn(admin::serve(admin, Arc::clone(&status)));
+    tokio::spawn(stop::reopen_on_hangup(hangups, access_log.clone()));
     let ended = tokio::select! {
-        () = signals.next() => Ok(stop(&args, &fleet, &status, &mut signals).await),
-        () = wait_for(parent.as_deref()) => {
+        () = signals.next() => {
+            // Nobody can take over from now on, and addresses are closed when they should be.
+            drop(take(&estate));
+            Ok(stop::stop(&args, &fleet, &status, &mut signals).await)
+        }
+        Some(successor) = successors.recv() => {
+            // The new process follows and answers for this proxy; what is counted here is
+            // still reported.
+            following.abort();
+            admin.abort();
+            fleet.tell(|| Mail::Retire);
+            drop(take(&estate));
+            successor.retired.send(()).ok();
+            Ok(stop::retire(&args, &fleet, &mut signals).await)
+        }
+        () = stop::wait_for(parent.as_deref()) => {
             warn!("the parent process is gone; stopping at once");
             Ok(ExitCode::SUCCESS)
         }
@@ -127,73 +137,34 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         }
     };
     if let (Some(log), Some(writer)) = (access_log, log_writer) {
-        log.close();
-        let written = tokio::task::spawn_blocking(|| writer.join());
-        if tokio::time::timeout(LAST_LINES_FOR, written).await.is_err() {
-            warn!("the last lines of the access log could not be written in time");
-        }
+        stop::finish_log(&log, writer).await;
     }
+    drop(connected_sender);
     ended
 }
 
-/// SIGHUP means to open the access log anew, and never to end.
-async fn reopen_on_hangup(mut hangups: Signal, access_log: Option<Arc<AccessLog>>) {
-    while hangups.recv().await.is_some() {
-        match &access_log {
-            Some(log) => log.reopen(),
-            None => info!("SIGHUP: there is no access log to be opened anew"),
+/// Lets a later process take over. A proxy that cannot offer it serves all the same.
+fn offer(
+    opened: &Opened,
+    estate: &Arc<Mutex<Option<Estate>>>,
+    last_good: LastGood,
+    encoded: watch::Receiver<Option<Arc<Vec<u8>>>>,
+) -> mpsc::Receiver<takeover::Successor> {
+    let (sender, successors) = mpsc::channel(1);
+    // The new process begins with what this one serves now.
+    let keep_newest = move || {
+        let newest = encoded.borrow().clone();
+        if let Some(newest) = newest
+            && let Err(error) = last_good.save(&newest)
+        {
+            warn!(%error, "the newest configuration cannot be kept for the new process");
         }
+    };
+    let offered = takeover::offer(opened.data_dir.path(), Arc::clone(estate), keep_newest, sender);
+    if let Err(error) = offered {
+        warn!(%error, "no process can take over from this one; restarts will interrupt clients");
     }
-}
-
-fn open(args: &Args) -> Result<Opened, RunError> {
-    let bad = |invalid: lb_core::model::Invalid| RunError::Usage(format!("--id: {invalid}"));
-    let wanted = args.id.as_deref().map(ProxyId::new).transpose().map_err(bad)?;
-    let workers = match args.workers {
-        Some(workers) => usize::from(workers),
-        None => thread::available_parallelism().map_or(1, usize::from),
-    };
-    // The addresses before the directory: a taken port is the likelier mistake.
-    let default = Listen {
-        name: ListenerName::default_listener(),
-        address: SocketAddr::new(args.host, args.port),
-    };
-    let mut listens: Vec<(Listen, Vec<TcpListener>)> = Vec::new();
-    for (listen, flag) in std::iter::once((&default, "--port"))
-        .chain(args.listen.iter().map(|listen| (listen, "--listen")))
-    {
-        if listens.iter().any(|(other, _)| other.name == listen.name) {
-            return Err(RunError::Usage(format!(
-                "listener {} is given twice; --host and --port are those of `default`",
-                listen.name
-            )));
-        }
-        let (address, sockets) = listen::for_workers(listen.address, workers, flag)?;
-        listens.push((Listen { name: listen.name.clone(), address }, sockets));
-    }
-    let admin = open_admin(args.admin)?;
-    let path = match &args.data_dir {
-        Some(path) => path.clone(),
-        None => DataDir::default_path(wanted.as_ref())?,
-    };
-    let data_dir = DataDir::open(path)?;
-    let id = data_dir.id(wanted)?;
-    Ok(Opened { data_dir, id, listens, admin, workers })
-}
-
-fn open_admin(wanted: Option<SocketAddr>) -> Result<tokio::net::TcpListener, RunError> {
-    let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let address = wanted.unwrap_or_else(|| loopback(ADMIN_PORT));
-    let bound = match listen::for_workers(address, 1, "--admin") {
-        // Several proxies on one machine are no mistake.
-        Err(RunError::AddressInUse { .. }) if wanted.is_none() => {
-            listen::for_workers(loopback(0), 1, "--admin")
-        }
-        bound => bound,
-    };
-    let (_, mut sockets) = bound?;
-    let socket = sockets.pop().ok_or_else(|| io::Error::other("no admin socket"))?;
-    Ok(tokio::net::TcpListener::from_std(socket)?)
+    successors
 }
 
 /// An open access log, and the thread that writes it.
@@ -241,105 +212,21 @@ fn start_workers(
         pipes_max: (descriptors / 128).clamp(1, 2048),
         access_log,
     });
+    // Inherited sockets may be more than there are workers.
+    let mut sockets: Vec<(usize, usize, TcpListener)> = Vec::new();
+    for (number, (_, own)) in opened.listens.iter_mut().enumerate() {
+        sockets.extend(own.drain(..).enumerate().map(|(at, socket)| (at, number, socket)));
+    }
     for (index, mail) in mails.into_iter().enumerate() {
-        let sockets = opened.listens.iter_mut().filter_map(|(_, sockets)| sockets.pop()).collect();
+        let own = |at: usize| at % opened.workers == index;
+        let listeners = sockets.extract_if(.., |(at, ..)| own(*at));
+        let listeners = listeners.map(|(_, number, socket)| (number, socket)).collect();
         // Detached: workers say themselves when they have ended.
-        drop(worker::spawn(index, Arc::clone(&fleet), mail, sockets, Arc::clone(config))?);
+        drop(worker::spawn(index, Arc::clone(&fleet), mail, listeners, Arc::clone(config))?);
     }
     Ok(fleet)
 }
 
-/// One line on stdout, for whoever started this and let it choose its ports.
-fn announce(opened: &Opened) -> Result<(), RunError> {
-    let mut line = format!("listening id={}", opened.id);
-    for (listen, _) in &opened.listens {
-        line.push_str(&format!(" {}={}", listen.name, listen.address));
-    }
-    line.push_str(&format!(" admin={}\n", opened.admin.local_addr()?));
-    let mut stdout = io::stdout();
-    // Nobody may be reading.
-    drop(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()));
-    info!("{}", line.trim_end());
-    Ok(())
-}
-
-fn introduction(opened: &Opened, instance: InstanceId) -> Introduction {
-    let addresses = opened.listens.iter();
-    Introduction {
-        id: opened.id.clone(),
-        instance,
-        listen_addresses: addresses
-            .map(|(listen, _)| (listen.name.to_string(), listen.address.to_string()))
-            .collect(),
-        admin_address: opened.admin.local_addr().map(|a| a.to_string()).unwrap_or_default(),
-        workers: opened.workers,
-    }
-}
-
-/// Stops in order: not ready, still accepting; then no longer; then gone.
-async fn stop(args: &Args, fleet: &Fleet, status: &Status, signals: &mut Signals) -> ExitCode {
-    info!(accept_grace = ?args.accept_grace, drain_timeout = ?args.drain_timeout, "stopping");
-    status.drain();
-    fleet.tell(|| Mail::Drain);
-    let graceful = async {
-        tokio::time::sleep(args.accept_grace).await;
-        fleet.tell(|| Mail::Stop);
-        tokio::time::timeout(args.drain_timeout, fleet.ended()).await.is_ok()
-    };
-    tokio::select! {
-        clean = graceful => {
-            if clean {
-                info!("stopped");
-                ExitCode::SUCCESS
-            } else {
-                warn!("stopped with requests still in flight");
-                ExitCode::from(3)
-            }
-        }
-        () = signals.next() => {
-            warn!("a second signal: stopping at once");
-            ExitCode::from(3)
-        }
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Told when standard input ends: the parent holds its other end.
-fn parent_gone() -> Arc<Notify> {
-    let gone = Arc::new(Notify::new());
-    let told = Arc::clone(&gone);
-    thread::spawn(move || {
-        // An error is an end, too.
-        drop(io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink()));
-        told.notify_one();
-    });
-    gone
-}
-
-async fn wait_for(event: Option<&Notify>) {
-    match event {
-        Some(event) => event.notified().await,
-        None => std::future::pending().await,
-    }
+fn take(estate: &Mutex<Option<Estate>>) -> Option<Estate> {
+    estate.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
+    /// Take over the sockets of the process that runs with the same data directory, which
+    /// then lets its connections end; without one, start as usual
+    #[arg(long, env = "LB_TAKEOVER")]
+    pub takeover: bool,
     /// On SIGTERM: how long to go on accepting while /readyz says no
     #[arg(long, env = "LB_ACCEPT_GRACE", value_name = "TIME", default_value = "5s",
           value_parser = humantime::parse_duration)]

@@ -17,7 +17,7 @@ use crate::error::RunError;
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -40,7 +40,17 @@ impl DataDir {
                 bad(format!("it cannot be locked: {error}"))
             }
         })?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
+    }
+
+    /// A directory whose lock was handed over by the process that had it.
+    pub(crate) fn inherited(path: PathBuf, lock: File) -> Self {
+        Self { path, lock }
+    }
+
+    /// The lock, for whoever takes it over: it is held until the last copy is closed.
+    pub(crate) fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     /// Where a proxy of this name keeps its things unless told otherwise.

@@ -34,6 +34,16 @@ pub enum RunError {
         /// What is wrong and what to do.
         problem: String,
     },
+    /// The process that runs could not be taken over.
+    #[error(
+        "cannot take over through {path}: {source}. The old process goes on; stop it and start this one without --takeover, or try again"
+    )]
+    TakeOver {
+        /// Where it was asked.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
     /// A flag has a bad value.
     #[error("{0}")]
     Usage(String),
@@ -50,7 +60,7 @@ impl RunError {
         match self {
             Self::AddressInUse { .. } => 9,
             Self::DataDir { .. } | Self::Usage(_) => 78,
-            Self::Listen { .. } | Self::System(_) => 1,
+            Self::Listen { .. } | Self::TakeOver { .. } | Self::System(_) => 1,
         }
     }
 }

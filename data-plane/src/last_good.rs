@@ -8,6 +8,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use lb_core::{
@@ -29,11 +30,17 @@ const HEADER: &[u8] = b"lb-last-good 1\n";
 pub(crate) struct LastGood {
     newest: PathBuf,
     former: PathBuf,
+    /// Held while files are written.
+    writing: Arc<Mutex<()>>,
 }
 
 impl LastGood {
     pub(crate) fn new(directory: &Path) -> Self {
-        Self { newest: directory.join("last-good"), former: directory.join("last-good.1") }
+        Self {
+            newest: directory.join("last-good"),
+            former: directory.join("last-good.1"),
+            writing: Arc::default(),
+        }
     }
 
     /// The newest configuration that can be read.
@@ -54,6 +61,7 @@ impl LastGood {
 
     /// Keeps a configuration, as [`encode`] made it, and the one before.
     pub(crate) fn save(&self, encoded: &[u8]) -> io::Result<()> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::rename(&self.newest, &self.former) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -5,7 +5,10 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | `app` | starts and stops everything |
+//! | `app` | starts everything |
+//! | `open` | opens addresses and the data directory |
+//! | `stop` | ends everything in order |
+//! | `takeover` | hands the listening sockets to a new process |
 //! | `sync` | follows the control plane |
 //! | `live` | compiles configuration into what workers serve from |
 //! | `worker` | threads, timers, buffers |
@@ -30,11 +33,14 @@ mod http;
 mod last_good;
 mod listen;
 mod live;
+mod open;
 mod process;
 mod reason;
 mod stats;
 mod status;
+mod stop;
 mod sync;
+mod takeover;
 mod telemetry;
 mod upstream;
 mod worker;

@@ -40,6 +40,29 @@ pub(crate) fn for_workers(
     Ok((bound, listeners))
 }
 
+/// Sockets that were handed over, and more on the same address if there are more workers.
+pub(crate) fn with_inherited(
+    mut sockets: Vec<TcpListener>,
+    workers: usize,
+    flag: &'static str,
+) -> Result<(SocketAddr, Vec<TcpListener>), RunError> {
+    let Some(first) = sockets.first() else {
+        return Err(RunError::System(io::Error::other("no sockets were handed over")));
+    };
+    let address = first.local_addr()?;
+    for _ in sockets.len()..workers {
+        let failed = |source| RunError::Listen { address, flag, source };
+        sockets.push(bind(address, true).map_err(failed)?);
+    }
+    Ok((address, sockets))
+}
+
+/// Whether an address that is asked for is one that is bound already.
+pub(crate) fn is_same(wanted: SocketAddr, bound: SocketAddr) -> bool {
+    let wanted = usable(wanted);
+    wanted.ip() == bound.ip() && (wanted.port() == 0 || wanted.port() == bound.port())
+}
+
 /// Where there is no IPv6, the wildcard means that of IPv4.
 fn usable(address: SocketAddr) -> SocketAddr {
     let is_wildcard = address.is_ipv6() && address.ip().is_unspecified();

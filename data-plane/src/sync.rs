@@ -37,6 +37,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Introduction {
     pub(crate) id: ProxyId,
     pub(crate) instance: InstanceId,
+    /// The instance that this one took over from; empty for none.
+    pub(crate) replaces: String,
     pub(crate) listen_addresses: Vec<(String, String)>,
     pub(crate) admin_address: String,
     pub(crate) workers: usize,

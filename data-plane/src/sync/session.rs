@@ -264,7 +264,7 @@ impl Follower {
         pb::Hello {
             proxy_id: introduction.id.to_string(),
             instance_id: introduction.instance.to_string(),
-            replaces_instance_id: String::new(),
+            replaces_instance_id: introduction.replaces.clone(),
             labels: Default::default(),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol_versions: PROTOCOL_VERSIONS.to_vec(),

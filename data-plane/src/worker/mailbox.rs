@@ -27,6 +27,8 @@ pub(crate) enum Mail {
     Connection(Accepted),
     /// Tell clients to close after their next answer, but keep accepting.
     Drain,
+    /// Accept no more, because another process does; answers tell clients to close.
+    Retire,
     /// Stop accepting, close idle connections, and end when the last one does.
     Stop,
 }

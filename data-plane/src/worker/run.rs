@@ -31,12 +31,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often idle connections to backends are looked through.
 const SWEEP_PERIOD: Duration = Duration::from_millis(500);
 
-/// Starts a worker's thread. `listeners` are its own sockets, by listener number.
+/// Starts a worker's thread. `listeners` are its own sockets, each
+/// with the number of its listener.
 pub(crate) fn spawn(
     index: usize,
     fleet: Arc<Fleet>,
     mail: mpsc::UnboundedReceiver<Mail>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(usize, TcpListener)>,
     config: Arc<Config>,
 ) -> io::Result<thread::JoinHandle<()>> {
     fleet.running.fetch_add(1, Ordering::AcqRel);
@@ -70,7 +71,7 @@ async fn run(
     index: usize,
     fleet: Arc<Fleet>,
     mut mail: mpsc::UnboundedReceiver<Mail>,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(usize, TcpListener)>,
     config: Arc<Config>,
 ) {
     let worker = Rc::new(Worker::new(index, config, Arc::clone(&fleet), fastrand::u64(..)));
@@ -89,7 +90,7 @@ async fn run(
         }
     });
     let accepting = CancellationToken::new();
-    for (number, listener) in listeners.into_iter().enumerate() {
+    for (number, listener) in listeners {
         let worker = Rc::clone(&worker);
         let stop = accepting.clone();
         spawn_local(async move {
@@ -109,6 +110,10 @@ async fn run(
             }
             Mail::Connection(accepted) => serve(&worker, accepted),
             Mail::Drain => worker.phase.set(Phase::Draining),
+            Mail::Retire => {
+                worker.phase.set(Phase::Draining);
+                accepting.cancel();
+            }
             Mail::Stop => break,
         }
     }
