@@ -113,6 +113,9 @@ struct ProxySum {
 struct Reporter {
     instance: String,
     sequence: u64,
+    /// The instance before, which still reports while its last connections end, and its
+    /// last report.
+    former: Option<(String, u64)>,
     process: Process,
     rate: Rate,
     fresh_until: Instant,
@@ -134,23 +137,31 @@ impl Statistics {
             instance: report.instance.clone(),
             // A control plane that restarted takes up the count wherever it is.
             sequence: report.sequence.saturating_sub(1),
+            former: None,
             process: Process::default(),
             rate: Rate::default(),
             fresh_until: now,
         });
-        if reporter.instance != report.instance {
-            reporter.instance = report.instance;
+        let is_former =
+            reporter.former.as_ref().is_some_and(|(former, _)| *former == report.instance);
+        if !is_former && reporter.instance != report.instance {
+            let instance = std::mem::replace(&mut reporter.instance, report.instance);
+            reporter.former = Some((instance, reporter.sequence));
             reporter.sequence = 0;
         }
-        if report.sequence <= reporter.sequence {
+        let last = match &mut reporter.former {
+            Some((_, sequence)) if is_former => sequence,
+            _ => &mut reporter.sequence,
+        };
+        if report.sequence <= *last {
             debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
-            return reporter.sequence;
+            return *last;
         }
-        let missing = report.sequence - reporter.sequence - 1;
+        let missing = report.sequence - *last - 1;
         if missing > 0 {
             debug!(proxy = %report.proxy, missing, "reports were lost");
         }
-        reporter.sequence = report.sequence;
+        *last = report.sequence;
         reporter.fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
         reporter.process.add(&report.process);
         reporter.rate.add(now, report.process.requests);

@@ -39,6 +39,10 @@ pub(crate) struct Dev {
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where the proxies write their access log: a file, - for here, or off
+    #[arg(long, value_name = "FILE", default_value = "-",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) access_log: String,
     /// Verbose logs
     #[arg(long)]
     pub(crate) debug: bool,

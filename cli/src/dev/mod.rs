@@ -99,7 +99,7 @@ async fn start(
     let server = format!("http://{}", control.value("grpc"));
     let mut proxies: Vec<Listening> = Vec::new();
     for proxy in plan.proxies {
-        let role = Role::proxy(proxy, &server, data_dir, args.debug);
+        let role = Role::proxy(proxy, &server, data_dir, args);
         proxies.push(household.admit(role).await?);
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::plan::ProxyPlan;
+use crate::args::Dev;
 
 /// One child. Its addresses have port 0 until it has said which one it took.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Role {
 #[derive(Clone, Debug)]
 enum Kind {
     ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf },
-    Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf },
+    Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf, access_log: String },
     DemoBackend { address: SocketAddr },
 }
 
@@ -39,10 +40,15 @@ impl Role {
         Self { name: "control-plane".to_owned(), kind, debug }
     }
 
-    pub(super) fn proxy(plan: ProxyPlan, server: &str, data_dir: &Path, debug: bool) -> Self {
+    pub(super) fn proxy(plan: ProxyPlan, server: &str, data_dir: &Path, args: &Dev) -> Self {
         let name = plan.id.clone();
-        let data_dir = data_dir.join(&name);
-        Self { name, kind: Kind::Proxy { plan, server: server.to_owned(), data_dir }, debug }
+        let kind = Kind::Proxy {
+            plan,
+            server: server.to_owned(),
+            data_dir: data_dir.join(&name),
+            access_log: args.access_log.clone(),
+        };
+        Self { name, kind, debug: args.debug }
     }
 
     /// It calls itself by its port; one that takes a free port is numbered here.
@@ -71,7 +77,7 @@ impl Role {
                 format!("--http={http}"),
                 format!("--data-dir={}", data_dir.display()),
             ],
-            Kind::Proxy { plan, server, data_dir } => vec![
+            Kind::Proxy { plan, server, data_dir, access_log } => vec![
                 "data-plane".to_owned(),
                 format!("--id={}", plan.id),
                 format!("--control-plane={server}"),
@@ -79,6 +85,7 @@ impl Role {
                 format!("--port={}", plan.traffic.port()),
                 format!("--admin={}", plan.admin),
                 format!("--data-dir={}", data_dir.display()),
+                format!("--access-log={access_log}"),
                 // Nobody in front of them has to notice first that they are about to stop.
                 "--accept-grace=0s".to_owned(),
                 "--drain-timeout=3s".to_owned(),
@@ -167,7 +174,10 @@ impl Listening {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Cli, Command};
 
     fn proxy() -> Role {
         let plan = ProxyPlan {
@@ -175,12 +185,14 @@ mod tests {
             traffic: "0.0.0.0:8080".parse().unwrap(),
             admin: "127.0.0.1:0".parse().unwrap(),
         };
-        Role::proxy(plan, "http://127.0.0.1:9400", Path::new("/state"), true)
+        let cli = Cli::try_parse_from(["lbctl", "dev", "--debug"]).unwrap();
+        let Command::Dev(args) = cli.command else { panic!("another command") };
+        Role::proxy(plan, "http://127.0.0.1:9400", Path::new("/state"), &args)
     }
 
     #[test]
     fn a_proxy_is_this_executable_under_another_command() {
-        insta::assert_snapshot!(proxy().command_line().join(" "), @"data-plane --id=proxy-1 --control-plane=http://127.0.0.1:9400 --host=0.0.0.0 --port=8080 --admin=127.0.0.1:0 --data-dir=/state/proxy-1 --accept-grace=0s --drain-timeout=3s --log-level=debug --exit-with-parent");
+        insta::assert_snapshot!(proxy().command_line().join(" "), @"data-plane --id=proxy-1 --control-plane=http://127.0.0.1:9400 --host=0.0.0.0 --port=8080 --admin=127.0.0.1:0 --data-dir=/state/proxy-1 --access-log=- --accept-grace=0s --drain-timeout=3s --log-level=debug --exit-with-parent");
     }
 
     #[test]

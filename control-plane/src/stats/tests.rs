@@ -155,3 +155,21 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
     assert_eq!(fleet.access_log_dropped, 15);
     assert_eq!(fleet.worker_connections, Vec::<u32>::new(), "workers of one proxy are no fleet");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_taken_over_reports_its_last_requests_once() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    let of = |instance: &str, sequence| Report {
+        instance: instance.to_owned(),
+        ..report("p1", sequence, 10, 0)
+    };
+    assert_eq!(statistics.count(of("old", 7), &catalog), 7);
+    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
+    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
+    // Neither's repetitions are counted.
+    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
+    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
+    assert_eq!(statistics.count(of("new", 2), &catalog), 2);
+    let (id, incarnation) = b();
+    assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 40);
+}
