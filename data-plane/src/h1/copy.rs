@@ -4,66 +4,105 @@
 //! one piece of memory. A field that is not written in the usual way, `Name: value`, is
 //! written anew, so that no reader sees other white space than we do.
 
-use super::fields::Field;
+use super::{
+    FIELDS_MAX,
+    fields::{self, Field},
+};
 
-/// Fields on their way from a head into another one.
-#[derive(Debug)]
-pub(super) struct Runs<'h, 'o> {
-    head: &'h [u8],
-    out: &'o mut Vec<u8>,
-    start: usize,
-    end: usize,
-}
+/// What is known of the fields of a head, one bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bits([u64; FIELDS_MAX.div_ceil(64)]);
 
-impl<'h, 'o> Runs<'h, 'o> {
-    /// Begins with the first `kept` bytes of the head, say its first line.
-    pub(super) fn new(head: &'h [u8], kept: usize, out: &'o mut Vec<u8>) -> Self {
-        Self { head, out, start: 0, end: kept }
+impl Bits {
+    fn set(&mut self, index: usize) {
+        self.0[index / 64] |= 1 << (index % 64);
     }
 
-    /// Passes a field on.
-    pub(super) fn keep(&mut self, field: &httparse::Header<'_>) {
-        let Some(line) = usual_line(self.head, field) else {
-            self.flush();
-            write_field(field.name.as_bytes(), field.value, self.out);
-            return;
-        };
-        if line.start != self.end {
-            self.flush();
-            self.start = line.start;
+    fn has(&self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 == 1
+    }
+}
+
+/// Which fields of a head can be copied as they stand.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Survey {
+    /// Fields that the proxy must understand.
+    known: Bits,
+    /// Fields written in the usual way, `Name: value` and CRLF.
+    usual: Bits,
+}
+
+impl Survey {
+    /// Looks at one field. `None` when the line before it does not end with CRLF; the
+    /// parser is content with LF.
+    pub(super) fn add(
+        &mut self,
+        index: usize,
+        head: &[u8],
+        field: &httparse::Header<'_>,
+    ) -> Option<Field> {
+        let start = offset(head, field.name.as_bytes())?;
+        if head.get(start.checked_sub(2)?..start)? != b"\r\n" {
+            return None;
         }
-        self.end = line.end;
+        let colon = start + field.name.len();
+        let end = colon + 2 + field.value.len();
+        let is_usual = offset(head, field.value) == Some(colon + 2)
+            && head.get(colon..colon + 2) == Some(b": ")
+            && head.get(end..end + 2) == Some(b"\r\n");
+        if is_usual {
+            self.usual.set(index);
+        }
+        let kind = fields::classify(field.name.as_bytes());
+        if kind != Field::Other {
+            self.known.set(index);
+        }
+        Some(kind)
     }
 
-    /// Writes what was kept so far.
-    pub(super) fn flush(&mut self) {
-        self.out.extend_from_slice(&self.head[self.start..self.end]);
-        self.start = self.end;
+    /// Whether the proxy must understand the field.
+    pub(super) fn is_known(&self, index: usize) -> bool {
+        self.known.has(index)
     }
-}
 
-/// Where the line of a field stands in the head, if it is `Name: value` and CRLF exactly.
-fn usual_line(head: &[u8], field: &httparse::Header<'_>) -> Option<std::ops::Range<usize>> {
-    let start = offset(head, field.name.as_bytes())?;
-    let value = offset(head, field.value)?;
-    let (colon, end) = (start + field.name.len(), value + field.value.len());
-    let usual = value == colon + 2
-        && head.get(colon..value) == Some(b": ")
-        && head.get(end..end + 2) == Some(b"\r\n");
-    usual.then_some(start..end + 2)
+    /// Copies the first `line` bytes of the head and those of the fields that are kept:
+    /// all that need not be understood, or what `keep` says of the others. It is asked
+    /// about all fields if `ask_about_all`.
+    pub(super) fn copy(
+        &self,
+        (head, line): (&[u8], usize),
+        fields: &[httparse::Header<'_>],
+        ask_about_all: bool,
+        mut keep: impl FnMut(bool, &httparse::Header<'_>) -> bool,
+        out: &mut Vec<u8>,
+    ) {
+        let mut run = 0..line;
+        for (index, field) in fields.iter().enumerate() {
+            let known = self.known.has(index);
+            if (known || ask_about_all) && !keep(known, field) {
+                continue;
+            }
+            if !self.usual.has(index) {
+                out.extend_from_slice(&head[run.clone()]);
+                run.start = run.end;
+                write_field(field.name.as_bytes(), field.value, out);
+                continue;
+            }
+            let start = offset(head, field.name.as_bytes()).unwrap_or(run.end);
+            if start != run.end {
+                out.extend_from_slice(&head[run.clone()]);
+                run.start = start;
+            }
+            run.end = start + field.name.len() + field.value.len() + 4;
+        }
+        out.extend_from_slice(&head[run]);
+    }
 }
 
 /// Where `part` stands in `whole`, of which it was cut.
 pub(super) fn offset(whole: &[u8], part: &[u8]) -> Option<usize> {
     let offset = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     (offset + part.len() <= whole.len()).then_some(offset)
-}
-
-/// Whether the line before this field ended with CRLF; the parser is content with LF.
-pub(super) fn follows_crlf(head: &[u8], field: &httparse::Header<'_>) -> bool {
-    offset(head, field.name.as_bytes())
-        .and_then(|at| head.get(at.checked_sub(2)?..at))
-        .is_some_and(|end| end == b"\r\n")
 }
 
 /// Writes one field in the usual way.
@@ -95,18 +134,29 @@ mod tests {
 
     #[test]
     fn neighbours_are_copied_as_one_and_odd_ones_are_written_anew() {
-        let head = b"GET / HTTP/1.1\r\nA: 1\r\nB:2\r\nC: 3 \r\nD: 4\r\nE:\r\n\r\n";
+        let head = b"GET / HTTP/1.1\r\nA: 1\r\nB:2\r\nC: 3 \r\nD: 4\r\nTE: x\r\nE:\r\n\r\n";
         let mut storage = [httparse::EMPTY_HEADER; 8];
         let mut request = httparse::Request::new(&mut storage);
         assert!(request.parse(head).unwrap().is_complete());
-        let mut out = Vec::new();
-        let mut runs = Runs::new(head, 16, &mut out);
-        for field in &*request.headers {
-            if field.name != "D" {
-                runs.keep(field);
-            }
+        let mut survey = Survey::default();
+        for (index, field) in request.headers.iter().enumerate() {
+            assert!(survey.add(index, head, field).is_some());
         }
-        runs.flush();
-        assert_eq!(out, b"GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\nE: \r\n");
+        let copied = |ask_about_all, keep: fn(bool, &httparse::Header<'_>) -> bool| {
+            let mut out = Vec::new();
+            survey.copy((head, 16), request.headers, ask_about_all, keep, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            copied(false, |known, _| {
+                assert!(known);
+                false
+            }),
+            "GET / HTTP/1.1\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\nE: \r\n"
+        );
+        assert_eq!(
+            copied(true, |known, field| known || field.name == "A"),
+            "GET / HTTP/1.1\r\nA: 1\r\nTE: x\r\n"
+        );
     }
 }

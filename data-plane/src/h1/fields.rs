@@ -1,7 +1,5 @@
 //! Header fields: which ones concern a proxy, and the syntax of their values.
 
-use super::FIELDS_MAX;
-
 /// Fields that a proxy must understand; all others are forwarded as they are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Field {
@@ -148,20 +146,6 @@ pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
     classify(name) == Field::Other && !NOT_TRAILERS.iter().any(|text| forbidden(text))
 }
 
-/// Which fields of a head need more than copying.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Marked([u64; FIELDS_MAX.div_ceil(64)]);
-
-impl Marked {
-    pub(crate) fn mark(&mut self, index: usize) {
-        self.0[index / 64] |= 1 << (index % 64);
-    }
-
-    pub(crate) fn has(&self, index: usize) -> bool {
-        self.0[index / 64] >> (index % 64) & 1 == 1
-    }
-}
-
 /// What the Connection fields of a head say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ConnectionOptions {
@@ -200,16 +184,20 @@ impl ConnectionOptions {
         Some(())
     }
 
+    /// Whether there are such fields.
+    pub(crate) fn names_any(&self) -> bool {
+        self.named > 0
+    }
+
     /// Whether the sender meant this field, which is not one of those that are
     /// understood, for the next hop only (RFC 9110, 7.6.1). `fields` are those of the
     /// head that this was made from.
     pub(crate) fn names(&self, name: &[u8], fields: &[httparse::Header<'_>]) -> bool {
-        self.named > 0
-            && fields
-                .iter()
-                .filter(|field| field.name.eq_ignore_ascii_case("connection"))
-                .flat_map(|field| list(field.value))
-                .any(|option| option.eq_ignore_ascii_case(name))
+        fields
+            .iter()
+            .filter(|field| field.name.eq_ignore_ascii_case("connection"))
+            .flat_map(|field| list(field.value))
+            .any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 
@@ -271,7 +259,7 @@ pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
 /// The value of Host, or the authority of an absolute target: `uri-host [":" port]`
 /// (RFC 9110, 7.2). Empty is valid.
 pub(crate) fn is_host(value: &[u8]) -> bool {
-    let (host, port) = match value.first() {
+    let end_of_name = match value.first() {
         Some(b'[') => {
             let Some(end) = value.iter().position(|&b| b == b']') else { return false };
             let inner = &value[1..end];
@@ -279,21 +267,16 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
             if inner.is_empty() || !inner.iter().all(literal) {
                 return false;
             }
-            (&b""[..], &value[end + 1..])
+            end + 1
         }
-        _ => {
-            let end = value.iter().position(|&b| b == b':').unwrap_or(value.len());
-            value.split_at(end)
-        }
+        // reg-name: unreserved, percent-encoded, sub-delims (RFC 3986, 3.2.2).
+        _ => value.iter().take_while(|&&b| CLASSES[usize::from(b)] & REG_NAME != 0).count(),
     };
-    // reg-name: unreserved, percent-encoded, sub-delims (RFC 3986, 3.2.2).
-    let name_ok = |b: &u8| CLASSES[usize::from(*b)] & REG_NAME != 0;
-    let port_ok = match port {
+    match &value[end_of_name..] {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    host.iter().all(name_ok) && port_ok
+    }
 }
 
 /// Whether one element of Upgrade is a protocol (RFC 9110, 7.8), and one that may be

@@ -7,8 +7,8 @@ use lb_core::model::HttpLimits;
 use super::{
     FieldStorage, Version,
     body::{BodyLength, write_decimal},
-    copy::{self, Runs, write_field},
-    fields::{self, ConnectionOptions, Field, Marked},
+    copy::{self, Survey, write_field},
+    fields::{self, ConnectionOptions, Field},
     scan::{ScanError, check_lengths},
 };
 use crate::reason::Reason;
@@ -33,7 +33,7 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) takes_trailers: bool,
     connection: ConnectionOptions,
     request_id: Option<&'b [u8]>,
-    marked: Marked,
+    survey: Survey,
     /// The whole head.
     bytes: &'b [u8],
     /// Of the request line, its end included.
@@ -132,7 +132,7 @@ pub(crate) fn parse<'h, 'b>(
         takes_trailers: known.takes_trailers && version == Version::Http11,
         connection: known.connection,
         request_id: known.request_id,
-        marked: known.marked,
+        survey: known.survey,
         bytes,
         line,
         fields,
@@ -194,19 +194,15 @@ struct Known<'b> {
     takes_trailers: bool,
     request_id: Option<&'b [u8]>,
     connection: ConnectionOptions,
-    marked: Marked,
+    survey: Survey,
 }
 
 impl<'b> Known<'b> {
     fn collect(head: &[u8], fields: &[httparse::Header<'b>]) -> Result<Self, BadRequest> {
         let mut known = Self::default();
         for (index, field) in fields.iter().enumerate() {
-            if !copy::follows_crlf(head, field) {
-                return Err(scan_error(ScanError::BareLf));
-            }
-            let kind = fields::classify(field.name.as_bytes());
+            let kind = known.survey.add(index, head, field).ok_or(scan_error(ScanError::BareLf))?;
             if kind != Field::Other {
-                known.marked.mark(index);
                 known.add(kind, field.value)?;
             }
         }
@@ -413,7 +409,7 @@ impl<'b> RequestHead<'_, 'b> {
             .iter()
             .enumerate()
             .filter(|(index, field)| {
-                self.marked.has(*index)
+                self.survey.is_known(*index)
                     && fields::classify(field.name.as_bytes()) == Field::XForwardedFor
             })
             .map(|(_, field)| field.value)
@@ -475,44 +471,41 @@ impl<'b> RequestHead<'_, 'b> {
     /// X-Forwarded-Proto and an X-Forwarded-Host are among it.
     fn write_fields(&self, as_it_is: bool, peer_trusted: bool, out: &mut Vec<u8>) -> (bool, bool) {
         let (mut has_proto, mut has_host) = (false, false);
-        let mut runs = Runs::new(self.bytes, if as_it_is { self.line } else { 0 }, out);
-        for (index, field) in self.fields.iter().enumerate() {
+        let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
-            let kept = if !self.marked.has(index) {
-                !self.connection.names(name, self.fields)
-            } else {
-                match fields::classify(name) {
-                    Field::Host => as_it_is,
-                    // One, if there are several: logs and backends must agree.
-                    Field::XRequestId => {
-                        self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
-                    }
-                    Field::Trailer => self.body == BodyLength::Chunked,
-                    Field::XForwardedProto => {
-                        has_proto |= peer_trusted;
-                        peer_trusted
-                    }
-                    Field::XForwardedHost => {
-                        has_host |= peer_trusted;
-                        peer_trusted
-                    }
-                    Field::Connection
-                    | Field::ContentLength
-                    | Field::TransferEncoding
-                    | Field::Expect
-                    | Field::KeepAlive
-                    | Field::Te
-                    | Field::Upgrade
-                    | Field::XForwardedFor
-                    | Field::Dropped
-                    | Field::Other => false,
-                }
-            };
-            if kept {
-                runs.keep(field);
+            if !known {
+                return !self.connection.names(name, self.fields);
             }
-        }
-        runs.flush();
+            match fields::classify(name) {
+                Field::Host => as_it_is,
+                // One, if there are several: logs and backends must agree.
+                Field::XRequestId => {
+                    self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
+                }
+                Field::Trailer => self.body == BodyLength::Chunked,
+                Field::XForwardedProto => {
+                    has_proto |= peer_trusted;
+                    peer_trusted
+                }
+                Field::XForwardedHost => {
+                    has_host |= peer_trusted;
+                    peer_trusted
+                }
+                Field::Connection
+                | Field::ContentLength
+                | Field::TransferEncoding
+                | Field::Expect
+                | Field::KeepAlive
+                | Field::Te
+                | Field::Upgrade
+                | Field::XForwardedFor
+                | Field::Dropped
+                | Field::Other => false,
+            }
+        };
+        let line = if as_it_is { self.line } else { 0 };
+        let ask_about_all = self.connection.names_any();
+        self.survey.copy((self.bytes, line), self.fields, ask_about_all, keep, out);
         (has_proto, has_host)
     }
 
@@ -565,11 +558,22 @@ fn write_request_id(id: u128, out: &mut Vec<u8>) {
 pub(crate) fn request_id_text(id: u128) -> [u8; 32] {
     let mut text = [0; 32];
     for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
-        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        pair.copy_from_slice(&HEX[usize::from(byte)]);
     }
     text
 }
+
+/// Every byte in two hexadecimal digits.
+static HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 #[path = "request_tests.rs"]

@@ -3,8 +3,8 @@
 use super::{
     FieldStorage, Version,
     body::{BodyLength, Framing, write_decimal},
-    copy::{self, Runs, write_field},
-    fields::{self, ConnectionOptions, Field, Marked},
+    copy::{self, Survey, write_field},
+    fields::{self, ConnectionOptions, Field},
     request::Method,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct ResponseHead<'h, 'b> {
     /// To which protocol the backend changes; with 101 only.
     upgrade: Option<&'b [u8]>,
     connection: ConnectionOptions,
-    marked: Marked,
+    survey: Survey,
     /// The whole head.
     bytes: &'b [u8],
     /// Of the status line if it can be copied, its end included; else 0.
@@ -91,7 +91,7 @@ pub(crate) fn parse<'h, 'b>(
         has_length: known.length.is_some(),
         upgrade: known.upgrade.filter(|_| status == 101 && known.connection.upgrade),
         connection: known.connection,
-        marked: known.marked,
+        survey: known.survey,
         bytes,
         line: copyable_line(bytes, fields),
         fields,
@@ -116,19 +116,18 @@ struct Known<'b> {
     connection: ConnectionOptions,
     keep_alive_timeout: Option<u64>,
     upgrade: Option<&'b [u8]>,
-    marked: Marked,
+    survey: Survey,
 }
 
 impl<'b> Known<'b> {
     fn collect(head: &[u8], fields: &[httparse::Header<'b>]) -> Result<Self, BadResponse> {
         let mut known = Self::default();
         for (index, field) in fields.iter().enumerate() {
-            if !copy::follows_crlf(head, field) {
-                return Err(BadResponse("a line of the response head ends with LF alone"));
-            }
-            let kind = fields::classify(field.name.as_bytes());
+            let kind = known
+                .survey
+                .add(index, head, field)
+                .ok_or(BadResponse("a line of the response head ends with LF alone"))?;
             if kind != Field::Other {
-                known.marked.mark(index);
                 known.add(kind, field.value)?;
             }
         }
@@ -222,22 +221,18 @@ impl ResponseHead<'_, '_> {
         }
         let passes_trailers =
             delivery.trailers && self.framing(delivery.version) == Some(Framing::Chunked);
-        let mut runs = Runs::new(self.bytes, self.line, out);
-        for (index, field) in self.fields.iter().enumerate() {
+        let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
-            let kept = if self.marked.has(index) {
-                match fields::classify(name) {
-                    Field::Trailer => passes_trailers,
-                    kind => !copy::is_of_the_hop(kind),
-                }
-            } else {
-                !self.connection.names(name, self.fields)
-            };
-            if kept {
-                runs.keep(field);
+            if !known {
+                return !self.connection.names(name, self.fields);
             }
-        }
-        runs.flush();
+            match fields::classify(name) {
+                Field::Trailer => passes_trailers,
+                kind => !copy::is_of_the_hop(kind),
+            }
+        };
+        let ask_about_all = self.connection.names_any();
+        self.survey.copy((self.bytes, self.line), self.fields, ask_about_all, keep, out);
         if let Some(protocol) = self.upgrade {
             out.extend_from_slice(b"Connection: upgrade\r\n");
             write_field(b"Upgrade", protocol, out);

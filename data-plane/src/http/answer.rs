@@ -66,7 +66,8 @@ impl<S: Stream> Exchange<'_, S> {
             record.reason(answer.reason);
         }
         let timeout = self.limits(&self.worker.config()).drain_timeout;
-        self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+        self.connection.busy = now();
+        self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -3,7 +3,13 @@
 //! While it is idle this holds a socket, a timer and little else: buffers and the
 //! state of an exchange exist only while there is one.
 
-use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use super::{exchange::Exchange, respond::OwnAnswer, stream::Stream, tunnel::Tunnel};
 use crate::{
@@ -24,6 +30,8 @@ pub(crate) struct Connection<S> {
     pub(crate) timer: Timer,
     /// Requests so far.
     pub(crate) requests: u32,
+    /// When it was last busy.
+    pub(crate) busy: Instant,
 }
 
 /// What follows on an exchange.
@@ -44,7 +52,8 @@ pub(crate) async fn serve<S: Stream>(
     peer: SocketAddr,
     listener: usize,
 ) {
-    let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
+    let mut connection =
+        Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() };
     while connection.wait_for_request(&worker).await {
         let exchange = Box::pin(Exchange::run(&worker, &mut connection));
         match exchange.await {
@@ -65,7 +74,8 @@ pub(crate) async fn turn_away<S: Stream>(
     peer: SocketAddr,
     listener: usize,
 ) {
-    let mut connection = Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0 };
+    let mut connection =
+        Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() };
     let answer = OwnAnswer::new(
         429,
         Reason::TooManyConnections,
@@ -84,7 +94,7 @@ impl<S: Stream> Connection<S> {
             Some(config) => config.listener.keep_alive_timeout,
             None => KEEP_ALIVE_WITHOUT_CONFIG,
         };
-        worker.wheel.arm(&self.timer, now(), idle_for);
+        worker.wheel.arm(&self.timer, self.busy, idle_for);
         poll_fn(|context| {
             match self.stream.poll_readable(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(true),

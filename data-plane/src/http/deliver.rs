@@ -59,6 +59,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let result =
             self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;
         let ended = now();
+        self.exchange.connection.busy = ended;
         let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
         let (to_backend, from_backend) = (self.upload.written, download.written);
         let index = worker.index;

@@ -6,7 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    task::{Context, Waker},
+    io,
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
     net::{RecvFlags, recv},
 };
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 pub(crate) use self::connect::{ConnectError, connect};
 
@@ -136,17 +136,17 @@ impl Upstreams {
 /// Whether the backend has neither closed the connection nor sent anything on it,
 /// as far as the runtime was told already: no system call while nothing happened.
 fn is_open(stream: &TcpStream) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    if stream.poll_read_ready(&mut context).is_pending() {
-        return true;
-    }
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+    let peeked = stream.try_io(Interest::READABLE, || Ok(peek(stream)?));
+    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether nothing has arrived on the connection, by asking the system.
 fn is_silent(stream: &TcpStream) -> bool {
-    let peeked = recv(stream, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    matches!(peeked, Err(Errno::AGAIN))
+    matches!(peek(stream), Err(Errno::AGAIN))
+}
+
+fn peek(stream: &TcpStream) -> Result<(), Errno> {
+    recv(stream, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT).map(drop)
 }
 
 /// Serials are counted up: they need no mixing.
