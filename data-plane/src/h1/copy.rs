@@ -41,15 +41,17 @@ impl Survey {
         head: &[u8],
         field: &httparse::Header<'_>,
     ) -> Option<Field> {
-        let start = offset(head, field.name.as_bytes())?;
-        if head.get(start.checked_sub(2)?..start)? != b"\r\n" {
+        let (name, value) = (field.name.as_bytes(), field.value);
+        let start = offset(head, name)?;
+        let (colon, end) = (name.len() + 2, name.len() + value.len() + 4);
+        // With the end of the line before.
+        let line = head.get(start.checked_sub(2)?..)?;
+        if !line.starts_with(b"\r\n") {
             return None;
         }
-        let colon = start + field.name.len();
-        let end = colon + 2 + field.value.len();
-        let is_usual = offset(head, field.value) == Some(colon + 2)
-            && head.get(colon..colon + 2) == Some(b": ")
-            && head.get(end..end + 2) == Some(b"\r\n");
+        let is_usual = value.as_ptr().addr().wrapping_sub(name.as_ptr().addr()) == name.len() + 2
+            && line.get(end..end + 2) == Some(b"\r\n")
+            && line[colon..colon + 2] == *b": ";
         if is_usual {
             self.usual.set(index);
         }
