@@ -16,6 +16,7 @@ mod framing;
 mod http;
 mod lifecycle;
 mod retries;
+mod rfc;
 mod services;
 mod writes;
 
