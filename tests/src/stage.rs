@@ -54,7 +54,7 @@ pub enum End {
 struct Actor {
     side: Side,
     writer: Option<OwnedWriteHalf>,
-    reader: JoinHandle<()>,
+    reader: Option<JoinHandle<()>>,
     heard: Vec<u8>,
     /// How much of it the test has looked at.
     accounted: usize,
@@ -107,9 +107,11 @@ impl Stage {
     /// Closes the connection, without waiting for anything.
     pub async fn close(&mut self, id: Id) {
         let actor = &mut self.actors[id.0];
-        actor.reader.abort();
-        // The other half of the socket is dropped when the task has ended.
-        (&mut actor.reader).await.ok();
+        if let Some(reader) = actor.reader.take() {
+            reader.abort();
+            // The other half of the socket is dropped when the task has ended.
+            reader.await.ok();
+        }
         actor.writer = None;
         actor.end.get_or_insert(End::Closed);
     }
@@ -184,6 +186,8 @@ impl Stage {
             Event::Accepted(stream) => {
                 self.add(stream, Side::Backend);
             }
+            // What was closed hears no more.
+            Event::Heard(id, _) if self.actors[id.0].writer.is_none() => {}
             Event::Heard(id, bytes) => self.actors[id.0].heard.extend_from_slice(&bytes),
             Event::Ended(id, end) => {
                 self.actors[id.0].end.get_or_insert(end);
@@ -199,7 +203,7 @@ impl Stage {
         self.actors.push(Actor {
             side,
             writer: Some(writer),
-            reader,
+            reader: Some(reader),
             heard: Vec::new(),
             accounted: 0,
             end: None,
@@ -211,8 +215,8 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.acceptor.abort();
-        for actor in &self.actors {
-            actor.reader.abort();
+        for reader in self.actors.iter().filter_map(|actor| actor.reader.as_ref()) {
+            reader.abort();
         }
     }
 }

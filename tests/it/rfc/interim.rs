@@ -39,7 +39,11 @@ fn interims() -> Rule {
         interim(103, "A: 1\r\n") + &interim(103, "A: 2\r\n") + &interim(102, ""),
         interim(102, "").repeat(16),
     ] {
-        rule = rule.passes(format!("{:?}", &head[..20]), head.clone() + OK, head + OK);
+        rule = rule.passes(
+            format!("{} bytes, {}", head.len(), &head[9..12]),
+            head.clone() + OK,
+            head + OK,
+        );
     }
     rule.passes(
         "without what is for one hop, or framing",
