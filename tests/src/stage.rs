@@ -26,6 +26,8 @@ pub struct Stage {
     sender: mpsc::UnboundedSender<Event>,
     events: mpsc::UnboundedReceiver<Event>,
     actors: Vec<Actor>,
+    /// Something was applied that [`Self::next`] has not told of.
+    news: bool,
 }
 
 /// Names one connection.
@@ -75,7 +77,7 @@ impl Stage {
         let port = Port::reserve();
         let (sender, events) = mpsc::unbounded_channel();
         let acceptor = tokio::spawn(accept(port.listen(), sender.clone()));
-        Self { port, acceptor, sender, events, actors: Vec::new() }
+        Self { port, acceptor, sender, events, actors: Vec::new(), news: false }
     }
 
     /// The backend's address.
@@ -118,16 +120,21 @@ impl Stage {
 
     /// Aborts the connection.
     pub async fn reset(&mut self, id: Id) {
-        if let Some(writer) = &self.actors[id.0].writer {
+        if let Some(writer) = self.actors[id.0].writer.take() {
             writer.as_ref().set_zero_linger().ok();
+            // Dropped as usual it would say first that nothing more comes.
+            writer.forget();
         }
         self.close(id).await;
     }
 
-    /// Waits for the next thing that happens.
+    /// Waits until something has happened since it was last called.
     pub async fn next(&mut self) {
-        let event = self.events.recv().await.expect("a sender is held here");
-        self.apply(event);
+        if !self.news {
+            let event = self.events.recv().await.expect("a sender is held here");
+            self.apply(event);
+        }
+        self.news = false;
     }
 
     /// Takes note of what has happened, without waiting.
@@ -182,6 +189,7 @@ impl Stage {
     }
 
     fn apply(&mut self, event: Event) {
+        self.news = true;
         match event {
             Event::Accepted(stream) => {
                 self.add(stream, Side::Backend);

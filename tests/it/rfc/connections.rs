@@ -67,7 +67,7 @@ fn pipelining() -> Rule {
         "HEAD /2 HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST /3 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
         "GET /4 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "PUT /5 HTTP/1.1\r\nHost: a\r\nContent-Length: 38\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n..",
+        "PUT /5 HTTP/1.1\r\nHost: a\r\nContent-Length: 37\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n..",
         "DELETE /6 HTTP/1.1\r\nHost: a\r\n\r\n",
     ]
     .concat();

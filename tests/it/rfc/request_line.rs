@@ -296,7 +296,7 @@ fn line_ends() -> Rule {
         .refuses(400, "LF everywhere", end("\n"))
         .refuses(400, "CR everywhere", end("\r") + "\r\n\r\n")
         .refuses(400, "LF CR", end("\n\r"))
-        .refuses(400, "CR CR LF", end("\r\r\n"))
+        .refuses(400, "CR CR LF", end("\r\r\n") + "\r\n\r\n")
         .refuses(400, "an LF before", format!("\n{GET}"))
         .refuses(400, "a CR before", format!("\r{GET}"))
         .refuses(400, "an LF behind the request line", "GET / HTTP/1.1\nHost: a\r\n\r\n")

@@ -100,7 +100,7 @@ impl Theatre {
             Step::Silence => {
                 // Two round trips through the same worker: what was said has been seen.
                 for _ in 0..2 {
-                    self.round_trip(cast.backend).await?;
+                    self.probe().await?;
                 }
                 for id in [Some(client), cast.backend].into_iter().flatten() {
                     let unread = wire::text(self.stage.unread(id));
@@ -109,15 +109,6 @@ impl Theatre {
                     }
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// A probe while an exchange is open, whose connection must not be asked.
-    async fn round_trip(&mut self, busy: Option<Id>) -> Result<(), String> {
-        let id = self.probe().await?;
-        if Some(id) == busy {
-            return Err("a busy connection was asked".to_owned());
         }
         Ok(())
     }

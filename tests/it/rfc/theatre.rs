@@ -17,6 +17,8 @@ use crate::program;
 
 /// No exchange takes longer; most take a millisecond.
 const CASE_LIMIT: Duration = Duration::from_secs(5);
+/// Attempts to bring the proxy back to an ordinary exchange.
+const RECOVERIES_MAX: usize = 4;
 /// Pieces of a long message that is sent in pieces; a short one is sent byte by byte.
 const PIECE_BYTES: usize = 700;
 
@@ -56,18 +58,23 @@ pub(super) async fn hold_with(rules: Vec<Rule>, configure: impl AsyncFnOnce(&Clu
         for case in &rule.cases {
             for delivery in deliveries(case) {
                 played += 1;
+                if std::env::var_os("RFC_TRACE").is_some() {
+                    eprintln!("{}: {} {delivery:?}", rule.section, case.what);
+                }
                 if let Err(why) = theatre.judge(case, delivery).await {
                     let told = theatre.heard();
                     let Rule { section, says, .. } = rule;
                     let what = &case.what;
                     failures.push(format!("{section} ({says}): {what}, {delivery:?}: {why}{told}"));
-                    theatre.stage.clear().await;
+                    theatre.recover().await;
                 }
             }
         }
     }
-    if let Err(why) = theatre.audit().await {
-        failures.push(why);
+    match timeout(CASE_LIMIT, theatre.audit()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => failures.push(why),
+        Err(_) => failures.push("the last probe hung".to_owned()),
     }
     let count = failures.len();
     assert!(failures.is_empty(), "{count} of {played} failed\n- {}", failures.join("\n- "));
@@ -100,6 +107,16 @@ impl Theatre {
         cluster.add_backends(&[stage.address()]).await;
         configure(&cluster).await;
         Self { cluster, stage, probes: 0 }
+    }
+
+    /// Leaves a failed case behind, and what the proxy may still try because of it.
+    async fn recover(&mut self) {
+        for _ in 0..RECOVERIES_MAX {
+            self.stage.clear().await;
+            if let Ok(Ok(_)) = timeout(CASE_LIMIT, self.probe()).await {
+                return;
+            }
+        }
     }
 
     async fn judge(&mut self, case: &Case, delivery: Delivery) -> Result<(), String> {
