@@ -12,7 +12,6 @@ mod dev;
 mod durability;
 mod failing_backends;
 mod fleet;
-mod framing;
 mod http;
 mod lifecycle;
 mod retries;

@@ -125,6 +125,8 @@ fn early_answers() -> Rule {
             BackendSays(refusal.to_owned()),
             ClientHears(closing.to_owned()),
             ClientHearsEnd,
+            // Until then the proxy reads on for a moment, so that the answer is not lost.
+            ClientFinishes,
             BackendHearsEnd,
         ]
     };

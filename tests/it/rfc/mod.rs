@@ -16,7 +16,7 @@
 //! | `upgrades`, `trailers`, `limits` | what their names say |
 //!
 //! A case is judged by the bytes at both ends ([`theatre`]): the backend has got exactly
-//! the requests that the client was entitled to send, in the eyes of ten careless readers
+//! the requests that the client was entitled to send, in the eyes of nine careless readers
 //! as well; the client has got exactly the answers; everything has ended within seconds;
 //! and the next request of somebody else gets the answer that was meant for it.
 

@@ -19,8 +19,6 @@ pub struct Reading {
     loose_names: bool,
     /// Chunk sizes wrap at 32 bits.
     narrow_sizes: bool,
-    /// Chunks are not looked at: the body ends with the first empty chunk in sight.
-    blind_chunks: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,11 +37,10 @@ const PLAIN: Reading = Reading {
     exact_coding: false,
     loose_names: false,
     narrow_sizes: false,
-    blind_chunks: false,
 };
 
 /// All of them.
-pub const READINGS: [Reading; 10] = [
+pub const READINGS: [Reading; 9] = [
     PLAIN,
     Reading { name: "only CRLF ends lines", line_end: LineEnd::CrLf, ..PLAIN },
     Reading { name: "CR ends lines", line_end: LineEnd::CrOrLf, ..PLAIN },
@@ -53,7 +50,6 @@ pub const READINGS: [Reading; 10] = [
     Reading { name: "folds are fields", folds_are_fields: true, ..PLAIN },
     Reading { name: "names are cleaned", loose_names: true, ..PLAIN },
     Reading { name: "sizes wrap", narrow_sizes: true, ..PLAIN },
-    Reading { name: "chunks are searched", blind_chunks: true, exact_coding: true, ..PLAIN },
 ];
 
 /// A request in somebody's eyes.
@@ -150,16 +146,6 @@ impl Reading {
     }
 
     fn chunks<'b>(&self, mut rest: &'b [u8]) -> Option<&'b [u8]> {
-        if self.blind_chunks {
-            let first = rest.strip_prefix(b"0\r\n\r\n");
-            let at = || rest.windows(7).position(|window| window == b"\r\n0\r\n\r\n");
-            return first.or_else(|| rest.get(at()? + 7..)).or_else(|| {
-                // Trailers: to the empty line behind the last size.
-                let last = rest.windows(3).rposition(|window| window == b"0\r\n")?;
-                let end = rest[last..].windows(4).position(|window| window == b"\r\n\r\n")?;
-                rest.get(last + end + 4..)
-            });
-        }
         loop {
             let (line, after) = self.line(rest)?;
             let mut size = number(super::text(line).trim(), 16)?;
