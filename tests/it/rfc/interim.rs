@@ -141,6 +141,19 @@ fn early_answers() -> Rule {
         .talks("before any of the body", early(fields, "", ""))
         .talks("with chunks", early(chunked, "4\r\nhalf\r\n", "4\r\nhalf\r\n"))
         .talks("what the client goes on sending is no request", followed)
+        .talks(
+            "nor is it behind an answer of our own",
+            vec![
+                ClientSays(post(fields, "half")),
+                BackendHearsHead(post(fields, "")),
+                BackendHearsRaw("half".to_owned()),
+                BackendCloses,
+                ClientHearsRefusal(502),
+                ClientSays(GET.repeat(2)),
+                ClientHearsEnd,
+                Silence,
+            ],
+        )
 }
 
 fn client_leaves() -> Rule {
