@@ -50,8 +50,10 @@ fn names() -> Rule {
 
 fn look_alikes() -> Rule {
     rule("ours, 1", "what a careless backend takes for a framing field does not go on")
-        .refuses(400, "a length with an underscore", get("Content_Length: 38\r\n"))
-        .refuses(400, "an encoding with an underscore", get("Transfer_Encoding: chunked\r\n"))
+        .forwards("a length with an underscore", get("Content_Length: 38\r\n"), GET)
+        .forwards("an encoding with an underscore", get("Transfer_Encoding: chunked\r\n"), GET)
+        .forwards("both, in other cases", get("content_LENGTH: 3\r\nTRANSFER_encoding: x\r\n"), GET)
+        .forwards("an underscore elsewhere", get("X_Length: 38\r\n"), get("X_Length: 38\r\n"))
         .refuses(400, "a length with a NUL", get("Content-Length\0: 38\r\n"))
         .refuses(400, "a length in quotes", get("\"Content-Length\": 38\r\n"))
 }

@@ -11,7 +11,7 @@ async fn a_request_names_one_host() {
 }
 
 pub(super) fn rules() -> Vec<Rule> {
-    vec![exactly_one(), syntax(), first()]
+    vec![exactly_one(), syntax(), looks()]
 }
 
 fn with(host: &str) -> String {
@@ -71,8 +71,8 @@ fn syntax() -> Rule {
     rule
 }
 
-fn first() -> Rule {
-    rule("9110, 7.2", "Host is written first, and once")
+fn looks() -> Rule {
+    rule("9110, 7.2", "Host goes on, once, whatever it looked like")
         .forwards("in small letters", "GET / HTTP/1.1\r\nhost: a\r\n\r\n", GET)
         .forwards("behind others", "GET / HTTP/1.1\r\nX: y\r\nHost: a\r\n\r\n", get("X: y\r\n"))
         .forwards("in white space", "GET / HTTP/1.1\r\nHost: \t a \t\r\n\r\n", GET)

@@ -89,6 +89,8 @@ fn deliveries(case: &Case) -> Vec<Delivery> {
             super::case::Asked::BrokenOff { finishes: false, .. } => {
                 vec![Whole, Pieces, HeadFirst, Followed]
             }
+            // Nothing can follow on what has no end.
+            _ if !ask.send.contains("\r\n") => vec![Whole, Pieces],
             _ => vec![Whole, Pieces, Followed],
         },
         Play::Answer(answer) => match answer.outcome {

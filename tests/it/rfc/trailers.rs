@@ -15,7 +15,7 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 /// What changes how a message is framed, routed, authenticated or understood.
-const FORBIDDEN: [&str; 33] = [
+const FORBIDDEN: [&str; 34] = [
     "Content-Length: 5",
     "Transfer-Encoding: chunked",
     "Host: evil",
@@ -38,7 +38,8 @@ const FORBIDDEN: [&str; 33] = [
     "If-Match: *",
     "If-None-Match: *",
     "If-Modified-Since: today",
-    "If-Anything: x",
+    "If-Unmodified-Since: today",
+    "If-Range: x",
     "Age: 1",
     "Date: today",
     "Expires: today",

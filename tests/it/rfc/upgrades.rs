@@ -209,7 +209,7 @@ fn other_answers() -> Rule {
 
 fn h2c() -> Rule {
     let settings = "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n";
-    rule("9113, 3.1", "h2c is never forwarded: nobody here could speak it")
+    rule("9113, 3.1", "what may end as h2c is not forwarded: nobody here could speak it")
         .talks(
             "as it was once meant",
             asked(
@@ -221,11 +221,11 @@ fn h2c() -> Rule {
         .talks("in capitals", asked("Connection: upgrade\r\nUpgrade: H2C\r\n", ""))
         .talks(
             "among others",
-            asked(&format!("Connection: upgrade\r\nUpgrade: h2c, x\r\n{settings}"), FIELDS),
+            asked(&format!("Connection: upgrade\r\nUpgrade: h2c, x\r\n{settings}"), ""),
         )
         .talks(
             "in a second field",
-            asked("Connection: upgrade\r\nUpgrade: x\r\nUpgrade: h2c\r\n", FIELDS),
+            asked("Connection: upgrade\r\nUpgrade: x\r\nUpgrade: h2c\r\n", ""),
         )
 }
 
