@@ -139,7 +139,8 @@ fn te() -> Rule {
         let fields = format!("Connection: TE\r\nTE: {value}\r\n");
         rule = rule.forwards(format!("{value:?}"), get(&fields), GET);
     }
-    rule
+    let old = |te: &str| format!("GET / HTTP/1.0\r\nHost: a\r\nConnection: TE\r\nTE: {te}\r\n\r\n");
+    rule.forwards_last("HTTP/1.0 knows no trailers", old("trailers"), GET)
 }
 
 fn upgrade() -> Rule {
