@@ -7,6 +7,8 @@
 //! | [`cluster`] | a control plane and proxies that can be killed and started again |
 //! | [`backend`] | a scriptable HTTP server that records what reaches it |
 //! | [`client`] | an HTTP client that shows every byte |
+//! | [`stage`] | both ends of a proxy, every byte and every end of a connection |
+//! | [`wire`] | HTTP/1 messages read strictly, and as careless servers would |
 //! | [`load`] | clients in a loop, who count what failed |
 //! | [`api`] | the gRPC services, as short calls |
 //! | [`scripted`] | a control plane and a proxy that say what a test tells them |
@@ -24,6 +26,8 @@ pub mod load;
 pub mod port;
 pub mod process;
 pub mod scripted;
+pub mod stage;
+pub mod wire;
 
 use std::time::Duration;
 
