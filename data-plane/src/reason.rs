@@ -45,13 +45,15 @@ pub(crate) enum Reason {
     TunnelIdleTimeout,
     /// 503: the proxy has too much to do.
     Overloaded,
+    /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
+    MaxForwardsReached,
     /// 500: a defect of the proxy.
     Internal,
 }
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::ConfigMissing,
@@ -71,6 +73,7 @@ impl Reason {
         Self::TooManyConnections,
         Self::TunnelIdleTimeout,
         Self::Overloaded,
+        Self::MaxForwardsReached,
         Self::Internal,
     ];
 
@@ -96,6 +99,7 @@ impl Reason {
             Self::TooManyConnections => "too_many_connections",
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
             Self::Overloaded => "overloaded",
+            Self::MaxForwardsReached => "max_forwards_reached",
             Self::Internal => "internal",
         }
     }

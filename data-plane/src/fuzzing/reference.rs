@@ -7,7 +7,7 @@ pub(super) struct Reading {
     /// As far as it could be read.
     pub(super) data: Vec<u8>,
     pub(super) end: ReadingEnd,
-    /// The longest extension, with and without its first semicolon.
+    /// The longest size or extension, with and without one byte.
     pub(super) extension_bytes: (usize, usize),
     /// Of all trailers: their lines, and what they are without colons and line ends.
     pub(super) trailer_bytes: (usize, usize),
@@ -66,7 +66,7 @@ impl Reading {
         exactly(rest, b"\r\n")
     }
 
-    /// `1*HEXDIG [ ";" anything ] CRLF`
+    /// `1*HEXDIG [ BWS ";" anything ] CRLF`
     fn size(&mut self, rest: &mut &[u8]) -> Step<u64> {
         let digits = take(rest, |byte| byte.is_ascii_hexdigit());
         let significant: Vec<u8> = digits.iter().copied().skip_while(|&b| b == b'0').collect();
@@ -75,18 +75,31 @@ impl Reading {
         }
         let text = String::from_utf8(significant).unwrap_or_default();
         let size = u64::from_str_radix(&text, 16).unwrap_or_default();
+        if digits.is_empty() {
+            return Err(if rest.is_empty() {
+                ReadingEnd::Incomplete
+            } else {
+                ReadingEnd::Malformed
+            });
+        }
+        let blanks = take(rest, |byte| byte == b' ' || byte == b'\t');
+        self.count(digits.len() + blanks.len());
         match rest.first() {
             None => return Err(ReadingEnd::Incomplete),
-            Some(_) if digits.is_empty() => return Err(ReadingEnd::Malformed),
             Some(b';') => {
                 let extension = take(rest, is_text).len();
-                let longest = self.extension_bytes.0.max(extension);
-                self.extension_bytes = (longest, longest - 1);
+                self.count(extension);
             }
+            Some(_) if !blanks.is_empty() => return Err(ReadingEnd::Malformed),
             Some(_) => {}
         }
         exactly(rest, b"\r\n")?;
         Ok(size)
+    }
+
+    fn count(&mut self, bytes: usize) {
+        let longest = self.extension_bytes.0.max(bytes);
+        self.extension_bytes = (longest, longest - 1);
     }
 
     /// `token ":" anything CRLF`

@@ -17,7 +17,7 @@ pub(crate) struct ChunkedReader {
     state: State,
     /// Of the chunk at hand.
     remaining: u64,
-    /// Bytes of the extension or of the trailers.
+    /// Bytes of the chunk's size and extensions, or of the trailers.
     spent: u32,
     extension_bytes_max: u32,
     trailer_bytes_max: u32,
@@ -31,6 +31,8 @@ pub(crate) struct ChunkedReader {
 enum State {
     SizeStart,
     Size,
+    /// White space behind a size, which only an extension may follow (RFC 9112, 7.1.1).
+    SizeSpace,
     Extension,
     SizeLf,
     Data,
@@ -134,12 +136,17 @@ impl ChunkedReader {
         self.state = match (self.state, byte) {
             (State::SizeStart, _) => {
                 self.remaining = u64::from(hex(byte).ok_or(ChunkError::Malformed)?);
+                self.spent = 0;
                 State::Size
             }
             (State::Size, b'\r') => State::SizeLf,
-            (State::Size, b';') => {
+            (State::Size | State::SizeSpace, b';') => {
                 self.spent = 0;
                 State::Extension
+            }
+            (State::Size | State::SizeSpace, b' ' | b'\t') => {
+                self.spend(byte, self.extension_bytes_max, ChunkError::Malformed)?;
+                State::SizeSpace
             }
             (State::Size, _) => {
                 let digit = u64::from(hex(byte).ok_or(ChunkError::Malformed)?);
@@ -148,6 +155,8 @@ impl ChunkedReader {
                     return Err(ChunkError::Malformed);
                 }
                 self.remaining = self.remaining << 4 | digit;
+                // Zeros in front could go on for ever.
+                self.spend(byte, self.extension_bytes_max, ChunkError::Malformed)?;
                 State::Size
             }
             (State::Extension, b'\r') => State::SizeLf,
@@ -167,7 +176,10 @@ impl ChunkedReader {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::SizeStart,
             (State::TrailerStart, b'\r') => State::EndLf,
-            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::Trailer, b'\r') => {
+                self.spent += 2;
+                State::TrailerLf
+            }
             (State::TrailerName, b':') => {
                 self.trailer(byte)?;
                 State::Trailer
@@ -261,6 +273,7 @@ mod tests {
             "0x1\r\n",
             " 1\r\n",
             "1 \r\na",
+            "1 a\r\n",
             "1\n",
             "1\r\nab",
             "1\r\na\n",

@@ -9,6 +9,7 @@ pub(crate) enum Field {
     Host,
     Expect,
     KeepAlive,
+    MaxForwards,
     Te,
     Trailer,
     Upgrade,
@@ -42,7 +43,8 @@ pub(crate) fn classify(name: &[u8]) -> Field {
         10 if is(b"keep-alive") => return Field::KeepAlive,
         10 => &[4],
         12 if is(b"x-request-id") => return Field::XRequestId,
-        12 => &[1, 9],
+        12 if is(b"max-forwards") => return Field::MaxForwards,
+        12 => &[1, 3, 9],
         14 if is(b"content-length") => return Field::ContentLength,
         // Belongs to an upgrade to HTTP/2, which is never forwarded.
         14 if is(b"http2-settings") => return Field::Dropped,
@@ -101,7 +103,7 @@ fn fold4(bytes: &[u8], at: usize) -> u32 {
 /// Fields that do not belong into trailers, because they tell how to frame, route,
 /// authenticate or process the message (RFC 9110, 6.5.1); those of [`Field`] do not
 /// either.
-const NOT_TRAILERS: [&[u8]; 31] = [
+const NOT_TRAILERS: [&[u8]; 30] = [
     b"age",
     b"authorization",
     b"cache-control",
@@ -120,7 +122,6 @@ const NOT_TRAILERS: [&[u8]; 31] = [
     b"if-range",
     b"if-unmodified-since",
     b"location",
-    b"max-forwards",
     b"origin",
     b"pragma",
     b"range",
@@ -193,6 +194,9 @@ impl ConnectionOptions {
     /// understood, for the next hop only (RFC 9110, 7.6.1). `fields` are those of the
     /// head that this was made from.
     pub(crate) fn names(&self, name: &[u8], fields: &[httparse::Header<'_>]) -> bool {
+        if !self.names_any() {
+            return false;
+        }
         fields
             .iter()
             .filter(|field| field.name.eq_ignore_ascii_case("connection"))

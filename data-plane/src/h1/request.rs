@@ -31,6 +31,10 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) upgrade: Option<&'b [u8]>,
     /// Whether the client takes trailers.
     pub(crate) takes_trailers: bool,
+    /// How many hops an OPTIONS may still go (RFC 9110, 7.6.2).
+    pub(crate) max_forwards: Option<u64>,
+    /// A body is expected of the method, and its length was given.
+    says_empty: bool,
     connection: ConnectionOptions,
     request_id: Option<&'b [u8]>,
     survey: Survey,
@@ -130,6 +134,8 @@ pub(crate) fn parse<'h, 'b>(
         expects_continue: known.expects_continue && version == Version::Http11,
         upgrade: known.upgrade(version, body),
         takes_trailers: known.takes_trailers && version == Version::Http11,
+        max_forwards: known.max_forwards.filter(|_| method_name == "OPTIONS"),
+        says_empty: known.content_length.is_some() && method_name == "PUT",
         connection: known.connection,
         request_id: known.request_id,
         survey: known.survey,
@@ -192,6 +198,7 @@ struct Known<'b> {
     upgrade: Option<&'b [u8]>,
     upgrades: usize,
     takes_trailers: bool,
+    max_forwards: Option<u64>,
     request_id: Option<&'b [u8]>,
     connection: ConnectionOptions,
     survey: Survey,
@@ -201,7 +208,10 @@ impl<'b> Known<'b> {
     fn collect(head: &[u8], fields: &[httparse::Header<'b>]) -> Result<Self, BadRequest> {
         let mut known = Self::default();
         for (index, field) in fields.iter().enumerate() {
-            let kind = known.survey.add(index, head, field).ok_or(scan_error(ScanError::BareLf))?;
+            let kind = known
+                .survey
+                .add(index, head, field)
+                .ok_or_else(|| scan_error(ScanError::BareLf))?;
             if kind != Field::Other {
                 known.add(kind, field.value)?;
             }
@@ -249,6 +259,7 @@ impl<'b> Known<'b> {
                 self.takes_trailers |=
                     fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
             }
+            Field::MaxForwards => self.max_forwards = fields::content_length(value),
             Field::XRequestId if !value.is_empty() && self.request_id.is_none() => {
                 self.request_id = Some(value);
             }
@@ -438,6 +449,11 @@ impl<'b> RequestHead<'_, 'b> {
         if self.request_id.is_none() {
             write_request_id(forwarding.request_id, out);
         }
+        if let Some(hops) = self.max_forwards {
+            out.extend_from_slice(b"Max-Forwards: ");
+            write_decimal(hops.saturating_sub(1), out);
+            out.extend_from_slice(b"\r\n");
+        }
         if let Some(protocols) = self.upgrade {
             out.extend_from_slice(b"Connection: upgrade\r\n");
             write_field(b"Upgrade", protocols, out);
@@ -446,7 +462,10 @@ impl<'b> RequestHead<'_, 'b> {
         }
         match self.body {
             BodyLength::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            BodyLength::Known(length) if length > 0 || self.method == Method::Other => {
+            // Where a body is expected, its absence is said (RFC 9110, 8.6).
+            BodyLength::Known(length)
+                if length > 0 || self.method == Method::Other || self.says_empty =>
+            {
                 out.extend_from_slice(b"Content-Length: ");
                 write_decimal(length, out);
                 out.extend_from_slice(b"\r\n");
@@ -483,6 +502,7 @@ impl<'b> RequestHead<'_, 'b> {
                     self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
                 }
                 Field::Trailer => self.body == BodyLength::Chunked,
+                Field::MaxForwards => self.max_forwards.is_none(),
                 Field::XForwardedProto => {
                     has_proto |= peer_trusted;
                     peer_trusted

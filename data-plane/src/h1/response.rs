@@ -89,7 +89,9 @@ pub(crate) fn parse<'h, 'b>(
         } && body != BodyLength::UntilClose,
         keep_alive_timeout: known.keep_alive_timeout,
         has_length: known.length.is_some(),
-        upgrade: known.upgrade.filter(|_| status == 101 && known.connection.upgrade),
+        upgrade: known
+            .upgrade
+            .filter(|_| status == 101 && known.connection.upgrade && version == Version::Http11),
         connection: known.connection,
         survey: known.survey,
         bytes,

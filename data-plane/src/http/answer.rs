@@ -43,9 +43,13 @@ impl<S: Stream> Exchange<'_, S> {
         request: Option<&Understood>,
     ) -> Next {
         let version = request.map_or(Version::Http11, |request| request.version);
-        let with_body = request.is_none_or(|request| request.method != Method::Head);
+        // Of what was not understood at least the method may be known.
+        let is_head = match request {
+            Some(request) => request.method == Method::Head,
+            None => self.client_in.data().starts_with(b"HEAD "),
+        };
         let delivery = Delivery { version, keep_alive: false, trailers: false };
-        if self.write(answer, delivery, with_body).await.is_ok() {
+        if self.write(answer, delivery, !is_head).await.is_ok() {
             self.linger().await;
         }
         Next::Close

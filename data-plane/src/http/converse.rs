@@ -320,10 +320,12 @@ impl<S: Stream> Conversation<'_, '_, S> {
                 head.encode(delivery, &mut out);
                 Head::Switched(out)
             }
-            // 100 has been said before, and HTTP/1.0 knows no interim responses.
+            // HTTP/1.0 knows no interim responses, and 100 has been said to those who wait
+            // for it.
             ..200 => {
                 let mut out = Vec::new();
-                if head.status != 100 && request.version == Version::Http11 {
+                let said = head.status == 100 && self.prepared.expects_continue;
+                if !said && request.version == Version::Http11 {
                     head.encode(delivery, &mut out);
                 }
                 Head::Interim(out)

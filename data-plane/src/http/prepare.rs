@@ -90,7 +90,8 @@ pub(crate) fn prepare(
         Ok(None) => return Reading::Incomplete,
         Err(bad) => {
             let refused = Refused { answer: bad.into(), request: None };
-            return Reading::Complete { length: input.len(), result: Err(refused) };
+            // Nothing is taken out: what it is cannot be told.
+            return Reading::Complete { length: 0, result: Err(refused) };
         }
     };
     let peer = context.peer.ip();
@@ -132,6 +133,10 @@ fn forward(
             "this proxy has no configuration for this listener yet; is the control plane reachable?",
         );
     };
+    if head.max_forwards == Some(0) {
+        // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
+        return Err(Refused { answer: OwnAnswer::options(), request: Some(*understood) });
+    }
     let Some(pool) = config.routes.find(head.host.unwrap_or_default(), head.path()) else {
         return refused(404, Reason::NoRoute, "no route matches this host and path");
     };

@@ -19,19 +19,27 @@ impl OwnAnswer {
         Self { status, reason, message: message.into() }
     }
 
+    /// What the proxy itself can do, to an OPTIONS that goes no further.
+    pub(crate) fn options() -> Self {
+        Self::new(200, Reason::MaxForwardsReached, "")
+    }
+
     /// Writes the whole response. `with_body` is false for HEAD.
     pub(crate) fn encode(&self, delivery: Delivery, with_body: bool, out: &mut Vec<u8>) {
-        let body = self.body();
+        let body = if self.status == 200 { String::new() } else { self.body() };
         out.extend_from_slice(b"HTTP/1.1 ");
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
-        out.extend_from_slice(b"\r\nContent-Type: application/json\r\nContent-Length: ");
+        if !body.is_empty() {
+            out.extend_from_slice(b"\r\nContent-Type: application/json");
+        }
+        out.extend_from_slice(b"\r\nContent-Length: ");
         write_decimal(body.len() as u64, out);
         out.extend_from_slice(b"\r\n");
         match self.status {
             429 | 503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
-            405 => {
+            200 | 405 => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}
@@ -62,6 +70,7 @@ impl OwnAnswer {
 
 fn phrase(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",

@@ -128,7 +128,6 @@ fn early_ends() -> Rule {
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r",
-        "HTTP/1.1 100 Continue\r\n\r\n",
         "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n",
     ] {
         let ask = if head.contains("103") { OLD_GET } else { POST };
