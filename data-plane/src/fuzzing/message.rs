@@ -68,7 +68,9 @@ impl<'b> Message<'b> {
             let name = field.0.to_ascii_lowercase();
             // To some servers `_` is `-`, so such a name is taken for the proxy's word, too.
             let plain: Vec<u8> = name.iter().map(|&b| if b == b'_' { b'-' } else { b }).collect();
-            let is_own = OWN.iter().any(|own| plain == own.as_bytes());
+            // A proxy counts the hops of an OPTIONS down.
+            let is_count = self.start[0] == b"OPTIONS" && plain == b"max-forwards";
+            let is_own = is_count || OWN.iter().any(|own| plain == own.as_bytes());
             !is_hop_by_hop(&plain) && !is_own && !named.contains(&name)
         };
         self.fields.iter().filter(kept).copied().collect()
@@ -153,10 +155,11 @@ pub(super) fn number(value: &[u8]) -> Option<u64> {
 /// Whether a field is the business of one connection only, with Connection itself and
 /// the fields that each hop writes anew.
 pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: [&str; 10] = [
+    const NAMES: [&str; 11] = [
         "connection",
         "content-length",
         "expect",
+        "http2-settings",
         "keep-alive",
         "proxy",
         "te",

@@ -104,6 +104,7 @@ fn is_faithful(received: &Message<'_>, written: &Message<'_>, request: &Request,
     for own in ["X_Forwarded_For", "x_forwarded-host", "X-Forwarded_Proto", "X_Request_Id"] {
         assert!(written.all(own).is_empty(), "{own} is forwarded");
     }
+    counts_hops(received, written);
     let peer = PEER.to_string();
     let forwarded = written.list("x-forwarded-for");
     assert_eq!(written.all("x-forwarded-for").len(), 1);
@@ -113,6 +114,22 @@ fn is_faithful(received: &Message<'_>, written: &Message<'_>, request: &Request,
         assert_eq!(forwarded.len(), 1, "an untrusted X-Forwarded-For is forwarded");
         assert_eq!(written.all("x-forwarded-proto"), [b"http"]);
         assert_eq!(written.all("x-forwarded-host"), [host]);
+    }
+}
+
+/// An OPTIONS goes one hop less far (RFC 9110, 7.6.2).
+fn counts_hops(received: &Message<'_>, written: &Message<'_>) {
+    if received.start[0] != b"OPTIONS" {
+        return;
+    }
+    if let [hops] = received.all("max-forwards")[..]
+        && hops.len() < 15
+        && hops.iter().all(u8::is_ascii_digit)
+        && let Some(hops) = str::from_utf8(hops).ok().and_then(|hops| hops.parse::<u64>().ok())
+        && !received.list("connection").contains(&b"max-forwards".to_vec())
+    {
+        let left = hops.saturating_sub(1).to_string();
+        assert_eq!(written.all("max-forwards"), [left.as_bytes()]);
     }
 }
 
