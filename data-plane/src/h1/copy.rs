@@ -46,12 +46,12 @@ impl Survey {
         let (colon, end) = (name.len() + 2, name.len() + value.len() + 4);
         // With the end of the line before.
         let line = head.get(start.checked_sub(2)?..)?;
-        if !line.starts_with(b"\r\n") {
+        if line.first_chunk() != Some(b"\r\n") {
             return None;
         }
         let is_usual = value.as_ptr().addr().wrapping_sub(name.as_ptr().addr()) == name.len() + 2
-            && line.get(end..end + 2) == Some(b"\r\n")
-            && line[colon..colon + 2] == *b": ";
+            && line.get(end..).and_then(<[u8]>::first_chunk) == Some(b"\r\n")
+            && line[colon..].first_chunk() == Some(b": ");
         if is_usual {
             self.usual.set(index);
         }

@@ -156,6 +156,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             record.attempt_answered(self.backend, 101, now());
             record.answered(101, head.len() as u64);
         }
+        let by = self.pool.counted_by(exchange.worker.index);
         let empty = exchange.worker.buffers.buffer();
         let switched = Switched {
             upstream: upstream.stream,
@@ -164,7 +165,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             idle_timeout: self.pool.connections.tunnel_idle_timeout,
             record: exchange.record.take(),
         };
-        let tunnel = Box::new(Tunnel::new(switched, self.backend));
+        let tunnel = Box::new(Tunnel::new(switched, self.backend, by));
         Ended::Answered { next: Next::Tunnel(tunnel), failed: false }
     }
 

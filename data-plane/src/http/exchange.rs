@@ -31,7 +31,7 @@ use crate::{
         request::scan_error,
         scan::HeadScan,
     },
-    live::{BackendState, PoolConfig},
+    live::{BackendState, CountedBy, PoolConfig},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now, until},
 };
@@ -251,7 +251,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let mut left: Option<&Arc<BackendState>> = None;
         while let Some(slot) = self.pick(pool, prepared, tried.slots(), started) {
             let backend = &pool.backends[slot as usize];
-            let flight = InFlight::enter(backend);
+            let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
             backend.count_request(self.worker.index);
             if let Some(left) = left.replace(backend) {
                 left.count_retry(self.worker.index);
@@ -388,18 +388,18 @@ pub(super) fn body_fault(error: &RelayError) -> OwnAnswer {
 /// A request that counts as in flight.
 struct InFlight<'a> {
     backend: &'a Arc<BackendState>,
+    by: CountedBy,
 }
 
 impl<'a> InFlight<'a> {
-    fn enter(backend: &'a Arc<BackendState>) -> Self {
-        backend.enter();
-        Self { backend }
+    fn enter(backend: &'a Arc<BackendState>, by: CountedBy) -> Self {
+        backend.enter(by);
+        Self { backend, by }
     }
 
     /// Ends it; one that failed goes on counting for a while where a picker looks.
     fn end(self, failed: bool, worker: &Worker, pool: &PoolConfig) {
         if failed && !pool.error_hold.is_zero() {
-            self.backend.enter();
             worker.hold(self.backend, now(), pool.error_hold);
         }
     }
@@ -407,7 +407,7 @@ impl<'a> InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.backend.leave();
+        self.backend.leave(self.by);
     }
 }
 

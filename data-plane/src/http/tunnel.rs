@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::{record::Record, stream::Stream};
 use crate::{
-    live::BackendState,
+    live::{BackendState, CountedBy},
     reason::Reason,
     worker::{Buffer, Timer, Worker, now},
 };
@@ -47,11 +47,11 @@ const BACKEND: Reason = Reason::BackendReset;
 
 /// It counts as in flight for as long as it lives.
 #[derive(Debug)]
-struct Flight(Arc<BackendState>);
+struct Flight(Arc<BackendState>, CountedBy);
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.leave(self.1);
     }
 }
 
@@ -68,14 +68,14 @@ pub(crate) struct Switched {
 }
 
 impl Tunnel {
-    pub(crate) fn new(switched: Switched, backend: &Arc<BackendState>) -> Self {
-        backend.enter();
+    pub(crate) fn new(switched: Switched, backend: &Arc<BackendState>, by: CountedBy) -> Self {
+        backend.enter(by);
         Self {
             upstream: switched.upstream,
             up: Direction::new(switched.from_client, [CLIENT, BACKEND]),
             down: Direction::new(switched.from_backend, [BACKEND, CLIENT]),
             idle_timeout: switched.idle_timeout,
-            flight: Flight(Arc::clone(backend)),
+            flight: Flight(Arc::clone(backend), by),
             record: switched.record,
         }
     }

@@ -38,6 +38,7 @@ pub(crate) struct BackendState {
 
 #[derive(Debug)]
 struct Live {
+    /// Requests that pickers of all workers must see at once.
     in_flight: Padded<AtomicU32>,
     /// One writer each; the control thread reads them all.
     workers: Box<[Padded<WorkerCounters>]>,
@@ -45,6 +46,8 @@ struct Live {
 
 #[derive(Debug)]
 struct WorkerCounters {
+    /// Requests of this worker that no picker looks at.
+    in_flight: AtomicU32,
     requests: AtomicU64,
     successes: AtomicU64,
     connect: AtomicU64,
@@ -57,6 +60,16 @@ struct WorkerCounters {
     bytes_from_backend: AtomicU64,
     latency_sum_us: AtomicU64,
     latency: [AtomicU32; LATENCY_BUCKETS],
+}
+
+/// Where a request counts as in flight. A cache line that all workers write to is dear;
+/// only a picker that looks at requests in flight needs it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CountedBy {
+    /// For all workers.
+    All,
+    /// For reports only, by the worker that serves it.
+    Worker(usize),
 }
 
 /// Why a request to a backend failed.
@@ -92,17 +105,34 @@ impl BackendState {
 
     /// Requests in flight from this proxy, held errors included.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.live.in_flight.0.load(Relaxed)
+        let own = self.live.workers.iter().map(|worker| worker.0.in_flight.load(Relaxed));
+        self.live.in_flight.0.load(Relaxed) + own.sum::<u32>()
     }
 
-    /// One more request.
-    pub(crate) fn enter(&self) {
-        self.live.in_flight.0.fetch_add(1, Relaxed);
+    /// One more request, counted where `by` says.
+    pub(crate) fn enter(&self, by: CountedBy) {
+        match by {
+            CountedBy::All => {
+                self.live.in_flight.0.fetch_add(1, Relaxed);
+            }
+            CountedBy::Worker(worker) => {
+                let count = &self.live.workers[worker].0.in_flight;
+                count.store(count.load(Relaxed) + 1, Relaxed);
+            }
+        }
     }
 
-    /// One less.
-    pub(crate) fn leave(&self) {
-        self.live.in_flight.0.fetch_sub(1, Relaxed);
+    /// One less, where it was counted.
+    pub(crate) fn leave(&self, by: CountedBy) {
+        match by {
+            CountedBy::All => {
+                self.live.in_flight.0.fetch_sub(1, Relaxed);
+            }
+            CountedBy::Worker(worker) => {
+                let count = &self.live.workers[worker].0.in_flight;
+                count.store(count.load(Relaxed) - 1, Relaxed);
+            }
+        }
     }
 
     /// Notes that a worker gave a request to the backend.
@@ -180,6 +210,7 @@ impl BackendState {
 impl WorkerCounters {
     fn new() -> Self {
         Self {
+            in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             connect: AtomicU64::new(0),

@@ -179,6 +179,7 @@ fn empty_pool(pool: &Pool) -> PoolConfig {
                 Duration::ZERO
             }
         },
+        watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         picker: Picker::build(pool.algorithm, &[]),
         cursor: Arc::default(),
         backends: Vec::new(),
@@ -193,7 +194,7 @@ mod tests {
         Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Weight,
     };
 
-    use super::*;
+    use super::{super::CountedBy, *};
 
     fn with(snapshot: &Snapshot, changes: Vec<Resource>) -> Snapshot {
         let (next, rejected) = snapshot.changed(changes, &[]);
@@ -276,7 +277,7 @@ mod tests {
         let (mut compiler, snapshot) = (compiler(), three());
         let before = compiler.compile(&snapshot, None);
         let state = |config: &Config| Arc::clone(&config.pools[0].backends[0]);
-        state(&before).enter();
+        state(&before).enter(CountedBy::All);
         state(&before).count_request(1);
         let mut moved = backend("b1", 1, 1);
         if let Resource::Status(status) = &mut moved[1] {

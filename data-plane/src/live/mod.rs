@@ -17,7 +17,7 @@ use lb_core::{
 };
 
 pub(crate) use self::{
-    backend::{BackendState, FailureKind, Identity, bump},
+    backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
     routes::{PoolIndex, RouteTable},
 };
@@ -52,11 +52,20 @@ pub(crate) struct PoolConfig {
     pub(crate) connections: BackendConnections,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
+    /// Whether its picker looks at requests in flight.
+    pub(crate) watches_load: bool,
     pub(crate) picker: Picker,
     /// Picks start here; shared by all workers.
     pub(crate) cursor: Arc<Padded<AtomicU64>>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
+}
+
+impl PoolConfig {
+    /// Where requests of this pool count as in flight.
+    pub(crate) fn counted_by(&self, worker: usize) -> CountedBy {
+        if self.watches_load { CountedBy::All } else { CountedBy::Worker(worker) }
+    }
 }
 
 impl Loads for PoolConfig {

@@ -32,7 +32,7 @@ pub(crate) use self::{
 };
 use crate::{
     access_log::Lines,
-    live::{BackendState, Config},
+    live::{BackendState, Config, CountedBy},
     stats::Shard,
     upstream::Upstreams,
 };
@@ -101,6 +101,7 @@ impl Worker {
     /// Keeps an errored request counted for a while: a backend that fails fast must
     /// not look idle.
     pub(crate) fn hold(&self, backend: &Arc<BackendState>, now: Instant, hold: Duration) {
+        backend.enter(CountedBy::All);
         let release = now + hold;
         let mut held = self.held.borrow_mut();
         // Pools may hold for different times; nearly always this is the end.
@@ -114,7 +115,7 @@ impl Worker {
         while let Some((release, backend)) = held.front()
             && *release <= now
         {
-            backend.leave();
+            backend.leave(CountedBy::All);
             held.pop_front();
         }
     }
