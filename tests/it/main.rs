@@ -17,6 +17,7 @@ mod http;
 mod lifecycle;
 mod retries;
 mod services;
+mod upgrade;
 mod writes;
 
 use lb_tests::{backend::Backend, cluster::Cluster, process::Program};

@@ -94,6 +94,31 @@ impl Client {
         std::mem::take(&mut self.unread)
     }
 
+    /// The bytes up to the end, if the connection was closed and not reset.
+    pub async fn end(&mut self) -> io::Result<Vec<u8>> {
+        while self.fill().await? > 0 {}
+        Ok(std::mem::take(&mut self.unread))
+    }
+
+    /// Waits for the reset that ends the connection; what came before it.
+    pub async fn reset(&mut self) -> Vec<u8> {
+        let error = loop {
+            match self.fill().await {
+                Ok(0) => panic!("the connection was closed and not reset"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        std::mem::take(&mut self.unread)
+    }
+
+    /// The socket, for what this client does not do.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Status line and fields of the next response, without the empty line.
     pub async fn head(&mut self) -> Result<String, String> {
         let end = self.find(b"\r\n\r\n").await?;
