@@ -21,8 +21,6 @@ pub(crate) struct Shard {
     status_classes: [AtomicU64; 5],
     /// By [`Reason`].
     reasons: [AtomicU64; Reason::ALL.len()],
-    /// Lines of the access log that nobody took in time; whoever writes it counts them.
-    pub(crate) access_log_dropped: AtomicU64,
 }
 
 /// The sums over all workers.
@@ -30,6 +28,7 @@ pub(crate) struct Shard {
 pub(crate) struct Sums {
     pub(crate) requests: u64,
     pub(crate) status_classes: [u64; 5],
+    /// Of the access log, which is one for all workers and counts for itself.
     pub(crate) access_log_dropped: u64,
     reasons: [u64; Reason::ALL.len()],
     /// A gauge.
@@ -93,7 +92,6 @@ pub(crate) fn sum<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> Sums {
     let mut sums = Sums::default();
     for shard in shards {
         sums.requests += shard.requests.load(Relaxed);
-        sums.access_log_dropped += shard.access_log_dropped.load(Relaxed);
         let closed = shard.closed.load(Relaxed);
         sums.connections += shard.opened.load(Relaxed).saturating_sub(closed);
         let totals = sums.status_classes.iter_mut().chain(&mut sums.reasons);
@@ -116,13 +114,11 @@ mod tests {
         shards[1].count_own_answer("header_too_large");
         shards[1].count_client_abort();
         shards[1].count_status(431);
-        bump(&shards[0].access_log_dropped, 2);
         let sums = sum(&shards);
         assert_eq!(sums.of(Reason::NoRoute), 2);
         assert_eq!(sums.of(Reason::HeaderTooLarge), 1);
         assert_eq!(sums.of(Reason::ClientAbort), 1);
         assert_eq!(sums.status_classes, [0, 0, 0, 1, 0]);
-        assert_eq!(sums.access_log_dropped, 2);
     }
 
     #[test]

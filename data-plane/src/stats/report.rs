@@ -152,7 +152,8 @@ impl Reporter {
             backends.extend(report);
             alive
         });
-        let sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
+        let mut sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
+        sums.access_log_dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         let before = std::mem::replace(&mut self.sent, sums);
         self.sequence += 1;
         let now = Instant::now();
