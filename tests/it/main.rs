@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
+mod access_log;
 mod architecture;
 mod bad_input;
 mod balancing;

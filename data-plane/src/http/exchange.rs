@@ -277,12 +277,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
+                    if let Some(record) = &mut self.record {
+                        record.attempt_failed(backend, answer.reason, now());
+                        record.received(upload.written);
+                    }
                     return self.refuse(&answer, Some(request)).await;
                 }
                 Ended::Failed(failure) => {
                     flight.end(failure.kind.is_some(), self.worker, pool);
                     if let Some(record) = &mut self.record {
                         record.attempt_failed(backend, failure.reason, now());
+                        record.received(upload.written);
                     }
                     if let Some(kind) = failure.kind {
                         backend.count_end(self.worker.index, Some(kind), None);

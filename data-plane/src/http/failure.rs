@@ -9,7 +9,11 @@ use super::{
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
 };
-use crate::{live::FailureKind, upstream::ConnectError, worker::Buffer};
+use crate::{
+    live::FailureKind,
+    upstream::ConnectError,
+    worker::{Buffer, now},
+};
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -124,6 +128,7 @@ impl<S> Conversation<'_, '_, S> {
     pub(super) fn client_left(&mut self) -> Ended {
         self.exchange.worker.shard.count_client_abort();
         if let Some(record) = &mut self.exchange.record {
+            record.attempt_failed(self.backend, "client_abort", now());
             record.reason("client_abort");
         }
         Ended::Answered { next: Next::Close, failed: false }
