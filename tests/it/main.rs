@@ -9,6 +9,7 @@ mod bad_input;
 mod balancing;
 mod bulk;
 mod control_plane_loss;
+mod deadlines;
 mod dev;
 mod durability;
 mod failing_backends;
