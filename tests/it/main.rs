@@ -8,6 +8,7 @@ mod architecture;
 mod bad_input;
 mod balancing;
 mod bulk;
+mod caps;
 mod control_plane_loss;
 mod deadlines;
 mod dev;

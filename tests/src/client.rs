@@ -43,6 +43,12 @@ impl Client {
         Ok(Self { stream, unread: Vec::new() })
     }
 
+    /// A client on a connection that was made elsewhere.
+    #[must_use]
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream, unread: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.expect("the connection takes bytes");
