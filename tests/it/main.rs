@@ -20,6 +20,8 @@ mod http;
 mod lifecycle;
 mod retries;
 mod services;
+mod splice;
+mod stalled;
 mod upgrade;
 mod writes;
 
