@@ -9,6 +9,7 @@ mod bad_input;
 mod balancing;
 mod bulk;
 mod caps;
+mod changes;
 mod control_plane_loss;
 mod deadlines;
 mod dev;
