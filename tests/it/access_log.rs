@@ -306,7 +306,7 @@ async fn a_log_that_was_moved_away_is_opened_anew_and_no_line_is_lost() {
     }
     let tally = load.stop().await;
     tally.assert_flawless();
-    let before: usize = moved.iter().map(|path| count(path)).sum();
+    let before: usize = moved.iter().map(count).sum();
     let rest = usize::try_from(tally.answered).unwrap() - before;
     assert_eq!(lines(&path, rest).await.len(), rest);
     assert!(moved.iter().all(|path| count(path) > 0));

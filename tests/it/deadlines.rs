@@ -194,11 +194,9 @@ async fn a_client_has_its_time_to_read() {
     });
     let cluster = one_proxy(&[&backend]).await;
     set(&cluster, "set-listener", &["--write-idle-timeout", "400ms"]).await;
-    let mut aborts = 0;
-    for path in ["/length", "/chunked"] {
+    for (path, aborts) in [("/length", 1), ("/chunked", 2)] {
         let mut client = Client::connect(cluster.address()).await;
         client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
-        aborts += 1;
         eventually("the reader that stopped is given up", async || {
             let process = cluster.api.proxy("proxy-1").await.process.unwrap_or_default();
             if process.client_aborts == aborts { Ok(()) } else { Err(process.client_aborts) }

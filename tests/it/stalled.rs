@@ -209,7 +209,7 @@ async fn slow_readers(program: Program, readers: usize, request: &'static str, w
     // Whoever reads again before is no slow reader.
     eventually("all are given up", async || {
         let process = cluster.api.proxy("proxy-1").await.process.unwrap_or_default();
-        if process.client_aborts as usize >= count { Ok(()) } else { Err(process.client_aborts) }
+        if process.client_aborts >= count as u64 { Ok(()) } else { Err(process.client_aborts) }
     })
     .await;
     for client in &mut clients {
