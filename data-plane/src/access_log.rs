@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
@@ -49,6 +50,16 @@ pub enum AccessLogTarget {
     Stdout,
     /// To the end of a file, which is opened anew on SIGHUP.
     File(PathBuf),
+}
+
+impl fmt::Display for AccessLogTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 impl FromStr for AccessLogTarget {

@@ -43,7 +43,10 @@ pub fn run(args: Args) -> Result<ExitCode, RunError> {
     telemetry::init(&args.log_level, args.log_format)?;
     let descriptors = process::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(args, descriptors))
+    let ended = runtime.block_on(serve(args, descriptors));
+    // Whoever writes the access log may be stuck for ever; nobody waits for it.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
@@ -178,7 +181,7 @@ fn open_access_log(
 ) -> Result<Option<OpenLog>, RunError> {
     AccessLog::open(&args.access_log, id, names).map_err(|error| {
         RunError::Usage(format!(
-            "--access-log: {:?} cannot be written: {error}. Choose another file, - or off",
+            "--access-log: {} cannot be written: {error}. Choose another file, - or off",
             args.access_log
         ))
     })

@@ -1,6 +1,6 @@
 //! How a proxy starts and ends.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
@@ -11,6 +11,7 @@ use lb_tests::{
     port::Port,
 };
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use crate::program;
 
@@ -44,6 +45,26 @@ async fn sigterm_lets_requests_in_flight_complete() {
     assert_eq!((response.status, response.text().as_str()), (200, "slow"));
     assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
     assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
+async fn an_empty_line_does_not_make_an_idle_connection_busy() {
+    let backend = Backend::saying("a");
+    let args = ["--accept-grace=0s", "--drain-timeout=30s", "--workers=1"];
+    let mut cluster = Cluster::start_with(program(), 1, &args).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let mut idle = Client::connect(cluster.address()).await;
+    idle.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(idle.response().await.text(), "a");
+    idle.send("\r\n").await;
+    // What is answered later was sent later: by now the empty line has been read.
+    get(cluster.address(), "/").await;
+    let mut proxy = cluster.take_proxy(0);
+    let began = Instant::now();
+    proxy.signal(Signal::TERM);
+    assert_eq!(idle.rest().await, b"");
+    assert_eq!(proxy.exited().await, 0);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

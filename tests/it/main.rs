@@ -3,11 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
+mod access_log;
 mod architecture;
 mod bad_input;
 mod balancing;
 mod bulk;
+mod caps;
+mod changes;
 mod control_plane_loss;
+mod deadlines;
 mod dev;
 mod durability;
 mod failing_backends;
@@ -17,7 +21,10 @@ mod lifecycle;
 mod retries;
 mod rfc;
 mod services;
+mod splice;
+mod stalled;
 mod takeover;
+mod upgrade;
 mod writes;
 
 use lb_tests::{backend::Backend, cluster::Cluster, process::Program};

@@ -43,6 +43,12 @@ impl Client {
         Ok(Self { stream, unread: Vec::new() })
     }
 
+    /// A client on a connection that was made elsewhere.
+    #[must_use]
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream, unread: Vec::new() }
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes).await.expect("the connection takes bytes");
@@ -92,6 +98,31 @@ impl Client {
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await.is_ok_and(|count| count > 0) {}
         std::mem::take(&mut self.unread)
+    }
+
+    /// The bytes up to the end, if the connection was closed and not reset.
+    pub async fn end(&mut self) -> io::Result<Vec<u8>> {
+        while self.fill().await? > 0 {}
+        Ok(std::mem::take(&mut self.unread))
+    }
+
+    /// Waits for the reset that ends the connection; what came before it.
+    pub async fn reset(&mut self) -> Vec<u8> {
+        let error = loop {
+            match self.fill().await {
+                Ok(0) => panic!("the connection was closed and not reset"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        std::mem::take(&mut self.unread)
+    }
+
+    /// The socket, for what this client does not do.
+    #[must_use]
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     /// Status line and fields of the next response, without the empty line.

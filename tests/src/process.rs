@@ -19,6 +19,7 @@ use std::{
 
 use rustix::{
     io::Errno,
+    param::clock_ticks_per_second,
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
 };
 use tokio::{
@@ -36,6 +37,7 @@ const TAIL_LINES: usize = 60;
 pub struct Program {
     path: PathBuf,
     temp_dir: Option<PathBuf>,
+    descriptors: Option<u64>,
 }
 
 /// A running child.
@@ -78,7 +80,7 @@ impl Program {
     /// The executable at a path, as cargo tells it to an integration test.
     #[must_use]
     pub fn at(path: &str) -> Self {
-        Self { path: Path::new(path).to_owned(), temp_dir: None }
+        Self { path: Path::new(path).to_owned(), temp_dir: None, descriptors: None }
     }
 
     /// Makes it keep its temporary files here, where they can be cleared away even if it
@@ -86,6 +88,13 @@ impl Program {
     #[must_use]
     pub fn with_temp_dir(mut self, path: &Path) -> Self {
         self.temp_dir = Some(path.to_owned());
+        self
+    }
+
+    /// Lets it open no more files than this.
+    #[must_use]
+    pub fn with_descriptors(mut self, max: u64) -> Self {
+        self.descriptors = Some(max);
         self
     }
 
@@ -105,7 +114,16 @@ impl Program {
     }
 
     fn command(&self, args: &[String]) -> Command {
-        let mut command = Command::new(&self.path);
+        let mut command = match self.descriptors {
+            // The limit is inherited, so that it holds from the first instruction on.
+            Some(max) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\"")]);
+                shell.arg(&self.path);
+                shell
+            }
+            None => Command::new(&self.path),
+        };
         command.args(args);
         if let Some(path) = &self.temp_dir {
             command.env("TMPDIR", path);
@@ -256,6 +274,20 @@ impl Process {
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
             .unwrap_or_else(|| panic!("{path} has no {field}"))
+    }
+
+    /// The processor time that it has used so far.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.id());
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+        // The name is in parentheses and may contain anything; two fields in user and
+        // system mode, in ticks.
+        let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
+        let ticks = fields.into_iter().flatten().skip(11).take(2);
+        let ticks = ticks.map(|field| field.parse::<u64>().expect("a number"));
+        Duration::from_secs_f64(ticks.sum::<u64>() as f64 / clock_ticks_per_second() as f64)
     }
 
     async fn until(&self, what: &str, condition: impl FnMut(&Log) -> bool) {

@@ -151,8 +151,11 @@ impl<S: Stream> Conversation<'_, '_, S> {
         exchange.worker.shard.count_status(101);
         let latency = now() - self.started;
         let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        self.backend.count_end(exchange.worker.index, None, Some(latency));
+        let index = exchange.worker.index;
+        self.backend.count_end(index, None, Some(latency));
+        self.backend.count_bytes(index, self.upload.written, head.len() as u64);
         if let Some(record) = &mut exchange.record {
+            record.received(self.upload.written);
             record.attempt_answered(self.backend, 101, now());
             record.answered(101, head.len() as u64);
         }

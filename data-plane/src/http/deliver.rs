@@ -3,11 +3,10 @@
 
 use std::{
     future::poll_fn,
-    io,
     task::{Context, Poll},
 };
 
-use lb_core::model::HttpLimits;
+use lb_core::model::{HttpLimits, Listener};
 
 use super::{
     connection::Next,
@@ -33,6 +32,39 @@ pub(super) struct Received {
     pub(super) backend_keeps: bool,
     pub(super) client_keeps: bool,
     pub(super) head: Vec<u8>,
+}
+
+/// Why a response did not arrive whole.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// What it says against the backend; nothing, if the client left or stalled.
+    failure: Option<FailureKind>,
+    /// Of the reason vocabulary.
+    reason: Reason,
+}
+
+impl Cut {
+    fn by_backend(failure: FailureKind, reason: Reason) -> Self {
+        Self { failure: Some(failure), reason }
+    }
+
+    fn by_client(reason: Reason) -> Self {
+        Self { failure: None, reason }
+    }
+}
+
+impl From<RelayError> for Cut {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Read | RelayError::Truncated => {
+                Self::by_backend(FailureKind::Reset, Reason::BackendReset)
+            }
+            RelayError::Chunks(_) => {
+                Self::by_backend(FailureKind::Protocol, Reason::BackendProtocolError)
+            }
+            RelayError::Write(_) => Self::by_client(Reason::ClientAbort),
+        }
+    }
 }
 
 impl<S: Stream> Conversation<'_, '_, S> {
@@ -65,11 +97,8 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let index = worker.index;
         self.backend.count_bytes(index, to_backend, from_backend);
         let failure = match &result {
-            Ok(()) if failed_status => Some(FailureKind::Status5xx),
-            Err(RelayError::Read | RelayError::Truncated) => Some(FailureKind::Reset),
-            Err(RelayError::Chunks(_)) => Some(FailureKind::Protocol),
-            // The client left or stalled, which says nothing against the backend.
-            Ok(()) | Err(RelayError::Write(_)) => None,
+            Ok(()) => failed_status.then_some(FailureKind::Status5xx),
+            Err(cut) => cut.failure,
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
@@ -77,20 +106,15 @@ impl<S: Stream> Conversation<'_, '_, S> {
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);
             record.answered(received.status, from_backend);
-            match result {
-                Ok(()) => {}
-                Err(RelayError::Read | RelayError::Truncated) => {
-                    record.reason(Reason::BackendReset)
-                }
-                Err(RelayError::Chunks(_)) => record.reason(Reason::BackendProtocolError),
-                Err(RelayError::Write(_)) => record.reason(Reason::ClientAbort),
+            if let Err(cut) = &result {
+                record.reason(cut.reason);
             }
         }
-        if result.is_err() {
+        if let Err(cut) = result {
             // The head is out: only a reset tells the client that this is not all.
             self.exchange.connection.stream.abort();
-            if matches!(result, Err(RelayError::Write(_))) {
-                worker.shard.count_client_abort();
+            if cut.failure.is_none() {
+                worker.shard.count_own_answer(cut.reason);
             }
             return Ended::Answered { next: Next::Close, failed };
         }
@@ -119,18 +143,18 @@ impl<S: Stream> Conversation<'_, '_, S> {
         uploading: &mut bool,
         upstream: &mut Upstream,
         upstream_in: &mut Buffer,
-    ) -> Result<(), RelayError> {
+    ) -> Result<(), Cut> {
         let exchange = &mut *self.exchange;
         let connection = &mut *exchange.connection;
         let upload = &mut *self.upload;
-        let (body_idle, write_idle) =
-            (self.pool.connections.response_idle_timeout, self.listener.write_idle_timeout);
+        let response_idle = self.pool.connections.response_idle_timeout;
+        let Listener { body_idle_timeout, write_idle_timeout, .. } = *self.listener;
         let mut waited = false;
         poll_fn(|context: &mut Context<'_>| {
             if let Poll::Ready(done) =
                 download.poll(context, &mut upstream.stream, upstream_in, &mut connection.stream)
             {
-                return Poll::Ready(done);
+                return Poll::Ready(done.map_err(Cut::from));
             }
             if *uploading {
                 let client_in = &mut exchange.client_in;
@@ -142,21 +166,26 @@ impl<S: Stream> Conversation<'_, '_, S> {
             let progressed = std::mem::take(&mut download.progressed)
                 | std::mem::take(&mut upload.progressed)
                 | !std::mem::replace(&mut waited, true);
+            // The backend may well be waiting for the rest of the request.
+            let client_is_asked = *uploading && upload.waiting == Waiting::Reader;
             if progressed {
                 let idle_for = match download.waiting {
-                    Waiting::Reader => body_idle,
-                    Waiting::Writer => write_idle,
+                    Waiting::Reader if client_is_asked => body_idle_timeout.min(response_idle),
+                    Waiting::Reader => response_idle,
+                    Waiting::Writer => write_idle_timeout,
                 };
                 exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
             }
             if !*uploading && connection.stream.is_reset(context) {
-                let reset = io::ErrorKind::ConnectionReset;
-                return Poll::Ready(Err(RelayError::Write(reset.into())));
+                return Poll::Ready(Err(Cut::by_client(Reason::ClientAbort)));
             }
             connection.timer.poll(context).map(|()| {
                 Err(match download.waiting {
-                    Waiting::Reader => RelayError::Read,
-                    Waiting::Writer => RelayError::Write(io::ErrorKind::TimedOut.into()),
+                    Waiting::Reader if client_is_asked => Cut::by_client(Reason::ClientBodyTimeout),
+                    Waiting::Reader => {
+                        Cut::by_backend(FailureKind::Timeout, Reason::BackendTimeout)
+                    }
+                    Waiting::Writer => Cut::by_client(Reason::ClientAbort),
                 })
             })
         })

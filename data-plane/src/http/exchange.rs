@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -76,6 +77,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
             if !matches!(next, Next::Idle) {
                 return next;
             }
+            // Some clients send an empty line behind a body, which begins nothing.
+            exchange.skip_empty_lines();
             if exchange.client_in.is_empty() {
                 return Next::Idle;
             }
@@ -147,8 +150,16 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     self.worker.wheel.arm(&self.connection.timer, now(), timeout);
                 }
             }
+            let is_fresh = self.connection.requests == 0;
             let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
-            let read = poll_fn(|context| buffer.poll_fill(stream, context));
+            let worker = self.worker;
+            let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
+                // Empty lines only: it is as idle as before them.
+                Poll::Pending if buffer.is_empty() && worker.is_stopping() && !is_fresh => {
+                    Poll::Ready(Ok(0))
+                }
+                polled => polled,
+            });
             match until(&self.connection.timer, read).await {
                 Ok(Ok(count)) if count > 0 => {}
                 Err(_) if !self.client_in.is_empty() => {
@@ -278,12 +289,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
+                    if let Some(record) = &mut self.record {
+                        record.attempt_failed(backend, answer.reason, now());
+                        record.received(upload.written);
+                    }
                     return self.refuse(&answer, Some(request)).await;
                 }
                 Ended::Failed(failure) => {
                     flight.end(failure.kind.is_some(), self.worker, pool);
                     if let Some(record) = &mut self.record {
                         record.attempt_failed(backend, failure.reason, now());
+                        record.received(upload.written);
                     }
                     if let Some(kind) = failure.kind {
                         backend.count_end(self.worker.index, Some(kind), None);

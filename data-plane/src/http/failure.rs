@@ -10,8 +10,10 @@ use super::{
     respond::OwnAnswer,
 };
 use crate::{
+    live::FailureKind,
     reason::Reason,
-    {live::FailureKind, upstream::ConnectError, worker::Buffer},
+    upstream::ConnectError,
+    worker::{Buffer, now},
 };
 
 /// How an attempt ended.
@@ -121,6 +123,7 @@ impl<S> Conversation<'_, '_, S> {
     pub(super) fn client_left(&mut self) -> Ended {
         self.exchange.worker.shard.count_client_abort();
         if let Some(record) = &mut self.exchange.record {
+            record.attempt_failed(self.backend, Reason::ClientAbort, now());
             record.reason(Reason::ClientAbort);
         }
         Ended::Answered { next: Next::Close, failed: false }

@@ -163,12 +163,13 @@ impl Relay {
                 Poll::Ready(result) => result.map_err(RelayError::Write)?,
                 Poll::Pending => {
                     // A slow reader shall not make us hold much.
-                    input.read_much(false);
                     input.park();
+                    self.drop_written();
                     return Poll::Pending;
                 }
             }
             if self.pipe.is_some() || self.may_splice(input) {
+                input.park();
                 ready!(self.poll_splice(context, reader, writer))?;
                 // Unless there was no pipe to be had, that is all.
                 if self.read_done {
@@ -192,10 +193,6 @@ impl Relay {
             self.waiting = Waiting::Reader;
             let count = ready!(input.poll_fill(reader, context)).map_err(|_| RelayError::Read)?;
             self.progressed = true;
-            if input.is_full() && self.framing == Framing::Identity {
-                // What comes fast is read in larger pieces; but not what is copied.
-                input.read_much(true);
-            }
             if count == 0 {
                 if !matches!(self.reader, BodyReader::UntilClose) {
                     return Poll::Ready(Err(RelayError::Truncated));
@@ -309,6 +306,15 @@ impl Relay {
             self.out_written = 0;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Holds no more than what a slow reader has yet to take, and what may be needed again.
+    fn drop_written(&mut self) {
+        let left = self.out.len() - self.out_written;
+        if !self.kept && left <= self.out.capacity() / 2 {
+            self.out = self.out[self.out_written..].to_vec();
+            self.out_written = 0;
+        }
     }
 
     fn transfer(&mut self, input: &mut Buffer) -> Result<(), RelayError> {

@@ -26,7 +26,7 @@ pub(crate) struct Shard {
 pub(crate) struct Sums {
     pub(crate) requests: u64,
     pub(crate) status_classes: [u64; 5],
-    /// Lines of the access log that were lost; not counted by workers.
+    /// Of the access log, which is one for all workers and counts for itself.
     pub(crate) access_log_dropped: u64,
     reasons: [u64; Reason::ALL.len()],
     /// A gauge.

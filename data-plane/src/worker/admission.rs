@@ -83,15 +83,21 @@ impl Admission {
         self.room.notify_waiters();
     }
 
-    /// Returns once there is room, for the first that takes it.
-    pub(crate) async fn room(&self, listener: usize, listener_max: u32) {
+    /// Returns once there is room, for the first that takes it. The listener's bound is
+    /// asked for each time: it may change meanwhile.
+    pub(crate) async fn room(&self, listener: usize, listener_max: impl Fn() -> u32) {
         loop {
             let room = self.room.notified();
-            if !self.is_full(listener, listener_max) {
+            if !self.is_full(listener, listener_max()) {
                 return;
             }
             room.await;
         }
+    }
+
+    /// Lets those who wait for room look again: a bound has changed.
+    pub(crate) fn look_again(&self) {
+        self.room.notify_waiters();
     }
 
     /// Counts one more connection of a client, unless it has `max`.
@@ -150,6 +156,17 @@ mod tests {
     async fn who_waits_is_woken_when_a_connection_ends() {
         let admission = Admission::new(1, 1);
         admission.enter(0);
-        tokio::join!(admission.room(0, 0), async { admission.leave(0) });
+        tokio::join!(admission.room(0, || 0), async { admission.leave(0) });
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_when_the_bound_is_raised() {
+        let admission = Admission::new(10, 1);
+        admission.enter(0);
+        let max = std::cell::Cell::new(1);
+        tokio::join!(admission.room(0, || max.get()), async {
+            max.set(2);
+            admission.look_again();
+        });
     }
 }

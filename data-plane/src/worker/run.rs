@@ -105,6 +105,7 @@ async fn run(
             Mail::Config(config) => {
                 let serial = config.serial;
                 *worker.config.borrow_mut() = Rc::new(config);
+                fleet.admission.look_again();
                 fleet.workers[index].applied.0.store(serial, Ordering::Release);
                 fleet.changed.notify_waiters();
             }
@@ -154,14 +155,15 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
     let fleet = &worker.fleet;
     let mut pausing = false;
     loop {
-        let max = connections_max(worker, number);
-        if fleet.admission.is_full(number, max) {
+        let max = || connections_max(worker, number);
+        if fleet.admission.is_full(number, max()) {
             debug!(worker = worker.index, "accepting waits: there are as many clients as allowed");
             fleet.admission.room(number, max).await;
         }
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..ACCEPT_BATCH {
-            if fleet.admission.is_full(number, max) {
+            // The bound may have changed since it was waited for a client.
+            if fleet.admission.is_full(number, max()) {
                 break;
             }
             match ready.try_io(|listener| accept_one(listener.get_ref())) {
