@@ -163,7 +163,7 @@ impl Relay {
                 Poll::Ready(result) => result.map_err(RelayError::Write)?,
                 Poll::Pending => {
                     // A slow reader shall not make us hold much.
-                    input.park();
+                    input.hold_up();
                     self.drop_written();
                     return Poll::Pending;
                 }

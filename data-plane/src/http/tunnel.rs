@@ -135,8 +135,7 @@ impl Direction {
             while !self.buffer.is_empty() {
                 let written = Pin::new(&mut *writer).poll_write(context, self.buffer.data());
                 let Poll::Ready(count) = written else {
-                    self.buffer.read_much(false);
-                    self.buffer.park();
+                    self.buffer.hold_up();
                     return Poll::Pending;
                 };
                 let count = count.unwrap_or(0);
@@ -153,9 +152,6 @@ impl Direction {
             }
             let count = ready!(self.buffer.poll_fill(reader, context)).map_err(|_| read_failed)?;
             self.ended = count == 0;
-            if self.buffer.is_full() {
-                self.buffer.read_much(true);
-            }
         }
         Poll::Ready(Ok(()))
     }

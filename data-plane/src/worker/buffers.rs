@@ -15,13 +15,14 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Fits nearly every head, and a small body with it.
-const SMALL: usize = 16 * 1024;
-/// For large bodies: fewer system calls.
-const LARGE: usize = 128 * 1024;
+const USUAL: usize = 16 * 1024;
+/// For a body that is not taken as fast as it comes: it is all that waits for the reader.
+const LITTLE: usize = 4 * 1024;
+/// Reads in a row that were passed on at once, after which a reader counts as fast again.
+const SMOOTH: u8 = 8;
 /// Free storages of each size that are kept. They are in use only while bytes pass
 /// through, so a few serve many connections.
-const SMALL_KEPT_MAX: usize = 16;
-const LARGE_KEPT_MAX: usize = 4;
+const KEPT_MAX: usize = 16;
 /// Vectors for heads that are kept.
 const OUTPUTS_KEPT_MAX: usize = 64;
 /// The longest of them: nearly all heads are shorter.
@@ -30,8 +31,8 @@ const OUTPUT_KEPT_BYTES_MAX: usize = 4 * 1024;
 /// The free storage of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
-    small: RefCell<Vec<Box<[u8]>>>,
-    large: RefCell<Vec<Box<[u8]>>>,
+    usual: RefCell<Vec<Box<[u8]>>>,
+    little: RefCell<Vec<Box<[u8]>>>,
     output: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -39,7 +40,7 @@ impl Buffers {
     /// A buffer without storage.
     pub(crate) fn buffer(self: &Rc<Self>) -> Buffer {
         let home = Rc::clone(self);
-        Buffer { home, bytes: Box::default(), start: 0, end: 0, read_size: SMALL }
+        Buffer { home, bytes: Box::default(), start: 0, end: 0, read_size: USUAL, smooth: 0 }
     }
 
     /// An empty vector to write heads into.
@@ -58,22 +59,22 @@ impl Buffers {
 
     fn storage(&self, size: usize) -> Box<[u8]> {
         let kept = match size {
-            SMALL => self.small.borrow_mut().pop(),
-            LARGE => self.large.borrow_mut().pop(),
+            USUAL => self.usual.borrow_mut().pop(),
+            LITTLE => self.little.borrow_mut().pop(),
             _ => None,
         };
         kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     fn give_back(&self, storage: Box<[u8]>) {
-        let (kept, max) = match storage.len() {
-            SMALL => (&self.small, SMALL_KEPT_MAX),
-            LARGE => (&self.large, LARGE_KEPT_MAX),
+        let kept = match storage.len() {
+            USUAL => &self.usual,
+            LITTLE => &self.little,
             // Made for an unusual head.
             _ => return,
         };
         let mut kept = kept.borrow_mut();
-        if kept.len() < max {
+        if kept.len() < KEPT_MAX {
             kept.push(storage);
         }
     }
@@ -88,6 +89,8 @@ pub(crate) struct Buffer {
     start: usize,
     end: usize,
     read_size: usize,
+    /// Reads since it was held up last.
+    smooth: u8,
 }
 
 impl Buffer {
@@ -115,14 +118,12 @@ impl Buffer {
         self.end = 0;
     }
 
-    /// Whether further reads ask for much at once.
-    pub(crate) fn read_much(&mut self, much: bool) {
-        self.read_size = if much { LARGE } else { SMALL };
-    }
-
-    /// Whether the last read may have left something behind.
-    pub(crate) fn is_full(&self) -> bool {
-        self.end == self.bytes.len() && self.start < self.end
+    /// Notes that what is there cannot be passed on at present: it is held in as little
+    /// memory as possible, and little is read until it goes smoothly again.
+    pub(crate) fn hold_up(&mut self) {
+        self.read_size = LITTLE;
+        self.smooth = 0;
+        self.park();
     }
 
     /// Reads once; answers the number of bytes, 0 at the end of the stream. What is
@@ -139,6 +140,11 @@ impl Buffer {
         self.end += count;
         if count == 0 {
             self.park();
+        } else if self.read_size != USUAL {
+            self.smooth += 1;
+            if self.smooth == SMOOTH {
+                self.read_size = USUAL;
+            }
         }
         polled.map_ok(|()| count)
     }
@@ -164,7 +170,7 @@ impl Buffer {
             self.clear();
         } else if self.end == self.bytes.len() {
             // A head that came in pieces; whoever reads it bounds its length.
-            let size = if used < SMALL { SMALL } else { 2 * used };
+            let size = if used < USUAL { USUAL } else { 2 * used };
             let mut storage = self.home.storage(size);
             storage[..used].copy_from_slice(self.data());
             self.home.give_back(std::mem::replace(&mut self.bytes, storage));
@@ -195,35 +201,53 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         let mut buffer = buffers.buffer();
         assert!(buffer.poll_fill(&mut reader, &mut context).is_pending());
-        assert_eq!((buffer.bytes.len(), buffers.small.borrow().len()), (0, 1));
+        assert_eq!((buffer.bytes.len(), buffers.usual.borrow().len()), (0, 1));
 
         writer.write_all(b"GET").await.unwrap();
         assert!(matches!(buffer.poll_fill(&mut reader, &mut context), Poll::Ready(Ok(3))));
-        assert_eq!((buffer.data(), buffer.bytes.len()), (&b"GET"[..], SMALL));
+        assert_eq!((buffer.data(), buffer.bytes.len()), (&b"GET"[..], USUAL));
         assert!(buffer.poll_fill(&mut reader, &mut context).is_pending());
         assert_eq!((buffer.data(), buffer.bytes.len()), (&b"GET"[..], 3));
-        assert_eq!(buffers.small.borrow().len(), 1);
+        assert_eq!(buffers.usual.borrow().len(), 1);
 
         writer.write_all(b" /").await.unwrap();
         assert!(matches!(buffer.poll_fill(&mut reader, &mut context), Poll::Ready(Ok(2))));
         assert_eq!(buffer.data(), b"GET /");
-        buffer.consume(5);
-        buffer.read_much(true);
-        writer.write_all(b"x").await.unwrap();
-        assert!(matches!(buffer.poll_fill(&mut reader, &mut context), Poll::Ready(Ok(1))));
-        assert_eq!((buffer.data(), buffer.bytes.len()), (&b"x"[..], LARGE));
         drop(buffer);
-        assert_eq!((buffers.small.borrow().len(), buffers.large.borrow().len()), (1, 1));
+        assert_eq!(buffers.usual.borrow().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn little_is_read_for_a_slow_reader_until_it_is_fast_again() {
+        let buffers = Rc::<Buffers>::default();
+        let (mut writer, mut reader) = duplex(1 << 20);
+        writer.write_all(&[b'a'; 1 << 18]).await.unwrap();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut buffer = buffers.buffer();
+        let mut read = |buffer: &mut Buffer| match buffer.poll_fill(&mut reader, &mut context) {
+            Poll::Ready(Ok(count)) => count,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(read(&mut buffer), USUAL);
+        buffer.consume(USUAL - 10);
+        buffer.hold_up();
+        assert_eq!((buffer.data().len(), buffer.bytes.len()), (10, 10));
+        buffer.consume(10);
+        for _ in 0..SMOOTH {
+            assert_eq!(read(&mut buffer), LITTLE);
+            buffer.consume(LITTLE);
+        }
+        assert_eq!(read(&mut buffer), USUAL);
     }
 
     #[tokio::test]
     async fn a_long_head_grows_its_storage() {
         let buffers = Rc::<Buffers>::default();
         let (mut writer, mut reader) = duplex(1 << 20);
-        writer.write_all(&vec![b'a'; 3 * SMALL]).await.unwrap();
+        writer.write_all(&vec![b'a'; 3 * USUAL]).await.unwrap();
         let mut context = Context::from_waker(Waker::noop());
         let mut buffer = buffers.buffer();
         while buffer.poll_fill(&mut reader, &mut context).is_ready() {}
-        assert_eq!(buffer.data().len(), 3 * SMALL);
+        assert_eq!(buffer.data().len(), 3 * USUAL);
     }
 }
