@@ -52,8 +52,7 @@ pub(crate) async fn serve<S: Stream>(
     peer: SocketAddr,
     listener: usize,
 ) {
-    let mut connection =
-        Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() };
+    let mut connection = Connection::new(stream, peer, listener);
     while connection.wait_for_request(&worker).await {
         let exchange = Box::pin(Exchange::run(&worker, &mut connection));
         match exchange.await {
@@ -74,8 +73,7 @@ pub(crate) async fn turn_away<S: Stream>(
     peer: SocketAddr,
     listener: usize,
 ) {
-    let mut connection =
-        Connection { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() };
+    let mut connection = Connection::new(stream, peer, listener);
     let answer = OwnAnswer::new(
         429,
         Reason::TooManyConnections,
@@ -85,6 +83,10 @@ pub(crate) async fn turn_away<S: Stream>(
 }
 
 impl<S: Stream> Connection<S> {
+    fn new(stream: S, peer: SocketAddr, listener: usize) -> Self {
+        Self { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() }
+    }
+
     /// Waits for the first byte of a request. False when none will come: the client
     /// left, it was silent for too long, or the proxy is stopping.
     async fn wait_for_request(&mut self, worker: &Worker) -> bool {

@@ -16,9 +16,10 @@ use lb_core::{balance::PickContext, model::HttpLimits};
 
 use super::{
     answer::{bad_chunks, protocol_error},
+    attempts::{InFlight, Tried},
     connection::{Connection, Next},
     converse::Conversation,
-    failure::{Ended, Failure},
+    failure::Ended,
     prepare::{self, Prepared, Reading, Refused, Understood, prepare},
     record::Record,
     relay::{self, Relay, RelayError},
@@ -32,15 +33,13 @@ use crate::{
         request::scan_error,
         scan::HeadScan,
     },
-    live::{BackendState, CountedBy, PoolConfig},
+    live::{BackendState, PoolConfig},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now, until},
 };
 
 /// A head and a body that are shorter than this together are copied into one write.
 pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
-/// Backends that one request tries at most.
-const ATTEMPTS_MAX: usize = 32;
 /// For a head on a listener that is not configured (yet).
 const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -398,80 +397,5 @@ pub(super) fn body_fault(error: &RelayError) -> OwnAnswer {
         RelayError::Read | RelayError::Truncated | RelayError::Write(_) => {
             protocol_error("the request's body cannot be read")
         }
-    }
-}
-
-/// A request that counts as in flight.
-struct InFlight<'a> {
-    backend: &'a Arc<BackendState>,
-    by: CountedBy,
-}
-
-impl<'a> InFlight<'a> {
-    fn enter(backend: &'a Arc<BackendState>, by: CountedBy) -> Self {
-        backend.enter(by);
-        Self { backend, by }
-    }
-
-    /// Ends it; one that failed goes on counting for a while where a picker looks.
-    fn end(self, failed: bool, worker: &Worker, pool: &PoolConfig) {
-        if failed && !pool.error_hold.is_zero() {
-            worker.hold(self.backend, now(), pool.error_hold);
-        }
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.backend.leave(self.by);
-    }
-}
-
-/// The backends on which a request has failed.
-#[derive(Debug)]
-struct Tried {
-    slots: [u32; ATTEMPTS_MAX],
-    count: usize,
-    last: Option<Failure>,
-}
-
-impl Default for Tried {
-    fn default() -> Self {
-        Self { slots: [0; ATTEMPTS_MAX], count: 0, last: None }
-    }
-}
-
-impl Tried {
-    fn slots(&self) -> &[u32] {
-        &self.slots[..self.count]
-    }
-
-    /// Whether another one may be tried.
-    fn add(&mut self, slot: u32, failure: Failure) -> bool {
-        self.last = Some(failure);
-        if let Some(free) = self.slots.get_mut(self.count) {
-            *free = slot;
-            self.count += 1;
-        }
-        self.count < ATTEMPTS_MAX
-    }
-
-    fn answer(self, pool: &PoolConfig) -> OwnAnswer {
-        let Some(failure) = self.last else {
-            let message = if pool.backends.is_empty() {
-                format!(
-                    "pool {} has no backends; add one with lbctl add-backend HOST:PORT",
-                    pool.name
-                )
-            } else {
-                format!(
-                    "none of the {} backends of pool {} is up; lbctl get backends says why",
-                    pool.backends.len(),
-                    pool.name
-                )
-            };
-            return OwnAnswer::new(503, Reason::NoHealthyBackend, message);
-        };
-        OwnAnswer::new(failure.status(), failure.reason, failure.message)
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`connection`] | waits for requests without holding buffers |
 //! | [`exchange`] | answers one request: picks a backend, and another if need be |
+//! | [`attempts`] | what a request has been through so far |
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
 //! | [`converse`] | sends a request to one backend, up to the head of its response |
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
@@ -16,6 +17,7 @@
 //! | [`record`] | what the access log says of a request |
 
 mod answer;
+mod attempts;
 mod connection;
 mod converse;
 mod deliver;

@@ -1,17 +1,21 @@
 //! Request heads: what a client may say, and what a backend is told.
 
-use std::{io::Write as _, net::IpAddr};
+mod encode;
+mod target;
 
 use lb_core::model::HttpLimits;
 
 use super::{
     FieldStorage, Version,
-    body::{BodyLength, write_decimal},
-    copy::{self, Survey, write_field},
+    body::BodyLength,
+    copy::{self, Survey},
     fields::{self, ConnectionOptions, Field},
     scan::{ScanError, check_lengths},
 };
 use crate::reason::Reason;
+
+pub(crate) use self::encode::{Forwarding, request_id_text, write_ip};
+use self::target::Target;
 
 /// A request head that may be forwarded.
 #[derive(Debug)]
@@ -302,58 +306,6 @@ impl<'b> Known<'b> {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Target<'b> {
-    path: &'b [u8],
-    /// The path is empty: there is only a query.
-    only_query: bool,
-    authority: Option<&'b [u8]>,
-}
-
-impl<'b> Target<'b> {
-    /// RFC 9112, 3.2.
-    fn parse(target: &'b [u8], method: &str) -> Result<Self, BadRequest> {
-        // Some servers see blanks beyond ASCII, and with them another target.
-        if !target.is_ascii() {
-            return Err(bad("the target has characters beyond ASCII; write them as %XX"));
-        }
-        let of = |path, authority| Self { path, only_query: false, authority };
-        if target.starts_with(b"/") {
-            return if target.contains(&b'#') {
-                Err(bad("the target has a fragment"))
-            } else {
-                Ok(of(target, None))
-            };
-        }
-        if target == b"*" && method == "OPTIONS" {
-            return Ok(of(target, None));
-        }
-        let rest = [&b"http://"[..], b"https://"]
-            .iter()
-            .find_map(|scheme| {
-                let (start, rest) = target.split_at_checked(scheme.len())?;
-                start.eq_ignore_ascii_case(scheme).then_some(rest)
-            })
-            .ok_or(bad("the target is neither a path nor an http URL"))?;
-        let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if matches!(authority, [] | [b':', ..])
-            || !fields::is_host(authority)
-            || path.contains(&b'#')
-        {
-            return Err(bad("the authority of the target is malformed"));
-        }
-        match path.first() {
-            Some(b'/') => Ok(of(path, Some(authority))),
-            // An absolute OPTIONS without a path means the server (RFC 9112, 3.2.4).
-            None if method == "OPTIONS" => Ok(of(b"*", Some(authority))),
-            None => Ok(of(b"/", Some(authority))),
-            // An empty path is sent as "/" (RFC 9112, 3.2.1).
-            Some(_) => Ok(Self { path, only_query: true, authority: Some(authority) }),
-        }
-    }
-}
-
 /// RFC 9112, 3.2: exactly one valid Host in HTTP/1.1; an absolute target beats it.
 fn host<'b>(
     authority: Option<&'b [u8]>,
@@ -370,19 +322,6 @@ fn host<'b>(
         return Err(bad("Host is malformed"));
     }
     Ok(authority.or(known.host))
-}
-
-/// What a proxy adds to a request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Forwarding<'a> {
-    /// The connection's other end.
-    pub(crate) peer: IpAddr,
-    /// Whether what the peer says about earlier hops is kept.
-    pub(crate) peer_trusted: bool,
-    /// For a client that named no host.
-    pub(crate) fallback_host: &'a str,
-    /// For a request that has no id.
-    pub(crate) request_id: u128,
 }
 
 impl<'b> RequestHead<'_, 'b> {
@@ -425,176 +364,7 @@ impl<'b> RequestHead<'_, 'b> {
             })
             .map(|(_, field)| field.value)
     }
-
-    /// Writes the head for a backend: always HTTP/1.1, the connection kept.
-    pub(crate) fn encode(&self, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-        // What is added: fewer than this, but for the addresses of other proxies.
-        out.reserve(self.bytes.len() + 256);
-        let host = self.host.unwrap_or(forwarding.fallback_host.as_bytes());
-        // The usual request keeps its line and its Host where they are.
-        let as_it_is = self.target.authority.is_none()
-            && self.version == Version::Http11
-            && self.host.is_some();
-        if !as_it_is {
-            self.write_line(host, out);
-        }
-        let (has_proto, has_host) = self.write_fields(as_it_is, forwarding.peer_trusted, out);
-        self.write_forwarded(forwarding, out);
-        if !has_proto {
-            out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
-        }
-        if !has_host {
-            write_field(b"X-Forwarded-Host", host, out);
-        }
-        if self.request_id.is_none() {
-            write_request_id(forwarding.request_id, out);
-        }
-        if let Some(hops) = self.max_forwards {
-            out.extend_from_slice(b"Max-Forwards: ");
-            write_decimal(hops.saturating_sub(1), out);
-            out.extend_from_slice(b"\r\n");
-        }
-        if let Some(protocols) = self.upgrade {
-            out.extend_from_slice(b"Connection: upgrade\r\n");
-            write_field(b"Upgrade", protocols, out);
-        } else if self.takes_trailers {
-            out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
-        }
-        match self.body {
-            BodyLength::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            // Where a body is expected, its absence is said (RFC 9110, 8.6).
-            BodyLength::Known(length)
-                if length > 0 || self.method == Method::Other || self.says_empty =>
-            {
-                out.extend_from_slice(b"Content-Length: ");
-                write_decimal(length, out);
-                out.extend_from_slice(b"\r\n");
-            }
-            BodyLength::Known(_) | BodyLength::UntilClose => {}
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
-    fn write_line(&self, host: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(self.method_name);
-        out.push(b' ');
-        if self.target.only_query {
-            out.push(b'/');
-        }
-        out.extend_from_slice(self.target.path);
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        write_field(b"Host", host, out);
-    }
-
-    /// Passes on what is the client's and the backend's business. Whether an
-    /// X-Forwarded-Proto and an X-Forwarded-Host are among it.
-    fn write_fields(&self, as_it_is: bool, peer_trusted: bool, out: &mut Vec<u8>) -> (bool, bool) {
-        let (mut has_proto, mut has_host) = (false, false);
-        let keep = |known: bool, field: &httparse::Header<'_>| {
-            let name = field.name.as_bytes();
-            if !known {
-                return !self.connection.names(name, self.fields);
-            }
-            match fields::classify(name) {
-                Field::Host => as_it_is,
-                // One, if there are several: logs and backends must agree.
-                Field::XRequestId => {
-                    self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
-                }
-                Field::Trailer => self.body == BodyLength::Chunked,
-                Field::MaxForwards => self.max_forwards.is_none(),
-                Field::XForwardedProto => {
-                    has_proto |= peer_trusted;
-                    peer_trusted
-                }
-                Field::XForwardedHost => {
-                    has_host |= peer_trusted;
-                    peer_trusted
-                }
-                Field::Connection
-                | Field::ContentLength
-                | Field::TransferEncoding
-                | Field::Expect
-                | Field::KeepAlive
-                | Field::Te
-                | Field::Upgrade
-                | Field::XForwardedFor
-                | Field::Dropped
-                | Field::Other => false,
-            }
-        };
-        let line = if as_it_is { self.line } else { 0 };
-        let ask_about_all = self.connection.names_any();
-        self.survey.copy((self.bytes, line), self.fields, ask_about_all, keep, out);
-        (has_proto, has_host)
-    }
-
-    /// One X-Forwarded-For: what a trusted peer said, and the peer.
-    fn write_forwarded(&self, forwarding: &Forwarding<'_>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"X-Forwarded-For: ");
-        if forwarding.peer_trusted {
-            for value in self.forwarded_for().filter(|value| !value.is_empty()) {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
-            }
-        }
-        write_ip(forwarding.peer, out);
-        out.extend_from_slice(b"\r\n");
-    }
 }
-
-/// As it is written in X-Forwarded-For and in logs.
-pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let mut text = [b'.'; 15];
-            let mut at = 0;
-            for octet in ip.octets() {
-                if octet >= 100 {
-                    text[at] = b'0' + octet / 100;
-                    at += 1;
-                }
-                if octet >= 10 {
-                    text[at] = b'0' + octet / 10 % 10;
-                    at += 1;
-                }
-                text[at] = b'0' + octet % 10;
-                // The dot is there already.
-                at += 2;
-            }
-            out.extend_from_slice(&text[..at - 1]);
-        }
-        IpAddr::V6(ip) => write!(out, "{ip}").expect("writing to a Vec cannot fail"),
-    }
-}
-
-fn write_request_id(id: u128, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"X-Request-Id: ");
-    out.extend_from_slice(&request_id_text(id));
-    out.extend_from_slice(b"\r\n");
-}
-
-/// An id that the proxy made, in 32 hexadecimal digits.
-pub(crate) fn request_id_text(id: u128) -> [u8; 32] {
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(id.to_be_bytes()) {
-        pair.copy_from_slice(&HEX[usize::from(byte)]);
-    }
-    text
-}
-
-/// Every byte in two hexadecimal digits.
-static HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;
