@@ -39,7 +39,6 @@ use crate::{
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
 pub fn run(args: Args) -> Result<ExitCode, RunError> {
-    process::refuse_huge_pages();
     telemetry::init(&args.log_level, args.log_format)?;
     let descriptors = process::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -26,14 +26,6 @@ pub(crate) fn cpu_us() -> u64 {
     ticks * 1_000_000 / rustix::param::clock_ticks_per_second().max(1)
 }
 
-/// Keeps memory in small pages. The allocator spreads over a large, sparsely used range;
-/// in pages of 2 MiB that would be 10 MB more than is used.
-pub(crate) fn refuse_huge_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "memory may come in huge pages");
-    }
-}
-
 /// Takes as many descriptors as the system lets this process have; how many that is.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);

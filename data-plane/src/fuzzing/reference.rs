@@ -61,7 +61,11 @@ impl Reading {
             exactly(rest, b"\r\n")?;
         }
         while !rest.starts_with(b"\r") {
-            self.trailer(rest)?;
+            let before = rest.len();
+            let trailer = self.trailer(rest);
+            // Of one that is not complete, the end of its line may count already.
+            self.trailer_bytes.0 += before - rest.len() + 2;
+            trailer?;
         }
         exactly(rest, b"\r\n")
     }
@@ -104,7 +108,6 @@ impl Reading {
 
     /// `token ":" anything CRLF`
     fn trailer(&mut self, rest: &mut &[u8]) -> Step<()> {
-        let before = rest.len();
         let name = take(rest, |byte| super::message::is_token(&[byte]));
         self.trailer_bytes.1 += name.len();
         match rest.first() {
@@ -114,7 +117,6 @@ impl Reading {
         }
         self.trailer_bytes.1 += take(rest, is_text).len();
         exactly(rest, b"\r\n")?;
-        self.trailer_bytes.0 += before - rest.len();
         self.trailer_names.push(name.to_vec());
         Ok(())
     }

@@ -118,6 +118,7 @@ struct Known<'b> {
     connection: ConnectionOptions,
     keep_alive_timeout: Option<u64>,
     upgrade: Option<&'b [u8]>,
+    upgrades: usize,
     survey: Survey,
 }
 
@@ -154,7 +155,10 @@ impl<'b> Known<'b> {
                 self.connection.add(value).ok_or(BadResponse("Connection is malformed"))?;
             }
             Field::KeepAlive => self.keep_alive_timeout = fields::keep_alive_timeout(value),
-            Field::Upgrade => self.upgrade = Some(value),
+            Field::Upgrade => {
+                self.upgrades += 1;
+                self.upgrade = Some(value);
+            }
             _ => {}
         }
         Ok(())
