@@ -35,7 +35,7 @@ use crate::{
 const BATCH_BYTES: usize = 32 * 1024;
 /// or after this long.
 const BATCH_FOR: Duration = Duration::from_millis(100);
-/// Batches that may wait for the writer: 4 MiB, some 10 000 lines.
+/// Batches that may wait for the writer: usually 4 MiB, some 10 000 lines.
 const QUEUE_BATCHES: usize = 128;
 /// Lines that are kept to be written again.
 const SPARE_MAX: usize = 64;
@@ -152,6 +152,12 @@ impl Output {
         let mut failing = false;
         for message in messages {
             let result = match message {
+                // Half a line may have been written when it failed.
+                Message::Lines { bytes, count } if failing => {
+                    self.append(b"\n").and_then(|()| self.append(&bytes)).inspect_err(|_| {
+                        dropped.fetch_add(count, Relaxed);
+                    })
+                }
                 Message::Lines { bytes, count } => self.append(&bytes).inspect_err(|_| {
                     dropped.fetch_add(count, Relaxed);
                 }),

@@ -119,6 +119,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         () = signals.next() => {
             // Nobody can take over from now on, and addresses are closed when they should be.
             drop(take(&estate));
+            drop(successors);
             Ok(stop::stop(&args, &fleet, &status, &mut signals).await)
         }
         Some(successor) = successors.recv() => {
@@ -135,9 +136,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             warn!("the parent process is gone; stopping at once");
             Ok(ExitCode::SUCCESS)
         }
-        () = fleet.ended() => {
-            Err(RunError::System(io::Error::other("all workers have ended unexpectedly")))
-        }
+        () = fleet.any_ended() => Err(RunError::System(io::Error::other(
+            "a worker has ended unexpectedly; the log says why. Start the proxy again",
+        ))),
     };
     if let (Some(log), Some(writer)) = (access_log, log_writer) {
         stop::finish_log(&log, writer).await;

@@ -111,8 +111,14 @@ pub(crate) fn offer(
     listen_on(&listener, 1)?;
     thread::Builder::new().name("takeover".to_owned()).spawn(move || {
         loop {
-            let asked = accept_with(&listener, SocketFlags::CLOEXEC);
-            let Ok(successor) = asked else { return };
+            let successor = match accept_with(&listener, SocketFlags::CLOEXEC) {
+                Ok(successor) => successor,
+                Err(error) => {
+                    warn!(%error, "a new process cannot be heard; trying again");
+                    thread::park_timeout(Duration::from_millis(100));
+                    continue;
+                }
+            };
             info!("a new process asks to take over");
             prepare();
             match hand_over(&successor, &estate, &successors) {
@@ -171,7 +177,13 @@ pub(crate) fn ask(data_dir: &Path) -> Result<Option<Inheritance>, RunError> {
     let path = socket_path(data_dir);
     let failed = |error: io::Error| RunError::TakeOver { path: path.clone(), source: error };
     let old = open_socket().map_err(failed)?;
-    let address = SocketAddrUnix::new(&path).map_err(|error| failed(error.into()))?;
+    let address = SocketAddrUnix::new(&path).map_err(|_| RunError::DataDir {
+        path: data_dir.to_owned(),
+        problem: "its path is too long for --takeover: a socket's may have 107 bytes. Name a \
+                  shorter one with --data-dir"
+            .to_owned(),
+    })?;
+    be_patient(&old).map_err(failed)?;
     match connect(&old, &address) {
         Ok(()) => inherit(old).map(Some).map_err(failed),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => Ok(None),
@@ -180,7 +192,6 @@ pub(crate) fn ask(data_dir: &Path) -> Result<Option<Inheritance>, RunError> {
 }
 
 fn inherit(old: OwnedFd) -> io::Result<Inheritance> {
-    be_patient(&old)?;
     let (message, _) = receive(&old)?;
     let introduction: Introduction = serde_json::from_slice(&message)?;
     if introduction.protocol != PROTOCOL {

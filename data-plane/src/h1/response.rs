@@ -86,12 +86,15 @@ pub(crate) fn parse<'h, 'b>(
         keep_alive: match version {
             Version::Http11 => !known.connection.close,
             Version::Http10 => known.connection.keep_alive && !known.connection.close,
-        } && body != BodyLength::UntilClose,
+        } && body != BodyLength::UntilClose
+            // It may send a body that must not be there, into the next exchange.
+            && !(status == 204 && known.announces_body()),
         keep_alive_timeout: known.keep_alive_timeout,
         has_length: known.length.is_some(),
         upgrade: known
             .upgrade
-            .filter(|_| status == 101 && known.connection.upgrade && version == Version::Http11),
+            .filter(|_| status == 101 && known.connection.upgrade && version == Version::Http11)
+            .filter(|_| known.upgrades == 1),
         connection: known.connection,
         survey: known.survey,
         bytes,
@@ -164,6 +167,10 @@ impl<'b> Known<'b> {
         Ok(())
     }
 
+    fn announces_body(&self) -> bool {
+        self.encodings > 0 || self.length.is_some_and(|length| length > 0)
+    }
+
     fn body(&self, version: Version, bodiless: bool) -> Result<BodyLength, BadResponse> {
         let body = match (self.encodings, self.length) {
             (0, Some(length)) => BodyLength::Known(length),
@@ -187,6 +194,11 @@ pub(crate) struct Delivery {
 }
 
 impl ResponseHead<'_, '_> {
+    /// Whether no field was named in Connection, which could be a trailer's name, too.
+    pub(crate) fn names_no_fields(&self) -> bool {
+        !self.connection.names_any()
+    }
+
     /// How many bytes of the input it is.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()

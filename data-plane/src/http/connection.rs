@@ -30,6 +30,8 @@ pub(crate) struct Connection<S> {
     pub(crate) timer: Timer,
     /// Requests so far.
     pub(crate) requests: u32,
+    /// Bytes of empty lines since the last request.
+    pub(crate) skipped: usize,
     /// When it was last busy.
     pub(crate) busy: Instant,
 }
@@ -84,7 +86,7 @@ pub(crate) async fn turn_away<S: Stream>(
 
 impl<S: Stream> Connection<S> {
     fn new(stream: S, peer: SocketAddr, listener: usize) -> Self {
-        Self { stream, peer, listener, timer: Wheel::timer(), requests: 0, busy: now() }
+        Self { stream, peer, listener, timer: Wheel::timer(), requests: 0, skipped: 0, busy: now() }
     }
 
     /// Waits for the first byte of a request. False when none will come: the client

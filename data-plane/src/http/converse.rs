@@ -218,7 +218,8 @@ impl<S: Stream> Conversation<'_, '_, S> {
                 }
                 Event::Received(result) => {
                     let error = upload_failed.or_else(|| result.err());
-                    return Err(self.reset(upstream_in, error.as_ref()));
+                    let silent = upstream_in.is_empty() && interims == 0;
+                    return Err(self.reset(silent, error.as_ref()));
                 }
                 Event::ClientReset => return Err(self.client_left()),
                 Event::TimedOut => return Err(self.timed_out(uploading)),
@@ -319,6 +320,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
             {
                 return Err(self.protocol_failure("it switched protocols without being asked"));
             }
+            101 if !self.upload.is_done() => {
+                return Err(self.protocol_failure("it switched protocols before it was asked"));
+            }
             101 => {
                 let mut out = Vec::new();
                 head.encode(delivery, &mut out);
@@ -352,6 +356,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     status: head.status,
                     body: head.body,
                     framing: framing.unwrap_or(Framing::Identity),
+                    passes_trailers: delivery.trailers && head.names_no_fields(),
                     backend_keeps: head.keep_alive,
                     client_keeps,
                     head: out,

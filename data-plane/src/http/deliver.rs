@@ -9,6 +9,7 @@ use std::{
 use lb_core::model::{HttpLimits, Listener};
 
 use super::{
+    answer::bad_chunks,
     connection::Next,
     converse::Conversation,
     exchange::ONE_WRITE_MAX,
@@ -29,6 +30,7 @@ pub(super) struct Received {
     pub(super) status: u16,
     pub(super) body: BodyLength,
     pub(super) framing: Framing,
+    pub(super) passes_trailers: bool,
     pub(super) backend_keeps: bool,
     pub(super) client_keeps: bool,
     pub(super) head: Vec<u8>,
@@ -50,6 +52,13 @@ impl Cut {
 
     fn by_client(reason: Reason) -> Self {
         Self { failure: None, reason }
+    }
+
+    fn of_upload(error: &RelayError) -> Self {
+        Self::by_client(match error {
+            RelayError::Chunks(error) => bad_chunks(*error).reason,
+            RelayError::Read | RelayError::Truncated | RelayError::Write(_) => Reason::ClientAbort,
+        })
     }
 }
 
@@ -80,7 +89,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let body = Reading {
             length: received.body,
             limits: &HttpLimits::DEFAULT,
-            trailers: self.prepared.takes_trailers,
+            trailers: received.passes_trailers,
         };
         let mut download = Relay::new(received.head, body, received.framing, &worker.pipes);
         if download.absorb(&mut upstream_in, ONE_WRITE_MAX).is_err() {
@@ -159,9 +168,13 @@ impl<S: Stream> Conversation<'_, '_, S> {
             if *uploading {
                 let client_in = &mut exchange.client_in;
                 let client = &mut connection.stream;
-                // A failed upload leaves the response to say what became of it.
-                *uploading =
-                    upload.poll(context, client, client_in, &mut upstream.stream).is_pending();
+                match upload.poll(context, client, client_in, &mut upstream.stream) {
+                    Poll::Pending => {}
+                    // A backend that reads no more may still say what became of it.
+                    Poll::Ready(Ok(()) | Err(RelayError::Write(_))) => *uploading = false,
+                    // The client ended the exchange: the backend waits for what never comes.
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Cut::of_upload(&error))),
+                }
             }
             let progressed = std::mem::take(&mut download.progressed)
                 | std::mem::take(&mut upload.progressed)

@@ -40,6 +40,9 @@ use crate::{
 
 /// A head and a body that are shorter than this together are copied into one write.
 pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
+/// Empty lines before a request are passed over up to this; a flood of them would keep a
+/// worker busy and its deadlines away.
+const EMPTY_LINE_BYTES_MAX: usize = 64;
 /// For a head on a listener that is not configured (yet).
 const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -104,6 +107,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
         };
         self.connection.requests += 1;
+        self.connection.skipped = 0;
         self.worker.shard.count_request();
         match read.result {
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
@@ -125,6 +129,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         loop {
             if self.skip_empty_lines() {
                 scan = HeadScan::default();
+            }
+            if self.connection.skipped > EMPTY_LINE_BYTES_MAX {
+                return Err(protocol_error("too many empty lines come before the request"));
             }
             if let Some(&first) = self.client_in.data().first() {
                 if !is_token_byte(first) && first != b'\r' {
@@ -217,7 +224,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         while self.client_in.data().starts_with(b"\r\n") {
             self.client_in.consume(2);
         }
-        self.client_in.data().len() < before
+        let skipped = before - self.client_in.data().len();
+        self.connection.skipped += skipped;
+        skipped > 0
     }
 
     /// The bounds of this listener's requests.
@@ -246,7 +255,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let body = relay::Reading {
             length: request.body,
             limits: &listener.listener.limits,
-            trailers: true,
+            trailers: prepared.passes_trailers,
         };
         let mut upload = Relay::new(head, body, framing, &self.worker.pipes);
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {

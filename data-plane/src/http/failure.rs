@@ -9,12 +9,7 @@ use super::{
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
 };
-use crate::{
-    live::FailureKind,
-    reason::Reason,
-    upstream::ConnectError,
-    worker::{Buffer, now},
-};
+use crate::{live::FailureKind, reason::Reason, upstream::ConnectError, worker::now};
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -80,14 +75,15 @@ impl<S> Conversation<'_, '_, S> {
         self.failed(FailureKind::Protocol, Reason::BackendProtocolError, message, false)
     }
 
-    pub(super) fn reset(&self, upstream_in: &Buffer, error: Option<&io::Error>) -> Ended {
+    /// `silent` tells whether not a byte of a response has come.
+    pub(super) fn reset(&self, silent: bool, error: Option<&io::Error>) -> Ended {
         let message = match error {
             Some(error) => {
                 format!("the connection failed before the response was complete: {error}")
             }
             None => "the connection ended before the response was complete".to_owned(),
         };
-        self.failed(FailureKind::Reset, Reason::BackendReset, &message, upstream_in.is_empty())
+        self.failed(FailureKind::Reset, Reason::BackendReset, &message, silent)
     }
 
     pub(super) fn timed_out(&self, uploading: bool) -> Ended {

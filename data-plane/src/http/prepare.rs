@@ -28,6 +28,8 @@ pub(crate) struct Prepared {
     /// The protocols that the client asks for.
     pub(crate) upgrade: Option<Box<[u8]>>,
     pub(crate) takes_trailers: bool,
+    /// Whether trailers of the request are passed on.
+    pub(crate) passes_trailers: bool,
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) pool: PoolIndex,
@@ -167,6 +169,7 @@ fn forward(
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,
+        passes_trailers: head.names_no_fields(),
         client,
         pool,
     })

@@ -18,7 +18,8 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether the peer has reset the connection; else the task is woken when it does,
-    /// or sends something. A peer that merely says no more (half-close) still listens.
+    /// or sends something. Once it has sent something that nobody reads, a reset is
+    /// noticed by the next read or write only. A peer that merely says no more (half-close) still listens.
     fn is_reset(&self, context: &mut Context<'_>) -> bool;
 
     /// Lets the peer see a reset instead of an end when the stream is dropped: what

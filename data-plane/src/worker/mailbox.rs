@@ -92,6 +92,17 @@ impl Fleet {
         }
     }
 
+    /// Returns when a worker has ended: what its sockets are given nobody accepts.
+    pub(crate) async fn any_ended(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.running.load(Ordering::Acquire) < self.workers.len() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Returns when the last worker has ended.
     pub(crate) async fn ended(&self) {
         loop {

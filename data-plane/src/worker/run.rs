@@ -133,6 +133,13 @@ async fn run(
             () = fleet.changed.notified() => {}
         }
     }
+    // What was handed over until now is served no more, but counted down.
+    mail.close();
+    while let Ok(message) = mail.try_recv() {
+        if let Mail::Connection(accepted) = message {
+            worker.fleet.admission.leave(accepted.listener);
+        }
+    }
     worker.upstreams.clear();
 }
 

@@ -325,6 +325,11 @@ fn host<'b>(
 }
 
 impl<'b> RequestHead<'_, 'b> {
+    /// Whether no field was named in Connection, which could be a trailer's name, too.
+    pub(crate) fn names_no_fields(&self) -> bool {
+        !self.connection.names_any()
+    }
+
     /// How many bytes of the input it is.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
