@@ -161,7 +161,10 @@ impl Output {
                 Message::Lines { bytes, count } => self.append(&bytes).inspect_err(|_| {
                     dropped.fetch_add(count, Relaxed);
                 }),
-                Message::Reopen => self.reopen(),
+                Message::Reopen => {
+                    self.reopen();
+                    continue;
+                }
                 Message::End => return,
             };
             match result {
@@ -189,12 +192,20 @@ impl Output {
         }
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        if let Self::File(file, path) = self {
-            *file = append_to(path)?;
-            info!(path = %path.display(), "the access log was opened anew");
+    fn reopen(&mut self) {
+        let Self::File(file, path) = self else { return };
+        match append_to(path) {
+            Ok(opened) => {
+                *file = opened;
+                info!(path = %path.display(), "the access log was opened anew");
+            }
+            Err(error) => error!(
+                path = %path.display(),
+                %error,
+                "the access log cannot be opened anew; lines go on into the old file. Mend the \
+                 path and send HUP again"
+            ),
         }
-        Ok(())
     }
 }
 
@@ -229,7 +240,12 @@ impl Lines {
     }
 
     /// Begins the line of a request.
-    pub(crate) fn begin(&self, peer: SocketAddr, listener: usize, now: Instant) -> Box<Record> {
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        peer: SocketAddr,
+        listener: usize,
+        now: Instant,
+    ) -> Box<Record> {
         let mut line = self.spare.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(1024));
         line.extend_from_slice(b"{\"time\":\"");
         self.write_time(&mut line);
@@ -237,12 +253,16 @@ impl Lines {
         if let Some(beginning) = self.log.beginnings.get(listener) {
             line.extend_from_slice(beginning);
         }
-        Box::new(Record::new(line, peer, now))
+        Box::new(Record::new(line, peer, now, Some(Rc::clone(self))))
     }
 
     /// Adds a line to the log.
-    pub(crate) fn finish(&self, record: Record, now: Instant) {
-        let mut line = record.end(now);
+    pub(crate) fn finish(&self, mut record: Record, now: Instant) {
+        self.add(record.end(now));
+    }
+
+    /// Adds the line of a record that has ended.
+    pub(crate) fn add(&self, mut line: Vec<u8>) {
         let mut batch = self.batch.borrow_mut();
         if batch.is_empty() {
             self.begun.notify_one();
@@ -332,7 +352,7 @@ mod tests {
         let proxy = ProxyId::new("p1").unwrap();
         let listeners = [ListenerName::default_listener()];
         let (log, writer) = AccessLog::open(&target, &proxy, &listeners).unwrap().unwrap();
-        let lines = Lines::new(Arc::clone(&log));
+        let lines = Rc::new(Lines::new(Arc::clone(&log)));
         let now = crate::worker::now();
         let write = |count: usize| {
             for _ in 0..count {
@@ -363,7 +383,7 @@ mod tests {
     fn what_does_not_fit_into_the_queue_is_counted() {
         let (queue, _messages) = sync_channel(1);
         let log = Arc::new(AccessLog { queue, beginnings: vec![], dropped: Arc::default() });
-        let lines = Lines::new(Arc::clone(&log));
+        let lines = Rc::new(Lines::new(Arc::clone(&log)));
         let now = crate::worker::now();
         for _ in 0..3 {
             lines.finish(*lines.begin(SocketAddr::from(([192, 0, 2, 1], 1)), 0, now), now);

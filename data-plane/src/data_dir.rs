@@ -34,7 +34,8 @@ impl DataDir {
         })?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             if error == rustix::io::Errno::WOULDBLOCK {
-                bad("another proxy is using it. Give this one its own with --data-dir or --id"
+                bad("another proxy is using it. Give this one its own with --data-dir or --id, or \
+                     replace the other one with --takeover"
                     .into())
             } else {
                 bad(format!("it cannot be locked: {error}"))

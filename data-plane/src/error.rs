@@ -8,7 +8,7 @@ use std::{io, net::SocketAddr, path::PathBuf};
 pub enum RunError {
     /// Another process listens there.
     #[error(
-        "cannot listen on {address}: the address is in use. Stop the process that uses it (ss -ltnp shows it), or choose another with {flag}"
+        "cannot listen on {address}: the address is in use. Stop the process that uses it (ss -ltnp shows it), choose another with {flag}, or, if it is this very proxy, replace it with --takeover"
     )]
     AddressInUse {
         /// The address.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use lb_core::model::{InstanceId, ListenerName, ProxyId};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     args::{Args, Listen},
@@ -151,6 +151,9 @@ fn open_listeners(
             None => listen::for_workers(listen.address, workers, flag)?,
         };
         listens.push((Listen { name: listen.name.clone(), address }, sockets));
+    }
+    for (name, address) in inheritance.iter().flat_map(|old| old.untaken()) {
+        warn!(listener = name, %address, "the old process listens there and this one does not: clients are refused from now on");
     }
     Ok(listens)
 }

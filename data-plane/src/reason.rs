@@ -45,6 +45,8 @@ pub(crate) enum Reason {
     TunnelIdleTimeout,
     /// 503: the proxy has too much to do.
     Overloaded,
+    /// The process stopped before the exchange had ended.
+    Draining,
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached,
     /// 500: a defect of the proxy.
@@ -53,7 +55,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::ConfigMissing,
@@ -73,6 +75,7 @@ impl Reason {
         Self::TooManyConnections,
         Self::TunnelIdleTimeout,
         Self::Overloaded,
+        Self::Draining,
         Self::MaxForwardsReached,
         Self::Internal,
     ];
@@ -99,6 +102,7 @@ impl Reason {
             Self::TooManyConnections => "too_many_connections",
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
             Self::Overloaded => "overloaded",
+            Self::Draining => "draining",
             Self::MaxForwardsReached => "max_forwards_reached",
             Self::Internal => "internal",
         }

@@ -21,6 +21,8 @@ use crate::{
     worker::{Fleet, Mail},
 };
 
+/// How long workers may take to drop everything.
+const ABORT_FOR: Duration = Duration::from_millis(500);
 /// How long the end waits for the last lines of the access log.
 const LAST_LINES_FOR: Duration = Duration::from_secs(1);
 
@@ -58,17 +60,18 @@ async fn end(args: &Args, fleet: &Fleet, signals: &mut Signals) -> ExitCode {
         clean = graceful => {
             if clean {
                 info!("stopped");
-                ExitCode::SUCCESS
-            } else {
-                warn!("stopped with requests still in flight");
-                ExitCode::from(3)
+                return ExitCode::SUCCESS;
             }
+            warn!("stopped with requests still in flight");
         }
-        () = signals.next() => {
-            warn!("a second signal: stopping at once");
-            ExitCode::from(3)
-        }
+        () = signals.next() => warn!("a second signal: stopping at once"),
     }
+    // What is cut off now still gets its line in the access log.
+    fleet.tell(|| Mail::Abort);
+    if tokio::time::timeout(ABORT_FOR, fleet.ended()).await.is_err() {
+        warn!("workers do not end; the process does");
+    }
+    ExitCode::from(3)
 }
 
 /// Waits a moment for the last lines of the access log.

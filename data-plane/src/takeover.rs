@@ -20,7 +20,7 @@ use std::{
     fs::File,
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -233,6 +233,13 @@ pub(crate) fn relieve(old: &OwnedFd) -> io::Result<()> {
 }
 
 impl Inheritance {
+    /// Names and addresses of the listeners that nobody took.
+    pub(crate) fn untaken(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.listeners.iter().filter_map(|(name, sockets)| {
+            Some((name.as_str(), sockets.first()?.local_addr().ok()?))
+        })
+    }
+
     /// Takes the sockets of a listener out, if they are bound where it shall be. Those that
     /// nobody takes are closed with the rest.
     pub(crate) fn take(&mut self, listen: &Listen) -> Option<Vec<TcpListener>> {
@@ -334,7 +341,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let listen = |name: &str, port| Listen {
             name: ListenerName::new(name).unwrap(),
-            address: std::net::SocketAddr::new(address.ip(), port),
+            address: SocketAddr::new(address.ip(), port),
         };
         assert!(inheritance.take(&listen("other", 0)).is_none());
         assert!(inheritance.take(&listen("default", address.port() ^ 1)).is_none());

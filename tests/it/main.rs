@@ -9,7 +9,9 @@ mod bad_input;
 mod balancing;
 mod bulk;
 mod caps;
+
 mod changes;
+mod client_faults;
 mod control_plane_loss;
 mod deadlines;
 mod dev;

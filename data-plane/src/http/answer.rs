@@ -65,14 +65,14 @@ impl<S: Stream> Exchange<'_, S> {
         self.worker.shard.count_own_answer(answer.reason);
         let mut out = self.worker.buffers.output();
         answer.encode(delivery, with_body, &mut out);
-        if let Some(record) = &mut self.record {
-            record.answered(answer.status, out.len() as u64);
-            record.reason(answer.reason);
-        }
         let timeout = self.limits(&self.worker.config()).drain_timeout;
         self.connection.busy = now();
         self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
+        if let Some(record) = &mut self.record {
+            record.answered(answer.status, out.len() as u64, now());
+            record.reason(answer.reason);
+        }
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }

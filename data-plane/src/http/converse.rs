@@ -124,7 +124,10 @@ impl<S: Stream> Conversation<'_, '_, S> {
     async fn connect(&mut self, now: Instant) -> Result<Upstream, ConnectError> {
         let worker = self.exchange.worker;
         let timer = &self.exchange.connection.timer;
-        let (addresses, timeout) = (&self.backend.addresses, self.pool.connect_timeout);
+        // No attempt outlasts the request.
+        let left = self.pool.request_timeout.saturating_sub(now - self.started);
+        let timeout = self.pool.connect_timeout.min(left);
+        let addresses = &self.backend.addresses;
         let stream = connect(addresses, timeout, timer, &worker.wheel, now).await?;
         let rng = &mut worker.rng.borrow_mut();
         Ok(Upstream::new(stream, now, &self.pool.connections, rng))
@@ -157,7 +160,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         if let Some(record) = &mut exchange.record {
             record.received(self.upload.written);
             record.attempt_answered(self.backend, 101, now());
-            record.answered(101, head.len() as u64);
+            record.answered(101, head.len() as u64, now());
         }
         let by = self.pool.counted_by(exchange.worker.index);
         let empty = exchange.worker.buffers.buffer();

@@ -114,7 +114,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         worker.shard.count_status(received.status);
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);
-            record.answered(received.status, from_backend);
+            record.answered(received.status, from_backend, ended);
             if let Err(cut) = &result {
                 record.reason(cut.reason);
             }

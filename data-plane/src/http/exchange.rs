@@ -98,7 +98,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
             Ok(Some(read)) => read,
             Ok(None) => {
                 // Nothing was asked, or nobody is there to be told.
-                self.record = None;
+                if let Some(record) = self.record.take() {
+                    record.discard();
+                }
                 return Next::Close;
             }
             Err(answer) => {

@@ -132,7 +132,8 @@ fn forward(
         return refused(
             503,
             Reason::ConfigMissing,
-            "this proxy has no configuration for this listener yet; is the control plane reachable?",
+            "this listener is not configured: add it with lbctl add-listener, or, if this proxy has \
+             never had a configuration, see whether the control plane is reachable",
         );
     };
     if head.max_forwards == Some(0) {

@@ -3,12 +3,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     time::Instant,
 };
 
 use lb_core::model::PoolName;
 
 use crate::{
+    access_log::Lines,
     h1::{
         Version,
         body::write_decimal,
@@ -16,6 +18,7 @@ use crate::{
     },
     live::BackendState,
     reason::Reason,
+    worker::now,
 };
 
 /// A line of the access log on its way.
@@ -31,11 +34,20 @@ pub(crate) struct Record {
     reason: Option<Reason>,
     sent: u64,
     received: u64,
+    /// When the client had its answer.
+    answered: Option<Instant>,
+    /// Where the line goes; nowhere once it is there.
+    home: Option<Rc<Lines>>,
 }
 
 impl Record {
     /// Goes on with a line that has its first members.
-    pub(crate) fn new(mut line: Vec<u8>, peer: SocketAddr, started: Instant) -> Self {
+    pub(crate) fn new(
+        mut line: Vec<u8>,
+        peer: SocketAddr,
+        started: Instant,
+        home: Option<Rc<Lines>>,
+    ) -> Self {
         line.extend_from_slice(b",\"peer\":\"");
         write_ip(peer.ip(), &mut line);
         line.push(b':');
@@ -50,7 +62,14 @@ impl Record {
             reason: None,
             sent: 0,
             received: 0,
+            answered: None,
+            home,
         }
+    }
+
+    /// Nothing happened that is worth a line.
+    pub(crate) fn discard(mut self) {
+        self.home = None;
     }
 
     /// Notes what was asked, and by whom.
@@ -118,8 +137,9 @@ impl Record {
     }
 
     /// Notes what the client was answered, and how many bytes that took.
-    pub(crate) fn answered(&mut self, status: u16, sent: u64) {
+    pub(crate) fn answered(&mut self, status: u16, sent: u64, now: Instant) {
         self.status = status;
+        self.answered = Some(now);
         self.sent += sent;
     }
 
@@ -130,6 +150,7 @@ impl Record {
 
     /// Notes what passed through a tunnel.
     pub(crate) fn tunnelled(&mut self, up: u64, down: u64) {
+        self.answered = None;
         self.received += up;
         self.sent += down;
     }
@@ -139,8 +160,10 @@ impl Record {
         self.reason = Some(reason);
     }
 
-    /// The complete line.
-    pub(crate) fn end(mut self, now: Instant) -> Vec<u8> {
+    /// The complete line. `now` counts if the client was not answered before: waiting for
+    /// it to close is not its waiting.
+    pub(crate) fn end(&mut self, now: Instant) -> Vec<u8> {
+        self.home = None;
         let line = &mut self.line;
         line.extend_from_slice(if self.attempts == 0 { b",\"attempts\":[]" } else { b"]" });
         line.extend_from_slice(b",\"status\":");
@@ -155,9 +178,20 @@ impl Record {
         line.extend_from_slice(b",\"bytes_to_client\":");
         write_decimal(self.sent, line);
         line.extend_from_slice(b",\"duration_ms\":");
-        write_ms(now, self.started, line);
+        write_ms(self.answered.unwrap_or(now), self.started, line);
         line.extend_from_slice(b"}\n");
-        self.line
+        std::mem::take(line)
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // The process stops, and the request with it.
+        if let Some(home) = self.home.take() {
+            self.reason.get_or_insert(Reason::Draining);
+            let line = self.end(now());
+            home.add(line);
+        }
     }
 }
 
@@ -208,12 +242,13 @@ mod tests {
 
     #[test]
     fn a_line_is_an_object_whatever_happened() {
-        let now = crate::worker::now();
+        let now = now();
         let peer = "[::ffff:192.0.2.7]:1234".parse().unwrap();
-        let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now);
-        record.answered(400, 120);
+        let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now, None);
+        let answered = now + std::time::Duration::from_micros(1_234_567);
+        record.answered(400, 120, answered);
         record.reason(Reason::ClientProtocolError);
-        let line = record.end(now + std::time::Duration::from_micros(1_234_567));
+        let line = record.end(now + std::time::Duration::from_secs(9));
         let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(read["peer"], "192.0.2.7:1234");
         assert_eq!(read["attempts"], serde_json::json!([]));

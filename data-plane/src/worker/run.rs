@@ -116,6 +116,7 @@ async fn run(
                 accepting.cancel();
             }
             Mail::Stop => break,
+            Mail::Abort => return,
         }
     }
     accepting.cancel();
@@ -127,6 +128,7 @@ async fn run(
         tokio::select! {
             message = mail.recv() => match message {
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
+                Some(Mail::Abort) => return,
                 Some(_) => {}
                 None => break,
             },
