@@ -169,8 +169,13 @@ impl ChunkedReader {
                 State::TrailerStart
             }
             (State::SizeLf, b'\n') => {
-                self.allowance =
-                    self.allowance.checked_sub(self.remaining).ok_or(ChunkError::BodyTooLarge)?;
+                // Without a bound there is nothing to count.
+                if self.allowance < u64::MAX {
+                    self.allowance = self
+                        .allowance
+                        .checked_sub(self.remaining)
+                        .ok_or(ChunkError::BodyTooLarge)?;
+                }
                 State::Data
             }
             (State::DataCr, b'\r') => State::DataLf,

@@ -250,7 +250,10 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     return Poll::Ready(Event::Uploaded(done));
                 }
             }
-            if let Poll::Ready(result) = upstream_in.poll_fill(&mut upstream.stream, context) {
+            // Storage is taken only when there is something to read.
+            if upstream.stream.poll_readable(context).is_ready()
+                && let Poll::Ready(result) = upstream_in.poll_fill(&mut upstream.stream, context)
+            {
                 return Poll::Ready(Event::Received(result));
             }
             if uploading && std::mem::take(&mut upload.progressed) {
