@@ -68,6 +68,34 @@ async fn an_empty_line_does_not_make_an_idle_connection_busy() {
 }
 
 #[tokio::test]
+async fn sixty_requests_in_flight_complete_and_are_told_to_close() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend =
+        Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Send(ok("done"))]);
+    let mut cluster = Cluster::start_with(program(), 1, &["--accept-grace=0s"]).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        clients.push(client);
+    }
+    backend.reached(60).await;
+    let address = cluster.address();
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    refused(address).await;
+    gate.open();
+    for mut client in clients {
+        let response = client.response().await;
+        assert_eq!((response.status, response.text().as_str()), (200, "done"));
+        assert_eq!(response.field("Connection"), Some("close"), "{response:?}");
+    }
+    assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
 async fn in_the_grace_period_everybody_is_served_and_told_to_go() {
     let backend = Backend::saying("a");
     let args = ["--accept-grace=2s", "--drain-timeout=20s"];

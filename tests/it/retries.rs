@@ -91,6 +91,32 @@ async fn an_idempotent_request_is_sent_again_when_no_byte_was_answered() {
 }
 
 #[tokio::test]
+async fn of_eighty_requests_on_closing_connections_gets_are_answered_and_posts_come_once() {
+    // Says nothing of it, and closes a connection as its second request comes.
+    let backend = Backend::scripted(|request| match request.number {
+        1 => vec![Action::ReadBody, Action::Send(ok("fresh"))],
+        _ => vec![Action::ReadBody, Action::Close],
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    for number in 0..80 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send(format!("GET /get/{number} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        assert_eq!(client.response().await.text(), "fresh", "GET {number}");
+        let head = format!("POST /post/{number} HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n");
+        client.send(head + "\r\nbody").await;
+        // An answer of whichever kind, and never a silent end.
+        let status = client.response().await.status;
+        assert!(matches!(status, 200 | 502), "POST {number}: {status}");
+    }
+    let recorded = backend.recorded();
+    for number in 0..80 {
+        let path = format!("/post/{number}");
+        let times = recorded.iter().filter(|seen| seen.request.path() == path).count();
+        assert_eq!(times, 1, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_post_that_was_written_is_never_sent_again() {
     let backends = ["a", "b"].map(|_| Backend::scripted(|_| vec![Action::ReadBody, Action::Reset]));
     let cluster = one_proxy(&[&backends[0], &backends[1]]).await;
