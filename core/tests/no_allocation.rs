@@ -93,7 +93,7 @@ fn finding_a_route_does_not_allocate() {
         {
             found.push(table.find(host.as_bytes(), path.as_bytes()).copied());
         }
-        found.push(Some(split.next(&cursor)));
+        found.push(Some(split.take(&cursor)));
     });
     assert_eq!(found, [Some(1), Some(2), Some(2), Some(0), Some(0)]);
     assert_eq!(count, 0);

@@ -84,38 +84,38 @@ mod tests {
         }
     }
 
-    fn edited(settings: RouteSettings) -> Result<pb::Route, Failure> {
+    fn edited(settings: &RouteSettings) -> Result<pb::Route, Failure> {
         let mut route = before();
-        edit(&mut route, &settings).map(|()| route)
+        edit(&mut route, settings).map(|()| route)
     }
 
     #[test]
     fn what_is_not_named_stays() {
-        let route = edited(RouteSettings { host: Some("*".to_owned()), ..Default::default() });
+        let route = edited(&RouteSettings { host: Some("*".to_owned()), ..Default::default() });
         assert_eq!(route.unwrap(), pb::Route { host: String::new(), ..before() });
     }
 
     #[test]
     fn a_path_takes_the_place_of_a_prefix() {
         let settings = RouteSettings { path: Some("/x".to_owned()), ..Default::default() };
-        let route = edited(settings).unwrap();
+        let route = edited(&settings).unwrap();
         assert_eq!((route.path.as_str(), route.path_prefix.as_str()), ("/x", ""));
     }
 
     #[test]
     fn pools_replace_those_before() {
         let pools = vec![share("web", 90), share("next", 10)];
-        let route = edited(RouteSettings { pools, ..Default::default() }).unwrap();
+        let route = edited(&RouteSettings { pools, ..Default::default() }).unwrap();
         assert_eq!((route.pool.as_str(), route.pools.len()), ("", 2));
         let pools = vec![share("next", 10)];
-        let route = edited(RouteSettings { pools, ..Default::default() }).unwrap();
+        let route = edited(&RouteSettings { pools, ..Default::default() }).unwrap();
         assert_eq!((route.pool.as_str(), route.pools.len()), ("next", 0));
     }
 
     #[test]
     fn shares_that_mean_nothing_are_refused_before_they_are_sent() {
         for pools in [vec![share("a", 0), share("b", 0)], vec![share("a", 1), share("a", 2)]] {
-            let failure = edited(RouteSettings { pools, ..Default::default() }).unwrap_err();
+            let failure = edited(&RouteSettings { pools, ..Default::default() }).unwrap_err();
             assert_eq!(failure.exit, Exit::Rejected, "{failure}");
         }
     }

@@ -36,7 +36,7 @@ impl Split {
 
     /// The index of the part whose turn it is; 0 if no part has a weight.
     #[inline]
-    pub fn next(&self, cursor: &AtomicU64) -> usize {
+    pub fn take(&self, cursor: &AtomicU64) -> usize {
         self.0.take(cursor).map_or(0, |(_, part)| part as usize)
     }
 }
@@ -56,19 +56,19 @@ mod tests {
     #[test]
     fn every_tenth_request_goes_to_the_canary() {
         let (split, cursor) = (Split::new(&[90, 10]), AtomicU64::new(0));
-        let picked: Vec<usize> = (0..100).map(|_| split.next(&cursor)).collect();
+        let picked: Vec<usize> = (0..100).map(|_| split.take(&cursor)).collect();
         assert!(picked.chunks(10).all(|ten| ten.iter().sum::<usize>() == 1), "{picked:?}");
     }
 
     #[test]
     fn a_part_without_a_weight_gets_nothing() {
         let (split, cursor) = (Split::new(&[0, 7, 0]), AtomicU64::new(3));
-        assert!((0..20).all(|_| split.next(&cursor) == 1));
+        assert!((0..20).all(|_| split.take(&cursor) == 1));
     }
 
     #[test]
     fn without_any_weight_nothing_breaks() {
-        assert_eq!(Split::new(&[0]).next(&AtomicU64::new(9)), 0);
+        assert_eq!(Split::new(&[0]).take(&AtomicU64::new(9)), 0);
     }
 
     proptest! {
@@ -82,7 +82,7 @@ mod tests {
             let total: u64 = weights.iter().copied().map(u64::from).sum();
             let mut counts = vec![0_u64; weights.len()];
             for _ in 0..total {
-                counts[split.next(&cursor)] += 1;
+                counts[split.take(&cursor)] += 1;
             }
             prop_assert!(counts.into_iter().eq(weights.into_iter().map(u64::from)));
         }

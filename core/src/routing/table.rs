@@ -55,6 +55,7 @@ impl<T> RouteTable<T> {
     /// The value of the route that a request takes, by its host (of any case, with or
     /// without a port) and its path, with or without a query.
     #[inline]
+    #[must_use]
     pub fn find(&self, host: &[u8], target: &[u8]) -> Option<&T> {
         if self.hosts.is_bare() {
             return self.any.find(target);

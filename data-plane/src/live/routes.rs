@@ -42,7 +42,7 @@ impl Destination {
     pub(crate) fn pool(&self) -> PoolIndex {
         match self {
             Self::Pool(pool) => *pool,
-            Self::Shared(shared) => shared.pools[shared.split.next(&shared.cursor.0)],
+            Self::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
         }
     }
 }
