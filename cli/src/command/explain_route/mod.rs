@@ -46,8 +46,8 @@ pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Fai
         None => Err(Failure::new(
             Exit::NotFound,
             format!(
-                "no route of listener {listener} matches: proxies answer 404 no_route; add one with \
-                 'lbctl add-route NAME{} --pool POOL'",
+                "no route of listener {listener} matches: proxies answer 404 no_route; add one: \
+                 lbctl add-route NAME{} --pool POOL",
                 view.flags_of_a_route()
             ),
         )),
