@@ -5,6 +5,7 @@
 //! suggests the nearest name for a mistyped one.
 
 mod backend;
+mod declared;
 mod listener;
 mod local;
 mod pool;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    declared::{Apply, Diff, Export, Files, Validate},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
@@ -33,6 +35,7 @@ Examples:
   lbctl add-backend localhost:8004 --weight 1
   lbctl get backends
   lbctl describe backend backend4
+  lbctl export > lb.toml; lbctl diff -f lb.toml; lbctl apply -f lb.toml
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 control plane unreachable, 4 rejected, 5 conflict,
 6 not applied in time, 7 not found, 8 not permitted, 9 address in use, 78 bad configuration,
@@ -78,6 +81,8 @@ pub(crate) enum OutputFormat {
     Yaml,
     /// KIND/NAME, one per line
     Name,
+    /// Of 'export' alone: a file for 'apply'
+    Toml,
 }
 
 /// What every change understands.
@@ -143,6 +148,16 @@ pub(crate) enum Command {
     SetListener(SetListener),
     /// Remove a listener
     RemoveListener(RemoveListener),
+    /// Make true what files declare
+    Apply(Apply),
+    /// Show what 'apply' would change
+    Diff(Diff),
+    /// Print all that can be declared, as a file for 'apply'
+    Export(Export),
+    /// Check files without a control plane
+    Validate(Validate),
+    /// Print the JSON Schema of declared state
+    Schema,
     /// Run a control plane
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy
