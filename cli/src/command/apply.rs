@@ -8,15 +8,16 @@ use lb_proto::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{
-    Session, declared, progress,
-    write::{self, ATTEMPTS_MAX},
-};
+use super::{Session, declared, progress, write};
 use crate::{
     args::{Apply, Diff, WriteArgs},
     exit::{Exit, Failure},
     view::{ProgressView, WriteView},
 };
+
+/// How often a comparison begins again when somebody else was quicker. Verdicts about
+/// backends count, too, so there are more than for a change of one object.
+const ATTEMPTS_MAX: u32 = 20;
 
 /// What becomes of all declared objects.
 #[derive(Debug, Serialize)]

@@ -16,7 +16,7 @@ use crate::{
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 
 /// How often a change that reads first begins again when somebody else was quicker.
-pub(super) const ATTEMPTS_MAX: u32 = 5;
+const ATTEMPTS_MAX: u32 = 5;
 
 /// A change to be made.
 #[derive(Debug)]
