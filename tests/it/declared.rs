@@ -75,10 +75,10 @@ async fn what_is_applied_is_there_and_applied_again_changes_nothing() {
     assert!(again["objects"].as_array().unwrap().iter().all(|o| o["action"] == "unchanged"));
     let after = cluster.api.registry().list(pb::ListRequest::default()).await.unwrap();
     assert_eq!(after.into_inner().objects, list.objects);
-    cluster.lbctl(&["diff", "-f", &web]).await.expect(0);
+    drop(cluster.lbctl(&["diff", "-f", &web]).await.expect(0));
 
     // What somebody changed since is changed back, and said.
-    cluster.lbctl(&["set-backend", "two", "--weight", "9"]).await.expect(0);
+    drop(cluster.lbctl(&["set-backend", "two", "--weight", "9"]).await.expect(0));
     let back = cluster.lbctl(&["apply", "-f", &web]).await.expect(0);
     assert!(back.stdout.contains("changed (weight: 9 -> 2)"), "{back:?}");
 }
@@ -87,8 +87,8 @@ async fn what_is_applied_is_there_and_applied_again_changes_nothing() {
 async fn what_is_exported_makes_another_control_plane_the_same() {
     let cluster = Cluster::start(program(), 0).await;
     let web = file(&cluster, "web.toml", WEB);
-    cluster.lbctl(&["apply", "-f", &web]).await.expect(0);
-    cluster.lbctl(&["set-listener", "default", "--max-body-bytes", "10M"]).await.expect(0);
+    drop(cluster.lbctl(&["apply", "-f", &web]).await.expect(0));
+    drop(cluster.lbctl(&["set-listener", "default", "--max-body-bytes", "10M"]).await.expect(0));
     let exported = cluster.lbctl(&["export"]).await.expect(0).stdout;
     assert!(exported.contains("max_body_bytes = \"10MiB\""), "{exported}");
     assert!(!exported.contains("request_timeout"), "{exported}");
@@ -96,9 +96,9 @@ async fn what_is_exported_makes_another_control_plane_the_same() {
     assert_eq!(all["pools"][0]["request_timeout"], "30s", "{all}");
 
     let export = file(&cluster, "export.toml", &exported);
-    cluster.lbctl(&["diff", "--prune", "-f", &export]).await.expect(0);
+    drop(cluster.lbctl(&["diff", "--prune", "-f", &export]).await.expect(0));
     let other = Cluster::start(program(), 0).await;
-    other.lbctl(&["apply", "--prune", "-f", &export]).await.expect(0);
+    drop(other.lbctl(&["apply", "--prune", "-f", &export]).await.expect(0));
     let bare = |mut objects: Vec<Any>| {
         for object in &mut objects {
             if let Any::Backend(backend) = object {
@@ -115,10 +115,10 @@ async fn what_is_exported_makes_another_control_plane_the_same() {
 async fn pruning_removes_what_no_file_names_but_not_half_a_pool_by_accident() {
     let cluster = Cluster::start(program(), 1).await;
     let web = file(&cluster, "web.toml", WEB);
-    cluster.lbctl(&["apply", "-f", &web]).await.expect(0);
+    drop(cluster.lbctl(&["apply", "-f", &web]).await.expect(0));
     let empty = file(&cluster, "empty.toml", "");
     // Nothing is named, so nothing changes.
-    cluster.lbctl(&["apply", "-f", &empty]).await.expect(0);
+    drop(cluster.lbctl(&["apply", "-f", &empty]).await.expect(0));
     let before = cluster.api.list("").await;
     let refused = cluster.lbctl(&["apply", "--prune", "-f", &empty]).await.expect(4);
     assert!(refused.stderr.contains("2 of the 2 backends of pool web"), "{refused:?}");
@@ -256,17 +256,19 @@ async fn a_control_plane_starts_with_what_its_file_declares() {
     let mut declared = Declared::start(WEB).await;
     let ids = declared.lbctl(&["get", "backends", "-o", "name"]).await.expect(0).stdout;
     assert_eq!(ids.trim(), "backend/backend1\nbackend/two");
-    declared.lbctl(&["diff", "-f", declared.config().to_str().unwrap()]).await.expect(0);
+    drop(declared.lbctl(&["diff", "-f", declared.config().to_str().unwrap()]).await.expect(0));
     // Nothing differs, so a restart writes nothing.
     let before = declared.revision().await;
     declared.restart().await;
     assert_eq!(declared.revision().await, before);
     // What it names is changed back and told; what it does not name stays.
-    declared.lbctl(&["set-backend", "two", "--weight", "9"]).await.expect(0);
-    declared
-        .lbctl(&["add-backend", "10.0.0.9:80", "--id", "nine", "--pool", "web"])
-        .await
-        .expect(0);
+    drop(declared.lbctl(&["set-backend", "two", "--weight", "9"]).await.expect(0));
+    drop(
+        declared
+            .lbctl(&["add-backend", "10.0.0.9:80", "--id", "nine", "--pool", "web"])
+            .await
+            .expect(0),
+    );
     declared.restart().await;
     declared.process.complaint("weight: 9 -> 2").await;
     let ids = declared.lbctl(&["get", "backends", "-o", "name"]).await.expect(0).stdout;

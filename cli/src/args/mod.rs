@@ -284,6 +284,29 @@ mod tests {
         }
     }
 
+    /// Whoever knows the flags knows the keys of declared state.
+    #[test]
+    fn every_flag_of_an_object_is_a_key_of_its_declaration() {
+        let schemas = lb_proto::document::schema::definitions("");
+        let command = Cli::command();
+        for (name, kind) in
+            [("add-pool", "Pool"), ("add-listener", "Listener"), ("add-backend", "Backend")]
+        {
+            let add = command.find_subcommand(name).unwrap();
+            let of_writes = ["no-wait", "dry-run", "force", "if-revision"];
+            let flags = add.get_arguments().filter(|arg| !arg.is_global_set());
+            for flag in flags.filter_map(|arg| arg.get_long()).filter(|f| !of_writes.contains(f)) {
+                let key = match flag {
+                    "trusted-proxy" => "trusted_proxies".to_owned(),
+                    "label" => "labels".to_owned(),
+                    "disabled" => "state".to_owned(),
+                    flag => flag.replace('-', "_"),
+                };
+                assert!(schemas[kind]["properties"].get(&key).is_some(), "{name} --{flag}");
+            }
+        }
+    }
+
     #[test]
     fn every_limit_and_timeout_is_documented() {
         let page = include_str!("../../../docs/limits-and-timeouts.md");
