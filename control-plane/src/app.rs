@@ -1,7 +1,7 @@
 //! Puts the parts together, and takes them apart again.
 //!
-//! Start: bind, lock the data directory, load the store, and only then accept: what was
-//! never loaded must never be published. Stop: refuse writes, finish the accepted ones,
+//! Start: bind, lock the data directory, load the store, apply what is declared, and only
+//! then accept: what was never loaded must never be published. Stop: refuse writes, finish the accepted ones,
 //! say goodbye to the proxies, close. Whatever is not done within [`STOP_LIMIT`] is cut
 //! off; nothing that was acknowledged depends on it.
 
@@ -18,13 +18,14 @@ use crate::{
     args::Args,
     clock::unix_ms,
     data_dir::{DataDir, DataDirError, default_path},
+    declared::{self, ConfigError},
     events::EventLog,
     fleet::Fleet,
     grpc::{self, Context},
     http,
     listen::{Endpoint, ListenError},
     probe,
-    registry::Registry,
+    registry::{Registry, WriteError},
     stats::Statistics,
     store::{MemoryStore, RedbStore, Store, StoreError},
     telemetry::BadLogLevel,
@@ -44,6 +45,8 @@ pub struct Config {
     pub http: Endpoint,
     /// Where the state is kept.
     pub storage: Storage,
+    /// A file or directory of declared state, applied before anything is served.
+    pub declared: Option<PathBuf>,
     /// Allow addresses that other machines can reach.
     pub insecure: bool,
     /// Between heartbeats; default 1 s.
@@ -70,6 +73,7 @@ impl Config {
             grpc: any.clone(),
             http: any,
             storage: Storage::Memory,
+            declared: None,
             insecure: false,
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
@@ -84,6 +88,7 @@ impl Config {
             grpc: Endpoint::parse(GRPC_FLAG, &args.grpc)?,
             http: Endpoint::parse(HTTP_FLAG, &args.http)?,
             storage: Storage::Directory(directory),
+            declared: args.config.clone(),
             insecure: args.insecure,
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
             lease: args.lease.max(Duration::from_millis(10)),
@@ -112,6 +117,9 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// The declared state cannot be applied.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The log filter cannot be read.
     #[error(transparent)]
     LogLevel(#[from] BadLogLevel),
@@ -136,9 +144,23 @@ impl RunError {
                 source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
                 ..
             }
+            | Self::Config(
+                ConfigError::Unreadable(_)
+                | ConfigError::Invalid { .. }
+                | ConfigError::Refused {
+                    source:
+                        WriteError::Invalid(_)
+                        | WriteError::Malformed(_)
+                        | WriteError::NotFound { .. }
+                        | WriteError::AlreadyExists(_)
+                        | WriteError::Precondition(_),
+                    ..
+                },
+            )
             | Self::LogLevel(_) => 78,
             Self::Listen(ListenError::Failed { .. })
             | Self::Store { .. }
+            | Self::Config(ConfigError::Refused { .. })
             | Self::System(_)
             | Self::Ended(_) => 1,
         }
@@ -153,6 +175,7 @@ pub struct Running {
     context: Arc<Context>,
     /// Parts that run until they are stopped; each returns its name.
     parts: JoinSet<&'static str>,
+    declared: Option<PathBuf>,
     /// Held for its lock.
     _data_dir: Option<DataDir>,
 }
@@ -182,6 +205,9 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
             .map_err(|_| RunError::Ended("loading the store"))?
             .map_err(|source| RunError::Store { path, source })?
     };
+    if let Some(path) = &config.declared {
+        declared::apply(&registry, path).await?;
+    }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let context = Arc::new(Context {
         fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
@@ -220,7 +246,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         "housekeeping"
     });
     info!(%grpc, %http, server = context.server_id, "control plane started");
-    Ok(Running { grpc, http, context, parts, _data_dir: data_dir })
+    let declared = config.declared;
+    Ok(Running { grpc, http, context, parts, declared, _data_dir: data_dir })
 }
 
 fn open(path: Option<PathBuf>, events: Arc<EventLog>) -> Result<Registry, StoreError> {
@@ -263,6 +290,14 @@ impl Running {
         match &self.grpc {
             Endpoint::Tcp(address) => format!("http://{address}"),
             unix @ Endpoint::Unix(_) => unix.to_string(),
+        }
+    }
+
+    /// Reads the declared state again, if there is any. A file that cannot be applied leaves
+    /// everything as it is; the log and the events say why.
+    pub async fn reload(&self) {
+        if let Some(path) = &self.declared {
+            declared::apply_again(&self.context.registry, &self.context.events, path).await;
         }
     }
 
