@@ -43,8 +43,8 @@ pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
 /// Empty lines before a request are passed over up to this; a flood of them would keep a
 /// worker busy and its deadlines away.
 const EMPTY_LINE_BYTES_MAX: usize = 64;
-/// A client that asks for more within this time after an answer finds the exchange as it was:
-/// making it anew is a good part of what a request costs.
+/// A client that asks again within this time after an answer is a busy one, for which the
+/// exchange is kept as long: making it anew is a good part of what a request costs.
 const SETTLES_AFTER: Duration = Duration::from_millis(100);
 /// For a head on a listener that is not configured (yet).
 const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,6 +74,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
 
     /// Answers requests for as long as they follow closely.
     pub(super) async fn run(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Next {
+        let is_busy = connection.requests > 0
+            && now().saturating_duration_since(connection.busy) < SETTLES_AFTER;
         let mut exchange = Self::begin(worker, connection);
         let mut pipelined = 0;
         loop {
@@ -89,6 +91,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 let lines_only = exchange.connection.skipped <= EMPTY_LINE_BYTES_MAX;
                 if !exchange.client_in.is_empty() || !lines_only {
                     break;
+                }
+                if !is_busy {
+                    return Next::Idle;
                 }
                 waited = true;
                 if let Some(next) = exchange.wait_a_moment().await {
