@@ -89,6 +89,29 @@ pub(crate) struct DemoBackend {
     pub(crate) exit_with_parent: bool,
 }
 
+/// `test-algorithms`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl test-algorithms
+  lbctl test-algorithms --requests 400
+  lbctl test-algorithms --backends localhost:8001,localhost:8002,localhost:8003
+
+Starts a control plane, one proxy and three demo backends for as long as it takes, tries every
+algorithm and prints who answered beside what was to be expected. Backends of your own get the
+weights 1, 2, 1, then 1, and must answer with JSON that has server_info.id, as 'lbctl
+demo-backend' does. Exit code 1: an algorithm did not do what it promises.")]
+pub(crate) struct TestAlgorithms {
+    /// Requests for each algorithm, rounded up so that they can be shared out evenly
+    #[arg(long, value_name = "N", default_value_t = 40,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) requests: u32,
+    /// Test with these backends instead of three demo backends
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
+          value_parser = value::address)]
+    pub(crate) backends: Vec<Address>,
+}
+
 /// `completions`
 #[derive(Args, Debug)]
 #[command(after_help = "\

@@ -10,7 +10,9 @@ mod pool;
 mod progress;
 mod remedy;
 mod setting;
+mod stats;
 mod status;
+mod test_algorithms;
 pub(crate) mod wait;
 mod watch;
 mod write;
@@ -49,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::DataPlane(args) => data_plane::run(args),
         Command::DemoBackend(args) => demo_backend::run(&args),
         Command::Dev(args) => dev::run(&args),
+        Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completions(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
@@ -64,6 +67,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
     let session = Session { client, screen: Screen::new(global.output) };
     match command {
         Command::Status => status::run(&session).await,
+        Command::Stats => stats::run(&session).await,
         Command::Get(args) => get::run(&session, args).await,
         Command::Describe(args) => describe::run(&session, args).await,
         Command::Watch(args) => watch::run(&session, &args).await,
@@ -85,6 +89,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::DataPlane(_)
         | Command::DemoBackend(_)
         | Command::Dev(_)
+        | Command::TestAlgorithms(_)
         | Command::Completions(_) => unreachable!("run() keeps them to itself"),
     }
 }
