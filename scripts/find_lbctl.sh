@@ -5,6 +5,7 @@ find_lbctl() {
     root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
     for candidate in "${LBCTL:-}" "$(command -v lbctl || true)" \
         "$root/target/release/lbctl" "$root/target/debug/lbctl"; do
+        # shellcheck disable=SC2034 # read by the scripts that source this one
         if [ -n "$candidate" ] && [ -x "$candidate" ]; then
             lbctl=$candidate
             return

@@ -20,7 +20,7 @@ struct StatsView {
     successes_total: u64,
     /// With 5xx.
     failures_total: u64,
-    client_aborts_total: u64,
+    client_aborts_total: usize,
     proxies: usize,
     traffic: Traffic,
     pools: Vec<PoolView>,
@@ -46,7 +46,7 @@ impl StatsView {
             requests_total: successes_total + failures_total,
             successes_total,
             failures_total,
-            client_aborts_total: process.client_aborts,
+            client_aborts_total: usize::try_from(process.client_aborts).unwrap_or(usize::MAX),
             proxies: status.proxies.iter().filter(|proxy| proxy.state != "lost").count(),
             traffic: status.totals.into(),
             pools: status.pools.into_iter().map(PoolView::from).collect(),
@@ -68,10 +68,10 @@ fn page(view: &StatsView, screen: Screen) -> String {
         format::percent(view.successes_total, view.requests_total),
     );
     text += &format!(
-        "NOW       {} requests/s, {} in flight; {} clients left before their answer\n",
+        "NOW       {} requests/s, {} in flight; {} left before their answer\n",
         format::rate(traffic.requests_per_second),
         traffic.in_flight,
-        view.client_aborts_total,
+        format::count(view.client_aborts_total, "client", "clients"),
     );
     text += &format!(
         "LATENCY   mean {}   p50 {}   p99 {}\n",
@@ -110,10 +110,25 @@ mod tests {
                 client_aborts: 1,
                 ..pb::ProcessReport::default()
             }),
+            pools: vec![pb::PoolStatus {
+                pool: Some(pb::Pool {
+                    name: "default".to_owned(),
+                    algorithm: "round_robin".to_owned(),
+                    ..pb::Pool::default()
+                }),
+                ..pb::PoolStatus::default()
+            }],
             ..pb::GetStatusResponse::default()
         };
         let view = StatsView::new(status, Vec::new());
         let text = page(&view, Screen::new(OutputFormat::Table));
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        REQUESTS  150 answered by 0 proxies: 148 well, 2 with 5xx (98.66%)
+        NOW       0 requests/s, 0 in flight; 1 client left before their answer
+        LATENCY   mean -   p50 -   p99 -
+        POOLS     default round_robin
+
+        ID  ADDRESS  STATE  REQUESTS  FAILED  IN-FLIGHT  MEAN
+        ");
     }
 }
