@@ -8,7 +8,10 @@
 mod management;
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lb_core::{
     backoff::Backoff,
@@ -67,6 +70,9 @@ pub(crate) struct Follower {
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
     encoded: watch::Sender<Option<Arc<Vec<u8>>>>,
+    /// When the saver was last given something, and whether there is more.
+    kept: Option<Instant>,
+    unsaved: bool,
     from_disk: bool,
 }
 
@@ -109,6 +115,8 @@ impl Follower {
             config: parts.config,
             connected: parts.connected,
             encoded: watch::Sender::new(None),
+            kept: None,
+            unsaved: false,
             from_disk,
         }
     }
@@ -128,6 +136,9 @@ impl Follower {
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
             self.status.lost(unix_ms());
+            // It may be needed soon.
+            self.kept = None;
+            self.keep();
             let pause = match ended {
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
@@ -174,7 +185,18 @@ impl Follower {
         self.serve_held().await;
         self.status.applied(self.subscriber.held().map(|held| held.version));
         self.from_disk = false;
-        self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
+        self.unsaved = true;
+        self.keep();
+    }
+
+    /// Gives the saver what is not saved yet, not more often than it writes: encoding
+    /// thousands of objects takes longer than applying a change of one.
+    fn keep(&mut self) {
+        if self.unsaved && self.kept.is_none_or(|at| now() - at >= SAVE_PERIOD) {
+            self.kept = Some(now());
+            self.unsaved = false;
+            self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
+        }
     }
 }
 

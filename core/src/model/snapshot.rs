@@ -25,7 +25,7 @@ pub struct Snapshot {
 pub struct PoolEntry {
     /// The policy.
     pub pool: Pool,
-    /// In order of ids.
+    /// In order of ids, as people count.
     pub backends: BTreeMap<BackendId, Arc<BackendEntry>>,
 }
 

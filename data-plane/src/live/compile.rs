@@ -1,7 +1,7 @@
 //! From a snapshot to what workers serve from.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -9,10 +9,7 @@ use std::{
 
 use lb_core::{
     balance::{Candidate, Phase, Picker},
-    model::{
-        Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version,
-        natural_order,
-    },
+    model::{Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version},
 };
 
 use super::{
@@ -37,14 +34,26 @@ pub(crate) struct Compiler {
 struct Compiled {
     entry: Arc<PoolEntry>,
     config: Arc<PoolConfig>,
-    /// What the picker was built from: as long as it stays, so does the cursor.
-    members: Members,
+    /// What the picker was built from, slots and weights.
+    ready: Vec<(u32, u16)>,
 }
 
-#[derive(Debug, PartialEq)]
-struct Members {
-    algorithm: Algorithm,
-    ready: Vec<(Identity, u16)>,
+impl Compiled {
+    /// Whether a picker would be built from the same: then the cursor stays, too.
+    fn has_members(
+        &self,
+        algorithm: Algorithm,
+        backends: &[Arc<BackendState>],
+        ready: &[(u32, u16)],
+    ) -> bool {
+        let same = |&(before, now): &(&(u32, u16), &(u32, u16))| {
+            let (was, is) = (&self.config.backends[before.0 as usize], &backends[now.0 as usize]);
+            before.1 == now.1 && (Arc::ptr_eq(was, is) || was.identity == is.identity)
+        };
+        self.entry.pool.algorithm == algorithm
+            && self.ready.len() == ready.len()
+            && self.ready.iter().zip(ready).all(|pair| same(&pair))
+    }
 }
 
 impl Compiler {
@@ -129,26 +138,20 @@ impl Compiler {
     }
 
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
-        let known: HashMap<&Identity, &Arc<BackendState>> = former
-            .map(|former| former.config.backends.iter().map(|b| (&b.identity, b)).collect())
-            .unwrap_or_default();
-        let mut entries: Vec<&Arc<BackendEntry>> = entry.backends.values().collect();
-        entries.sort_by(|a, b| natural_order(a.backend.id.as_str(), b.backend.id.as_str()));
-        let backends: Vec<Arc<BackendState>> = entries
-            .iter()
-            .map(|backend| self.backend(entry, backend, known.get(&identity(backend)).copied()))
-            .collect();
-        let ready = |(slot, backend): (u32, &&Arc<BackendEntry>)| {
-            backend.is_ready().then_some((slot, backend.backend.weight.get()))
-        };
-        let ready: Vec<(u32, u16)> = (0u32..).zip(&entries).filter_map(ready).collect();
-        let members = Members {
-            algorithm: entry.pool.algorithm,
-            ready: ready
-                .iter()
-                .map(|(slot, weight)| (backends[*slot as usize].identity.clone(), *weight))
-                .collect(),
-        };
+        let mut known = former.map(|former| former.config.backends.iter().peekable());
+        let mut backends = Vec::with_capacity(entry.backends.len());
+        let mut ready: Vec<(u32, u16)> = Vec::with_capacity(entry.backends.len());
+        // Both in order of ids, so that one walk finds who was here before.
+        for (slot, (id, backend)) in (0u32..).zip(&entry.backends) {
+            let known = known.as_mut().and_then(|known| {
+                while known.next_if(|known| known.identity.id < *id).is_some() {}
+                known.next_if(|known| known.identity.id == *id)
+            });
+            backends.push(self.backend(entry, backend, known));
+            if backend.is_ready() {
+                ready.push((slot, backend.backend.weight.get()));
+            }
+        }
         let candidates: Vec<Candidate<'_>> = ready
             .iter()
             .map(|&(slot, weight)| Candidate {
@@ -159,11 +162,13 @@ impl Compiler {
             .collect();
         let picker = Picker::build(entry.pool.algorithm, &candidates);
         let cursor = match former {
-            Some(former) if former.members == members => Arc::clone(&former.config.cursor),
+            Some(former) if former.has_members(entry.pool.algorithm, &backends, &ready) => {
+                Arc::clone(&former.config.cursor)
+            }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
         let config = PoolConfig { picker, cursor, backends, ..empty_pool(&entry.pool) };
-        Compiled { entry: Arc::clone(entry), config: Arc::new(config), members }
+        Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
     }
 
     fn backend(
@@ -172,34 +177,27 @@ impl Compiler {
         entry: &BackendEntry,
         known: Option<&Arc<BackendState>>,
     ) -> Arc<BackendState> {
-        let addresses: Box<[SocketAddr]> = entry
-            .status
-            .as_ref()
-            .map(|status| status.addresses.as_slice().into())
-            .unwrap_or_default();
+        let addresses = entry.status.as_ref().map(|status| &*status.addresses).unwrap_or_default();
         let name = &pool.pool.name;
+        let known = known.filter(|known| known.identity.is_of(&entry.backend));
         if let Some(known) = known
-            && known.addresses == addresses
+            && *known.addresses == *addresses
             && known.pool == *name
         {
             return Arc::clone(known);
         }
         self.serials += 1;
-        let serial = self.serials;
+        let (name, serial, addresses) = (name.clone(), self.serials, addresses.into());
         Arc::new(match known {
-            Some(known) => known.at(name.clone(), serial, addresses),
-            None => {
-                BackendState::new(identity(entry), name.clone(), serial, addresses, self.workers)
-            }
+            Some(known) => known.at(name, serial, addresses),
+            None => BackendState::new(
+                Identity::of(&entry.backend),
+                name,
+                serial,
+                addresses,
+                self.workers,
+            ),
         })
-    }
-}
-
-fn identity(entry: &BackendEntry) -> Identity {
-    Identity {
-        id: entry.backend.id.clone(),
-        incarnation: entry.backend.incarnation,
-        address: entry.backend.address.clone(),
     }
 }
 
