@@ -15,7 +15,7 @@ use std::{
 
 use lb_core::{
     backoff::Backoff,
-    model::{InstanceId, ProxyId},
+    model::{InstanceId, ListenerName, ProxyId},
     sync::Subscriber,
 };
 use tokio::sync::watch;
@@ -177,6 +177,17 @@ impl Follower {
         let snapshot = Arc::clone(self.subscriber.snapshot());
         let config = Arc::new(self.compiler.compile(&snapshot, version));
         self.fleet.apply(Arc::clone(&config)).await;
+        let known_before = |name: &ListenerName| {
+            let before = self.config.borrow();
+            before.version.is_none() || before.unknown_listeners().all(|unknown| unknown != name)
+        };
+        for name in config.unknown_listeners().filter(|name| known_before(name)) {
+            warn!(
+                listener = %name,
+                "this process accepts for a listener that the control plane does not know, and \
+                 answers 503; add it with lbctl add-listener {name}, or start the process without it"
+            );
+        }
         self.config.send_replace(config);
     }
 

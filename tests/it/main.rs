@@ -22,6 +22,7 @@ mod http;
 mod lifecycle;
 mod retries;
 mod rfc;
+mod routes;
 mod seed;
 mod seed_rest;
 mod services;

@@ -8,7 +8,9 @@ use std::{
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
-use lb_core::model::{Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Weight};
+use lb_core::model::{
+    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Weight,
+};
 use tonic::transport::Endpoint;
 
 use crate::format::{self, UNLIMITED};
@@ -107,6 +109,11 @@ pub(super) fn pool(text: &str) -> Result<String, Invalid> {
 /// The name of a listener.
 pub(super) fn listener(text: &str) -> Result<String, Invalid> {
     ListenerName::new(text).map(|name| name.to_string())
+}
+
+/// The name of a route.
+pub(super) fn route(text: &str) -> Result<String, Invalid> {
+    RouteName::new(text).map(|name| name.to_string())
 }
 
 /// `KEY=VALUE`.

@@ -10,6 +10,7 @@ mod listener;
 mod object;
 mod pool;
 mod proxy;
+mod route;
 mod traffic;
 mod write;
 
@@ -19,9 +20,10 @@ use serde::Serialize;
 pub(crate) use self::{
     backend::{BackendView, ChecksView},
     listener::ListenerView,
-    object::{AnyObject, Fields, ObjectView, RouteView, labels},
+    object::{AnyObject, Fields, ObjectView, labels},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
+    route::{RouteView, ShareView},
     traffic::Traffic,
     write::{ProgressView, WriteView},
 };

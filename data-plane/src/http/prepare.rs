@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_core::{
     client_address::{client_address, is_trusted},
-    model::HttpLimits,
+    model::{HttpLimits, ListenerName},
+    routing::{path_of, without_port},
 };
 
 use super::{management, record::Record, respond::OwnAnswer};
@@ -66,6 +67,7 @@ pub(crate) struct Understood {
 pub(crate) struct Context<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Option<&'a ListenerConfig>,
+    pub(crate) listener_name: &'a ListenerName,
     pub(crate) limits: &'a HttpLimits,
     pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
@@ -139,29 +141,35 @@ fn forward(
         Err(Refused { answer, request: Some(*understood), is_management: false })
     };
     let Some(config) = context.listener else {
-        return refused(
-            503,
-            Reason::ConfigMissing,
-            "this listener is not configured: add it with lbctl add-listener, or, if this proxy has \
-             never had a configuration, see whether the control plane is reachable",
+        let name = context.listener_name;
+        let message = format!(
+            "listener {name} is not configured: add it with lbctl add-listener {name}, or, if this \
+             proxy has never had a configuration, see whether the control plane is reachable"
         );
+        return refused(503, Reason::ConfigMissing, &message);
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         let (answer, request) = (OwnAnswer::options(), Some(*understood));
         return Err(Refused { answer, request, is_management: false });
     }
-    let destination = match context.management {
-        Some(management) if management::is_claimed(head.path()) => {
+    let management = context.management.filter(|_| management::is_claimed(head.path()));
+    let route = match management {
+        Some(management) => {
             management::admit(management, head.method_name, context.peer.ip()).map_err(
                 |answer| Refused { answer, request: Some(*understood), is_management: true },
             )?;
-            Destination::ControlPlane
+            None
         }
-        _ => match config.routes.find(head.host.unwrap_or_default(), head.path()) {
-            Some(pool) => Destination::Pool(pool),
-            None => return refused(404, Reason::NoRoute, "no route matches this host and path"),
-        },
+        None => {
+            let host = head.host.unwrap_or_default();
+            let route = config.routes.find(host, head.path());
+            if route.is_none() {
+                let message = no_route(host, head.path(), &config.listener.name);
+                return refused(404, Reason::NoRoute, &message);
+            }
+            route
+        }
     };
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
@@ -192,6 +200,53 @@ fn forward(
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        destination,
+        // Last, so that what is refused takes no turn.
+        destination: route
+            .map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool())),
     })
+}
+
+/// Says what was looked for. What the client sent is cut short, without its query, and has
+/// only characters that mean nothing to a terminal, a log, HTML or JSON.
+fn no_route(host: &[u8], target: &[u8], listener: &ListenerName) -> String {
+    format!(
+        "no route of listener {listener} matches host {} and path {}; lbctl explain-route says why, \
+         and lbctl add-route adds one",
+        shown(without_port(host)),
+        shown(path_of(target))
+    )
+}
+
+fn shown(sent: &[u8]) -> String {
+    const SHOWN_MAX: usize = 100;
+    let mut shown = String::new();
+    for &byte in sent.iter().take(SHOWN_MAX) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => shown.push(char::from(byte)),
+            b'/' | b'.' | b'-' | b'_' | b'~' | b'%' | b':' | b'[' | b']' | b'*' | b'+' | b','
+            | b';' | b'=' | b'@' | b'!' | b'(' | b')' | b'$' => shown.push(char::from(byte)),
+            other => shown.push_str(&format!("%{other:02X}")),
+        }
+    }
+    match sent.len() {
+        0 => "(none)".to_owned(),
+        length if length > SHOWN_MAX => shown + "...",
+        _ => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_for_is_told_without_what_could_do_harm() {
+        let listener = ListenerName::default_listener();
+        let told = no_route(b"a.example:80", b"/<b>\"'&\\{x}?secret=1", &listener);
+        assert!(told.contains("host a.example and path /%3Cb%3E%22%27%26%5C%7Bx%7D; "), "{told}");
+        let long = [b'x'; 5000];
+        let told = no_route(b"", &long, &listener);
+        assert!(told.contains("host (none) and path xxx") && told.contains("xxx...; "), "{told}");
+        assert!(told.len() < 300);
+    }
 }

@@ -13,14 +13,15 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Config, Identity, ListenerConfig, Management, Padded, PoolConfig, RouteTable,
+    BackendState, Config, Identity, ListenerConfig, Management, Padded, PoolConfig, Routes,
+    routes::RouteCompiler,
 };
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     workers: usize,
-    listeners: Vec<ListenerName>,
+    listeners: Arc<[ListenerName]>,
     phase: Phase,
     serials: u64,
     configs: u64,
@@ -28,6 +29,7 @@ pub(crate) struct Compiler {
     management: Option<Management>,
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
+    routes: RouteCompiler,
 }
 
 #[derive(Debug)]
@@ -60,13 +62,14 @@ impl Compiler {
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
         Self {
             workers,
-            listeners,
+            listeners: listeners.into(),
             phase: Phase::default(),
             serials: 0,
             configs: 0,
             pools: BTreeMap::new(),
             management: None,
             told: None,
+            routes: RouteCompiler::default(),
         }
     }
 
@@ -117,24 +120,21 @@ impl Compiler {
         }
         self.pools = pools;
         self.configs += 1;
+        let routes = self.routes.compile(snapshot, self.phase);
+        let listener = |name: &ListenerName| {
+            let listener = Arc::clone(snapshot.listeners().get(name)?);
+            let routes = routes.get(name).cloned();
+            let routes = routes.unwrap_or_else(|| Arc::new(Routes::new([])));
+            Some(ListenerConfig { listener, routes })
+        };
         Config {
             serial: self.configs,
             version,
-            listeners: self.listeners.iter().map(|name| self.listener(snapshot, name)).collect(),
+            listeners: self.listeners.iter().map(listener).collect(),
+            listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
             management: self.management.clone(),
         }
-    }
-
-    fn listener(&self, snapshot: &Snapshot, name: &ListenerName) -> Option<ListenerConfig> {
-        let listener = Arc::clone(snapshot.listeners().get(name)?);
-        let routes = snapshot.routes().values().filter(|route| route.listener == *name);
-        let routes = routes.filter_map(|route| {
-            // The snapshot is consistent: every route's pool is there.
-            let index = self.pools.keys().position(|pool| *pool == route.pool)?;
-            Some((&**route, index))
-        });
-        Some(ListenerConfig { listener, routes: Arc::new(RouteTable::new(routes)) })
     }
 
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
