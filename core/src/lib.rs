@@ -13,12 +13,14 @@
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
+//! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
 pub mod backoff;
 pub mod balance;
 pub mod client_address;
+pub mod cross_site;
 pub mod health;
 pub mod model;
 pub mod routing;

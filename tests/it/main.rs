@@ -24,6 +24,8 @@ mod lifecycle;
 mod retries;
 mod rfc;
 mod routes;
+mod seed;
+mod seed_rest;
 mod services;
 mod splice;
 mod stalled;

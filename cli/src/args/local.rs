@@ -18,8 +18,9 @@ Examples:
   lbctl dev --config lb.toml            what there is, is in the file
   lbctl dev --data-dir ./state          keeps the state for the next time
 
-Without --config it trusts X-Forwarded-For of anyone: it is meant for trying things out. Ctrl-C stops
-everything within 5 seconds, a second one at once.")]
+Without --config it trusts X-Forwarded-For of anyone. It answers /lb/... on the traffic ports
+(changes from this machine only): it is meant for trying things out. Ctrl-C stops everything
+within 5 seconds, a second one at once.")]
 pub(crate) struct Dev {
     /// The address on which the proxies accept
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0", value_parser = value::host)]
@@ -39,8 +40,15 @@ pub(crate) struct Dev {
     pub(crate) backends: Vec<Address>,
     /// A file of declared state, or a directory of them, instead of demo backends and trust
     /// in X-Forwarded-For
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["backends", "algorithm"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backends", "algorithm",
+          "health_interval", "request_timeout"])]
     pub(crate) config: Option<PathBuf>,
+    /// Between checks of a backend [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) health_interval: Option<Duration>,
+    /// How long a backend may take until its response begins [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) request_timeout: Option<Duration>,
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -85,6 +93,29 @@ pub(crate) struct DemoBackend {
     /// Stop when standard input ends, that is, when the parent is gone
     #[arg(long, hide = true)]
     pub(crate) exit_with_parent: bool,
+}
+
+/// `test-algorithms`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl test-algorithms
+  lbctl test-algorithms --requests 400
+  lbctl test-algorithms --backends localhost:8001,localhost:8002,localhost:8003
+
+Starts a control plane, one proxy and three demo backends for as long as it takes, tries every
+algorithm and prints who answered beside what was to be expected. Backends of your own get the
+weights 1, 2, 1, then 1, and must answer with JSON that has server_info.id, as 'lbctl
+demo-backend' does. Exit code 1: an algorithm did not do what it promises.")]
+pub(crate) struct TestAlgorithms {
+    /// Requests for each algorithm, rounded up so that they can be shared out evenly
+    #[arg(long, value_name = "N", default_value_t = 40,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) requests: u32,
+    /// Test with these backends instead of three demo backends
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
+          value_parser = value::address)]
+    pub(crate) backends: Vec<Address>,
 }
 
 /// `completions`

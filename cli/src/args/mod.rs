@@ -21,7 +21,7 @@ pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
-    local::{Completions, DemoBackend, Dev},
+    local::{Completions, DemoBackend, Dev, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Show the fleet on one screen
     Status,
+    /// Show how many requests the fleet answered, how well and how fast
+    Stats,
     /// List objects of a kind
     Get(Get),
     /// Tell all that is known about one object
@@ -174,6 +176,8 @@ pub(crate) enum Command {
     DataPlane(lb_data_plane::args::Args),
     /// Run a small HTTP server to balance
     DemoBackend(DemoBackend),
+    /// Try every algorithm and show how it distributes requests
+    TestAlgorithms(TestAlgorithms),
     /// Print completions for a shell
     Completions(Completions),
 }

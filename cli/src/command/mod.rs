@@ -14,7 +14,9 @@ mod progress;
 mod remedy;
 mod route;
 mod setting;
+mod stats;
 mod status;
+mod test_algorithms;
 pub(crate) mod wait;
 mod watch;
 mod write;
@@ -56,6 +58,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::DataPlane(args) => data_plane::run(args),
         Command::DemoBackend(args) => demo_backend::run(&args),
         Command::Dev(args) => dev::run(&args),
+        Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completions(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
@@ -74,6 +77,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
     let session = Session { client, screen: Screen::new(global.output) };
     match command {
         Command::Status => status::run(&session).await,
+        Command::Stats => stats::run(&session).await,
         Command::Get(args) => get::run(&session, args).await,
         Command::Describe(args) => describe::run(&session, args).await,
         Command::Watch(args) => watch::run(&session, &args).await,
@@ -104,6 +108,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::Dev(_)
         | Command::Validate(_)
         | Command::Schema
+        | Command::TestAlgorithms(_)
         | Command::Completions(_) => unreachable!("run() keeps them to itself"),
     }
 }

@@ -21,11 +21,13 @@ mod printer;
 mod ready;
 mod role;
 mod setup;
+mod trial;
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use tokio::time::Instant;
 
+pub(crate) use self::trial::Trial;
 use self::{
     data_dir::DataDir,
     household::Household,

@@ -32,6 +32,23 @@ pub(super) enum Stream {
     Err,
 }
 
+/// Writes lines about errors only; each write is one line.
+struct Errors<W>(W);
+
+impl<W: Write> Write for Errors<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let tells = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
+        if tells(b"ERROR") || tells(b"error:") {
+            self.0.write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// A handle of the writer; clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct Printer {
@@ -43,6 +60,11 @@ impl Printer {
     /// Starts the writing thread.
     pub(super) fn start() -> Self {
         Self::writing_to(io::stdout(), io::stderr())
+    }
+
+    /// Passes on what children complain about, and nothing else.
+    pub(super) fn of_errors() -> Self {
+        Self::writing_to(io::sink(), Errors(io::stderr()))
     }
 
     fn writing_to(

@@ -9,7 +9,7 @@ use lb_core::{
     routing::{path_of, without_port},
 };
 
-use super::{record::Record, respond::OwnAnswer};
+use super::{management, record::Record, respond::OwnAnswer};
 use crate::{
     h1::{
         Version,
@@ -17,7 +17,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{ListenerConfig, PoolIndex},
+    live::{ListenerConfig, Management, PoolIndex},
     reason::Reason,
 };
 
@@ -33,7 +33,14 @@ pub(crate) struct Prepared {
     pub(crate) passes_trailers: bool,
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
-    pub(crate) pool: PoolIndex,
+    pub(crate) destination: Destination,
+}
+
+/// Who is to answer a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Destination {
+    Pool(PoolIndex),
+    ControlPlane,
 }
 
 /// Why there is nothing to send.
@@ -42,6 +49,8 @@ pub(crate) struct Refused {
     pub(crate) answer: OwnAnswer,
     /// Whether the request itself was understood: its framing can be relied on.
     pub(crate) request: Option<Understood>,
+    /// It was for the control plane.
+    pub(crate) is_management: bool,
 }
 
 /// What answering a request takes, whoever answers it.
@@ -60,6 +69,7 @@ pub(crate) struct Context<'a> {
     pub(crate) listener: Option<&'a ListenerConfig>,
     pub(crate) listener_name: &'a ListenerName,
     pub(crate) limits: &'a HttpLimits,
+    pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
 }
 
@@ -93,7 +103,7 @@ pub(crate) fn prepare(
         Ok(Some(head)) => head,
         Ok(None) => return Reading::Incomplete,
         Err(bad) => {
-            let refused = Refused { answer: bad.into(), request: None };
+            let refused = Refused { answer: bad.into(), request: None, is_management: false };
             // Nothing is taken out: what it is cannot be told.
             return Reading::Complete { length: 0, result: Err(refused) };
         }
@@ -128,7 +138,7 @@ fn forward(
 ) -> Result<Prepared, Refused> {
     let refused = |status, reason, message: &str| {
         let answer = OwnAnswer::new(status, reason, message);
-        Err(Refused { answer, request: Some(*understood) })
+        Err(Refused { answer, request: Some(*understood), is_management: false })
     };
     let Some(config) = context.listener else {
         let name = context.listener_name;
@@ -140,12 +150,26 @@ fn forward(
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
-        return Err(Refused { answer: OwnAnswer::options(), request: Some(*understood) });
+        let (answer, request) = (OwnAnswer::options(), Some(*understood));
+        return Err(Refused { answer, request, is_management: false });
     }
-    let host = head.host.unwrap_or_default();
-    let Some(destination) = config.routes.find(host, head.path()) else {
-        let message = no_route(host, head.path(), &config.listener.name);
-        return refused(404, Reason::NoRoute, &message);
+    let management = context.management.filter(|_| management::is_claimed(head.path()));
+    let route = match management {
+        Some(management) => {
+            management::admit(management, head.method_name, context.peer.ip()).map_err(
+                |answer| Refused { answer, request: Some(*understood), is_management: true },
+            )?;
+            None
+        }
+        None => {
+            let host = head.host.unwrap_or_default();
+            let route = config.routes.find(host, head.path());
+            if route.is_none() {
+                let message = no_route(host, head.path(), &config.listener.name);
+                return refused(404, Reason::NoRoute, &message);
+            }
+            route
+        }
     };
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
@@ -177,7 +201,8 @@ fn forward(
         passes_trailers: head.names_no_fields(),
         client,
         // Last, so that what is refused takes no turn.
-        pool: destination.pool(),
+        destination: route
+            .map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool())),
     })
 }
 

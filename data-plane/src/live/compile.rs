@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Config, Identity, ListenerConfig, Padded, PoolConfig, Routes,
+    BackendState, Config, Identity, ListenerConfig, Management, Padded, PoolConfig, Routes,
     routes::RouteCompiler,
 };
 
@@ -25,6 +26,9 @@ pub(crate) struct Compiler {
     serials: u64,
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
+    management: Option<Management>,
+    /// What `management` was made from.
+    told: Option<Result<Vec<SocketAddr>, String>>,
     routes: RouteCompiler,
 }
 
@@ -63,8 +67,39 @@ impl Compiler {
             serials: 0,
             configs: 0,
             pools: BTreeMap::new(),
+            management: None,
+            told: None,
             routes: RouteCompiler::default(),
         }
+    }
+
+    /// Makes `/lb/...` management and not traffic.
+    pub(crate) fn expose_management(&mut self) {
+        self.management = Some(Management::unknown());
+    }
+
+    /// Whether `/lb/...` is management.
+    pub(crate) fn exposes_management(&self) -> bool {
+        self.management.is_some()
+    }
+
+    /// Takes note of where the control plane's HTTP is, or why it cannot be reached. Whether
+    /// that is new.
+    pub(crate) fn set_management(&mut self, told: Result<Vec<SocketAddr>, String>) -> bool {
+        if self.told.as_ref() == Some(&told) {
+            return false;
+        }
+        let management = match &told {
+            Ok(addresses) => {
+                self.serials += 1;
+                Management::at(addresses, self.serials, self.workers)
+                    .unwrap_or_else(|invalid| Management::Away(invalid.to_string().into()))
+            }
+            Err(why) => Management::Away(why.as_str().into()),
+        };
+        self.management = Some(management);
+        self.told = Some(told);
+        true
     }
 
     /// Where this proxy stands among the others. It matters from the next change of
@@ -98,6 +133,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            management: self.management.clone(),
         }
     }
 
@@ -166,7 +202,7 @@ impl Compiler {
 }
 
 /// A pool's policy without backends.
-fn empty_pool(pool: &Pool) -> PoolConfig {
+pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
     PoolConfig {
         name: pool.name.clone(),
         connect_timeout: pool.connect_timeout,

@@ -7,6 +7,7 @@
 
 mod backend;
 mod compile;
+mod management;
 mod routes;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
@@ -19,6 +20,7 @@ use lb_core::{
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
+    management::Management,
     routes::{PoolIndex, Routes},
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// Where `/lb/...` goes; `None` when that is ordinary traffic.
+    pub(crate) management: Option<Management>,
 }
 
 /// A listener with its routes.
