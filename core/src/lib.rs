@@ -13,12 +13,14 @@
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
 //! | [`backoff`] | when to try again |
+//! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
 pub mod backoff;
 pub mod balance;
 pub mod client_address;
 pub mod health;
+pub mod metrics;
 pub mod model;
 pub mod stats;
 pub mod sync;
