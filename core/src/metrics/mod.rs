@@ -15,7 +15,7 @@ pub mod exposition;
 pub mod format;
 pub mod process;
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 pub use self::{exposition::Exposition, format::Format};
 
@@ -128,6 +128,19 @@ impl PerBackend {
     }
 }
 
+impl FromStr for PerBackend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            other => Err(format!("{other:?} is not auto, on or off")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +149,8 @@ mod tests {
     fn a_large_fleet_is_told_by_pool_unless_asked_for() {
         assert!(PerBackend::Auto.applies_to(500) && !PerBackend::Auto.applies_to(501));
         assert!(PerBackend::On.applies_to(10_000) && !PerBackend::Off.applies_to(1));
+        assert_eq!("off".parse(), Ok(PerBackend::Off));
+        assert!("Off".parse::<PerBackend>().is_err());
     }
 
     #[test]

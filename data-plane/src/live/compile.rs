@@ -15,7 +15,9 @@ use lb_core::{
     },
 };
 
-use super::{BackendState, Config, Identity, ListenerConfig, Padded, PoolConfig, RouteTable};
+use super::{
+    BackendState, Config, Identity, Ledger, ListenerConfig, Padded, PoolConfig, RouteTable,
+};
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
@@ -26,6 +28,7 @@ pub(crate) struct Compiler {
     serials: u64,
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
+    ledger: Arc<Ledger>,
 }
 
 #[derive(Debug)]
@@ -51,7 +54,13 @@ impl Compiler {
             serials: 0,
             configs: 0,
             pools: BTreeMap::new(),
+            ledger: Arc::default(),
         }
+    }
+
+    /// The counters of all pools, removed backends included.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// Where this proxy stands among the others. It matters from the next change of
@@ -152,7 +161,10 @@ impl Compiler {
         Arc::new(match known {
             Some(known) => known.at(name.clone(), serial, addresses),
             None => {
-                BackendState::new(identity(entry), name.clone(), serial, addresses, self.workers)
+                let (identity, pool) = (identity(entry), name.clone());
+                let state = BackendState::new(identity, pool, serial, addresses, self.workers);
+                self.ledger.open(&state);
+                state
             }
         })
     }

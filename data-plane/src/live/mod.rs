@@ -7,6 +7,7 @@
 
 mod backend;
 mod compile;
+mod ledger;
 mod routes;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
@@ -19,6 +20,7 @@ use lb_core::{
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
+    ledger::{Ledger, PoolTotals},
     routes::{PoolIndex, RouteTable},
 };
 

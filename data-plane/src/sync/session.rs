@@ -85,6 +85,7 @@ impl Follower {
             Err(_) => return Ended::Failed("no welcome in time".to_owned()),
         };
         info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
+        self.status.welcomed();
         let session = self.welcomed(&welcome, inbox, outbox);
         self.connected.send_replace(Some(Connected {
             channel,
@@ -190,6 +191,7 @@ impl Follower {
                 backoff.reset();
                 self.status.synced();
                 let answer = self.subscriber.answer(update.nonce);
+                self.status.count_apply(now() - received, answer.rejections.len());
                 for rejection in &answer.rejections {
                     error!(
                         object = %rejection.key,
@@ -208,6 +210,7 @@ impl Follower {
             }
             Outcome::Refuse(answer) => {
                 if let Some((_, message)) = &answer.refused {
+                    self.status.count_refusal();
                     warn!("a configuration is refused whole: {message}");
                 }
                 answer
