@@ -40,7 +40,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 pub struct Config {
     /// Where gRPC clients connect.
     pub grpc: Endpoint,
-    /// Where health is asked for.
+    /// Where health is asked for, and the management routes are.
     pub http: Endpoint,
     /// Where the state is kept.
     pub storage: Storage,
@@ -189,6 +189,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
         events,
+        http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
         started_unix_ms: unix_ms(),
         heartbeat: config.heartbeat,
@@ -295,8 +296,10 @@ impl Running {
         } else {
             warn!(limit = ?STOP_LIMIT, "not everything ended in time; cutting it off");
         }
-        if let Endpoint::Unix(path) = &self.grpc {
-            std::fs::remove_file(path).ok();
+        for endpoint in [&self.grpc, &self.http] {
+            if let Endpoint::Unix(path) = endpoint {
+                std::fs::remove_file(path).ok();
+            }
         }
         in_time
     }

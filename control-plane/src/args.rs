@@ -12,7 +12,8 @@ pub struct Args {
     /// one) or unix:/PATH
     #[arg(long, env = "LB_GRPC", value_name = "ADDR", default_value = "127.0.0.1:9400")]
     pub grpc: String,
-    /// Where /livez and /readyz answer: IP:PORT (port 0 picks a free one)
+    /// Where /lb/, /livez and /readyz answer: IP:PORT (port 0 picks a free one) or
+    /// unix:/PATH
     #[arg(long, env = "LB_HTTP", value_name = "ADDR", default_value = "127.0.0.1:9401")]
     pub http: String,
     /// Where the state is kept [default: $STATE_DIRECTORY, else

@@ -12,6 +12,7 @@
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
+//! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -19,6 +20,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod client_address;
+pub mod cross_site;
 pub mod health;
 pub mod metrics;
 pub mod model;

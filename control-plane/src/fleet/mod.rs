@@ -95,6 +95,8 @@ pub struct ProxyInfo {
     pub admin_address: String,
     /// Threads that serve traffic.
     pub workers: u32,
+    /// Whether it writes a line for each request.
+    pub writes_access_log: bool,
     /// none, disk or live.
     pub held_source: &'static str,
     /// Since when it serves a state that it could not confirm; 0 when it does not.

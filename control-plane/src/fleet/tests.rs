@@ -26,6 +26,7 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
         listen_addresses: Vec::new(),
         admin_address: String::new(),
         workers: 1,
+        writes_access_log: false,
         held_source: "none",
         stale_since_unix_ms: 7,
     }

@@ -25,7 +25,11 @@ use self::{
     fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
 };
 use crate::{
-    events::EventLog, fleet::Fleet, listen::Listener, probe::Checks, registry::Registry,
+    events::EventLog,
+    fleet::{Fleet, WaitProgress, Waiter},
+    listen::{Endpoint, Listener},
+    probe::Checks,
+    registry::{Registry, WriteError, WriteRequest, Written},
     stats::Statistics,
 };
 
@@ -42,6 +46,8 @@ pub(crate) struct Context {
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
     pub(crate) events: Arc<EventLog>,
+    /// Where this process speaks HTTP.
+    pub(crate) http: Endpoint,
     /// Names this process.
     pub(crate) server_id: String,
     pub(crate) started_unix_ms: u64,
@@ -53,7 +59,33 @@ pub(crate) struct Context {
     pub(crate) tracker: TaskTracker,
 }
 
+/// How far a change got, and in which time.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) progress: WaitProgress,
+    pub(crate) elapsed: Duration,
+}
+
 impl Context {
+    /// Changes the desired state; with a wait, returns when every proxy has applied the
+    /// change or that time is up.
+    pub(crate) async fn write(
+        &self,
+        request: WriteRequest,
+        wait: Option<Duration>,
+    ) -> Result<(Written, Option<Applied>), WriteError> {
+        let dry_run = request.dry_run;
+        let written = self.registry.write(request).await?;
+        let Some(limit) = wait.filter(|_| !dry_run) else { return Ok((written, None)) };
+        let mut waiter = Waiter::new(Arc::clone(&self.fleet), written.revision, limit);
+        // A stopping control plane answers with how far it got.
+        let progress = match self.stop.run_until_cancelled(waiter.finish()).await {
+            Some(progress) => progress,
+            None => self.fleet.progress(written.revision),
+        };
+        Ok((written, Some(Applied { progress, elapsed: waiter.elapsed() })))
+    }
+
     /// How often proxies report, so that a large fleet's reports stay a small part of a
     /// core: 250 ms up to a hundred proxies, and in proportion beyond.
     fn stats_period(&self) -> Duration {

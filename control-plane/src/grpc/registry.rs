@@ -15,10 +15,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{Context, status, wire};
-use crate::{
-    fleet::Waiter,
-    registry::{Item, PutMode, WriteRequest, known_names},
-};
+use crate::registry::{Item, PutMode, UNASSIGNED, WriteRequest, known_names};
 
 /// When a wait names no limit.
 pub(super) const WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -26,8 +23,6 @@ pub(super) const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Of an idempotency key, in bytes.
 const KEY_MAX: usize = 255;
-/// Stands in for the id of a backend that is to get one.
-const UNASSIGNED: &str = "unassigned";
 
 /// Answers lbctl and other automation.
 #[derive(Debug)]
@@ -45,20 +40,12 @@ impl RegistryService {
         request: WriteRequest,
         wait: Option<pb::Wait>,
     ) -> Result<Response<pb::WriteResponse>, Status> {
-        let dry_run = request.dry_run;
-        let written =
-            self.context.registry.write(request).await.map_err(|error| status::of_write(&error))?;
+        let limit = wait.map(|wait| wait_limit(wait.timeout_ms));
+        let written = self.context.write(request, limit).await;
+        let (written, applied) = written.map_err(|error| status::of_write(&error))?;
         let mut response = wire::written(&written);
-        if let Some(wait) = wait.filter(|_| !dry_run) {
-            let fleet = Arc::clone(&self.context.fleet);
-            let mut waiter = Waiter::new(fleet, written.revision, wait_limit(wait.timeout_ms));
-            // A stopping control plane answers with how far it got.
-            let progress = match self.context.stop.run_until_cancelled(waiter.finish()).await {
-                Some(progress) => progress,
-                None => self.context.fleet.progress(written.revision),
-            };
-            response.progress = Some(wire::apply_progress(progress, waiter.elapsed()));
-        }
+        response.progress =
+            applied.map(|applied| wire::apply_progress(applied.progress, applied.elapsed));
         Ok(Response::new(response))
     }
 }

@@ -144,6 +144,7 @@ fn proxy_info(hello: pb::Hello) -> Result<ProxyInfo, Status> {
             .collect(),
         admin_address: hello.admin_address,
         workers: hello.workers,
+        writes_access_log: hello.writes_access_log,
         held_source,
         stale_since_unix_ms: hello.stale_since_unix_ms,
     })
@@ -238,6 +239,7 @@ impl ProxyStream {
             stats_period_ms,
             control_planes: Vec::new(),
             tune: Some(pb::Tune { proxy_index, proxy_count, stats_period_ms }),
+            http_address: self.context.http.to_string(),
         };
         self.outgoing.push_back(convert::down(Down::Welcome(welcome)));
     }

@@ -45,6 +45,9 @@ use crate::{
 /// Commands that may wait for the writer. Beyond that, callers wait.
 const COMMANDS_MAX: usize = 256;
 
+/// Stands in for the id of a backend that is to get one.
+pub(crate) const UNASSIGNED: &str = "unassigned";
+
 /// A cheap handle to the registry.
 #[derive(Clone, Debug)]
 pub struct Registry {

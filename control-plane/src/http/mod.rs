@@ -1,0 +1,129 @@
+//! The HTTP port.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`health`] | `/livez` and `/readyz` |
+//! | [`guard`] | keeps requests of other sites' pages out of management |
+//! | [`body`] | reads JSON |
+//! | [`lb`] | the management routes of small balancers, `/lb/...` |
+//! | [`problem`] | refusals, as JSON |
+//!
+//! Every answer that is no success is `{"error": ..., "message": ...}`.
+
+mod body;
+mod guard;
+mod health;
+mod lb;
+mod problem;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Request, StatusCode, Uri},
+    middleware::from_fn,
+    response::IntoResponse,
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use self::{guard::Transport, problem::Problem};
+use crate::{grpc::Context, listen::Listener};
+
+/// For a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a failure to accept: out of descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until the context is stopped.
+pub(crate) async fn serve(listener: Listener, context: Arc<Context>) {
+    let routes = routes(&context);
+    loop {
+        let accept = async {
+            match &listener {
+                Listener::Tcp(listener) => {
+                    let (stream, _) = listener.accept().await?;
+                    spawn(&context, connection(stream, Transport::Tcp, routes.clone()));
+                }
+                Listener::Unix(listener) => {
+                    let (stream, _) = listener.accept().await?;
+                    spawn(&context, connection(stream, Transport::Unix, routes.clone()));
+                }
+            }
+            Ok::<_, std::io::Error>(())
+        };
+        match context.stop.run_until_cancelled(accept).await {
+            None => return,
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                debug!(%error, "accepting failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Everything that is answered here. What manages is guarded; health is for everybody.
+fn routes(context: &Arc<Context>) -> Router {
+    let management = Router::new()
+        .merge(lb::routes())
+        .layer(from_fn(body::json_only))
+        .layer(DefaultBodyLimit::max(body::BODY_MAX))
+        .layer(from_fn(guard::same_site));
+    Router::new()
+        .merge(health::routes())
+        .merge(management)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_there)
+        .with_state(Arc::clone(context))
+}
+
+fn spawn(context: &Arc<Context>, connection: impl Future<Output = ()> + Send + 'static) {
+    let stop = context.stop.clone();
+    context.tracker.spawn(async move { stop.run_until_cancelled(connection).await });
+}
+
+async fn connection<S>(stream: S, transport: Transport, routes: Router)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(transport);
+        hyper::service::Service::call(&routes, request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!(%error, "http connection failed");
+    }
+}
+
+async fn nothing_there(uri: Uri) -> impl IntoResponse {
+    let path: String = uri.path().chars().take(80).collect();
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "not_found",
+        format!(
+            "there is nothing at {path}; there are /lb/health, /lb/stats, /lb/backends, /lb/config, /livez and /readyz"
+        ),
+    )
+}
+
+/// The router adds Allow.
+async fn wrong_method(method: Method, uri: Uri) -> impl IntoResponse {
+    let path: String = uri.path().chars().take(80).collect();
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("{path} does not take {method}; the header Allow says what it takes"),
+    )
+}
