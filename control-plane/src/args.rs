@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use lb_core::metrics::PerBackend;
 
 /// Settings of a control plane. Every flag has an environment variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,6 +21,9 @@ pub struct Args {
     /// ~/.local/state/lb/control-plane]
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Whether /metrics tells of each backend: auto (up to 500 of them), on or off
+    #[arg(long, env = "LB_METRICS_PER_BACKEND", value_name = "WHEN", default_value = "auto")]
+    pub metrics_per_backend: PerBackend,
     /// Allow addresses that other machines can reach, although nothing there is
     /// authenticated yet
     #[arg(long, env = "LB_INSECURE")]

@@ -108,7 +108,18 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::BUILD_INFO, *};
+
+    #[test]
+    fn the_documentation_has_a_row_for_each() {
+        let text = include_str!("../../../docs/metrics.md");
+        let (_, section) = text.split_once("\n## Every process\n").expect("there is a section");
+        let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+        let found: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let defined = std::iter::once(BUILD_INFO).chain(DEFINITIONS);
+        let expected: Vec<String> = defined.map(|definition| definition.to_string()).collect();
+        assert_eq!(found, expected);
+    }
 
     #[test]
     fn what_linux_says_is_understood() {
