@@ -66,6 +66,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let subscriber =
         last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
     let mut compiler = Compiler::new(opened.workers, names.clone());
+    if args.expose_lb_api {
+        compiler.expose_management();
+    }
     let held = subscriber.held();
     let config = Arc::new(match held {
         Some(held) => compiler.compile(subscriber.snapshot(), Some(held.version)),
@@ -83,7 +86,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let estate = Arc::new(Mutex::new(Some(opened.estate(&instance)?)));
     let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
     let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
-    let introduction = opened.introduction(instance.clone());
+    let introduction = opened.introduction(instance.clone(), access_log.is_some());
     if let Some((old, _)) = opened.old.take() {
         let relieved = tokio::task::spawn_blocking(move || takeover::relieve(&old)).await;
         if let Ok(Err(error)) = relieved {

@@ -33,6 +33,10 @@ pub struct Args {
     /// Address of /livez and /readyz; when the default is taken, a free port is used
     #[arg(long, env = "LB_ADMIN", value_name = "ADDR:PORT")]
     pub admin: Option<SocketAddr>,
+    /// Answer /lb/... on the traffic listeners with the control plane's management routes;
+    /// changes are taken from this machine only
+    #[arg(long, env = "LB_EXPOSE_LB_API")]
+    pub expose_lb_api: bool,
     /// Where the id and the last good configuration are kept
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,

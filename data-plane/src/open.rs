@@ -94,7 +94,11 @@ impl Opened {
     }
 
     /// How this process introduces itself to control planes.
-    pub(crate) fn introduction(&self, instance: InstanceId) -> Introduction {
+    pub(crate) fn introduction(
+        &self,
+        instance: InstanceId,
+        writes_access_log: bool,
+    ) -> Introduction {
         let addresses = self.listens.iter();
         Introduction {
             id: self.id.clone(),
@@ -105,6 +109,7 @@ impl Opened {
                 .collect(),
             admin_address: self.admin.local_addr().map(|a| a.to_string()).unwrap_or_default(),
             workers: self.workers,
+            writes_access_log,
         }
     }
 }

@@ -49,13 +49,17 @@ pub(crate) enum Reason {
     Draining,
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached,
+    /// 403: management that may be asked for on this machine only.
+    ManagementForbidden,
+    /// 503: management, and the control plane does not answer.
+    ControlPlaneAway,
     /// 500: a defect of the proxy.
     Internal,
 }
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::ConfigMissing,
@@ -77,6 +81,8 @@ impl Reason {
         Self::Overloaded,
         Self::Draining,
         Self::MaxForwardsReached,
+        Self::ManagementForbidden,
+        Self::ControlPlaneAway,
         Self::Internal,
     ];
 
@@ -104,6 +110,8 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
             Self::MaxForwardsReached => "max_forwards_reached",
+            Self::ManagementForbidden => "management_forbidden",
+            Self::ControlPlaneAway => "control_plane_away",
             Self::Internal => "internal",
         }
     }

@@ -5,6 +5,7 @@
 //! only when the last of them serves from it. Without a control plane nothing
 //! changes: the proxy serves what it has, says since when, and tries again.
 
+mod management;
 mod session;
 
 use std::{sync::Arc, time::Duration};
@@ -42,6 +43,7 @@ pub(crate) struct Introduction {
     pub(crate) listen_addresses: Vec<(String, String)>,
     pub(crate) admin_address: String,
     pub(crate) workers: usize,
+    pub(crate) writes_access_log: bool,
 }
 
 /// A connection to a control plane that welcomed this proxy.
@@ -158,14 +160,19 @@ impl Follower {
         }
     }
 
-    /// Compiles what the subscriber holds and waits until all workers serve from it.
-    async fn apply(&mut self) {
+    /// Compiles what is held once more, since something beside it has changed.
+    async fn serve_held(&mut self) {
         let version = self.subscriber.held().map(|held| held.version);
         let snapshot = Arc::clone(self.subscriber.snapshot());
         let config = Arc::new(self.compiler.compile(&snapshot, version));
         self.fleet.apply(Arc::clone(&config)).await;
         self.config.send_replace(config);
-        self.status.applied(version);
+    }
+
+    /// Compiles what the subscriber holds and waits until all workers serve from it.
+    async fn apply(&mut self) {
+        self.serve_held().await;
+        self.status.applied(self.subscriber.held().map(|held| held.version));
         self.from_disk = false;
         self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
     }

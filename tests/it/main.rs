@@ -22,6 +22,7 @@ mod http;
 mod lifecycle;
 mod retries;
 mod rfc;
+mod seed_rest;
 mod services;
 mod splice;
 mod stalled;

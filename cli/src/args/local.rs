@@ -17,8 +17,9 @@ Examples:
   lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
   lbctl dev --data-dir ./state          keeps the state for the next time
 
-It trusts X-Forwarded-For of anyone: it is meant for trying things out. Ctrl-C stops
-everything within 5 seconds, a second one at once.")]
+It trusts X-Forwarded-For of anyone, and answers /lb/... on the traffic ports (changes from
+this machine only): it is meant for trying things out. Ctrl-C stops everything within 5
+seconds, a second one at once.")]
 pub(crate) struct Dev {
     /// The address on which the proxies accept
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0", value_parser = value::host)]
@@ -36,6 +37,12 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
           value_parser = value::address)]
     pub(crate) backends: Vec<Address>,
+    /// Between checks of a backend [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) health_interval: Option<Duration>,
+    /// How long a backend may take until its response begins [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) request_timeout: Option<Duration>,
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -71,13 +71,19 @@ impl Facts<'_> {
         text += &screen.render(&backend_table(self.backend_views, now, false));
         text += "\nTry:\n";
         let first = self.proxies.first().map(|proxy| url(proxy.value("default")));
-        text += &format!("  curl -s {}/\n", first.unwrap_or_default());
+        let first = first.unwrap_or_default();
+        text += &format!("  curl -s {first}/\n");
+        text += &format!("  curl -s {first}/lb/stats\n");
         let server =
             if grpc == "127.0.0.1:9400" { String::new() } else { format!(" --server {grpc}") };
         let program = &self.program;
         text += &format!("  {program}{server} status\n");
         text += &format!("  {program}{server} set-algorithm default least_connections\n");
-        text += "\nX-Forwarded-For is believed, whoever sends it. Ctrl-C stops everything.\n\n";
+        text += "\nX-Forwarded-For is believed, whoever sends it. /lb/health, /lb/stats, /lb/backends and\n";
+        text += &format!(
+            "/lb/config answer on the traffic ports and on http://{http}; changes under\n\
+             /lb/backends/ are taken from this machine only. Ctrl-C stops everything.\n\n"
+        );
         text
     }
 }
@@ -142,10 +148,13 @@ mod tests {
 
         Try:
           curl -s http://localhost:8080/
+          curl -s http://localhost:8080/lb/stats
           lbctl --server 127.0.0.1:41000 status
           lbctl --server 127.0.0.1:41000 set-algorithm default least_connections
 
-        X-Forwarded-For is believed, whoever sends it. Ctrl-C stops everything.
+        X-Forwarded-For is believed, whoever sends it. /lb/health, /lb/stats, /lb/backends and
+        /lb/config answer on the traffic ports and on http://127.0.0.1:9401; changes under
+        /lb/backends/ are taken from this machine only. Ctrl-C stops everything.
         ");
     }
 

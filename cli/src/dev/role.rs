@@ -86,6 +86,7 @@ impl Role {
                 format!("--admin={}", plan.admin),
                 format!("--data-dir={}", data_dir.display()),
                 format!("--access-log={access_log}"),
+                "--expose-lb-api".to_owned(),
                 // Nobody in front of them has to notice first that they are about to stop.
                 "--accept-grace=0s".to_owned(),
                 "--drain-timeout=3s".to_owned(),
@@ -192,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_proxy_is_this_executable_under_another_command() {
-        insta::assert_snapshot!(proxy().command_line().join(" "), @"data-plane --id=proxy-1 --control-plane=http://127.0.0.1:9400 --host=0.0.0.0 --port=8080 --admin=127.0.0.1:0 --data-dir=/state/proxy-1 --access-log=- --accept-grace=0s --drain-timeout=3s --log-level=debug --exit-with-parent");
+        insta::assert_snapshot!(proxy().command_line().join(" "), @"data-plane --id=proxy-1 --control-plane=http://127.0.0.1:9400 --host=0.0.0.0 --port=8080 --admin=127.0.0.1:0 --data-dir=/state/proxy-1 --access-log=- --expose-lb-api --accept-grace=0s --drain-timeout=3s --log-level=debug --exit-with-parent");
     }
 
     #[test]

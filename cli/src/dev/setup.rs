@@ -39,7 +39,7 @@ pub(super) async fn configure(
     } else {
         args.backends.iter().map(Address::to_string).collect()
     };
-    let items = changes(args.algorithm.as_deref(), pool, listener, &held.objects, &addresses);
+    let items = changes(args, pool, listener, &held.objects, &addresses);
     if items.is_empty() {
         return Ok(());
     }
@@ -67,23 +67,19 @@ async fn get(client: &Client, kind: &str) -> Result<Option<Wire>, Failure> {
 }
 
 fn changes(
-    algorithm: Option<&str>,
+    args: &Dev,
     pool: Option<Wire>,
     listener: Option<Wire>,
     held: &[pb::Object],
     addresses: &[String],
 ) -> Vec<Wire> {
     let mut changes = Vec::new();
-    let is_new = pool.is_none();
-    let mut pool = match pool {
-        Some(Wire::Pool(pool)) => pool,
-        _ => pb::Pool { name: "default".to_owned(), ..pb::Pool::default() },
+    let former = match pool {
+        Some(Wire::Pool(pool)) => Some(pool),
+        _ => None,
     };
-    let differs = algorithm.is_some_and(|algorithm| algorithm != pool.algorithm);
-    if let Some(algorithm) = algorithm {
-        algorithm.clone_into(&mut pool.algorithm);
-    }
-    if is_new || differs {
+    let pool = wanted_pool(args, former.clone());
+    if former.as_ref() != Some(&pool) {
         changes.push(Wire::Pool(pool));
     }
     let mut listener = match listener {
@@ -112,6 +108,23 @@ fn changes(
         }
     }
     changes
+}
+
+/// The default pool with what was asked for.
+fn wanted_pool(args: &Dev, former: Option<pb::Pool>) -> pb::Pool {
+    let mut pool =
+        former.unwrap_or_else(|| pb::Pool { name: "default".to_owned(), ..pb::Pool::default() });
+    if let Some(algorithm) = &args.algorithm {
+        algorithm.clone_into(&mut pool.algorithm);
+    }
+    let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+    if let Some(interval) = args.health_interval {
+        pool.health_check.get_or_insert_default().interval_ms = millis(interval);
+    }
+    if let Some(timeout) = args.request_timeout {
+        pool.request_timeout_ms = millis(timeout);
+    }
+    pool
 }
 
 /// Waits until every proxy has applied the state with all backends up. What does not
@@ -172,7 +185,18 @@ pub(super) async fn list_backends(client: &Client) -> Result<(Vec<BackendView>, 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(line: &str) -> Dev {
+        let words = ["lbctl", "dev"].into_iter().chain(line.split_whitespace());
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Dev(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn addresses(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()
@@ -192,7 +216,7 @@ mod tests {
     fn a_fresh_state_gets_trust_and_the_seeds_weights() {
         let (pool, listener) = fresh();
         let four = addresses(&["a:1", "a:2", "a:3", "a:4"]);
-        let changes = changes(None, pool, listener, &[], &four);
+        let changes = changes(&args(""), pool, listener, &[], &four);
         let [Wire::Listener(listener), backends @ ..] = changes.as_slice() else {
             panic!("{changes:?}")
         };
@@ -215,14 +239,18 @@ mod tests {
         }
         let backend = pb::Backend { address: "a:1".to_owned(), ..pb::Backend::default() };
         let held = [pb::Object { object: Some(Wire::Backend(backend)), revision: 3 }];
-        let same = changes(Some("round_robin"), pool, listener, &held, &addresses(&["a:1"]));
+        let asked = args("--algorithm round_robin");
+        let same = changes(&asked, pool, listener, &held, &addresses(&["a:1"]));
         assert!(same.is_empty(), "{same:?}");
     }
 
     #[test]
-    fn only_another_algorithm_is_written() {
+    fn settings_of_the_pool_are_written_when_they_are_others() {
         let (pool, listener) = fresh();
-        let changes = changes(Some("ip_hash"), pool, listener, &[], &[]);
-        assert!(matches!(&changes[0], Wire::Pool(pool) if pool.algorithm == "ip_hash"));
+        let asked = args("--algorithm ip_hash --health-interval 30s --request-timeout 7s");
+        let changes = changes(&asked, pool, listener, &[], &[]);
+        let Wire::Pool(pool) = &changes[0] else { panic!("{changes:?}") };
+        assert_eq!((pool.algorithm.as_str(), pool.request_timeout_ms), ("ip_hash", 7000));
+        assert_eq!(pool.health_check.as_ref().unwrap().interval_ms, 30_000);
     }
 }

@@ -61,8 +61,10 @@ impl<S: Stream> Exchange<'_, S> {
         delivery: Delivery,
         with_body: bool,
     ) -> io::Result<()> {
-        self.worker.shard.count_status(answer.status);
-        self.worker.shard.count_own_answer(answer.reason);
+        if self.is_traffic {
+            self.worker.shard.count_status(answer.status);
+            self.worker.shard.count_own_answer(answer.reason);
+        }
         let mut out = self.worker.buffers.output();
         answer.encode(delivery, with_body, &mut out);
         let timeout = self.limits(&self.worker.config()).drain_timeout;

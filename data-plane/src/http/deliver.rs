@@ -111,7 +111,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
-        worker.shard.count_status(received.status);
+        if self.exchange.is_traffic {
+            worker.shard.count_status(received.status);
+        }
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);
             record.answered(received.status, from_backend, ended);

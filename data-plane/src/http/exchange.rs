@@ -20,7 +20,8 @@ use super::{
     connection::{Connection, Next},
     converse::Conversation,
     failure::Ended,
-    prepare::{self, Prepared, Reading, Refused, Understood, prepare},
+    management,
+    prepare::{self, Destination, Prepared, Reading, Refused, Understood, prepare},
     record::Record,
     relay::{self, Relay, RelayError},
     respond::OwnAnswer,
@@ -33,7 +34,7 @@ use crate::{
         request::scan_error,
         scan::HeadScan,
     },
-    live::{BackendState, PoolConfig},
+    live::{BackendState, Management, PoolConfig},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now, until},
 };
@@ -54,6 +55,8 @@ pub(super) struct Exchange<'a, S> {
     pub(super) client_in: Buffer,
     /// What the access log will say of the request at hand, if there is such a log.
     pub(super) record: Option<Box<Record>>,
+    /// Whether the request at hand is traffic, which is counted, and not management.
+    pub(super) is_traffic: bool,
 }
 
 /// A request as it was read, with the configuration that it is served from.
@@ -64,9 +67,24 @@ struct Read {
     result: Result<Prepared, Refused>,
 }
 
+impl Read {
+    fn is_management(&self) -> bool {
+        match &self.result {
+            Ok(prepared) => prepared.destination == Destination::ControlPlane,
+            Err(refused) => refused.is_management,
+        }
+    }
+}
+
 impl<'a, S: Stream> Exchange<'a, S> {
     pub(super) fn begin(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Self {
-        Self { worker, connection, client_in: worker.buffers.buffer(), record: None }
+        Self {
+            worker,
+            connection,
+            client_in: worker.buffers.buffer(),
+            record: None,
+            is_traffic: true,
+        }
     }
 
     /// Answers requests for as long as their bytes are there.
@@ -94,6 +112,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     async fn one(&mut self) -> Next {
+        self.is_traffic = true;
         let read = match self.read_request().await {
             Ok(Some(read)) => read,
             Ok(None) => {
@@ -110,14 +129,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
         };
         self.connection.requests += 1;
         self.connection.skipped = 0;
-        self.worker.shard.count_request();
+        self.is_traffic = !read.is_management();
+        if self.is_traffic {
+            self.worker.shard.count_request();
+        }
         match read.result {
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
-            Err(Refused { answer, request: Some(understood) }) => {
+            Err(Refused { answer, request: Some(understood), .. }) => {
                 self.worker.buffers.return_output(read.head);
                 self.answer(&answer, &understood, &read.config).await
             }
-            Err(Refused { answer, request: None }) => self.refuse(&answer, None).await,
+            Err(Refused { answer, request: None, .. }) => self.refuse(&answer, None).await,
         }
     }
 
@@ -198,6 +220,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             peer: self.connection.peer,
             listener: config.listeners[self.connection.listener].as_ref(),
             limits: self.limits(&config),
+            management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
         };
         let stream = &self.connection.stream;
@@ -246,7 +269,12 @@ impl<'a, S: Stream> Exchange<'a, S> {
         started: Instant,
     ) -> Next {
         let request = &prepared.understood;
-        let pool = &config.pools[prepared.pool];
+        let pool = match (prepared.destination, &config.management) {
+            (Destination::Pool(index), _) => &config.pools[index],
+            (Destination::ControlPlane, Some(Management::At(pool))) => pool,
+            // Unreachable: it would have been refused.
+            (Destination::ControlPlane, _) => return Next::Close,
+        };
         let Some(listener) = &config.listeners[self.connection.listener] else {
             return Next::Close; // Unreachable: without a listener there was no pool.
         };
@@ -332,7 +360,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
             }
         }
-        let answer = tried.answer(pool);
+        let answer = match prepared.destination {
+            Destination::Pool(_) => tried.answer(pool),
+            Destination::ControlPlane => management::unanswered(tried.answer(pool)),
+        };
         let body_read = upload.is_read();
         let understood = Understood {
             keep_alive: keep_alive && body_read,

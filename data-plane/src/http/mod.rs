@@ -8,6 +8,7 @@
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
 //! | [`converse`] | sends a request to one backend, up to the head of its response |
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
+//! | [`management`] | lets requests for the control plane through, or not |
 //! | [`failure`] | how an attempt can end, and what clients are told of it |
 //! | [`relay`] | moves a body from one connection to another |
 //! | [`splice`] | moves a long one without copying it |
@@ -23,6 +24,7 @@ mod converse;
 mod deliver;
 mod exchange;
 mod failure;
+mod management;
 mod prepare;
 pub(crate) mod record;
 mod relay;

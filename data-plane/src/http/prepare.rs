@@ -8,7 +8,7 @@ use lb_core::{
     model::HttpLimits,
 };
 
-use super::{record::Record, respond::OwnAnswer};
+use super::{management, record::Record, respond::OwnAnswer};
 use crate::{
     h1::{
         Version,
@@ -16,7 +16,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{ListenerConfig, PoolIndex},
+    live::{ListenerConfig, Management, PoolIndex},
     reason::Reason,
 };
 
@@ -32,7 +32,14 @@ pub(crate) struct Prepared {
     pub(crate) passes_trailers: bool,
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
-    pub(crate) pool: PoolIndex,
+    pub(crate) destination: Destination,
+}
+
+/// Who is to answer a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Destination {
+    Pool(PoolIndex),
+    ControlPlane,
 }
 
 /// Why there is nothing to send.
@@ -41,6 +48,8 @@ pub(crate) struct Refused {
     pub(crate) answer: OwnAnswer,
     /// Whether the request itself was understood: its framing can be relied on.
     pub(crate) request: Option<Understood>,
+    /// It was for the control plane.
+    pub(crate) is_management: bool,
 }
 
 /// What answering a request takes, whoever answers it.
@@ -58,6 +67,7 @@ pub(crate) struct Context<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Option<&'a ListenerConfig>,
     pub(crate) limits: &'a HttpLimits,
+    pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
 }
 
@@ -91,7 +101,7 @@ pub(crate) fn prepare(
         Ok(Some(head)) => head,
         Ok(None) => return Reading::Incomplete,
         Err(bad) => {
-            let refused = Refused { answer: bad.into(), request: None };
+            let refused = Refused { answer: bad.into(), request: None, is_management: false };
             // Nothing is taken out: what it is cannot be told.
             return Reading::Complete { length: 0, result: Err(refused) };
         }
@@ -126,7 +136,7 @@ fn forward(
 ) -> Result<Prepared, Refused> {
     let refused = |status, reason, message: &str| {
         let answer = OwnAnswer::new(status, reason, message);
-        Err(Refused { answer, request: Some(*understood) })
+        Err(Refused { answer, request: Some(*understood), is_management: false })
     };
     let Some(config) = context.listener else {
         return refused(
@@ -138,10 +148,20 @@ fn forward(
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
-        return Err(Refused { answer: OwnAnswer::options(), request: Some(*understood) });
+        let (answer, request) = (OwnAnswer::options(), Some(*understood));
+        return Err(Refused { answer, request, is_management: false });
     }
-    let Some(pool) = config.routes.find(head.host.unwrap_or_default(), head.path()) else {
-        return refused(404, Reason::NoRoute, "no route matches this host and path");
+    let destination = match context.management {
+        Some(management) if management::is_claimed(head.path()) => {
+            management::admit(management, head.method_name, context.peer.ip()).map_err(
+                |answer| Refused { answer, request: Some(*understood), is_management: true },
+            )?;
+            Destination::ControlPlane
+        }
+        _ => match config.routes.find(head.host.unwrap_or_default(), head.path()) {
+            Some(pool) => Destination::Pool(pool),
+            None => return refused(404, Reason::NoRoute, "no route matches this host and path"),
+        },
     };
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
@@ -172,6 +192,6 @@ fn forward(
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        pool,
+        destination,
     })
 }

@@ -16,7 +16,8 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Config, Identity, Ledger, ListenerConfig, Padded, PoolConfig, RouteTable,
+    BackendState, Config, Identity, Ledger, ListenerConfig, Management, Padded, PoolConfig,
+    RouteTable,
 };
 
 /// Compiles snapshots, and carries over what must survive.
@@ -29,6 +30,9 @@ pub(crate) struct Compiler {
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
     ledger: Arc<Ledger>,
+    management: Option<Management>,
+    /// What `management` was made from.
+    told: Option<Result<Vec<SocketAddr>, String>>,
 }
 
 #[derive(Debug)]
@@ -55,12 +59,43 @@ impl Compiler {
             configs: 0,
             pools: BTreeMap::new(),
             ledger: Arc::default(),
+            management: None,
+            told: None,
         }
     }
 
     /// The counters of all pools, removed backends included.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
+    }
+
+    /// Makes `/lb/...` management and not traffic.
+    pub(crate) fn expose_management(&mut self) {
+        self.management = Some(Management::unknown());
+    }
+
+    /// Whether `/lb/...` is management.
+    pub(crate) fn exposes_management(&self) -> bool {
+        self.management.is_some()
+    }
+
+    /// Takes note of where the control plane's HTTP is, or why it cannot be reached. Whether
+    /// that is new.
+    pub(crate) fn set_management(&mut self, told: Result<Vec<SocketAddr>, String>) -> bool {
+        if self.told.as_ref() == Some(&told) {
+            return false;
+        }
+        let management = match &told {
+            Ok(addresses) => {
+                self.serials += 1;
+                Management::at(addresses, self.serials, self.workers)
+                    .unwrap_or_else(|invalid| Management::Away(invalid.to_string().into()))
+            }
+            Err(why) => Management::Away(why.as_str().into()),
+        };
+        self.management = Some(management);
+        self.told = Some(told);
+        true
     }
 
     /// Where this proxy stands among the others. It matters from the next change of
@@ -86,6 +121,7 @@ impl Compiler {
             version,
             listeners: self.listeners.iter().map(|name| self.listener(snapshot, name)).collect(),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            management: self.management.clone(),
         }
     }
 
@@ -179,7 +215,7 @@ fn identity(entry: &BackendEntry) -> Identity {
 }
 
 /// A pool's policy without backends.
-fn empty_pool(pool: &Pool) -> PoolConfig {
+pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
     PoolConfig {
         name: pool.name.clone(),
         connect_timeout: pool.connect_timeout,

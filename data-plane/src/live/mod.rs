@@ -8,6 +8,7 @@
 mod backend;
 mod compile;
 mod ledger;
+mod management;
 mod routes;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
@@ -21,6 +22,7 @@ pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
     ledger::{Ledger, PoolTotals},
+    management::Management,
     routes::{PoolIndex, RouteTable},
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) listeners: Vec<Option<ListenerConfig>>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// Where `/lb/...` goes; `None` when that is ordinary traffic.
+    pub(crate) management: Option<Management>,
 }
 
 /// A listener with its routes.

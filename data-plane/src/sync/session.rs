@@ -27,7 +27,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 use tracing::{debug, error, info, warn};
 
-use super::{CONNECT_TIMEOUT, Connected, Follower};
+use super::{
+    CONNECT_TIMEOUT, Connected, Follower,
+    management::{self, Told},
+};
 use crate::{clock::unix_ms, worker::now};
 
 /// Messages to the control plane that may wait: answers and heartbeats.
@@ -87,11 +90,25 @@ impl Follower {
         info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
         self.status.welcomed();
         let session = self.welcomed(&welcome, inbox, outbox);
+        if self.compiler.exposes_management() {
+            self.find_management(&welcome.http_address, endpoint.uri().host()).await;
+        }
         self.connected.send_replace(Some(Connected {
             channel,
             stats_period: millis_or(welcome.stats_period_ms, 250),
         }));
         self.follow(session, backoff).await
+    }
+
+    /// Notes where the control plane's HTTP is. Without a configuration nothing is served
+    /// yet, and the first one brings this along.
+    async fn find_management(&mut self, http: &str, host: Option<&str>) {
+        let found = timeout(CONNECT_TIMEOUT, management::find(&Told { http, host })).await;
+        let found = found
+            .unwrap_or_else(|_| Err("the control plane's name did not resolve in time".to_owned()));
+        if self.compiler.set_management(found) && self.subscriber.held().is_some() {
+            self.serve_held().await;
+        }
     }
 
     fn welcomed(
@@ -286,6 +303,7 @@ impl Follower {
             stale_since_unix_ms: self.status.stale_since_unix_ms().unwrap_or_default(),
             admin_address: introduction.admin_address.clone(),
             workers: u32::try_from(introduction.workers).unwrap_or(u32::MAX),
+            writes_access_log: introduction.writes_access_log,
         }
     }
 }

@@ -1,0 +1,42 @@
+//! Requests to `/lb/...` on a proxy that exposes them.
+
+use std::net::IpAddr;
+
+use super::respond::OwnAnswer;
+use crate::{live::Management, reason::Reason};
+
+/// Whether a path belongs to management.
+pub(super) fn is_claimed(path: &[u8]) -> bool {
+    path.starts_with(b"/lb/")
+}
+
+/// Refuses what the control plane should not even hear. Only processes on this machine
+/// may change anything: it is the connection that counts, not what its fields say.
+pub(super) fn admit(management: &Management, method: &[u8], peer: IpAddr) -> Result<(), OwnAnswer> {
+    let reads = matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
+    if !reads && !peer.to_canonical().is_loopback() {
+        return Err(OwnAnswer::new(
+            403,
+            Reason::ManagementForbidden,
+            "changes through a proxy are taken from its own machine only; send this from there, \
+             or use lbctl with the control plane's address",
+        ));
+    }
+    match management {
+        Management::At(_) => Ok(()),
+        Management::Away(why) => Err(OwnAnswer::new(503, Reason::ControlPlaneAway, &**why)),
+    }
+}
+
+/// What a client is told when the control plane did not answer.
+pub(super) fn unanswered(answer: OwnAnswer) -> OwnAnswer {
+    let OwnAnswer { message, .. } = answer;
+    OwnAnswer::new(
+        503,
+        Reason::ControlPlaneAway,
+        format!(
+            "the control plane does not answer: {message}. Traffic goes on without it; start it again, \
+             then repeat the request"
+        ),
+    )
+}
