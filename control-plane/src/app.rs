@@ -7,6 +7,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use lb_core::metrics::PerBackend;
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
@@ -53,6 +54,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// After how long without a word a proxy is lost; default 5 s.
     pub lease: Duration,
+    /// Whether `/metrics` tells of each backend; default up to 500 of them.
+    pub metrics_per_backend: PerBackend,
 }
 
 /// Where the state is kept.
@@ -77,6 +80,7 @@ impl Config {
             insecure: false,
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
+            metrics_per_backend: PerBackend::default(),
         }
     }
 
@@ -92,6 +96,7 @@ impl Config {
             insecure: args.insecure,
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
             lease: args.lease.max(Duration::from_millis(10)),
+            metrics_per_backend: args.metrics_per_backend,
         })
     }
 }
@@ -220,6 +225,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         started_unix_ms: unix_ms(),
         heartbeat: config.heartbeat,
         lease: config.lease,
+        metrics_per_backend: config.metrics_per_backend,
         stop,
         tracker,
     });

@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use lb_core::metrics::PerBackend;
 
 /// Settings of a control plane. Every flag has an environment variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub struct Args {
     /// everything else stays
     #[arg(long, env = "LB_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Whether /metrics tells of each backend: auto (up to 500 of them), on or off
+    #[arg(long, env = "LB_METRICS_PER_BACKEND", value_name = "WHEN", default_value = "auto")]
+    pub metrics_per_backend: PerBackend,
     /// Allow addresses that other machines can reach, although nothing there is
     /// authenticated yet
     #[arg(long, env = "LB_INSECURE")]

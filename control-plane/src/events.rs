@@ -6,7 +6,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use lb_core::model::Reason;
@@ -62,6 +65,19 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// Every type.
+    pub const ALL: [Self; 9] = [
+        Self::ObjectChanged,
+        Self::ObjectRemoved,
+        Self::BackendUp,
+        Self::BackendDown,
+        Self::BackendCheckFailed,
+        Self::ProxyConnected,
+        Self::ProxySynced,
+        Self::ProxyRejected,
+        Self::ProxyLost,
+    ];
+
     /// As it is spelled on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -85,13 +101,24 @@ impl EventType {
 pub struct EventLog {
     events: Mutex<VecDeque<Event>>,
     latest: watch::Sender<u64>,
+    /// In the order of [`EventType::ALL`].
+    counts: [AtomicU64; EventType::ALL.len()],
 }
 
 impl EventLog {
     /// An empty log.
     #[must_use]
     pub fn new() -> Self {
-        Self { events: Mutex::new(VecDeque::new()), latest: watch::Sender::new(0) }
+        Self {
+            events: Mutex::new(VecDeque::new()),
+            latest: watch::Sender::new(0),
+            counts: Default::default(),
+        }
+    }
+
+    /// How often each type of event happened since the process began.
+    pub fn counts(&self) -> impl Iterator<Item = (EventType, u64)> {
+        EventType::ALL.into_iter().zip(self.counts.iter().map(|count| count.load(Relaxed)))
     }
 
     /// Adds an event.
@@ -103,6 +130,9 @@ impl EventLog {
         revision: u64,
         reason: Reason,
     ) {
+        if let Some(at) = EventType::ALL.into_iter().position(|other| other == what) {
+            self.counts[at].fetch_add(1, Relaxed);
+        }
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS_MAX {
             events.pop_front();
@@ -180,6 +210,8 @@ mod tests {
         let mut reader = log.reader(2);
         let names: Vec<String> = reader.next().await.into_iter().map(|event| event.name).collect();
         assert_eq!(names, ["b", "c"]);
+        let counts: Vec<u64> = log.counts().map(|(_, count)| count).collect();
+        assert_eq!(counts, [3, 0, 0, 0, 0, 0, 0, 0, 0]);
         record(&log, "d");
         assert_eq!(reader.next().await[0].name, "d");
     }

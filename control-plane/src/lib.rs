@@ -25,6 +25,7 @@ pub mod fleet;
 mod grpc;
 mod http;
 mod listen;
+mod metrics;
 mod probe;
 mod process;
 pub mod registry;

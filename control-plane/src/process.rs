@@ -1,11 +1,14 @@
 //! The control plane as a process: runtime, logs, signals, exit codes.
 
 use std::{
+    fs,
     io::{Read, Write, stdin, stdout},
     process::ExitCode,
     time::Duration,
 };
 
+use lb_core::metrics::process::{Process, Sources};
+use rustix::process::{Resource, getrlimit};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -78,6 +81,21 @@ async fn told_to_reload(hangup: &mut Option<Signal>) {
         Some(hangup) => drop(hangup.recv().await),
         None => std::future::pending().await,
     }
+}
+
+/// What the system knows about this process.
+pub(crate) fn figures() -> Process {
+    let text = |path| fs::read_to_string(path).unwrap_or_default();
+    Process::read(&Sources {
+        process_stat: text("/proc/self/stat"),
+        system_stat: text("/proc/stat"),
+        ticks_per_second: rustix::param::clock_ticks_per_second(),
+        page_bytes: rustix::param::page_size() as u64,
+        // The one with which the directory is read is not counted.
+        open_fds: fs::read_dir("/proc/self/fd")
+            .map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
+        max_fds: getrlimit(Resource::Nofile).current.unwrap_or_default(),
+    })
 }
 
 /// Prints a line. That nobody reads it is no reason to stop.

@@ -86,6 +86,18 @@ struct Sums {
     proxies: HashMap<ProxyId, Reporter>,
     all: Sum,
     process: Process,
+    reports: Reports,
+}
+
+/// What became of the reports.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Reports {
+    /// Taken into the sums.
+    pub counted: u64,
+    /// Seen before.
+    pub repeated: u64,
+    /// Never seen: what they told is missing in the sums.
+    pub lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -155,6 +167,7 @@ impl Statistics {
         };
         if report.sequence <= *last {
             debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
+            sums.reports.repeated += 1;
             return *last;
         }
         let missing = report.sequence - *last - 1;
@@ -162,6 +175,8 @@ impl Statistics {
             debug!(proxy = %report.proxy, missing, "reports were lost");
         }
         *last = report.sequence;
+        sums.reports.counted += 1;
+        sums.reports.lost += missing;
         reporter.fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
         reporter.process.add(&report.process);
         reporter.rate.add(now, report.process.requests);
@@ -194,6 +209,24 @@ impl Statistics {
             .collect();
         let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// What became of the reports since the control plane started.
+    #[must_use]
+    pub fn reports(&self) -> Reports {
+        self.lock().reports
+    }
+
+    /// Counters and requests in flight of several backends, in their order.
+    #[must_use]
+    pub fn backends(&self, ids: &[(BackendId, Incarnation)]) -> Vec<(BackendCounters, u32)> {
+        let now = Instant::now();
+        let sums = self.lock();
+        let found = |id| {
+            let backend = sums.backends.get(id)?;
+            Some((backend.all.counters.clone(), sums.backend_in_flight(backend, now)))
+        };
+        ids.iter().map(|id| found(id).unwrap_or_default()).collect()
     }
 
     /// The totals of every pool that was ever reported.

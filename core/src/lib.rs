@@ -15,6 +15,7 @@
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
+//! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
 pub mod backoff;
@@ -22,6 +23,7 @@ pub mod balance;
 pub mod client_address;
 pub mod cross_site;
 pub mod health;
+pub mod metrics;
 pub mod model;
 pub mod routing;
 pub mod stats;

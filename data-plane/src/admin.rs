@@ -1,17 +1,25 @@
-//! `/livez` and `/readyz`, on an address of their own.
+//! `/livez`, `/readyz` and `/metrics`, on an address of their own.
 
 use std::{convert::Infallible, sync::Arc};
 
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Bytes, body::Incoming, service::service_fn};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lb_core::metrics::Format;
 use tokio::net::TcpListener;
 use tracing::{debug, warn};
 
-use crate::status::Status;
+use crate::metrics::Metrics;
+
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers for as long as the process lives.
-pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) {
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -21,10 +29,10 @@ pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) {
                 continue;
             }
         };
-        let status = Arc::clone(&status);
+        let metrics = Arc::clone(&metrics);
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &status);
+                let response = answer(&request, &metrics);
                 async { Ok::<_, Infallible>(response) }
             });
             let served = hyper::server::conn::http1::Builder::new()
@@ -39,27 +47,55 @@ pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>) {
     }
 }
 
-fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>> {
-    let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
-    let (code, text) = match request.uri().path() {
-        "/livez" => (StatusCode::OK, "ok\n".to_owned()),
-        "/readyz" => {
-            let checks = status.checks();
-            let ready = checks.iter().all(|check| check.passed);
-            let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            let lines = checks.iter().filter(|check| verbose || !check.passed).map(|check| {
-                let mark = if check.passed { "ok" } else { "not ok" };
-                format!("{} {mark}: {}\n", check.name, check.detail)
-            });
-            let lines: String = lines.collect();
-            (code, if lines.is_empty() { "ok\n".to_owned() } else { lines })
+fn answer(request: &Request<Incoming>, metrics: &Arc<Metrics>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !matches!(path, "/livez" | "/readyz" | "/metrics") {
+        let text = "not found; try /livez, /readyz, /readyz?verbose or /metrics\n";
+        return respond(StatusCode::NOT_FOUND, TEXT, text.to_owned());
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let text = "use GET or HEAD\n".to_owned();
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/metrics" => {
+            let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+            let format = Format::wanted(accept.unwrap_or_default());
+            match metrics.scrape(format) {
+                Ok(text) => respond(StatusCode::OK, format.content_type(), text),
+                Err(error) => {
+                    warn!(%error, "metrics could not be written");
+                    let text = "metrics could not be written; see the log\n".to_owned();
+                    respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, text)
+                }
+            }
         }
-        _ => (
-            StatusCode::NOT_FOUND,
-            "not found; try /livez, /readyz or /readyz?verbose\n".to_owned(),
-        ),
-    };
+        "/readyz" => readiness(request, metrics),
+        _ => respond(StatusCode::OK, TEXT, "ok\n".to_owned()),
+    }
+}
+
+fn readiness(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let verbose = query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="));
+    let checks = metrics.status.checks();
+    let ready = checks.iter().all(|check| check.passed);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let lines = checks.iter().filter(|check| verbose || !check.passed).map(|check| {
+        let mark = if check.passed { "ok" } else { "not ok" };
+        format!("{} {mark}: {}\n", check.name, check.detail)
+    });
+    let lines: String = lines.collect();
+    respond(code, TEXT, if lines.is_empty() { "ok\n".to_owned() } else { lines })
+}
+
+fn respond(code: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

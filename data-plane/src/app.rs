@@ -25,6 +25,7 @@ use crate::{
     error::RunError,
     last_good::LastGood,
     live::{Compiler, Config, Padded},
+    metrics::Metrics,
     open::Opened,
     process,
     stats::{Shard, report::Reporter},
@@ -95,6 +96,13 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     opened.announce()?;
     let (config_sender, config_receiver) = watch::channel(config);
     let (connected_sender, connected_receiver) = watch::channel(None);
+    let metrics = Arc::new(Metrics {
+        status: Arc::clone(&status),
+        fleet: Arc::clone(&fleet),
+        config: config_receiver.clone(),
+        ledger: compiler.ledger(),
+        per_backend: args.metrics_per_backend,
+    });
     let reporter = Reporter::new(opened.id.clone(), instance, Arc::clone(&fleet), config_receiver);
     let follower = Follower::new(Parts {
         introduction,
@@ -116,7 +124,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     tokio::spawn(reporter.run(connected_receiver));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
-    let admin = tokio::spawn(admin::serve(admin, Arc::clone(&status)));
+    let admin = tokio::spawn(admin::serve(admin, metrics));
     tokio::spawn(stop::reopen_on_hangup(hangups, access_log.clone()));
     let ended = tokio::select! {
         () = signals.next() => {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use lb_core::metrics::PerBackend;
 
 use crate::access_log::AccessLogTarget;
 
@@ -65,6 +66,9 @@ pub struct Args {
     #[arg(long, env = "LB_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
           value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// Whether /metrics tells of each backend: auto (up to 500 of them), on or off
+    #[arg(long, env = "LB_METRICS_PER_BACKEND", value_name = "WHEN", default_value = "auto")]
+    pub metrics_per_backend: PerBackend,
     /// error, warn, info, debug, trace, or a filter such as info,lb_data_plane=debug
     #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,

@@ -17,6 +17,7 @@
 //! | `upstream` | connections to backends |
 //! | `access_log` | writes a line for each request |
 //! | `stats` | counts and reports |
+//! | `metrics` | tells Prometheus what was counted |
 //! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
 mod access_log;
@@ -33,6 +34,7 @@ mod http;
 mod last_good;
 mod listen;
 mod live;
+mod metrics;
 mod open;
 mod process;
 mod reason;

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use lb_core::metrics::process::{Process, Sources};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Resident memory, 0 where the system does not tell.
@@ -24,6 +25,21 @@ pub(crate) fn cpu_us() -> u64 {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     ticks * 1_000_000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// Everything that is told under names of Prometheus' own.
+pub(crate) fn figures() -> Process {
+    let text = |path| fs::read_to_string(path).unwrap_or_default();
+    Process::read(&Sources {
+        process_stat: text("/proc/self/stat"),
+        system_stat: text("/proc/stat"),
+        ticks_per_second: rustix::param::clock_ticks_per_second(),
+        page_bytes: rustix::param::page_size() as u64,
+        // The one with which the directory is read is not counted.
+        open_fds: fs::read_dir("/proc/self/fd")
+            .map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
+        max_fds: getrlimit(Resource::Nofile).current.unwrap_or_default(),
+    })
 }
 
 /// Takes as many descriptors as the system lets this process have; how many that is.

@@ -116,6 +116,20 @@ impl Reason {
         }
     }
 
+    /// Whether a backend failed, so that another one may be tried.
+    pub(crate) fn is_of_a_backend(self) -> bool {
+        matches!(
+            self,
+            Self::BackendConnectRefused
+                | Self::BackendConnectFailed
+                | Self::BackendConnectTimeout
+                | Self::BackendReset
+                | Self::BackendTimeout
+                | Self::BackendProtocolError
+                | Self::DnsFailure
+        )
+    }
+
     /// Whether the client was given an answer, and it was refused for what it did.
     pub(crate) fn is_client_error(self) -> bool {
         matches!(

@@ -1,8 +1,11 @@
 //! What this proxy knows about itself: for `/readyz`, and for the control plane.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use lb_core::model::Version;
+use lb_core::{model::Version, stats::LatencyHistogram};
 
 /// Shared by the control thread's tasks.
 #[derive(Debug, Default)]
@@ -16,6 +19,20 @@ struct Inner {
     connected: bool,
     stale_since_unix_ms: Option<u64>,
     draining: bool,
+    following: Following,
+}
+
+/// What following control planes has come to so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Following {
+    /// Sessions that were welcomed.
+    pub(crate) sessions: u64,
+    /// How long it took until all workers served from a new configuration.
+    pub(crate) applies: LatencyHistogram,
+    /// Configurations that were refused whole.
+    pub(crate) refusals: u64,
+    /// Objects that keep their former value at present.
+    pub(crate) rejected_objects: usize,
 }
 
 /// One line of `/readyz?verbose`.
@@ -30,6 +47,38 @@ impl Status {
     /// All workers serve from this version.
     pub(crate) fn applied(&self, version: Option<Version>) {
         self.lock().version = version;
+    }
+
+    /// A control plane has welcomed this proxy.
+    pub(crate) fn welcomed(&self) {
+        self.lock().following.sessions += 1;
+    }
+
+    /// All workers serve from a new configuration, in which these objects are refused.
+    pub(crate) fn count_apply(&self, took: Duration, rejected_objects: usize) {
+        let following = &mut self.lock().following;
+        following.applies.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        following.rejected_objects = rejected_objects;
+    }
+
+    /// A configuration was refused whole.
+    pub(crate) fn count_refusal(&self) {
+        self.lock().following.refusals += 1;
+    }
+
+    /// What following control planes has come to so far.
+    pub(crate) fn following(&self) -> Following {
+        self.lock().following.clone()
+    }
+
+    /// What all workers serve from.
+    pub(crate) fn version(&self) -> Option<Version> {
+        self.lock().version
+    }
+
+    /// Whether a control plane is being followed.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.lock().connected
     }
 
     /// What is served is what a live control plane wants.

@@ -21,6 +21,7 @@ mod failing_backends;
 mod fleet;
 mod http;
 mod lifecycle;
+mod metrics;
 mod retries;
 mod rfc;
 mod routes;

@@ -9,6 +9,7 @@
 //! | [`client`] | an HTTP client that shows every byte |
 //! | [`stage`] | both ends of a proxy, every byte and every end of a connection |
 //! | [`wire`] | HTTP/1 messages read strictly, and as careless servers would |
+//! | [`exposition`] | what `/metrics` says, read strictly |
 //! | [`load`] | clients in a loop, who count what failed |
 //! | [`api`] | the gRPC services, as short calls |
 //! | [`scripted`] | a control plane and a proxy that say what a test tells them |
@@ -22,6 +23,7 @@ pub mod backend;
 pub mod client;
 pub mod cluster;
 pub mod eventually;
+pub mod exposition;
 pub mod load;
 pub mod port;
 pub mod process;

@@ -7,6 +7,7 @@
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
 
+mod sent;
 mod wait;
 
 #[cfg(test)]
@@ -26,7 +27,10 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use self::wait::{Laggard, WaitProgress, Waiter};
+pub use self::{
+    sent::{Sent, Transmissions},
+    wait::{Laggard, WaitProgress, Waiter},
+};
 use crate::{
     clock::unix_ms,
     events::{EventLog, EventType},
@@ -46,6 +50,7 @@ pub struct Fleet {
     /// Of the registry.
     revision: watch::Receiver<u64>,
     events: Arc<EventLog>,
+    sent: Sent,
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +198,20 @@ impl Fleet {
             live: watch::Sender::new(Arc::from([])),
             revision,
             events,
+            sent: Sent::default(),
         }
+    }
+
+    /// What was sent to all proxies.
+    #[must_use]
+    pub fn sent(&self) -> &Sent {
+        &self.sent
+    }
+
+    /// How many streams of proxies were opened.
+    #[must_use]
+    pub fn streams_opened(&self) -> u64 {
+        self.lock().sessions
     }
 
     /// Lists a proxy as live until the membership is dropped. A second live one of the

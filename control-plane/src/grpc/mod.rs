@@ -13,6 +13,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use lb_core::metrics::PerBackend;
 use lb_proto::v1::{
     fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
     sync_server::SyncServer,
@@ -53,6 +54,7 @@ pub(crate) struct Context {
     pub(crate) started_unix_ms: u64,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
+    pub(crate) metrics_per_backend: PerBackend,
     /// Ends streams.
     pub(crate) stop: CancellationToken,
     /// Owns the tasks behind streams.

@@ -17,6 +17,7 @@ use lb_proto::{
     convert::sync as convert,
     v1::{self as pb, control_message::Message as Down, proxy_message::Message as Up, sync_server},
 };
+use prost::Message as _;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
@@ -264,7 +265,14 @@ impl ProxyStream {
                 0
             }
         };
-        self.outgoing.extend(convert::transmission_to_wire(next));
+        let sent = self.context.fleet.sent();
+        let kind = match &next {
+            Transmission::Delta(_) => &sent.deltas,
+            Transmission::Snapshot(_) => &sent.snapshots,
+        };
+        let messages = convert::transmission_to_wire(next);
+        kind.add(messages.iter().map(|message| message.encoded_len() as u64).sum());
+        self.outgoing.extend(messages);
         self.show(None);
     }
 

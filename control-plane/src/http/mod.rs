@@ -6,6 +6,7 @@
 //! | [`guard`] | keeps requests of other sites' pages out of management |
 //! | [`body`] | reads JSON |
 //! | [`lb`] | the management routes of small balancers, `/lb/...` |
+//! | [`metrics`] | `/metrics` |
 //! | [`problem`] | refusals, as JSON |
 //!
 //! Every answer that is no success is `{"error": ..., "message": ...}`.
@@ -14,6 +15,7 @@ mod body;
 mod guard;
 mod health;
 mod lb;
+mod metrics;
 mod problem;
 
 use std::{sync::Arc, time::Duration};
@@ -69,7 +71,8 @@ pub(crate) async fn serve(listener: Listener, context: Arc<Context>) {
     }
 }
 
-/// Everything that is answered here. What manages is guarded; health is for everybody.
+/// Everything that is answered here. What manages is guarded; health and
+/// metrics are for everybody, because scrapers ask by whatever name they know.
 fn routes(context: &Arc<Context>) -> Router {
     let management = Router::new()
         .merge(lb::routes())
@@ -78,6 +81,7 @@ fn routes(context: &Arc<Context>) -> Router {
         .layer(from_fn(guard::same_site));
     Router::new()
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(management)
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_there)
@@ -113,7 +117,7 @@ async fn nothing_there(uri: Uri) -> impl IntoResponse {
         StatusCode::NOT_FOUND,
         "not_found",
         format!(
-            "there is nothing at {path}; there are /lb/health, /lb/stats, /lb/backends, /lb/config, /livez and /readyz"
+            "there is nothing at {path}; there are /lb/health, /lb/stats, /lb/backends, /lb/config, /livez, /readyz and /metrics"
         ),
     )
 }

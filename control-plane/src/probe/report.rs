@@ -1,12 +1,15 @@
 //! What the prober saw of each backend, for people who ask why.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use lb_core::model::{BackendId, Reason};
+use lb_core::{
+    model::{BackendId, PoolName, Reason},
+    stats::LatencyHistogram,
+};
 
 /// The checks of one backend since the control plane started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,9 +34,20 @@ pub(crate) struct CheckReport {
     pub(crate) failures_total: u64,
 }
 
+/// The checks of one pool since the control plane started, removed backends included.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolChecks {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) durations: LatencyHistogram,
+}
+
 /// The reports of all backends.
 #[derive(Debug, Default)]
-pub(crate) struct Checks(Mutex<HashMap<BackendId, CheckReport>>);
+pub(crate) struct Checks {
+    backends: Mutex<HashMap<BackendId, CheckReport>>,
+    pools: Mutex<BTreeMap<PoolName, PoolChecks>>,
+}
 
 impl Checks {
     /// The report of one backend, if it was ever looked at.
@@ -49,11 +63,28 @@ impl Checks {
         }
     }
 
+    /// The sums of each pool that was ever checked.
+    pub(crate) fn pools(&self) -> BTreeMap<PoolName, PoolChecks> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a check for the pool of its backend.
+    pub(super) fn count(&self, pool: &PoolName, passed: bool, took: Duration) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let checks = match pools.get_mut(pool) {
+            Some(checks) => checks,
+            None => pools.entry(pool.clone()).or_default(),
+        };
+        checks.passed += u64::from(passed);
+        checks.failed += u64::from(!passed);
+        checks.durations.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+
     pub(super) fn forget(&self, id: &BackendId) {
         self.lock().remove(id);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<BackendId, CheckReport>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

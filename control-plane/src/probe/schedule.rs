@@ -166,6 +166,7 @@ impl Check {
 
     fn note(&self, passed: bool, took: Duration, reason: &Reason) {
         debug!(backend = %self.target.backend.id, passed, reason.message, "checked");
+        self.shared.checks.count(&self.target.backend.pool, passed, took);
         self.shared.checks.update(&self.target.backend.id, |report| {
             let now = unix_ms();
             report.passes_in_a_row = self.state.passes_in_a_row();

@@ -13,6 +13,7 @@
 //! [`View`] under a read lock held for as long as it takes to copy what they need.
 
 mod catalog;
+mod counts;
 mod error;
 mod plan;
 mod writer;
@@ -35,6 +36,7 @@ pub(crate) use self::plan::known_names;
 use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},
+    counts::WriteCounts,
     error::WriteError,
 };
 use crate::{
@@ -198,6 +200,12 @@ impl Registry {
         !self.commands.is_closed() && *self.shared.store_works.borrow()
     }
 
+    /// What came of all writes since the process began.
+    #[must_use]
+    pub fn counts(&self) -> WriteCounts {
+        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The pools and backends that changed since the last call; waits for one. For the
     /// prober alone. Safe to cancel.
     pub(crate) async fn touched(&self) -> BTreeSet<Key> {
@@ -226,6 +234,7 @@ struct Shared {
     revision: watch::Sender<u64>,
     store_works: watch::Sender<bool>,
     touched: Touched,
+    counts: Mutex<WriteCounts>,
 }
 
 /// The names of what changed: bounded by what there is, however far the reader lags.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use lb_core::{
@@ -13,11 +13,15 @@ use lb_core::{
     sync::{Object, ObjectSet, Publisher},
 };
 use lb_proto::convert;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Shared, Touched, View, WriteError, WriteRequest, Written, plan::plan,
+    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
+    plan::plan,
 };
 use crate::{
     clock::unix_ms,
@@ -62,6 +66,7 @@ impl Writer {
             revision: watch::Sender::new(contents.revision),
             store_works: watch::Sender::new(true),
             touched: Touched::default(),
+            counts: Mutex::default(),
         });
         let mut writer = Self {
             store,
@@ -84,7 +89,10 @@ impl Writer {
             // A caller that is gone does not need the answer.
             match command {
                 Command::Write { request, reply } => {
-                    reply.send(self.write(request)).ok();
+                    let dry_run = request.dry_run;
+                    let outcome = self.write(request);
+                    self.counts().note(&outcome, dry_run);
+                    reply.send(outcome).ok();
                 }
                 Command::Record { statuses, reply } => {
                     reply.send(self.record(statuses)).ok();
@@ -193,11 +201,15 @@ impl Writer {
             committed_unix_ms,
             answered,
         };
+        let began = Instant::now();
         if let Err(failure) = self.store.commit(&batch) {
+            self.counts().store_failures += 1;
             error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
             self.shared.store_works.send_replace(false);
             return Err(failure);
         }
+        let took = began.elapsed().as_micros();
+        self.counts().commits.record(u64::try_from(took).unwrap_or(u64::MAX));
         self.next_backend_number = next_backend_number;
         if let Some(answered) = batch.answered {
             self.answers.insert(answered);
@@ -208,6 +220,7 @@ impl Writer {
         let news = {
             let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
             let news = News::of(&view.catalog, &upserts, &batch.deletes);
+            self.count_transitions(&view.catalog, &upserts);
             for resource in upserts {
                 view.catalog.put(resource, revision);
             }
@@ -221,6 +234,23 @@ impl Writer {
         self.shared.revision.send_replace(revision);
         self.tell(news, revision);
         Ok(())
+    }
+
+    /// Compares verdicts with the catalog before them.
+    fn count_transitions(&self, before: &Catalog, upserts: &[Resource]) {
+        for resource in upserts {
+            let Resource::Status(status) = resource else { continue };
+            let Some(backend) = before.backends().get(&status.backend) else { continue };
+            let former = before.status(&backend.value).map_or(Health::Unknown, |s| s.health);
+            if former != status.health {
+                let key = (backend.value.pool.clone(), status.health.name());
+                *self.counts().transitions.entry(key).or_default() += 1;
+            }
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, WriteCounts> {
+        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, news: Vec<News>, revision: u64) {

@@ -58,6 +58,11 @@ impl Tried {
         &self.slots[..self.count]
     }
 
+    /// Why the last one failed.
+    pub(super) fn last_reason(&self) -> Reason {
+        self.last.as_ref().map_or(Reason::Internal, |failure| failure.reason)
+    }
+
     /// Whether another one may be tried.
     pub(super) fn add(&mut self, slot: u32, failure: Failure) -> bool {
         self.last = Some(failure);

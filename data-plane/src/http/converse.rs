@@ -129,6 +129,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let timeout = self.pool.connect_timeout.min(left);
         let addresses = &self.backend.addresses;
         let stream = connect(addresses, timeout, timer, &worker.wheel, now).await?;
+        worker.shard.count_connect();
         let rng = &mut worker.rng.borrow_mut();
         Ok(Upstream::new(stream, now, &self.pool.connections, rng))
     }

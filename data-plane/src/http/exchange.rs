@@ -346,6 +346,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             backend.count_request(self.worker.index);
             if let Some(left) = left.replace(backend) {
                 left.count_retry(self.worker.index);
+                self.worker.shard.count_retry(tried.last_reason());
             }
             let conversation = Conversation {
                 exchange: self,

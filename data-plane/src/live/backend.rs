@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -50,15 +50,19 @@ pub(crate) struct BackendState {
     pub(crate) serial: u64,
     /// The most promising first; changes make a new state that shares `live`.
     pub(crate) addresses: Box<[SocketAddr]>,
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
 }
 
+/// What is counted, shared by all states of one backend.
 #[derive(Debug)]
-struct Live {
+pub(super) struct Live {
     /// Requests that pickers of all workers must see at once.
     in_flight: Padded<AtomicU32>,
     /// One writer each; the control thread reads them all.
     workers: Box<[Padded<WorkerCounters>]>,
+    /// A bucket's number for each time that a worker's 32 bits of it were full. Whoever
+    /// reads buckets holds it, so that none is seen empty without its carry.
+    carries: Mutex<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -110,6 +114,7 @@ impl BackendState {
         let live = Arc::new(Live {
             in_flight: Padded::default(),
             workers: (0..workers).map(|_| Padded(WorkerCounters::new())).collect(),
+            carries: Mutex::default(),
         });
         Self { identity, pool, serial, addresses, live }
     }
@@ -122,8 +127,7 @@ impl BackendState {
 
     /// Requests in flight from this proxy, held errors included.
     pub(crate) fn in_flight(&self) -> u32 {
-        let own = self.live.workers.iter().map(|worker| worker.0.in_flight.load(Relaxed));
-        self.live.in_flight.0.load(Relaxed) + own.sum::<u32>()
+        self.live.in_flight()
     }
 
     /// One more request, counted where `by` says.
@@ -188,8 +192,12 @@ impl BackendState {
         bump(counter, 1);
         if let Some(us) = latency_us {
             bump(&counters.latency_sum_us, us);
-            let bucket = &counters.latency[LatencyHistogram::bucket_of(us)];
-            bucket.store(bucket.load(Relaxed).wrapping_add(1), Relaxed);
+            let number = LatencyHistogram::bucket_of(us);
+            let bucket = &counters.latency[number];
+            match bucket.load(Relaxed).checked_add(1) {
+                Some(count) => bucket.store(count, Relaxed),
+                None => self.live.carry(number, bucket),
+            }
         }
     }
 
@@ -217,10 +225,32 @@ impl BackendState {
     /// The sums over all workers.
     pub(crate) fn counters(&self) -> BackendCounters {
         let mut sum = BackendCounters::default();
-        for worker in &self.live.workers {
+        self.live.add_to(&mut sum);
+        sum
+    }
+}
+
+impl Live {
+    pub(super) fn in_flight(&self) -> u32 {
+        let own = self.workers.iter().map(|worker| worker.0.in_flight.load(Relaxed));
+        self.in_flight.0.load(Relaxed) + own.sum::<u32>()
+    }
+
+    pub(super) fn add_to(&self, sum: &mut BackendCounters) {
+        let carries = self.carries.lock().unwrap_or_else(PoisonError::into_inner);
+        for worker in &self.workers {
             sum.add(&worker.0.read());
         }
-        sum
+        let carried = carries.iter().map(|bucket| (*bucket, 1 << 32));
+        sum.latency.add(&LatencyHistogram::from_sparse(carried, 0));
+    }
+
+    /// Counts one more than fits: days pass until then.
+    #[cold]
+    fn carry(&self, number: usize, bucket: &AtomicU32) {
+        let mut carries = self.carries.lock().unwrap_or_else(PoisonError::into_inner);
+        carries.extend(u32::try_from(number));
+        bucket.store(0, Relaxed);
     }
 }
 
@@ -269,4 +299,31 @@ impl WorkerCounters {
 /// Adds to a counter that this thread alone writes: no locked instruction.
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::model::{BackendId, Incarnation, PoolName};
+
+    use super::*;
+
+    #[test]
+    fn a_full_bucket_goes_on_counting() {
+        let identity = Identity {
+            id: BackendId::new("b1").unwrap(),
+            incarnation: Incarnation(1),
+            address: "127.0.0.1:1".parse().unwrap(),
+        };
+        let state = BackendState::new(identity, PoolName::default_pool(), 1, Box::new([]), 1);
+        let bucket = LatencyHistogram::bucket_of(100);
+        state.live.workers[0].0.latency[bucket].store(u32::MAX, Relaxed);
+        for more in 0..3 {
+            let latency = state.counters().latency;
+            assert_eq!(
+                latency.sparse().collect::<Vec<_>>(),
+                [(u32::try_from(bucket).unwrap(), u64::from(u32::MAX) + more)]
+            );
+            state.count_end(0, None, Some(100));
+        }
+    }
 }

@@ -13,7 +13,7 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Config, Identity, ListenerConfig, Management, Padded, PoolConfig, Routes,
+    BackendState, Config, Identity, Ledger, ListenerConfig, Management, Padded, PoolConfig, Routes,
     routes::RouteCompiler,
 };
 
@@ -26,6 +26,7 @@ pub(crate) struct Compiler {
     serials: u64,
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
+    ledger: Arc<Ledger>,
     management: Option<Management>,
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
@@ -67,10 +68,16 @@ impl Compiler {
             serials: 0,
             configs: 0,
             pools: BTreeMap::new(),
+            ledger: Arc::default(),
             management: None,
             told: None,
             routes: RouteCompiler::default(),
         }
+    }
+
+    /// The counters of all pools, removed backends included.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// Makes `/lb/...` management and not traffic.
@@ -190,13 +197,12 @@ impl Compiler {
         let (name, serial, addresses) = (name.clone(), self.serials, addresses.into());
         Arc::new(match known {
             Some(known) => known.at(name, serial, addresses),
-            None => BackendState::new(
-                Identity::of(&entry.backend),
-                name,
-                serial,
-                addresses,
-                self.workers,
-            ),
+            None => {
+                let identity = Identity::of(&entry.backend);
+                let state = BackendState::new(identity, name, serial, addresses, self.workers);
+                self.ledger.open(&state);
+                state
+            }
         })
     }
 }

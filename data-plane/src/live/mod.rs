@@ -7,6 +7,7 @@
 
 mod backend;
 mod compile;
+mod ledger;
 mod management;
 mod routes;
 
@@ -20,6 +21,7 @@ use lb_core::{
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
+    ledger::{Ledger, PoolTotals},
     management::Management,
     routes::{PoolIndex, Routes},
 };

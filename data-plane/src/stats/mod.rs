@@ -19,6 +19,12 @@ pub(crate) struct Shard {
     status_classes: [AtomicU64; 5],
     /// By [`Reason`].
     reasons: [AtomicU64; Reason::ALL.len()],
+    /// Requests that went to another backend, by the reason why they left the last one.
+    retries: [AtomicU64; Reason::ALL.len()],
+    /// Connections to backends that were made.
+    connects: AtomicU64,
+    /// Idle connections to backends, as of the last sweep. A gauge.
+    idle: AtomicU64,
 }
 
 /// The sums over all workers.
@@ -29,8 +35,14 @@ pub(crate) struct Sums {
     /// Of the access log, which is one for all workers and counts for itself.
     pub(crate) access_log_dropped: u64,
     reasons: [u64; Reason::ALL.len()],
+    retries: [u64; Reason::ALL.len()],
+    pub(crate) connects: u64,
+    /// Client connections that were ever accepted.
+    pub(crate) opened: u64,
     /// A gauge.
     pub(crate) connections: u64,
+    /// A gauge, half a second old.
+    pub(crate) idle: u64,
 }
 
 impl Shard {
@@ -53,6 +65,21 @@ impl Shard {
         self.count_own_answer(Reason::ClientAbort);
     }
 
+    /// Notes that a request left a backend for another one.
+    pub(crate) fn count_retry(&self, reason: Reason) {
+        bump(&self.retries[reason as usize], 1);
+    }
+
+    /// Notes that a backend was connected to.
+    pub(crate) fn count_connect(&self) {
+        bump(&self.connects, 1);
+    }
+
+    /// Says how many connections to backends are idle.
+    pub(crate) fn set_idle(&self, count: usize) {
+        self.idle.store(count as u64, Relaxed);
+    }
+
     pub(crate) fn count_opened(&self) {
         bump(&self.opened, 1);
     }
@@ -68,13 +95,21 @@ impl Sums {
         self.reasons[reason as usize]
     }
 
+    /// How often a request went to another backend for this reason.
+    pub(crate) fn retries(&self, reason: Reason) -> u64 {
+        self.retries[reason as usize]
+    }
+
     /// What was counted since `before`; gauges are those of now.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut new = *self;
         new.requests -= before.requests;
         new.access_log_dropped -= before.access_log_dropped;
-        let counts = new.status_classes.iter_mut().chain(&mut new.reasons);
-        for (count, before) in counts.zip(before.status_classes.iter().chain(&before.reasons)) {
+        new.connects -= before.connects;
+        new.opened -= before.opened;
+        let counts = new.status_classes.iter_mut().chain(&mut new.reasons).chain(&mut new.retries);
+        let before = before.status_classes.iter().chain(&before.reasons).chain(&before.retries);
+        for (count, before) in counts.zip(before) {
             *count -= before;
         }
         new
@@ -87,9 +122,15 @@ pub(crate) fn sum<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> Sums {
     for shard in shards {
         sums.requests += shard.requests.load(Relaxed);
         let closed = shard.closed.load(Relaxed);
-        sums.connections += shard.opened.load(Relaxed).saturating_sub(closed);
-        let totals = sums.status_classes.iter_mut().chain(&mut sums.reasons);
-        for (total, count) in totals.zip(shard.status_classes.iter().chain(&shard.reasons)) {
+        let opened = shard.opened.load(Relaxed);
+        sums.opened += opened;
+        sums.connections += opened.saturating_sub(closed);
+        sums.connects += shard.connects.load(Relaxed);
+        sums.idle += shard.idle.load(Relaxed);
+        let totals =
+            sums.status_classes.iter_mut().chain(&mut sums.reasons).chain(&mut sums.retries);
+        let counts = shard.status_classes.iter().chain(&shard.reasons).chain(&shard.retries);
+        for (total, count) in totals.zip(counts) {
             *total += count.load(Relaxed);
         }
     }

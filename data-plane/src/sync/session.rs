@@ -88,6 +88,7 @@ impl Follower {
             Err(_) => return Ended::Failed("no welcome in time".to_owned()),
         };
         info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
+        self.status.welcomed();
         let session = self.welcomed(&welcome, inbox, outbox);
         if self.compiler.exposes_management() {
             self.find_management(&welcome.http_address, endpoint.uri().host()).await;
@@ -208,6 +209,7 @@ impl Follower {
                 backoff.reset();
                 self.status.synced();
                 let answer = self.subscriber.answer(update.nonce);
+                self.status.count_apply(now() - received, answer.rejections.len());
                 for rejection in &answer.rejections {
                     error!(
                         object = %rejection.key,
@@ -226,6 +228,7 @@ impl Follower {
             }
             Outcome::Refuse(answer) => {
                 if let Some((_, message)) = &answer.refused {
+                    self.status.count_refusal();
                     warn!("a configuration is refused whole: {message}");
                 }
                 answer

@@ -126,6 +126,11 @@ impl Upstreams {
         self.count.set(count);
     }
 
+    /// How many connections are idle.
+    pub(crate) fn idle(&self) -> usize {
+        self.count.get()
+    }
+
     /// Closes all.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();

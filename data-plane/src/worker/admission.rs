@@ -61,6 +61,11 @@ impl Admission {
         }
     }
 
+    /// The most client connections of the process.
+    pub(crate) fn open_max(&self) -> usize {
+        self.open_max
+    }
+
     /// Whether the process or the listener has as many connections as it may.
     /// `listener_max` 0 means that the listener has no bound of its own.
     pub(crate) fn is_full(&self, listener: usize, listener_max: u32) -> bool {

@@ -86,6 +86,7 @@ async fn run(
         loop {
             period.tick().await;
             swept.upstreams.sweep(now());
+            swept.shard.set_idle(swept.upstreams.idle());
             swept.release_held(now());
         }
     });

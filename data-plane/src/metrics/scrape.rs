@@ -1,0 +1,225 @@
+//! One scrape: reads the counters and writes the families.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use lb_core::{
+    metrics::{BUILD_INFO, Exposition, Format, PerBackend, exposition},
+    model::PoolName,
+    stats::BackendCounters,
+};
+use tokio::sync::watch;
+
+use crate::{
+    clock::unix_ms,
+    live::{BackendState, Config, Ledger, PoolTotals},
+    metrics as names, process,
+    reason::Reason,
+    stats::{Sums, sum},
+    status::Status,
+    worker::{Fleet, WorkerHandle},
+};
+
+/// Where everything is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) status: Arc<Status>,
+    pub(crate) fleet: Arc<Fleet>,
+    /// The configuration in use.
+    pub(crate) config: watch::Receiver<Arc<Config>>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) per_backend: PerBackend,
+}
+
+impl Metrics {
+    /// What a scraper is answered.
+    pub(crate) fn scrape(self: &Arc<Self>, format: Format) -> Result<String, fmt::Error> {
+        let metrics = Arc::clone(self);
+        Ok(format.of(exposition::encode(move |exposition| metrics.write(exposition))?))
+    }
+
+    fn write(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        exposition.family(&BUILD_INFO, |family| family.gauge(&[env!("CARGO_PKG_VERSION")], 1.0))?;
+        process::figures().expose(exposition)?;
+        self.write_process(exposition)?;
+        self.write_pools(exposition)?;
+        let config = Arc::clone(&self.config.borrow());
+        self.write_backends(exposition, &config)?;
+        self.write_control(exposition)
+    }
+
+    fn write_process(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let workers = &self.fleet.workers;
+        let sums = sum(workers.iter().map(|worker| &*worker.shard));
+        let ready = self.status.checks().iter().all(|check| check.passed);
+        exposition.gauge(&names::READY, f64::from(u8::from(ready)))?;
+        let running = self.fleet.running.load(Ordering::Relaxed);
+        exposition.gauge(&names::WORKERS, running as f64)?;
+        write_requests(exposition, &sums)?;
+        exposition.family(&names::CONNECTIONS, |family| {
+            family.gauge(&["downstream", "open"], sums.connections as f64)?;
+            family.gauge(&["upstream", "idle"], sums.idle as f64)
+        })?;
+        let max = self.fleet.admission.open_max();
+        exposition.gauge(&names::CONNECTIONS_MAX, max as f64)?;
+        exposition.family(&names::CONNECTIONS_OPENED, |family| {
+            family.counter(&["downstream"], sums.opened)?;
+            family.counter(&["upstream"], sums.connects)
+        })?;
+        exposition.family(&names::WORKER_CONNECTIONS, |family| {
+            let count = |worker: &WorkerHandle| worker.connections.0.load(Ordering::Relaxed);
+            workers.iter().enumerate().try_for_each(|(number, worker)| {
+                family.gauge(&[&number.to_string()], count(worker) as f64)
+            })
+        })?;
+        let dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
+        exposition.counter(&names::ACCESS_LOG_DROPPED, dropped)
+    }
+
+    fn write_pools(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let pools: &[(PoolName, PoolTotals)] = &self.ledger.totals();
+        exposition.family(&names::UPSTREAM_REQUESTS, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                family.counter(&[pool.as_str()], totals.counters.requests)
+            })
+        })?;
+        exposition.family(&names::UPSTREAM_ATTEMPTS, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                results(&totals.counters)
+                    .into_iter()
+                    .try_for_each(|(result, count)| family.counter(&[pool.as_str(), result], count))
+            })
+        })?;
+        exposition.family(&names::UPSTREAM_RETRIES, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                family.counter(&[pool.as_str()], totals.counters.retries)
+            })
+        })?;
+        exposition.family(&names::UPSTREAM_BYTES, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                directions(&totals.counters)
+                    .into_iter()
+                    .try_for_each(|(to, bytes)| family.counter(&[pool.as_str(), to], bytes))
+            })
+        })?;
+        exposition.family(&names::UPSTREAM_IN_FLIGHT, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                family.gauge(&[pool.as_str()], f64::from(totals.in_flight))
+            })
+        })?;
+        exposition.family(&names::UPSTREAM_DURATION, |family| {
+            pools.iter().try_for_each(|(pool, totals)| {
+                family.histogram(&[pool.as_str()], &totals.counters.latency)
+            })
+        })
+    }
+
+    fn write_backends(&self, exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
+        exposition.family(&names::BACKENDS_CONFIGURED, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                family.gauge(&[pool.name.as_str()], pool.backends.len() as f64)
+            })
+        })?;
+        let count = config.pools.iter().map(|pool| pool.backends.len()).sum();
+        if !self.per_backend.applies_to(count) {
+            return Ok(());
+        }
+        let states = config.pools.iter().flat_map(|pool| &pool.backends);
+        let backends: Vec<(&BackendState, BackendCounters)> =
+            states.map(|state| (&**state, state.counters())).collect();
+        let of = |state: &'_ BackendState| (state.pool.clone(), state.identity.id.clone());
+        exposition.family(&names::BACKEND_SELECTIONS, |family| {
+            backends.iter().try_for_each(|(state, counters)| {
+                let (pool, id) = of(state);
+                family.counter(&[pool.as_str(), id.as_str()], counters.requests)
+            })
+        })?;
+        exposition.family(&names::BACKEND_ATTEMPTS, |family| {
+            backends.iter().try_for_each(|(state, counters)| {
+                let (pool, id) = of(state);
+                results(counters).into_iter().try_for_each(|(result, count)| {
+                    family.counter(&[pool.as_str(), id.as_str(), result], count)
+                })
+            })
+        })?;
+        exposition.family(&names::BACKEND_BYTES, |family| {
+            backends.iter().try_for_each(|(state, counters)| {
+                let (pool, id) = of(state);
+                directions(counters).into_iter().try_for_each(|(to, bytes)| {
+                    family.counter(&[pool.as_str(), id.as_str(), to], bytes)
+                })
+            })
+        })?;
+        exposition.family(&names::BACKEND_DURATION, |family| {
+            backends.iter().try_for_each(|(state, counters)| {
+                let (pool, id) = of(state);
+                let seconds = counters.latency.sum_us() as f64 / 1e6;
+                family.seconds(&[pool.as_str(), id.as_str()], seconds)
+            })
+        })?;
+        exposition.family(&names::BACKEND_IN_FLIGHT, |family| {
+            backends.iter().try_for_each(|(state, _)| {
+                let (pool, id) = of(state);
+                family.gauge(&[pool.as_str(), id.as_str()], f64::from(state.in_flight()))
+            })
+        })
+    }
+
+    fn write_control(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let following = self.status.following();
+        let revision = self.status.version().map_or(0, |version| version.revision);
+        exposition.family(&names::CONFIG_REVISION, |family| {
+            family.gauge(&["applied"], revision as f64)
+        })?;
+        exposition.family(&names::CONFIG_APPLY_DURATION, |family| {
+            family.histogram(&[], &following.applies)
+        })?;
+        exposition.counter(&names::CONFIG_REFUSALS, following.refusals)?;
+        let rejected = following.rejected_objects;
+        exposition.gauge(&names::CONFIG_REJECTED_OBJECTS, rejected as f64)?;
+        let connected = self.status.is_connected();
+        exposition.gauge(&names::CONTROL_CONNECTED, f64::from(u8::from(connected)))?;
+        exposition.counter(&names::CONTROL_SESSIONS, following.sessions)?;
+        let since = self.status.stale_since_unix_ms();
+        let stale_ms = since.map_or(0, |since| unix_ms().saturating_sub(since));
+        exposition.gauge(&names::CONTROL_STALENESS, stale_ms as f64 / 1e3)
+    }
+}
+
+fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
+    exposition.family(&names::REQUESTS, |family| {
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(sums.status_classes);
+        classes.into_iter().try_for_each(|(class, count)| family.counter(&[class], count))
+    })?;
+    exposition.counter(&names::REQUESTS_RECEIVED, sums.requests)?;
+    exposition.family(&names::OWN_ANSWERS, |family| {
+        // A client that left was not answered.
+        let reasons = Reason::ALL.into_iter().filter(|reason| *reason != Reason::ClientAbort);
+        reasons.into_iter().try_for_each(|reason| family.counter(&[reason.name()], sums.of(reason)))
+    })?;
+    exposition.counter(&names::CLIENT_ABORTS, sums.of(Reason::ClientAbort))?;
+    exposition.family(&names::RETRIES, |family| {
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_a_backend());
+        reasons
+            .into_iter()
+            .try_for_each(|reason| family.counter(&[reason.name()], sums.retries(reason)))
+    })
+}
+
+fn results(counters: &BackendCounters) -> [(&'static str, u64); 6] {
+    let failures = &counters.failures;
+    [
+        ("success", counters.successes),
+        ("status_5xx", failures.status_5xx),
+        ("connect", failures.connect),
+        ("reset", failures.reset),
+        ("timeout", failures.timeout),
+        ("protocol", failures.protocol),
+    ]
+}
+
+fn directions(counters: &BackendCounters) -> [(&'static str, u64); 2] {
+    [("to_backend", counters.bytes_to_backend), ("from_backend", counters.bytes_from_backend)]
+}
