@@ -8,6 +8,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
+//! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
@@ -18,6 +19,7 @@
 pub mod backoff;
 pub mod balance;
 pub mod client_address;
+pub mod discovery;
 pub mod health;
 pub mod model;
 pub mod stats;

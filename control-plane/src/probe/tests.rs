@@ -90,6 +90,7 @@ impl Probed {
             weight: Weight::default(),
             admin_state,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;

@@ -13,6 +13,7 @@ mod pool;
 mod resource;
 mod route;
 mod snapshot;
+mod source;
 mod status;
 
 pub use self::{
@@ -29,5 +30,6 @@ pub use self::{
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
+    source::Source,
     status::{BackendStatus, Health, Reason},
 };

@@ -269,6 +269,7 @@ mod tests {
             weight: Weight::default(),
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation(incarnation),
         }
     }
