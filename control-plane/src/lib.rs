@@ -18,6 +18,7 @@ mod app;
 pub mod args;
 mod clock;
 mod data_dir;
+mod discovery;
 pub mod events;
 pub mod fleet;
 mod grpc;

@@ -8,7 +8,9 @@ use std::{
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
-use lb_core::model::{Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Weight};
+use lb_core::model::{
+    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Source, Weight,
+};
 use tonic::transport::Endpoint;
 
 use crate::format::{self, UNLIMITED};
@@ -107,6 +109,11 @@ pub(super) fn pool(text: &str) -> Result<String, Invalid> {
 /// The name of a listener.
 pub(super) fn listener(text: &str) -> Result<String, Invalid> {
     ListenerName::new(text).map(|name| name.to_string())
+}
+
+/// Where backends come from, as it is spelled on the wire.
+pub(super) fn source(text: &str) -> Result<String, Invalid> {
+    text.parse().map(|source: Source| source.to_string())
 }
 
 /// `KEY=VALUE`.

@@ -10,6 +10,7 @@ mod listener;
 mod object;
 mod pool;
 mod proxy;
+mod source;
 mod traffic;
 mod write;
 
@@ -17,11 +18,12 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 pub(crate) use self::{
-    backend::{BackendView, ChecksView},
+    backend::{BackendView, ChecksView, ResolutionView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, RouteView, labels},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
+    source::SourceView,
     traffic::Traffic,
     write::{ProgressView, WriteView},
 };

@@ -35,6 +35,8 @@ pub(crate) struct BackendObject {
     pub(crate) weight: u32,
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
+    /// What discovered it; nothing when it was added by hand.
+    pub(crate) source: Option<String>,
     pub(crate) incarnation: u64,
 }
 
@@ -146,6 +148,7 @@ impl From<pb::Backend> for BackendObject {
             weight: wire.weight.unwrap_or(1),
             admin_state,
             labels: wire.labels,
+            source: Some(wire.source).filter(|source| !source.is_empty()),
             incarnation: wire.incarnation,
         }
     }

@@ -25,8 +25,8 @@ use self::{
     fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
 };
 use crate::{
-    events::EventLog, fleet::Fleet, listen::Listener, probe::Checks, registry::Registry,
-    stats::Statistics,
+    discovery::Sources, events::EventLog, fleet::Fleet, listen::Listener, probe::Checks,
+    registry::Registry, stats::Statistics,
 };
 
 /// A proxy that held half of a large fleet's objects may send and get long messages.
@@ -41,6 +41,7 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) events: Arc<EventLog>,
     /// Names this process.
     pub(crate) server_id: String,

@@ -8,6 +8,8 @@ use std::{
 
 use lb_core::model::{BackendId, Reason};
 
+use super::Resolution;
+
 /// The checks of one backend since the control plane started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct CheckReport {
@@ -29,6 +31,8 @@ pub(crate) struct CheckReport {
     pub(crate) checks_total: u64,
     /// Checks that did not pass.
     pub(crate) failures_total: u64,
+    /// Of the name in its address; nothing for literal addresses.
+    pub(crate) resolution: Option<Resolution>,
 }
 
 /// The reports of all backends.
