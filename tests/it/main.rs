@@ -15,6 +15,7 @@ mod client_faults;
 mod control_plane_loss;
 mod deadlines;
 mod dev;
+mod discovery;
 mod durability;
 mod failing_backends;
 mod fleet;

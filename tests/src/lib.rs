@@ -11,6 +11,7 @@
 //! | [`wire`] | HTTP/1 messages read strictly, and as careless servers would |
 //! | [`load`] | clients in a loop, who count what failed |
 //! | [`api`] | the gRPC services, as short calls |
+//! | [`name_server`] | a name server that says what a test tells it |
 //! | [`scripted`] | a control plane and a proxy that say what a test tells them |
 //! | [`eventually`] | waiting for what has no event |
 //!
@@ -23,6 +24,7 @@ pub mod client;
 pub mod cluster;
 pub mod eventually;
 pub mod load;
+pub mod name_server;
 pub mod port;
 pub mod process;
 pub mod scripted;
