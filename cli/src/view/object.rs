@@ -20,7 +20,7 @@ pub(crate) struct ObjectView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum AnyObject {
-    Pool(PoolView),
+    Pool(Box<PoolView>),
     Backend(BackendObject),
     Listener(ListenerView),
     Route(RouteView),
@@ -58,7 +58,7 @@ impl ObjectView {
     /// Reads an object; `None` for a kind that this build does not know.
     pub(crate) fn read(wire: pb::Object) -> Option<Self> {
         let (kind, object) = match wire.object? {
-            Kind::Pool(pool) => ("pool", AnyObject::Pool(pool.into())),
+            Kind::Pool(pool) => ("pool", AnyObject::Pool(Box::new(pool.into()))),
             Kind::Backend(backend) => ("backend", AnyObject::Backend(backend.into())),
             Kind::Listener(listener) => ("listener", AnyObject::Listener(listener.into())),
             Kind::Route(route) => ("route", AnyObject::Route(route.into())),

@@ -125,3 +125,114 @@ fn check_pool(catalog: &Catalog, deletes: &BTreeSet<Key>, key: &Key) -> Result<(
 fn list(sources: &[Source]) -> String {
     sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lb_core::model::{AdminState, Incarnation, Labels, Weight};
+
+    use super::*;
+    use crate::{
+        events::EventLog,
+        registry::{Item, PutMode, Registry, WriteRequest},
+        store::MemoryStore,
+    };
+
+    fn backend(source: &str, weight: u32) -> Backend {
+        Backend {
+            id: BackendId::new("found").unwrap(),
+            pool: PoolName::default_pool(),
+            address: "10.0.0.1:80".parse().unwrap(),
+            weight: Weight::new(weight).unwrap(),
+            admin_state: AdminState::Enabled,
+            labels: Labels::default(),
+            source: Some(source.parse().unwrap()),
+            incarnation: Incarnation::default(),
+        }
+    }
+
+    fn put(resource: Resource) -> Item {
+        Item::Put { resource: Box::new(resource), mode: PutMode::Upsert, assign_id: false }
+    }
+
+    async fn write(
+        registry: &Registry,
+        origin: Origin,
+        items: Vec<Item>,
+    ) -> Result<Backend, WriteError> {
+        let request =
+            WriteRequest { items, origin, batch: true, force: true, ..WriteRequest::default() };
+        registry.write(request).await?;
+        let stored = registry.read(|view| view.catalog.backends().values().next().cloned());
+        stored.map(|stored| stored.value).ok_or(WriteError::Stopping)
+    }
+
+    /// A registry with a backend that this source of the default pool discovered.
+    async fn discovered(source: &str) -> (Registry, Backend) {
+        let registry =
+            Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
+        let mut pool = Pool::new(PoolName::default_pool());
+        pool.sources = vec![source.parse().unwrap()];
+        let items = vec![put(Resource::Pool(pool)), put(Resource::Backend(backend(source, 1)))];
+        let backend = write(&registry, Origin::Discovery, items).await.unwrap();
+        (registry, backend)
+    }
+
+    #[tokio::test]
+    async fn what_would_come_back_is_not_removed_or_moved_by_hand() {
+        let (registry, found) = discovered("dns:web.test:80").await;
+        let delete = |kind, name: &str| vec![Item::Delete { kind, name: name.to_owned() }];
+        let moved = Backend { address: "10.0.0.2:80".parse().unwrap(), ..found.clone() };
+        for (items, hint) in [
+            (delete(lb_core::model::Kind::Backend, "found"), "would come back"),
+            (delete(lb_core::model::Kind::Pool, "default"), "--no-sources"),
+            (vec![put(Resource::Backend(moved))], "says where it listens"),
+        ] {
+            let error = write(&registry, Origin::Operator, items).await.unwrap_err();
+            assert!(error.to_string().contains(hint), "{error}");
+        }
+        // Once its pool does not have the source, nothing would bring it back.
+        let items = vec![
+            put(Resource::Pool(Pool::new(PoolName::default_pool()))),
+            Item::Delete { kind: lb_core::model::Kind::Backend, name: "found".to_owned() },
+        ];
+        let gone = write(&registry, Origin::Operator, items).await;
+        assert!(matches!(gone, Err(WriteError::Stopping)), "no backend is left: {gone:?}");
+    }
+
+    #[tokio::test]
+    async fn an_older_answer_does_not_undo_a_command() {
+        let (registry, found) = discovered("srv:_a._tcp.test").await;
+        let disable = Item::SetState { id: "found".to_owned(), state: AdminState::Disabled };
+        let disabled = write(&registry, Origin::Operator, vec![disable]).await.unwrap();
+        assert_eq!(disabled.source, found.source);
+        let answer = Backend { weight: Weight::new(9).unwrap(), ..found };
+        let items = vec![put(Resource::Backend(answer))];
+        let after = write(&registry, Origin::Discovery, items).await.unwrap();
+        assert_eq!((after.admin_state, after.weight.get()), (AdminState::Disabled, 9));
+        assert_eq!(after.incarnation, disabled.incarnation);
+    }
+
+    #[tokio::test]
+    async fn weights_are_the_operators_where_the_source_has_none() {
+        for (source, taken) in [("dns:web.test:80", true), ("file:/web", false)] {
+            let (registry, found) = discovered(source).await;
+            let heavy = Backend { weight: Weight::new(9).unwrap(), ..found };
+            let items = vec![put(Resource::Backend(heavy))];
+            let result = write(&registry, Origin::Operator, items).await;
+            assert_eq!(result.is_ok(), taken, "{source}: {result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_but_a_source_discovers() {
+        let registry =
+            Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
+        let items = vec![put(Resource::Backend(backend("file:/web", 1)))];
+        let added = write(&registry, Origin::Operator, items.clone()).await.unwrap();
+        assert_eq!(added.source, None);
+        let error = write(&registry, Origin::Discovery, items).await.unwrap_err();
+        assert!(error.to_string().contains("added by hand"), "{error}");
+    }
+}
