@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
+//! | [`routing`] | which route a request takes, and why not another |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
@@ -22,5 +23,6 @@ pub mod client_address;
 pub mod discovery;
 pub mod health;
 pub mod model;
+pub mod routing;
 pub mod stats;
 pub mod sync;

@@ -6,9 +6,13 @@ use std::{
 };
 
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker},
+    balance::{Candidate, Loads, Phase, PickContext, Picker, Split},
     client_address::client_address,
-    model::{Algorithm, ForwardedTrust},
+    model::{
+        Algorithm, ForwardedTrust, HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName,
+        RoutePools,
+    },
+    routing::RouteTable,
 };
 
 struct Idle;
@@ -66,6 +70,33 @@ fn finding_the_client_does_not_allocate() {
         assert_ne!(client, Ipv4Addr::LOCALHOST);
         assert_eq!(count, 0);
     }
+}
+
+#[test]
+fn finding_a_route_does_not_allocate() {
+    let route = |name: usize, host: &str, prefix: &str| Route {
+        name: RouteName::new(&format!("r{name}")).unwrap(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::parse(host).unwrap(),
+        path: PathMatch::parse(prefix, "").unwrap(),
+        pools: RoutePools::one(PoolName::default_pool()),
+    };
+    let routes = [route(0, "", ""), route(1, "a.example.com", ""), route(2, "*.com", "/x/y")];
+    let table = RouteTable::new(routes.iter().zip(0..));
+    let long = "x".repeat(8000) + ".COM";
+    let split = Split::new(&[90, 10, 0]);
+    let cursor = AtomicU64::new(0);
+    let mut found = Vec::with_capacity(5);
+    let count = allocations(|| {
+        for (host, path) in
+            [("A.example.COM:80", "/"), ("b.com", "/x/y?z"), (&long, "/x/y/"), ("[::1]:80", "*")]
+        {
+            found.push(table.find(host.as_bytes(), path.as_bytes()).copied());
+        }
+        found.push(Some(split.take(&cursor)));
+    });
+    assert_eq!(found, [Some(1), Some(2), Some(2), Some(0), Some(0)]);
+    assert_eq!(count, 0);
 }
 
 #[test]

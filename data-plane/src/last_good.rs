@@ -25,6 +25,9 @@ use crate::data_dir::write_durably;
 /// Names the format; another one is not read.
 const HEADER: &[u8] = b"lb-last-good 1\n";
 
+/// Bytes of the checksum.
+const CHECKSUM: usize = 16;
+
 /// Where the configuration is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct LastGood {
@@ -78,20 +81,21 @@ pub(crate) fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
         objects: subscriber.objects().len() as u64,
         ..Default::default()
     };
-    let objects = subscriber.objects().iter().chain(subscriber.fallbacks());
-    let chunk = pb::SnapshotChunk {
-        nonce: 0,
-        objects: objects.cloned().map(convert::sync::stored_to_wire).collect(),
-    };
-    let mut body = snapshot.encode_length_delimited_to_vec();
-    body.extend_from_slice(&chunk.encode_to_vec());
-    let checksum = xxh3_128(&body).to_le_bytes();
-    Some([HEADER, &checksum[..], &body[..]].concat())
+    let mut bytes = [HEADER, &[0; CHECKSUM]].concat();
+    snapshot.encode_length_delimited(&mut bytes).ok()?;
+    // One after the other: together they are twice the size of the file.
+    for object in subscriber.objects().iter().chain(subscriber.fallbacks()) {
+        let objects = vec![convert::sync::stored_to_wire(object.clone())];
+        pb::SnapshotChunk { nonce: 0, objects }.encode(&mut bytes).ok()?;
+    }
+    let (head, body) = bytes.split_at_mut(HEADER.len() + CHECKSUM);
+    head[HEADER.len()..].copy_from_slice(&xxh3_128(body).to_le_bytes());
+    Some(bytes)
 }
 
 fn decode(bytes: &[u8]) -> Result<Subscriber, &'static str> {
     let rest = bytes.strip_prefix(HEADER).ok_or("it is of another format")?;
-    let (checksum, mut body) = rest.split_first_chunk::<16>().ok_or("it is cut off")?;
+    let (checksum, mut body) = rest.split_first_chunk::<CHECKSUM>().ok_or("it is cut off")?;
     if xxh3_128(body).to_le_bytes() != *checksum {
         return Err("its checksum does not agree");
     }

@@ -7,11 +7,14 @@
 
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lb_core::{
     backoff::Backoff,
-    model::{InstanceId, ProxyId},
+    model::{InstanceId, ListenerName, ProxyId},
     sync::Subscriber,
 };
 use tokio::sync::watch;
@@ -65,6 +68,9 @@ pub(crate) struct Follower {
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
     encoded: watch::Sender<Option<Arc<Vec<u8>>>>,
+    /// When the saver was last given something, and whether there is more.
+    kept: Option<Instant>,
+    unsaved: bool,
     from_disk: bool,
 }
 
@@ -107,6 +113,8 @@ impl Follower {
             config: parts.config,
             connected: parts.connected,
             encoded: watch::Sender::new(None),
+            kept: None,
+            unsaved: false,
             from_disk,
         }
     }
@@ -126,6 +134,9 @@ impl Follower {
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
             self.status.lost(unix_ms());
+            // It may be needed soon.
+            self.kept = None;
+            self.keep();
             let pause = match ended {
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
@@ -164,10 +175,32 @@ impl Follower {
         let snapshot = Arc::clone(self.subscriber.snapshot());
         let config = Arc::new(self.compiler.compile(&snapshot, version));
         self.fleet.apply(Arc::clone(&config)).await;
+        let known_before = |name: &ListenerName| {
+            let before = self.config.borrow();
+            before.version.is_none() || before.unknown_listeners().all(|unknown| unknown != name)
+        };
+        for name in config.unknown_listeners().filter(|name| known_before(name)) {
+            warn!(
+                listener = %name,
+                "this process accepts for a listener that the control plane does not know, and \
+                 answers 503; add it with lbctl add-listener {name}, or start the process without it"
+            );
+        }
         self.config.send_replace(config);
         self.status.applied(version);
         self.from_disk = false;
-        self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
+        self.unsaved = true;
+        self.keep();
+    }
+
+    /// Gives the saver what is not saved yet, not more often than it writes: encoding
+    /// thousands of objects takes longer than applying a change of one.
+    fn keep(&mut self) {
+        if self.unsaved && self.kept.is_none_or(|at| now() - at >= SAVE_PERIOD) {
+            self.kept = Some(now());
+            self.unsaved = false;
+            self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
+        }
     }
 }
 

@@ -19,6 +19,9 @@ pub(crate) enum Subcommand {
     /// Counts instructions and system calls of a request; fails when a count has grown by
     /// more than 5 % over the saved one
     Gates(GatesArgs),
+    /// Measures many proxies and many backends on one control plane, and prints tables in
+    /// Markdown
+    Fleet(FleetArgs),
     /// Three HTTP backends in one process
     #[command(hide = true)]
     Backend(BackendArgs),
@@ -76,6 +79,22 @@ pub(crate) struct GatesArgs {
     /// Also count instructions with this many backends in the pool
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=15_000))]
     pub(crate) backends: Option<u32>,
+    /// The lbctl to measure, if not the one beside this program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_binary: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct FleetArgs {
+    /// Proxies that are simulated in this process
+    #[arg(long, default_value_t = 200)]
+    pub(crate) proxies: usize,
+    /// Changes that are measured one by one with them
+    #[arg(long, default_value_t = 200)]
+    pub(crate) changes: u32,
+    /// Backends of the pool that three real proxies serve
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=15_000))]
+    pub(crate) backends: u32,
     /// The lbctl to measure, if not the one beside this program
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_binary: Option<PathBuf>,

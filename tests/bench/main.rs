@@ -1,11 +1,13 @@
 //! The benchmark of the whole proxy: `lb-bench compare` puts it beside the proxies that
-//! people use, `lb-bench gates` holds what a request costs to a saved baseline.
+//! people use, `lb-bench gates` holds what a request costs to a saved baseline, and `lb-bench
+//! fleet` measures what many proxies and many backends cost the control plane.
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`compare`], [`measure`] | the interleaved rounds, and one measurement in them |
 //! | [`ours`], [`peer`] | what is measured: this proxy, and the others |
+//! | [`fleet`] | many proxies, many backends |
 //! | [`gates`], [`counts`], [`baseline`] | instructions and system calls of a request |
 //! | [`procfs`], [`report`] | reading `/proc`, and the tables |
 //! | [`backend`], [`pump`], [`load`] | our own small programs, run as hidden subcommands |
@@ -18,6 +20,7 @@ mod backend;
 mod baseline;
 mod compare;
 mod counts;
+mod fleet;
 mod gates;
 mod load;
 mod measure;
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match Args::parse().command {
         Subcommand::Compare(args) => block_on(interruptible(compare::run(args))),
         Subcommand::Gates(args) => block_on(interruptible(gates::run(args))),
+        Subcommand::Fleet(args) => block_on(interruptible(fleet::run(args))),
         Subcommand::Backend(args) => within_parent(|| block_on(backend::run(args))),
         Subcommand::BytePump(args) => within_parent(|| pump::run(&args)),
         Subcommand::Load(args) => within_parent(|| block_on(load::run(args))),

@@ -75,6 +75,13 @@ impl Binary {
     }
 }
 
+impl Binary {
+    /// Where it is.
+    pub(crate) fn path(&self) -> Result<&str, String> {
+        self.path.to_str().ok_or_else(|| "the proxy's path is not UTF-8".to_owned())
+    }
+}
+
 impl Ours {
     /// Starts both and waits until the proxy serves from all backends.
     pub(crate) async fn start(
@@ -82,7 +89,7 @@ impl Ours {
         backends: &[SocketAddr],
         setup: &Setup<'_>,
     ) -> Result<Self, String> {
-        let path = binary.path.to_str().ok_or("the proxy's path is not UTF-8")?;
+        let path = binary.path()?;
         let cluster = Cluster::start(Program::at(path), 0).await;
         if setup.further_backends > 0 {
             // The checks of thousands would take the machine away from what is measured.
@@ -151,7 +158,7 @@ impl Ours {
 }
 
 /// Backends at addresses of the loopback network that all reach the same port.
-async fn add_further(api: &api::Api, port: u16, count: u32) -> Result<(), String> {
+pub(crate) async fn add_further(api: &api::Api, port: u16, count: u32) -> Result<(), String> {
     let items: Vec<_> = (1..=count)
         .map(|number| {
             let [_, high, middle, low] = number.to_be_bytes();

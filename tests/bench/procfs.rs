@@ -1,6 +1,6 @@
 //! CPU time and memory of processes, as `/proc` tells them.
 
-use std::{fs, num::NonZero, thread};
+use std::{fs, num::NonZero, thread, time::Duration};
 
 /// CPU time of these processes, all their threads, in microseconds.
 pub(crate) fn cpu_us(processes: &[u32]) -> Result<f64, String> {
@@ -12,6 +12,26 @@ pub(crate) fn cpu_us(processes: &[u32]) -> Result<f64, String> {
         ticks += parse_cpu_ticks(&text).ok_or_else(|| format!("{path}: {text:?}"))?;
     }
     Ok(ticks as f64 * 1e6 / ticks_per_second as f64)
+}
+
+/// CPU time of those threads of these processes that serve no traffic.
+pub(crate) fn cpu_off_workers(processes: &[u32]) -> Result<Duration, String> {
+    let mut sum = Duration::ZERO;
+    for id in processes {
+        let tasks = format!("/proc/{id}/task");
+        let threads = fs::read_dir(&tasks).map_err(|error| format!("{tasks}: {error}"))?;
+        for thread in threads {
+            let thread = thread.map_err(|error| format!("{tasks}: {error}"))?.path();
+            let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
+            // A thread that has ended meanwhile took nothing worth mentioning.
+            let Ok(times) = fs::read_to_string(thread.join("schedstat")) else { continue };
+            let nanoseconds = times.split_whitespace().next().and_then(|time| time.parse().ok());
+            if !name.starts_with("worker-") {
+                sum += Duration::from_nanos(nanoseconds.ok_or("schedstat cannot be read")?);
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Memory of these processes in bytes: what is resident for one; for several, which share

@@ -23,6 +23,7 @@ mod http;
 mod lifecycle;
 mod retries;
 mod rfc;
+mod routes;
 mod services;
 mod splice;
 mod stalled;

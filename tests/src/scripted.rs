@@ -223,9 +223,30 @@ pub struct Proxy {
 /// Which objects a scripted proxy refuses, and with which code and message.
 pub type Refuse = fn(&Object) -> Option<(&'static str, &'static str)>;
 
+/// A configuration that a scripted proxy has taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Taken {
+    /// What it holds now.
+    pub revision: u64,
+    /// Bytes of the messages that brought it.
+    pub bytes: usize,
+    /// When the control plane committed it.
+    pub committed_unix_ms: u64,
+}
+
 impl Proxy {
     /// Connects and follows until it is dropped.
     pub async fn follow(channel: Channel, id: &str, refuse: Refuse) -> Self {
+        Self::observed(channel, id, refuse, |_| {}).await.expect("the control plane is there")
+    }
+
+    /// The same, and tells of each configuration that it takes.
+    pub async fn observed(
+        channel: Channel,
+        id: &str,
+        refuse: Refuse,
+        observe: impl FnMut(Taken) + Send + 'static,
+    ) -> Result<Self, Status> {
         let hello = pb::Hello {
             proxy_id: id.to_owned(),
             instance_id: format!("{id}-scripted"),
@@ -235,9 +256,9 @@ impl Proxy {
         };
         let (up, receiver) = mpsc::channel(16);
         up.send(wire::up(Up::Hello(hello))).await.expect("the receiver is held here");
-        let stream = SyncClient::new(channel).stream(ReceiverStream::new(receiver)).await;
-        let down = stream.expect("the control plane takes the stream").into_inner();
-        Self { follower: tokio::spawn(follow(down, up, refuse)) }
+        let down = SyncClient::new(channel).stream(ReceiverStream::new(receiver)).await?;
+        let down = down.into_inner();
+        Ok(Self { follower: tokio::spawn(follow(down, up, refuse, observe)) })
     }
 }
 
@@ -251,17 +272,24 @@ async fn follow(
     mut down: Streaming<pb::ControlMessage>,
     up: mpsc::Sender<pb::ProxyMessage>,
     refuse: Refuse,
+    mut observe: impl FnMut(Taken),
 ) {
     let mut subscriber = Subscriber::new(convert::decode_object);
     let mut assembly: Option<wire::Assembly> = None;
-    while let Ok(Some(pb::ControlMessage { message: Some(message) })) = down.message().await {
+    // Of the message at hand, or of the snapshot that it belongs to.
+    let (mut bytes, mut committed_unix_ms) = (0, 0);
+    while let Ok(Some(message)) = down.message().await {
+        bytes += message.encoded_len();
+        let Some(message) = message.message else { continue };
         let (outcome, objects) = match message {
             Down::Delta(delta) => {
+                committed_unix_ms = delta.committed_unix_ms;
                 let delta = wire::delta_from_wire(delta).expect("a well-formed delta");
                 let objects = delta.upserts.clone();
                 (subscriber.on_delta(delta), objects)
             }
             Down::SnapshotBegin(begin) => {
+                committed_unix_ms = begin.committed_unix_ms;
                 assembly = Some(wire::Assembly::begin(begin));
                 continue;
             }
@@ -278,14 +306,20 @@ async fn follow(
             }
             Down::Heartbeat(beat) => {
                 up.send(wire::up(Up::Heartbeat(beat_back(&subscriber, &beat)))).await.ok();
+                bytes = 0;
                 continue;
             }
-            Down::Welcome(_) | Down::Tune(_) => continue,
+            Down::Welcome(_) | Down::Tune(_) => {
+                bytes = 0;
+                continue;
+            }
             Down::Goaway(_) => return,
         };
         let answer = match outcome {
             Outcome::Refuse(answer) => answer,
             Outcome::Apply(update) => {
+                let revision = subscriber.held().map_or(0, |held| held.version.revision);
+                observe(Taken { revision, bytes: std::mem::take(&mut bytes), committed_unix_ms });
                 let mut answer = subscriber.answer(update.nonce);
                 answer.rejections.extend(objects.iter().filter_map(|object| {
                     let (code, message) = refuse(object)?;

@@ -9,6 +9,7 @@ mod listener;
 mod local;
 mod pool;
 mod read;
+mod route;
 mod value;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     local::{Completions, DemoBackend, Dev},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
+    route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
 };
 
 #[cfg(test)]
@@ -143,6 +145,14 @@ pub(crate) enum Command {
     SetListener(SetListener),
     /// Remove a listener
     RemoveListener(RemoveListener),
+    /// Add a route: which requests go to which pool
+    AddRoute(AddRoute),
+    /// Change settings of a route
+    SetRoute(SetRoute),
+    /// Remove a route
+    RemoveRoute(RemoveRoute),
+    /// Tell which route a request takes, and why not another
+    ExplainRoute(ExplainRoute),
     /// Run a control plane
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy

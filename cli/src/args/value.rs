@@ -9,7 +9,7 @@ use std::{
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, Source, Weight,
+    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
 };
 use tonic::transport::Endpoint;
 
@@ -114,6 +114,11 @@ pub(super) fn listener(text: &str) -> Result<String, Invalid> {
 /// Where backends come from, as it is spelled on the wire.
 pub(super) fn source(text: &str) -> Result<String, Invalid> {
     text.parse().map(|source: Source| source.to_string())
+}
+
+/// The name of a route.
+pub(super) fn route(text: &str) -> Result<String, Invalid> {
+    RouteName::new(text).map(|name| name.to_string())
 }
 
 /// `KEY=VALUE`.

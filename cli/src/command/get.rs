@@ -87,7 +87,7 @@ pub(super) async fn object(
     ObjectView::read(object).ok_or_else(|| not_found(kind, name, &[]))
 }
 
-async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectView>, Failure> {
+pub(super) async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectView>, Failure> {
     let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
     let answer = session.client.call(session.client.registry().list(request)).await?;
     let mut views: Vec<ObjectView> =
@@ -328,7 +328,7 @@ fn route_row(route: &RouteView) -> Vec<Cell> {
         (&route.listener).into(),
         host.into(),
         route.paths().into(),
-        (&route.pool).into(),
+        route.shares().into(),
     ]
 }
 

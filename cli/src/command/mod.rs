@@ -4,11 +4,13 @@ mod backend;
 mod control_plane;
 mod data_plane;
 mod describe;
+mod explain_route;
 mod get;
 mod listener;
 mod pool;
 mod progress;
 mod remedy;
+mod route;
 mod setting;
 mod status;
 pub(crate) mod wait;
@@ -81,6 +83,10 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::AddListener(args) => listener::add(&session, args).await,
         Command::SetListener(args) => listener::change(&session, args).await,
         Command::RemoveListener(args) => listener::remove(&session, args).await,
+        Command::AddRoute(args) => route::add(&session, args).await,
+        Command::SetRoute(args) => route::change(&session, args).await,
+        Command::RemoveRoute(args) => route::remove(&session, args).await,
+        Command::ExplainRoute(args) => explain_route::run(&session, args).await,
         Command::ControlPlane(_)
         | Command::DataPlane(_)
         | Command::DemoBackend(_)

@@ -10,6 +10,7 @@ mod listener;
 mod object;
 mod pool;
 mod proxy;
+mod route;
 mod source;
 mod traffic;
 mod write;
@@ -20,9 +21,10 @@ use serde::Serialize;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     listener::ListenerView,
-    object::{AnyObject, Fields, ObjectView, RouteView, labels},
+    object::{AnyObject, Fields, ObjectView, labels},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
+    route::{RouteView, ShareView},
     source::SourceView,
     traffic::Traffic,
     write::{ProgressView, WriteView},

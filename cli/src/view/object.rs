@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1::{self as pb, object::Object as Kind};
 use serde::Serialize;
 
-use super::{ListenerView, PoolView};
+use super::{ListenerView, PoolView, RouteView};
 
 /// One object of the desired state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,17 +38,6 @@ pub(crate) struct BackendObject {
     /// What discovered it; nothing when it was added by hand.
     pub(crate) source: Option<String>,
     pub(crate) incarnation: u64,
-}
-
-/// A route.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct RouteView {
-    pub(crate) name: String,
-    pub(crate) listener: String,
-    pub(crate) host: String,
-    pub(crate) path_prefix: String,
-    pub(crate) path: String,
-    pub(crate) pool: String,
 }
 
 /// Names of fields with their values, as they are printed.
@@ -117,27 +106,6 @@ impl BackendObject {
     }
 }
 
-impl RouteView {
-    /// Its settings.
-    pub(crate) fn fields(&self) -> Fields {
-        vec![
-            ("listener", self.listener.clone()),
-            ("host", if self.host.is_empty() { "*".to_owned() } else { self.host.clone() }),
-            ("path", self.paths()),
-            ("pool", self.pool.clone()),
-        ]
-    }
-
-    /// Which paths it matches: `/api*` for a prefix.
-    pub(crate) fn paths(&self) -> String {
-        match (self.path.as_str(), self.path_prefix.as_str()) {
-            ("", "" | "/") => "/*".to_owned(),
-            ("", prefix) => format!("{prefix}*"),
-            (exact, _) => exact.to_owned(),
-        }
-    }
-}
-
 impl From<pb::Backend> for BackendObject {
     fn from(wire: pb::Backend) -> Self {
         let admin_state = admin_state(&wire);
@@ -150,19 +118,6 @@ impl From<pb::Backend> for BackendObject {
             labels: wire.labels,
             source: Some(wire.source).filter(|source| !source.is_empty()),
             incarnation: wire.incarnation,
-        }
-    }
-}
-
-impl From<pb::Route> for RouteView {
-    fn from(wire: pb::Route) -> Self {
-        Self {
-            name: wire.name,
-            listener: wire.listener,
-            host: wire.host,
-            path_prefix: wire.path_prefix,
-            path: wire.path,
-            pool: wire.pool,
         }
     }
 }

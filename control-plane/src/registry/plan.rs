@@ -5,11 +5,12 @@
 //! a dry run is a plan that is not committed. References are judged at the end, on the
 //! state as it would be, so the order of a batch's items does not matter.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::model::{
-    Address, AdminState, Backend, BackendId, Incarnation, Invalid, Key, Kind, ListenerName,
-    PoolName, Resource, Route,
+    AdminState, Backend, BackendId, Incarnation, Key, Kind, PoolName, Resource, Route,
 };
 
 use super::{
@@ -70,6 +71,7 @@ pub(super) fn plan(
     }
     draft.check_references()?;
     draft.check_addresses()?;
+    draft.check_matches()?;
     if request.batch && !request.force {
         draft.check_bulk_removal()?;
     }
@@ -241,18 +243,6 @@ impl Draft<'_> {
         }
     }
 
-    fn pool_exists(&self, name: &PoolName) -> bool {
-        let key = Key::new("pool", name.as_str());
-        self.puts.contains_key(&key)
-            || (self.base.pools().contains_key(name) && !self.deletes.contains(&key))
-    }
-
-    fn listener_exists(&self, name: &ListenerName) -> bool {
-        let key = Key::new("listener", name.as_str());
-        self.puts.contains_key(&key)
-            || (self.base.listeners().contains_key(name) && !self.deletes.contains(&key))
-    }
-
     /// The routes as they would be.
     fn routes(&self) -> impl Iterator<Item = &Route> {
         let untouched = self.base.routes().values().map(|stored| &stored.value).filter(|route| {
@@ -273,83 +263,6 @@ impl Draft<'_> {
             Some(Resource::Backend(backend)) => backend.pool == *pool,
             _ => !self.deletes.contains(&key),
         }
-    }
-
-    fn check_references(&self) -> Result<(), WriteError> {
-        for resource in self.puts.values() {
-            match resource {
-                Resource::Backend(backend) if !self.pool_exists(&backend.pool) => {
-                    return Err(missing("backend.pool", "pool", backend.pool.as_str()));
-                }
-                Resource::Route(route) if !self.pool_exists(&route.pool) => {
-                    return Err(missing("route.pool", "pool", route.pool.as_str()));
-                }
-                Resource::Route(route) if !self.listener_exists(&route.listener) => {
-                    return Err(missing("route.listener", "listener", route.listener.as_str()));
-                }
-                _ => {}
-            }
-        }
-        for key in &self.deletes {
-            let users = self.users_of(key);
-            if !users.is_empty() {
-                return Err(WriteError::Precondition(format!(
-                    "{key} is still used by {}; remove or move what uses it first",
-                    some_of(&users)
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    /// What would still refer to a removed object.
-    fn users_of(&self, key: &Key) -> Vec<String> {
-        let name = &*key.name;
-        let mut users: Vec<String> = match key.known_kind() {
-            Some(Kind::Pool) => self
-                .routes()
-                .filter(|route| route.pool.as_str() == name)
-                .map(|route| format!("route {}", route.name))
-                .collect(),
-            Some(Kind::Listener) => self
-                .routes()
-                .filter(|route| route.listener.as_str() == name)
-                .map(|route| format!("route {}", route.name))
-                .collect(),
-            _ => Vec::new(),
-        };
-        if key.known_kind() == Some(Kind::Pool)
-            && let Ok(pool) = PoolName::new(name)
-        {
-            let stored = self.base.backends_of(Some(&pool));
-            let staying = stored.iter().map(|s| &s.value.id).filter(|id| self.stays(id, &pool));
-            users.extend(staying.map(|id| format!("backend {id}")));
-        }
-        users
-    }
-
-    /// No two backends of a pool have the same address: one would get a double share,
-    /// and nobody would know of which the verdict is.
-    fn check_addresses(&self) -> Result<(), WriteError> {
-        let mut seen: HashMap<(&PoolName, &Address), &BackendId> = HashMap::new();
-        for resource in self.puts.values() {
-            let Resource::Backend(backend) = resource else { continue };
-            let stored = self.base.members(&backend.pool).and_then(|m| m.get(&backend.address));
-            let untouched = stored.filter(|id| {
-                let key = Key::new("backend", id.as_str());
-                !self.puts.contains_key(&key) && !self.deletes.contains(&key)
-            });
-            let put_too = seen.insert((&backend.pool, &backend.address), &backend.id);
-            let twin = untouched.or(put_too);
-            if let Some(twin) = twin {
-                return Err(WriteError::AlreadyExists(format!(
-                    "pool {} already has {} as backend {twin}; change that one with set-backend \
-                     {twin}, or remove it first",
-                    backend.pool, backend.address
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// A batch that takes more than half of a pool away is more often a mistake (an
@@ -421,14 +334,6 @@ fn check_revision(
 
 fn same_life(former: &Resource, backend: &Backend) -> bool {
     matches!(former, Resource::Backend(former) if former.incarnation == backend.incarnation)
-}
-
-fn missing(field: &'static str, kind: &str, name: &str) -> WriteError {
-    WriteError::Invalid(Invalid::unknown(
-        field,
-        "missing_reference",
-        format!("{field} names {kind} {name:?}, which does not exist; create it first"),
-    ))
 }
 
 /// "known are a, b, c", or what to do when there are none.

@@ -1,8 +1,8 @@
 //! The rules of the registry, over a store in memory.
 
 use lb_core::model::{
-    Backend, BackendId, BackendStatus, Health, Incarnation, Labels, Listener, ListenerName, Pool,
-    PoolName, Reason, Weight,
+    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Listener,
+    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Weight,
 };
 use lb_proto::convert;
 
@@ -173,6 +173,64 @@ async fn references_must_resolve() {
     assert!(matches!(&error, WriteError::Precondition(text) if text.contains("route default")));
     let both = vec![delete(Kind::Pool, "blue"), delete(Kind::Backend, "backend1")];
     registry.write(batch(both)).await.unwrap();
+}
+
+fn route(name: &str, host: &str, prefix: &str, pools: &[(&str, u32)]) -> Item {
+    let pools = pools
+        .iter()
+        .map(|(pool, weight)| (PoolName::new(pool).unwrap(), Weight::new(*weight).unwrap()));
+    put(Resource::Route(Route {
+        name: RouteName::new(name).unwrap(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::parse(host).unwrap(),
+        path: PathMatch::parse(prefix, "").unwrap(),
+        pools: RoutePools::weighted(pools.collect()).unwrap(),
+    }))
+}
+
+#[tokio::test]
+async fn every_pool_of_a_route_must_be_there_and_stays() {
+    let registry = registry();
+    let split = || route("split", "a", "", &[("default", 9), ("canary", 0)]);
+    let error = registry.write(one(split())).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("\"canary\"") && text.contains("known are default"), "{text}");
+    let pool = put(Resource::Pool(Pool::new(PoolName::new("canary").unwrap())));
+    registry.write(batch(vec![split(), pool])).await.unwrap();
+    let error = registry.write(one(delete(Kind::Pool, "canary"))).await.unwrap_err();
+    assert!(matches!(&error, WriteError::Precondition(text) if text.contains("route split")));
+    registry.write(one(route("split", "a", "", &[("default", 1)]))).await.unwrap();
+    registry.write(one(delete(Kind::Pool, "canary"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_route_that_would_never_be_taken_is_refused() {
+    let registry = registry();
+    let api = |name, host, prefix| route(name, host, prefix, &[("default", 1)]);
+    registry.write(one(api("api", "A.example", "/api"))).await.unwrap();
+    let revision = registry.revision();
+    for again in [
+        one(api("again", "a.example", "/api/")),
+        one(api("everything", "", "/")),
+        batch(vec![api("one", "b", "/"), api("two", "b", "/")]),
+    ] {
+        let error = registry.write(again).await.unwrap_err();
+        assert!(matches!(&error, WriteError::AlreadyExists(_)), "{error}");
+    }
+    let error = registry.write(one(api("again", "a.example", "/api/"))).await.unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("route api matches the same") && text.contains("set-route api"),
+        "{text}"
+    );
+    assert_eq!(registry.revision(), revision);
+    // The same one again, a swap, and a longer path are no collision.
+    registry.write(one(api("api", "a.example", "/api/"))).await.unwrap();
+    registry.write(one(api("longer", "a.example", "/api/v2"))).await.unwrap();
+    let swap = vec![api("api", "a.example", "/api/v2"), api("longer", "a.example", "/api")];
+    registry.write(batch(swap)).await.unwrap();
+    let renamed = vec![delete(Kind::Route, "api"), api("renamed", "a.example", "/api/v2")];
+    registry.write(batch(renamed)).await.unwrap();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 use lb_core::{
     model::{
         BackendStatus, Health, HostMatch, Key, Kind, Listener, ListenerName, PathMatch, Pool,
-        PoolName, Reason, Resource, Route, RouteName, Version,
+        PoolName, Reason, Resource, Route, RouteName, RoutePools, Version,
     },
     sync::{Object, ObjectSet, Publisher},
 };
@@ -350,7 +350,7 @@ fn default_objects() -> Vec<Resource> {
         listener: ListenerName::default_listener(),
         host: HostMatch::Any,
         path: PathMatch::Prefix("/".into()),
-        pool: PoolName::default_pool(),
+        pools: RoutePools::one(PoolName::default_pool()),
     };
     vec![
         Resource::Pool(Pool::new(PoolName::default_pool())),

@@ -22,11 +22,13 @@ mod least_connections;
 mod maglev;
 mod round_robin;
 mod slot_table;
+mod split;
 mod weight_classes;
 mod weighted;
 
 use std::{fmt, net::IpAddr, sync::atomic::AtomicU64};
 
+pub use self::split::Split;
 use self::{
     least_connections::LeastConnections, maglev::Maglev, round_robin::RoundRobin,
     weight_classes::WeightClasses, weighted::Weighted,
@@ -148,10 +150,7 @@ impl Picker {
             Kind::WeightClasses(picker) => picker.cycle(),
             Kind::Maglev(_) | Kind::LeastConnections(_) => 0,
         };
-        let count = u64::from(phase.count.max(1));
-        let index = u64::from(phase.index) % count;
-        // A cycle is short of 2^48 turns; divided first, the product cannot overflow.
-        cycle / count * index + cycle % count * index / count
+        start_of(cycle, phase)
     }
 
     /// Picks a slot that is not in `excluded`; `None` when there is none left.
@@ -164,6 +163,14 @@ impl Picker {
             Kind::LeastConnections(picker) => picker.pick(context),
         }
     }
+}
+
+/// The turn at `index / count` of a cycle.
+fn start_of(cycle: u64, phase: Phase) -> u64 {
+    let count = u64::from(phase.count.max(1));
+    let index = u64::from(phase.index) % count;
+    // A cycle is short of 2^48 turns; divided first, the product cannot overflow.
+    cycle / count * index + cycle % count * index / count
 }
 
 impl fmt::Debug for Picker {

@@ -4,7 +4,7 @@
 //! workers of a proxy, says whose turn it is: exact, whatever the number of workers.
 //! Plain round robin gives every backend one turn; [`super::weighted`] repeats them.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Candidate, Loads, PickContext, cycle::Cycle, slot_table::SlotTable};
 
@@ -36,16 +36,22 @@ impl RoundRobin {
         self.cycle.length()
     }
 
+    /// Takes a turn: which one it is, and whose.
     #[inline]
-    pub(super) fn pick<L: Loads>(&self, context: &PickContext<'_, L>) -> Option<u32> {
+    pub(super) fn take(&self, cursor: &AtomicU64) -> Option<(usize, u32)> {
         if self.backends == 0 {
             return None;
         }
         // Relaxed: the cursor orders turns among themselves and guards no other data.
-        let turn = self.cycle.turn(context.cursor.fetch_add(1, Ordering::Relaxed));
+        let turn = self.cycle.turn(cursor.fetch_add(1, Ordering::Relaxed));
         #[expect(clippy::cast_possible_truncation, reason = "below the length of a table")]
         let turn = turn as usize;
-        let slot = self.turns.slot(turn);
+        Some((turn, self.turns.slot(turn)))
+    }
+
+    #[inline]
+    pub(super) fn pick<L: Loads>(&self, context: &PickContext<'_, L>) -> Option<u32> {
+        let (turn, slot) = self.take(context.cursor)?;
         if context.excludes(slot) {
             return self.next_allowed(turn, context.excluded);
         }

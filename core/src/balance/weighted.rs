@@ -28,8 +28,7 @@ const TURNS_MAX: u64 = 65_536;
 
 /// Lays out the cycle. All weights must be above 0.
 pub(super) fn build(members: &[Candidate<'_>]) -> Weighted {
-    let divisor = members.iter().map(|member| u32::from(member.weight)).fold(0, gcd).max(1);
-    let weights: Vec<_> = members.iter().map(|member| u32::from(member.weight) / divisor).collect();
+    let weights = reduced(members);
     let cycle: u64 = weights.iter().copied().map(u64::from).sum();
     if weights.iter().all(|&weight| weight == 1) {
         return Weighted::Turns(RoundRobin::in_order(members));
@@ -38,8 +37,23 @@ pub(super) fn build(members: &[Candidate<'_>]) -> Weighted {
         let slots: Vec<_> = members.iter().map(|member| member.slot).collect();
         return Weighted::Classes(WeightClasses::build(&slots, &weights));
     }
-    let turns: Vec<_> = lay_out(&weights).into_iter().map(|i| members[i].slot).collect();
-    Weighted::Turns(RoundRobin::with_turns(&turns, members.len()))
+    Weighted::Turns(written_down(members, &weights))
+}
+
+/// Lays out a cycle that is short enough: 256 members have one, whatever their weights.
+pub(super) fn turns(members: &[Candidate<'_>]) -> RoundRobin {
+    written_down(members, &reduced(members))
+}
+
+/// The weights without their common divisor.
+fn reduced(members: &[Candidate<'_>]) -> Vec<u32> {
+    let divisor = members.iter().map(|member| u32::from(member.weight)).fold(0, gcd).max(1);
+    members.iter().map(|member| u32::from(member.weight) / divisor).collect()
+}
+
+fn written_down(members: &[Candidate<'_>], weights: &[u32]) -> RoundRobin {
+    let turns: Vec<_> = lay_out(weights).into_iter().map(|i| members[i].slot).collect();
+    RoundRobin::with_turns(&turns, members.len())
 }
 
 /// One cycle, as indexes of the weights.

@@ -13,7 +13,7 @@ const NAME_MAX: usize = 63;
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $field:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        #[derive(Clone, Eq, Hash, PartialEq)]
         pub struct $type(Arc<str>);
 
         impl $type {
@@ -39,6 +39,19 @@ macro_rules! name {
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        /// As people count: see [`natural_order`].
+        impl Ord for $type {
+            fn cmp(&self, other: &Self) -> Ordering {
+                natural_order(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
             }
         }
 
@@ -138,11 +151,18 @@ fn check_name(field: &'static str, name: &str) -> Result<(), Invalid> {
 /// Orders names as people do: `backend2` before `backend10`.
 #[must_use]
 pub fn natural_order(a: &str, b: &str) -> Ordering {
-    let split = |name: &str| {
-        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        (name[..stem].to_owned(), name[stem..].parse::<u64>().ok())
-    };
-    split(a).cmp(&split(b)).then_with(|| a.cmp(b))
+    let ((a_stem, a_number), (b_stem, b_number)) = (split_number(a), split_number(b));
+    // Without its zeros in front, the longer number is the larger one.
+    let (a_digits, b_digits) = (a_number.trim_start_matches('0'), b_number.trim_start_matches('0'));
+    a_stem
+        .cmp(b_stem)
+        .then_with(|| (a_digits.len(), a_digits).cmp(&(b_digits.len(), b_digits)))
+        .then_with(|| a.cmp(b))
+}
+
+fn split_number(name: &str) -> (&str, &str) {
+    let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    name.split_at(name.len() - digits)
 }
 
 /// The random id of a store, made when it is created or restored. Versions of
@@ -202,9 +222,16 @@ mod tests {
 
     #[test]
     fn people_count_backends_in_their_order() {
-        let mut ids = ["backend10", "backend2", "a", "backend1", "backend"];
-        ids.sort_by(|a, b| natural_order(a, b));
-        assert_eq!(ids, ["a", "backend", "backend1", "backend2", "backend10"]);
+        let huge = format!("backend1{}", "0".repeat(30));
+        let ordered =
+            ["a", "backend", "backend0", "backend00", "backend1", "backend02", "backend2"];
+        let ordered = [&ordered[..], &["backend10", &huge, "backend-1"]].concat();
+        let mut ids: Vec<BackendId> =
+            ordered.iter().map(|id| BackendId::new(id).unwrap()).collect();
+        ids.reverse();
+        ids.sort();
+        let ids: Vec<&str> = ids.iter().map(BackendId::as_str).collect();
+        assert_eq!(ids, ordered);
     }
 
     #[test]

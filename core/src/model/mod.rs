@@ -12,6 +12,7 @@ mod listener;
 mod pool;
 mod resource;
 mod route;
+mod route_pools;
 mod snapshot;
 mod source;
 mod status;
@@ -29,6 +30,7 @@ pub use self::{
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
+    route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
     status::{BackendStatus, Health, Reason},

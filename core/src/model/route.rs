@@ -1,10 +1,11 @@
 //! A route: which requests go to which pool.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
-use super::{Invalid, ListenerName, PoolName, RouteName};
+use super::{Invalid, ListenerName, RouteName, RoutePools};
+use crate::routing::without_port;
 
-/// Sends the requests that match to a pool.
+/// Sends the requests that match to a pool, or shares them out among several.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Route {
     /// Unique among routes.
@@ -16,12 +17,12 @@ pub struct Route {
     /// Which paths.
     pub path: PathMatch,
     /// Where they go.
-    pub pool: PoolName,
+    pub pools: RoutePools,
 }
 
 /// Which hosts a route matches. Exact beats wildcard, a longer wildcard a shorter
 /// one, and any of them [`HostMatch::Any`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum HostMatch {
     /// Every host.
     Any,
@@ -33,7 +34,7 @@ pub enum HostMatch {
 }
 
 /// Which paths a route matches. Exact beats prefix, a longer prefix a shorter one.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum PathMatch {
     /// The path and everything below it, by whole segments: `/api` matches `/api`
     /// and `/api/x`, not `/apis`.
@@ -62,11 +63,33 @@ impl HostMatch {
                 format!("host {:?} must be a name, *.NAME, or empty for every host", shorten(text)),
             ));
         }
+        if without_port(name.as_bytes()).len() < name.len() {
+            return Err(Invalid::value(
+                "route.host",
+                format!(
+                    "host {:?} has a port; leave it out: a route matches a host at every port, and \
+                     --listener tells ports apart",
+                    shorten(text)
+                ),
+            ));
+        }
         Ok(if wildcard {
             Self::Suffix(format!(".{name}").into())
         } else {
             Self::Exact(name.into())
         })
+    }
+}
+
+impl HostMatch {
+    /// Whether it matches a host that is in lower case and has no port.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => host == &**name,
+            Self::Suffix(suffix) => host.ends_with(&**suffix),
+        }
     }
 }
 
@@ -96,8 +119,87 @@ impl PathMatch {
             _ => Err(Invalid::value("route.path", "give a path or a path prefix, not both")),
         }
     }
+
+    /// Whether it matches a path without its query.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == &**exact,
+            Self::Prefix(_) => path.strip_prefix(self.stem()).is_some_and(|rest| {
+                self.stem().is_empty() || matches!(rest.as_bytes(), [] | [b'/', ..])
+            }),
+        }
+    }
+
+    /// The path, or the prefix without its final slash: `/api` and `/api/` are the same
+    /// prefix, and that of everything is empty.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        match self {
+            Self::Exact(path) => path,
+            Self::Prefix(prefix) => prefix.strip_suffix('/').unwrap_or(prefix),
+        }
+    }
+}
+
+impl Route {
+    /// What it matches: two routes for which this is equal see the same requests.
+    #[must_use]
+    pub fn matched(&self) -> (&ListenerName, &HostMatch, bool, &str) {
+        let exact = matches!(self.path, PathMatch::Exact(_));
+        (&self.listener, &self.host, exact, self.path.stem())
+    }
+}
+
+impl fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any host"),
+            Self::Exact(host) => write!(f, "host {host}"),
+            Self::Suffix(suffix) => write!(f, "host *{suffix}"),
+        }
+    }
+}
+
+impl fmt::Display for PathMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => write!(f, "path {path}"),
+            Self::Prefix(prefix) => write!(f, "path prefix {prefix}"),
+        }
+    }
 }
 
 fn shorten(text: &str) -> String {
     text.chars().take(40).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_matches_whole_segments() {
+        let prefix = PathMatch::parse("/api/", "").unwrap();
+        for (path, expected) in
+            [("/api", true), ("/api/", true), ("/api/x", true), ("/apis", false), ("/", false)]
+        {
+            assert_eq!(prefix.matches(path), expected, "{path}");
+        }
+        assert!(PathMatch::parse("", "").unwrap().matches("*"), "everything is everything");
+    }
+
+    #[test]
+    fn a_wildcard_needs_a_label() {
+        let host = HostMatch::parse("*.Example.com").unwrap();
+        assert!(host.matches("a.example.com") && host.matches("a.b.example.com"));
+        assert!(!host.matches("example.com") && !host.matches("badexample.com"));
+    }
+
+    #[test]
+    fn a_host_with_a_port_would_never_match() {
+        assert!(HostMatch::parse("a:80").unwrap_err().message.contains("has a port"));
+        assert!(HostMatch::parse("[::1]:80").is_err());
+        assert!(HostMatch::parse("[::1]").unwrap().matches("[::1]"));
+    }
 }

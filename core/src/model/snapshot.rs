@@ -17,7 +17,8 @@ use super::{
 pub struct Snapshot {
     pools: BTreeMap<PoolName, Arc<PoolEntry>>,
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
-    routes: BTreeMap<RouteName, Arc<Route>>,
+    /// Shared by snapshots of which none changed a route: there may be many.
+    routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
 }
 
 /// A pool with its backends.
@@ -25,7 +26,7 @@ pub struct Snapshot {
 pub struct PoolEntry {
     /// The policy.
     pub pool: Pool,
-    /// In order of ids.
+    /// In order of ids, as people count.
     pub backends: BTreeMap<BackendId, Arc<BackendEntry>>,
 }
 
@@ -60,9 +61,9 @@ impl Snapshot {
         &self.listeners
     }
 
-    /// The routes, by name.
+    /// The routes, by name; the very same map until one of them changes.
     #[must_use]
-    pub fn routes(&self) -> &BTreeMap<RouteName, Arc<Route>> {
+    pub fn routes(&self) -> &Arc<BTreeMap<RouteName, Arc<Route>>> {
         &self.routes
     }
 
@@ -97,14 +98,20 @@ impl Snapshot {
         }
         for route in fresh_routes {
             match next.missing_reference(&route) {
-                None => drop(next.routes.insert(route.name.clone(), Arc::new(route))),
+                None => {
+                    Arc::make_mut(&mut next.routes).insert(route.name.clone(), Arc::new(route));
+                }
                 Some(invalid) => {
                     rejected
                         .push(Rejected { key: Key::new("route", route.name.as_str()), invalid });
                 }
             }
         }
-        next.drop_dangling_routes(&mut rejected);
+        // Only what is removed leaves a route dangling; looking takes long with many.
+        let removes = |kind| deletes.iter().any(|key| key.known_kind() == Some(kind));
+        if removes(Kind::Pool) || removes(Kind::Listener) {
+            next.drop_dangling_routes(&mut rejected);
+        }
         (next, rejected)
     }
 
@@ -185,7 +192,13 @@ impl Snapshot {
         match key.known_kind() {
             Some(Kind::Pool) => self.pools.retain(|pool, _| pool.as_str() != name),
             Some(Kind::Listener) => self.listeners.retain(|listener, _| listener.as_str() != name),
-            Some(Kind::Route) => self.routes.retain(|route, _| route.as_str() != name),
+            Some(Kind::Route) => {
+                if let Ok(name) = RouteName::new(name)
+                    && self.routes.contains_key(&name)
+                {
+                    Arc::make_mut(&mut self.routes).remove(&name);
+                }
+            }
             Some(kind @ (Kind::Backend | Kind::Status)) => {
                 let Ok(id) = BackendId::new(name) else { return };
                 let Some(entry) =
@@ -211,14 +224,14 @@ impl Snapshot {
             .filter_map(|route| Some((route.name.clone(), self.missing_reference(route)?)))
             .collect();
         for (name, invalid) in dangling {
-            self.routes.remove(&name);
+            Arc::make_mut(&mut self.routes).remove(&name);
             rejected.push(Rejected { key: Key::new("route", name.as_str()), invalid });
         }
     }
 
     fn missing_reference(&self, route: &Route) -> Option<Invalid> {
-        if !self.pools.contains_key(&route.pool) {
-            return Some(missing("route.pool", "pool", route.pool.as_str()));
+        if let Some(pool) = route.pools.names().find(|pool| !self.pools.contains_key(*pool)) {
+            return Some(missing("route.pool", "pool", pool.as_str()));
         }
         if !self.listeners.contains_key(&route.listener) {
             return Some(missing("route.listener", "listener", route.listener.as_str()));
@@ -255,7 +268,7 @@ fn missing(field: &'static str, kind: &str, name: &str) -> Invalid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostMatch, Incarnation, Labels, PathMatch, Reason, Weight};
+    use crate::model::{HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Weight};
 
     fn pool(name: &str) -> Pool {
         Pool::new(PoolName::new(name).unwrap())
@@ -291,7 +304,7 @@ mod tests {
             listener: ListenerName::default_listener(),
             host: HostMatch::Any,
             path: PathMatch::parse("", "").unwrap(),
-            pool: PoolName::new(pool).unwrap(),
+            pools: RoutePools::one(PoolName::new(pool).unwrap()),
         }
     }
 

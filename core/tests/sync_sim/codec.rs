@@ -7,7 +7,7 @@ use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
         Invalid, Kind, Labels, LeastConnections, Listener, ListenerName, PathMatch, Pool, PoolName,
-        Reason, Resource, Route, RouteName, Weight,
+        Reason, Resource, Route, RouteName, RoutePools, Weight,
     },
     sync::Object,
 };
@@ -75,7 +75,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             listener: ListenerName::new(words[1])?,
             host: HostMatch::Any,
             path: PathMatch::parse(words[3], "")?,
-            pool: PoolName::new(words[2])?,
+            pools: RoutePools::one(PoolName::new(words[2])?),
         }),
     })
 }

@@ -104,7 +104,7 @@ impl Oracle {
                 _ => return false,
             },
             Resource::Route(route) => {
-                if !self.pools.contains_key(route.pool.as_str())
+                if !route.pools.names().all(|pool| self.pools.contains_key(pool.as_str()))
                     || !self.listeners.contains_key(route.listener.as_str())
                 {
                     return false;

@@ -197,6 +197,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let context = prepare::Context {
             peer: self.connection.peer,
             listener: config.listeners[self.connection.listener].as_ref(),
+            listener_name: &config.listener_names[self.connection.listener],
             limits: self.limits(&config),
             request_id: self.worker.rng.borrow_mut().u128(..),
         };

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_core::{
     client_address::{client_address, is_trusted},
-    model::HttpLimits,
+    model::{HttpLimits, ListenerName},
+    routing::{path_of, without_port},
 };
 
 use super::{record::Record, respond::OwnAnswer};
@@ -57,6 +58,7 @@ pub(crate) struct Understood {
 pub(crate) struct Context<'a> {
     pub(crate) peer: SocketAddr,
     pub(crate) listener: Option<&'a ListenerConfig>,
+    pub(crate) listener_name: &'a ListenerName,
     pub(crate) limits: &'a HttpLimits,
     pub(crate) request_id: u128,
 }
@@ -129,19 +131,21 @@ fn forward(
         Err(Refused { answer, request: Some(*understood) })
     };
     let Some(config) = context.listener else {
-        return refused(
-            503,
-            Reason::ConfigMissing,
-            "this listener is not configured: add it with lbctl add-listener, or, if this proxy has \
-             never had a configuration, see whether the control plane is reachable",
+        let name = context.listener_name;
+        let message = format!(
+            "listener {name} is not configured: add it with lbctl add-listener {name}, or, if this \
+             proxy has never had a configuration, see whether the control plane is reachable"
         );
+        return refused(503, Reason::ConfigMissing, &message);
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         return Err(Refused { answer: OwnAnswer::options(), request: Some(*understood) });
     }
-    let Some(pool) = config.routes.find(head.host.unwrap_or_default(), head.path()) else {
-        return refused(404, Reason::NoRoute, "no route matches this host and path");
+    let host = head.host.unwrap_or_default();
+    let Some(destination) = config.routes.find(host, head.path()) else {
+        let message = no_route(host, head.path(), &config.listener.name);
+        return refused(404, Reason::NoRoute, &message);
     };
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
@@ -172,6 +176,52 @@ fn forward(
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        pool,
+        // Last, so that what is refused takes no turn.
+        pool: destination.pool(),
     })
+}
+
+/// Says what was looked for. What the client sent is cut short, without its query, and has
+/// only characters that mean nothing to a terminal, a log, HTML or JSON.
+fn no_route(host: &[u8], target: &[u8], listener: &ListenerName) -> String {
+    format!(
+        "no route of listener {listener} matches host {} and path {}; lbctl explain-route says why, \
+         and lbctl add-route adds one",
+        shown(without_port(host)),
+        shown(path_of(target))
+    )
+}
+
+fn shown(sent: &[u8]) -> String {
+    const SHOWN_MAX: usize = 100;
+    let mut shown = String::new();
+    for &byte in sent.iter().take(SHOWN_MAX) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => shown.push(char::from(byte)),
+            b'/' | b'.' | b'-' | b'_' | b'~' | b'%' | b':' | b'[' | b']' | b'*' | b'+' | b','
+            | b';' | b'=' | b'@' | b'!' | b'(' | b')' | b'$' => shown.push(char::from(byte)),
+            other => shown.push_str(&format!("%{other:02X}")),
+        }
+    }
+    match sent.len() {
+        0 => "(none)".to_owned(),
+        length if length > SHOWN_MAX => shown + "...",
+        _ => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_for_is_told_without_what_could_do_harm() {
+        let listener = ListenerName::default_listener();
+        let told = no_route(b"a.example:80", b"/<b>\"'&\\{x}?secret=1", &listener);
+        assert!(told.contains("host a.example and path /%3Cb%3E%22%27%26%5C%7Bx%7D; "), "{told}");
+        let long = [b'x'; 5000];
+        let told = no_route(b"", &long, &listener);
+        assert!(told.contains("host (none) and path xxx") && told.contains("xxx...; "), "{told}");
+        assert!(told.len() < 300);
+    }
 }

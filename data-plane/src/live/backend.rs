@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{Address, BackendId, Incarnation, PoolName},
+    model::{Address, Backend, BackendId, Incarnation, PoolName},
     stats::{BackendCounters, Failures, LATENCY_BUCKETS, LatencyHistogram},
 };
 
@@ -22,6 +22,23 @@ pub(crate) struct Identity {
     pub(crate) id: BackendId,
     pub(crate) incarnation: Incarnation,
     pub(crate) address: Address,
+}
+
+impl Identity {
+    pub(crate) fn of(backend: &Backend) -> Self {
+        Self {
+            id: backend.id.clone(),
+            incarnation: backend.incarnation,
+            address: backend.address.clone(),
+        }
+    }
+
+    /// Whether it is this one.
+    pub(crate) fn is_of(&self, backend: &Backend) -> bool {
+        self.id == backend.id
+            && self.incarnation == backend.incarnation
+            && self.address == backend.address
+    }
 }
 
 /// Counters, requests in flight and addresses of one backend.

@@ -1,56 +1,69 @@
 //! From a snapshot to what workers serve from.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    collections::BTreeMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use lb_core::{
     balance::{Candidate, Phase, Picker},
-    model::{
-        Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version,
-        natural_order,
-    },
+    model::{Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version},
 };
 
-use super::{BackendState, Config, Identity, ListenerConfig, Padded, PoolConfig, RouteTable};
+use super::{
+    BackendState, Config, Identity, ListenerConfig, Padded, PoolConfig, Routes,
+    routes::RouteCompiler,
+};
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     workers: usize,
-    listeners: Vec<ListenerName>,
+    listeners: Arc<[ListenerName]>,
     phase: Phase,
     serials: u64,
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
+    routes: RouteCompiler,
 }
 
 #[derive(Debug)]
 struct Compiled {
     entry: Arc<PoolEntry>,
     config: Arc<PoolConfig>,
-    /// What the picker was built from: as long as it stays, so does the cursor.
-    members: Members,
+    /// What the picker was built from, slots and weights.
+    ready: Vec<(u32, u16)>,
 }
 
-#[derive(Debug, PartialEq)]
-struct Members {
-    algorithm: Algorithm,
-    ready: Vec<(Identity, u16)>,
+impl Compiled {
+    /// Whether a picker would be built from the same: then the cursor stays, too.
+    fn has_members(
+        &self,
+        algorithm: Algorithm,
+        backends: &[Arc<BackendState>],
+        ready: &[(u32, u16)],
+    ) -> bool {
+        let same = |&(before, now): &(&(u32, u16), &(u32, u16))| {
+            let (was, is) = (&self.config.backends[before.0 as usize], &backends[now.0 as usize]);
+            before.1 == now.1 && (Arc::ptr_eq(was, is) || was.identity == is.identity)
+        };
+        self.entry.pool.algorithm == algorithm
+            && self.ready.len() == ready.len()
+            && self.ready.iter().zip(ready).all(|pair| same(&pair))
+    }
 }
 
 impl Compiler {
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
         Self {
             workers,
-            listeners,
+            listeners: listeners.into(),
             phase: Phase::default(),
             serials: 0,
             configs: 0,
             pools: BTreeMap::new(),
+            routes: RouteCompiler::default(),
         }
     }
 
@@ -72,46 +85,37 @@ impl Compiler {
         }
         self.pools = pools;
         self.configs += 1;
+        let routes = self.routes.compile(snapshot, self.phase);
+        let listener = |name: &ListenerName| {
+            let listener = Arc::clone(snapshot.listeners().get(name)?);
+            let routes = routes.get(name).cloned();
+            let routes = routes.unwrap_or_else(|| Arc::new(Routes::new([])));
+            Some(ListenerConfig { listener, routes })
+        };
         Config {
             serial: self.configs,
             version,
-            listeners: self.listeners.iter().map(|name| self.listener(snapshot, name)).collect(),
+            listeners: self.listeners.iter().map(listener).collect(),
+            listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
         }
     }
 
-    fn listener(&self, snapshot: &Snapshot, name: &ListenerName) -> Option<ListenerConfig> {
-        let listener = Arc::clone(snapshot.listeners().get(name)?);
-        let routes = snapshot.routes().values().filter(|route| route.listener == *name);
-        let routes = routes.filter_map(|route| {
-            // The snapshot is consistent: every route's pool is there.
-            let index = self.pools.keys().position(|pool| *pool == route.pool)?;
-            Some((&**route, index))
-        });
-        Some(ListenerConfig { listener, routes: Arc::new(RouteTable::new(routes)) })
-    }
-
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
-        let known: HashMap<&Identity, &Arc<BackendState>> = former
-            .map(|former| former.config.backends.iter().map(|b| (&b.identity, b)).collect())
-            .unwrap_or_default();
-        let mut entries: Vec<&Arc<BackendEntry>> = entry.backends.values().collect();
-        entries.sort_by(|a, b| natural_order(a.backend.id.as_str(), b.backend.id.as_str()));
-        let backends: Vec<Arc<BackendState>> = entries
-            .iter()
-            .map(|backend| self.backend(entry, backend, known.get(&identity(backend)).copied()))
-            .collect();
-        let ready = |(slot, backend): (u32, &&Arc<BackendEntry>)| {
-            backend.is_ready().then_some((slot, backend.backend.weight.get()))
-        };
-        let ready: Vec<(u32, u16)> = (0u32..).zip(&entries).filter_map(ready).collect();
-        let members = Members {
-            algorithm: entry.pool.algorithm,
-            ready: ready
-                .iter()
-                .map(|(slot, weight)| (backends[*slot as usize].identity.clone(), *weight))
-                .collect(),
-        };
+        let mut known = former.map(|former| former.config.backends.iter().peekable());
+        let mut backends = Vec::with_capacity(entry.backends.len());
+        let mut ready: Vec<(u32, u16)> = Vec::with_capacity(entry.backends.len());
+        // Both in order of ids, so that one walk finds who was here before.
+        for (slot, (id, backend)) in (0u32..).zip(&entry.backends) {
+            let known = known.as_mut().and_then(|known| {
+                while known.next_if(|known| known.identity.id < *id).is_some() {}
+                known.next_if(|known| known.identity.id == *id)
+            });
+            backends.push(self.backend(entry, backend, known));
+            if backend.is_ready() {
+                ready.push((slot, backend.backend.weight.get()));
+            }
+        }
         let candidates: Vec<Candidate<'_>> = ready
             .iter()
             .map(|&(slot, weight)| Candidate {
@@ -122,11 +126,13 @@ impl Compiler {
             .collect();
         let picker = Picker::build(entry.pool.algorithm, &candidates);
         let cursor = match former {
-            Some(former) if former.members == members => Arc::clone(&former.config.cursor),
+            Some(former) if former.has_members(entry.pool.algorithm, &backends, &ready) => {
+                Arc::clone(&former.config.cursor)
+            }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
         let config = PoolConfig { picker, cursor, backends, ..empty_pool(&entry.pool) };
-        Compiled { entry: Arc::clone(entry), config: Arc::new(config), members }
+        Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
     }
 
     fn backend(
@@ -135,34 +141,27 @@ impl Compiler {
         entry: &BackendEntry,
         known: Option<&Arc<BackendState>>,
     ) -> Arc<BackendState> {
-        let addresses: Box<[SocketAddr]> = entry
-            .status
-            .as_ref()
-            .map(|status| status.addresses.as_slice().into())
-            .unwrap_or_default();
+        let addresses = entry.status.as_ref().map(|status| &*status.addresses).unwrap_or_default();
         let name = &pool.pool.name;
+        let known = known.filter(|known| known.identity.is_of(&entry.backend));
         if let Some(known) = known
-            && known.addresses == addresses
+            && *known.addresses == *addresses
             && known.pool == *name
         {
             return Arc::clone(known);
         }
         self.serials += 1;
-        let serial = self.serials;
+        let (name, serial, addresses) = (name.clone(), self.serials, addresses.into());
         Arc::new(match known {
-            Some(known) => known.at(name.clone(), serial, addresses),
-            None => {
-                BackendState::new(identity(entry), name.clone(), serial, addresses, self.workers)
-            }
+            Some(known) => known.at(name, serial, addresses),
+            None => BackendState::new(
+                Identity::of(&entry.backend),
+                name,
+                serial,
+                addresses,
+                self.workers,
+            ),
         })
-    }
-}
-
-fn identity(entry: &BackendEntry) -> Identity {
-    Identity {
-        id: entry.backend.id.clone(),
-        incarnation: entry.backend.incarnation,
-        address: entry.backend.address.clone(),
     }
 }
 

@@ -19,7 +19,7 @@ use lb_core::{
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
     compile::Compiler,
-    routes::{PoolIndex, RouteTable},
+    routes::{PoolIndex, Routes},
 };
 
 /// Everything that a worker needs to serve.
@@ -32,6 +32,8 @@ pub(crate) struct Config {
     /// By the process's own listener numbers; `None` for a name that the control
     /// plane does not know.
     pub(crate) listeners: Vec<Option<ListenerConfig>>,
+    /// The names of all of them.
+    pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct Config {
 #[derive(Clone, Debug)]
 pub(crate) struct ListenerConfig {
     pub(crate) listener: Arc<Listener>,
-    pub(crate) routes: Arc<RouteTable>,
+    pub(crate) routes: Arc<Routes>,
 }
 
 /// A pool, ready to pick from.
@@ -77,7 +79,17 @@ impl Loads for PoolConfig {
 impl Config {
     /// A process that has not been told anything yet.
     pub(crate) fn empty(listeners: &[ListenerName]) -> Self {
-        Self { listeners: listeners.iter().map(|_| None).collect(), ..Self::default() }
+        Self {
+            listeners: listeners.iter().map(|_| None).collect(),
+            listener_names: listeners.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The listeners of this process that the control plane does not know.
+    pub(crate) fn unknown_listeners(&self) -> impl Iterator<Item = &ListenerName> {
+        let all = self.listeners.iter().zip(&*self.listener_names);
+        all.filter_map(|(config, name)| config.is_none().then_some(name))
     }
 }
 

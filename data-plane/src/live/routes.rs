@@ -1,180 +1,199 @@
-//! Which pool a request goes to.
-//!
-//! Precedence: exact host, then the longest wildcard, then any host; within a host
-//! the exact path, then the longest prefix. A host that matches but has no matching
-//! path falls through to the next.
+//! Where the requests of a route go.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use lb_core::model::{HostMatch, PathMatch, Route};
+use lb_core::{
+    balance::{Phase, Split},
+    model::{ListenerName, PoolName, Route, RouteName, RoutePools, Snapshot},
+    routing::RouteTable,
+};
+
+use super::Padded;
 
 /// Where a pool stands in [`super::Config::pools`]: requests carry this, and touch no
 /// reference count that other workers share.
 pub(crate) type PoolIndex = usize;
 
-/// The routes of one listener.
+/// The routes of a listener.
+pub(crate) type Routes = RouteTable<Destination>;
+
+/// Where the requests of one route go.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    Pool(PoolIndex),
+    Shared(Arc<Shared>),
+}
+
+/// Pools that share the requests of a route.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    split: Split,
+    pools: Box<[PoolIndex]>,
+    /// Whose turn it is; shared by all workers, so that shares are exact per proxy.
+    cursor: Arc<Padded<AtomicU64>>,
+}
+
+impl Destination {
+    /// The pool of one request.
+    #[inline]
+    pub(crate) fn pool(&self) -> PoolIndex {
+        match self {
+            Self::Pool(pool) => *pool,
+            Self::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
+        }
+    }
+}
+
+/// Lays out the routes, and keeps them for as long as they stay the same.
 #[derive(Debug, Default)]
-pub(crate) struct RouteTable {
-    exact: HashMap<Box<[u8]>, Paths>,
-    /// The longest first.
-    suffixes: Vec<(Box<[u8]>, Paths)>,
-    any: Paths,
+pub(super) struct RouteCompiler {
+    former: Option<Former>,
+    /// The cursors of routes to several pools: they go on where they are while the
+    /// shares stay.
+    cursors: BTreeMap<RouteName, (RoutePools, Arc<Padded<AtomicU64>>)>,
 }
 
-#[derive(Debug, Default)]
-struct Paths {
-    exact: HashMap<Box<[u8]>, PoolIndex>,
-    /// The longest first, without their final slash.
-    prefixes: Vec<(Box<[u8]>, PoolIndex)>,
+#[derive(Debug)]
+struct Former {
+    routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
+    pools: Vec<PoolName>,
+    tables: HashMap<ListenerName, Arc<Routes>>,
 }
 
-impl RouteTable {
-    /// Of two routes with the same match, the one whose name comes first wins.
-    pub(crate) fn new<'a>(routes: impl Iterator<Item = (&'a Route, PoolIndex)>) -> Self {
-        let mut table = Self::default();
-        for (route, pool) in routes {
-            table.paths_of(&route.host).add(&route.path, pool);
-        }
-        table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        for paths in table.exact.values_mut().chain(table.suffixes.iter_mut().map(|(_, p)| p)) {
-            paths.sort();
-        }
-        table.any.sort();
-        table
-    }
-
-    /// The pool for a host (with or without a port) and an origin-form target.
-    pub(crate) fn find(&self, host: &[u8], target: &[u8]) -> Option<PoolIndex> {
-        let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-        if !self.exact.is_empty() || !self.suffixes.is_empty() {
-            let host = without_port(host).to_ascii_lowercase();
-            let exact = self.exact.get(&*host).into_iter();
-            let suffixes = self.suffixes.iter().filter(|(suffix, _)| host.ends_with(suffix));
-            let found = exact.chain(suffixes.map(|(_, paths)| paths)).find_map(|p| p.find(path));
-            if found.is_some() {
-                return found;
-            }
-        }
-        self.any.find(path)
-    }
-
-    fn paths_of(&mut self, host: &HostMatch) -> &mut Paths {
-        match host {
-            HostMatch::Any => &mut self.any,
-            HostMatch::Exact(name) => self.exact.entry(name.as_bytes().into()).or_default(),
-            HostMatch::Suffix(suffix) => {
-                let suffix = suffix.as_bytes();
-                let index = self.suffixes.iter().position(|(known, _)| **known == *suffix);
-                let index = index.unwrap_or_else(|| {
-                    self.suffixes.push((suffix.into(), Paths::default()));
-                    self.suffixes.len() - 1
-                });
-                &mut self.suffixes[index].1
-            }
-        }
-    }
-}
-
-impl Paths {
-    fn add(&mut self, path: &PathMatch, pool: PoolIndex) {
-        match path {
-            PathMatch::Exact(path) => {
-                self.exact.entry(path.as_bytes().into()).or_insert(pool);
-            }
-            PathMatch::Prefix(prefix) => {
-                let prefix = prefix.strip_suffix('/').unwrap_or(prefix).as_bytes();
-                if !self.prefixes.iter().any(|(known, _)| **known == *prefix) {
-                    self.prefixes.push((prefix.into(), pool));
-                }
-            }
-        }
-    }
-
-    fn sort(&mut self) {
-        self.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-    }
-
-    fn find(&self, path: &[u8]) -> Option<PoolIndex> {
-        if !self.exact.is_empty()
-            && let Some(pool) = self.exact.get(path)
-        {
-            return Some(*pool);
-        }
-        let matches = |prefix: &[u8]| {
-            path.strip_prefix(prefix)
-                .is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest[0] == b'/')
+impl RouteCompiler {
+    /// The tables of all listeners that have routes. Health changes many times a minute and
+    /// routes seldom do, so tables are taken over when no route and no pool's place is new.
+    pub(super) fn compile(
+        &mut self,
+        snapshot: &Snapshot,
+        phase: Phase,
+    ) -> &HashMap<ListenerName, Arc<Routes>> {
+        let routes = snapshot.routes();
+        let stays = |former: &Former| {
+            Arc::ptr_eq(&former.routes, routes) && former.pools.iter().eq(snapshot.pools().keys())
         };
-        self.prefixes.iter().find(|(prefix, _)| matches(prefix)).map(|(_, pool)| *pool)
+        let former = match self.former.take().filter(stays) {
+            Some(former) => former,
+            None => self.lay_out(snapshot, phase),
+        };
+        &self.former.insert(former).tables
     }
-}
 
-fn without_port(host: &[u8]) -> &[u8] {
-    let search_from = host.iter().position(|&byte| byte == b']').unwrap_or(0);
-    let colon = host[search_from..].iter().position(|&byte| byte == b':');
-    colon.map_or(host, |colon| &host[..search_from + colon])
+    fn lay_out(&mut self, snapshot: &Snapshot, phase: Phase) -> Former {
+        let pools: Vec<PoolName> = snapshot.pools().keys().cloned().collect();
+        let places: HashMap<&PoolName, PoolIndex> = pools.iter().zip(0..).collect();
+        let former_cursors = std::mem::take(&mut self.cursors);
+        let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
+        for route in snapshot.routes().values() {
+            // The snapshot is consistent: every route's pools are there.
+            let place = |pool| places.get(pool).copied();
+            let Some(indexes) = route.pools.names().map(place).collect::<Option<Box<[_]>>>() else {
+                continue;
+            };
+            let destination = match *indexes {
+                [pool] => Destination::Pool(pool),
+                _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
+            };
+            by_listener.entry(&route.listener).or_default().push((route, destination));
+        }
+        let tables = by_listener
+            .into_iter()
+            .map(|(listener, routes)| (listener.clone(), Arc::new(RouteTable::new(routes))))
+            .collect();
+        Former { routes: Arc::clone(snapshot.routes()), pools, tables }
+    }
+
+    fn share(
+        &mut self,
+        route: &Route,
+        pools: Box<[PoolIndex]>,
+        former: Option<&(RoutePools, Arc<Padded<AtomicU64>>)>,
+        phase: Phase,
+    ) -> Destination {
+        let weights: Vec<u16> = route.pools.iter().map(|(_, weight)| weight).collect();
+        let split = Split::new(&weights);
+        let cursor = match former {
+            Some((shares, cursor)) if *shares == route.pools => Arc::clone(cursor),
+            _ => Arc::new(Padded(AtomicU64::new(split.start(phase)))),
+        };
+        self.cursors.insert(route.name.clone(), (route.pools.clone(), Arc::clone(&cursor)));
+        Destination::Shared(Arc::new(Shared { split, pools, cursor }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{ListenerName, PoolName, RouteName};
+    use lb_core::model::{HostMatch, Listener, PathMatch, Pool, Resource, Weight};
 
     use super::*;
 
-    const ROUTES: [(&str, &str, &str); 7] = [
-        ("", "/", ""),
-        ("", "/api", ""),
-        ("", "/api/v2/", ""),
-        ("", "", "/api/one"),
-        ("a.example.com", "/", ""),
-        ("*.example.com", "/x", ""),
-        ("*.b.example.com", "/x", ""),
-    ];
+    fn pool(name: &str) -> Resource {
+        Resource::Pool(Pool::new(PoolName::new(name).unwrap()))
+    }
 
-    fn table(routes: &[(&str, &str, &str)]) -> RouteTable {
-        let routes: Vec<Route> = routes
+    fn route(name: &str, host: &str, pools: &[(&str, u32)]) -> Resource {
+        let pools = pools
             .iter()
-            .map(|(host, prefix, exact)| Route {
-                name: RouteName::new("r").unwrap(),
-                listener: ListenerName::default_listener(),
-                host: HostMatch::parse(host).unwrap(),
-                path: PathMatch::parse(prefix, exact).unwrap(),
-                pool: PoolName::default_pool(),
-            })
-            .collect();
-        RouteTable::new(routes.iter().enumerate().map(|(index, route)| (route, index)))
+            .map(|(pool, weight)| (PoolName::new(pool).unwrap(), Weight::new(*weight).unwrap()));
+        Resource::Route(Route {
+            name: RouteName::new(name).unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::parse(host).unwrap(),
+            path: PathMatch::parse("", "").unwrap(),
+            pools: RoutePools::weighted(pools.collect()).unwrap(),
+        })
+    }
+
+    fn snapshot(before: &Snapshot, changes: Vec<Resource>) -> Snapshot {
+        let (next, rejected) = before.changed(changes, &[]);
+        assert_eq!(rejected, []);
+        next
+    }
+
+    fn start() -> Snapshot {
+        let listener = Resource::Listener(Listener::new(ListenerName::default_listener()));
+        let split = route("split", "", &[("b", 3), ("c", 1)]);
+        let objects = vec![listener, pool("b"), pool("c"), split, route("one", "one", &[("c", 1)])];
+        snapshot(&Snapshot::default(), objects)
+    }
+
+    fn table(compiler: &mut RouteCompiler, snapshot: &Snapshot) -> Arc<Routes> {
+        let tables = compiler.compile(snapshot, Phase::default());
+        Arc::clone(&tables[&ListenerName::default_listener()])
+    }
+
+    fn ask(table: &Routes, host: &str, times: usize) -> Vec<PoolIndex> {
+        (0..times).map(|_| table.find(host.as_bytes(), b"/").unwrap().pool()).collect()
     }
 
     #[test]
-    fn the_most_specific_route_wins() {
-        let table = table(&ROUTES);
-        for (host, target, route) in [
-            ("z", "/", 0),
-            ("z", "/api", 1),
-            ("z", "/api?x=/api/one", 1),
-            ("z", "/apis", 0),
-            ("z", "/api/v2", 2),
-            ("z", "/api/v2/y", 2),
-            ("z", "/api/one", 3),
-            ("z", "/api/one/more", 1),
-            ("A.example.com:8080", "/api", 4),
-            ("q.example.com", "/x/y", 5),
-            ("q.b.example.com", "/x", 6),
-            ("q.example.com", "/y", 0),
-            ("example.com", "/x", 0),
-            ("[::1]:80", "*", 0),
-        ] {
-            assert_eq!(
-                table.find(host.as_bytes(), target.as_bytes()),
-                Some(route),
-                "{host} {target}"
-            );
-        }
+    fn shares_are_exact_and_a_single_pool_takes_no_turns() {
+        let table = table(&mut RouteCompiler::default(), &start());
+        assert_eq!(ask(&table, "any", 8).iter().sum::<usize>(), 2);
+        assert_eq!(ask(&table, "one", 2), [1, 1]);
     }
 
     #[test]
-    fn without_a_matching_route_there_is_none() {
-        let table = table(&[("a", "/x", "")]);
-        assert_eq!(table.find(b"a", b"/y"), None);
-        assert_eq!(table.find(b"b", b"/x"), None);
+    fn tables_stay_until_a_route_or_a_pool_s_place_changes() {
+        let (mut compiler, before) = (RouteCompiler::default(), start());
+        let first = table(&mut compiler, &before);
+        let same = snapshot(&before, vec![pool("b")]);
+        assert!(Arc::ptr_eq(&first, &table(&mut compiler, &same)));
+        let moved = table(&mut compiler, &snapshot(&same, vec![pool("a")]));
+        assert_eq!(ask(&moved, "one", 1), [2], "pool c stands behind two others now");
+        let other = snapshot(&same, vec![route("one", "one", &[("b", 1)])]);
+        assert_eq!(ask(&table(&mut compiler, &other), "one", 1), [0]);
+    }
+
+    #[test]
+    fn turns_go_on_while_the_shares_stay() {
+        let (mut compiler, before) = (RouteCompiler::default(), start());
+        let first = ask(&table(&mut compiler, &before), "any", 2);
+        let more = snapshot(&before, vec![route("more", "more", &[("b", 1)])]);
+        let rest = ask(&table(&mut compiler, &more), "any", 2);
+        assert_eq!([first, rest].concat().iter().sum::<usize>(), 1, "one cycle, cut in two");
     }
 }

@@ -133,6 +133,7 @@ impl Follower {
                     }
                     // A full outbox has words enough in it.
                     drop(session.outbox.try_send(up(Up::Heartbeat(self.heartbeat()))));
+                    self.keep();
                 }
             }
         }

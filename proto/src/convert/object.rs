@@ -181,6 +181,24 @@ mod tests {
         })
     }
 
+    fn wire_route() -> impl Strategy<Value = pb::Route> {
+        let pools = prop::collection::vec(("[ab]{0,2}", prop::option::of(0_u32..300)), 0..4);
+        ("[a-z*.:]{0,5}", "(/[a-z]?){0,2}", "(/[a-z]?){0,1}", "[a-z]{0,1}", pools).prop_map(
+            |(host, path_prefix, path, pool, pools)| pb::Route {
+                name: "r".to_owned(),
+                host,
+                path_prefix,
+                path,
+                pool,
+                pools: pools
+                    .into_iter()
+                    .map(|(pool, weight)| pb::WeightedPool { pool, weight })
+                    .collect(),
+                ..pb::Route::default()
+            },
+        )
+    }
+
     fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
         if let Ok(resource) = decode(kind, payload) {
             let again = encode(&resource);
@@ -204,6 +222,11 @@ mod tests {
         #[test]
         fn a_checked_listener_survives_the_wire(listener in wire_listener()) {
             survives("listener", &listener.encode_to_vec())?;
+        }
+
+        #[test]
+        fn a_checked_route_survives_the_wire(route in wire_route()) {
+            survives("route", &route.encode_to_vec())?;
         }
 
         #[test]

@@ -1,0 +1,80 @@
+//! `explain-route`: which route a request takes, where it goes, and why not elsewhere.
+//!
+//! The routes are fetched from the control plane and matched here, by the code that
+//! proxies use. So it tells what the configuration says; that the proxies have applied
+//! it, `lbctl status` says.
+
+mod page;
+mod request;
+mod view;
+
+use lb_core::{
+    model::{ListenerName, Route},
+    routing::explain,
+};
+use lb_proto::v1::{self as pb, object::Object as Wire};
+
+use self::{
+    request::Asked,
+    view::{ExplainView, PoolShare},
+};
+use super::{Session, get};
+use crate::{
+    args::ExplainRoute,
+    exit::{Exit, Failure},
+    view::{BackendView, RouteView},
+};
+
+/// Explains one request. Without a matching route that is told, and is a failure.
+pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Failure> {
+    let asked = Asked::read(&args)?;
+    let listeners = get::objects(session, "listener").await?;
+    get::choose(listeners, Some(&args.listener), "listener", |listener| listener.name())?;
+    let routes = routes(session).await?;
+    let all: Vec<&Route> = routes.iter().collect();
+    let listener = ListenerName::new(&args.listener)?;
+    let explanation = explain(&all, &listener, &asked.host, &asked.target);
+    let pools = match explanation.chosen {
+        Some(route) => pools_of(route, &get::backends(session, "").await?),
+        None => Vec::new(),
+    };
+    let view = ExplainView::new(&asked, &listener, &explanation, pools);
+    let names = || view.route.iter().map(|route| format!("route/{}", route.name)).collect();
+    session.screen.answer(&view, names, || page::page(&view, session.screen))?;
+    match view.route {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(
+            Exit::NotFound,
+            format!(
+                "no route of listener {listener} matches: proxies answer 404 no_route; add one: \
+                 lbctl add-route NAME{} --pool POOL",
+                view.flags_of_a_route()
+            ),
+        )),
+    }
+}
+
+/// All routes. One that this build cannot read would be missing from the answer, so there
+/// is none.
+async fn routes(session: &Session) -> Result<Vec<Route>, Failure> {
+    let request = pb::ListRequest { kind: "route".to_owned(), pool: String::new() };
+    let answer = session.client.call(session.client.registry().list(request)).await?;
+    let wire = answer.objects.into_iter().filter_map(|object| match object.object {
+        Some(Wire::Route(route)) => Some(route),
+        _ => None,
+    });
+    Ok(wire.map(Route::try_from).collect::<Result<_, _>>()?)
+}
+
+fn pools_of(route: &Route, backends: &[BackendView]) -> Vec<PoolShare> {
+    let view = RouteView::from(pb::Route::from(route));
+    let shares = view.pools.into_iter().map(|share| {
+        let of_pool = backends.iter().filter(|backend| backend.pool == share.pool);
+        PoolShare {
+            backends: of_pool.clone().count(),
+            serving: of_pool.filter(|backend| backend.serves()).count(),
+            share,
+        }
+    });
+    shares.collect()
+}

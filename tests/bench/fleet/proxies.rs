@@ -1,0 +1,120 @@
+//! Many proxies, simulated in this process, on one control plane.
+
+use std::time::Duration;
+
+use lb_tests::{
+    cluster::{self, Cluster},
+    process::Program,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    BURST, burst,
+    followers::{Arrival, Followers},
+    header, milliseconds, percentile, row, stored, write,
+};
+use crate::{
+    args::FleetArgs,
+    ours::{self, Binary},
+    peer, procfs,
+};
+
+/// Backends of the pool.
+const BACKENDS: u32 = 100;
+/// How long the fleet is watched while nothing changes.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Measures, and prints a table.
+pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String> {
+    let (_process, targets) = peer::backends().await?;
+    let mut cluster = Cluster::start(Program::at(binary.path()?), 0).await;
+    let api = cluster.api.clone();
+    api.change_pool(cluster::no_checks).await;
+    ours::add_further(&api, targets[0].port(), BACKENDS).await?;
+    let control = |cluster: &Cluster| [cluster.control_plane().id()];
+    let alone = cpu_of_changes(&cluster, args.changes, None).await?;
+
+    let without = procfs::memory(&control(&cluster))?;
+    let began = Instant::now();
+    let mut followers = Followers::connect(cluster.grpc(), args.proxies).await?;
+    followers.reach(api.revision().await).await?;
+    let joined = began.elapsed();
+    let before = procfs::cpu_us(&control(&cluster))?;
+    sleep(IDLE).await;
+    let idle_us = (procfs::cpu_us(&control(&cluster))? - before) / IDLE.as_secs_f64();
+    let with = procfs::memory(&control(&cluster))?;
+
+    let (arrivals, changes_us) = {
+        let began = Instant::now();
+        let (arrivals, spent) =
+            cpu_of_changes(&cluster, args.changes, Some(&mut followers)).await?;
+        (arrivals, spent - idle_us * began.elapsed().as_secs_f64() - alone.1)
+    };
+    let count = followers.count();
+    let mut after_commit: Vec<Duration> = arrivals.iter().map(|a| a.after_commit).collect();
+    let bytes = arrivals.iter().map(|a| a.taken.bytes).max().unwrap_or_default();
+    header(&format!("{count} proxies, {BACKENDS} backends"));
+    row("commit to applied, p50", milliseconds(percentile(&mut after_commit, 50)), "");
+    row(
+        "commit to applied, p99",
+        milliseconds(percentile(&mut after_commit, 99)),
+        "25 ms at 100 proxies",
+    );
+    let each = changes_us / (count as f64 * f64::from(args.changes));
+    row("control plane's CPU per stream and change", format!("{each:.1} µs"), "20 µs");
+    row("bytes of a change, to each proxy", format!("{bytes} B"), "400 B");
+    row(
+        "memory per stream",
+        format!("{:.1} KiB", (with - without) / 1024.0 / count as f64),
+        "64 KiB",
+    );
+    row(
+        "control plane's CPU per idle stream and second",
+        format!("{:.0} µs", idle_us / count as f64),
+        "100 µs",
+    );
+    row("all connected and in sync", milliseconds(joined), "");
+
+    let backends = stored(&api).await;
+    let (last, wrote) = burst(&api, &backends).await?;
+    let written = Instant::now();
+    let arrivals = followers.reach(last).await?;
+    let last_arrival = arrivals.iter().map(|a| a.at).max().unwrap_or(written);
+    row(&format!("{BURST} changes in a burst: written"), milliseconds(wrote), "");
+    row(
+        "burst: applied everywhere after the last commit",
+        milliseconds(last_arrival.saturating_duration_since(written)),
+        "",
+    );
+    row("burst: messages to each proxy", arrivals.len() / count, "fewer than changes");
+
+    drop(followers);
+    cluster.kill_control_plane().await;
+    let began = Instant::now();
+    cluster.start_control_plane().await;
+    row("control plane killed and started: serving", milliseconds(began.elapsed()), "1 s");
+    Ok(())
+}
+
+/// Writes one change after the other, each when the former has reached all; what arrived
+/// and the control plane's CPU time in microseconds.
+async fn cpu_of_changes(
+    cluster: &Cluster,
+    changes: u32,
+    mut followers: Option<&mut Followers>,
+) -> Result<(Vec<Arrival>, f64), String> {
+    let control = [cluster.control_plane().id()];
+    let backends = stored(&cluster.api).await;
+    let mut arrivals = Vec::new();
+    let before = procfs::cpu_us(&control)?;
+    for turn in 0..changes {
+        let mut backend = backends[turn as usize % backends.len()].clone();
+        // Another weight than it has, whether or not this ran before.
+        backend.weight = Some(backend.weight.unwrap_or(1) % 200 + 1 + turn / BACKENDS);
+        let revision = write(&cluster.api, backend).await?;
+        if let Some(followers) = followers.as_deref_mut() {
+            arrivals.extend(followers.reach(revision).await?);
+        }
+    }
+    Ok((arrivals, procfs::cpu_us(&control)? - before))
+}
