@@ -2,8 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// No bound, as it is shown and typed.
-pub(crate) const UNLIMITED: &str = "unlimited";
+use lb_proto::document::unit::{self, UNLIMITED};
 
 /// How long ago, in at most two units: `41s`, `3m12s`, `2h5m`, `4d3h`.
 pub(crate) fn age(duration: Duration) -> String {
@@ -82,20 +81,12 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 /// A setting in milliseconds, exactly, as it can be typed: `250ms`, `5s`, `1m30s`.
 pub(crate) fn setting(ms: u32) -> String {
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    let parts =
-        [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+    unit::duration_text(millis(ms.into()))
 }
 
 /// A size, exactly, as it can be typed: `1000B`, `64KiB`, `10MiB`.
 pub(crate) fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    let (shift, unit) = whole.copied().unwrap_or((0, "B"));
-    format!("{}{unit}", bytes >> shift)
+    unit::size_text(bytes)
 }
 
 /// A bound, where 0 means that there is none.

@@ -1,7 +1,7 @@
 //! Puts the parts together, and takes them apart again.
 //!
-//! Start: bind, lock the data directory, load the store, and only then accept: what was
-//! never loaded must never be published. Stop: refuse writes, finish the accepted ones,
+//! Start: bind, lock the data directory, load the store, apply what is declared, and only
+//! then accept: what was never loaded must never be published. Stop: refuse writes, finish the accepted ones,
 //! say goodbye to the proxies, close. Whatever is not done within [`STOP_LIMIT`] is cut
 //! off; nothing that was acknowledged depends on it.
 
@@ -18,6 +18,7 @@ use crate::{
     args::Args,
     clock::unix_ms,
     data_dir::{DataDir, DataDirError, default_path},
+    declared::{self, ConfigError},
     discovery::{self, Resolver},
     events::EventLog,
     fleet::Fleet,
@@ -25,7 +26,7 @@ use crate::{
     http,
     listen::{Endpoint, ListenError},
     probe,
-    registry::Registry,
+    registry::{Registry, WriteError},
     stats::Statistics,
     store::{MemoryStore, RedbStore, Store, StoreError},
     telemetry::BadLogLevel,
@@ -45,6 +46,8 @@ pub struct Config {
     pub http: Endpoint,
     /// Where the state is kept.
     pub storage: Storage,
+    /// A file or directory of declared state, applied before anything is served.
+    pub declared: Option<PathBuf>,
     /// Allow addresses that other machines can reach.
     pub insecure: bool,
     /// Name servers to ask instead of the system's; default none.
@@ -73,6 +76,7 @@ impl Config {
             grpc: any.clone(),
             http: any,
             storage: Storage::Memory,
+            declared: None,
             insecure: false,
             dns_servers: Vec::new(),
             heartbeat: Duration::from_secs(1),
@@ -88,6 +92,7 @@ impl Config {
             grpc: Endpoint::parse(GRPC_FLAG, &args.grpc)?,
             http: Endpoint::parse(HTTP_FLAG, &args.http)?,
             storage: Storage::Directory(directory),
+            declared: args.config.clone(),
             insecure: args.insecure,
             dns_servers: args.dns_servers.clone(),
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
@@ -117,6 +122,9 @@ pub enum RunError {
         /// Why.
         source: StoreError,
     },
+    /// The declared state cannot be applied.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The log filter cannot be read.
     #[error(transparent)]
     LogLevel(#[from] BadLogLevel),
@@ -141,9 +149,23 @@ impl RunError {
                 source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
                 ..
             }
+            | Self::Config(
+                ConfigError::Unreadable(_)
+                | ConfigError::Invalid { .. }
+                | ConfigError::Refused {
+                    source:
+                        WriteError::Invalid(_)
+                        | WriteError::Malformed(_)
+                        | WriteError::NotFound { .. }
+                        | WriteError::AlreadyExists(_)
+                        | WriteError::Precondition(_),
+                    ..
+                },
+            )
             | Self::LogLevel(_) => 78,
             Self::Listen(ListenError::Failed { .. })
             | Self::Store { .. }
+            | Self::Config(ConfigError::Refused { .. })
             | Self::System(_)
             | Self::Ended(_) => 1,
         }
@@ -158,6 +180,7 @@ pub struct Running {
     context: Arc<Context>,
     /// Parts that run until they are stopped; each returns its name.
     parts: JoinSet<&'static str>,
+    declared: Option<PathBuf>,
     /// Held for its lock.
     _data_dir: Option<DataDir>,
 }
@@ -187,6 +210,9 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
             .map_err(|_| RunError::Ended("loading the store"))?
             .map_err(|source| RunError::Store { path, source })?
     };
+    if let Some(path) = &config.declared {
+        declared::apply(&registry, path).await?;
+    }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let context = Arc::new(Context {
         fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
@@ -235,7 +261,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         "housekeeping"
     });
     info!(%grpc, %http, server = context.server_id, "control plane started");
-    Ok(Running { grpc, http, context, parts, _data_dir: data_dir })
+    let declared = config.declared;
+    Ok(Running { grpc, http, context, parts, declared, _data_dir: data_dir })
 }
 
 fn open(path: Option<PathBuf>, events: Arc<EventLog>) -> Result<Registry, StoreError> {
@@ -278,6 +305,14 @@ impl Running {
         match &self.grpc {
             Endpoint::Tcp(address) => format!("http://{address}"),
             unix @ Endpoint::Unix(_) => unix.to_string(),
+        }
+    }
+
+    /// Reads the declared state again, if there is any. A file that cannot be applied leaves
+    /// everything as it is; the log and the events say why.
+    pub async fn reload(&self) {
+        if let Some(path) = &self.declared {
+            declared::apply_again(&self.context.registry, &self.context.events, path).await;
         }
     }
 

@@ -19,6 +19,11 @@ pub struct Args {
     /// ~/.local/state/lb/control-plane]
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// A file of declared state, or a directory of them: applied at every start before
+    /// anything is served, and again at SIGHUP. What it names becomes what it says;
+    /// everything else stays
+    #[arg(long, env = "LB_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Allow addresses that other machines can reach, although nothing there is
     /// authenticated yet
     #[arg(long, env = "LB_INSECURE")]

@@ -26,9 +26,9 @@ pub struct Event {
     pub at_unix_ms: u64,
     /// What.
     pub what: EventType,
-    /// pool, backend, listener, route or proxy.
+    /// pool, backend, listener, route, proxy or config.
     pub kind: &'static str,
-    /// Of the object or proxy.
+    /// Of the object or proxy; of a config, its path.
     pub name: String,
     /// Of the state that it belongs to.
     pub revision: u64,
@@ -61,6 +61,8 @@ pub enum EventType {
     ProxyRejected,
     /// A proxy's stream ended, or its lease ran out.
     ProxyLost,
+    /// A file of declared state was read again and not applied.
+    ConfigRejected,
 }
 
 impl EventType {
@@ -79,6 +81,7 @@ impl EventType {
             Self::ProxySynced => "proxy_synced",
             Self::ProxyRejected => "proxy_rejected",
             Self::ProxyLost => "proxy_lost",
+            Self::ConfigRejected => "config_rejected",
         }
     }
 }

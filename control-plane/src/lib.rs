@@ -9,6 +9,7 @@
 //! | [`fleet`] | which proxies there are, and what each has applied |
 //! | [`stats`] | what the proxies report, added up |
 //! | [`events`] | what happened lately |
+//! | `declared` | the file of declared state that it is started with |
 //! | `grpc`, `http` | shells |
 //! | `app`, `process` | put the parts together and take them apart |
 //!
@@ -18,6 +19,7 @@ mod app;
 pub mod args;
 mod clock;
 mod data_dir;
+mod declared;
 mod discovery;
 pub mod events;
 pub mod fleet;
@@ -35,6 +37,7 @@ pub use self::{
     app::{Config, RunError, Running, STOP_LIMIT, Storage, start},
     args::{Args, LogFormat},
     data_dir::DataDirError,
+    declared::ConfigError,
     listen::{Endpoint, ListenError},
     process::run,
     telemetry::BadLogLevel,

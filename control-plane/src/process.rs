@@ -38,15 +38,27 @@ pub fn run(args: Args) -> Result<ExitCode, RunError> {
 
 async fn serve(args: Args) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
+    // Without a file there is nothing to read again, and the signal ends the process.
+    let mut hangup = args.config.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
     let mut running = start(Config::from_args(&args)?).await?;
     announce(&format!("listening grpc={} http={}", running.grpc(), running.http()));
     let parent = parent_gone(args.exit_with_parent);
-    tokio::select! {
-        name = signals.next() => info!(signal = name, "stopping"),
-        () = parent => info!("the parent process is gone; stopping"),
-        error = running.ended() => {
-            running.stop().await;
-            return Err(error);
+    tokio::pin!(parent);
+    loop {
+        tokio::select! {
+            name = signals.next() => {
+                info!(signal = name, "stopping");
+                break;
+            }
+            () = &mut parent => {
+                info!("the parent process is gone; stopping");
+                break;
+            }
+            () = told_to_reload(&mut hangup) => running.reload().await,
+            error = running.ended() => {
+                running.stop().await;
+                return Err(error);
+            }
         }
     }
     tokio::select! {
@@ -57,6 +69,14 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
             warn!(signal = name, "second signal; stopping at once");
             Ok(ExitCode::from(FORCED))
         }
+    }
+}
+
+/// Returns at the next SIGHUP; never, when nobody listens for it.
+async fn told_to_reload(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
     }
 }
 

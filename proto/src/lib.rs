@@ -5,6 +5,8 @@
 //! the checked values of `lb_core::model`.
 
 pub mod convert;
+#[cfg(feature = "document")]
+pub mod document;
 
 /// Generated messages, clients and servers of package `lb.v1`.
 #[allow(

@@ -14,6 +14,7 @@ mod changes;
 mod client_faults;
 mod control_plane_loss;
 mod deadlines;
+mod declared;
 mod dev;
 mod discovery;
 mod durability;

@@ -15,9 +15,10 @@ Examples:
   lbctl dev
   lbctl dev --algorithm least_connections --replicas 4
   lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
+  lbctl dev --config lb.toml            what there is, is in the file
   lbctl dev --data-dir ./state          keeps the state for the next time
 
-It trusts X-Forwarded-For of anyone: it is meant for trying things out. Ctrl-C stops
+Without --config it trusts X-Forwarded-For of anyone: it is meant for trying things out. Ctrl-C stops
 everything within 5 seconds, a second one at once.")]
 pub(crate) struct Dev {
     /// The address on which the proxies accept
@@ -36,6 +37,10 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
           value_parser = value::address)]
     pub(crate) backends: Vec<Address>,
+    /// A file of declared state, or a directory of them, instead of demo backends and trust
+    /// in X-Forwarded-For
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["backends", "algorithm"])]
+    pub(crate) config: Option<PathBuf>,
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -5,6 +5,7 @@
 //! suggests the nearest name for a mistyped one.
 
 mod backend;
+mod declared;
 mod listener;
 mod local;
 mod pool;
@@ -18,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    declared::{Apply, Diff, Export, Files, Validate},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
@@ -35,6 +37,7 @@ Examples:
   lbctl add-backend localhost:8004 --weight 1
   lbctl get backends
   lbctl describe backend backend4
+  lbctl export > lb.toml; lbctl diff -f lb.toml; lbctl apply -f lb.toml
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 control plane unreachable, 4 rejected, 5 conflict,
 6 not applied in time, 7 not found, 8 not permitted, 9 address in use, 78 bad configuration,
@@ -80,6 +83,8 @@ pub(crate) enum OutputFormat {
     Yaml,
     /// KIND/NAME, one per line
     Name,
+    /// Of 'export' alone: a file for 'apply'
+    Toml,
 }
 
 /// What every change understands.
@@ -153,6 +158,16 @@ pub(crate) enum Command {
     RemoveRoute(RemoveRoute),
     /// Tell which route a request takes, and why not another
     ExplainRoute(ExplainRoute),
+    /// Make true what files declare
+    Apply(Apply),
+    /// Show what 'apply' would change
+    Diff(Diff),
+    /// Print all that can be declared, as a file for 'apply'
+    Export(Export),
+    /// Check files without a control plane
+    Validate(Validate),
+    /// Print the JSON Schema of declared state
+    Schema,
     /// Run a control plane
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy
@@ -275,6 +290,29 @@ mod tests {
                 if !of_writes.contains(&id.as_str()) {
                     assert!(group.get_args().any(|of_group| of_group == id), "{kind} {id}");
                 }
+            }
+        }
+    }
+
+    /// Whoever knows the flags knows the keys of declared state.
+    #[test]
+    fn every_flag_of_an_object_is_a_key_of_its_declaration() {
+        let schemas = lb_proto::document::schema::definitions("");
+        let command = Cli::command();
+        for (name, kind) in
+            [("add-pool", "Pool"), ("add-listener", "Listener"), ("add-backend", "Backend")]
+        {
+            let add = command.find_subcommand(name).unwrap();
+            let of_writes = ["no-wait", "dry-run", "force", "if-revision"];
+            let flags = add.get_arguments().filter(|arg| !arg.is_global_set());
+            for flag in flags.filter_map(|arg| arg.get_long()).filter(|f| !of_writes.contains(f)) {
+                let key = match flag {
+                    "trusted-proxy" => "trusted_proxies".to_owned(),
+                    "label" => "labels".to_owned(),
+                    "disabled" => "state".to_owned(),
+                    flag => flag.replace('-', "_"),
+                };
+                assert!(schemas[kind]["properties"].get(&key).is_some(), "{name} --{flag}");
             }
         }
     }

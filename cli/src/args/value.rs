@@ -11,9 +11,10 @@ use ipnet::IpNet;
 use lb_core::model::{
     Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
 };
+use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
 
-use crate::format::{self, UNLIMITED};
+use crate::format;
 
 /// `http://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
 pub(super) fn server(text: &str) -> Result<String, String> {
@@ -55,18 +56,10 @@ pub(super) fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| {
-        if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-            format!("{text} has no unit; write {text}s or {text}ms")
-        } else {
-            "write a number and a unit, for example 5s, 250ms or 2m".to_owned()
-        }
-    })?;
-    // Finer ones would be cut to whole milliseconds without a word.
-    if duration.subsec_nanos() % 1_000_000 != 0 || duration.is_zero() {
-        return Err("the shortest is 1ms, in whole milliseconds".to_owned());
+    match unit::parse_duration(text)? {
+        Duration::ZERO => Err("the shortest is 1ms, in whole milliseconds".to_owned()),
+        duration => Ok(duration),
     }
-    Ok(duration)
 }
 
 /// As [`setting`], where 0 means off.
@@ -173,7 +166,7 @@ pub(super) fn number_or_unlimited(text: &str) -> Result<u32, String> {
 pub(super) fn size(
     range: RangeInclusive<u32>,
 ) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    move |text| match u32::try_from(bytes(text)?) {
+    move |text| match u32::try_from(unit::parse_size(text)?) {
         Ok(bytes) if range.contains(&bytes) => Ok(bytes),
         _ => {
             let [least, most] = [range.start(), range.end()].map(|n| format::size((*n).into()));
@@ -184,27 +177,7 @@ pub(super) fn size(
 
 /// A number of bytes, where 0 means any number.
 pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
-    if text == UNLIMITED { Ok(0) } else { bytes(text) }
-}
-
-/// `8192`, `8192B`, `8k`, `64KiB`, `10M`: units are powers of 1024, as nginx's and
-/// HAProxy's. `KB` is refused, because half of its readers mean 1000.
-fn bytes(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => u32::MAX,
-    };
-    if number.is_empty() || shift == u32::MAX {
-        return Err("write a number of bytes, also as 8k, 64KiB or 10M".to_owned());
-    }
-    let number: Option<u64> = number.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| format!("{text} is too large"))
+    if text == UNLIMITED { Ok(0) } else { unit::parse_size(text) }
 }
 
 /// A known algorithm, under its canonical name.

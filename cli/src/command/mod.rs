@@ -1,8 +1,10 @@
 //! The commands, one module per group.
 
+mod apply;
 mod backend;
 mod control_plane;
 mod data_plane;
+mod declared;
 mod describe;
 mod explain_route;
 mod get;
@@ -24,7 +26,7 @@ use std::{future::Future, io, process::ExitCode, time::Duration};
 use clap::CommandFactory as _;
 
 use crate::{
-    args::{Cli, Command, Completions, Global},
+    args::{Cli, Command, Completions, Global, OutputFormat},
     client::Client,
     demo_backend, dev,
     exit::{Exit, Failure},
@@ -46,6 +48,9 @@ pub(crate) struct Session {
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = cli.global;
     match cli.command {
+        // Files are checked here and need nobody.
+        Command::Validate(args) => declared::validate(&args),
+        Command::Schema => declared::schema(),
         // These three have runtimes of their own.
         Command::ControlPlane(args) => control_plane::run(args),
         Command::DataPlane(args) => data_plane::run(args),
@@ -57,6 +62,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
 }
 
 async fn ask(command: Command, global: Global) -> Result<(), Failure> {
+    if global.output == OutputFormat::Toml && !matches!(command, Command::Export(_)) {
+        return Err(Failure::new(Exit::Usage, "-o toml is for 'lbctl export'; use -o json here"));
+    }
     let timeout = match &command {
         Command::Wait(_) => wait::TIMEOUT,
         _ => TIMEOUT,
@@ -87,10 +95,15 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetRoute(args) => route::change(&session, args).await,
         Command::RemoveRoute(args) => route::remove(&session, args).await,
         Command::ExplainRoute(args) => explain_route::run(&session, args).await,
+        Command::Apply(args) => apply::apply(&session, &args).await,
+        Command::Diff(args) => apply::diff(&session, &args).await,
+        Command::Export(args) => declared::export(&session, &args).await,
         Command::ControlPlane(_)
         | Command::DataPlane(_)
         | Command::DemoBackend(_)
         | Command::Dev(_)
+        | Command::Validate(_)
+        | Command::Schema
         | Command::Completions(_) => unreachable!("run() keeps them to itself"),
     }
 }

@@ -29,6 +29,8 @@ pub(super) enum Change {
     Delete(pb::ObjectName),
     /// What the operator wants of a backend.
     State(String, pb::AdminState),
+    /// Several changes at once; the expected revision is that of the store.
+    Apply(Vec<pb::ApplyItem>),
 }
 
 /// Sends a change; `expected_revision` 0 means whatever it is.
@@ -63,6 +65,10 @@ pub(super) async fn send(
         Change::State(id, state) => {
             let request = pb::SetBackendStateRequest { id, state: state.into(), options };
             client.call_within(deadline, registry.set_backend_state(request)).await
+        }
+        Change::Apply(items) => {
+            let request = pb::ApplyRequest { items, options };
+            client.call_within(deadline, registry.apply(request)).await
         }
     };
     answer.map(|answer| WriteView::read(answer, args.dry_run)).map_err(doubtful)

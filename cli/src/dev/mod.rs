@@ -90,7 +90,7 @@ async fn start(
     for note in &plan.notes {
         printer.line(note);
     }
-    let control = Role::control_plane(plan.grpc, plan.http, data_dir, args.debug);
+    let control = Role::control_plane(plan.grpc, plan.http, data_dir, args);
     let control = household.admit(control).await?;
     let mut demos = Vec::new();
     for (number, port) in (1..).zip(plan.demo_ports) {
@@ -106,9 +106,14 @@ async fn start(
     let client = Client::connect(&[server], CALL_TIMEOUT).await?;
     let session = Session { client, screen: Screen::new(OutputFormat::Table) };
     let demos: Vec<&str> = demos.iter().map(|demo| demo.value("backend")).collect();
-    setup::configure(&session.client, args, &demos).await?;
-    let problems = setup::await_serving(&session, proxies.len()).await?;
-    let block = ready::block(&session, &control, &proxies, &problems, began.elapsed()).await?;
+    // A file says all that there is to say.
+    if args.config.is_none() {
+        setup::configure(&session.client, args, &demos).await?;
+    }
+    let problems = setup::await_serving(&session, proxies.len(), args.config.is_some()).await?;
+    let outcome =
+        ready::Outcome { problems, took: began.elapsed(), declared: args.config.is_some() };
+    let block = ready::block(&session, &control, &proxies, &outcome).await?;
     printer.block(&block);
     Ok(())
 }

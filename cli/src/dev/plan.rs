@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) grpc: SocketAddr,
     pub(super) http: SocketAddr,
     pub(super) proxies: Vec<ProxyPlan>,
-    /// Empty when backends were given.
+    /// Empty when backends were given, or declared in a file.
     pub(super) demo_ports: Vec<u16>,
     /// What gave way.
     pub(super) notes: Vec<String>,
@@ -76,7 +76,7 @@ impl Plan {
             let admin = loopback(choose(ADMIN_PORT + number - 1, &format!("the admin of {id}")));
             proxies.push(ProxyPlan { id, traffic: SocketAddr::new(args.host, port), admin });
         }
-        let demo_ports = if args.backends.is_empty() {
+        let demo_ports = if args.backends.is_empty() && args.config.is_none() {
             DEMO_PORTS.map(|port| choose(port, "a demo backend")).to_vec()
         } else {
             Vec::new()
@@ -223,6 +223,7 @@ mod tests {
     #[test]
     fn given_backends_need_no_demo_ports() {
         assert!(plan("--backends a:1,b:2", &[8001]).unwrap().demo_ports.is_empty());
+        assert!(plan("--config lb.toml", &[8001]).unwrap().demo_ports.is_empty());
     }
 
     #[test]

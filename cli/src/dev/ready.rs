@@ -15,13 +15,22 @@ use crate::{
     view::{BackendView, ProxyView},
 };
 
+/// How the start went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// What is not as it should be.
+    pub(super) problems: Vec<String>,
+    pub(super) took: Duration,
+    /// The state is that of a file.
+    pub(super) declared: bool,
+}
+
 /// Reads the state once more and lays it out.
 pub(super) async fn block(
     session: &Session,
     control: &Listening,
     proxies: &[Listening],
-    problems: &[String],
-    took: Duration,
+    outcome: &Outcome,
 ) -> Result<String, Failure> {
     let (proxy_views, _) = setup::list_proxies(&session.client).await?;
     let (backend_views, _) = setup::list_backends(&session.client).await?;
@@ -30,8 +39,7 @@ pub(super) async fn block(
         proxies,
         proxy_views: &proxy_views,
         backend_views: &backend_views,
-        problems,
-        took,
+        outcome,
         program: program(),
     };
     Ok(facts.lay_out(clock::unix_ms(), session.screen))
@@ -42,20 +50,19 @@ struct Facts<'a> {
     proxies: &'a [Listening],
     proxy_views: &'a [ProxyView],
     backend_views: &'a [BackendView],
-    problems: &'a [String],
-    took: Duration,
+    outcome: &'a Outcome,
     program: String,
 }
 
 impl Facts<'_> {
     fn lay_out(&self, now: u64, screen: Screen) -> String {
-        let seconds = self.took.as_secs_f64();
-        let mut text = if self.problems.is_empty() {
+        let seconds = self.outcome.took.as_secs_f64();
+        let mut text = if self.outcome.problems.is_empty() {
             format!("\nready in {seconds:.1} s\n")
         } else {
             format!(
                 "\nready in {seconds:.1} s, but not all is well: {}\n",
-                self.problems.join("; ")
+                self.outcome.problems.join("; ")
             )
         };
         text += "\n";
@@ -77,7 +84,11 @@ impl Facts<'_> {
         let program = &self.program;
         text += &format!("  {program}{server} status\n");
         text += &format!("  {program}{server} set-algorithm default least_connections\n");
-        text += "\nX-Forwarded-For is believed, whoever sends it. Ctrl-C stops everything.\n\n";
+        text += if self.outcome.declared {
+            "\nCtrl-C stops everything.\n\n"
+        } else {
+            "\nX-Forwarded-For is believed, whoever sends it. Ctrl-C stops everything.\n\n"
+        };
         text
     }
 }
@@ -119,13 +130,14 @@ mod tests {
             applied_revision: 8,
             ..pb::Proxy::default()
         });
+        let took = Duration::from_millis(1420);
+        let outcome = Outcome { problems: Vec::new(), took, declared: false };
         let facts = Facts {
             control: &control.unwrap(),
             proxies: &[proxy.unwrap()],
             proxy_views: &[view],
             backend_views: &[],
-            problems: &[],
-            took: Duration::from_millis(1420),
+            outcome: &outcome,
             program: "lbctl".to_owned(),
         };
         let text = facts.lay_out(0, Screen::new(OutputFormat::Table));

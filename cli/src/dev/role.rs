@@ -20,7 +20,7 @@ pub(super) struct Role {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf },
+    ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf, config: Option<PathBuf> },
     Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf, access_log: String },
     DemoBackend { address: SocketAddr },
 }
@@ -34,10 +34,11 @@ impl Role {
         grpc: SocketAddr,
         http: SocketAddr,
         data_dir: &Path,
-        debug: bool,
+        args: &Dev,
     ) -> Self {
-        let kind = Kind::ControlPlane { grpc, http, data_dir: data_dir.join("control-plane") };
-        Self { name: "control-plane".to_owned(), kind, debug }
+        let (data_dir, config) = (data_dir.join("control-plane"), args.config.clone());
+        let kind = Kind::ControlPlane { grpc, http, data_dir, config };
+        Self { name: "control-plane".to_owned(), kind, debug: args.debug }
     }
 
     pub(super) fn proxy(plan: ProxyPlan, server: &str, data_dir: &Path, args: &Dev) -> Self {
@@ -71,12 +72,16 @@ impl Role {
     /// The arguments for this executable.
     pub(super) fn command_line(&self) -> Vec<String> {
         let mut line: Vec<String> = match &self.kind {
-            Kind::ControlPlane { grpc, http, data_dir } => vec![
-                "control-plane".to_owned(),
-                format!("--grpc={grpc}"),
-                format!("--http={http}"),
-                format!("--data-dir={}", data_dir.display()),
-            ],
+            Kind::ControlPlane { grpc, http, data_dir, config } => {
+                let mut line = vec![
+                    "control-plane".to_owned(),
+                    format!("--grpc={grpc}"),
+                    format!("--http={http}"),
+                    format!("--data-dir={}", data_dir.display()),
+                ];
+                line.extend(config.iter().map(|file| format!("--config={}", file.display())));
+                line
+            }
             Kind::Proxy { plan, server, data_dir, access_log } => vec![
                 "data-plane".to_owned(),
                 format!("--id={}", plan.id),

@@ -115,10 +115,12 @@ fn changes(
 }
 
 /// Waits until every proxy has applied the state with all backends up. What does not
-/// come true in time is returned in words; it may still come.
+/// come true in time is returned in words; it may still come. Only a declared state may
+/// have no backends.
 pub(super) async fn await_serving(
     session: &Session,
     proxies: usize,
+    declared: bool,
 ) -> Result<Vec<String>, Failure> {
     let client = &session.client;
     let mut problems = Vec::new();
@@ -130,7 +132,11 @@ pub(super) async fn await_serving(
     });
     note(&mut problems, connected.await?);
     let up = wait::until(client, Instant::now() + BACKENDS_MAX, async || {
-        Ok(wait::judge_pool("default", &list_backends(client).await?.0))
+        let backends = list_backends(client).await?.0;
+        if declared && backends.iter().all(|backend| backend.admin_state != "enabled") {
+            return Ok(Look::Done("there is nothing to check".to_owned()));
+        }
+        Ok(wait::judge_pool("default", &backends))
     });
     note(&mut problems, up.await?);
     // The verdicts are news for the proxies, too.
@@ -161,9 +167,9 @@ pub(super) async fn list_proxies(client: &Client) -> Result<(Vec<ProxyView>, u64
     Ok((views, answer.store_revision))
 }
 
-/// The backends of the default pool, and the store's revision.
+/// The backends of all pools, and the store's revision.
 pub(super) async fn list_backends(client: &Client) -> Result<(Vec<BackendView>, u64), Failure> {
-    let request = pb::ListBackendsRequest { pool: "default".to_owned(), id: String::new() };
+    let request = pb::ListBackendsRequest::default();
     let answer = client.call(client.fleet().list_backends(request)).await?;
     let mut views: Vec<BackendView> = answer.backends.into_iter().map(BackendView::from).collect();
     views.sort_by(|a, b| natural_order(&a.id, &b.id));

@@ -32,6 +32,11 @@ impl Screen {
         Self { format, colors: io::stdout().is_terminal() && !minds }
     }
 
+    /// The chosen format.
+    pub(crate) fn format(&self) -> OutputFormat {
+        self.format
+    }
+
     /// Whether people read it, and not programs.
     pub(crate) fn is_for_people(&self) -> bool {
         matches!(self.format, OutputFormat::Table | OutputFormat::Wide)
@@ -55,7 +60,8 @@ impl Screen {
         table: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         let text = match self.format {
-            OutputFormat::Table | OutputFormat::Wide => table(),
+            // Files are written by their own command.
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Toml => table(),
             OutputFormat::Json => to_json(value),
             OutputFormat::Yaml => to_yaml(value),
             OutputFormat::Name => names().join("\n"),
@@ -76,7 +82,9 @@ impl Screen {
                 print(&json.expect("maps have text keys and numbers are finite or null"))
             }
             OutputFormat::Yaml => print(&format!("---\n{}", to_yaml(value))),
-            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name => print(&line()),
+            OutputFormat::Table | OutputFormat::Wide | OutputFormat::Name | OutputFormat::Toml => {
+                print(&line())
+            }
         }
     }
 }

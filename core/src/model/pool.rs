@@ -92,6 +92,9 @@ impl Pool {
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
     /// The default of [`Self::request_timeout`].
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+    /// What every timeout and interval of pools and listeners may be.
+    pub const DURATIONS: RangeInclusive<Duration> =
+        Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
 
     /// A pool with every default.
     #[must_use]
@@ -142,14 +145,20 @@ impl LeastConnections {
     /// How long an errored request keeps counting as in flight: it keeps a
     /// backend that fails fast from looking idle.
     pub const ERROR_HOLD: Duration = Duration::from_secs(1);
+    /// What [`Self::choices`] may be.
+    pub const CHOICES_RANGE: RangeInclusive<u32> = 2..=32;
+    /// The longest [`Self::error_hold`].
+    pub const ERROR_HOLD_MAX: Duration = Duration::from_secs(60);
 
     /// `choices` must be 2 to 32, `error_hold` at most a minute (0: off).
     pub fn new(choices: u32, error_hold: Duration) -> Result<Self, Invalid> {
-        let choices =
-            u8::try_from(choices).ok().filter(|c| (2..=32).contains(c)).ok_or_else(|| {
+        let choices = u8::try_from(choices)
+            .ok()
+            .filter(|_| Self::CHOICES_RANGE.contains(&choices))
+            .ok_or_else(|| {
                 Invalid::value("pool.choices", format!("choices {choices} is outside 2..=32"))
             })?;
-        if error_hold > Duration::from_secs(60) {
+        if error_hold > Self::ERROR_HOLD_MAX {
             return Err(Invalid::value(
                 "pool.error_hold",
                 format!("error_hold {error_hold:?} is longer than a minute"),
@@ -263,6 +272,8 @@ impl HealthPolicy {
     pub const RISE: u32 = 2;
     /// Failures in a row that take a backend out.
     pub const FALL: u32 = 3;
+    /// What [`Self::rise`] and [`Self::fall`] may be.
+    pub const THRESHOLDS: RangeInclusive<u32> = 1..=100;
 
     /// Checks all limits: durations 1 ms to 24 h, the timeout and the edge interval
     /// at most the interval (longer ones are cut to it), `rise` and `fall` 1 to 100,
@@ -279,7 +290,7 @@ impl HealthPolicy {
             check_path(path)?;
         }
         for (field, value) in [("pool.rise", rise), ("pool.fall", fall)] {
-            if !(1..=100).contains(&value) {
+            if !Self::THRESHOLDS.contains(&value) {
                 return Err(Invalid::value(field, format!("{field} {value} is outside 1..=100")));
             }
         }
@@ -354,8 +365,7 @@ fn check_path(path: &str) -> Result<(), Invalid> {
 }
 
 pub(super) fn bounded(field: &'static str, value: Duration) -> Result<Duration, Invalid> {
-    const MAX: Duration = Duration::from_secs(24 * 3600);
-    if value < Duration::from_millis(1) || value > MAX {
+    if !Pool::DURATIONS.contains(&value) {
         return Err(Invalid::value(field, format!("{field} {value:?} is outside 1ms..=24h")));
     }
     Ok(value)

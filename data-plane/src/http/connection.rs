@@ -1,7 +1,8 @@
 //! A client's connection, from request to request.
 //!
 //! While it is idle this holds a socket, a timer and little else: buffers and the
-//! state of an exchange exist only while there is one.
+//! state of an exchange exist only while there is one, the latter for a moment longer if
+//! the client is busy.
 
 use std::{
     future::poll_fn,

@@ -43,6 +43,9 @@ pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
 /// Empty lines before a request are passed over up to this; a flood of them would keep a
 /// worker busy and its deadlines away.
 const EMPTY_LINE_BYTES_MAX: usize = 64;
+/// A client that asks again within this time after an answer is a busy one, for which the
+/// exchange is kept as long: making it anew is a good part of what a request costs.
+const SETTLES_AFTER: Duration = Duration::from_millis(100);
 /// For a head on a listener that is not configured (yet).
 const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,8 +72,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
         Self { worker, connection, client_in: worker.buffers.buffer(), record: None }
     }
 
-    /// Answers requests for as long as their bytes are there.
+    /// Answers requests for as long as they follow closely.
     pub(super) async fn run(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Next {
+        let is_busy = connection.requests > 0
+            && now().saturating_duration_since(connection.busy) < SETTLES_AFTER;
         let mut exchange = Self::begin(worker, connection);
         let mut pipelined = 0;
         loop {
@@ -79,10 +84,25 @@ impl<'a, S: Stream> Exchange<'a, S> {
             if !matches!(next, Next::Idle) {
                 return next;
             }
-            // Some clients send an empty line behind a body, which begins nothing.
-            exchange.skip_empty_lines();
-            if exchange.client_in.is_empty() {
-                return Next::Idle;
+            let mut waited = false;
+            loop {
+                // Some clients send an empty line behind a body, which begins nothing.
+                exchange.skip_empty_lines();
+                let lines_only = exchange.connection.skipped <= EMPTY_LINE_BYTES_MAX;
+                if !exchange.client_in.is_empty() || !lines_only {
+                    break;
+                }
+                if !is_busy {
+                    return Next::Idle;
+                }
+                waited = true;
+                if let Some(next) = exchange.wait_a_moment().await {
+                    return next;
+                }
+            }
+            if waited {
+                pipelined = 0;
+                continue;
             }
             pipelined += 1;
             let config = worker.config();
@@ -91,6 +111,27 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Waits for the first bytes of the next request; tells what follows when none came.
+    async fn wait_a_moment(&mut self) -> Option<Next> {
+        let (worker, buffer) = (self.worker, &mut self.client_in);
+        let Connection { stream, timer, busy, .. } = &mut *self.connection;
+        worker.wheel.arm(timer, *busy, SETTLES_AFTER);
+        poll_fn(|context| {
+            // Storage is taken only when there is something to read.
+            if stream.poll_readable(context).is_ready()
+                && let Poll::Ready(read) = buffer.poll_fill(stream, context)
+            {
+                let is_there = read.is_ok_and(|count| count > 0);
+                return Poll::Ready((!is_there).then_some(Next::Close));
+            }
+            if worker.is_stopping() {
+                return Poll::Ready(Some(Next::Idle));
+            }
+            timer.poll(context).map(|()| Some(Next::Idle))
+        })
+        .await
     }
 
     async fn one(&mut self) -> Next {

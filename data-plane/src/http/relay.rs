@@ -28,6 +28,10 @@ use crate::{
 /// A rest of a body that is at least this long is worth a pipe.
 const SPLICE_MIN: u64 = 64 * 1024;
 
+/// From so many bytes on it is asked whether there is room for more before more is read:
+/// what a slow reader does not take stays with its sender. Short bodies fit anyway.
+const ASK_AFTER: u64 = 64 * 1024;
+
 /// A body on its way, behind the head that is still to be written.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -162,7 +166,6 @@ impl Relay {
             match self.poll_write(context, input, writer) {
                 Poll::Ready(result) => result.map_err(RelayError::Write)?,
                 Poll::Pending => {
-                    // A slow reader shall not make us hold much.
                     input.hold_up();
                     self.drop_written();
                     return Poll::Pending;
@@ -170,6 +173,7 @@ impl Relay {
             }
             if self.pipe.is_some() || self.may_splice(input) {
                 input.park();
+                self.drop_written();
                 ready!(self.poll_splice(context, reader, writer))?;
                 // Unless there was no pipe to be had, that is all.
                 if self.read_done {
@@ -190,8 +194,22 @@ impl Relay {
                     continue;
                 }
             }
+            if self.written >= ASK_AFTER {
+                match writer.poll_room(context) {
+                    Poll::Ready(room) => room.map_err(RelayError::Write)?,
+                    Poll::Pending => {
+                        input.park();
+                        self.drop_written();
+                        return Poll::Pending;
+                    }
+                }
+            }
             self.waiting = Waiting::Reader;
-            let count = ready!(input.poll_fill(reader, context)).map_err(|_| RelayError::Read)?;
+            let Poll::Ready(count) = input.poll_fill(reader, context) else {
+                self.drop_written();
+                return Poll::Pending;
+            };
+            let count = count.map_err(|_| RelayError::Read)?;
             self.progressed = true;
             if count == 0 {
                 if !matches!(self.reader, BodyReader::UntilClose) {
@@ -308,10 +326,11 @@ impl Relay {
         Poll::Ready(Ok(()))
     }
 
-    /// Holds no more than what a slow reader has yet to take, and what may be needed again.
+    /// Holds no more than what has yet to be taken, and what may be needed again: it may be
+    /// long before anything moves.
     fn drop_written(&mut self) {
         let left = self.out.len() - self.out_written;
-        if !self.kept && left <= self.out.capacity() / 2 {
+        if !self.kept && left < self.out.capacity() {
             self.out = self.out[self.out_written..].to_vec();
             self.out_written = 0;
         }

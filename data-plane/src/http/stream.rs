@@ -3,12 +3,13 @@
 use std::{
     io,
     net::SocketAddr,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, Interest},
     net::TcpStream,
 };
 
@@ -16,6 +17,11 @@ use tokio::{
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// Ready when a read would not wait.
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when the system has room for a good part of what it would ever hold of what is
+    /// written, or will fail a write. Asks the system: a write that went well says nothing
+    /// about the next one.
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether the peer has reset the connection; else the task is woken when it does,
     /// or sends something. Once it has sent something that nobody reads, a reset is
@@ -37,6 +43,24 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
 impl Stream for TcpStream {
     fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(context)
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            let asked = self.try_io(Interest::WRITABLE, || {
+                let mut sockets = [PollFd::new(self, PollFlags::OUT)];
+                match poll(&mut sockets, Some(&Timespec::default()))? {
+                    0 => Err(io::ErrorKind::WouldBlock.into()),
+                    _ => Ok(()),
+                }
+            });
+            match asked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                asked => return Poll::Ready(asked),
+            }
+        }
     }
 
     fn is_reset(&self, context: &mut Context<'_>) -> bool {

@@ -51,7 +51,9 @@ impl Buffers {
     /// Gives such a vector back.
     pub(crate) fn return_output(&self, mut output: Vec<u8>) {
         let mut kept = self.output.borrow_mut();
-        if kept.len() < OUTPUTS_KEPT_MAX && output.capacity() <= OUTPUT_KEPT_BYTES_MAX {
+        // One that was let go of while it was waited is of no use to the next.
+        let is_usual = (1..=OUTPUT_KEPT_BYTES_MAX).contains(&output.capacity());
+        if kept.len() < OUTPUTS_KEPT_MAX && is_usual {
             output.clear();
             kept.push(output);
         }
@@ -123,7 +125,9 @@ impl Buffer {
     pub(crate) fn hold_up(&mut self) {
         self.read_size = LITTLE;
         self.smooth = 0;
-        self.park();
+        if self.end - self.start < self.bytes.len() {
+            self.shrink();
+        }
     }
 
     /// Reads once; answers the number of bytes, 0 at the end of the stream. What is
@@ -151,10 +155,13 @@ impl Buffer {
 
     /// Gives storage back that is not needed while there is nothing to read.
     pub(crate) fn park(&mut self) {
-        let used = self.end - self.start;
-        if used > self.bytes.len() / 2 {
-            return;
+        if self.end - self.start <= self.bytes.len() / 2 {
+            self.shrink();
         }
+    }
+
+    fn shrink(&mut self) {
+        let used = self.end - self.start;
         let exact = Box::from(self.data());
         let storage = std::mem::replace(&mut self.bytes, exact);
         self.home.give_back(storage);

@@ -103,14 +103,14 @@ impl From<&Listener> for pb::Listener {
     }
 }
 
-mod ipnet_parse {
+pub(crate) mod ipnet_parse {
     use std::net::IpAddr;
 
     use ipnet::IpNet;
     use lb_core::model::Invalid;
 
     /// Networks in CIDR notation; a plain address means itself alone.
-    pub(super) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Invalid> {
+    pub(crate) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Invalid> {
         let parse = |text: &String| {
             let network = text.parse::<IpNet>().map(|network| network.trunc());
             network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {

@@ -5,7 +5,7 @@
 //! needs to say only what it wants different.
 
 mod backend;
-mod listener;
+pub(crate) mod listener;
 mod object;
 mod pool;
 mod route;

@@ -1,0 +1,145 @@
+//! The file of declared state that a control plane is started with.
+//!
+//! It is applied at every start, before anything is served, and again when the process is
+//! told to read it again. What it names becomes what it says, also if somebody changed it
+//! since; what it does not name stays. Nothing is written when nothing differs, so
+//! restarts leave no trace.
+
+use std::path::{Path, PathBuf};
+
+use lb_core::model::{Kind, Reason, Resource};
+use lb_proto::document::{self, Action, Change, Declaration, Problems, Source, Unreadable};
+use tracing::{error, info};
+
+use crate::{
+    events::{EventLog, EventType},
+    registry::{Catalog, Item, PutMode, Registry, WriteError, WriteRequest},
+};
+
+/// How often the file is compared again when the state changed meanwhile, say because of
+/// a verdict about a backend.
+const ATTEMPTS_MAX: u32 = 20;
+
+/// Why a file of declared state was not applied. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("--config: {0}")]
+    Unreadable(#[from] Unreadable),
+    /// It has faults.
+    #[error("--config {} is not valid, nothing of it was applied:\n{problems}", path.display())]
+    Invalid {
+        /// The file or directory.
+        path: PathBuf,
+        /// All of them.
+        problems: Problems,
+    },
+    /// The registry refused it.
+    #[error("--config {} was refused, nothing of it was applied: {source}", path.display())]
+    Refused {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        source: WriteError,
+    },
+}
+
+/// Reads the file and makes the state what it declares.
+pub(crate) async fn apply(registry: &Registry, path: &Path) -> Result<(), ConfigError> {
+    let sources = load(path).await?;
+    let refused = |source| ConfigError::Refused { path: path.to_owned(), source };
+    let mut attempt = 1;
+    loop {
+        let (revision, current) =
+            registry.read(|view| (view.publisher.version().revision, objects(&view.catalog)));
+        let known = |kind: Kind, name: &str| {
+            current.iter().any(|object| object.kind() == kind && object.name() == name)
+        };
+        let declared = Declaration::read(&sources, known)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })?;
+        let changes = document::changes(&declared, &current, false);
+        match write(registry, revision, &changes).await {
+            Ok(revision) => {
+                tell(path, revision, &changes);
+                return Ok(());
+            }
+            Err(WriteError::RevisionConflict(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
+            Err(error) => return Err(refused(error)),
+        }
+    }
+}
+
+/// The same for a running control plane: a file that cannot be applied leaves everything
+/// as it is, which the log and the events say.
+pub(crate) async fn apply_again(registry: &Registry, events: &EventLog, path: &Path) {
+    if let Err(failure) = apply(registry, path).await {
+        error!(%failure, "the configuration file was not applied; everything stays as it is");
+        let name = path.display().to_string();
+        let reason = Reason::new("bad_configuration", failure.to_string());
+        events.record(EventType::ConfigRejected, "config", &name, registry.revision(), reason);
+    }
+}
+
+async fn load(path: &Path) -> Result<Vec<Source>, ConfigError> {
+    let owned = path.to_owned();
+    let loaded = tokio::task::spawn_blocking(move || document::load(&owned)).await;
+    let lost = |_| Unreadable { path: path.to_owned(), why: "reading it was cut off".to_owned() };
+    Ok(loaded.map_err(lost)??)
+}
+
+async fn write(registry: &Registry, revision: u64, changes: &[Change]) -> Result<u64, WriteError> {
+    let items: Vec<Item> = changes
+        .iter()
+        .filter(|change| change.is_needed())
+        .filter_map(|change| {
+            let resource = Box::new(change.resource.clone()?);
+            Some(Item::Put { resource, mode: PutMode::Upsert, assign_id: change.without_id })
+        })
+        .collect();
+    if items.is_empty() {
+        return Ok(revision);
+    }
+    // A file removes nothing; a backend that leaves a pool for another is named with both.
+    let request = WriteRequest {
+        items,
+        expected_revision: revision,
+        force: true,
+        batch: true,
+        ..WriteRequest::default()
+    };
+    registry.write(request).await.map(|written| written.revision)
+}
+
+fn tell(path: &Path, revision: u64, changes: &[Change]) {
+    for change in changes {
+        let (kind, name, details) = (change.kind, &change.name, change.details());
+        match change.action {
+            Action::Created => info!(%kind, name, details, "added, as the configuration declares"),
+            Action::Changed => {
+                info!(%kind, name, details, "set to what the configuration declares")
+            }
+            Action::Unchanged | Action::Removed => {}
+        }
+    }
+    let count = |action| changes.iter().filter(|change| change.action == action).count();
+    info!(
+        file = %path.display(),
+        revision,
+        created = count(Action::Created),
+        changed = count(Action::Changed),
+        unchanged = count(Action::Unchanged),
+        "configuration applied"
+    );
+}
+
+fn objects(catalog: &Catalog) -> Vec<Resource> {
+    let kinds = document::DECLARED_KINDS.into_iter();
+    kinds
+        .flat_map(|kind| {
+            let names = catalog.names(kind);
+            names.into_iter().filter_map(move |name| catalog.find(kind, name))
+        })
+        .map(|stored| stored.value)
+        .collect()
+}

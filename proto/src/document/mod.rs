@@ -1,0 +1,45 @@
+//! Declared state: what a person writes into a file, and what a program sends as JSON.
+//!
+//! ```text
+//!   TOML, JSON --tree--> places of all values --read--> Declaration (domain objects)
+//!                                                          |
+//!                           what there is (domain objects) +--changes--> what to do
+//!                                  |
+//!                                  +--Document--> TOML, JSON
+//! ```
+//!
+//! The keys are the flags of `lbctl` with underscores. The types are derived once, for
+//! reading, for writing and for the schema; what a value may be is decided by the domain
+//! alone, whose refusals are reported with the place of the value that they are about. All
+//! faults of all files are found in one go.
+
+mod backend;
+mod changes;
+mod export;
+mod files;
+mod keys;
+mod listener;
+mod pool;
+mod problem;
+mod read;
+mod reference;
+mod route;
+pub mod schema;
+mod tree;
+pub mod unit;
+
+pub use self::{
+    backend::{DeclaredBackend, DeclaredState},
+    changes::{Action, Change, Field, changes},
+    export::{DECLARED_KINDS, Document},
+    files::{Unreadable, load},
+    listener::{DeclaredListener, TrustXff},
+    pool::{DeclaredPool, HealthProtocol},
+    problem::{Place, Problem, Problems},
+    read::{Declaration, Format, SOURCE_BYTES_MAX, Source, Wish},
+    reference::reference,
+    route::{DeclaredRoute, DeclaredShare},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! A pool as it is declared.
+
+use std::time::Duration;
+
+use lb_core::model::{
+    Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
+    PoolName, Source,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::unit::{Number, Time};
+
+/// A named set of backends under one policy.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schema(as = Pool)]
+pub struct DeclaredPool {
+    /// Its name, unique among pools: 1 to 63 letters, digits, `.`, `_` and `-`.
+    #[schema(required = true)]
+    pub name: String,
+    /// How a backend is picked for each request: `round_robin`, `weighted_round_robin`,
+    /// `ip_hash` or `least_connections`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// With `least_connections`: random candidates that are compared in pools of more than
+    /// 64 backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choices: Option<Number>,
+    /// With `least_connections`: how long an errored request counts as in flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_hold: Option<Time>,
+    /// For one connection attempt to a backend; beyond: another backend, or 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Time>,
+    /// Until the response's head, not counting the time in which the client is still
+    /// sending; beyond: 504.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Time>,
+    /// What a check is: GET a path, connect, or nothing at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthProtocol>,
+    /// With `health = "http"`: the path to GET; 200 to 399 passes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_path: Option<String>,
+    /// Between checks of a backend whose verdict is settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_interval: Option<Time>,
+    /// Between checks while the verdict may be about to change; cut to the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_edge_interval: Option<Time>,
+    /// Of one check; cut to the interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_timeout: Option<Time>,
+    /// Passes in a row that bring a backend up again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<Number>,
+    /// Failures in a row that take a backend out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<Number>,
+    /// Between two reads of a response's body; beyond: the client's response ends
+    /// incomplete, with its connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_idle_timeout: Option<Time>,
+    /// Without a byte in either direction of an upgraded connection (WebSocket); beyond: it
+    /// is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnel_idle_timeout: Option<Time>,
+    /// How long a connection to a backend is kept between two requests, if the backend does
+    /// not say; keep it below the backend's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive_timeout: Option<Time>,
+    /// Idle connections kept for each backend by each worker of a proxy; more are closed
+    /// after their answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_idle_connections: Option<Number>,
+    /// After this long, give or take a tenth, a connection to a backend gets no further
+    /// request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<Time>,
+    /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
+    /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+}
+
+/// What a check is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HealthProtocol {
+    /// GET a path.
+    Http,
+    /// Connecting passes.
+    Tcp,
+    /// No checks: every backend counts as up.
+    None,
+}
+
+impl TryFrom<DeclaredPool> for Pool {
+    type Error = Invalid;
+
+    fn try_from(declared: DeclaredPool) -> Result<Self, Invalid> {
+        let default = BackendConnections::default();
+        let mut pool = Self::new(PoolName::new(&declared.name)?).with_timeouts(
+            time_or(declared.connect_timeout, Self::CONNECT_TIMEOUT),
+            time_or(declared.request_timeout, Self::REQUEST_TIMEOUT),
+        )?;
+        pool.algorithm = algorithm(&declared)?;
+        pool.connections = BackendConnections {
+            response_idle_timeout: time_or(
+                declared.response_idle_timeout,
+                default.response_idle_timeout,
+            ),
+            tunnel_idle_timeout: time_or(declared.tunnel_idle_timeout, default.tunnel_idle_timeout),
+            keep_alive_timeout: time_or(declared.keep_alive_timeout, default.keep_alive_timeout),
+            idle_max: declared.max_idle_connections.map_or(default.idle_max, |number| number.0),
+            age_max: time_or(declared.max_connection_age, default.age_max),
+        }
+        .checked()?;
+        let sources = declared.sources.iter().flatten().map(|source| source.parse());
+        pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
+        pool.health = health(declared)?;
+        Ok(pool)
+    }
+}
+
+fn algorithm(declared: &DeclaredPool) -> Result<Algorithm, Invalid> {
+    let algorithm = match &declared.algorithm {
+        Some(name) => name.parse()?,
+        None => Algorithm::default(),
+    };
+    match algorithm {
+        Algorithm::LeastConnections(default) => {
+            let fallback = u32::from(LeastConnections::CHOICES);
+            let choices = declared.choices.map_or(fallback, |n| n.0);
+            let hold = time_or(declared.error_hold, default.error_hold());
+            Ok(Algorithm::LeastConnections(LeastConnections::new(choices, hold)?))
+        }
+        Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => {
+            for (field, key, given) in [
+                ("pool.choices", "choices", declared.choices.is_some()),
+                ("pool.error_hold", "error_hold", declared.error_hold.is_some()),
+            ] {
+                if given {
+                    return Err(Invalid::value(
+                        field,
+                        format!(
+                            "{key} belongs to least_connections, but the pool uses {algorithm}; \
+                             leave it out, or set algorithm = \"least_connections\""
+                        ),
+                    ));
+                }
+            }
+            Ok(algorithm)
+        }
+    }
+}
+
+fn health(declared: DeclaredPool) -> Result<HealthPolicy, Invalid> {
+    let protocol = declared.health.unwrap_or(HealthProtocol::Http);
+    let protocol = match (protocol, declared.health_path) {
+        (HealthProtocol::Http, path) => CheckProtocol::Http {
+            path: path.map_or_else(|| HealthPolicy::PATH.into(), |path| path.as_str().into()),
+        },
+        (HealthProtocol::Tcp, None) => CheckProtocol::Tcp,
+        (HealthProtocol::None, None) => CheckProtocol::None,
+        (HealthProtocol::Tcp | HealthProtocol::None, Some(_)) => {
+            return Err(Invalid::value(
+                "pool.health_path",
+                "health_path belongs to HTTP checks; leave it out, or set health = \"http\"",
+            ));
+        }
+    };
+    HealthPolicy::new(
+        protocol,
+        time_or(declared.health_interval, HealthPolicy::INTERVAL),
+        time_or(declared.health_edge_interval, HealthPolicy::EDGE_INTERVAL),
+        time_or(declared.health_timeout, HealthPolicy::TIMEOUT),
+        declared.rise.map_or(HealthPolicy::RISE, |number| number.0),
+        declared.fall.map_or(HealthPolicy::FALL, |number| number.0),
+    )
+}
+
+impl From<&Pool> for DeclaredPool {
+    /// With every key that the pool has a use for.
+    fn from(pool: &Pool) -> Self {
+        let (choices, error_hold) = match pool.algorithm {
+            Algorithm::LeastConnections(parameters) => {
+                let choices = u32::try_from(parameters.choices()).unwrap_or(u32::MAX);
+                (Some(Number(choices)), Some(Time(parameters.error_hold())))
+            }
+            Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => {
+                (None, None)
+            }
+        };
+        let (health, health_path) = match pool.health.protocol() {
+            CheckProtocol::Http { path } => (HealthProtocol::Http, Some(path.to_string())),
+            CheckProtocol::Tcp => (HealthProtocol::Tcp, None),
+            CheckProtocol::None => (HealthProtocol::None, None),
+        };
+        Self {
+            name: pool.name.to_string(),
+            algorithm: Some(pool.algorithm.name().to_owned()),
+            choices,
+            error_hold,
+            connect_timeout: Some(Time(pool.connect_timeout)),
+            request_timeout: Some(Time(pool.request_timeout)),
+            health: Some(health),
+            health_path,
+            health_interval: Some(Time(pool.health.interval())),
+            health_edge_interval: Some(Time(pool.health.edge_interval())),
+            health_timeout: Some(Time(pool.health.timeout())),
+            rise: Some(Number(pool.health.rise())),
+            fall: Some(Number(pool.health.fall())),
+            response_idle_timeout: Some(Time(pool.connections.response_idle_timeout)),
+            tunnel_idle_timeout: Some(Time(pool.connections.tunnel_idle_timeout)),
+            keep_alive_timeout: Some(Time(pool.connections.keep_alive_timeout)),
+            max_idle_connections: Some(Number(pool.connections.idle_max)),
+            max_connection_age: Some(Time(pool.connections.age_max)),
+            sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+/// A duration, or its default.
+pub(super) fn time_or(time: Option<Time>, default: Duration) -> Duration {
+    time.map_or(default, |time| time.0)
+}

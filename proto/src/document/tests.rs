@@ -1,0 +1,390 @@
+//! Whole documents: what is read, what is refused, and what comes back.
+
+use lb_core::model::{Kind, Resource};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{convert, v1 as pb};
+
+fn source(text: &str) -> Source {
+    Source { name: "lb.toml".to_owned(), text: text.to_owned(), format: Format::Toml }
+}
+
+fn fresh(kind: Kind, name: &str) -> bool {
+    name == "default" && matches!(kind, Kind::Pool | Kind::Listener)
+}
+
+fn read(text: &str) -> Result<Declaration, Problems> {
+    Declaration::read(&[source(text)], fresh)
+}
+
+/// The lines of a refusal.
+fn refusal(text: &str) -> Vec<String> {
+    let problems = read(text).expect_err(text);
+    problems.list().iter().map(ToString::to_string).collect()
+}
+
+fn resources(declaration: &Declaration) -> Vec<Resource> {
+    declaration.wishes.iter().map(|wish| wish.resource.clone()).collect()
+}
+
+#[test]
+fn an_empty_document_declares_nothing() {
+    assert!(read("").unwrap().wishes.is_empty());
+}
+
+#[test]
+fn all_faults_are_told_at_once_each_with_its_place() {
+    let text = r#"
+[[pools]]
+name = "web"
+helth_path = "/"
+rise = 0
+fall = 101
+request_timeout = 5
+algorithm = "rond_robin"
+
+[[backends]]
+pool = "wep"
+weight = 257
+
+[[backend]]
+address = "a:1"
+
+[[routes]]
+name = "r"
+pool = "web"
+listener = "internal"
+path = "/a"
+path_prefix = "b"
+"#;
+    let told = refusal(text);
+    for (place, words) in [
+        ("lb.toml:4:1", r#"unknown key "helth_path" of a pool; did you mean "health_path"?"#),
+        ("lb.toml:5:8", "pool.rise 0 is outside 1..=100"),
+        ("lb.toml:6:8", "pool.fall 101 is outside 1..=100"),
+        ("lb.toml:7:19", r#"request_timeout: 5 has no unit; write "5s" or "5ms""#),
+        ("lb.toml:8:13", "unknown algorithm \"rond_robin\""),
+        ("lb.toml:10:1", "this backend has no address"),
+        ("lb.toml:11:8", r#"pool "wep" does not exist; did you mean "web"?"#),
+        ("lb.toml:12:10", "weight 257 is outside 0..=256"),
+        ("lb.toml:14:3", r#"unknown key "backend" of a document; did you mean "backends"?"#),
+        ("lb.toml:20:12", r#"listener "internal" does not exist"#),
+        ("lb.toml:21:8", "give a path or a path prefix, not both"),
+        ("lb.toml:22:15", "must begin with '/'"),
+    ] {
+        let line = told.iter().find(|line| line.starts_with(&format!("{place}: ")));
+        assert!(line.is_some_and(|line| line.contains(words)), "{place} {words}: {told:#?}");
+    }
+    assert_eq!(told.len(), 12, "{told:#?}");
+}
+
+#[test]
+fn every_kind_of_mistake_is_a_sentence_with_a_place() {
+    for (text, place, words) in [
+        ("[[pools]]\nname = ", "2:8", "the file is no TOML"),
+        ("[pools]\nname = \"a\"", "1:2", "write [[pools]] for each pool"),
+        ("pools = [1]", "1:10", "a pool is a table"),
+        ("[[pools]]\nname = \"a b\"", "2:8", "use letters, digits"),
+        ("[[pools]]\nname = 1", "2:8", "expected a string"),
+        ("[[pools]]\nname = \"a\"\nname = \"b\"", "3:1", "the file is no TOML"),
+        ("[[pools]]\nname = \"a\"\n[[pools]]\nname = \"a\"", "4:1", "first at lb.toml:1:1"),
+        ("[[pools]]\nname = \"a\"\nrise = -1", "3:8", "-1 is below zero"),
+        ("[[pools]]\nname = \"a\"\nrise = 99999999999", "3:8", "99999999999 is too large"),
+        ("[[pools]]\nname = \"a\"\nrise = \"1\"", "3:8", "without quotes"),
+        ("[[pools]]\nname = \"a\"\nchoices = 3", "3:11", "belongs to least_connections"),
+        ("[[pools]]\nname = \"a\"\nhealth = \"tpc\"", "3:10", "`http`, `tcp`, `none`"),
+        (
+            "[[pools]]\nname = \"a\"\nhealth = \"tcp\"\nhealth_path = \"/\"",
+            "4:15",
+            "belongs to HTTP checks",
+        ),
+        ("[[pools]]\nname = \"a\"\nconnect_timeout = \"0s\"", "3:19", "outside 1ms..=24h"),
+        ("[[pools]]\nname = \"a\"\nconnect_timeout = \"1.5\"", "3:19", "for example 5s"),
+        ("[[backends]]\naddress = \"a\"", "2:11", "no port"),
+        ("[[backends]]\naddress = \"a:1\"\nid = \"-\"", "3:6", "begins with a sign"),
+        ("[[backends]]\naddress = \"a:1\"\nstate = \"down\"", "3:9", "`draining`"),
+        (
+            "[[backends]]\naddress = \"a:1\"\n[[backends]]\naddress = \"A:1\"",
+            "3:1",
+            "has the address a:1 already, at lb.toml:1:1",
+        ),
+        ("[[listeners]]\nname = \"a\"\nmax_fields = 257", "3:14", "outside 1..=256"),
+        ("[[listeners]]\nname = \"a\"\nmax_head_bytes = \"9KB\"", "3:18", "64KiB"),
+        ("[[listeners]]\nname = \"a\"\nmax_head_bytes = \"8GiB\"", "3:18", "far too large"),
+        ("[[listeners]]\nname = \"a\"\nmax_connections = \"many\"", "3:19", "\"unlimited\""),
+        ("[[listeners]]\nname = \"a\"\ntrusted_proxies = [\"x\"]", "3:19", "not a network"),
+        (
+            "[[listeners]]\nname = \"a\"\ntrust_xff = \"always\"\ntrusted_proxies = []",
+            "4:19",
+            "believes everybody",
+        ),
+        ("[[routes]]\nname = \"a\"", "1:1", "this route has no pool"),
+        (
+            "[[routes]]\nname = \"a\"\npool = \"default\"\npools = [{ pool = \"default\" }]",
+            "4:9",
+            "not both",
+        ),
+        ("[[routes]]\nname = \"a\"\npools = [{ pool = \"nowhere\" }]", "3:19", "nowhere"),
+        ("[[routes]]\nname = \"a\"\npools = [{ pool = \"default\", wait = 1 }]", "3:9", "wait"),
+        ("[[routes]]\nname = \"a\"\npool = \"default\"\nhost = \"a b\"", "4:8", "*.NAME"),
+    ] {
+        let told = refusal(text);
+        assert_eq!(told.len(), 1, "{text}: {told:#?}");
+        assert!(told[0].starts_with(&format!("lb.toml:{place}: ")), "{text}: {told:?}");
+        assert!(told[0].contains(words), "{text}: {told:?}");
+    }
+}
+
+#[test]
+fn json_has_places_too() {
+    let text = "{\n  \"pools\": [\n    {\"name\": \"a\",\n     \"rise\": 0, \"ryse\": 1}]\n}";
+    let json = Source { name: "a.json".to_owned(), text: text.to_owned(), format: Format::Json };
+    let problems = Declaration::read(&[json], fresh).unwrap_err();
+    let told = problems.to_string();
+    assert!(told.contains("a.json:4:14: pool.rise 0"), "{told}");
+    assert!(told.contains("a.json:4:25: unknown key \"ryse\""), "{told}");
+    for (text, words) in [
+        ("{\"pools\": [}", "1:12: the file is no JSON"),
+        ("[]", "1:1: the document is no table"),
+        ("{\"pools\": [{\"name\": \"a\", \"name\": \"b\"}]}", "the key \"name\" is given twice"),
+    ] {
+        let json = Source { name: "a".to_owned(), text: text.to_owned(), format: Format::Json };
+        let told = Declaration::read(&[json], fresh).unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+    }
+}
+
+#[test]
+fn files_may_refer_to_each_other() {
+    let pools = source("[[pools]]\nname = \"web\"");
+    let routes = source("[[routes]]\nname = \"r\"\npool = \"web\"");
+    let declaration = Declaration::read(&[routes, pools], fresh).unwrap();
+    let names: Vec<_> = resources(&declaration).iter().map(|r| r.key().to_string()).collect();
+    assert_eq!(names, ["pool web", "route r"]);
+}
+
+/// Compares, with what there is read from a document, too.
+fn compare(there_is: &str, declared: &str, prune: bool) -> Vec<String> {
+    let current = resources(&read(there_is).unwrap());
+    changes(&read(declared).unwrap(), &current, prune)
+        .iter()
+        .map(|c| format!("{} {} {} ({})", c.kind, c.name, c.action.name(), c.details()))
+        .collect()
+}
+
+#[test]
+fn only_what_differs_changes() {
+    let there_is = "[[pools]]\nname = \"default\"\nrise = 3\n[[backends]]\nid = \"b1\"\n\
+        address = \"a:1\"\nlabels = { zone = \"a\" }\n[[backends]]\nid = \"b2\"\naddress = \"a:2\"";
+    let declared = "[[pools]]\nname = \"default\"\n[[backends]]\naddress = \"a:1\"\nweight = 3\n\
+        [[backends]]\naddress = \"a:3\"\nlabels = { x = \"y\" }";
+    assert_eq!(
+        compare(there_is, declared, false),
+        [
+            "pool default changed (rise: 3 -> 2)",
+            "backend b1 changed (weight: 1 -> 3, labels: zone=a -> none)",
+            "backend a:3 created (address: a:3, labels: x=y)",
+        ]
+    );
+    let pruned = compare(there_is, declared, true);
+    assert_eq!(pruned[3..], ["backend b2 removed ()"]);
+}
+
+#[test]
+fn a_backend_that_is_named_elsewhere_is_not_meant_by_its_address() {
+    let there_is = "[[backends]]\nid = \"b1\"\naddress = \"a:1\"";
+    let declared = "[[backends]]\nid = \"b1\"\naddress = \"a:2\"\n[[backends]]\naddress = \"a:1\"";
+    let told = compare(there_is, declared, false);
+    assert_eq!(told[0], "backend b1 changed (address: a:1 -> a:2)");
+    assert_eq!(told[1], "backend a:1 created (address: a:1)");
+}
+
+#[test]
+fn what_a_fresh_control_plane_holds_is_pruned_only_if_it_is_in_the_way() {
+    let there_is = "[[pools]]\nname = \"default\"\n[[listeners]]\nname = \"default\"\n\
+        [[routes]]\nname = \"default\"\npool = \"default\"";
+    assert_eq!(compare(there_is, "", true), [""; 0]);
+    let special = "[[routes]]\nname = \"api\"\npool = \"default\"\npath_prefix = \"/api\"";
+    assert_eq!(compare(there_is, special, true).len(), 1);
+    let everything = "[[routes]]\nname = \"all\"\npool = \"default\"";
+    assert_eq!(compare(there_is, everything, true)[1], "route default removed ()");
+}
+
+#[test]
+fn the_schema_knows_every_default_and_every_range() {
+    let definitions = schema::definitions("#/$defs/");
+    assert_eq!(definitions["Pool"]["properties"]["request_timeout"]["default"], "30s");
+    assert_eq!(definitions["Pool"]["properties"]["rise"]["maximum"], 100);
+    assert_eq!(definitions["Backend"]["properties"]["weight"]["$ref"], "#/$defs/Number");
+    assert_eq!(definitions["Pool"]["additionalProperties"], false);
+    for kind in DECLARED_KINDS {
+        let schema = &definitions[schema::type_name(kind)]["properties"];
+        for key in changes::keys_of(kind) {
+            let about = schema[*key]["description"].as_str().unwrap_or_default();
+            assert!(!about.is_empty(), "{kind} {key}");
+            // Names, addresses, and keys that exclude others have no default.
+            let has_default = schema[*key].get("default").is_some();
+            let needs_none = export::required(kind).contains(key)
+                || ["id", "path", "pools"].contains(key)
+                || (kind, *key) == (Kind::Route, "pool");
+            assert_eq!(has_default, !needs_none, "{kind} {key}");
+        }
+    }
+}
+
+/// The pages that are made from the types. `LB_BLESS=1` writes them anew.
+#[test]
+fn the_published_schema_and_the_reference_are_those_of_the_types() {
+    const BEGIN: &str = "<!-- keys: begin -->\n";
+    const END: &str = "<!-- keys: end -->";
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let (schema_path, page_path) = (docs.join("lb.schema.json"), docs.join("configuration.md"));
+    let schema = format!("{:#}\n", schema::json_schema());
+    let page = std::fs::read_to_string(&page_path).unwrap();
+    let (head, rest) = page.split_once(BEGIN).unwrap();
+    let (_, tail) = rest.split_once(END).unwrap();
+    let wanted = format!("{head}{BEGIN}\n{}{END}{tail}", reference());
+    if std::env::var_os("LB_BLESS").is_some() {
+        std::fs::write(&schema_path, &schema).unwrap();
+        std::fs::write(&page_path, &wanted).unwrap();
+        return;
+    }
+    let remedy = "run this test with LB_BLESS=1 and look at the difference";
+    assert_eq!(std::fs::read_to_string(schema_path).unwrap_or_default(), schema, "{remedy}");
+    assert_eq!(page, wanted, "{remedy}");
+}
+
+fn ms() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0), 1..5000_u32, 1..=86_400_000_u32]
+}
+
+/// Random objects that the domain accepts; those that it refuses are left out.
+fn object() -> impl Strategy<Value = Option<Resource>> {
+    use pb::object::Object as Any;
+    let pool = ("[a-c]", 0..5_usize, [ms(), ms(), ms(), ms()], 0..40_u32, any::<Option<u8>>())
+        .prop_map(|(name, kind, times, choices, small)| {
+            let algorithms =
+                ["", "round_robin", "ip_hash", "weighted_round_robin", "least_connections"];
+            Any::Pool(pb::Pool {
+                name,
+                algorithm: algorithms[kind].to_owned(),
+                choices,
+                error_hold_ms: small.map(u32::from),
+                health_check: Some(pb::HealthCheck {
+                    protocol: ["", "http", "tcp", "none", ""][kind].to_owned(),
+                    path: if kind < 2 { "/ok" } else { "" }.to_owned(),
+                    interval_ms: times[0],
+                    edge_interval_ms: times[1],
+                    timeout_ms: times[2],
+                    rise: choices,
+                    fall: small.unwrap_or_default().into(),
+                }),
+                connect_timeout_ms: times[0],
+                request_timeout_ms: times[1],
+                response_idle_timeout_ms: times[2],
+                tunnel_idle_timeout_ms: times[3],
+                keep_alive_timeout_ms: times[0],
+                max_idle_connections: small.map(u32::from),
+                max_connection_age_ms: times[3],
+            })
+        });
+    let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
+    let backend = ("[d-f]", "[a-z]{1,3}:[1-9]", "[a-c]", 0..260_u32, 0..3_i32, labels).prop_map(
+        |(id, address, pool, weight, admin_state, labels)| {
+            let weight = Some(weight);
+            Any::Backend(pb::Backend {
+                id,
+                address,
+                pool,
+                weight,
+                admin_state,
+                labels,
+                incarnation: 0,
+            })
+        },
+    );
+    let listener = ("[a-c]", any::<bool>(), any::<[u16; 5]>(), any::<u64>(), ms()).prop_map(
+        |(name, always, numbers, body, time)| {
+            let networks = vec!["10.0.0.0/8".to_owned(), "::1/128".to_owned()];
+            Any::Listener(pb::Listener {
+                name,
+                trust_xff: if always { "always" } else { "trusted" }.to_owned(),
+                trusted_proxies: if always { Vec::new() } else { networks },
+                header_timeout_ms: time,
+                drain_timeout_ms: time,
+                max_requests: numbers[0].into(),
+                max_connections: numbers[1].into(),
+                max_head_bytes: u32::from(numbers[2]) * 16,
+                max_trailer_bytes: numbers[3].into(),
+                max_connections_per_client: numbers[4].into(),
+                max_body_bytes: body,
+                ..pb::Listener::default()
+            })
+        },
+    );
+    let route = (
+        "[a-c]",
+        "[a-c]",
+        "(\\*|(\\*\\.)?[a-c]\\.d|)",
+        "/[a-b]{0,2}",
+        any::<bool>(),
+        prop::option::of(0_u32..=256),
+    )
+        .prop_map(|(name, pool, host, path, exact, other)| {
+            let (path, path_prefix) =
+                if exact { (path, String::new()) } else { (String::new(), path) };
+            let listener = pool.clone();
+            let share = |pool: &str, weight| pb::WeightedPool { pool: pool.to_owned(), weight };
+            let pools = other.map(|weight| vec![share(&pool, None), share("other", Some(weight))]);
+            let pool = if pools.is_some() { String::new() } else { pool };
+            let pools = pools.unwrap_or_default();
+            Any::Route(pb::Route { name, listener, host, path_prefix, path, pool, pools })
+        });
+    prop_oneof![pool.boxed(), backend.boxed(), listener.boxed(), route.boxed()].prop_map(|object| {
+        convert::object_from_wire(pb::Object { object: Some(object), revision: 0 }).ok()
+    })
+}
+
+proptest! {
+    /// What is exported declares the very same objects: applied where it comes from it
+    /// changes nothing, and applied to a fresh control plane it gives them all.
+    #[test]
+    fn what_is_exported_comes_back(
+        objects in prop::collection::vec(object(), 0..12),
+        all: bool,
+        json: bool,
+    ) {
+        let mut unique: Vec<Resource> = Vec::new();
+        let mut addresses = std::collections::HashSet::new();
+        for object in objects.into_iter().flatten() {
+            let twin = matches!(&object, Resource::Backend(b)
+                if !addresses.insert((b.pool.clone(), b.address.clone())));
+            if !twin && unique.iter().all(|other| other.key() != object.key()) {
+                unique.push(object);
+            }
+        }
+        unique.sort_by_key(Resource::kind);
+        let document = Document::of(&unique, all);
+        let (text, format) = if json {
+            (document.to_json(), Format::Json)
+        } else {
+            (document.to_toml(), Format::Toml)
+        };
+        let file = Source { name: "f".to_owned(), text: text.clone(), format };
+        let declaration = Declaration::read(&[file], |_, _| true);
+        let declaration = declaration.map_err(|p| TestCaseError::fail(format!("{p}\n{text}")))?;
+        let needed = changes(&declaration, &unique, true);
+        prop_assert!(needed.iter().all(|change| !change.is_needed()), "{:?}\n{}", needed, text);
+        prop_assert_eq!(resources(&declaration), unique);
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_with_places(text in "[\\[\\]{}a-z\"=\n:, 0-9]{0,60}", json: bool) {
+        let format = if json { Format::Json } else { Format::Toml };
+        let file = Source { name: "f".to_owned(), text, format };
+        if let Err(problems) = Declaration::read(&[file], fresh) {
+            prop_assert!(problems.list().iter().all(|p| p.place.line > 0 && p.place.column > 0));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Durations, sizes and numbers as people write them, here and on the command line.
+//!
+//! Text without a unit is no duration, because half of its readers would take it for
+//! milliseconds; a number without a unit is a size in bytes.
+
+use std::{fmt, marker::PhantomData, time::Duration};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
+};
+
+/// How the absence of a bound is written.
+pub const UNLIMITED: &str = "unlimited";
+
+/// Reads `250ms`, `5s`, `1m30s`: whole milliseconds, possibly none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|_| {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            format!("{text} has no unit; write {text}s or {text}ms")
+        } else {
+            "write a number and a unit, for example 5s, 250ms or 2m".to_owned()
+        }
+    })?;
+    // Finer ones would be cut to whole milliseconds without a word.
+    if duration.subsec_nanos() % 1_000_000 != 0 {
+        return Err("the shortest is 1ms, in whole milliseconds".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Writes a duration exactly, as it can be read: `250ms`, `5s`, `1m30s`.
+#[must_use]
+pub fn duration_text(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    let parts =
+        [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
+    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+}
+
+/// Reads `8192`, `8192B`, `8k`, `64KiB`, `10M`: units are powers of 1024, as nginx's and
+/// HAProxy's. `KB` is refused, because half of its readers mean 1000.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => u32::MAX,
+    };
+    if number.is_empty() || shift == u32::MAX {
+        return Err("write a number of bytes, also as 8k, 64KiB or 10M".to_owned());
+    }
+    let number: Option<u64> = number.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| format!("{text} is too large"))
+}
+
+/// Writes a size exactly, as it can be read: `1000B`, `64KiB`, `10MiB`.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    let (shift, unit) = whole.copied().unwrap_or((0, "B"));
+    format!("{}{unit}", bytes >> shift)
+}
+
+/// A duration: text with a unit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Time(pub Duration);
+
+/// A number of bytes: an integer, or text with a unit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size(pub u64);
+
+/// A number of bytes where 0 and `unlimited` mean any number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SizeBound(pub u64);
+
+/// A whole number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Number(pub u32);
+
+/// A whole number where 0 and `unlimited` mean any number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NumberBound(pub u32);
+
+/// A value that is read from a number or from text.
+trait Unit: Sized {
+    const EXPECTED: &'static str;
+    fn from_number(number: u64) -> Result<Self, String>;
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+impl Unit for Time {
+    const EXPECTED: &'static str = "a duration with its unit in quotes, such as \"5s\"";
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Err(format!("{number} has no unit; write \"{number}s\" or \"{number}ms\""))
+    }
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_duration(text).map(Self)
+    }
+}
+
+impl Unit for Size {
+    const EXPECTED: &'static str = "a number of bytes, such as 8192 or \"8KiB\"";
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Ok(Self(number))
+    }
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_size(text).map(Self)
+    }
+}
+
+impl Unit for SizeBound {
+    const EXPECTED: &'static str = "a number of bytes, such as \"10MiB\", or \"unlimited\"";
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Ok(Self(number))
+    }
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == UNLIMITED { Ok(Self(0)) } else { parse_size(text).map(Self) }
+    }
+}
+
+impl Unit for Number {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        u32::try_from(number).map(Self).map_err(|_| format!("{number} is too large"))
+    }
+    fn from_text(_: &str) -> Result<Self, String> {
+        Err("write a whole number without quotes".to_owned())
+    }
+}
+
+impl Unit for NumberBound {
+    const EXPECTED: &'static str = "a whole number, or \"unlimited\"";
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Number::from_number(number).map(|Number(number)| Self(number))
+    }
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == UNLIMITED {
+            return Ok(Self(0));
+        }
+        Err(format!("write a whole number without quotes, or \"{UNLIMITED}\""))
+    }
+}
+
+struct Reader<T>(PhantomData<T>);
+
+impl<T: Unit> de::Visitor<'_> for Reader<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        T::from_number(number).map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        let number =
+            u64::try_from(number).map_err(|_| E::custom(format!("{number} is below zero")))?;
+        self.visit_u64(number)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        T::from_text(text).map_err(E::custom)
+    }
+}
+
+macro_rules! unit {
+    ($type:ident, $schema:literal, |$value:ident| $write:expr, $of_schema:expr) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Reader(PhantomData))
+            }
+        }
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self.0;
+                let write: fn(_, S) -> Result<S::Ok, S::Error> = $write;
+                write($value, serializer)
+            }
+        }
+
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                $of_schema.into()
+            }
+        }
+
+        impl ToSchema for $type {
+            fn name() -> std::borrow::Cow<'static, str> {
+                $schema.into()
+            }
+        }
+    };
+}
+
+const SIZE_PATTERN: &str = "^[0-9]+([kKmMgG]([iI][bB])?|[bB])?$";
+
+unit!(Time, "Duration", |value| |value, to| to.serialize_str(&duration_text(value)), {
+    Schema::Object(
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^([0-9]+ *[a-zA-Z]+ *)+$"))
+            .description(Some("Numbers with units: 250ms, 5s, 1m30s. Whole milliseconds."))
+            .build(),
+    )
+});
+unit!(Size, "Size", |value| |value, to| to.serialize_str(&size_text(value)), {
+    size("A number of bytes, also as text with a unit of 1024: 8k, 64KiB, 10M.", SIZE_PATTERN)
+});
+unit!(
+    SizeBound,
+    "SizeOrUnlimited",
+    |value| |value, to| {
+        let text = if value == 0 { UNLIMITED.to_owned() } else { size_text(value) };
+        to.serialize_str(&text)
+    },
+    {
+        let pattern = format!("{SIZE_PATTERN}|^{UNLIMITED}$");
+        size("A number of bytes, also as 64KiB or 10M; 0 or unlimited: any number.", &pattern)
+    }
+);
+unit!(Number, "Number", |value| |value, to| to.serialize_u32(value), whole_number());
+unit!(
+    NumberBound,
+    "NumberOrUnlimited",
+    |value| |value, to| {
+        if value == 0 { to.serialize_str(UNLIMITED) } else { to.serialize_u32(value) }
+    },
+    {
+        let word = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([UNLIMITED]));
+        Schema::OneOf(
+            OneOfBuilder::new()
+                .item(whole_number())
+                .item(word)
+                .description(Some("A whole number; 0 or unlimited: any number."))
+                .build(),
+        )
+    }
+);
+
+fn size(description: &str, pattern: &str) -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+    Schema::OneOf(
+        OneOfBuilder::new().item(number).item(text).description(Some(description)).build(),
+    )
+}
+
+fn whole_number() -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    Schema::Object(number.maximum(Some(u32::MAX)).build())
+}
