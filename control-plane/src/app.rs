@@ -5,7 +5,7 @@
 //! say goodbye to the proxies, close. Whatever is not done within [`STOP_LIMIT`] is cut
 //! off; nothing that was acknowledged depends on it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_core::metrics::PerBackend;
 use tokio::{
@@ -20,6 +20,7 @@ use crate::{
     clock::unix_ms,
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
+    discovery::{self, Resolver},
     events::EventLog,
     fleet::Fleet,
     grpc::{self, Context},
@@ -50,6 +51,8 @@ pub struct Config {
     pub declared: Option<PathBuf>,
     /// Allow addresses that other machines can reach.
     pub insecure: bool,
+    /// Name servers to ask instead of the system's; default none.
+    pub dns_servers: Vec<SocketAddr>,
     /// Between heartbeats; default 1 s.
     pub heartbeat: Duration,
     /// After how long without a word a proxy is lost; default 5 s.
@@ -78,6 +81,7 @@ impl Config {
             storage: Storage::Memory,
             declared: None,
             insecure: false,
+            dns_servers: Vec::new(),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
             metrics_per_backend: PerBackend::default(),
@@ -94,6 +98,7 @@ impl Config {
             storage: Storage::Directory(directory),
             declared: args.config.clone(),
             insecure: args.insecure,
+            dns_servers: args.dns_servers.clone(),
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
             lease: args.lease.max(Duration::from_millis(10)),
             metrics_per_backend: args.metrics_per_backend,
@@ -219,6 +224,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
+        sources: Arc::default(),
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
@@ -230,10 +236,19 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         tracker,
     });
     let mut parts = JoinSet::new();
+    let resolver = Arc::new(Resolver::new(&config.dns_servers));
     let (shared, registry) = (Arc::clone(&context), context.registry.clone());
+    let names = Arc::clone(&resolver);
     parts.spawn(async move {
-        probe::run(registry, Arc::clone(&shared.checks), shared.stop.clone()).await;
+        probe::run(registry, Arc::clone(&shared.checks), names, shared.stop.clone()).await;
         "the prober"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        let (registry, events) = (shared.registry.clone(), Arc::clone(&shared.events));
+        let (reports, stop) = (Arc::clone(&shared.sources), shared.stop.clone());
+        discovery::run(registry, events, reports, resolver, stop).await;
+        "discovery"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {

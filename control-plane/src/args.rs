@@ -1,7 +1,7 @@
 //! The command line of the control plane, shared by its own binary and by
 //! `lbctl control-plane`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use lb_core::metrics::PerBackend;
@@ -33,6 +33,9 @@ pub struct Args {
     /// authenticated yet
     #[arg(long, env = "LB_INSECURE")]
     pub insecure: bool,
+    /// Name servers to ask instead of the system's, IP:PORT; may be repeated
+    #[arg(long = "dns-server", env = "LB_DNS_SERVER", value_name = "ADDR", value_delimiter = ',')]
+    pub dns_servers: Vec<SocketAddr>,
     /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
     #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,

@@ -52,6 +52,10 @@ pub enum EventType {
     BackendDown,
     /// The first check of a new backend failed.
     BackendCheckFailed,
+    /// A source of a pool does not answer; its last backends are kept.
+    SourceFailed,
+    /// It answers again.
+    SourceRecovered,
     /// A proxy opened its stream.
     ProxyConnected,
     /// A proxy caught up with the registry.
@@ -87,6 +91,8 @@ impl EventType {
             Self::BackendUp => "backend_up",
             Self::BackendDown => "backend_down",
             Self::BackendCheckFailed => "backend_check_failed",
+            Self::SourceFailed => "source_failed",
+            Self::SourceRecovered => "source_recovered",
             Self::ProxyConnected => "proxy_connected",
             Self::ProxySynced => "proxy_synced",
             Self::ProxyRejected => "proxy_rejected",

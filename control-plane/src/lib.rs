@@ -20,6 +20,7 @@ pub mod args;
 mod clock;
 mod data_dir;
 mod declared;
+mod discovery;
 pub mod events;
 pub mod fleet;
 mod grpc;

@@ -8,6 +8,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
+//! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | when a probe's answers change a verdict |
@@ -22,6 +23,7 @@ pub mod backoff;
 pub mod balance;
 pub mod client_address;
 pub mod cross_site;
+pub mod discovery;
 pub mod health;
 pub mod metrics;
 pub mod model;

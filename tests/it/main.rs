@@ -16,6 +16,7 @@ mod control_plane_loss;
 mod deadlines;
 mod declared;
 mod dev;
+mod discovery;
 mod durability;
 mod failing_backends;
 mod fleet;

@@ -90,6 +90,15 @@ impl Backend {
     /// Answers as the function says.
     #[must_use]
     pub fn scripted(handler: impl Fn(&Request) -> Vec<Action> + Send + Sync + 'static) -> Self {
+        Self::at(Port::reserve(), handler)
+    }
+
+    /// The same, on a port that was chosen.
+    #[must_use]
+    pub fn at(
+        port: Port,
+        handler: impl Fn(&Request) -> Vec<Action> + Send + Sync + 'static,
+    ) -> Self {
         let site = Arc::new(Site {
             handler: Box::new(handler),
             records: watch::Sender::default(),
@@ -97,7 +106,7 @@ impl Backend {
             bytes: AtomicU64::new(0),
             unwell: AtomicBool::new(false),
         });
-        let mut backend = Self { port: Port::reserve(), site, server: None };
+        let mut backend = Self { port, site, server: None };
         backend.resume();
         backend
     }

@@ -21,6 +21,7 @@ pub struct Cluster {
     grpc: Port,
     http: Port,
     control: Option<Process>,
+    control_plane_args: Vec<String>,
     proxies: Vec<Proxy>,
     /// Asks the control plane.
     pub api: Api,
@@ -48,6 +49,16 @@ impl Cluster {
 
     /// The same, with further arguments for the proxies.
     pub async fn start_with(program: Program, proxies: usize, proxy_args: &[&str]) -> Self {
+        Self::start_as(program, proxies, proxy_args, &[]).await
+    }
+
+    /// The same, with further arguments for the control plane too.
+    pub async fn start_as(
+        program: Program,
+        proxies: usize,
+        proxy_args: &[&str],
+        control_plane_args: &[&str],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let (grpc, http) = (Port::reserve(), Port::reserve());
         let api = Api::new(grpc.address());
@@ -64,7 +75,17 @@ impl Cluster {
             })
             .collect();
         let count = proxies.len();
-        let mut cluster = Self { program, directory, grpc, http, control: None, proxies, api };
+        let control_plane_args = control_plane_args.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut cluster = Self {
+            program,
+            directory,
+            grpc,
+            http,
+            control: None,
+            control_plane_args,
+            proxies,
+            api,
+        };
         cluster.start_control_plane().await;
         for proxy in &mut cluster.proxies {
             proxy.spawn(&cluster.program);
@@ -79,13 +100,14 @@ impl Cluster {
 
     /// Starts the control plane, as it was before.
     pub async fn start_control_plane(&mut self) {
-        let args = [
+        let mut args = vec![
             "control-plane".to_owned(),
             format!("--grpc={}", self.grpc.address()),
             format!("--http={}", self.http.address()),
             format!("--data-dir={}", self.control_plane_dir().display()),
             "--exit-with-parent".to_owned(),
         ];
+        args.extend(self.control_plane_args.iter().cloned());
         let process = self.program.start("control-plane", &args);
         process.listening().await;
         self.control = Some(process);

@@ -12,6 +12,7 @@
 //! | [`exposition`] | what `/metrics` says, read strictly |
 //! | [`load`] | clients in a loop, who count what failed |
 //! | [`api`] | the gRPC services, as short calls |
+//! | [`name_server`] | a name server that says what a test tells it |
 //! | [`scripted`] | a control plane and a proxy that say what a test tells them |
 //! | [`eventually`] | waiting for what has no event |
 //!
@@ -25,6 +26,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod exposition;
 pub mod load;
+pub mod name_server;
 pub mod port;
 pub mod process;
 pub mod scripted;

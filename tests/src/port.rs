@@ -26,6 +26,13 @@ impl Port {
         Self { address, _keeper: keeper }
     }
 
+    /// The same port of another loopback address.
+    #[must_use]
+    pub fn beside(&self, ip: Ipv4Addr) -> Self {
+        let address = SocketAddr::from((ip, self.address.port()));
+        Self { address, _keeper: bound(address) }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -44,6 +44,11 @@ pub(crate) struct PoolSettings {
     /// least_connections: how long an errored request counts as in flight [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting_or_zero)]
     pub(crate) error_hold: Option<Duration>,
+    /// Where backends come from beside those added by hand: dns:NAME:PORT,
+    /// srv:_SERVICE._PROTO.DOMAIN or file:/PATH on the control plane's machine; may be
+    /// repeated
+    #[arg(long = "source", value_name = "SOURCE", value_parser = value::source)]
+    pub(crate) sources: Vec<String>,
     #[command(flatten)]
     pub(crate) connections: BackendConnections,
 }
@@ -101,6 +106,8 @@ impl HealthProtocol {
 #[command(after_help = "\
 Examples:
   lbctl add-pool web --algorithm least_connections
+  lbctl add-pool web --source dns:web.internal:8080
+  lbctl add-pool api --source srv:_http._tcp.api.internal --algorithm weighted_round_robin
   lbctl add-pool legacy --health tcp --request-timeout 2m")]
 pub(crate) struct AddPool {
     /// Its name
@@ -120,7 +127,7 @@ pub(crate) struct AddPool {
         "algorithm", "connect_timeout", "request_timeout", "health", "health_path",
         "health_interval", "health_timeout", "rise", "fall", "choices", "error_hold",
         "response_idle_timeout", "tunnel_idle_timeout", "keep_alive_timeout",
-        "max_idle_connections", "max_connection_age",
+        "max_idle_connections", "max_connection_age", "sources", "unsources", "no_sources",
     ]),
     after_help = "\
 Examples:
@@ -128,6 +135,8 @@ Examples:
   lbctl set-pool default --health tcp
   lbctl set-pool default --health-interval 30s --request-timeout 10s
   lbctl set-pool default --keep-alive-timeout 70s    the backends keep theirs for 75s
+  lbctl set-pool default --source file:/etc/lb/web.txt
+  lbctl set-pool default --no-sources                removes what they discovered
 
 Settings that are not named stay as they are.")]
 pub(crate) struct SetPool {
@@ -136,6 +145,12 @@ pub(crate) struct SetPool {
     pub(crate) name: String,
     #[command(flatten)]
     pub(crate) settings: PoolSettings,
+    /// Take a source away, with the backends that it discovered; may be repeated
+    #[arg(long = "unsource", value_name = "SOURCE", value_parser = value::source)]
+    pub(crate) unsources: Vec<String>,
+    /// Take all sources away that --source does not name, with what they discovered
+    #[arg(long)]
+    pub(crate) no_sources: bool,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }

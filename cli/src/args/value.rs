@@ -9,7 +9,7 @@ use std::{
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Weight,
+    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
@@ -102,6 +102,11 @@ pub(super) fn pool(text: &str) -> Result<String, Invalid> {
 /// The name of a listener.
 pub(super) fn listener(text: &str) -> Result<String, Invalid> {
     ListenerName::new(text).map(|name| name.to_string())
+}
+
+/// Where backends come from, as it is spelled on the wire.
+pub(super) fn source(text: &str) -> Result<String, Invalid> {
+    text.parse().map(|source: Source| source.to_string())
 }
 
 /// The name of a route.

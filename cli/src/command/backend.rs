@@ -30,6 +30,7 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
         admin_state: state.into(),
         labels: args.labels.into_iter().collect(),
         incarnation: 0,
+        source: String::new(),
     };
     // Followed from before the change, since the first check does not wait for us.
     let follow = session.screen.is_for_people() && !args.write.dry_run && !args.write.no_wait;

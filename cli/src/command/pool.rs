@@ -27,6 +27,7 @@ pub(super) async fn add(session: &Session, args: AddPool) -> Result<(), Failure>
 pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure> {
     let (view, lines) = write::modify(session, &args.write, "pool", &args.name, |object| {
         let Wire::Pool(pool) = object else { return Ok(()) };
+        pool.sources.retain(|source| !args.no_sources && !args.unsources.contains(source));
         edit(pool, &args.settings)
     })
     .await?;
@@ -36,7 +37,9 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
 /// `set-algorithm`
 pub(super) async fn set_algorithm(session: &Session, args: SetAlgorithm) -> Result<(), Failure> {
     let settings = PoolSettings { algorithm: Some(args.algorithm), ..PoolSettings::default() };
-    set(session, SetPool { name: args.pool, settings, write: args.write }).await
+    let (unsources, no_sources) = (Vec::new(), false);
+    let args = SetPool { name: args.pool, settings, unsources, no_sources, write: args.write };
+    set(session, args).await
 }
 
 /// `remove-pool`
@@ -78,6 +81,11 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     }
     set_millis(&mut pool.connect_timeout_ms, settings.connect_timeout);
     set_millis(&mut pool.request_timeout_ms, settings.request_timeout);
+    for source in &settings.sources {
+        if !pool.sources.contains(source) {
+            pool.sources.push(source.clone());
+        }
+    }
     edit_connections(pool, &settings.connections);
     edit_check(pool, settings)?;
     // The control plane judges by the same code; asking here spares the trip.

@@ -156,7 +156,20 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         );
         (line, remedy::next_step(backend))
     });
-    let mut alarms: Vec<(String, String)> = proxies.chain(backends).collect();
+    let sources = view.pools.iter().flat_map(|pool| {
+        pool.source_status.iter().filter_map(|source| {
+            let since = format::age_of(Some(source.failing_since_unix_ms?), now);
+            let last = format::age_of(source.answered_unix_ms, now);
+            let line = format!(
+                "pool {}: {} failing for {since}, last answer {last} ago: {}",
+                pool.name,
+                source.source,
+                source.failure.sentence()
+            );
+            Some((line, format!("'lbctl describe pool {}'", pool.name)))
+        })
+    });
+    let mut alarms: Vec<(String, String)> = proxies.chain(sources).chain(backends).collect();
     if view.proxies.is_empty() {
         let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));

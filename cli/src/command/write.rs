@@ -293,6 +293,7 @@ mod tests {
               "weight": 1,
               "admin_state": "enabled",
               "labels": {},
+              "source": null,
               "incarnation": 0
             }
           ],

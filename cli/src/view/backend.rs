@@ -16,6 +16,8 @@ pub(crate) struct BackendView {
     pub(crate) weight: u32,
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
+    /// What discovered it; nothing when it was added by hand.
+    pub(crate) source: Option<String>,
     pub(crate) revision: u64,
     pub(crate) incarnation: u64,
     pub(crate) health: &'static str,
@@ -39,6 +41,18 @@ pub(crate) struct ChecksView {
     pub(crate) last_result: ReasonView,
     pub(crate) checks_total: u64,
     pub(crate) failures_total: u64,
+    /// Of the name in its address; nothing for literal addresses.
+    pub(crate) resolution: Option<ResolutionView>,
+}
+
+/// How a name resolves.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ResolutionView {
+    pub(crate) resolved_unix_ms: Option<u64>,
+    pub(crate) ttl_ms: u32,
+    pub(crate) next_unix_ms: Option<u64>,
+    pub(crate) failing_since_unix_ms: Option<u64>,
+    pub(crate) failure: ReasonView,
 }
 
 /// One proxy's share of the traffic.
@@ -80,6 +94,7 @@ impl From<pb::BackendView> for BackendView {
             weight: backend.weight.unwrap_or(1),
             admin_state,
             labels: backend.labels,
+            source: Some(backend.source).filter(|source| !source.is_empty()),
             revision: wire.revision,
             incarnation: backend.incarnation,
             health,
@@ -112,6 +127,13 @@ impl From<pb::CheckReport> for ChecksView {
             last_result: wire.last_result.into(),
             checks_total: wire.checks_total,
             failures_total: wire.failures_total,
+            resolution: wire.resolution.map(|resolution| ResolutionView {
+                resolved_unix_ms: some_unix_ms(resolution.resolved_unix_ms),
+                ttl_ms: resolution.ttl_ms,
+                next_unix_ms: some_unix_ms(resolution.next_unix_ms),
+                failing_since_unix_ms: some_unix_ms(resolution.failing_since_unix_ms),
+                failure: resolution.failure.into(),
+            }),
         }
     }
 }

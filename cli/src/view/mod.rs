@@ -11,6 +11,7 @@ mod object;
 mod pool;
 mod proxy;
 mod route;
+mod source;
 mod traffic;
 mod write;
 
@@ -18,12 +19,13 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 pub(crate) use self::{
-    backend::{BackendView, ChecksView},
+    backend::{BackendView, ChecksView, ResolutionView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
+    source::SourceView,
     traffic::Traffic,
     write::{ProgressView, WriteView},
 };

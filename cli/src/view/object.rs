@@ -20,7 +20,7 @@ pub(crate) struct ObjectView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(crate) enum AnyObject {
-    Pool(PoolView),
+    Pool(Box<PoolView>),
     Backend(BackendObject),
     Listener(ListenerView),
     Route(RouteView),
@@ -35,6 +35,8 @@ pub(crate) struct BackendObject {
     pub(crate) weight: u32,
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
+    /// What discovered it; nothing when it was added by hand.
+    pub(crate) source: Option<String>,
     pub(crate) incarnation: u64,
 }
 
@@ -45,7 +47,7 @@ impl ObjectView {
     /// Reads an object; `None` for a kind that this build does not know.
     pub(crate) fn read(wire: pb::Object) -> Option<Self> {
         let (kind, object) = match wire.object? {
-            Kind::Pool(pool) => ("pool", AnyObject::Pool(pool.into())),
+            Kind::Pool(pool) => ("pool", AnyObject::Pool(Box::new(pool.into()))),
             Kind::Backend(backend) => ("backend", AnyObject::Backend(backend.into())),
             Kind::Listener(listener) => ("listener", AnyObject::Listener(listener.into())),
             Kind::Route(route) => ("route", AnyObject::Route(route.into())),
@@ -114,6 +116,7 @@ impl From<pb::Backend> for BackendObject {
             weight: wire.weight.unwrap_or(1),
             admin_state,
             labels: wire.labels,
+            source: Some(wire.source).filter(|source| !source.is_empty()),
             incarnation: wire.incarnation,
         }
     }

@@ -4,7 +4,7 @@ use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{Traffic, object::Fields};
+use super::{SourceView, Traffic, object::Fields};
 use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
@@ -29,8 +29,11 @@ pub(crate) struct PoolView {
     /// Of each backend, for each worker.
     pub(crate) max_idle_connections: u32,
     pub(crate) max_connection_age_ms: u32,
+    pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) source_status: Vec<SourceView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traffic: Option<Traffic>,
 }
@@ -81,6 +84,9 @@ impl PoolView {
             ("max-idle-connections", self.max_idle_connections.to_string()),
             ("max-connection-age", setting(self.max_connection_age_ms)),
         ]);
+        if !self.sources.is_empty() {
+            fields.push(("sources", self.sources.join(", ")));
+        }
         fields
     }
 }
@@ -117,7 +123,9 @@ impl From<pb::Pool> for PoolView {
                 .max_idle_connections
                 .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
+            sources: wire.sources,
             backends: None,
+            source_status: Vec::new(),
             traffic: None,
         }
     }
@@ -133,6 +141,7 @@ impl From<pb::PoolStatus> for PoolView {
             disabled: wire.disabled,
             draining: wire.draining,
         });
+        view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
         view.traffic = Some(wire.totals.into());
         view
     }

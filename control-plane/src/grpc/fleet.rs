@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use lb_core::model::{AdminState, Backend, BackendId, BackendStatus, Health, PoolName};
+use lb_core::model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName};
 use lb_proto::{
     convert,
     v1::{self as pb, fleet_server},
@@ -54,6 +54,7 @@ impl FleetService {
                     let mut status = pb::PoolStatus {
                         pool: Some((&pool.value).into()),
                         totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
+                        sources: self.source_statuses(&pool.value),
                         ..pb::PoolStatus::default()
                     };
                     for stored in view.catalog.backends_of(Some(name)) {
@@ -71,6 +72,12 @@ impl FleetService {
                 })
                 .collect()
         })
+    }
+
+    fn source_statuses(&self, pool: &Pool) -> Vec<pb::SourceStatus> {
+        let reports = &self.context.sources;
+        let status = |source| wire::source(source, reports.report(&pool.name, source));
+        pool.sources.iter().map(status).collect()
     }
 
     fn backend_view(

@@ -26,6 +26,7 @@ use self::{
     fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
 };
 use crate::{
+    discovery::Sources,
     events::EventLog,
     fleet::{Fleet, WaitProgress, Waiter},
     listen::{Endpoint, Listener},
@@ -46,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) events: Arc<EventLog>,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,

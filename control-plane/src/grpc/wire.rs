@@ -1,6 +1,6 @@
 //! What this plane knows, as messages.
 
-use lb_core::model::AdminState;
+use lb_core::model::{AdminState, Source};
 use lb_proto::{
     convert::{self, histogram_to_wire},
     v1 as pb,
@@ -8,6 +8,7 @@ use lb_proto::{
 
 use crate::{
     clock::{millis, millis32},
+    discovery::SourceReport,
     events::Event,
     fleet::{ProxyView, WaitProgress},
     probe::CheckReport,
@@ -38,6 +39,28 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
         last_result: Some(report.last_result.into()),
         checks_total: report.checks_total,
         failures_total: report.failures_total,
+        resolution: report.resolution.map(|resolution| pb::Resolution {
+            resolved_unix_ms: resolution.resolved_unix_ms,
+            ttl_ms: millis32(resolution.ttl),
+            next_unix_ms: resolution.next_unix_ms,
+            failing_since_unix_ms: resolution.failing_since_unix_ms,
+            failure: (resolution.failing_since_unix_ms != 0).then(|| resolution.failure.into()),
+        }),
+    }
+}
+
+pub(super) fn source(source: &Source, report: SourceReport) -> pb::SourceStatus {
+    let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    pb::SourceStatus {
+        source: source.to_string(),
+        found: count(report.found),
+        answered_unix_ms: report.answered_unix_ms,
+        next_unix_ms: report.next_unix_ms,
+        failing_since_unix_ms: report.failing_since_unix_ms,
+        failure: (report.failing_since_unix_ms != 0).then(|| report.failure.into()),
+        leaving: count(report.leaving),
+        waiting: report.waiting.to_owned(),
+        skipped: report.skipped,
     }
 }
 

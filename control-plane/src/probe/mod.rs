@@ -8,7 +8,7 @@
 //! | part | does |
 //! |---|---|
 //! | [`schedule`] | one backend: when to probe, and what to make of it |
-//! | [`resolve`] | names to addresses |
+//! | [`resolve`] | the addresses of one backend |
 //! | [`http`], [`tcp`] | one probe |
 
 mod http;
@@ -36,8 +36,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-pub(crate) use self::report::{CheckReport, Checks};
-use self::resolve::Resolver;
+pub(crate) use self::{
+    report::{CheckReport, Checks},
+    resolve::Resolution,
+};
+use crate::discovery::Resolver;
 use crate::registry::{Registry, WriteError};
 
 /// Probes under way at once.
@@ -55,7 +58,7 @@ struct Shared {
     checks: Arc<Checks>,
     verdicts: mpsc::Sender<BackendStatus>,
     permits: Semaphore,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
 }
 
 /// What a backend's task works from; another one needs another task.
@@ -77,12 +80,17 @@ impl Target {
 }
 
 /// Probes the backends of the registry until it is told to stop.
-pub(crate) async fn run(registry: Registry, checks: Arc<Checks>, stop: CancellationToken) {
+pub(crate) async fn run(
+    registry: Registry,
+    checks: Arc<Checks>,
+    resolver: Arc<Resolver>,
+    stop: CancellationToken,
+) {
     let (verdicts, receiver) = mpsc::channel(VERDICTS_MAX);
     let tracker = TaskTracker::new();
     tracker.spawn(record(registry.clone(), receiver, stop.clone()));
     let permits = Semaphore::new(PROBES_MAX);
-    let shared = Arc::new(Shared { checks, verdicts, permits, resolver: Resolver::new() });
+    let shared = Arc::new(Shared { checks, verdicts, permits, resolver });
     let mut supervisor =
         Supervisor { registry, shared, tasks: HashMap::new(), tracker, stop: stop.clone() };
     supervisor.follow_all();

@@ -11,6 +11,8 @@ use lb_core::{
     stats::LatencyHistogram,
 };
 
+use super::Resolution;
+
 /// The checks of one backend since the control plane started.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct CheckReport {
@@ -32,6 +34,8 @@ pub(crate) struct CheckReport {
     pub(crate) checks_total: u64,
     /// Checks that did not pass.
     pub(crate) failures_total: u64,
+    /// Of the name in its address; nothing for literal addresses.
+    pub(crate) resolution: Option<Resolution>,
 }
 
 /// The checks of one pool since the control plane started, removed backends included.

@@ -1,84 +1,63 @@
-//! Names to addresses, for the whole fleet: proxies are given addresses.
-//!
-//! The system's resolver tells no time to live, so a name is asked for again after
-//! 30 s. The last answer is kept when it fails: a name server that is away must not
-//! take a backend out that answers its checks.
+//! The addresses of one backend: asked for again when their time to live ends, and kept
+//! when that fails. A name server that is away must not take a backend out that answers
+//! its checks.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use lb_core::model::{Address, Host, Reason};
-use tokio::{
-    net::lookup_host,
-    sync::Semaphore,
-    time::{Instant, timeout_at},
+use tokio::time::Instant;
+
+use crate::{
+    clock::{millis, unix_ms},
+    discovery::{Resolver, pause},
 };
 
-/// How old an answer may be.
-pub(super) const TTL: Duration = Duration::from_secs(30);
 /// Addresses of one name that are used.
 const ADDRESSES_MAX: usize = 8;
-/// Names asked for at once; each takes a thread of the blocking pool.
-const LOOKUPS_MAX: usize = 16;
-
-/// Asks the system.
-#[derive(Debug)]
-pub(super) struct Resolver {
-    permits: Arc<Semaphore>,
-}
-
-impl Resolver {
-    pub(super) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
-    }
-
-    async fn lookup(&self, address: &Address, limit: Duration) -> Result<Vec<SocketAddr>, Reason> {
-        let name = match address.host() {
-            Host::Ip(ip) => return Ok(vec![SocketAddr::new(*ip, address.port())]),
-            Host::Name(name) => Arc::clone(name),
-        };
-        let failed = |what: String| {
-            let message = format!("the name {name} could not be resolved: {what}");
-            Reason::new("dns_failure", message)
-        };
-        let deadline = Instant::now() + limit;
-        let slow = || failed(format!("no answer within {limit:?}"));
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        let Ok(permit) = timeout_at(deadline, permit).await else { return Err(slow()) };
-        let (host, port) = (Arc::clone(&name), address.port());
-        // A task of its own: the system's resolver cannot be interrupted, and its
-        // thread must keep the permit for as long as it really takes.
-        let lookup = tokio::spawn(async move {
-            let _permit = permit;
-            lookup_host((&*host, port)).await.map(|found| found.take(ADDRESSES_MAX).collect())
-        });
-        let found: Vec<SocketAddr> = match timeout_at(deadline, lookup).await {
-            Ok(Ok(Ok(found))) => found,
-            Ok(Ok(Err(error))) => return Err(failed(error.to_string())),
-            Ok(Err(error)) => return Err(failed(error.to_string())),
-            Err(_) => return Err(slow()),
-        };
-        if found.is_empty() {
-            return Err(failed("it has no addresses".to_owned()));
-        }
-        Ok(found)
-    }
-}
 
 /// The addresses of one backend, the most promising first.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     known: Vec<SocketAddr>,
-    asked: Option<Instant>,
+    /// When the name is to be asked for again; at once if there is none.
+    next: Option<Instant>,
+    failures: u32,
+    told: Resolution,
+}
+
+/// How a name resolves, for people who ask.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Resolution {
+    /// The last answer; 0 if there was none since the control plane started.
+    pub(crate) resolved_unix_ms: u64,
+    /// For how long it holds.
+    pub(crate) ttl: Duration,
+    /// When the name is asked for again.
+    pub(crate) next_unix_ms: u64,
+    /// Since when it fails; 0 when it does not.
+    pub(crate) failing_since_unix_ms: u64,
+    /// Why.
+    pub(crate) failure: Reason,
 }
 
 impl Addresses {
     /// Begins with what was known before.
     pub(super) fn resumed(known: Vec<SocketAddr>) -> Self {
-        Self { known, asked: None }
+        Self { known, ..Self::default() }
     }
 
     pub(super) fn known(&self) -> &[SocketAddr] {
         &self.known
+    }
+
+    /// How the name resolves; nothing for literal addresses.
+    pub(super) fn resolution(&self, address: &Address) -> Option<Resolution> {
+        matches!(address.host(), Host::Name(_)).then(|| self.told.clone())
+    }
+
+    /// Until the name is to be asked for again.
+    pub(super) fn due_in(&self) -> Duration {
+        self.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Asks again if the answer is old. Fails only when there is no answer at all.
@@ -88,26 +67,57 @@ impl Addresses {
         address: &Address,
         limit: Duration,
     ) -> Result<(), Reason> {
-        if self.asked.is_some_and(|asked| asked.elapsed() < TTL) && !self.known.is_empty() {
+        let name = match address.host() {
+            Host::Ip(ip) => {
+                self.known = vec![SocketAddr::new(*ip, address.port())];
+                return Ok(());
+            }
+            Host::Name(name) => name,
+        };
+        if !self.known.is_empty() && !self.due_in().is_zero() {
             return Ok(());
         }
-        match resolver.lookup(address, limit).await {
-            Ok(found) => {
+        let failure = match resolver.addresses(name, limit).await {
+            Ok(answer) => {
+                let found = answer.found.into_iter().take(ADDRESSES_MAX);
+                let found: Vec<_> = found.map(|ip| SocketAddr::new(ip, address.port())).collect();
+                // Half an answer does not say that the other half is gone.
+                let whole = answer.incomplete.is_none();
                 // The order is kept: name servers shuffle it, which means nothing.
-                self.known.retain(|address| found.contains(address));
+                self.known.retain(|address| !whole || found.contains(address));
                 for address in found {
-                    if !self.known.contains(&address) {
+                    if !self.known.contains(&address) && self.known.len() < ADDRESSES_MAX {
                         self.known.push(address);
                     }
                 }
-                self.asked = Some(Instant::now());
-                Ok(())
+                self.told.resolved_unix_ms = unix_ms();
+                self.told.ttl = answer.ttl;
+                answer.incomplete
             }
-            Err(reason) if self.known.is_empty() => Err(reason),
-            Err(reason) => {
+            Err(reason) => Some(reason),
+        };
+        let pause = match &failure {
+            None => {
+                self.failures = 0;
+                self.told.failing_since_unix_ms = 0;
+                self.told.failure = Reason::default();
+                self.told.ttl
+            }
+            Some(reason) => {
                 tracing::debug!(%address, reason.message, "keeping the last known addresses");
-                Ok(())
+                self.failures += 1;
+                if self.told.failing_since_unix_ms == 0 {
+                    self.told.failing_since_unix_ms = unix_ms();
+                }
+                self.told.failure = reason.clone();
+                pause(self.failures)
             }
+        };
+        self.next = Some(Instant::now() + pause);
+        self.told.next_unix_ms = unix_ms() + millis(pause);
+        match failure {
+            Some(reason) if self.known.is_empty() => Err(reason),
+            _ => Ok(()),
         }
     }
 
@@ -125,12 +135,28 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
+    /// Asks nobody but a port where nothing answers.
+    fn silent() -> Resolver {
+        let unused = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Resolver::new(&[unused])
+    }
+
     #[tokio::test]
     async fn literal_addresses_need_no_name_server() {
         let mut addresses = Addresses::default();
         let address = "[::1]:80".parse().unwrap();
-        addresses.refresh(&Resolver::new(), &address, LIMIT).await.unwrap();
+        addresses.refresh(&silent(), &address, LIMIT).await.unwrap();
         assert_eq!(addresses.known(), ["[::1]:80".parse().unwrap()]);
+        assert_eq!(addresses.resolution(&address), None);
+    }
+
+    #[tokio::test]
+    async fn names_of_the_hosts_file_are_the_systems_whoever_else_could_be_asked() {
+        let mut addresses = Addresses::default();
+        let address: Address = "localhost:80".parse().unwrap();
+        addresses.refresh(&silent(), &address, LIMIT).await.unwrap();
+        assert!(addresses.known().iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(addresses.resolution(&address).unwrap().ttl, Duration::from_secs(30));
     }
 
     #[tokio::test]
@@ -143,15 +169,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_answer_outlives_its_name_server() {
+    async fn the_last_answer_outlives_its_name_server_and_says_so() {
         let known: Vec<SocketAddr> = vec!["127.0.0.1:80".parse().unwrap()];
         let unresolvable = "does-not-exist.invalid:80".parse().unwrap();
         let mut addresses = Addresses::resumed(known.clone());
-        addresses.refresh(&Resolver::new(), &unresolvable, LIMIT).await.unwrap();
+        addresses.refresh(&silent(), &unresolvable, LIMIT).await.unwrap();
         assert_eq!(addresses.known(), known);
+        let told = addresses.resolution(&unresolvable).unwrap();
+        assert!(told.failing_since_unix_ms > 0 && told.resolved_unix_ms == 0);
+        assert_eq!(told.failure.code, "dns_failure");
         let reason =
-            Addresses::default().refresh(&Resolver::new(), &unresolvable, LIMIT).await.unwrap_err();
-        assert_eq!(reason.code, "dns_failure");
+            Addresses::default().refresh(&silent(), &unresolvable, LIMIT).await.unwrap_err();
         assert!(reason.message.contains("does-not-exist.invalid"), "{}", reason.message);
     }
 }

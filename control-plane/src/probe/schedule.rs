@@ -13,15 +13,10 @@ use lb_core::{
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{
-    Shared, Target, http,
-    resolve::{Addresses, TTL},
-    tcp,
-};
+use super::{Shared, Target, http, resolve::Addresses, tcp};
 use crate::clock::{millis, unix_ms};
 
-/// How long a name of a backend without checks may take to resolve, and how soon it is
-/// asked for again when it does not.
+/// How long a name of a backend without checks may take to resolve.
 const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Checks a backend, beginning with what is known about it, until it is dropped.
@@ -75,12 +70,16 @@ impl Check {
                     let message = "the pool has no checks; every backend counts as up";
                     let reason = Reason::new("no_checks", message);
                     self.tell(Health::Up, &reason).await;
-                    (reason, TTL)
+                    (reason, self.addresses.due_in())
                 }
-                Err(reason) => (reason, LOOKUP),
+                Err(reason) => (reason, self.addresses.due_in()),
             };
+            // A literal address never changes, and is never due.
+            let pause = if pause.is_zero() { self.target.policy.interval() } else { pause };
+            let resolution = self.addresses.resolution(&self.target.backend.address);
             self.shared.checks.update(&self.target.backend.id, |report| {
                 report.last_result = result;
+                report.resolution = resolution;
                 report.next_check_unix_ms = 0;
             });
             sleep(pause).await;
@@ -177,6 +176,7 @@ impl Check {
             }
             report.last_duration = took;
             report.last_result = reason.clone();
+            report.resolution = self.addresses.resolution(&self.target.backend.address);
             report.checks_total += 1;
             report.failures_total += u64::from(!passed);
         });

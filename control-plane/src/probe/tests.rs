@@ -62,8 +62,13 @@ fn probed() -> Probed {
     let registry =
         Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
     let (checks, stop) = (Arc::new(Checks::default()), CancellationToken::new());
-    tokio::spawn(run(registry.clone(), Arc::clone(&checks), stop.clone()));
+    tokio::spawn(run(registry.clone(), Arc::clone(&checks), resolver(), stop.clone()));
     Probed { registry, checks, _stop: stop.drop_guard() }
+}
+
+/// Of the system: these tests use its names only.
+fn resolver() -> Arc<Resolver> {
+    Arc::new(Resolver::new(&[]))
 }
 
 impl Probed {
@@ -90,6 +95,7 @@ impl Probed {
             weight: Weight::default(),
             admin_state,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;
@@ -233,7 +239,8 @@ async fn verdicts_outlive_the_prober() {
     let up = probed.until(|status| status.health == Health::Up).await;
     let revision = probed.registry.revision();
     let stop = CancellationToken::new();
-    let again = tokio::spawn(run(probed.registry.clone(), Arc::default(), stop.clone()));
+    let again =
+        tokio::spawn(run(probed.registry.clone(), Arc::default(), resolver(), stop.clone()));
     stop.cancel();
     again.await.unwrap();
     assert_eq!(probed.registry.revision(), revision, "a new prober takes nothing out");

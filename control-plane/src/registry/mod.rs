@@ -14,6 +14,7 @@
 
 mod catalog;
 mod counts;
+mod discovered;
 mod error;
 mod plan;
 mod writer;
@@ -82,9 +83,21 @@ pub struct WriteRequest {
     /// Whether this is an `Apply`: the guard against mass removal is for batches,
     /// because who names one object means it.
     pub batch: bool,
+    /// Who asks.
+    pub origin: Origin,
     /// A key under which a repetition finds the first answer, and the fingerprint of
     /// the request's content.
     pub idempotency: Option<(String, u128)>,
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Origin {
+    /// People and their automation.
+    #[default]
+    Operator,
+    /// The sources of pools.
+    Discovery,
 }
 
 /// One change.

@@ -13,7 +13,9 @@ use lb_core::model::{
     AdminState, Backend, BackendId, Incarnation, Key, Kind, PoolName, Resource, Route,
 };
 
-use super::{Catalog, Item, PutMode, WriteError, WriteRequest, catalog::Stored};
+use super::{
+    Catalog, Item, Origin, PutMode, WriteError, WriteRequest, catalog::Stored, discovered,
+};
 
 /// Numbers beyond this are not remembered: nobody counts that far.
 const BACKEND_NUMBER_MAX: u64 = 1 << 53;
@@ -56,12 +58,16 @@ pub(super) fn plan(
         base: catalog,
         next_revision: revision + 1,
         next_backend_number,
+        origin: request.origin,
         puts: BTreeMap::new(),
         deletes: BTreeSet::new(),
         named: Vec::new(),
     };
     for item in request.items {
         draft.take(item, expected)?;
+    }
+    if draft.origin == Origin::Operator {
+        discovered::check_removals(catalog, &draft.puts, &draft.deletes)?;
     }
     draft.check_references()?;
     draft.check_addresses()?;
@@ -78,6 +84,7 @@ struct Draft<'a> {
     base: &'a Catalog,
     next_revision: u64,
     next_backend_number: u64,
+    origin: Origin,
     puts: BTreeMap<Key, Resource>,
     deletes: BTreeSet<Key>,
     /// What was put, in the order of the request.
@@ -145,6 +152,8 @@ impl Draft<'_> {
             _ => {}
         }
         if let Resource::Backend(backend) = &mut resource {
+            let known = former.as_ref().and_then(|former| former.value.as_backend());
+            discovered::settle(backend, known, self.origin)?;
             backend.incarnation = self.incarnation(backend, former.as_ref());
             self.remember_number(&backend.id);
             if former.as_ref().is_some_and(|former| !same_life(&former.value, backend)) {
@@ -160,10 +169,8 @@ impl Draft<'_> {
     /// A backend that moves to another address or pool is another one: its counters
     /// start at zero, and it must pass a check before it gets traffic.
     fn incarnation(&self, backend: &Backend, former: Option<&Stored<Resource>>) -> Incarnation {
-        match former.map(|former| &former.value) {
-            Some(Resource::Backend(former))
-                if former.address == backend.address && former.pool == backend.pool =>
-            {
+        match former.and_then(|former| former.value.as_backend()) {
+            Some(former) if former.address == backend.address && former.pool == backend.pool => {
                 former.incarnation
             }
             _ => Incarnation(self.next_revision),
@@ -286,7 +293,7 @@ impl Draft<'_> {
     }
 
     fn finish(self) -> Plan {
-        let Self { base, next_revision, next_backend_number, mut puts, deletes, named } = self;
+        let Self { base, next_revision, next_backend_number, mut puts, deletes, named, .. } = self;
         let mut plan = Plan { next_backend_number, ..Plan::default() };
         for key in named {
             let Some(resource) = puts.remove(&key) else { continue };

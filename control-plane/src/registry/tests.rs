@@ -21,6 +21,7 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         weight: Weight::default(),
         admin_state: AdminState::Enabled,
         labels: Labels::default(),
+        source: None,
         incarnation: Incarnation(0),
     }
 }

@@ -16,6 +16,7 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
             weight: Weight::default(),
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation(*incarnation),
         };
         catalog.put(Resource::Backend(backend), *incarnation);

@@ -23,6 +23,13 @@ pub enum Host {
 }
 
 impl Address {
+    /// Of a literal address. `port` is that of an address that was checked, never 0.
+    #[must_use]
+    pub fn of_ip(ip: IpAddr, port: u16) -> Self {
+        debug_assert!(port != 0, "no checked address has port 0");
+        Self { host: Host::Ip(ip), port }
+    }
+
     /// The host.
     #[must_use]
     pub fn host(&self) -> &Host {

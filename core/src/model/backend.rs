@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Address, BackendId, Invalid, PoolName};
+use super::{Address, BackendId, Invalid, PoolName, Source};
 
 /// One address that serves requests, as the operator wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Backend {
     pub admin_state: AdminState,
     /// For people and automation; they decide nothing.
     pub labels: Labels,
+    /// The source that discovered it; none if it was added by hand.
+    pub source: Option<Source>,
     /// Tells it apart from an earlier backend of the same id.
     pub incarnation: Incarnation,
 }
@@ -34,6 +36,8 @@ pub struct Weight(u16);
 impl Weight {
     /// The largest weight.
     pub const MAX: u32 = 256;
+    /// Takes no new requests.
+    pub const NONE: Self = Self(0);
 
     /// Checks the range 0 to 256.
     pub fn new(weight: u32) -> Result<Self, Invalid> {

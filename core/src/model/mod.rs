@@ -14,6 +14,7 @@ mod resource;
 mod route;
 mod route_pools;
 mod snapshot;
+mod source;
 mod status;
 
 pub use self::{
@@ -31,5 +32,6 @@ pub use self::{
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
+    source::Source,
     status::{BackendStatus, Health, Reason},
 };

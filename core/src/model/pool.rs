@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Invalid, PoolName};
+use super::{Invalid, PoolName, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +21,9 @@ pub struct Pool {
     pub request_timeout: Duration,
     /// Its connections once a response has begun.
     pub connections: BackendConnections,
+    /// Where backends come from beside those added by hand; default none. Checked by
+    /// [`Source::checked_list`].
+    pub sources: Vec<Source>,
 }
 
 /// How long connections to backends are waited for and kept.
@@ -103,6 +106,7 @@ impl Pool {
             connect_timeout: Self::CONNECT_TIMEOUT,
             request_timeout: Self::REQUEST_TIMEOUT,
             connections: BackendConnections::default(),
+            sources: Vec::new(),
         }
     }
 

@@ -119,6 +119,15 @@ impl Resource {
         }
     }
 
+    /// The backend, if it is one.
+    #[must_use]
+    pub fn as_backend(&self) -> Option<&Backend> {
+        match self {
+            Self::Backend(backend) => Some(backend),
+            _ => None,
+        }
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

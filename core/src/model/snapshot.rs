@@ -282,6 +282,7 @@ mod tests {
             weight: Weight::default(),
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation(incarnation),
         }
     }

@@ -248,6 +248,7 @@ mod tests {
         let incarnation = Incarnation(incarnation);
         [
             Resource::Backend(Backend {
+                source: None,
                 id: id.clone(),
                 pool: PoolName::default_pool(),
                 address: format!("127.0.0.1:{port}").parse().unwrap(),

@@ -28,6 +28,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
     for number in 1..=backends {
         let id = BackendId::new(&format!("backend{number}")).unwrap();
         resources.push(Resource::Backend(Backend {
+            source: None,
             id: id.clone(),
             pool: PoolName::default_pool(),
             address: format!("10.{}.{}.1:80", number / 250, number % 250).parse().unwrap(),

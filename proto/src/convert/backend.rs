@@ -23,6 +23,10 @@ impl TryFrom<pb::Backend> for Backend {
             weight: wire.weight.map_or_else(|| Ok(Weight::default()), Weight::new)?,
             admin_state: admin_state(wire.admin_state)?,
             labels: Labels::new(wire.labels)?,
+            source: Some(wire.source)
+                .filter(|source| !source.is_empty())
+                .map(|source| source.parse())
+                .transpose()?,
             incarnation: Incarnation(wire.incarnation),
         })
     }
@@ -71,6 +75,7 @@ impl From<&Backend> for pb::Backend {
                 .iter()
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
+            source: backend.source.as_ref().map(ToString::to_string).unwrap_or_default(),
             incarnation: backend.incarnation.0,
         }
     }

@@ -134,6 +134,7 @@ mod tests {
                 keep_alive_timeout_ms: numbers[4],
                 max_idle_connections: hold.map(u32::from),
                 max_connection_age_ms: numbers[5],
+                sources: hold.map(|n| format!("dns:web{n}.test:80")).into_iter().collect(),
             })
     }
 
@@ -153,6 +154,7 @@ mod tests {
                 admin_state,
                 labels: [("zone".to_owned(), "a".to_owned())].into(),
                 incarnation: 7,
+                source: weight.map(|n| format!("srv:_http._tcp.web{n}.test")).unwrap_or_default(),
             })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_core::model::{
     Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
-    PoolName,
+    PoolName, Source,
 };
 
 use super::{duration_or, millis};
@@ -21,6 +21,8 @@ impl TryFrom<pb::Pool> for Pool {
         )?;
         pool.algorithm = algorithm;
         pool.connections = connections(&wire)?;
+        let sources = wire.sources.iter().map(|source| source.parse());
+        pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = wire.health_check.unwrap_or_default().try_into()?;
         Ok(pool)
     }
@@ -84,6 +86,7 @@ impl From<&Pool> for pb::Pool {
             keep_alive_timeout_ms: millis(pool.connections.keep_alive_timeout),
             max_idle_connections: Some(pool.connections.idle_max),
             max_connection_age_ms: millis(pool.connections.age_max),
+            sources: pool.sources.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -70,6 +70,7 @@ impl TryFrom<DeclaredBackend> for Backend {
             weight: declared.weight.map_or_else(|| Ok(Weight::default()), |n| Weight::new(n.0))?,
             admin_state: declared.state.map_or_else(AdminState::default, AdminState::from),
             labels: Labels::new(declared.labels.unwrap_or_default())?,
+            source: None,
             incarnation: Incarnation::default(),
         })
     }

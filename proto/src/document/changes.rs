@@ -127,6 +127,8 @@ pub fn changes(declared: &Declaration, current: &[Resource], prune: bool) -> Vec
             .iter()
             .filter(|resource| resource.kind() != Kind::Status && !kept.contains(&resource.key()))
             .filter(|resource| !stays_anyway(resource, declared))
+            // What a source discovered is not declared, and would come back.
+            .filter(|resource| resource.as_backend().is_none_or(|b| b.source.is_none()))
             .collect();
         gone.sort_by(|a, b| {
             a.kind().cmp(&b.kind()).then_with(|| natural_order(a.name(), b.name()))

@@ -38,6 +38,8 @@ impl Document {
         for resource in resources {
             match resource {
                 Resource::Pool(pool) => document.pools.push(chosen(pool.into(), resource, all)),
+                // A source tells it; whoever declares it too would have it twice.
+                Resource::Backend(backend) if backend.source.is_some() => {}
                 Resource::Backend(backend) => {
                     document.backends.push(chosen(backend.into(), resource, all));
                 }

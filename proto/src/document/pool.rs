@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_core::model::{
     Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
-    PoolName,
+    PoolName, Source,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -78,6 +78,10 @@ pub struct DeclaredPool {
     /// request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_age: Option<Time>,
+    /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
+    /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
 }
 
 /// What a check is.
@@ -113,6 +117,8 @@ impl TryFrom<DeclaredPool> for Pool {
             age_max: time_or(declared.max_connection_age, default.age_max),
         }
         .checked()?;
+        let sources = declared.sources.iter().flatten().map(|source| source.parse());
+        pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = health(declared)?;
         Ok(pool)
     }
@@ -211,6 +217,7 @@ impl From<&Pool> for DeclaredPool {
             keep_alive_timeout: Some(Time(pool.connections.keep_alive_timeout)),
             max_idle_connections: Some(Number(pool.connections.idle_max)),
             max_connection_age: Some(Time(pool.connections.age_max)),
+            sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
         }
     }
 }

@@ -286,6 +286,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 tunnel_idle_timeout_ms: times[3],
                 keep_alive_timeout_ms: times[0],
                 max_idle_connections: small.map(u32::from),
+                sources: vec![format!("dns:web{}.test:80", times[3] % 7)],
                 max_connection_age_ms: times[3],
             })
         });
@@ -294,6 +295,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
         |(id, address, pool, weight, admin_state, labels)| {
             let weight = Some(weight);
             Any::Backend(pb::Backend {
+                source: String::new(),
                 id,
                 address,
                 pool,

@@ -1,11 +1,13 @@
 //! A backend: its verdict and why, its checks, its traffic, and the next step.
 
+use std::time::Duration;
+
 use super::{Page, traffic_section};
 use crate::{
     command::remedy,
     format,
     output::{Cell, Screen, Table},
-    view::{self, BackendView, ChecksView},
+    view::{self, BackendView, ChecksView, ResolutionView},
 };
 
 pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
@@ -22,7 +24,13 @@ pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     page.row("weight", &view.weight.to_string());
     page.row("wanted", view.admin_state);
     page.row("labels", &view::labels(&view.labels));
+    if let Some(source) = &view.source {
+        page.row("discovered by", &format!("{source} (it cannot be removed by hand)"));
+    }
     page.row("revision", &format!("{} (added in {})", view.revision, view.incarnation));
+    if let Some(resolution) = view.checks.as_ref().and_then(|checks| checks.resolution.as_ref()) {
+        name_section(&mut page, resolution, now);
+    }
     match &view.checks {
         Some(checks) => checks_section(&mut page, checks, now),
         None => {
@@ -35,6 +43,25 @@ pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     }
     page.next_step(&remedy::next_step(view));
     page.text
+}
+
+fn name_section(page: &mut Page, name: &ResolutionView, now: u64) {
+    page.section("name");
+    let resolved = match name.resolved_unix_ms {
+        None => "never since the control plane started".to_owned(),
+        at => {
+            let ttl = format::duration(Duration::from_millis(name.ttl_ms.into()));
+            format!("{}, for {ttl}", format::moment(at, now))
+        }
+    };
+    page.row("resolved", &resolved);
+    if name.failing_since_unix_ms.is_some() {
+        let since = format::moment(name.failing_since_unix_ms, now);
+        page.row("failing since", &format!("{since}; the last addresses are kept"));
+        page.row("because", &name.failure.sentence());
+        page.row("what to do", "look at the name, and at the control plane's name servers");
+    }
+    page.row("asked again", &format::moment(name.next_unix_ms, now));
 }
 
 fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {

@@ -3,6 +3,7 @@
 use super::{Page, traffic_section};
 use crate::{
     command::get,
+    format,
     output::Screen,
     view::{BackendView, PoolView},
 };
@@ -15,19 +16,57 @@ pub(super) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     if let Some(traffic) = &view.traffic {
         traffic_section(&mut page, traffic);
     }
+    sources_section(&mut page, view, now);
     page.section("backends");
+    let failing = view.source_status.iter().find_map(|source| source.remedy(&view.name));
     if backends.is_empty() {
         page.section("  none");
+        if !view.sources.is_empty() {
+            let look = || format!("'lbctl describe pool {}' once its sources answered", view.name);
+            page.next_step(&failing.unwrap_or_else(look));
+            return page.text;
+        }
         page.next_step(&format!("'lbctl add-backend HOST:PORT --pool {}'", view.name));
         return page.text;
     }
     page.text += &screen.render(&get::backend_table(backends, now, false).indented(2));
+    if let Some(remedy) = failing {
+        page.next_step(&remedy);
+        return page.text;
+    }
     let worst =
         backends.iter().find(|backend| backend.admin_state == "enabled" && backend.health != "up");
     if let Some(worst) = worst {
         page.next_step(&format!("'lbctl describe backend {}'", worst.id));
     }
     page.text
+}
+
+fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
+    if view.source_status.is_empty() {
+        return;
+    }
+    page.section("sources");
+    for source in &view.source_status {
+        page.section(&format!("  {}", source.source));
+        let answered = match source.answered_unix_ms {
+            None => "never since the control plane started".to_owned(),
+            at => format!("{}, {} backends", format::moment(at, now), source.found),
+        };
+        page.row("  last answer", &answered);
+        if source.failing_since_unix_ms.is_some() {
+            let since = format::moment(source.failing_since_unix_ms, now);
+            page.row("  failing since", &format!("{since}; the last backends are kept"));
+            page.row("  because", &source.failure.sentence());
+        }
+        page.row("  asked again", &format::moment(source.next_unix_ms, now));
+        if source.leaving > 0 {
+            page.row("  leaving", &format!("{}: {}", source.leaving, source.waiting));
+        }
+        for skipped in &source.skipped {
+            page.row("  not taken", skipped);
+        }
+    }
 }
 
 fn pool_verdict(view: &PoolView) -> String {

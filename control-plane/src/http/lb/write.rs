@@ -167,6 +167,7 @@ impl NewBackend {
             weight: Weight::new(self.weight)?,
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
+            source: None,
             incarnation: Incarnation::default(),
         })
     }

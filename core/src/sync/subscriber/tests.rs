@@ -31,6 +31,7 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
                 weight: Weight::new(weight.parse().unwrap())?,
                 admin_state: AdminState::Enabled,
                 labels: Labels::default(),
+                source: None,
                 incarnation: Incarnation(1),
             })
         }
