@@ -9,6 +9,7 @@ mod describe;
 mod explain_route;
 mod get;
 mod listener;
+mod manpages;
 mod pool;
 mod progress;
 mod remedy;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Dev(args) => dev::run(&args),
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completions(&args),
+        Command::Manpages(args) => manpages::run(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
 }
@@ -109,7 +111,8 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::Validate(_)
         | Command::Schema
         | Command::TestAlgorithms(_)
-        | Command::Completions(_) => unreachable!("run() keeps them to itself"),
+        | Command::Completions(_)
+        | Command::Manpages(_) => unreachable!("run() keeps them to itself"),
     }
 }
 
