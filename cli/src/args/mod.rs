@@ -23,7 +23,7 @@ pub(crate) use self::{
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
-    read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
+    read::{Awaited, Check, Describe, Explain, Get, GetKind, Target, WaitFor, Watch},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
 };
 
@@ -123,6 +123,8 @@ Examples:
   lbctl stats
   lbctl stats -o json | jq .failures_total")]
     Stats,
+    /// Look for everything that is wrong, and say what to do about it
+    Check(Check),
     /// List objects of a kind
     Get(Get),
     /// Tell all that is known about one object
@@ -180,6 +182,8 @@ go on. 'lbctl describe backend ID' shows how many are left.")]
     Export(Export),
     /// Check files without a control plane
     Validate(Validate),
+    /// Explain a setting: its meaning, its default and its range
+    Explain(Explain),
     /// Print the JSON Schema of declared state
     #[command(after_help = "\
 Examples:
