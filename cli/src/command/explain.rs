@@ -95,6 +95,8 @@ fn type_of(schema: &Value) -> String {
     match &schema["type"] {
         Value::String(name) => name.clone(),
         Value::Array(names) => names.iter().map(shown).collect::<Vec<_>>().join(" or "),
+        // One of several types: those with bounds are numbers.
+        _ if schema["minimum"].is_number() => "integer".to_owned(),
         _ => "text".to_owned(),
     }
 }

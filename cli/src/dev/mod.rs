@@ -55,8 +55,7 @@ pub(crate) fn run(args: &Dev) -> Result<ExitCode, Failure> {
 }
 
 async fn develop(args: &Dev, plan: Plan, data_dir: &Path) -> Result<(), Failure> {
-    let uncaught =
-        |error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}"));
+    let uncaught = |error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}"));
     let mut signals = StopSignals::catch().map_err(uncaught)?;
     let mut hangups = HangupSignals::catch().map_err(uncaught)?;
     let printer = Printer::start();

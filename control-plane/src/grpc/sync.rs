@@ -427,10 +427,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_speaks_to_itself_is_not_elsewhere() {
-        let peer = |there: &str, here: &str| Peer {
-            there: there.parse().ok(),
-            here: here.parse().ok(),
-        };
+        let peer =
+            |there: &str, here: &str| Peer { there: there.parse().ok(), here: here.parse().ok() };
         assert!(!peer("127.0.0.1:5", "127.0.0.1:9400").is_elsewhere());
         assert!(!peer("[::ffff:127.0.0.1]:5", "[::ffff:127.0.0.1]:9400").is_elsewhere());
         assert!(!peer("10.0.0.2:5", "10.0.0.2:9400").is_elsewhere());

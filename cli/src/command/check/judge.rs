@@ -91,13 +91,7 @@ impl Group<'_> {
         self.push(check, Level::Failed, message, Some(remedy.into()));
     }
 
-    fn push(
-        &mut self,
-        check: &'static str,
-        level: Level,
-        message: String,
-        remedy: Option<String>,
-    ) {
+    fn push(&mut self, check: &'static str, level: Level, message: String, remedy: Option<String>) {
         self.findings.push(Finding { group: self.name, check, level, message, remedy });
     }
 
@@ -121,7 +115,11 @@ fn control_plane(facts: &Facts, group: &mut Group<'_>) {
     match facts.skew {
         Some(skew) if skew > SKEW_MAX => {
             let message = format!("its clock and this one are {} apart", format::duration(skew));
-            group.warn("clock_skew", message, "set both by a time server; ages are wrong until then");
+            group.warn(
+                "clock_skew",
+                message,
+                "set both by a time server; ages are wrong until then",
+            );
         }
         Some(_) => group.ok("clock_skew", "its clock agrees with this one"),
         None => {}
@@ -169,7 +167,9 @@ fn listeners(facts: &Facts, group: &mut Group<'_>) {
             group.warn(
                 "listener_address",
                 format!("{} has no address for listener {name}", proxy.id),
-                format!("start it with '--listen {name}=HOST:PORT', or 'lbctl remove-listener {name}'"),
+                format!(
+                    "start it with '--listen {name}=HOST:PORT', or 'lbctl remove-listener {name}'"
+                ),
             );
         }
         for name in bound.difference(&known) {
@@ -292,5 +292,99 @@ impl fmt::Display for Level {
             Self::Warning => "warning",
             Self::Failed => "failed",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_proto::v1 as pb;
+
+    use super::*;
+
+    fn proxy(id: &str, state: &str) -> ProxyView {
+        let listen_addresses = vec![pb::ListenAddress {
+            listener: "extra".to_owned(),
+            address: "127.0.0.1:8080".to_owned(),
+        }];
+        ProxyView::from(pb::Proxy {
+            id: id.to_owned(),
+            state: state.to_owned(),
+            build_version: env!("CARGO_PKG_VERSION").to_owned(),
+            listen_addresses,
+            ..pb::Proxy::default()
+        })
+    }
+
+    fn facts(proxies: Vec<ProxyView>) -> Facts {
+        let pool = pb::Pool { name: "default".to_owned(), ..pb::Pool::default() };
+        Facts {
+            server: "http://a:9400".to_owned(),
+            build_version: env!("CARGO_PKG_VERSION").to_owned(),
+            skew: Some(Duration::from_secs(60)),
+            proxies,
+            pools: vec![PoolView::from(pb::PoolStatus {
+                pool: Some(pool),
+                down: 1,
+                ..pb::PoolStatus::default()
+            })],
+            backends: vec![BackendView::from(pb::BackendView {
+                backend: Some(pb::Backend {
+                    id: "b1".to_owned(),
+                    pool: "default".to_owned(),
+                    address: "localhost:8001".to_owned(),
+                    ..pb::Backend::default()
+                }),
+                status: Some(pb::BackendStatus {
+                    health: pb::Health::Down.into(),
+                    reason: Some(pb::Reason {
+                        code: "check_status".to_owned(),
+                        message: "404".to_owned(),
+                    }),
+                    ..pb::BackendStatus::default()
+                }),
+                ..pb::BackendView::default()
+            })],
+            listeners: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+
+    fn found(facts: &Facts) -> Vec<(&'static str, Level)> {
+        judge(facts).iter().map(|finding| (finding.check, finding.level)).collect()
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_found_and_has_a_remedy() {
+        let mut elsewhere = proxy("p1", "lost");
+        elsewhere.build_version = "0.0.1".to_owned();
+        let mut remote = proxy("p2", "synced");
+        remote.build_version = "0.0.1".to_owned();
+        remote.elsewhere = true;
+        let facts = facts(vec![elsewhere, remote]);
+        assert_eq!(
+            found(&facts),
+            [
+                ("control_plane_reachable", Level::Ok),
+                ("control_plane_version", Level::Ok),
+                ("clock_skew", Level::Warning),
+                ("proxy_state", Level::Failed),
+                ("proxy_version", Level::Warning),
+                ("listener_object", Level::Warning),
+                ("route_exists", Level::Failed),
+                ("pool_serves", Level::Failed),
+                ("backend_up", Level::Failed),
+                ("backend_loopback", Level::Warning),
+            ]
+        );
+        for finding in judge(&facts) {
+            assert_eq!(finding.remedy.is_none(), finding.level == Level::Ok, "{finding:?}");
+        }
+        let of_status = judge(&facts).into_iter().find(|f| f.check == "backend_up").unwrap();
+        assert!(of_status.remedy.unwrap().contains("--health-path"));
+    }
+
+    #[test]
+    fn without_a_proxy_nothing_serves() {
+        assert!(found(&facts(Vec::new())).contains(&("proxies_connected", Level::Failed)));
     }
 }
