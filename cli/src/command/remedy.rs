@@ -35,6 +35,19 @@ pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
     Some(text)
 }
 
+/// Why a loopback address is wrong for proxies on other machines.
+pub(super) fn loopback(address: &str, proxies: &[&str]) -> String {
+    let first = proxies.first().copied().unwrap_or_default();
+    let others = match proxies.len() {
+        0 | 1 => String::new(),
+        number => format!(" and {} more", number - 1),
+    };
+    format!(
+        "warning: {address} means its own machine to each proxy, and {first}{others} runs on \
+         another one than the control plane; give an address that all of them can reach"
+    )
+}
+
 /// The next step for a backend in its present state.
 pub(super) fn next_step(backend: &BackendView) -> String {
     let id = &backend.id;
