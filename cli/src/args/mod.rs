@@ -315,6 +315,7 @@ mod tests {
                 let key = match flag {
                     "trusted-proxy" => "trusted_proxies".to_owned(),
                     "label" => "labels".to_owned(),
+                    "source" => "sources".to_owned(),
                     "disabled" => "state".to_owned(),
                     flag => flag.replace('-', "_"),
                 };
