@@ -6,6 +6,8 @@
 
 mod backend;
 mod declared;
+#[cfg(test)]
+mod docs;
 mod listener;
 mod local;
 mod pool;

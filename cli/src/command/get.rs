@@ -226,10 +226,9 @@ pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
             ]),
             None => row.extend((0..5).map(|_| Cell::from("-"))),
         }
-        let ended = traffic.successes_total + traffic.failures_total;
         row.extend::<[Cell; 3]>([
             format::rate(traffic.requests_per_second).into(),
-            format::percent(traffic.successes_total, ended).into(),
+            traffic.ok_ratio().into(),
             format::latency(traffic.latency_p99_us).into(),
         ]);
         if wide {
