@@ -3,7 +3,7 @@
 mod judge;
 mod page;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lb_proto::v1 as pb;
 use serde::Serialize;
@@ -14,6 +14,7 @@ use super::{Session, TIMEOUT, get};
 use crate::{
     args::{Check, Global},
     client::Client,
+    clock,
     exit::{Exit, Failure},
     output::Screen,
     view::{PoolView, ProxyView},
@@ -79,7 +80,7 @@ async fn facts(global: &Global, screen: Screen) -> Result<Facts, Failure> {
             Ok(answer)
         })
         .await?;
-    let here = SystemTime::now();
+    let here = UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
     Ok(Facts {
         server: client.server().to_owned(),
         build_version: status.build_version,
