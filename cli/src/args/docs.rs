@@ -58,10 +58,9 @@ fn fault(command: &Found) -> Option<String> {
 fn unknown_name(words: &[String]) -> Option<String> {
     let mut root = Cli::command();
     root.build();
-    let mut verbs = words[1..].iter().filter(|word| !word.starts_with('-'));
-    let verb = verbs.next().filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
+    let verb = words.get(1).filter(|word| word.starts_with(|c: char| c.is_ascii_lowercase()));
     let command = match verb {
-        // "lbctl --server", "lbctl remove-..."
+        // As in "lbctl -o json".
         None => &root,
         Some(verb) if verb.ends_with("...") => return None,
         Some(verb) => match root.find_subcommand(verb) {
