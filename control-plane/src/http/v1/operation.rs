@@ -75,7 +75,7 @@ pub(super) fn all() -> Vec<Operation> {
         ("/backends/{id}/disable", "disable", AdminState::Disabled),
         ("/backends/{id}/drain", "drain", AdminState::Draining),
     ] {
-        let handler = named(Method::POST, move |asked, id, _| async move {
+        let handler = named(&Method::POST, move |asked, id, _| async move {
             objects::set_state(&asked, &BACKENDS, &id, state).await
         });
         let about = About::new(
@@ -121,7 +121,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: many_path,
-            handler: plain(Method::GET, move |asked, _| async move {
+            handler: plain(&Method::GET, move |asked, _| async move {
                 objects::list(&asked, &collection)
             }),
             about: about(&format!("list{schema}s"), format!("Lists {plural}"))
@@ -133,7 +133,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::POST,
             path: many_path,
-            handler: plain(Method::POST, move |asked, body| async move {
+            handler: plain(&Method::POST, move |asked, body| async move {
                 objects::post(&asked, &collection, body).await
             }),
             about: about(&format!("create{schema}"), format!("Creates {one}"))
@@ -145,7 +145,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: one_path,
-            handler: named(Method::GET, move |asked, name, _| async move {
+            handler: named(&Method::GET, move |asked, name, _| async move {
                 objects::get(&asked, &collection, &name)
             }),
             about: about(&format!("get{schema}"), format!("Shows {one}"))
@@ -157,7 +157,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::PUT,
             path: one_path,
-            handler: named(Method::PUT, move |asked, name, body| async move {
+            handler: named(&Method::PUT, move |asked, name, body| async move {
                 objects::put(&asked, &collection, &name, body).await
             }),
             about: about(&format!("put{schema}"), format!("Creates or replaces {one}"))
@@ -177,7 +177,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::PATCH,
             path: one_path,
-            handler: named(Method::PATCH, move |asked, name, body| async move {
+            handler: named(&Method::PATCH, move |asked, name, body| async move {
                 objects::patch(&asked, &collection, &name, body).await
             }),
             about: about(&format!("patch{schema}"), format!("Changes some keys of {one}"))
@@ -192,7 +192,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         Operation {
             method: Method::DELETE,
             path: one_path,
-            handler: named(Method::DELETE, move |asked, name, _| async move {
+            handler: named(&Method::DELETE, move |asked, name, _| async move {
                 objects::delete(&asked, &collection, &name).await
             }),
             about: about(&format!("delete{schema}"), format!("Removes {one}"))
@@ -208,7 +208,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::POST,
             path: "/apply",
-            handler: plain(Method::POST, async |asked, body| apply(&asked, body).await),
+            handler: plain(&Method::POST, async |asked, body| apply(&asked, body).await),
             about: About::new("apply", "state", "Makes the state what a document declares")
                 .parameters(&["dry_run", "force", "prune", "wait", "If-Match", "Idempotency-Key"])
                 .body(Sent {
@@ -221,7 +221,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: "/proxies",
-            handler: plain(Method::GET, async |asked, _| observe::proxies(&asked)),
+            handler: plain(&Method::GET, async |asked, _| observe::proxies(&asked)),
             about: About::new("listProxies", "proxies", "Lists proxies, lost ones for a day")
                 .success(200, Answered::List("Proxy"))
                 .failures(&[400, 403]),
@@ -229,7 +229,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: "/proxies/{id}",
-            handler: named(Method::GET, async |asked, id, _| observe::proxy(&asked, &id)),
+            handler: named(&Method::GET, async |asked, id, _| observe::proxy(&asked, &id)),
             about: About::new("getProxy", "proxies", "Shows a proxy")
                 .parameters(&["id"])
                 .success(200, Answered::One("Proxy"))
@@ -238,7 +238,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: "/status",
-            handler: plain(Method::GET, async |asked, _| observe::status(&asked)),
+            handler: plain(&Method::GET, async |asked, _| observe::status(&asked)),
             about: About::new("getStatus", "state", "Shows the control plane in numbers")
                 .success(200, Answered::One("Status"))
                 .failures(&[400, 403]),
@@ -246,7 +246,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: "/stats",
-            handler: plain(Method::GET, async |asked, _| observe::stats(&asked)),
+            handler: plain(&Method::GET, async |asked, _| observe::stats(&asked)),
             about: About::new("getStats", "state", "Shows the traffic of the fleet")
                 .success(200, Answered::One("Stats"))
                 .failures(&[400, 403]),
@@ -254,7 +254,7 @@ fn others() -> Vec<Operation> {
         Operation {
             method: Method::GET,
             path: "/events",
-            handler: plain(Method::GET, async |asked, _| events(&asked)),
+            handler: plain(&Method::GET, async |asked, _| events(&asked)),
             about: About::new("followEvents", "state", "Follows what happens")
                 .parameters(&["past"])
                 .success(200, Answered::Stream("Event"))
@@ -300,25 +300,25 @@ impl About {
 }
 
 /// A handler of a path without a name in it.
-fn plain<F, A>(method: Method, answer: F) -> MethodRouter<Arc<Context>>
+fn plain<F, A>(method: &Method, answer: F) -> MethodRouter<Arc<Context>>
 where
     F: Fn(Asked, Body) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
-    on(filter(&method), async move |State(context): State<Arc<Context>>, request: Request| {
+    on(filter(method), async move |State(context): State<Arc<Context>>, request: Request| {
         let (asked, body) = asked(context, request);
         answer(asked, body).await
     })
 }
 
 /// A handler of a path with a name in it.
-fn named<F, A>(method: Method, answer: F) -> MethodRouter<Arc<Context>>
+fn named<F, A>(method: &Method, answer: F) -> MethodRouter<Arc<Context>>
 where
     F: Fn(Asked, String, Body) -> A + Clone + Send + Sync + 'static,
     A: Future<Output = Result<Response, Fault>> + Send + 'static,
 {
     on(
-        filter(&method),
+        filter(method),
         async move |State(context): State<Arc<Context>>,
                     name: Result<Path<String>, axum::extract::rejection::PathRejection>,
                     request: Request| {
