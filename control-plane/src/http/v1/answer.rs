@@ -1,6 +1,8 @@
 //! What is answered: objects as they are declared, with their revision and what is
 //! observed of them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     http::{
@@ -9,7 +11,7 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use lb_core::model::{AdminState, Backend, BackendStatus, Health, Pool, Resource};
+use lb_core::model::{AdminState, Backend, BackendStatus, Health, Pool, PoolName, Resource};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -179,13 +181,16 @@ impl Found {
         self.stored.value.name()
     }
 
-    /// The whole object.
-    pub(super) fn into_fields(self, context: &Context) -> Map<String, Value> {
+    /// The whole object. `totals` are those of the pools.
+    pub(super) fn into_fields(
+        self,
+        context: &Context,
+        totals: &BTreeMap<PoolName, Totals>,
+    ) -> Map<String, Value> {
         let mut fields = fields(&self.stored.value);
         fields.insert("revision".to_owned(), self.stored.revision.into());
         let status = match (self.observed, &self.stored.value) {
             (Observed::Pool(mut observed), Resource::Pool(pool)) => {
-                let totals = context.statistics.pools();
                 observed.traffic = totals.get(&pool.name).map(Traffic::from).unwrap_or_default();
                 serde_json::to_value(observed).ok()
             }
@@ -213,7 +218,7 @@ impl Found {
         let location = location.and_then(|collection| {
             HeaderValue::try_from(format!("/v1/{}/{}", collection.plural, self.name())).ok()
         });
-        let mut fields = self.into_fields(context);
+        let mut fields = self.into_fields(context, &context.statistics.pools());
         let applied =
             applied.and_then(|applied| serde_json::to_value(AppliedAnswer::from(applied)).ok());
         fields.extend(applied.map(|applied| ("applied".to_owned(), applied)));

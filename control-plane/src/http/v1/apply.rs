@@ -75,14 +75,17 @@ pub(super) async fn apply(asked: &Asked, body: Body) -> Result<Response, Fault> 
             .context
             .registry
             .read(|view| (view.publisher.version().revision, objects(&view.catalog)));
-        condition.expected(Some(revision))?;
+        let expected = match condition.expected(Some(revision))? {
+            0 => revision,
+            given => given,
+        };
         let known = |kind: Kind, name: &str| {
             current.iter().any(|object| object.kind() == kind && object.name() == name)
         };
         let declared = Declaration::read(std::slice::from_ref(&source), known)
             .map_err(|problems| faults(&problems, &source, &source.text, 0))?;
         let changes = document::changes(&declared, &current, query.prune);
-        match write(asked, &query, &source, revision, &changes).await {
+        match write(asked, &query, &source, expected, &changes).await {
             Ok((written, applied)) => {
                 let answer = ApplyAnswer {
                     revision: written.revision,
@@ -109,7 +112,7 @@ async fn write(
     asked: &Asked,
     query: &Query,
     source: &Source,
-    revision: u64,
+    expected_revision: u64,
     changes: &[Change],
 ) -> Result<(Written, Option<Applied>), WriteError> {
     let idempotency = asked.idempotency(query, &source.text)?;
@@ -127,7 +130,7 @@ async fn write(
         .collect();
     let request = WriteRequest {
         items,
-        expected_revision: revision,
+        expected_revision,
         force: query.force,
         dry_run: query.dry_run,
         batch: true,

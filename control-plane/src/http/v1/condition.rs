@@ -30,6 +30,14 @@ pub(super) struct Tag {
     text: String,
 }
 
+impl Tag {
+    /// None for what cannot be the tag of anything here.
+    fn revision(&self) -> Option<u64> {
+        let revision = self.text.parse().ok().filter(|revision| *revision > 0);
+        revision.filter(|_| !self.weak)
+    }
+}
+
 /// The tag of a revision.
 pub(super) fn etag(revision: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{revision}\"")).expect("quotes and digits are a field value")
@@ -58,25 +66,30 @@ impl Condition {
     }
 
     /// The revision that a write expects to find, where there is this one; 0 for any.
-    /// Writing compares strongly.
+    /// Writing compares strongly. One tag is left to the registry to compare: it knows
+    /// whether this is the repetition of a write that was made.
     pub(super) fn expected(&self, found: Option<u64>) -> Result<u64, Fault> {
-        match (&self.matches, found) {
-            (None, _) => Ok(0),
-            (Some(Tags::Any), Some(_)) => Ok(0),
-            (Some(Tags::List(tags)), Some(found))
-                if tags.iter().any(|tag| !tag.weak && tag.text == found.to_string()) =>
-            {
-                Ok(found)
+        let tags = match (&self.matches, found) {
+            (None, _) | (Some(Tags::Any), Some(_)) => return Ok(0),
+            (Some(Tags::Any), None) => {
+                return Err(Fault::stale(
+                    "it does not exist, and If-Match asks for one that does; leave If-Match out \
+                     to create it",
+                ));
             }
-            (Some(_), Some(found)) => Err(Fault::stale(format!(
-                "it is at revision {found} now, which If-Match does not name; read it again, \
-                 repeat the change, and send If-Match: \"{found}\""
-            ))),
-            (Some(_), None) => Err(Fault::stale(
-                "it does not exist, and If-Match asks for one that does; leave If-Match out to \
-                 create it",
-            )),
-        }
+            (Some(Tags::List(tags)), _) => tags,
+        };
+        let mut revisions = tags.iter().filter_map(Tag::revision);
+        let wanted = match (tags.as_slice(), found) {
+            ([_], _) => revisions.next(),
+            (_, found) => revisions.find(|revision| Some(*revision) == found),
+        };
+        wanted.ok_or_else(|| {
+            Fault::stale(
+                "If-Match does not name the revision that there is now; read it again, repeat \
+                 the change, and send its ETag as If-Match",
+            )
+        })
     }
 
     /// Whether a write must create: `If-None-Match: *`.
@@ -136,12 +149,15 @@ mod tests {
     fn a_write_needs_the_strong_tag_of_what_is_there() {
         for (value, found, expected) in [
             ("\"7\"", Some(7), Some(7)),
+            ("\"6\"", Some(7), Some(6)),
+            ("\"6\"", None, Some(6)),
             ("\"6\", \"7\"", Some(7), Some(7)),
+            ("\"5\", \"6\"", Some(7), None),
             ("*", Some(7), Some(0)),
-            ("\"6\"", Some(7), None),
             ("W/\"7\"", Some(7), None),
+            ("\"0\"", Some(7), None),
+            ("\"x\"", Some(7), None),
             ("*", None, None),
-            ("\"7\"", None, None),
         ] {
             let condition = condition(header::IF_MATCH, value).unwrap();
             assert_eq!(condition.expected(found).ok(), expected, "{value} {found:?}");

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    http::{HeaderMap, Method, StatusCode, Uri},
+    http::{
+        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        header::{ETAG, IF_MATCH, LOCATION},
+    },
     response::Response,
 };
 use lb_core::{
@@ -73,11 +76,12 @@ pub(super) fn list(asked: &Asked, collection: &Collection) -> Result<Response, F
     if condition.holds(revision) {
         return Ok(not_modified(revision));
     }
+    let totals = asked.context.statistics.pools();
     let items: Vec<Map<String, Value>> =
-        found.into_iter().map(|found| found.into_fields(&asked.context)).collect();
+        found.into_iter().map(|found| found.into_fields(&asked.context, &totals)).collect();
     let body = json!({ "items": items, "revision": revision });
     let mut response = answer::json(StatusCode::OK, &body);
-    response.headers_mut().insert(axum::http::header::ETAG, etag(revision));
+    response.headers_mut().insert(ETAG, etag(revision));
     Ok(response)
 }
 
@@ -108,7 +112,7 @@ pub(super) async fn post(
         .write(&query, item, declared.revision, &text)
         .await
         .map_err(|error| Fault::of(&error, declared.revision != 0))?;
-    answer(asked, collection, StatusCode::CREATED, &written, applied)
+    answer(asked, &query, collection, StatusCode::CREATED, &written, applied)
 }
 
 /// `PUT /v1/KIND/NAME`: creates or replaces.
@@ -132,29 +136,25 @@ pub(super) async fn put(
                 "If-Match names revision {of_field} and the body {of_body}; give one of them"
             )));
         }
-        if creates && let Some(revision) = former {
-            return Err(Fault::stale(format!(
-                "{} {name} exists already, at revision {revision}, and If-None-Match: * asks for \
-                 a new one; leave it out to replace what there is",
-                collection.kind
-            )));
-        }
         // What is created and what is replaced is told apart by the status, so it is decided
         // here, and again if somebody comes between.
-        let mode = if former.is_some() { PutMode::Replace } else { PutMode::Create };
+        let mode = if former.is_some() && !creates { PutMode::Replace } else { PutMode::Create };
         let resource = Box::new(resource.clone());
         let item = Item::Put { resource, mode, assign_id: false };
         let expected = if of_field == 0 { of_body } else { of_field };
         match asked.write(&query, item, expected, &text).await {
             Ok((written, applied)) => {
                 let status = if former.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-                return answer(asked, collection, status, &written, applied);
+                return answer(asked, &query, collection, status, &written, applied);
             }
             Err(_)
                 if attempt < ATTEMPTS_MAX
                     && asked.revision_of(collection.kind, name).is_some() != former.is_some() =>
             {
                 attempt += 1;
+            }
+            Err(error @ WriteError::AlreadyExists(_)) if creates && former.is_some() => {
+                return Err(Fault::stale(error.to_string()));
             }
             Err(error) => return Err(Fault::of(&error, condition.is_given() || of_body != 0)),
         }
@@ -179,16 +179,17 @@ pub(super) async fn patch(
                 missing(collection.kind.name(), name, &view.catalog.names(collection.kind))
             })
         })?;
-        condition.expected(Some(stored.revision))?;
+        let of_field = condition.expected(Some(stored.revision))?;
         let declared = body::patch(collection, &stored.value, &text)?;
         let conditional = condition.is_given() || declared.revision != 0;
         // The keys that the patch leaves alone were read just now: they must still be so.
-        let expected = if declared.revision == 0 { stored.revision } else { declared.revision };
+        let given = [of_field, declared.revision].into_iter().find(|revision| *revision != 0);
+        let expected = given.unwrap_or(stored.revision);
         let resource = Box::new(declared.resource);
         let item = Item::Put { resource, mode: PutMode::Replace, assign_id: false };
         match asked.write(&query, item, expected, &text).await {
             Ok((written, applied)) => {
-                return answer(asked, collection, StatusCode::OK, &written, applied);
+                return answer(asked, &query, collection, StatusCode::OK, &written, applied);
             }
             Err(WriteError::RevisionConflict(_)) if !conditional && attempt < ATTEMPTS_MAX => {
                 attempt += 1;
@@ -246,7 +247,7 @@ pub(super) async fn set_state(
         .write(&query, item, expected, "")
         .await
         .map_err(|error| Fault::of(&error, condition.is_given()))?;
-    answer(asked, collection, StatusCode::OK, &written, applied)
+    answer(asked, &query, collection, StatusCode::OK, &written, applied)
 }
 
 impl Asked {
@@ -268,7 +269,7 @@ impl Asked {
     }
 
     /// The key of `Idempotency-Key`, and what tells this request from others with it: the
-    /// method, the path and the body. A dry run is no write: it neither finds nor leaves an
+    /// method, the path, the condition and the body. A dry run is no write: it neither finds nor leaves an
     /// answer.
     pub(super) fn idempotency(
         &self,
@@ -286,7 +287,10 @@ impl Asked {
         if query.dry_run {
             return Ok(None);
         }
-        let subject = lb_core::model::Key::new(self.method.as_str(), self.uri.path());
+        let condition = self.fields.get(IF_MATCH).map_or(&[][..], HeaderValue::as_bytes);
+        let condition = String::from_utf8_lossy(condition);
+        let subject = format!("{} {condition} {}", self.uri.path(), query.prune);
+        let subject = lb_core::model::Key::new(self.method.as_str(), &subject);
         let payload = bytes::Bytes::copy_from_slice(text.as_bytes());
         let content = Object { key: subject, revision: 0, payload };
         Ok(Some((key, content.hash().0)))
@@ -315,6 +319,7 @@ pub(super) fn missing(kind: &str, name: &str, known: &[&str]) -> Fault {
 
 fn answer(
     asked: &Asked,
+    query: &Query,
     collection: &Collection,
     status: StatusCode,
     written: &Written,
@@ -334,5 +339,11 @@ fn answer(
     };
     let found = asked.context.registry.read(|view| Found::new(&view.catalog, stored.clone()));
     let location = (status == StatusCode::CREATED).then_some(collection);
-    Ok(found.into_response(&asked.context, status, applied, location))
+    let mut response = found.into_response(&asked.context, status, applied, location);
+    if query.dry_run {
+        // Nothing is there, and nothing has that revision.
+        response.headers_mut().remove(ETAG);
+        response.headers_mut().remove(LOCATION);
+    }
+    Ok(response)
 }
