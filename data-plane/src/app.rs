@@ -103,6 +103,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         ledger: compiler.ledger(),
         per_backend: args.metrics_per_backend,
     });
+    let applied = config_receiver.clone();
     let reporter = Reporter::new(opened.id.clone(), instance, Arc::clone(&fleet), config_receiver);
     let follower = Follower::new(Parts {
         introduction,
@@ -114,12 +115,12 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         config: config_sender,
         connected: connected_sender.clone(),
     });
-    let encoded = follower.encoded();
-    let mut successors = offer(&opened, &estate, last_good.clone(), encoded.clone());
+    let held = follower.held();
+    let mut successors = offer(&opened, &estate, last_good.clone(), Arc::clone(&held));
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good, encoded));
+    tokio::spawn(sync::save(last_good, held, applied));
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
     opened.admin.set_nonblocking(true)?;
@@ -163,15 +164,12 @@ fn offer(
     opened: &Opened,
     estate: &Arc<Mutex<Option<Estate>>>,
     last_good: LastGood,
-    encoded: watch::Receiver<Option<Arc<Vec<u8>>>>,
+    held: Arc<Mutex<Subscriber>>,
 ) -> mpsc::Receiver<takeover::Successor> {
     let (sender, successors) = mpsc::channel(1);
     // The new process begins with what this one serves now.
     let keep_newest = move || {
-        let newest = encoded.borrow().clone();
-        if let Some(newest) = newest
-            && let Err(error) = last_good.save(&newest)
-        {
+        if let Err(error) = last_good.save(&held) {
             warn!(%error, "the newest configuration cannot be kept for the new process");
         }
     };

@@ -62,8 +62,13 @@ impl LastGood {
         })
     }
 
-    /// Keeps a configuration, as [`encode`] made it, and the one before.
-    pub(crate) fn save(&self, encoded: &[u8]) -> io::Result<()> {
+    /// Keeps what is held, if anything is, and what was kept before.
+    pub(crate) fn save(&self, held: &Mutex<Subscriber>) -> io::Result<()> {
+        let encoded = encode(&held.lock().unwrap_or_else(PoisonError::into_inner));
+        encoded.map_or(Ok(()), |encoded| self.write(&encoded))
+    }
+
+    fn write(&self, encoded: &[u8]) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::rename(&self.newest, &self.former) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -74,7 +79,7 @@ impl LastGood {
 }
 
 /// The content of a file; `None` while nothing is held.
-pub(crate) fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
+fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
     let version = subscriber.held()?.version;
     let snapshot = pb::SnapshotBegin {
         version: Some(convert::sync::version_to_wire(version)),
@@ -150,7 +155,7 @@ mod tests {
         let last_good = LastGood::new(directory.path());
         assert!(last_good.load().is_none());
         let kept = subscriber(3);
-        last_good.save(&encode(&kept).unwrap()).unwrap();
+        last_good.write(&encode(&kept).unwrap()).unwrap();
         let loaded = last_good.load().unwrap();
         assert_eq!(loaded.held(), kept.held());
         assert_eq!(loaded.snapshot(), kept.snapshot());
@@ -160,8 +165,8 @@ mod tests {
     fn a_damaged_file_is_passed_over_for_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         let last_good = LastGood::new(directory.path());
-        last_good.save(&encode(&subscriber(3)).unwrap()).unwrap();
-        last_good.save(&encode(&subscriber(4)).unwrap()).unwrap();
+        last_good.write(&encode(&subscriber(3)).unwrap()).unwrap();
+        last_good.write(&encode(&subscriber(4)).unwrap()).unwrap();
         let intact = fs::read(&last_good.newest).unwrap();
         for cut in [0, 5, HEADER.len(), intact.len() / 2, intact.len() - 1] {
             fs::write(&last_good.newest, &intact[..cut]).unwrap();

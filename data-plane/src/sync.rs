@@ -9,8 +9,8 @@ mod management;
 mod session;
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use lb_core::{
@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::unix_ms,
-    last_good::{self, LastGood},
+    last_good::LastGood,
     live::{Compiler, Config},
     status::Status,
     worker::{Fleet, now},
@@ -61,7 +61,8 @@ pub(crate) struct Connected {
 pub(crate) struct Follower {
     introduction: Introduction,
     control_planes: Vec<Endpoint>,
-    subscriber: Subscriber,
+    /// Shared with those who keep it on disk.
+    subscriber: Arc<Mutex<Subscriber>>,
     compiler: Compiler,
     fleet: Arc<Fleet>,
     status: Arc<Status>,
@@ -69,10 +70,6 @@ pub(crate) struct Follower {
     config: watch::Sender<Arc<Config>>,
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
-    encoded: watch::Sender<Option<Arc<Vec<u8>>>>,
-    /// When the saver was last given something, and whether there is more.
-    kept: Option<Instant>,
-    unsaved: bool,
     from_disk: bool,
 }
 
@@ -108,22 +105,23 @@ impl Follower {
         Self {
             introduction: parts.introduction,
             control_planes: parts.control_planes,
-            subscriber: parts.subscriber,
+            subscriber: Arc::new(Mutex::new(parts.subscriber)),
             compiler: parts.compiler,
             fleet: parts.fleet,
             status: parts.status,
             config: parts.config,
             connected: parts.connected,
-            encoded: watch::Sender::new(None),
-            kept: None,
-            unsaved: false,
             from_disk,
         }
     }
 
-    /// What the saver writes.
-    pub(crate) fn encoded(&self) -> watch::Receiver<Option<Arc<Vec<u8>>>> {
-        self.encoded.subscribe()
+    /// What is held, for those who keep it on disk.
+    pub(crate) fn held(&self) -> Arc<Mutex<Subscriber>> {
+        Arc::clone(&self.subscriber)
+    }
+
+    fn subscriber(&self) -> MutexGuard<'_, Subscriber> {
+        self.subscriber.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries the control planes in turn, and follows whichever answers.
@@ -136,9 +134,6 @@ impl Follower {
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
             self.status.lost(unix_ms());
-            // It may be needed soon.
-            self.kept = None;
-            self.keep();
             let pause = match ended {
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
@@ -150,8 +145,8 @@ impl Follower {
                         warn!(
                             control_plane = %endpoint.uri(),
                             problem,
-                            serving = self.subscriber.held().map(|held| held.version.to_string()),
-                            "no control plane; serving goes on with what is held"
+                            serving = self.subscriber().held().map(|held| held.version.to_string()),
+                            "no control plane answers there (--control-plane); serving goes on with what is held"
                         );
                     }
                     Duration::ZERO
@@ -173,8 +168,8 @@ impl Follower {
 
     /// Compiles what is held once more, since something beside it has changed.
     async fn serve_held(&mut self) {
-        let version = self.subscriber.held().map(|held| held.version);
-        let snapshot = Arc::clone(self.subscriber.snapshot());
+        let version = self.subscriber().held().map(|held| held.version);
+        let snapshot = Arc::clone(self.subscriber().snapshot());
         let config = Arc::new(self.compiler.compile(&snapshot, version));
         self.fleet.apply(Arc::clone(&config)).await;
         let known_before = |name: &ListenerName| {
@@ -194,33 +189,23 @@ impl Follower {
     /// Compiles what the subscriber holds and waits until all workers serve from it.
     async fn apply(&mut self) {
         self.serve_held().await;
-        self.status.applied(self.subscriber.held().map(|held| held.version));
+        self.status.applied(self.subscriber().held().map(|held| held.version));
         self.from_disk = false;
-        self.unsaved = true;
-        self.keep();
-    }
-
-    /// Gives the saver what is not saved yet, not more often than it writes: encoding
-    /// thousands of objects takes longer than applying a change of one.
-    fn keep(&mut self) {
-        if self.unsaved && self.kept.is_none_or(|at| now() - at >= SAVE_PERIOD) {
-            self.kept = Some(now());
-            self.unsaved = false;
-            self.encoded.send_replace(last_good::encode(&self.subscriber).map(Arc::new));
-        }
     }
 }
 
-/// Writes to disk what was applied, not more often than once a second.
-pub(crate) async fn save(last_good: LastGood, mut encoded: watch::Receiver<Option<Arc<Vec<u8>>>>) {
-    while encoded.changed().await.is_ok() {
-        let bytes = encoded.borrow_and_update().clone();
-        if let Some(bytes) = bytes {
-            let last_good = last_good.clone();
-            let saved = tokio::task::spawn_blocking(move || last_good.save(&bytes)).await;
-            if let Ok(Err(error)) = saved {
-                warn!(%error, "the configuration cannot be kept on disk: a restart without a control plane would serve an older one");
-            }
+/// Writes to disk what was applied, not more often than once a second: encoding thousands
+/// of objects takes longer than applying a change of one.
+pub(crate) async fn save(
+    last_good: LastGood,
+    held: Arc<Mutex<Subscriber>>,
+    mut config: watch::Receiver<Arc<Config>>,
+) {
+    while config.changed().await.is_ok() {
+        let (last_good, held) = (last_good.clone(), Arc::clone(&held));
+        let saved = tokio::task::spawn_blocking(move || last_good.save(&held)).await;
+        if let Ok(Err(error)) = saved {
+            warn!(%error, "the configuration cannot be kept on disk: a restart without a control plane would serve an older one");
         }
         tokio::time::sleep(SAVE_PERIOD).await;
     }

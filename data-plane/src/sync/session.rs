@@ -106,7 +106,7 @@ impl Follower {
         let found = timeout(CONNECT_TIMEOUT, management::find(&Told { http, host })).await;
         let found = found
             .unwrap_or_else(|_| Err("the control plane's name did not resolve in time".to_owned()));
-        if self.compiler.set_management(found) && self.subscriber.held().is_some() {
+        if self.compiler.set_management(found) && self.subscriber().held().is_some() {
             self.serve_held().await;
         }
     }
@@ -151,7 +151,6 @@ impl Follower {
                     }
                     // A full outbox has words enough in it.
                     drop(session.outbox.try_send(up(Up::Heartbeat(self.heartbeat()))));
-                    self.keep();
                 }
             }
         }
@@ -166,7 +165,7 @@ impl Follower {
     ) -> Result<Option<Ended>, Malformed> {
         let received = now();
         let outcome = match message {
-            Down::Delta(delta) => self.subscriber.on_delta(delta_from_wire(delta)?),
+            Down::Delta(delta) => self.subscriber().on_delta(delta_from_wire(delta)?),
             Down::SnapshotBegin(begin) => {
                 session.assembly = Some(Assembly::begin(begin));
                 return Ok(None);
@@ -179,7 +178,7 @@ impl Follower {
             Down::SnapshotEnd(end) => {
                 let assembly = session.assembly.take();
                 let assembly = assembly.ok_or(Malformed("an end without a snapshot"))?;
-                self.subscriber.on_snapshot(assembly.end(&end)?)
+                self.subscriber().on_snapshot(assembly.end(&end)?)
             }
             Down::Heartbeat(heartbeat) => {
                 return self.on_heartbeat(&heartbeat, session).await.map(|()| None);
@@ -208,7 +207,7 @@ impl Follower {
                 self.apply().await;
                 backoff.reset();
                 self.status.synced();
-                let answer = self.subscriber.answer(update.nonce);
+                let answer = self.subscriber().answer(update.nonce);
                 self.status.count_apply(now() - received, answer.rejections.len());
                 for rejection in &answer.rejections {
                     error!(
@@ -244,9 +243,12 @@ impl Follower {
         let Some(theirs) = held_from_wire(heartbeat.version.as_ref(), &heartbeat.digest)? else {
             return Ok(());
         };
-        if self.subscriber.held() == Some(theirs) {
+        if self.subscriber().held() == Some(theirs) {
             self.status.synced();
-        } else if let Some(answer) = self.subscriber.on_heartbeat(theirs) {
+            return Ok(());
+        }
+        let answer = self.subscriber().on_heartbeat(theirs);
+        if let Some(answer) = answer {
             warn!("the digests do not agree; asking for a snapshot");
             // The next heartbeat finds it again, should this be lost.
             drop(session.outbox.send(answer_to_wire(answer, 0)).await);
@@ -266,7 +268,7 @@ impl Follower {
     }
 
     fn heartbeat(&self) -> pb::Heartbeat {
-        let held = self.subscriber.held();
+        let held = self.subscriber().held();
         pb::Heartbeat {
             sent_unix_ms: unix_ms(),
             version: held.map(|held| version_to_wire(held.version)),
@@ -275,7 +277,7 @@ impl Follower {
     }
 
     fn hello(&self) -> pb::Hello {
-        let held = self.subscriber.held();
+        let held = self.subscriber().held();
         let source = match (held, self.from_disk) {
             (None, _) => pb::HeldSource::None,
             (Some(_), true) => pb::HeldSource::Disk,
