@@ -133,7 +133,8 @@ fn tell(path: &Path, revision: u64, changes: &[Change]) {
     );
 }
 
-fn objects(catalog: &Catalog) -> Vec<Resource> {
+/// All objects that can be declared.
+pub(crate) fn objects(catalog: &Catalog) -> Vec<Resource> {
     let kinds = document::DECLARED_KINDS.into_iter();
     kinds
         .flat_map(|kind| {

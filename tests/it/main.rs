@@ -24,6 +24,8 @@ mod fleet;
 mod http;
 mod lifecycle;
 mod metrics;
+mod rest;
+mod rest_description;
 mod retries;
 mod rfc;
 mod routes;

@@ -14,7 +14,13 @@ use serde_json::{Value, json};
 use crate::program;
 
 /// Sends one request on a connection of its own.
-async fn ask(at: SocketAddr, method: &str, path: &str, fields: &str, body: &str) -> Response {
+pub(super) async fn ask(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    fields: &str,
+    body: &str,
+) -> Response {
     let length =
         if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let host = if fields.contains("Host:") { String::new() } else { format!("Host: {at}\r\n") };

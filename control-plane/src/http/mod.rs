@@ -7,9 +7,11 @@
 //! | [`body`] | reads JSON |
 //! | [`lb`] | the management routes of small balancers, `/lb/...` |
 //! | [`metrics`] | `/metrics` |
+//! | [`v1`] | REST, `/v1/...`, and its description, `/openapi.json` |
 //! | [`problem`] | refusals, as JSON |
 //!
-//! Every answer that is no success is `{"error": ..., "message": ...}`.
+//! Every answer that is no success is `{"error": ..., "message": ...}`, and under `/v1` a
+//! problem as RFC 9457 has it.
 
 mod body;
 mod guard;
@@ -17,6 +19,7 @@ mod health;
 mod lb;
 mod metrics;
 mod problem;
+mod v1;
 
 use std::{sync::Arc, time::Duration};
 
@@ -83,6 +86,8 @@ fn routes(context: &Arc<Context>) -> Router {
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(management)
+        .merge(v1::description())
+        .nest("/v1", v1::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_there)
         .with_state(Arc::clone(context))
@@ -117,7 +122,8 @@ async fn nothing_there(uri: Uri) -> impl IntoResponse {
         StatusCode::NOT_FOUND,
         "not_found",
         format!(
-            "there is nothing at {path}; there are /lb/health, /lb/stats, /lb/backends, /lb/config, /livez, /readyz and /metrics"
+            "there is nothing at {path}; there are /v1 (see /openapi.json), /lb/health, /lb/stats, /lb/backends, /lb/config, \
+             /livez, /readyz and /metrics"
         ),
     )
 }

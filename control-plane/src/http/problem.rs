@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::registry::WriteError;
 
 /// A refusal.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Problem {
     #[serde(skip)]
     status: StatusCode,
@@ -22,6 +22,19 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
         Self { status, error, message: message.into() }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The word for programs.
+    pub(super) fn word(&self) -> &'static str {
+        self.error
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 }
 
@@ -47,6 +60,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(&self)).into_response();
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // For who gives refusals another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

@@ -82,6 +82,12 @@ pub fn definitions(prefix: &str) -> Map<String, Value> {
     definitions
 }
 
+/// The keys that objects of a kind can declare, in their order.
+#[must_use]
+pub fn keys(kind: Kind) -> &'static [&'static str] {
+    keys_of(kind)
+}
+
 /// The name of the type of a kind's objects.
 pub(super) fn type_name(kind: Kind) -> &'static str {
     match kind {

@@ -1,0 +1,76 @@
+//! REST: `/v1/...`, one façade over the functions that gRPC calls.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`operation`] | the table of all paths and methods: served and described from it |
+//! | [`objects`] | reads and writes pools, backends, listeners and routes |
+//! | [`apply`] | makes the state what a document declares |
+//! | [`observe`], [`events`] | proxies, status, traffic; what happens |
+//! | [`collection`] | how the kinds are called |
+//! | [`body`], [`query`], [`condition`] | what a request says |
+//! | [`answer`], [`fault`] | what it is answered |
+//! | [`openapi`] | writes `/openapi.json` |
+
+mod answer;
+mod apply;
+mod body;
+mod collection;
+mod condition;
+mod events;
+mod fault;
+mod objects;
+mod observe;
+mod openapi;
+mod operation;
+mod query;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    http::{Method, StatusCode, Uri},
+    middleware::{from_fn, map_response},
+    routing::get,
+};
+
+use self::fault::Fault;
+use super::guard;
+use crate::grpc::Context;
+
+/// Everything below `/v1`.
+pub(super) fn routes() -> Router<Arc<Context>> {
+    let mut router = Router::new();
+    for operation in operation::all() {
+        router = router.route(operation.path, operation.handler);
+    }
+    router
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(nothing_there)
+        .layer(from_fn(body::declared_type))
+        .layer(from_fn(guard::same_site))
+        .layer(map_response(fault::in_this_form))
+}
+
+/// `/openapi.json`: for everybody, since it tells nothing of what is managed.
+pub(super) fn description() -> Router<Arc<Context>> {
+    Router::new().route("/openapi.json", get(async || Json(openapi::document())))
+}
+
+async fn nothing_there(uri: Uri) -> Fault {
+    let path: String = uri.path().chars().take(80).collect();
+    // The router took the prefix off.
+    Fault::not_found(format!(
+        "there is nothing at /v1{path}; GET /openapi.json describes all there is, such as \
+         /v1/pools, /v1/backends, /v1/listeners, /v1/routes, /v1/proxies and /v1/status"
+    ))
+}
+
+/// The router adds Allow.
+async fn wrong_method(method: Method, uri: Uri) -> Fault {
+    let path: String = uri.path().chars().take(80).collect();
+    Fault::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("/v1{path} does not take {method}; the header Allow says what it takes"),
+    )
+}

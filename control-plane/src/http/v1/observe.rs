@@ -1,0 +1,265 @@
+//! What is observed: proxies, the control plane itself, traffic.
+
+use std::collections::BTreeMap;
+
+use axum::{http::StatusCode, response::Response};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::{
+    answer::{Traffic, json as answer},
+    fault::Fault,
+    objects::{Asked, missing},
+    query::Query,
+};
+use crate::{
+    clock::millis,
+    fleet::{ProxyState, ProxyView},
+};
+
+/// A proxy that is connected, or was within the last day.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Proxy)]
+pub(super) struct ProxyAnswer {
+    id: String,
+    /// New for each start of the proxy.
+    instance: String,
+    /// `synced`, `behind`, `rejected` or `lost`.
+    state: &'static str,
+    /// What it serves by.
+    applied_revision: u64,
+    /// What it was sent last.
+    sent_revision: u64,
+    /// From a change to its application, the last time.
+    lag_ms: u64,
+    connected_unix_ms: u64,
+    /// Since it was last heard of.
+    last_seen_ms: u64,
+    /// Since when it serves a state that it could not confirm; 0 when it does not.
+    stale_since_unix_ms: u64,
+    /// Where each listener accepts connections.
+    listen_addresses: BTreeMap<String, String>,
+    /// Where its own health and metrics are; may be empty.
+    admin_address: String,
+    build_version: String,
+    workers: u32,
+    /// Requests per second, over the last seconds.
+    request_rate: f64,
+    /// Objects that it refused; it serves by their former values.
+    rejections: Vec<RejectedObject>,
+}
+
+/// An object that a proxy refused.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RejectedObject {
+    kind: String,
+    name: String,
+    revision: u64,
+    code: String,
+    reason: String,
+}
+
+/// The control plane and what it manages, in numbers.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Status)]
+pub(super) struct StatusAnswer {
+    /// Names this process.
+    server_id: String,
+    build_version: String,
+    /// Whether writes are taken.
+    writable: bool,
+    /// Names the store: revisions of another one mean nothing here.
+    epoch: String,
+    /// Of the store.
+    revision: u64,
+    started_unix_ms: u64,
+    last_change_unix_ms: u64,
+    proxies: ProxyCounts,
+    pools: usize,
+    backends: usize,
+    listeners: usize,
+    routes: usize,
+}
+
+/// Proxies by their state.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct ProxyCounts {
+    synced: u32,
+    behind: u32,
+    rejected: u32,
+    lost: u32,
+}
+
+/// Traffic of the fleet.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Stats)]
+pub(super) struct StatsAnswer {
+    /// Of all backends.
+    total: Traffic,
+    /// Of the backends of each pool.
+    pools: BTreeMap<String, Traffic>,
+    /// What clients were answered.
+    clients: ClientStats,
+}
+
+/// Answers to clients, whoever gave them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ClientStats {
+    requests: u64,
+    /// By the status of the answer.
+    status_classes: StatusClasses,
+    /// Answered 503, because no backend could serve.
+    no_healthy_backend: u64,
+    /// Answered 404, because no route matched.
+    no_route: u64,
+    /// No valid HTTP, too large or too slow.
+    client_errors: u64,
+    /// Clients that left before their answer.
+    client_aborts: u64,
+    /// Open now.
+    connections: u32,
+}
+
+/// Counts by class of status.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StatusClasses {
+    #[serde(rename = "1xx")]
+    informational: u64,
+    #[serde(rename = "2xx")]
+    success: u64,
+    #[serde(rename = "3xx")]
+    redirection: u64,
+    #[serde(rename = "4xx")]
+    client_error: u64,
+    #[serde(rename = "5xx")]
+    server_error: u64,
+}
+
+/// `GET /v1/proxies`
+pub(super) fn proxies(asked: &Asked) -> Result<Response, Fault> {
+    Query::read(asked.uri.query(), &[])?;
+    let views = asked.context.fleet.list();
+    let items: Vec<ProxyAnswer> = views.into_iter().map(|view| proxy_answer(asked, view)).collect();
+    let body = json!({ "items": items, "revision": asked.context.registry.revision() });
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// `GET /v1/proxies/ID`
+pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
+    Query::read(asked.uri.query(), &[])?;
+    let mut views = asked.context.fleet.list();
+    match views.iter().position(|view| view.info.id.as_str() == id) {
+        Some(at) => Ok(answer(StatusCode::OK, &proxy_answer(asked, views.swap_remove(at)))),
+        None if views.is_empty() => {
+            let shown: String = id.chars().take(63).collect();
+            Err(Fault::not_found(format!(
+                "proxy {shown} does not exist; none has connected yet, see lb-data-plane --help"
+            )))
+        }
+        None => {
+            let ids: Vec<&str> = views.iter().map(|view| view.info.id.as_str()).collect();
+            Err(missing("proxy", id, &ids))
+        }
+    }
+}
+
+/// `GET /v1/status`
+pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
+    Query::read(asked.uri.query(), &[])?;
+    let context = &asked.context;
+    let mut proxies = ProxyCounts::default();
+    for view in context.fleet.list() {
+        *match view.state {
+            ProxyState::Synced => &mut proxies.synced,
+            ProxyState::Behind => &mut proxies.behind,
+            ProxyState::Rejected => &mut proxies.rejected,
+            ProxyState::Lost => &mut proxies.lost,
+        } += 1;
+    }
+    let body = context.registry.read(|view| {
+        let version = view.publisher.version();
+        StatusAnswer {
+            server_id: context.server_id.clone(),
+            build_version: env!("CARGO_PKG_VERSION").to_owned(),
+            writable: context.registry.takes_writes(),
+            epoch: version.epoch.to_string(),
+            revision: version.revision,
+            started_unix_ms: context.started_unix_ms,
+            last_change_unix_ms: view.committed_unix_ms,
+            proxies,
+            pools: view.catalog.pools().len(),
+            backends: view.catalog.backends().len(),
+            listeners: view.catalog.listeners().len(),
+            routes: view.catalog.routes().len(),
+        }
+    });
+    Ok(answer(StatusCode::OK, &body))
+}
+
+/// `GET /v1/stats`
+pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
+    Query::read(asked.uri.query(), &[])?;
+    let context = &asked.context;
+    // Pools without traffic are listed too, with zeros.
+    let names: Vec<_> =
+        context.registry.read(|view| view.catalog.pools().keys().cloned().collect());
+    let totals = context.statistics.pools();
+    let mut pools: BTreeMap<String, Traffic> =
+        names.iter().map(|name| (name.to_string(), Traffic::default())).collect();
+    pools.extend(totals.iter().map(|(name, totals)| (name.to_string(), totals.into())));
+    let process = context.statistics.process();
+    let [informational, success, redirection, client_error, server_error] = process.status_classes;
+    let body = StatsAnswer {
+        total: (&context.statistics.all()).into(),
+        pools,
+        clients: ClientStats {
+            requests: process.requests,
+            status_classes: StatusClasses {
+                informational,
+                success,
+                redirection,
+                client_error,
+                server_error,
+            },
+            no_healthy_backend: process.no_healthy_backend,
+            no_route: process.no_route,
+            client_errors: process.client_errors,
+            client_aborts: process.client_aborts,
+            connections: process.client_connections,
+        },
+    };
+    Ok(answer(StatusCode::OK, &body))
+}
+
+fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
+    let ProxyView { info, state, progress, connected_unix_ms, last_seen, lag } = view;
+    let figures = asked.context.statistics.proxy(&info.id);
+    ProxyAnswer {
+        id: info.id.to_string(),
+        instance: info.instance.to_string(),
+        state: state.name(),
+        applied_revision: progress.applied_revision,
+        sent_revision: progress.sent_revision,
+        lag_ms: millis(lag),
+        connected_unix_ms,
+        last_seen_ms: millis(last_seen),
+        stale_since_unix_ms: info.stale_since_unix_ms,
+        listen_addresses: info.listen_addresses.into_iter().collect(),
+        admin_address: info.admin_address,
+        build_version: info.build_version,
+        workers: info.workers,
+        request_rate: figures.map_or(0.0, |(_, rate)| rate),
+        rejections: progress
+            .rejections
+            .into_iter()
+            .map(|rejection| RejectedObject {
+                kind: rejection.key.kind.to_string(),
+                name: rejection.key.name.to_string(),
+                revision: rejection.revision,
+                code: rejection.code,
+                reason: rejection.message,
+            })
+            .collect(),
+    }
+}
