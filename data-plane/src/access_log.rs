@@ -366,12 +366,12 @@ mod tests {
         };
         write(500);
         let moved = dir.path().join("access.log.1");
-        std::fs::rename(&path, &moved).unwrap();
+        fs::rename(&path, &moved).unwrap();
         log.reopen();
         write(7);
         log.close();
         writer.join().unwrap();
-        let read = |path| std::fs::read_to_string(path).unwrap();
+        let read = |path| fs::read_to_string(path).unwrap();
         assert_eq!(read(&moved).lines().count(), 500);
         assert_eq!(read(&path).lines().count(), 7);
         for line in read(&path).lines() {

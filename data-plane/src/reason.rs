@@ -51,7 +51,8 @@ pub(crate) enum Reason {
     MaxForwardsReached,
     /// 403: management that may be asked for on this machine only.
     ManagementForbidden,
-    /// 503: management, and the control plane does not answer.
+    /// 503: management, and the control plane does not answer; 502 or 504 when the request may
+    /// have reached it.
     ControlPlaneAway,
     /// 500: a defect of the proxy.
     Internal,

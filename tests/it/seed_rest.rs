@@ -10,6 +10,7 @@ use lb_tests::{
     port::Port,
 };
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::program;
 
@@ -272,6 +273,39 @@ async fn a_proxy_says_when_the_control_plane_is_away_and_finds_it_again() {
     }
     cluster.start_control_plane().await;
     assert_eq!(get(cluster.address(), "/lb/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_change_that_breaks_off_does_not_count_as_traffic() {
+    let cluster = exposed(1).await;
+    let mut client = Client::connect(cluster.address()).await;
+    let head = "POST /lb/backends/add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+    client.send(head).await;
+    client.finish().await;
+    client.end().await.ok();
+    let metrics = get(cluster.proxy(0).admin(), "/metrics").await.text();
+    assert!(metrics.contains("\nlb_client_aborts_total 0\n"), "{metrics}");
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_repeat_a_change_that_may_have_been_made() {
+    let mut cluster = exposed(1).await;
+    cluster.kill_control_plane().await;
+    // In its place stands one that dies when it has read a change.
+    let dying = TcpListener::bind(cluster.http()).await.unwrap();
+    let read = tokio::spawn(async move {
+        let (stream, _) = dying.accept().await.unwrap();
+        Client::over(stream).head().await
+    });
+    let response = ask(cluster.address(), "POST", "/lb/backends/b1/disable", "", "").await;
+    let head = read.await.unwrap().unwrap();
+    assert!(head.starts_with("POST /lb/backends/b1/disable HTTP/1.1"), "{head}");
+    expect_refusal(&response, 502, "may have been carried out");
+    assert_eq!(response.field("retry-after"), None, "{response:?}");
+    assert_eq!(response.json()["reason"], "control_plane_away");
+    // Nothing listens there any more: now nothing can have been done.
+    let response = ask(cluster.address(), "POST", "/lb/backends/b1/disable", "", "").await;
+    expect_refusal(&response, 503, "then repeat the request");
 }
 
 #[tokio::test]

@@ -63,6 +63,11 @@ impl Tried {
         self.last.as_ref().map_or(Reason::Internal, |failure| failure.reason)
     }
 
+    /// Whether the request may have reached the last one.
+    pub(super) fn was_written(&self) -> bool {
+        self.last.as_ref().is_some_and(|failure| failure.written)
+    }
+
     /// Whether another one may be tried.
     pub(super) fn add(&mut self, slot: u32, failure: Failure) -> bool {
         self.last = Some(failure);

@@ -124,7 +124,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         if let Err(cut) = result {
             // The head is out: only a reset tells the client that this is not all.
             self.exchange.connection.stream.abort();
-            if cut.failure.is_none() {
+            if cut.failure.is_none() && self.exchange.is_traffic {
                 worker.shard.count_own_answer(cut.reason);
             }
             return Ended::Answered { next: Next::Close, failed };

@@ -346,7 +346,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
             backend.count_request(self.worker.index);
             if let Some(left) = left.replace(backend) {
                 left.count_retry(self.worker.index);
-                self.worker.shard.count_retry(tried.last_reason());
+                if self.is_traffic {
+                    self.worker.shard.count_retry(tried.last_reason());
+                }
             }
             let conversation = Conversation {
                 exchange: self,
@@ -404,7 +406,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
         let answer = match prepared.destination {
             Destination::Pool(_) => tried.answer(pool),
-            Destination::ControlPlane => management::unanswered(tried.answer(pool)),
+            Destination::ControlPlane => {
+                let written = tried.was_written();
+                management::unanswered(tried.answer(pool), written)
+            }
         };
         let body_read = upload.is_read();
         let understood = Understood {

@@ -117,7 +117,9 @@ impl<S> Conversation<'_, '_, S> {
     }
 
     pub(super) fn client_left(&mut self) -> Ended {
-        self.exchange.worker.shard.count_client_abort();
+        if self.exchange.is_traffic {
+            self.exchange.worker.shard.count_client_abort();
+        }
         if let Some(record) = &mut self.exchange.record {
             record.attempt_failed(self.backend, Reason::ClientAbort, now());
             record.reason(Reason::ClientAbort);

@@ -28,15 +28,21 @@ pub(super) fn admit(management: &Management, method: &[u8], peer: IpAddr) -> Res
     }
 }
 
-/// What a client is told when the control plane did not answer.
-pub(super) fn unanswered(answer: OwnAnswer) -> OwnAnswer {
-    let OwnAnswer { message, .. } = answer;
-    OwnAnswer::new(
-        503,
-        Reason::ControlPlaneAway,
-        format!(
-            "the control plane does not answer: {message}. Traffic goes on without it; start it again, \
-             then repeat the request"
+/// What a client is told when the control plane did not answer. `written` tells whether the
+/// request may have reached it: then it may have been carried out, and the status must not
+/// invite anybody to send it again.
+pub(super) fn unanswered(answer: OwnAnswer, written: bool) -> OwnAnswer {
+    let OwnAnswer { status, message, .. } = answer;
+    let (status, next) = match written {
+        false => (503, "start it again, then repeat the request"),
+        true => (
+            status,
+            "the request may have been carried out, so see what is true now before it is repeated",
         ),
+    };
+    OwnAnswer::new(
+        status,
+        Reason::ControlPlaneAway,
+        format!("the control plane does not answer: {message}. Traffic goes on without it; {next}"),
     )
 }
