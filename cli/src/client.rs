@@ -66,6 +66,11 @@ impl Client {
         FleetClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
+    /// The address that answered.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// The time that a command may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout

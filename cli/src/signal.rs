@@ -1,7 +1,7 @@
 //! Being asked to stop: SIGINT, SIGTERM, and the end of standard input for
 //! processes that must not outlive their parent.
 
-use std::io::{self, Read as _};
+use std::io::{self, IsTerminal as _, Read as _};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -29,6 +29,41 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// SIGHUP, which asks for log files to be opened anew, or tells that the terminal is gone.
+#[derive(Debug)]
+pub(crate) struct HangupSignals {
+    hangup: Signal,
+    had_terminal: bool,
+}
+
+/// What a SIGHUP meant.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Hangup {
+    /// Somebody asks for log files to be opened anew.
+    Reopen,
+    /// Nobody is left to be served.
+    TerminalGone,
+}
+
+impl HangupSignals {
+    /// Catches it from now on; must be called within a runtime.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let had_terminal = io::stdin().is_terminal();
+        Ok(Self { hangup: signal(SignalKind::hangup())?, had_terminal })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> Hangup {
+        self.hangup.recv().await;
+        // A terminal that was hung up is none any more.
+        if self.had_terminal && !io::stdin().is_terminal() {
+            Hangup::TerminalGone
+        } else {
+            Hangup::Reopen
         }
     }
 }

@@ -37,7 +37,8 @@ pub struct Args {
     #[arg(long = "dns-server", env = "LB_DNS_SERVER", value_name = "ADDR", value_delimiter = ',')]
     pub dns_servers: Vec<SocketAddr>,
     /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
-    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          value_parser = lb_core::log_filter::parse)]
     pub log_level: String,
     /// How log lines on stderr look
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]

@@ -16,6 +16,7 @@
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
+//! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
@@ -25,6 +26,7 @@ pub mod client_address;
 pub mod cross_site;
 pub mod discovery;
 pub mod health;
+pub mod log_filter;
 pub mod metrics;
 pub mod model;
 pub mod routing;

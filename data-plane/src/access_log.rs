@@ -7,9 +7,10 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::FileTypeExt as _,
     path::{Path, PathBuf},
     rc::Rc,
     str::FromStr,
@@ -210,7 +211,9 @@ impl Output {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // Opening a pipe for writing waits for its reader, opening it for both does not.
+    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new().read(is_pipe).create(!is_pipe).append(true).open(path)
 }
 
 /// The lines that one worker collects.

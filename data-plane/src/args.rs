@@ -70,7 +70,8 @@ pub struct Args {
     #[arg(long, env = "LB_METRICS_PER_BACKEND", value_name = "WHEN", default_value = "auto")]
     pub metrics_per_backend: PerBackend,
     /// error, warn, info, debug, trace, or a filter such as info,lb_data_plane=debug
-    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
+          value_parser = lb_core::log_filter::parse)]
     pub log_level: String,
     /// Form of the log on stderr
     #[arg(long, env = "LB_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]

@@ -146,7 +146,7 @@ impl Follower {
                             control_plane = %endpoint.uri(),
                             problem,
                             serving = self.subscriber().held().map(|held| held.version.to_string()),
-                            "no control plane; serving goes on with what is held"
+                            "no control plane answers there (--control-plane); serving goes on with what is held"
                         );
                     }
                     Duration::ZERO

@@ -391,3 +391,14 @@ async fn a_dash_means_stdout() {
     let line = process.line("\"path\":\"/p\"").await;
     assert_eq!(asked(&parse(&line)[0], "GET", "/p")["status"], 200);
 }
+
+#[tokio::test]
+async fn a_pipe_without_a_reader_does_not_hold_up_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+    let backend = Backend::saying("a");
+    let cluster = before(&format!("--access-log={}", path.display()), &[&backend]).await;
+    assert_eq!(get(cluster.address(), "/p").await.text(), "a");
+}

@@ -6,6 +6,7 @@
 mod access_log;
 mod architecture;
 mod bad_input;
+mod bad_places;
 mod balancing;
 mod bulk;
 mod caps;

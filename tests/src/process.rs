@@ -38,6 +38,7 @@ pub struct Program {
     path: PathBuf,
     temp_dir: Option<PathBuf>,
     descriptors: Option<u64>,
+    file_size: Option<u64>,
 }
 
 /// A running child.
@@ -80,7 +81,12 @@ impl Program {
     /// The executable at a path, as cargo tells it to an integration test.
     #[must_use]
     pub fn at(path: &str) -> Self {
-        Self { path: Path::new(path).to_owned(), temp_dir: None, descriptors: None }
+        Self {
+            path: Path::new(path).to_owned(),
+            temp_dir: None,
+            descriptors: None,
+            file_size: None,
+        }
     }
 
     /// Makes it keep its temporary files here, where they can be cleared away even if it
@@ -95,6 +101,13 @@ impl Program {
     #[must_use]
     pub fn with_descriptors(mut self, max: u64) -> Self {
         self.descriptors = Some(max);
+        self
+    }
+
+    /// Lets no file of it grow beyond this many KiB: it sees a full disk, whoever runs it.
+    #[must_use]
+    pub fn with_file_size(mut self, max_kib: u64) -> Self {
+        self.file_size = Some(max_kib);
         self
     }
 
@@ -114,15 +127,23 @@ impl Program {
     }
 
     fn command(&self, args: &[String]) -> Command {
-        let mut command = match self.descriptors {
-            // The limit is inherited, so that it holds from the first instruction on.
-            Some(max) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {max}; exec \"$0\" \"$@\"")]);
-                shell.arg(&self.path);
-                shell
-            }
-            None => Command::new(&self.path),
+        // Limits are inherited, so that they hold from the first instruction on.
+        let mut limits = String::new();
+        if let Some(max) = self.descriptors {
+            write!(limits, "ulimit -n {max}; ").expect("writing to a string cannot fail");
+        }
+        if let Some(max_kib) = self.file_size {
+            // In units of 512 bytes; an error instead of a signal, as from a full disk.
+            write!(limits, "trap '' XFSZ; ulimit -f {}; ", max_kib * 2)
+                .expect("writing to a string cannot fail");
+        }
+        let mut command = if limits.is_empty() {
+            Command::new(&self.path)
+        } else {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{limits}exec \"$0\" \"$@\"")]);
+            shell.arg(&self.path);
+            shell
         };
         command.args(args);
         if let Some(path) = &self.temp_dir {

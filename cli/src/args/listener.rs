@@ -140,7 +140,7 @@ pub(crate) struct SetListener {
 /// `remove-listener`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   lbctl remove-listener internal
 
 A listener that a route still names is not removed. A proxy that has an address for it goes

@@ -129,3 +129,15 @@ pub(crate) struct Completions {
     /// Which shell
     pub(crate) shell: Shell,
 }
+
+/// `manpages`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl manpages ./man1; man ./man1/lbctl-get.1
+  lbctl manpages /usr/local/share/man/man1")]
+pub(crate) struct Manpages {
+    /// Where to write them; it is made when it is missing
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}

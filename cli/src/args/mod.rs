@@ -6,6 +6,8 @@
 
 mod backend;
 mod declared;
+#[cfg(test)]
+mod docs;
 mod listener;
 mod local;
 mod pool;
@@ -21,9 +23,9 @@ pub(crate) use self::{
     backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
-    local::{Completions, DemoBackend, Dev, TestAlgorithms},
+    local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
-    read::{Awaited, Describe, Get, GetKind, Target, WaitFor, Watch},
+    read::{Awaited, Check, Describe, Explain, Get, GetKind, Target, WaitFor, Watch},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
 };
 
@@ -111,9 +113,20 @@ pub(crate) enum Command {
     /// Run the whole load balancer on this machine: control plane, proxies, demo backends
     Dev(Dev),
     /// Show the fleet on one screen
+    #[command(after_help = "\
+Examples:
+  lbctl status
+  lbctl status -o json | jq .proxies_synced
+  lbctl status --server http://10.0.0.2:9400")]
     Status,
     /// Show how many requests the fleet answered, how well and how fast
+    #[command(after_help = "\
+Examples:
+  lbctl stats
+  lbctl stats -o json | jq .failures_total")]
     Stats,
+    /// Look for everything that is wrong, and say what to do about it
+    Check(Check),
     /// List objects of a kind
     Get(Get),
     /// Tell all that is known about one object
@@ -131,10 +144,13 @@ pub(crate) enum Command {
     /// Take a backend out at once, whatever its health
     DisableBackend(BackendName),
     /// Send a backend nothing new, and let it finish what it has
-    #[command(
-        after_help = "Sets the state and returns when the proxies have applied it; requests \
-        in flight may\ngo on. 'lbctl describe backend ID' shows how many are left."
-    )]
+    #[command(after_help = "\
+Examples:
+  lbctl drain-backend backend2
+  lbctl drain-backend backend2 --dry-run
+
+Sets the state and returns when the proxies have applied it; requests in flight may
+go on. 'lbctl describe backend ID' shows how many are left.")]
     DrainBackend(BackendName),
     /// Remove a backend
     RemoveBackend(RemoveBackend),
@@ -168,11 +184,33 @@ pub(crate) enum Command {
     Export(Export),
     /// Check files without a control plane
     Validate(Validate),
+    /// Explain a setting: its meaning, its default and its range
+    Explain(Explain),
     /// Print the JSON Schema of declared state
+    #[command(after_help = "\
+Examples:
+  lbctl schema > lb.schema.json     for editors that check while you type")]
     Schema,
     /// Run a control plane
+    #[command(after_help = "\
+Examples:
+  lbctl control-plane
+  lbctl control-plane --data-dir /var/lib/lb
+  lbctl control-plane --grpc 10.0.0.2:9400 --http 10.0.0.2:9401 --insecure
+
+SIGTERM and SIGINT stop it; proxies go on with the state that they have.
+Exit codes: 0 stopped, 1 failed, 2 usage, 9 address in use, 78 bad configuration.")]
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy
+    #[command(after_help = "\
+Examples:
+  lbctl data-plane
+  lbctl data-plane --id proxy-2 --port 8081
+  lbctl data-plane --control-plane http://10.0.0.2:9400 --data-dir /var/lib/lb-proxy
+
+SIGTERM and SIGINT drain it, a second one stops it at once; SIGHUP opens its access log again.
+Exit codes: 0 stopped, 1 failed, 2 usage, 3 stopped with connections still open, 9 address in
+use, 78 bad configuration.")]
     DataPlane(lb_data_plane::args::Args),
     /// Run a small HTTP server to balance
     DemoBackend(DemoBackend),
@@ -180,6 +218,8 @@ pub(crate) enum Command {
     TestAlgorithms(TestAlgorithms),
     /// Print completions for a shell
     Completions(Completions),
+    /// Write manual pages into a directory, one for each command
+    Manpages(Manpages),
 }
 
 #[cfg(test)]
@@ -205,6 +245,8 @@ mod tests {
     fn every_command_explains_itself() {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.starts_with("Examples:\n  lbctl "), "{}", command.get_name());
         }
     }
 

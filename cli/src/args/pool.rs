@@ -158,7 +158,7 @@ pub(crate) struct SetPool {
 /// `remove-pool`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   lbctl remove-pool web
 
 A pool that a route or a backend still names is not removed.")]

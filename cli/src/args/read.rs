@@ -178,3 +178,33 @@ impl Awaited {
         }
     }
 }
+
+/// `check`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl check
+  lbctl check --wait --timeout 1m     until nothing fails, for scripts
+  lbctl check -o json | jq '.checks[] | select(.level == \"failed\")'
+
+Exits with 1 when a check failed; warnings do not count.")]
+pub(crate) struct Check {
+    /// Check again until nothing fails, for 5 minutes unless --timeout tells
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// `explain`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl explain pool                      every key of a pool
+  lbctl explain pool.request_timeout      meaning, default and range
+  lbctl explain listener.max_head_bytes -o json
+
+Needs no control plane. Keys and flags have the same names: request_timeout, --request-timeout.")]
+pub(crate) struct Explain {
+    /// pool, backend, listener or route, or one of its keys: KIND.KEY
+    #[arg(value_name = "KIND[.KEY]")]
+    pub(crate) field: String,
+}

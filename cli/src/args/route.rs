@@ -84,7 +84,7 @@ pub(crate) struct SetRoute {
 /// `remove-route`
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
+Examples:
   lbctl remove-route canary
 
 Its requests take the next route that matches; without one they are answered 404.")]

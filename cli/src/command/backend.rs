@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use lb_core::model::Address;
 use lb_proto::v1::{self as pb, object::Object as Wire};
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Session, remedy,
+    Session, get, remedy,
     write::{self, Change},
 };
 use crate::{
@@ -44,12 +45,26 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
     let change = Change::Create(Wire::Backend(backend));
     let view = write::send(session, &args.write, change, expected).await?;
     let reported = write::report(session, &view, &write::additions(&view));
+    if args.address.is_loopback() && view.changed {
+        warn_of_loopback(session, &args.address).await;
+    }
     if let (Some(events), Some(object)) = (events, view.objects.first())
         && view.changed
     {
         tell_first_check(session, events, object.name()).await?;
     }
     reported
+}
+
+/// Every machine takes a loopback address for its own.
+async fn warn_of_loopback(session: &Session, address: &Address) {
+    // The change is made; what cannot be found out now is no reason to fail.
+    let Ok(proxies) = get::proxies(session).await else { return };
+    let elsewhere = proxies.iter().filter(|proxy| proxy.elsewhere && proxy.state != "lost");
+    let elsewhere: Vec<&str> = elsewhere.map(|proxy| proxy.id.as_str()).collect();
+    if !elsewhere.is_empty() {
+        output::note(&remedy::loopback(&address.to_string(), &elsewhere));
+    }
 }
 
 /// Says how the first check ended; nobody should have to ask why a new backend gets nothing.

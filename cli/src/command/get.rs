@@ -1,7 +1,7 @@
 //! `get`: lists of objects, and single ones.
 
 use lb_core::model::natural_order;
-use lb_proto::v1 as pb;
+use lb_proto::{document::nearest, v1 as pb};
 use serde::Serialize;
 
 use super::{Session, write};
@@ -115,8 +115,10 @@ pub(super) fn choose<T>(
 
 fn not_found(kind: &str, name: &str, known: &[&str]) -> Failure {
     let plural = if kind == "proxy" { "proxies".to_owned() } else { format!("{kind}s") };
+    let near = nearest(name, known);
     let hint = match known {
         [] => format!("there are no {plural}"),
+        _ if near.is_some() => format!("did you mean {:?}?", near.unwrap_or_default()),
         _ if known.len() <= 8 => format!("there are {}", known.join(", ")),
         _ => format!("there are {} {plural}; list them with 'lbctl get {plural}'", known.len()),
     };
@@ -224,10 +226,9 @@ pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
             ]),
             None => row.extend((0..5).map(|_| Cell::from("-"))),
         }
-        let ended = traffic.successes_total + traffic.failures_total;
         row.extend::<[Cell; 3]>([
             format::rate(traffic.requests_per_second).into(),
-            format::percent(traffic.successes_total, ended).into(),
+            traffic.ok_ratio().into(),
             format::latency(traffic.latency_p99_us).into(),
         ]);
         if wide {

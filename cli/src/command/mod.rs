@@ -2,13 +2,16 @@
 
 mod apply;
 mod backend;
+mod check;
 mod control_plane;
 mod data_plane;
 mod declared;
 mod describe;
+mod explain;
 mod explain_route;
 mod get;
 mod listener;
+mod manpages;
 mod pool;
 mod progress;
 mod remedy;
@@ -53,6 +56,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Files are checked here and need nobody.
         Command::Validate(args) => declared::validate(&args),
         Command::Schema => declared::schema(),
+        Command::Explain(args) => explain::run(&args, &global).map(|()| ExitCode::SUCCESS),
         // These three have runtimes of their own.
         Command::ControlPlane(args) => control_plane::run(args),
         Command::DataPlane(args) => data_plane::run(args),
@@ -60,6 +64,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Dev(args) => dev::run(&args),
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completions(&args),
+        Command::Manpages(args) => manpages::run(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
 }
@@ -67,6 +72,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
 async fn ask(command: Command, global: Global) -> Result<(), Failure> {
     if global.output == OutputFormat::Toml && !matches!(command, Command::Export(_)) {
         return Err(Failure::new(Exit::Usage, "-o toml is for 'lbctl export'; use -o json here"));
+    }
+    if let Command::Check(args) = command {
+        // It looks for the control plane itself: not finding it is one of its answers.
+        return check::run(&args, &global).await;
     }
     let timeout = match &command {
         Command::Wait(_) => wait::TIMEOUT,
@@ -108,8 +117,11 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::Dev(_)
         | Command::Validate(_)
         | Command::Schema
+        | Command::Check(_)
+        | Command::Explain(_)
         | Command::TestAlgorithms(_)
-        | Command::Completions(_) => unreachable!("run() keeps them to itself"),
+        | Command::Completions(_)
+        | Command::Manpages(_) => unreachable!("run() keeps them to itself"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far a change got: in one line when it is live everywhere, and with the name of
 //! every proxy that is not there yet when it is not.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     exit::{Exit, Failure},
@@ -32,6 +32,12 @@ pub(super) fn applied(progress: &ProgressView) -> String {
     let ProgressView { revision, proxies, applied, elapsed_ms, .. } = progress;
     if *proxies == 0 {
         return format!("stored; no proxy connected (revision {revision})");
+    }
+    // A proxy that refuses an object acknowledges the revision without it.
+    let refusing: BTreeSet<&str> =
+        progress.rejections.iter().map(|refused| refused.proxy_id.as_str()).collect();
+    if !refusing.is_empty() {
+        return format!("refused by {}/{proxies} proxies (revision {revision})", refusing.len());
     }
     format!("applied {applied}/{proxies} proxies in {elapsed_ms} ms (revision {revision})")
 }
@@ -151,7 +157,9 @@ mod tests {
         let mut refused = progress(2, &[]);
         refused.rejections =
             vec![pb::ProxyRejection { proxy_id: "proxy-3".to_owned(), rejection: Some(rejection) }];
-        let failure = failure(&refused.into(), Duration::from_secs(10)).unwrap();
+        let progress = refused.into();
+        assert_eq!(applied(&progress), "refused by 1/3 proxies (revision 118)");
+        let failure = failure(&progress, Duration::from_secs(10)).unwrap();
         assert_eq!(failure.exit, Exit::Rejected);
         insta::assert_snapshot!(failure.message, @r#"
         revision 118 was refused by a proxy

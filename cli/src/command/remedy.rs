@@ -1,6 +1,6 @@
 //! What to do about a backend that is down, by the reason of the verdict.
 
-use crate::view::BackendView;
+use crate::view::{BackendView, ReasonView};
 
 /// What a reason usually means, and a command that may help.
 pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
@@ -35,6 +35,19 @@ pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
     Some(text)
 }
 
+/// Why a loopback address is wrong for proxies on other machines.
+pub(super) fn loopback(address: &str, proxies: &[&str]) -> String {
+    let first = proxies.first().copied().unwrap_or_default();
+    let others = match proxies.len() {
+        0 | 1 => String::new(),
+        number => format!(" and {} more", number - 1),
+    };
+    format!(
+        "warning: {address} means its own machine to each proxy, and {first}{others} runs on \
+         another one than the control plane; give an address that all of them can reach"
+    )
+}
+
 /// The next step for a backend in its present state.
 pub(super) fn next_step(backend: &BackendView) -> String {
     let id = &backend.id;
@@ -42,7 +55,7 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         ("disabled" | "draining", _) => {
             format!("it is {}; serve again with 'lbctl enable-backend {id}'", backend.admin_state)
         }
-        (_, "down") => for_reason(&backend.reason.code, backend).unwrap_or_else(|| {
+        (_, "down") => for_reason(&present(backend).code, backend).unwrap_or_else(|| {
             format!("'lbctl wait backend/{id} --for healthy' once the cause is removed")
         }),
         (_, "unknown") => {
@@ -53,6 +66,13 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         }
         _ => format!("nothing to do; 'lbctl get backends --pool {}' compares it", backend.pool),
     }
+}
+
+/// Why it is down now. A verdict keeps the reason for which it was given; the last check
+/// may have failed for another one, and that is what there is to be mended.
+pub(super) fn present(backend: &BackendView) -> &ReasonView {
+    let failing = backend.checks.as_ref().filter(|checks| checks.failures_in_a_row > 0);
+    failing.map_or(&backend.reason, |checks| &checks.last_result)
 }
 
 #[cfg(test)]
@@ -83,6 +103,22 @@ mod tests {
     #[test]
     fn a_missing_health_page_is_everybodys_first_failure() {
         insta::assert_snapshot!(next_step(&down("check_status")), @"set another path with 'lbctl set-pool default --health-path /', or only connect: 'lbctl set-pool default --health tcp'");
+    }
+
+    #[test]
+    fn the_remedy_is_for_what_the_last_check_saw() {
+        let mut backend = down("backend_connect_refused");
+        let report = pb::CheckReport {
+            failures_in_a_row: 4,
+            last_result: Some(pb::Reason {
+                code: "check_status".to_owned(),
+                message: "GET /health answered 500".to_owned(),
+            }),
+            ..pb::CheckReport::default()
+        };
+        backend.checks = Some(report.into());
+        assert!(next_step(&backend).contains("--health-path"), "{}", next_step(&backend));
+        assert_eq!(present(&backend).message, "GET /health answered 500");
     }
 
     #[test]

@@ -89,7 +89,7 @@ fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     text += &format!(
         "TRAFFIC  {} requests/s   {} ok   p50 {}   p99 {}   in flight {}\n",
         format::rate(traffic.requests_per_second),
-        format::percent(traffic.successes_total, traffic.successes_total + traffic.failures_total),
+        traffic.ok_ratio(),
         format::latency(traffic.latency_p50_us),
         format::latency(traffic.latency_p99_us),
         traffic.in_flight,
@@ -152,7 +152,7 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             backend.id,
             backend.address,
             backend.health,
-            backend.reason.sentence()
+            remedy::present(backend).sentence()
         );
         (line, remedy::next_step(backend))
     });

@@ -96,13 +96,22 @@ impl Child {
         self.process.try_wait().ok().flatten().and_then(|status| status.code())
     }
 
-    /// Asks it to stop; when it has not after `patience`, or on `kill`, it is killed.
-    pub(super) async fn stop(mut self, patience: Duration, kill: &CancellationToken) {
+    /// Asks it to open its log file anew.
+    pub(super) fn reopen_logs(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = pid {
             // It may have ended this moment.
-            kill_process(pid, Signal::TERM).ok();
+            kill_process(pid, signal).ok();
         }
+    }
+
+    /// Asks it to stop; when it has not after `patience`, or on `kill`, it is killed.
+    pub(super) async fn stop(mut self, patience: Duration, kill: &CancellationToken) {
+        self.signal(Signal::TERM);
         tokio::select! {
             _ = self.process.wait() => return,
             () = tokio::time::sleep(patience) => {}

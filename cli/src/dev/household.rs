@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -42,6 +42,8 @@ pub(super) struct Household {
     printer: Printer,
     proxies: TaskTracker,
     others: TaskTracker,
+    /// Counts the wishes for log files to be opened anew.
+    reopen_logs: watch::Sender<u64>,
     stop_proxies: CancellationToken,
     stop_others: CancellationToken,
     kill: CancellationToken,
@@ -60,6 +62,7 @@ impl Household {
             printer,
             proxies: TaskTracker::new(),
             others: TaskTracker::new(),
+            reopen_logs: watch::Sender::new(0),
             stop_proxies: CancellationToken::new(),
             stop_others: CancellationToken::new(),
             kill: CancellationToken::new(),
@@ -93,6 +96,7 @@ impl Household {
             (&self.others, &self.stop_others, OTHER_PATIENCE)
         };
         let keeper = Keeper {
+            reopen_logs: role.is_proxy().then(|| self.reopen_logs.subscribe()),
             role,
             printer: self.printer.clone(),
             stop: stop.clone(),
@@ -105,9 +109,14 @@ impl Household {
         })
     }
 
+    /// Makes the proxies open their log files anew, as after a rotation.
+    pub(super) fn reopen_logs(&self) {
+        self.reopen_logs.send_modify(|wishes| *wishes += 1);
+    }
+
     /// Stops everything, proxies first, since they still talk to the others; a second
     /// signal kills.
-    pub(super) async fn stop(self, signals: &mut StopSignals) {
+    pub(super) async fn stop(&self, signals: &mut StopSignals) {
         self.proxies.close();
         self.others.close();
         let in_order = async {
@@ -144,10 +153,23 @@ fn explain(role: &Role, failed: &NotStarted) -> Failure {
     )
 }
 
+/// Never completes for those without log files.
+async fn wish(wishes: &mut Option<watch::Receiver<u64>>) {
+    let more = match wishes {
+        Some(wishes) => wishes.changed().await.is_ok(),
+        None => false,
+    };
+    if !more {
+        std::future::pending().await
+    }
+}
+
 /// Keeps one child alive.
 struct Keeper {
     role: Role,
     printer: Printer,
+    /// Nothing for those without log files.
+    reopen_logs: Option<watch::Receiver<u64>>,
     stop: CancellationToken,
     kill: CancellationToken,
     patience: Duration,
@@ -161,6 +183,10 @@ impl Keeper {
         loop {
             let news = tokio::select! {
                 news = child.next() => news,
+                () = wish(&mut self.reopen_logs) => {
+                    child.reopen_logs();
+                    continue;
+                }
                 () = self.stop.cancelled() => return child.stop(self.patience, &self.kill).await,
             };
             let name = self.role.name();

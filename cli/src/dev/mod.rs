@@ -41,7 +41,7 @@ use crate::{
     command::{Session, block_on},
     exit::{Exit, Failure},
     output::Screen,
-    signal::StopSignals,
+    signal::{Hangup, HangupSignals, StopSignals},
 };
 
 /// For single calls to the own control plane.
@@ -55,22 +55,31 @@ pub(crate) fn run(args: &Dev) -> Result<ExitCode, Failure> {
 }
 
 async fn develop(args: &Dev, plan: Plan, data_dir: &Path) -> Result<(), Failure> {
-    let mut signals = StopSignals::catch()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
+    let uncaught = |error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}"));
+    let mut signals = StopSignals::catch().map_err(uncaught)?;
+    let mut hangups = HangupSignals::catch().map_err(uncaught)?;
     let printer = Printer::start();
     let household = Household::new(printer.clone());
+    let terminal_gone = async {
+        while hangups.next().await == Hangup::Reopen {
+            household.reopen_logs();
+        }
+    };
+    tokio::pin!(terminal_gone);
     let outcome = tokio::select! {
         started = start(args, plan, data_dir, &household, &printer) => match started {
             Ok(()) => {
                 tokio::select! {
                     () = signals.next() => {}
                     () = printer.reader_gone() => {}
+                    () = &mut terminal_gone => {}
                 }
                 Ok(())
             }
             Err(failure) => Err(failure),
         },
         () = signals.next() => Ok(()),
+        () = &mut terminal_gone => Ok(()),
     };
     if outcome.is_ok() {
         printer.line("stopping; Ctrl-C again kills at once");

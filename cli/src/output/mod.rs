@@ -47,6 +47,11 @@ impl Screen {
         self.format == OutputFormat::Wide
     }
 
+    /// Colours a piece of text, on terminals.
+    pub(crate) fn paint(&self, cell: &Cell) -> String {
+        cell.paint(self.colors)
+    }
+
     /// Lays a table out.
     pub(crate) fn render(&self, table: &Table) -> String {
         table.render(self.colors)

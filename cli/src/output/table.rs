@@ -98,7 +98,7 @@ impl Cell {
             || (self.text.starts_with(|c: char| c.is_ascii_digit()) && !self.text.contains(':'))
     }
 
-    fn paint(&self, colors: bool) -> String {
+    pub(super) fn paint(&self, colors: bool) -> String {
         let code = match self.tone {
             Tone::Good if colors => "32",
             Tone::Warning if colors => "33",

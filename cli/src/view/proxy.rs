@@ -25,6 +25,9 @@ pub(crate) struct ProxyView {
     pub(crate) refusal: Option<String>,
     pub(crate) listen: Vec<ListenView>,
     pub(crate) admin_address: String,
+    pub(crate) peer_address: String,
+    /// Whether it runs on another machine than the control plane.
+    pub(crate) elsewhere: bool,
     pub(crate) build_version: String,
     pub(crate) workers: u32,
     pub(crate) requests_per_second: f64,
@@ -111,6 +114,8 @@ impl From<pb::Proxy> for ProxyView {
                 .map(|listen| ListenView { listener: listen.listener, address: listen.address })
                 .collect(),
             admin_address: wire.admin_address,
+            peer_address: wire.peer_address,
+            elsewhere: wire.elsewhere,
             build_version: wire.build_version,
             workers: wire.workers,
             requests_per_second: wire.request_rate,

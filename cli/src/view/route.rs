@@ -38,11 +38,10 @@ impl RouteView {
         ]
     }
 
-    /// Which paths it matches: `/api*` for a prefix.
+    /// Which paths it matches: `/api/...` for a prefix, which `/apis` does not match.
     pub(crate) fn paths(&self) -> String {
         match (self.path.as_str(), self.path_prefix.as_str()) {
-            ("", "" | "/") => "/*".to_owned(),
-            ("", prefix) => format!("{prefix}*"),
+            ("", prefix) => format!("{}/...", prefix.trim_end_matches('/')),
             (exact, _) => exact.to_owned(),
         }
     }
@@ -88,6 +87,19 @@ impl From<pb::Route> for RouteView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_are_shown_to_end_at_a_slash() {
+        let paths = |path_prefix: &str, path: &str| {
+            let (path_prefix, path) = (path_prefix.to_owned(), path.to_owned());
+            RouteView::from(pb::Route { path_prefix, path, ..Default::default() }).paths()
+        };
+        assert_eq!(paths("", ""), "/...");
+        assert_eq!(paths("/", ""), "/...");
+        assert_eq!(paths("/cart", ""), "/cart/...");
+        assert_eq!(paths("/cart/", ""), "/cart/...");
+        assert_eq!(paths("", "/cart"), "/cart");
+    }
 
     #[test]
     fn shares_are_shown_as_they_are_typed() {

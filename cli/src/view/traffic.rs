@@ -4,6 +4,8 @@ use lb_core::stats::LatencyHistogram;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
+use crate::format;
+
 /// What happened to the requests of a backend, a pool or the fleet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Traffic {
@@ -47,6 +49,15 @@ impl FailuresView {
             .map(|(kind, number)| format!("{kind} {number}"))
             .collect();
         if happened.is_empty() { "none".to_owned() } else { happened.join(", ") }
+    }
+}
+
+impl Traffic {
+    /// The share of clients' requests that went well: one that failed at one backend and
+    /// was moved to another counts as it ended there.
+    pub(crate) fn ok_ratio(&self) -> String {
+        let failed = self.failures_total.saturating_sub(self.retries_total);
+        format::percent(self.successes_total, self.successes_total + failed)
     }
 }
 
@@ -102,6 +113,18 @@ mod tests {
         assert_eq!(traffic.failures_total, 4);
         assert_eq!(traffic.failures.by_kind(), "connect 3, timeout 1");
         assert_eq!(FailuresView::default().by_kind(), "none");
+    }
+
+    #[test]
+    fn what_another_backend_made_good_did_not_fail() {
+        let moved = Traffic {
+            successes_total: 4,
+            failures_total: 2,
+            retries_total: 2,
+            ..Traffic::default()
+        };
+        assert_eq!(moved.ok_ratio(), "100%");
+        assert_eq!(Traffic { retries_total: 1, ..moved }.ok_ratio(), "80.00%");
     }
 
     #[test]

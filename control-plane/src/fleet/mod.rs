@@ -98,6 +98,10 @@ pub struct ProxyInfo {
     pub listen_addresses: Vec<(String, String)>,
     /// Where its own health and metrics are; may be empty.
     pub admin_address: String,
+    /// Where its stream comes from; empty for a Unix socket.
+    pub peer_address: String,
+    /// Whether that is another machine than this one, as far as addresses tell.
+    pub elsewhere: bool,
     /// Threads that serve traffic.
     pub workers: u32,
     /// Whether it writes a line for each request.

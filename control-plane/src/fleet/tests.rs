@@ -25,6 +25,8 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
         build_version: "test".to_owned(),
         listen_addresses: Vec::new(),
         admin_address: String::new(),
+        peer_address: String::new(),
+        elsewhere: false,
         workers: 1,
         writes_access_log: false,
         held_source: "none",

@@ -6,7 +6,7 @@
 //! a proxy that reads slowly costs its own objects and holds up nobody, and the task
 //! goes on to notice heartbeats, the end of the lease, and the end of the stream.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
     model::{InstanceId, ProxyId, Version},
@@ -57,13 +57,14 @@ impl sync_server::Sync for SyncService {
         &self,
         message: Request<Streaming<pb::ProxyMessage>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
+        let peer = Peer { there: message.remote_addr(), here: message.local_addr() };
         let incoming = message.into_inner();
         let (sender, receiver) = mpsc::channel(TRANSPORT_BUFFER);
         let context = Arc::clone(&self.context);
         // The Hello is read in the task, so that a proxy may wait for the response's
         // head before it speaks.
         self.context.tracker.spawn(async move {
-            if let Err(refusal) = serve(&context, incoming, &sender).await {
+            if let Err(refusal) = serve(&context, peer, incoming, &sender).await {
                 debug!(code = ?refusal.code(), message = refusal.message(), "sync stream ended");
                 sender.send(Err(refusal)).await.ok();
             }
@@ -76,6 +77,7 @@ type Sender = mpsc::Sender<Result<pb::ControlMessage, Status>>;
 
 async fn serve(
     context: &Arc<Context>,
+    peer: Peer,
     mut incoming: Streaming<pb::ProxyMessage>,
     sender: &Sender,
 ) -> Result<(), Status> {
@@ -96,7 +98,7 @@ async fn serve(
     let protocol_version = common_version(&hello.protocol_versions)?;
     let held = convert::held_from_wire(hello.held.as_ref(), &hello.held_digest)
         .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?;
-    let info = proxy_info(hello)?;
+    let info = proxy_info(hello, peer)?;
     let live = context.fleet.live();
     let membership = context.fleet.join(info).map_err(|taken| status::of_taken(&taken))?;
     let session = context.registry.read(|view| Session::open(&view.publisher, held));
@@ -125,7 +127,25 @@ fn common_version(theirs: &[u32]) -> Result<u32, Status> {
     })
 }
 
-fn proxy_info(hello: pb::Hello) -> Result<ProxyInfo, Status> {
+/// Both ends of a stream; nothing when it comes through a Unix socket.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    there: Option<SocketAddr>,
+    here: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// Whether it comes from another machine: a machine that speaks to itself uses its
+    /// loopback address, or the same address at both ends.
+    fn is_elsewhere(self) -> bool {
+        self.there.is_some_and(|there| {
+            let there = there.ip().to_canonical();
+            !there.is_loopback() && self.here.map(|here| here.ip().to_canonical()) != Some(there)
+        })
+    }
+}
+
+fn proxy_info(hello: pb::Hello, peer: Peer) -> Result<ProxyInfo, Status> {
     let invalid = |invalid| status::of_invalid(&invalid);
     let held_source = match hello.held_source() {
         pb::HeldSource::None => "none",
@@ -144,6 +164,8 @@ fn proxy_info(hello: pb::Hello) -> Result<ProxyInfo, Status> {
             .map(|address| (address.listener, address.address))
             .collect(),
         admin_address: hello.admin_address,
+        peer_address: peer.there.map(|there| there.to_string()).unwrap_or_default(),
+        elsewhere: peer.is_elsewhere(),
         workers: hello.workers,
         writes_access_log: hello.writes_access_log,
         held_source,
@@ -396,5 +418,21 @@ fn heartbeat(version: Version, digest: lb_core::sync::Digest) -> pb::Heartbeat {
         sent_unix_ms: unix_ms(),
         version: Some(convert::version_to_wire(version)),
         digest: convert::digest_to_wire(digest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_speaks_to_itself_is_not_elsewhere() {
+        let peer =
+            |there: &str, here: &str| Peer { there: there.parse().ok(), here: here.parse().ok() };
+        assert!(!peer("127.0.0.1:5", "127.0.0.1:9400").is_elsewhere());
+        assert!(!peer("[::ffff:127.0.0.1]:5", "[::ffff:127.0.0.1]:9400").is_elsewhere());
+        assert!(!peer("10.0.0.2:5", "10.0.0.2:9400").is_elsewhere());
+        assert!(!peer("", "").is_elsewhere(), "a Unix socket");
+        assert!(peer("10.0.0.3:5", "10.0.0.2:9400").is_elsewhere());
     }
 }

@@ -122,6 +122,8 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
             .map(|(listener, address)| pb::ListenAddress { listener, address })
             .collect(),
         admin_address: info.admin_address,
+        peer_address: info.peer_address,
+        elsewhere: info.elsewhere,
         build_version: info.build_version,
         workers: info.workers,
         process: report,

@@ -120,7 +120,10 @@ pub enum StoreError {
         what: String,
     },
     /// The storage itself failed.
-    #[error("the store failed while it was {doing}: {source}")]
+    #[error(
+        "the store failed while it was {doing}: {source}; see whether its disk is full, \
+         read-only or failing"
+    )]
     Failed {
         /// What was being done.
         doing: &'static str,

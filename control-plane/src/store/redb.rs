@@ -11,7 +11,7 @@
 //! the last commit or the one before it, never a mixture; a test with a storage that
 //! loses what was not synced holds it to that.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use bytes::Bytes;
 use lb_core::{
@@ -202,9 +202,15 @@ impl Store for RedbStore {
 }
 
 fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> StoreError {
-    move |error| {
-        let error: redb::Error = error.into();
-        StoreError::Failed { doing, source: Box::new(error) }
+    move |error| match error.into() {
+        // No restart cures these, unlike a disk that is full or away.
+        redb::Error::Corrupted(what) => StoreError::Damaged { what },
+        redb::Error::Io(error)
+            if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            StoreError::Damaged { what: error.to_string() }
+        }
+        error => StoreError::Failed { doing, source: Box::new(error) },
     }
 }
 

@@ -15,8 +15,9 @@ pub(super) fn keys<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     keys
 }
 
-/// The known name that looks most like this one, if any does.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+/// The known name that looks most like this one, if any does: what was probably meant.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |candidate: &str| strsim::jaro_winkler(name, candidate);
     let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(best) > 0.75).then_some(*best)

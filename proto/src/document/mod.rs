@@ -33,6 +33,7 @@ pub use self::{
     changes::{Action, Change, Field, changes},
     export::{DECLARED_KINDS, Document},
     files::{Unreadable, load},
+    keys::nearest,
     listener::{DeclaredListener, TrustXff},
     pool::{DeclaredPool, HealthProtocol},
     problem::{Place, Problem, Problems},

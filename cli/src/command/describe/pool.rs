@@ -59,7 +59,12 @@ fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
             page.row("  failing since", &format!("{since}; the last backends are kept"));
             page.row("  because", &source.failure.sentence());
         }
-        page.row("  asked again", &format::moment(source.next_unix_ms, now));
+        let asked = match source.next_unix_ms {
+            // The first question is on its way.
+            None => "being asked now".to_owned(),
+            at => format::moment(at, now),
+        };
+        page.row("  asked again", &asked);
         if source.leaving > 0 {
             page.row("  leaving", &format!("{}: {}", source.leaving, source.waiting));
         }

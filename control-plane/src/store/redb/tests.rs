@@ -92,7 +92,7 @@ impl StorageBackend for Disk {
         let offset = usize::try_from(offset).unwrap();
         let platters = self.0.lock().unwrap();
         let end = offset + out.len();
-        let bytes = platters.seen.get(offset..end).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        let bytes = platters.seen.get(offset..end).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
@@ -225,5 +225,22 @@ fn a_power_cut_in_the_middle_of_a_commit_leaves_the_state_before_or_after_it() {
         let contents = RedbStore::open_backend(disk).unwrap().load().unwrap();
         assert!(contents.revision >= acknowledged, "seed {seed}: a commit was lost");
         assert_whole(&contents, &names);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_store_any_more_is_damaged_and_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    behaves_like_a_store(&mut RedbStore::open(&path).unwrap());
+    let whole = std::fs::read(&path).unwrap();
+    let (cut, nonsense) = (whole[..whole.len() / 3].to_vec(), vec![b'x'; whole.len()]);
+    for bytes in [cut, nonsense] {
+        std::fs::write(&path, &bytes).unwrap();
+        let error = RedbStore::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("restore it from a backup"), "{error}");
+        let left = std::fs::metadata(&path).unwrap().len();
+        assert_eq!(left, bytes.len() as u64, "it is still there to be examined");
     }
 }
