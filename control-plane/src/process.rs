@@ -43,7 +43,14 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
     // Without a file there is nothing to read again, and the signal ends the process.
     let mut hangup = args.config.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
-    let mut running = start(Config::from_args(&args)?).await?;
+    // Whatever the start waits for, the process can be stopped.
+    let mut running = tokio::select! {
+        running = start(Config::from_args(&args)?) => running?,
+        name = signals.next() => {
+            info!(signal = name, "stopping before the start was done");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     announce(&format!("listening grpc={} http={}", running.grpc(), running.http()));
     let parent = parent_gone(args.exit_with_parent);
     tokio::pin!(parent);
@@ -57,7 +64,13 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
                 info!("the parent process is gone; stopping");
                 break;
             }
-            () = told_to_reload(&mut hangup) => running.reload().await,
+            () = told_to_reload(&mut hangup) => tokio::select! {
+                () = running.reload() => {}
+                name = signals.next() => {
+                    info!(signal = name, "stopping");
+                    break;
+                }
+            },
             error = running.ended() => {
                 running.stop().await;
                 return Err(error);

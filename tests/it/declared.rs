@@ -320,3 +320,15 @@ async fn a_hangup_reads_the_file_again_and_a_faulty_one_changes_nothing() {
     declared.process.complaint("weight: 7 -> 4").await;
     assert_eq!(weight().await, 4);
 }
+
+#[tokio::test]
+async fn a_file_that_became_a_pipe_does_not_keep_the_process_from_stopping() {
+    let mut declared = Declared::start(WEB).await;
+    fs::remove_file(declared.config()).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    let (at, kind) = (rustix::fs::CWD, rustix::fs::FileType::Fifo);
+    rustix::fs::mknodat(at, declared.config(), kind, mode, 0).unwrap();
+    declared.process.signal(Signal::HUP);
+    declared.process.signal(Signal::TERM);
+    assert_eq!(declared.process.exited().await, 0);
+}

@@ -10,12 +10,13 @@
 //! An entry of a list is `"HOST:PORT"`, or an object with `address`, and perhaps `weight`
 //! and `id`.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{fs::OpenOptions, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use lb_core::{
-    discovery::{Found, parse_lines, twin},
+    discovery::{Found, Twins, parse_lines},
     model::{BackendId, Invalid, Reason, Weight},
 };
+use rustix::fs::OFlags;
 use serde_json::Value;
 
 /// Bytes of a file.
@@ -25,7 +26,16 @@ const SIZE_MAX: u64 = 1 << 20;
 pub(super) fn read(path: &str) -> Result<Vec<Found>, Reason> {
     let failed = |what: String| Reason::new("source_unreadable", format!("{path}: {what}"));
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    // Opening a pipe would wait for its writer, and its thread with it.
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .and_then(|file| Ok((file.metadata()?.is_file(), file)));
+    let (is_file, file) = open.map_err(|error| failed(error.to_string()))?;
+    if !is_file {
+        return Err(failed("this is no regular file; name one with a line per backend".to_owned()));
+    }
     file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
     if bytes.len() as u64 > SIZE_MAX {
         return Err(failed(format!("the file has more than {SIZE_MAX} bytes")));
@@ -79,10 +89,11 @@ fn entries(value: &Value) -> Result<Vec<Found>, String> {
         _ => return Err("write a list of backends".to_owned()),
     };
     let mut found = Vec::new();
+    let mut twins = Twins::default();
     for (at, value) in list.iter().enumerate() {
         let wrong = |what: String| format!("backend {}: {what}", at + 1);
         let one = entry(value).map_err(wrong)?;
-        if let Some(twin) = twin(&found, &one) {
+        if let Some(twin) = twins.of(&one) {
             return Err(wrong(twin));
         }
         found.push(one);
@@ -155,6 +166,22 @@ mod tests {
         ] {
             let reason = read_as(name, text).unwrap_err();
             assert!(reason.message.contains(hint), "{text}: {}", reason.message);
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        for path in [directory.path(), &pipe] {
+            let path = path.to_str().unwrap().to_owned();
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || tell.send(read(&path)));
+            let reason = told.recv_timeout(std::time::Duration::from_secs(5)).unwrap().unwrap_err();
+            assert_eq!(reason.code, "source_unreadable");
+            assert!(reason.message.contains("no regular file"), "{}", reason.message);
         }
     }
 

@@ -13,7 +13,7 @@ use super::{Resolver, dns, file, pause, resolver::Answer};
 /// Between two looks at a file.
 const FILE_PERIOD: Duration = Duration::from_secs(1);
 /// Backends of one source; more are a mistake that would cost every proxy.
-const FOUND_MAX: usize = 1000;
+pub(super) const FOUND_MAX: usize = 1000;
 
 /// What a source said.
 #[derive(Debug)]

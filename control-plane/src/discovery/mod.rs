@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-use self::follow::Told;
+use self::follow::{FOUND_MAX, Told};
 pub(crate) use self::{
     report::{SourceReport, Sources},
     resolver::Resolver,
@@ -200,12 +200,14 @@ impl Discovery {
         let changed = match (found, &failure) {
             (None, _) => false,
             (Some(found), None) => followed.hear(found, now_owned.pool_size),
-            // Half an answer adds and removes nothing.
+            // Half an answer removes nothing, and adds up to the bound of a whole one.
             (Some(found), Some(_)) => {
                 let mut known = followed.last.take().unwrap_or(now_owned.found);
                 let before = known.len();
                 for one in found {
-                    if known.iter().all(|other| other.address != one.address) {
+                    if known.len() < FOUND_MAX
+                        && known.iter().all(|other| other.address != one.address)
+                    {
                         known.push(one);
                     }
                 }

@@ -51,6 +51,15 @@ impl Writer {
             let resource = convert::decode_object(object).map_err(|invalid| {
                 StoreError::Damaged { what: format!("{} cannot be read: {invalid}", object.key) }
             })?;
+            if let Resource::Route(route) = &resource
+                && route.host.has_port()
+            {
+                warn!(
+                    route = %route.name,
+                    host = %route.host,
+                    "this route matches nothing, since its host has a port; set its host without it"
+                );
+            }
             catalog.put(resource, object.revision);
         }
         let version = Version { epoch: contents.epoch, revision: contents.revision };

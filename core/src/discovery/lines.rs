@@ -1,7 +1,9 @@
 //! The plain form of a file of backends: one `HOST:PORT [weight=N] [id=ID]` per line.
 
+use std::collections::HashSet;
+
 use super::Found;
-use crate::model::{BackendId, Invalid, Weight};
+use crate::model::{Address, BackendId, Invalid, Weight};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -17,6 +19,7 @@ pub struct BadLine {
 /// taken from a file of which any line is wrong.
 pub fn parse_lines(text: &str) -> Result<Vec<Found>, BadLine> {
     let mut found: Vec<Found> = Vec::new();
+    let mut twins = Twins::default();
     for (at, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
         let mut words = line.split_whitespace();
@@ -26,7 +29,7 @@ pub fn parse_lines(text: &str) -> Result<Vec<Found>, BadLine> {
         for word in words {
             set(&mut one, word).map_err(wrong)?;
         }
-        if let Some(twin) = twin(&found, &one) {
+        if let Some(twin) = twins.of(&one) {
             return Err(wrong(twin));
         }
         found.push(one);
@@ -34,16 +37,24 @@ pub fn parse_lines(text: &str) -> Result<Vec<Found>, BadLine> {
     Ok(found)
 }
 
-/// Says which of two entries cannot both be meant.
-#[must_use]
-pub fn twin(found: &[Found], one: &Found) -> Option<String> {
-    let twice = |what: String| Some(format!("{what} is there twice; keep one of the two"));
-    if found.iter().any(|other| other.address == one.address) {
-        return twice(one.address.to_string());
+/// Finds entries of one list that cannot both be meant, however long the list is.
+#[derive(Debug, Default)]
+pub struct Twins {
+    addresses: HashSet<Address>,
+    ids: HashSet<BackendId>,
+}
+
+impl Twins {
+    /// Says what the next entry has in common with an earlier one.
+    #[must_use]
+    pub fn of(&mut self, one: &Found) -> Option<String> {
+        let twice = |what: String| Some(format!("{what} is there twice; keep one of the two"));
+        if !self.addresses.insert(one.address.clone()) {
+            return twice(one.address.to_string());
+        }
+        let id = one.id.as_ref().filter(|id| !self.ids.insert((*id).clone()))?;
+        twice(format!("id={id}"))
     }
-    let id =
-        one.id.as_ref().filter(|id| found.iter().any(|other| other.id.as_ref() == Some(id)))?;
-    twice(format!("id={id}"))
 }
 
 fn set(found: &mut Found, word: &str) -> Result<(), String> {
@@ -98,6 +109,15 @@ mod tests {
             assert_eq!(error.line, line, "{text}");
             assert!(error.message.contains(hint), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_long_file_takes_as_long_as_it_is() {
+        let text: String =
+            (0_u32..60_000).map(|n| format!("{}:80\n", std::net::Ipv4Addr::from_bits(n))).collect();
+        let before = std::time::Instant::now();
+        assert_eq!(parse_lines(&text).unwrap().len(), 60_000);
+        assert!(before.elapsed() < std::time::Duration::from_secs(3), "{:?}", before.elapsed());
     }
 
     proptest! {

@@ -17,7 +17,7 @@ mod srv;
 pub use self::{
     changes::{Answered, Changes, Member, changes},
     leave::{Leaving, PATIENCE, Wait, may_leave},
-    lines::{BadLine, parse_lines, twin},
+    lines::{BadLine, Twins, parse_lines},
     srv::{priority_in_use, weights},
 };
 use crate::model::{Address, BackendId, Weight};

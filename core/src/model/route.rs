@@ -46,6 +46,23 @@ pub enum PathMatch {
 impl HostMatch {
     /// Reads `example.com`, `*.example.com`, or nothing for every host.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let host = Self::parse_stored(text)?;
+        if host.has_port() {
+            return Err(Invalid::value(
+                "route.host",
+                format!(
+                    "host {:?} has a port; leave it out: a route matches a host at every port, and \
+                     --listener tells ports apart",
+                    shorten(text)
+                ),
+            ));
+        }
+        Ok(host)
+    }
+
+    /// Reads what a former build may have stored: also a host with a port, which matches
+    /// nothing, as it always did.
+    pub fn parse_stored(text: &str) -> Result<Self, Invalid> {
         if text.is_empty() || text == "*" {
             return Ok(Self::Any);
         }
@@ -63,16 +80,6 @@ impl HostMatch {
                 format!("host {:?} must be a name, *.NAME, or empty for every host", shorten(text)),
             ));
         }
-        if without_port(name.as_bytes()).len() < name.len() {
-            return Err(Invalid::value(
-                "route.host",
-                format!(
-                    "host {:?} has a port; leave it out: a route matches a host at every port, and \
-                     --listener tells ports apart",
-                    shorten(text)
-                ),
-            ));
-        }
         Ok(if wildcard {
             Self::Suffix(format!(".{name}").into())
         } else {
@@ -82,6 +89,17 @@ impl HostMatch {
 }
 
 impl HostMatch {
+    /// Whether it has a port, and so matches nothing.
+    #[must_use]
+    pub fn has_port(&self) -> bool {
+        match self {
+            Self::Any => false,
+            Self::Exact(name) | Self::Suffix(name) => {
+                without_port(name.as_bytes()).len() < name.len()
+            }
+        }
+    }
+
     /// Whether it matches a host that is in lower case and has no port.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {

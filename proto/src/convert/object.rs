@@ -30,7 +30,9 @@ pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
         Kind::Backend => read::<pb::Backend>(payload)?.try_into().map(Resource::Backend),
         Kind::Status => read::<pb::BackendStatus>(payload)?.try_into().map(Resource::Status),
         Kind::Listener => read::<pb::Listener>(payload)?.try_into().map(Resource::Listener),
-        Kind::Route => read::<pb::Route>(payload)?.try_into().map(Resource::Route),
+        Kind::Route => {
+            read::<pb::Route>(payload).and_then(super::route::stored).map(Resource::Route)
+        }
     }
 }
 
@@ -244,6 +246,23 @@ mod tests {
         let error = decode("pool", &pool.encode_to_vec()).unwrap_err();
         assert_eq!(error.code, "unknown_algorithm");
         assert!(error.message.contains("quantum"));
+    }
+
+    #[test]
+    fn a_host_with_a_port_is_no_damage_but_nobody_can_add_one() {
+        let wire = pb::Route {
+            name: "r".into(),
+            host: "web.test:8080".into(),
+            pool: "default".into(),
+            ..Default::default()
+        };
+        let payload = wire.encode_to_vec();
+        let stored = decode("route", &payload).unwrap();
+        let Resource::Route(route) = &stored else { panic!("it is a route") };
+        assert!(route.host.has_port() && !route.host.matches("web.test"));
+        assert_eq!(decode("route", &encode(&stored)), Ok(stored.clone()));
+        let wire = pb::Object { object: Some(pb::object::Object::Route(wire)), revision: 0 };
+        assert!(object_from_wire(wire).unwrap_err().message.contains("has a port"));
     }
 
     #[test]

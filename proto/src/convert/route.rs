@@ -10,18 +10,24 @@ impl TryFrom<pb::Route> for Route {
     type Error = Invalid;
 
     fn try_from(wire: pb::Route) -> Result<Self, Invalid> {
-        Ok(Self {
-            name: RouteName::new(&wire.name)?,
-            listener: if wire.listener.is_empty() {
-                ListenerName::default_listener()
-            } else {
-                ListenerName::new(&wire.listener)?
-            },
-            host: HostMatch::parse(&wire.host)?,
-            path: PathMatch::parse(&wire.path_prefix, &wire.path)?,
-            pools: pools(&wire.pool, wire.pools)?,
-        })
+        let host = HostMatch::parse(&wire.host)?;
+        Ok(Self { host, ..stored(wire)? })
     }
+}
+
+/// Reads a route as it is stored and sent, which former builds checked less strictly.
+pub(super) fn stored(wire: pb::Route) -> Result<Route, Invalid> {
+    Ok(Route {
+        name: RouteName::new(&wire.name)?,
+        listener: if wire.listener.is_empty() {
+            ListenerName::default_listener()
+        } else {
+            ListenerName::new(&wire.listener)?
+        },
+        host: HostMatch::parse_stored(&wire.host)?,
+        path: PathMatch::parse(&wire.path_prefix, &wire.path)?,
+        pools: pools(&wire.pool, wire.pools)?,
+    })
 }
 
 impl From<&Route> for pb::Route {

@@ -221,7 +221,7 @@ fn stays_anyway(resource: &Resource, declared: &Declaration) -> bool {
 
 fn is_in_the_way(route: &Route, declared: &Resource) -> bool {
     matches!(declared, Resource::Route(other)
-        if other.listener == route.listener && other.host == route.host && other.path == route.path)
+        if other.matched() == route.matched())
 }
 
 /// A value as people read it.

@@ -8,6 +8,8 @@ use std::{
 
 use super::{Format, SOURCE_BYTES_MAX, Source};
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A file that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {}: {why}", path.display())]
@@ -55,6 +57,10 @@ impl Source {
             let message = format!("it is longer than {} MiB", SOURCE_BYTES_MAX >> 20);
             return Err(io::Error::other(message));
         }
+        // Some editors of other systems begin every file with a mark, which JSON does not know.
+        if text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len_utf8());
+        }
         let format = Format::of_name(name).unwrap_or_else(|| Format::of_text(&text));
         Ok(Self { name: name.to_owned(), text, format })
     }
@@ -84,6 +90,14 @@ mod tests {
             ("-", "\n {}", Format::Json),
         ] {
             assert_eq!(Source::read(name, text.as_bytes()).unwrap().format, format, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_content() {
+        for (text, format) in [("\u{feff}{}", Format::Json), ("\u{feff}# pools", Format::Toml)] {
+            let source = Source::read("-", text.as_bytes()).unwrap();
+            assert_eq!((source.format, &*source.text), (format, &text[3..]));
         }
     }
 

@@ -3,7 +3,7 @@
 //! TOML and JSON give the same tree, so everything behind it is written once. Serde alone
 //! would stop at the first fault, and knows no places in JSON.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{collections::HashSet, fmt, ops::Range, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer,
@@ -171,10 +171,11 @@ impl<'a> Lines<'a> {
             Some(b'{') if depth < DEPTH_MAX => {
                 serde_json::from_str::<Pairs<'_>>(text).ok().map(|Pairs(pairs)| {
                     let mut entries: Vec<Entry> = Vec::new();
+                    let mut keys = HashSet::with_capacity(pairs.len());
                     for (key, raw) in pairs {
                         let node = self.json(raw, depth + 1, problems);
                         let place = node.place.clone();
-                        if entries.iter().any(|entry| entry.key == key) {
+                        if !keys.insert(key.clone()) {
                             let message = format!("the key {key:?} is given twice");
                             problems.push(Problem { place, message });
                             continue;
