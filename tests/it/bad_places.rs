@@ -15,6 +15,7 @@ use lb_tests::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     time::timeout,
 };
 use tokio_stream::StreamExt as _;
@@ -231,6 +232,24 @@ async fn strangers_on_the_ports_of_a_control_plane_do_no_harm() {
     assert_eq!(get(cluster.http(), "/livez").await.status, 200);
 }
 
+/// The body is not sent: an answer that waits for it would never come.
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_long_is_refused_before_it_is_sent() {
+    let cluster = Cluster::start(program(), 0).await;
+    for path in ["/lb/backends/add", "/v1/backends", "/v1/apply"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: 10485760\r\n\r\n",
+            cluster.http()
+        );
+        let mut stream = TcpStream::connect(cluster.http()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        timeout(PATIENCE, stream.read_exact(&mut start)).await.unwrap().unwrap();
+        assert_eq!(&start, b"HTTP/1.1 413", "{path}");
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_of_another_protocol_version_is_refused_with_both_versions() {
     let cluster = Cluster::start(program(), 1).await;
@@ -239,10 +258,7 @@ async fn a_proxy_of_another_protocol_version_is_refused_with_both_versions() {
         protocol_versions: vec![77],
         ..pb::Hello::default()
     };
-    let first = pb::ProxyMessage {
-        message: Some(pb::proxy_message::Message::Hello(hello)),
-        ..pb::ProxyMessage::default()
-    };
+    let first = pb::ProxyMessage { message: Some(pb::proxy_message::Message::Hello(hello)) };
     let stream = tokio_stream::once(first).chain(tokio_stream::pending());
     let mut sync = SyncClient::new(cluster.api.channel());
     let refused = match sync.stream(stream).await {

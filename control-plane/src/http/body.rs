@@ -14,8 +14,12 @@ use super::problem::Problem;
 /// Of a request's body, in bytes.
 pub(super) const BODY_MAX: usize = 1 << 20;
 
-/// Refuses bodies that do not say that they are JSON: forms of foreign pages cannot.
+/// Refuses bodies that do not say that they are JSON: forms of foreign pages cannot. One
+/// that is announced as too long is refused before it is sent.
 pub(super) async fn json_only(request: Request, next: Next) -> Response {
+    if request.body().size_hint().lower() > BODY_MAX as u64 {
+        return too_large().into_response();
+    }
     if request.body().is_end_stream() || is_json(request.headers()) {
         return next.run(request).await;
     }
@@ -54,13 +58,17 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.trim().eq_ignore_ascii_case("application/json")
 }
 
+fn too_large() -> Problem {
+    Problem::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        format!("the body is longer than the {BODY_MAX} bytes that are taken here"),
+    )
+}
+
 fn unreadable(rejection: &BytesRejection) -> Problem {
     match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            format!("the body is longer than the {BODY_MAX} bytes that are taken here"),
-        ),
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => Problem::new(
             StatusCode::BAD_REQUEST,
             "invalid",

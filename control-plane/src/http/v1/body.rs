@@ -59,10 +59,17 @@ pub(super) fn media_type(fields: &HeaderMap) -> String {
 
 /// Reads a body to its end.
 pub(super) async fn text(body: Body) -> Result<String, Fault> {
+    let too_long = || {
+        let detail = format!("the body is longer than the {BODY_MAX} bytes that are taken");
+        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    // What is announced as too long need not be sent.
+    if body.size_hint().lower() > BODY_MAX as u64 {
+        return Err(too_long());
+    }
     let bytes: Bytes = to_bytes(body, BODY_MAX).await.map_err(|error| {
         if is_too_long(&error) {
-            let detail = format!("the body is longer than the {BODY_MAX} bytes that are taken");
-            Fault::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+            too_long()
         } else {
             Fault::bad(format!("the body did not arrive whole: {error}"))
         }
