@@ -114,7 +114,7 @@ async fn a_line_says_who_asked_for_what_and_what_became_of_it() {
         X-Request-Id: given\r\nConnection: close\r\n\r\n";
     let response = exchange(cluster.address(), "GET", request).await.unwrap();
     let sent = response.head.len() + 4 + response.body.len();
-    let received = backend.recorded()[0].request.head.len() + 4;
+    let received = backend.reached(1).await[0].request.head.len() + 4;
     let mut line = lines(&path, 1).await.remove(0);
     assert_eq!(line["request_id"], "given");
     line.as_object_mut().unwrap().remove("request_id");

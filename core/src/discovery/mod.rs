@@ -4,7 +4,7 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`changes`] | which backends are new, changed or gone |
+//! | `changes` | which backends are new, changed or gone |
 //! | [`may_leave`] | when those that are gone are removed |
 //! | [`parse_lines`] | what a file of backends says |
 //! | [`weights`], [`priority_in_use`] | what SRV records mean |

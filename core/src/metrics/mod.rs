@@ -8,7 +8,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`exposition`] | writes the text |
-//! | [`format`] | which of the two texts a client gets |
+//! | [`mod@format`] | which of the two texts a client gets |
 //! | [`process`] | memory, descriptors and processor time |
 
 pub mod exposition;

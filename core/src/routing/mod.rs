@@ -5,7 +5,7 @@
 //! falls through to the next. Of two routes that match the same, the one whose name
 //! comes first wins.
 //!
-//! [`RouteTable`] finds the route, and [`explain`] says why it was not another.
+//! [`RouteTable`] finds the route, and [`explain()`] says why it was not another.
 
 mod explain;
 mod table;
