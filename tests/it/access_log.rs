@@ -278,7 +278,7 @@ async fn an_upgraded_connection_is_told_at_its_end() {
         line,
         json!({
             "pool": "default", "attempts": [{"backend": "backend1", "status": 101}], "status": 101,
-            "bytes_to_backend": backend.recorded()[0].request.head.len() + 4 + 7,
+            "bytes_to_backend": backend.reached(1).await[0].request.head.len() + 4 + 7,
             "bytes_to_client": response.head.len() + 4 + 4,
         })
     );
