@@ -19,6 +19,7 @@ mod export;
 mod files;
 mod keys;
 mod listener;
+mod pairs;
 mod pool;
 mod problem;
 mod read;
@@ -35,6 +36,7 @@ pub use self::{
     files::{Unreadable, load},
     keys::nearest,
     listener::{DeclaredListener, TrustXff},
+    pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},
     problem::{Place, Problem, Problems},
     read::{Declaration, Format, SOURCE_BYTES_MAX, Source, Wish},

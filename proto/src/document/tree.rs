@@ -3,16 +3,12 @@
 //! TOML and JSON give the same tree, so everything behind it is written once. Serde alone
 //! would stop at the first fault, and knows no places in JSON.
 
-use std::{collections::HashSet, fmt, ops::Range, sync::Arc};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::{Map, Value, value::RawValue};
 use toml::de::{DeTable, DeValue};
 
-use super::{Format, Place, Problem, Source};
+use super::{Format, Pairs, Place, Problem, Source};
 
 /// Deeper values are leaves: nothing that is known goes there.
 const DEPTH_MAX: usize = 4;
@@ -195,31 +191,6 @@ impl<'a> Lines<'a> {
         };
         let leaf = || Tree::Leaf(serde_json::from_str(text).unwrap_or_default());
         Node { place, value: value.unwrap_or_else(leaf) }
-    }
-}
-
-/// The pairs of a JSON object in their order, twins included.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Pairs<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(All)
     }
 }
 

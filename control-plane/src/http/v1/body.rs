@@ -1,7 +1,5 @@
 //! Bodies: an object as it is declared in files, read by the reader of files.
 
-use std::fmt;
-
 use axum::{
     body::{Body, Bytes, HttpBody as _, to_bytes},
     extract::Request,
@@ -11,12 +9,8 @@ use axum::{
 };
 use lb_core::model::Resource;
 use lb_proto::document::{
-    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Format, Problems,
-    Source,
-};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Format, Pairs,
+    Problems, Source,
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -346,29 +340,4 @@ fn same_name(collection: &Collection, name: &str, raw: &str) -> Result<(), Fault
 
 fn raw(value: &Value) -> Box<RawValue> {
     RawValue::from_string(value.to_string()).expect("what was just written can be read")
-}
-
-/// The pairs of a JSON object in their order, twins included.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Pairs<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Pairs<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry()? {
-                    pairs.push(pair);
-                }
-                Ok(Pairs(pairs))
-            }
-        }
-        deserializer.deserialize_map(All)
-    }
 }
