@@ -39,6 +39,21 @@ impl Drop for InFlight<'_> {
     }
 }
 
+/// Whether a request that has failed so may go to another backend: always while nothing of
+/// it was written, and once more if it was, can be repeated and is still all there.
+pub(super) fn may_be_tried_again(
+    failure: &Failure,
+    is_idempotent: bool,
+    is_replayable: bool,
+    resent: &mut bool,
+) -> bool {
+    if !failure.written {
+        return failure.kind.is_some();
+    }
+    let is_first = !std::mem::replace(resent, true);
+    is_first && is_idempotent && failure.resendable && is_replayable
+}
+
 /// The backends on which a request has failed.
 #[derive(Debug)]
 pub(super) struct Tried {

@@ -4,52 +4,32 @@
 //! the request was written, and once more for an idempotent request to which no byte
 //! was answered. What was written and must not be done twice is never sent again.
 
-use std::{
-    future::poll_fn,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use lb_core::{balance::PickContext, model::HttpLimits};
 
 use super::{
     answer::{bad_chunks, protocol_error},
-    attempts::{InFlight, Tried},
+    attempts::{InFlight, Tried, may_be_tried_again},
     connection::{Connection, Next},
     converse::Conversation,
     failure::Ended,
     management,
-    prepare::{self, Destination, Prepared, Reading, Refused, Understood, prepare},
+    prepare::{Destination, Prepared, Refused, Understood},
+    read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
     record::Record,
     relay::{self, Relay, RelayError},
     respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
-    h1::{
-        body::{BodyLength, Framing},
-        fields::is_token_byte,
-        request::scan_error,
-        scan::HeadScan,
-    },
+    h1::body::{BodyLength, Framing},
     live::{BackendState, Management, PoolConfig},
-    reason::Reason,
-    worker::{Buffer, Loaded, Worker, now, until},
+    worker::{Buffer, Loaded, Worker, now},
 };
 
 /// A head and a body that are shorter than this together are copied into one write.
 pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
-/// Empty lines before a request are passed over up to this; a flood of them would keep a
-/// worker busy and its deadlines away.
-const EMPTY_LINE_BYTES_MAX: usize = 64;
-/// A client that asks again within this time after an answer is a busy one, for which the
-/// exchange is kept as long: making it anew is a good part of what a request costs.
-const SETTLES_AFTER: Duration = Duration::from_millis(100);
-/// For a head on a listener that is not configured (yet).
-const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The requests that a client sends in one go.
 #[derive(Debug)]
 pub(super) struct Exchange<'a, S> {
@@ -60,23 +40,6 @@ pub(super) struct Exchange<'a, S> {
     pub(super) record: Option<Box<Record>>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
-}
-
-/// A request as it was read, with the configuration that it is served from.
-struct Read {
-    config: Loaded,
-    started: Instant,
-    head: Vec<u8>,
-    result: Result<Prepared, Refused>,
-}
-
-impl Read {
-    fn is_management(&self) -> bool {
-        match &self.result {
-            Ok(prepared) => prepared.destination == Destination::ControlPlane,
-            Err(refused) => refused.is_management,
-        }
-    }
 }
 
 impl<'a, S: Stream> Exchange<'a, S> {
@@ -131,27 +94,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
     }
 
-    /// Waits for the first bytes of the next request; tells what follows when none came.
-    async fn wait_a_moment(&mut self) -> Option<Next> {
-        let (worker, buffer) = (self.worker, &mut self.client_in);
-        let Connection { stream, timer, busy, .. } = &mut *self.connection;
-        worker.wheel.arm(timer, *busy, SETTLES_AFTER);
-        poll_fn(|context| {
-            // Storage is taken only when there is something to read.
-            if stream.poll_readable(context).is_ready()
-                && let Poll::Ready(read) = buffer.poll_fill(stream, context)
-            {
-                let is_there = read.is_ok_and(|count| count > 0);
-                return Poll::Ready((!is_there).then_some(Next::Close));
-            }
-            if worker.is_stopping() {
-                return Poll::Ready(Some(Next::Idle));
-            }
-            timer.poll(context).map(|()| Some(Next::Idle))
-        })
-        .await
-    }
-
     async fn one(&mut self) -> Next {
         self.is_traffic = true;
         let read = match self.read_request().await {
@@ -182,118 +124,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             Err(Refused { answer, request: None, .. }) => self.refuse(&answer, None).await,
         }
-    }
-
-    /// Reads until a head is complete; `None` when the client left.
-    ///
-    /// A head that is there at once is parsed at once. One that comes in pieces is looked
-    /// through piece by piece, each byte once, and parsed when its end is there.
-    async fn read_request(&mut self) -> Result<Option<Read>, OwnAnswer> {
-        let mut scan = HeadScan::default();
-        let mut in_pieces = false;
-        loop {
-            if self.skip_empty_lines() {
-                scan = HeadScan::default();
-            }
-            if self.connection.skipped > EMPTY_LINE_BYTES_MAX {
-                return Err(protocol_error("too many empty lines come before the request"));
-            }
-            if let Some(&first) = self.client_in.data().first() {
-                if !is_token_byte(first) && first != b'\r' {
-                    return Err(protocol_error("this is not HTTP/1"));
-                }
-                if !in_pieces && let Some(read) = self.parse() {
-                    return Ok(Some(read));
-                }
-                let config = self.worker.config();
-                let data = self.client_in.data();
-                if scan.advance(data, self.limits(&config)).map_err(scan_error)?.is_some() {
-                    return match self.parse() {
-                        Some(read) => Ok(Some(read)),
-                        None => Err(protocol_error("the head does not end with its empty line")),
-                    };
-                }
-                if !in_pieces {
-                    in_pieces = true;
-                    let timeout = config.listeners[self.connection.listener]
-                        .as_ref()
-                        .map_or(UNCONFIGURED_TIMEOUT, |config| config.listener.header_timeout);
-                    self.worker.wheel.arm(&self.connection.timer, now(), timeout);
-                }
-            }
-            let is_fresh = self.connection.requests == 0;
-            let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
-            let worker = self.worker;
-            let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
-                // Empty lines only: it is as idle as before them.
-                Poll::Pending if buffer.is_empty() && worker.is_stopping() && !is_fresh => {
-                    Poll::Ready(Ok(0))
-                }
-                polled => polled,
-            });
-            match until(&self.connection.timer, read).await {
-                Ok(Ok(count)) if count > 0 => {}
-                Err(_) if !self.client_in.is_empty() => {
-                    return Err(OwnAnswer::new(
-                        408,
-                        Reason::ClientHeaderTimeout,
-                        "the request's head was not complete in time",
-                    ));
-                }
-                _ => {
-                    if !self.client_in.is_empty() {
-                        self.worker.shard.count_client_abort();
-                    }
-                    return Ok(None);
-                }
-            }
-        }
-    }
-
-    /// Reads the head that is there, if it is complete, and takes it out of the buffer.
-    fn parse(&mut self) -> Option<Read> {
-        // The latest: a request that is complete after a change is served by it.
-        let config = self.worker.config();
-        let started = now();
-        self.begin_record(started);
-        let mut head = self.worker.buffers.output();
-        let context = prepare::Context {
-            peer: self.connection.peer,
-            listener: config.listeners[self.connection.listener].as_ref(),
-            listener_name: &config.listener_names[self.connection.listener],
-            limits: self.limits(&config),
-            management: config.management.as_ref(),
-            request_id: self.worker.rng.borrow_mut().u128(..),
-        };
-        let stream = &self.connection.stream;
-        let local = || stream.local_address().ok();
-        let record = self.record.as_deref_mut();
-        match prepare(self.client_in.data(), context, local, record, &mut head) {
-            Reading::Incomplete => {
-                self.worker.buffers.return_output(head);
-                None
-            }
-            Reading::Complete { length, result } => {
-                self.client_in.consume(length);
-                if self.client_in.is_empty() {
-                    // It may be long before there is something to read again.
-                    self.client_in.park();
-                }
-                Some(Read { config, started, head, result })
-            }
-        }
-    }
-
-    /// Skips empty lines before a request (RFC 9112, 2.2). True when there were any:
-    /// the head begins elsewhere than was thought.
-    fn skip_empty_lines(&mut self) -> bool {
-        let before = self.client_in.data().len();
-        while self.client_in.data().starts_with(b"\r\n") {
-            self.client_in.consume(2);
-        }
-        let skipped = before - self.client_in.data().len();
-        self.connection.skipped += skipped;
-        skipped > 0
     }
 
     /// The bounds of this listener's requests.
@@ -387,14 +217,12 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     if let Some(kind) = failure.kind {
                         backend.count_end(self.worker.index, Some(kind), None);
                     }
-                    let again = match failure.written {
-                        false => failure.kind.is_some(),
-                        true => {
-                            let once = !resent && request.method.is_idempotent();
-                            resent = true;
-                            once && failure.resendable && upload.is_replayable()
-                        }
-                    };
+                    let again = may_be_tried_again(
+                        &failure,
+                        request.method.is_idempotent(),
+                        upload.is_replayable(),
+                        &mut resent,
+                    );
                     let more = tried.add(slot, failure);
                     let in_time = now() - started < pool.request_timeout;
                     if !(again && more && in_time) {
@@ -457,7 +285,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         self.worker.fleet.admission.is_full(listener, max)
     }
 
-    fn begin_record(&mut self, now: Instant) {
+    pub(super) fn begin_record(&mut self, now: Instant) {
         if self.record.is_none()
             && let Some(log) = &self.worker.access_log
         {

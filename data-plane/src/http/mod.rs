@@ -6,6 +6,7 @@
 //! | [`exchange`] | answers one request: picks a backend, and another if need be |
 //! | [`attempts`] | what a request has been through so far |
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
+//! | [`mod@read`] | waits for a request and takes it from the connection |
 //! | [`converse`] | sends a request to one backend, up to the head of its response |
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
 //! | [`management`] | lets requests for the control plane through, or not |
@@ -26,6 +27,7 @@ mod exchange;
 mod failure;
 mod management;
 mod prepare;
+mod read;
 pub(crate) mod record;
 mod relay;
 pub(crate) mod respond;

@@ -1,0 +1,182 @@
+//! Waits for a request and takes it from the connection.
+
+use std::{
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use super::{
+    answer::protocol_error,
+    connection::{Connection, Next},
+    exchange::Exchange,
+    prepare::{self, Destination, Prepared, Reading, Refused, prepare},
+    respond::OwnAnswer,
+    stream::Stream,
+};
+use crate::{
+    h1::{fields::is_token_byte, request::scan_error, scan::HeadScan},
+    reason::Reason,
+    worker::{Loaded, now, until},
+};
+
+/// Empty lines before a request are passed over up to this; a flood of them would keep a
+/// worker busy and its deadlines away.
+pub(super) const EMPTY_LINE_BYTES_MAX: usize = 64;
+/// A client that asks again within this time after an answer is a busy one, for which the
+/// exchange is kept as long: making it anew is a good part of what a request costs.
+pub(super) const SETTLES_AFTER: Duration = Duration::from_millis(100);
+/// For a head on a listener that is not configured (yet).
+const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request as it was read, with the configuration that it is served from.
+pub(super) struct Read {
+    pub(super) config: Loaded,
+    pub(super) started: Instant,
+    pub(super) head: Vec<u8>,
+    pub(super) result: Result<Prepared, Refused>,
+}
+
+impl Read {
+    pub(super) fn is_management(&self) -> bool {
+        match &self.result {
+            Ok(prepared) => prepared.destination == Destination::ControlPlane,
+            Err(refused) => refused.is_management,
+        }
+    }
+}
+
+impl<S: Stream> Exchange<'_, S> {
+    /// Waits for the first bytes of the next request; tells what follows when none came.
+    pub(super) async fn wait_a_moment(&mut self) -> Option<Next> {
+        let (worker, buffer) = (self.worker, &mut self.client_in);
+        let Connection { stream, timer, busy, .. } = &mut *self.connection;
+        worker.wheel.arm(timer, *busy, SETTLES_AFTER);
+        poll_fn(|context| {
+            // Storage is taken only when there is something to read.
+            if stream.poll_readable(context).is_ready()
+                && let Poll::Ready(read) = buffer.poll_fill(stream, context)
+            {
+                let is_there = read.is_ok_and(|count| count > 0);
+                return Poll::Ready((!is_there).then_some(Next::Close));
+            }
+            if worker.is_stopping() {
+                return Poll::Ready(Some(Next::Idle));
+            }
+            timer.poll(context).map(|()| Some(Next::Idle))
+        })
+        .await
+    }
+
+    /// Reads until a head is complete; `None` when the client left.
+    ///
+    /// A head that is there at once is parsed at once. One that comes in pieces is looked
+    /// through piece by piece, each byte once, and parsed when its end is there.
+    pub(super) async fn read_request(&mut self) -> Result<Option<Read>, OwnAnswer> {
+        let mut scan = HeadScan::default();
+        let mut in_pieces = false;
+        loop {
+            if self.skip_empty_lines() {
+                scan = HeadScan::default();
+            }
+            if self.connection.skipped > EMPTY_LINE_BYTES_MAX {
+                return Err(protocol_error("too many empty lines come before the request"));
+            }
+            if let Some(&first) = self.client_in.data().first() {
+                if !is_token_byte(first) && first != b'\r' {
+                    return Err(protocol_error("this is not HTTP/1"));
+                }
+                if !in_pieces && let Some(read) = self.parse() {
+                    return Ok(Some(read));
+                }
+                let config = self.worker.config();
+                let data = self.client_in.data();
+                if scan.advance(data, self.limits(&config)).map_err(scan_error)?.is_some() {
+                    return match self.parse() {
+                        Some(read) => Ok(Some(read)),
+                        None => Err(protocol_error("the head does not end with its empty line")),
+                    };
+                }
+                if !in_pieces {
+                    in_pieces = true;
+                    let timeout = config.listeners[self.connection.listener]
+                        .as_ref()
+                        .map_or(UNCONFIGURED_TIMEOUT, |config| config.listener.header_timeout);
+                    self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+                }
+            }
+            let is_fresh = self.connection.requests == 0;
+            let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
+            let worker = self.worker;
+            let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
+                // Empty lines only: it is as idle as before them.
+                Poll::Pending if buffer.is_empty() && worker.is_stopping() && !is_fresh => {
+                    Poll::Ready(Ok(0))
+                }
+                polled => polled,
+            });
+            match until(&self.connection.timer, read).await {
+                Ok(Ok(count)) if count > 0 => {}
+                Err(_) if !self.client_in.is_empty() => {
+                    return Err(OwnAnswer::new(
+                        408,
+                        Reason::ClientHeaderTimeout,
+                        "the request's head was not complete in time",
+                    ));
+                }
+                _ => {
+                    if !self.client_in.is_empty() {
+                        self.worker.shard.count_client_abort();
+                    }
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Reads the head that is there, if it is complete, and takes it out of the buffer.
+    fn parse(&mut self) -> Option<Read> {
+        // The latest: a request that is complete after a change is served by it.
+        let config = self.worker.config();
+        let started = now();
+        self.begin_record(started);
+        let mut head = self.worker.buffers.output();
+        let context = prepare::Context {
+            peer: self.connection.peer,
+            listener: config.listeners[self.connection.listener].as_ref(),
+            listener_name: &config.listener_names[self.connection.listener],
+            limits: self.limits(&config),
+            management: config.management.as_ref(),
+            request_id: self.worker.rng.borrow_mut().u128(..),
+        };
+        let stream = &self.connection.stream;
+        let local = || stream.local_address().ok();
+        let record = self.record.as_deref_mut();
+        match prepare(self.client_in.data(), context, local, record, &mut head) {
+            Reading::Incomplete => {
+                self.worker.buffers.return_output(head);
+                None
+            }
+            Reading::Complete { length, result } => {
+                self.client_in.consume(length);
+                if self.client_in.is_empty() {
+                    // It may be long before there is something to read again.
+                    self.client_in.park();
+                }
+                Some(Read { config, started, head, result })
+            }
+        }
+    }
+
+    /// Skips empty lines before a request (RFC 9112, 2.2). True when there were any:
+    /// the head begins elsewhere than was thought.
+    pub(super) fn skip_empty_lines(&mut self) -> bool {
+        let before = self.client_in.data().len();
+        while self.client_in.data().starts_with(b"\r\n") {
+            self.client_in.consume(2);
+        }
+        let skipped = before - self.client_in.data().len();
+        self.connection.skipped += skipped;
+        skipped > 0
+    }
+}
