@@ -2,7 +2,13 @@
 
 use std::fmt;
 
-use lb_core::{metrics::Exposition, model::PoolName, stats::BackendCounters};
+use lb_core::{
+    metrics::{
+        Exposition,
+        upstream::{BackendFamilies, PoolFamilies, Sample},
+    },
+    model::PoolName,
+};
 
 use super::{self as names, scrape::Member};
 use crate::{
@@ -10,43 +16,32 @@ use crate::{
     stats::{Process, Totals},
 };
 
+const POOLS: PoolFamilies = PoolFamilies {
+    requests: names::FLEET_UPSTREAM_REQUESTS,
+    attempts: names::FLEET_UPSTREAM_ATTEMPTS,
+    retries: names::FLEET_UPSTREAM_RETRIES,
+    bytes: names::FLEET_UPSTREAM_BYTES,
+    in_flight: names::FLEET_UPSTREAM_IN_FLIGHT,
+    duration: names::FLEET_UPSTREAM_DURATION,
+};
+const BACKENDS: BackendFamilies = BackendFamilies {
+    selections: names::FLEET_BACKEND_SELECTIONS,
+    attempts: names::FLEET_BACKEND_ATTEMPTS,
+    bytes: None,
+    duration: names::FLEET_BACKEND_DURATION,
+    in_flight: names::FLEET_BACKEND_IN_FLIGHT,
+};
+
 pub(super) fn write_sums(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
     write_processes(&context.statistics.process(), exposition)?;
     let pools: Vec<(PoolName, Totals)> = context.statistics.pools().into_iter().collect();
-    exposition.family(&names::FLEET_UPSTREAM_REQUESTS, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            family.counter(&[pool.as_str()], totals.counters.requests)
-        })
-    })?;
-    exposition.family(&names::FLEET_UPSTREAM_ATTEMPTS, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            results(&totals.counters)
-                .into_iter()
-                .try_for_each(|(result, count)| family.counter(&[pool.as_str(), result], count))
-        })
-    })?;
-    exposition.family(&names::FLEET_UPSTREAM_RETRIES, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            family.counter(&[pool.as_str()], totals.counters.retries)
-        })
-    })?;
-    exposition.family(&names::FLEET_UPSTREAM_BYTES, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            let counters = &totals.counters;
-            family.counter(&[pool.as_str(), "to_backend"], counters.bytes_to_backend)?;
-            family.counter(&[pool.as_str(), "from_backend"], counters.bytes_from_backend)
-        })
-    })?;
-    exposition.family(&names::FLEET_UPSTREAM_IN_FLIGHT, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            family.gauge(&[pool.as_str()], f64::from(totals.in_flight))
-        })
-    })?;
-    exposition.family(&names::FLEET_UPSTREAM_DURATION, |family| {
-        pools.iter().try_for_each(|(pool, totals)| {
-            family.histogram(&[pool.as_str()], &totals.counters.latency)
-        })
-    })
+    let labels: Vec<[&str; 1]> = pools.iter().map(|(pool, _)| [pool.as_str()]).collect();
+    let samples = pools.iter().zip(&labels).map(|((_, totals), labels)| Sample {
+        labels,
+        counters: &totals.counters,
+        in_flight: totals.in_flight,
+    });
+    POOLS.expose(exposition, &samples.collect::<Vec<_>>())
 }
 
 fn write_processes(process: &Process, exposition: &mut Exposition<'_>) -> fmt::Result {
@@ -71,40 +66,12 @@ pub(super) fn write_backends(
 ) -> fmt::Result {
     let ids: Vec<_> = members.iter().map(|m| (m.id.clone(), m.incarnation)).collect();
     let figures = context.statistics.backends(&ids);
-    let backends = || {
-        members.iter().zip(&figures).map(|(member, (counters, in_flight))| {
-            ([member.pool.as_str(), member.id.as_str()], counters, *in_flight)
-        })
-    };
-    exposition.family(&names::FLEET_BACKEND_SELECTIONS, |family| {
-        backends().try_for_each(|(labels, counters, _)| family.counter(&labels, counters.requests))
-    })?;
-    exposition.family(&names::FLEET_BACKEND_ATTEMPTS, |family| {
-        backends().try_for_each(|([pool, id], counters, _)| {
-            results(counters)
-                .into_iter()
-                .try_for_each(|(result, count)| family.counter(&[pool, id, result], count))
-        })
-    })?;
-    exposition.family(&names::FLEET_BACKEND_DURATION, |family| {
-        backends().try_for_each(|(labels, counters, _)| {
-            family.seconds(&labels, counters.latency.sum_us() as f64 / 1e6)
-        })
-    })?;
-    exposition.family(&names::FLEET_BACKEND_IN_FLIGHT, |family| {
-        backends()
-            .try_for_each(|(labels, _, in_flight)| family.gauge(&labels, f64::from(in_flight)))
-    })
-}
-
-fn results(counters: &BackendCounters) -> [(&'static str, u64); 6] {
-    let failures = &counters.failures;
-    [
-        ("success", counters.successes),
-        ("status_5xx", failures.status_5xx),
-        ("connect", failures.connect),
-        ("reset", failures.reset),
-        ("timeout", failures.timeout),
-        ("protocol", failures.protocol),
-    ]
+    let labels: Vec<[&str; 2]> =
+        members.iter().map(|member| [member.pool.as_str(), member.id.as_str()]).collect();
+    let samples = figures.iter().zip(&labels).map(|((counters, in_flight), labels)| Sample {
+        labels,
+        counters,
+        in_flight: *in_flight,
+    });
+    BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())
 }

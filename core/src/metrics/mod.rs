@@ -10,10 +10,12 @@
 //! | [`exposition`] | writes the text |
 //! | [`mod@format`] | which of the two texts a client gets |
 //! | [`process`] | memory, descriptors and processor time |
+//! | [`upstream`] | requests at pools and backends |
 
 pub mod exposition;
 pub mod format;
 pub mod process;
+pub mod upstream;
 
 use std::{fmt, str::FromStr};
 

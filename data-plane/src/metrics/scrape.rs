@@ -6,7 +6,10 @@ use std::{
 };
 
 use lb_core::{
-    metrics::{BUILD_INFO, Exposition, Format, PerBackend, exposition},
+    metrics::{
+        BUILD_INFO, Exposition, Format, PerBackend, exposition,
+        upstream::{BackendFamilies, PoolFamilies, Sample},
+    },
     model::PoolName,
     stats::BackendCounters,
 };
@@ -20,6 +23,22 @@ use crate::{
     stats::{Sums, sum},
     status::Status,
     worker::{Fleet, WorkerHandle},
+};
+
+const POOLS: PoolFamilies = PoolFamilies {
+    requests: names::UPSTREAM_REQUESTS,
+    attempts: names::UPSTREAM_ATTEMPTS,
+    retries: names::UPSTREAM_RETRIES,
+    bytes: names::UPSTREAM_BYTES,
+    in_flight: names::UPSTREAM_IN_FLIGHT,
+    duration: names::UPSTREAM_DURATION,
+};
+const BACKENDS: BackendFamilies = BackendFamilies {
+    selections: names::BACKEND_SELECTIONS,
+    attempts: names::BACKEND_ATTEMPTS,
+    bytes: Some(names::BACKEND_BYTES),
+    duration: names::BACKEND_DURATION,
+    in_flight: names::BACKEND_IN_FLIGHT,
 };
 
 /// Where everything is counted.
@@ -80,40 +99,13 @@ impl Metrics {
 
     fn write_pools(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
         let pools: &[(PoolName, PoolTotals)] = &self.ledger.totals();
-        exposition.family(&names::UPSTREAM_REQUESTS, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                family.counter(&[pool.as_str()], totals.counters.requests)
-            })
-        })?;
-        exposition.family(&names::UPSTREAM_ATTEMPTS, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                results(&totals.counters)
-                    .into_iter()
-                    .try_for_each(|(result, count)| family.counter(&[pool.as_str(), result], count))
-            })
-        })?;
-        exposition.family(&names::UPSTREAM_RETRIES, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                family.counter(&[pool.as_str()], totals.counters.retries)
-            })
-        })?;
-        exposition.family(&names::UPSTREAM_BYTES, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                directions(&totals.counters)
-                    .into_iter()
-                    .try_for_each(|(to, bytes)| family.counter(&[pool.as_str(), to], bytes))
-            })
-        })?;
-        exposition.family(&names::UPSTREAM_IN_FLIGHT, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                family.gauge(&[pool.as_str()], f64::from(totals.in_flight))
-            })
-        })?;
-        exposition.family(&names::UPSTREAM_DURATION, |family| {
-            pools.iter().try_for_each(|(pool, totals)| {
-                family.histogram(&[pool.as_str()], &totals.counters.latency)
-            })
-        })
+        let labels: Vec<[&str; 1]> = pools.iter().map(|(pool, _)| [pool.as_str()]).collect();
+        let samples = pools.iter().zip(&labels).map(|((_, totals), labels)| Sample {
+            labels,
+            counters: &totals.counters,
+            in_flight: totals.in_flight,
+        });
+        POOLS.expose(exposition, &samples.collect::<Vec<_>>())
     }
 
     fn write_backends(&self, exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
@@ -129,42 +121,16 @@ impl Metrics {
         let states = config.pools.iter().flat_map(|pool| &pool.backends);
         let backends: Vec<(&BackendState, BackendCounters)> =
             states.map(|state| (&**state, state.counters())).collect();
-        let of = |state: &'_ BackendState| (state.pool.clone(), state.identity.id.clone());
-        exposition.family(&names::BACKEND_SELECTIONS, |family| {
-            backends.iter().try_for_each(|(state, counters)| {
-                let (pool, id) = of(state);
-                family.counter(&[pool.as_str(), id.as_str()], counters.requests)
-            })
-        })?;
-        exposition.family(&names::BACKEND_ATTEMPTS, |family| {
-            backends.iter().try_for_each(|(state, counters)| {
-                let (pool, id) = of(state);
-                results(counters).into_iter().try_for_each(|(result, count)| {
-                    family.counter(&[pool.as_str(), id.as_str(), result], count)
-                })
-            })
-        })?;
-        exposition.family(&names::BACKEND_BYTES, |family| {
-            backends.iter().try_for_each(|(state, counters)| {
-                let (pool, id) = of(state);
-                directions(counters).into_iter().try_for_each(|(to, bytes)| {
-                    family.counter(&[pool.as_str(), id.as_str(), to], bytes)
-                })
-            })
-        })?;
-        exposition.family(&names::BACKEND_DURATION, |family| {
-            backends.iter().try_for_each(|(state, counters)| {
-                let (pool, id) = of(state);
-                let seconds = counters.latency.sum_us() as f64 / 1e6;
-                family.seconds(&[pool.as_str(), id.as_str()], seconds)
-            })
-        })?;
-        exposition.family(&names::BACKEND_IN_FLIGHT, |family| {
-            backends.iter().try_for_each(|(state, _)| {
-                let (pool, id) = of(state);
-                family.gauge(&[pool.as_str(), id.as_str()], f64::from(state.in_flight()))
-            })
-        })
+        let labels: Vec<[&str; 2]> = backends
+            .iter()
+            .map(|(state, _)| [state.pool.as_str(), state.identity.id.as_str()])
+            .collect();
+        let samples = backends.iter().zip(&labels).map(|((state, counters), labels)| Sample {
+            labels,
+            counters,
+            in_flight: state.in_flight(),
+        });
+        BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())
     }
 
     fn write_control(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
@@ -206,20 +172,4 @@ fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
             .into_iter()
             .try_for_each(|reason| family.counter(&[reason.name()], sums.retries(reason)))
     })
-}
-
-fn results(counters: &BackendCounters) -> [(&'static str, u64); 6] {
-    let failures = &counters.failures;
-    [
-        ("success", counters.successes),
-        ("status_5xx", failures.status_5xx),
-        ("connect", failures.connect),
-        ("reset", failures.reset),
-        ("timeout", failures.timeout),
-        ("protocol", failures.protocol),
-    ]
-}
-
-fn directions(counters: &BackendCounters) -> [(&'static str, u64); 2] {
-    [("to_backend", counters.bytes_to_backend), ("from_backend", counters.bytes_from_backend)]
 }
