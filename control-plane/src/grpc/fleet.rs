@@ -269,6 +269,9 @@ impl fleet_server::Fleet for FleetService {
         &self,
         _: Request<pb::GetStatusRequest>,
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
+        // In this order: whoever sees a backend up and the proxies at this version may
+        // conclude that they serve from it.
+        let pools = self.pool_statuses();
         let (version, digest, last_change_unix_ms) = self.context.registry.read(|view| {
             (view.publisher.version(), view.publisher.digest(), view.committed_unix_ms)
         });
@@ -280,7 +283,7 @@ impl fleet_server::Fleet for FleetService {
             started_unix_ms: self.context.started_unix_ms,
             last_change_unix_ms,
             proxies: self.proxies(),
-            pools: self.pool_statuses(),
+            pools,
             totals: Some(wire::totals(self.context.statistics.all())),
             process: Some(wire::process(&self.context.statistics.process())),
         }))
