@@ -152,6 +152,8 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.timeout,
         failures.protocol,
         failures.status_5xx,
+        failures.status_gateway,
+        part.trailing_failures,
         u64::from(part.in_flight) << 24,
     ];
     let latency = part.latency.iter().flat_map(|h| h.counts.iter().chain([&h.sum_us]));

@@ -15,6 +15,7 @@ mod route;
 mod route_pools;
 mod snapshot;
 mod source;
+mod standing;
 mod status;
 
 pub use self::{
@@ -33,5 +34,6 @@ pub use self::{
     route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
+    standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},
     status::{BackendStatus, Health, Reason},
 };

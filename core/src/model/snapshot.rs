@@ -295,6 +295,7 @@ mod tests {
             addresses: vec!["127.0.0.1:8001".parse().unwrap()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            standing: Standing::default(),
         }
     }
 

@@ -214,13 +214,18 @@ impl Tracked {
         let new = difference(&counters, &self.sent);
         self.sent = counters;
         let identity = &self.state.identity;
-        Some(convert::counters_to_wire(
-            self.state.pool.as_str(),
-            identity.id.as_str(),
-            identity.incarnation.0,
+        // Without a success the run may be older than this period.
+        let trailing_failures =
+            u64::from(self.state.failures_in_a_row()).min(new.failures.consecutive());
+        Some(pb::BackendReport {
+            pool: self.state.pool.to_string(),
+            backend: identity.id.to_string(),
+            incarnation: identity.incarnation.0,
             in_flight,
-            &new,
-        ))
+            upgraded: self.state.upgraded(),
+            trailing_failures,
+            ..convert::counters_to_wire(&new)
+        })
     }
 }
 
@@ -231,6 +236,7 @@ fn difference(now: &BackendCounters, before: &BackendCounters) -> BackendCounter
     failures.timeout -= before.failures.timeout;
     failures.protocol -= before.failures.protocol;
     failures.status_5xx -= before.failures.status_5xx;
+    failures.status_gateway -= before.failures.status_gateway;
     BackendCounters {
         requests: now.requests - before.requests,
         successes: now.successes - before.successes,

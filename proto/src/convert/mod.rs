@@ -9,6 +9,7 @@ pub(crate) mod listener;
 mod object;
 mod pool;
 mod route;
+mod standing;
 mod stats;
 pub mod sync;
 

@@ -93,7 +93,7 @@ pub fn object_from_wire(wire: pb::Object) -> Result<Resource, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{BackendStatus, Health, Incarnation, Reason};
+    use lb_core::model::{BackendStatus, Health, Incarnation, Reason, Standing};
     use proptest::prelude::*;
 
     use super::*;
@@ -274,6 +274,7 @@ mod tests {
             addresses: vec!["[::1]:80".parse().unwrap()],
             reason: Reason::new("backend_connect_refused", "connection refused"),
             since_unix_ms: 5,
+            standing: Standing::default(),
         });
         assert_eq!(decode("status", &encode(&status)), Ok(status));
     }
