@@ -10,6 +10,7 @@ mod invalid;
 mod limits;
 mod listener;
 mod pool;
+mod resilience;
 mod resource;
 mod route;
 mod route_pools;
@@ -29,6 +30,7 @@ pub use self::{
     limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
