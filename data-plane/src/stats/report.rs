@@ -166,6 +166,7 @@ impl Reporter {
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
+            probes: Vec::new(),
         }
     }
 

@@ -50,6 +50,7 @@ async fn reports_are_counted_and_shown() {
             worker_connections: vec![4, 5],
             ..Default::default()
         }),
+        probes: Vec::new(),
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());
