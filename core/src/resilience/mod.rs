@@ -19,9 +19,14 @@
 //!
 //! Policies are [`crate::model::ResiliencePolicy`]'s parts.
 
+pub mod breaker;
 pub mod ejection;
+pub mod local;
+pub mod outlier;
+pub mod probe;
 pub mod retry;
 pub mod retry_budget;
+pub mod sightings;
 pub mod slow_start;
 mod window;
 

@@ -24,6 +24,11 @@ impl<T: AddAssign + Copy + Default, const N: usize> Window<T, N> {
         Self { slots: [T::default(); N], step, newest: 0, began: now }
     }
 
+    /// How long one step is.
+    pub(super) fn step(&self) -> Duration {
+        self.step
+    }
+
     /// Adds what came at `now`. A clock that stands still, or is late, adds to the
     /// running step.
     pub(super) fn add(&mut self, now: Instant, value: T) {
