@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker, Split},
+    balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker, Split},
     client_address::client_address,
     model::{
         Algorithm, ForwardedTrust, HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName,
@@ -46,7 +46,7 @@ fn picks_do_not_allocate() {
             let count = allocations(|| {
                 for n in 0..1000_u32 {
                     let picked = picker.pick(&mut PickContext {
-                        client: IpAddr::from(n.to_be_bytes()),
+                        key: HashKey::Client(IpAddr::from(n.to_be_bytes())),
                         cursor: &cursor,
                         loads: &Idle,
                         rng: &mut rng,
