@@ -10,6 +10,7 @@
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
+//! | [`affinity`] | whether a client stays with its backend |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
@@ -20,6 +21,7 @@
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
+pub mod affinity;
 pub mod backoff;
 pub mod balance;
 pub mod client_address;

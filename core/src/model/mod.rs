@@ -4,6 +4,7 @@
 //! code cannot hold a bad value.
 
 mod address;
+mod affinity;
 mod backend;
 mod id;
 mod invalid;
@@ -21,6 +22,7 @@ mod status;
 
 pub use self::{
     address::{Address, Host},
+    affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
     id::{
         BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
