@@ -1,0 +1,3 @@
+//! What keeps a pool's trouble from growing.
+
+pub mod concurrency;
