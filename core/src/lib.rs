@@ -15,6 +15,7 @@
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
+//! | [`overload`] | what a proxy gives up first when it runs out of connections or memory |
 //! | [`resilience`] | how a pool meets failure and overload |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
@@ -32,6 +33,7 @@ pub mod health;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
+pub mod overload;
 pub mod resilience;
 pub mod routing;
 pub mod stats;
