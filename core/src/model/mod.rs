@@ -6,6 +6,7 @@
 mod address;
 mod affinity;
 mod backend;
+mod fallback;
 mod id;
 mod invalid;
 mod limits;
@@ -24,6 +25,7 @@ pub use self::{
     address::{Address, Host},
     affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{
         BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
         natural_order,
