@@ -196,7 +196,7 @@ fn name() -> impl Strategy<Value = String> {
 fn cookie_field() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         Just(b"lb".to_vec()),
-        prop::sample::select(b"lb=;\" \t,ax\xff".as_slice()).prop_map(|byte| vec![byte]),
+        prop::sample::select(b"lb=;\" \t\r\x0b,ax\xff".as_slice()).prop_map(|byte| vec![byte]),
         any::<u8>().prop_map(|byte| vec![byte]),
     ];
     prop::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
@@ -215,7 +215,7 @@ fn plain_reader(fields: &[Vec<u8>], name: &str) -> Option<Vec<u8>> {
         .split(';')
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| {
-            let trim = |text: &str| text.trim_matches([' ', '\t']).to_owned();
+            let trim = |text: &str| text.trim_matches(|c: char| c.is_ascii_whitespace()).to_owned();
             (trim(name), trim(value))
         })
         .collect();

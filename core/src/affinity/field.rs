@@ -19,7 +19,7 @@ pub fn find<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'
         .flat_map(|field| field.split(|&byte| byte == b';'))
         .filter_map(|pair| {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
-            Some((trim(&pair[..equals]), trim(&pair[equals + 1..])))
+            Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
         })
         .find(|(found, _)| *found == name.as_bytes())
         .map(|(_, value)| unquoted(value))
@@ -59,14 +59,6 @@ fn write(policy: &CookieAffinity, value: &[u8], max_age_s: u64, is_tls: bool, ou
     if is_secure {
         out.extend_from_slice(b"; Secure");
     }
-}
-
-/// Without the blanks that fields may have around their parts.
-fn trim(part: &[u8]) -> &[u8] {
-    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = part.iter().position(|byte| !is_blank(byte)).unwrap_or(part.len());
-    let end = part.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
-    &part[start..end]
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
