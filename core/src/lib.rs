@@ -12,11 +12,11 @@
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`affinity`] | whether a client stays with its backend |
 //! | [`balance`] | which backend gets a request |
-//! | [`health`] | when a probe's answers change a verdict |
+//! | [`health`] | whether a backend is well, and which of a pool may be picked |
+//! | [`resilience`] | what the fleet does about backends that fail |
+//! | [`overload`] | what a proxy gives up first when it runs out of connections or memory |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
-//! | [`overload`] | what a proxy gives up first when it runs out of connections or memory |
-//! | [`resilience`] | how a pool meets failure and overload |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
 //! | [`log_filter`] | what `--log-level` understands |

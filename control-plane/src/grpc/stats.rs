@@ -68,7 +68,7 @@ impl stats_server::Stats for StatsService {
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let report = read(message)?;
     let sequence = context.registry.read(|view| context.statistics.count(report, &view.catalog));
-    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()) })
+    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()), probes: Vec::new() })
 }
 
 fn read(message: pb::StatsReport) -> Result<Report, Status> {

@@ -2,7 +2,8 @@
 
 use lb_core::model::{
     Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Listener,
-    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Weight, Standing,
+    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Standing,
+    Weight,
 };
 use lb_proto::convert;
 

@@ -20,9 +20,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Finding, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
-    finding,
-    plan::plan,
+    Catalog, Command, Finding, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
+    Written, finding, plan::plan,
 };
 use crate::{
     clock::unix_ms,

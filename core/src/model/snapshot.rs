@@ -268,7 +268,9 @@ fn missing(field: &'static str, kind: &str, name: &str) -> Invalid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Weight};
+    use crate::model::{
+        HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Standing, Weight,
+    };
 
     fn pool(name: &str) -> Pool {
         Pool::new(PoolName::new(name).unwrap())

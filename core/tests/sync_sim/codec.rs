@@ -7,8 +7,8 @@ use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
         Invalid, Kind, Labels, LeastConnections, Listener, ListenerName, PathMatch, Pool, PoolName,
-        Reason, Resource, Route, RouteName, RoutePools, Weight, Standing,
-},
+        Reason, Resource, Route, RouteName, RoutePools, Standing, Weight,
+    },
     sync::Object,
 };
 

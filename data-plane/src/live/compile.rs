@@ -232,8 +232,9 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use lb_core::model::{
-        Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Weight, Standing,
-};
+        Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Standing,
+        Weight,
+    };
 
     use super::{super::CountedBy, *};
 

@@ -9,8 +9,8 @@ use lb_core::{
     metrics::{BUILD_INFO, Format, PerBackend, process},
     model::{
         Backend, BackendId, BackendStatus, Health, Incarnation, ListenerName, Pool, PoolName,
-        Resource, Snapshot, Version, Standing,
-},
+        Resource, Snapshot, Standing, Version,
+    },
 };
 use tokio::sync::{Notify, mpsc, watch};
 

@@ -49,6 +49,8 @@ pub(crate) struct Reporter {
     /// Made, and not answered yet.
     pending: Option<pb::StatsReport>,
     last: Instant,
+    /// What the times of reports are counted from.
+    began: Instant,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Reporter {
             sequence: 0,
             pending: None,
             last: Instant::now(),
+            began: Instant::now(),
         }
     }
 
@@ -166,6 +169,8 @@ impl Reporter {
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
+            probes: Vec::new(),
+            sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
         }
     }
 

@@ -8,6 +8,7 @@ mod backend;
 pub(crate) mod listener;
 mod object;
 mod pool;
+mod resilience;
 mod route;
 mod standing;
 mod stats;

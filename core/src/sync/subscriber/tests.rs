@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     model::{
         AdminState, Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Labels, Pool,
-        PoolName, Reason, Weight, Standing,
-},
+        PoolName, Reason, Standing, Weight,
+    },
     sync::Publisher,
 };
 
