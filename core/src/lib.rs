@@ -10,9 +10,11 @@
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
+//! | [`affinity`] | whether a client stays with its backend |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | whether a backend is well, and which of a pool may be picked |
 //! | [`resilience`] | what the fleet does about backends that fail |
+//! | [`overload`] | what a proxy gives up first when it runs out of connections or memory |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
@@ -21,6 +23,7 @@
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
 
+pub mod affinity;
 pub mod backoff;
 pub mod balance;
 pub mod client_address;
@@ -30,6 +33,7 @@ pub mod health;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
+pub mod overload;
 pub mod resilience;
 pub mod routing;
 pub mod stats;

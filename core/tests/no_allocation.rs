@@ -6,11 +6,12 @@ use std::{
 };
 
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker, Split},
+    affinity::{KeyId, KeyRing, Session, SessionKey, Value, field::find},
+    balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker, Split},
     client_address::client_address,
     model::{
-        Algorithm, ForwardedTrust, HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName,
-        RoutePools,
+        Algorithm, BackendId, CookieAffinity, ForwardedTrust, HostMatch, Incarnation, ListenerName,
+        PathMatch, PoolName, Route, RouteName, RoutePools,
     },
     routing::RouteTable,
 };
@@ -46,7 +47,7 @@ fn picks_do_not_allocate() {
             let count = allocations(|| {
                 for n in 0..1000_u32 {
                     let picked = picker.pick(&mut PickContext {
-                        client: IpAddr::from(n.to_be_bytes()),
+                        key: HashKey::Client(IpAddr::from(n.to_be_bytes())),
                         cursor: &cursor,
                         loads: &Idle,
                         rng: &mut rng,
@@ -96,6 +97,26 @@ fn finding_a_route_does_not_allocate() {
         found.push(Some(split.take(&cursor)));
     });
     assert_eq!(found, [Some(1), Some(2), Some(2), Some(0), Some(0)]);
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn finding_and_verifying_a_session_does_not_allocate() {
+    let ring = KeyRing::first(SessionKey::new(KeyId(1), [1; SessionKey::LEN]));
+    let (pool, ttl) = (PoolName::default_pool(), CookieAffinity::TTL);
+    let backend = BackendId::new("backend1").unwrap();
+    let value = Value::sign(&ring, &pool, &backend, Incarnation(1), 0, ttl);
+    let cookies = [b"a=1; lb_session=".as_slice(), value.as_bytes(), b"; b=2"].concat();
+    let forged = [value.as_bytes(), b"A"].concat();
+    let (mut is_genuine, mut is_refused) = (false, false);
+    let count = allocations(|| {
+        let fields = [b"c=3".as_slice(), &cookies];
+        let found = find(fields.into_iter(), CookieAffinity::NAME).expect("it is there");
+        let session = Session::verify(found, &ring, &pool, 0, ttl);
+        is_genuine = session.is_ok_and(|session| session.backend() == "backend1");
+        is_refused = Session::verify(&forged, &ring, &pool, 0, ttl).is_err();
+    });
+    assert!(is_genuine && is_refused);
     assert_eq!(count, 0);
 }
 

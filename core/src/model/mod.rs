@@ -4,7 +4,9 @@
 //! code cannot hold a bad value.
 
 mod address;
+mod affinity;
 mod backend;
+mod fallback;
 mod id;
 mod invalid;
 mod limits;
@@ -21,7 +23,9 @@ mod status;
 
 pub use self::{
     address::{Address, Host},
+    affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{
         BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
         natural_order,
