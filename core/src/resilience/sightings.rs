@@ -4,7 +4,7 @@
 //! failures then say something about itself. So the word of a proxy that has got nothing
 //! but transport failures since its last success is left out while others are served,
 //! unless most of them fail too; it avoids the backend by itself ([`super::local`]), and
-//! the fleet shows a [`Disagreement`]. A status is never left out: whoever got one has
+//! the fleet shows a disagreement: [`Sightings::disagreement`]. A status is never left out: whoever got one has
 //! reached the backend.
 
 use std::{
@@ -80,9 +80,9 @@ struct Sight {
     last: Instant,
 }
 
-/// Proxies that do not see the same.
+/// Who sees what.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Disagreement {
+pub struct Views {
     /// Those that get nothing but transport failures.
     pub failing: Vec<ProxyId>,
     /// Those that have been served recently and still are.
@@ -150,20 +150,20 @@ impl Sightings {
 
     /// Who failed and who was served within `window` before `now`, if there are both.
     #[must_use]
-    pub fn disagreement(&self, window: Duration, now: Instant) -> Option<Disagreement> {
-        let seen = self.seen(window, now);
-        let both = !seen.failing.is_empty() && !seen.serving.is_empty();
-        both.then_some(seen)
+    pub fn disagreement(&self, window: Duration, now: Instant) -> Option<Views> {
+        let views = self.views(window, now);
+        let both = !views.failing.is_empty() && !views.serving.is_empty();
+        both.then_some(views)
     }
 
     /// Who gets nothing but transport failures, and who is served, within `window`.
     #[must_use]
-    pub fn seen(&self, window: Duration, now: Instant) -> Disagreement {
+    pub fn views(&self, window: Duration, now: Instant) -> Views {
         let names = |rule: &dyn Fn(&Sight) -> bool| {
             let matching = self.proxies.iter().filter(|(_, sight)| rule(sight));
             matching.map(|(proxy, _)| proxy.clone()).collect()
         };
-        Disagreement {
+        Views {
             failing: names(&|sight| sight.is_failing(window, now)),
             serving: names(&|sight| sight.served(window, now).is_some()),
         }
@@ -310,7 +310,7 @@ mod tests {
         sightings.record(&proxy("a"), served(1), WINDOW, start);
         assert_eq!(sightings.disagreement(WINDOW, start), None);
         sightings.record(&proxy("b"), unreached(1), WINDOW, start);
-        let told = Disagreement { failing: vec![proxy("b")], serving: vec![proxy("a")] };
+        let told = Views { failing: vec![proxy("b")], serving: vec![proxy("a")] };
         assert_eq!(sightings.disagreement(WINDOW, start), Some(told));
         assert_eq!(sightings.disagreement(WINDOW, start + 2 * WINDOW), None);
         sightings.forget(&proxy("b"));
