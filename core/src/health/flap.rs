@@ -136,6 +136,8 @@ mod tests {
         let (mut flap, mut now) = (Flap::new(Up, epoch()), epoch());
         let wishes = [Down, Up].repeat(10);
         assert_eq!(shown(&mut flap, &wishes, true, &mut now), wishes);
+        assert_eq!(flap.observe(Down, true, now), Down);
+        assert_eq!((flap.held_until(), flap.observe(Up, false, now)), (None, Up));
         assert_eq!(shown(&mut flap, &[Down, Up], false, &mut now), [Down, Down]);
         assert_eq!(flap.observe(Up, true, now), Up);
         assert!(flap.score(now + 60 * SECOND) < flap.score(now), "it decays again");
