@@ -16,6 +16,7 @@ mod route;
 mod route_pools;
 mod snapshot;
 mod source;
+mod standing;
 mod status;
 
 pub use self::{
@@ -35,5 +36,6 @@ pub use self::{
     route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
+    standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},
     status::{BackendStatus, Health, Reason},
 };

@@ -47,7 +47,7 @@ impl ResiliencePolicy {
                 ),
             ));
         }
-        percent("pool.panic_threshold_percent", self.panic_threshold_percent)?;
+        percent("pool.panic_threshold", self.panic_threshold_percent)?;
         Ok(self)
     }
 }
@@ -107,8 +107,8 @@ impl BreakerPolicy {
 
     /// Checks every limit; `open` must not be longer than `open_max`.
     pub fn checked(self) -> Result<Self, Invalid> {
-        within("pool.breaker_consecutive_failures", self.consecutive_failures, Self::CONSECUTIVE)?;
-        percent("pool.breaker_failure_ratio_percent", self.failure_ratio_percent)?;
+        within("pool.breaker_failures", self.consecutive_failures, Self::CONSECUTIVE)?;
+        percent("pool.breaker_ratio", self.failure_ratio_percent)?;
         within("pool.breaker_min_requests", self.min_requests, Self::MIN_REQUESTS)?;
         if !Self::WINDOW.contains(&self.window) {
             return Err(Invalid::value(
@@ -116,9 +116,9 @@ impl BreakerPolicy {
                 format!("pool.breaker_window {:?} is outside 1s..=5min", self.window),
             ));
         }
-        bounded("pool.breaker_open_max", self.open_max)?;
+        bounded("pool.breaker_max_open", self.open_max)?;
         bounded("pool.breaker_open", self.open)?;
-        at_most("pool.breaker_open", self.open, "pool.breaker_open_max", self.open_max)?;
+        at_most("pool.breaker_open", self.open, "pool.breaker_max_open", self.open_max)?;
         within("pool.breaker_successes", self.successes, Self::SUCCESSES)?;
         Ok(self)
     }
@@ -169,8 +169,8 @@ impl RetryPolicy {
         if let Some(timeout) = self.try_timeout {
             bounded("pool.try_timeout", timeout)?;
         }
-        percent("pool.retry_budget_percent", self.budget_percent)?;
-        within("pool.retry_budget_floor", self.budget_floor, Self::FLOOR)?;
+        percent("pool.retry_budget", self.budget_percent)?;
+        within("pool.retry_floor", self.budget_floor, Self::FLOOR)?;
         Ok(self)
     }
 }
@@ -211,12 +211,12 @@ impl OutlierPolicy {
     /// Checks every limit; `ejection` must not be longer than `ejection_max`.
     pub fn checked(self) -> Result<Self, Invalid> {
         bounded("pool.outlier_interval", self.interval)?;
-        bounded("pool.outlier_ejection_max", self.ejection_max)?;
+        bounded("pool.outlier_max_ejection", self.ejection_max)?;
         bounded("pool.outlier_ejection", self.ejection)?;
         at_most(
             "pool.outlier_ejection",
             self.ejection,
-            "pool.outlier_ejection_max",
+            "pool.outlier_max_ejection",
             self.ejection_max,
         )?;
         percent("pool.outlier_failure_percentage", self.failure_percentage)?;
@@ -287,16 +287,13 @@ mod tests {
             policy
         };
         let cases = [
-            (
-                with_breaker(|p| p.consecutive_failures = 10_001),
-                "pool.breaker_consecutive_failures",
-            ),
-            (with_breaker(|p| p.failure_ratio_percent = 101), "pool.breaker_failure_ratio_percent"),
+            (with_breaker(|p| p.consecutive_failures = 10_001), "pool.breaker_failures"),
+            (with_breaker(|p| p.failure_ratio_percent = 101), "pool.breaker_ratio"),
             (with_breaker(|p| p.min_requests = 0), "pool.breaker_min_requests"),
             (with_breaker(|p| p.window = Duration::ZERO), "pool.breaker_window"),
             (with_breaker(|p| p.open = Duration::ZERO), "pool.breaker_open"),
             (with_breaker(|p| p.open = 2 * p.open_max), "pool.breaker_open"),
-            (with_breaker(|p| p.open_max = Duration::ZERO), "pool.breaker_open_max"),
+            (with_breaker(|p| p.open_max = Duration::ZERO), "pool.breaker_max_open"),
             (with_breaker(|p| p.successes = 0), "pool.breaker_successes"),
             (
                 ResiliencePolicy { retry: RetryPolicy { retries: 11, ..good().retry }, ..good() },
@@ -314,14 +311,14 @@ mod tests {
                     retry: RetryPolicy { budget_percent: 101, ..good().retry },
                     ..good()
                 },
-                "pool.retry_budget_percent",
+                "pool.retry_budget",
             ),
             (
                 ResiliencePolicy {
                     retry: RetryPolicy { budget_floor: 100_001, ..good().retry },
                     ..good()
                 },
-                "pool.retry_budget_floor",
+                "pool.retry_floor",
             ),
             (
                 ResiliencePolicy {
@@ -348,10 +345,7 @@ mod tests {
                 "pool.outlier_failure_percentage",
             ),
             (ResiliencePolicy { slow_start: hours, ..good() }, "pool.slow_start"),
-            (
-                ResiliencePolicy { panic_threshold_percent: 101, ..good() },
-                "pool.panic_threshold_percent",
-            ),
+            (ResiliencePolicy { panic_threshold_percent: 101, ..good() }, "pool.panic_threshold"),
         ];
         for (policy, field) in cases {
             let invalid = refused(policy);
