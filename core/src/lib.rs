@@ -13,6 +13,8 @@
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | when a probe's answers change a verdict |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
+//! | [`lease`] | how much of a limit over the whole fleet each proxy may use |
+//! | [`limit`] | whether a request is within a rate, or waits for a slot |
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
@@ -26,6 +28,8 @@ pub mod client_address;
 pub mod cross_site;
 pub mod discovery;
 pub mod health;
+pub mod lease;
+pub mod limit;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
