@@ -7,7 +7,7 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
+//! | [`model`] | what a valid pool, backend, listener, route or limit is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`balance`] | which backend gets a request |

@@ -12,7 +12,8 @@
 //!
 //! **What may go wrong, and how often.** Two keys of one set that share 24 bits share a
 //! bucket: with a full table 1 key in two million. A key that comes back after a pause of
-//! just so long that the ring has gone round may find its bucket up to two bursts short.
+//! just so long that the ring has gone round, days at a thousand per second, may find its
+//! bucket a burst and five seconds short.
 //! Two workers that bring in the same new key at the same moment may admit one request
 //! more than the burst.
 
@@ -22,7 +23,7 @@ use std::{
 };
 
 use super::{
-    Decision, Pace,
+    Decision, MICROS, Pace,
     bucket::{admitted, refused, take},
     pace::TOKEN,
 };
@@ -42,6 +43,8 @@ struct Set([AtomicU64; WAYS]);
 const WAYS: usize = 8;
 const LEVEL_BITS: u32 = 40;
 const LEVEL: u64 = (1 << LEVEL_BITS) - 1;
+/// How late a worker may be.
+const INTERRUPTED_SECONDS: u64 = 5;
 
 impl Table {
     /// The default of the keys that a proxy keeps apart: 2 MiB.
@@ -50,16 +53,19 @@ impl Table {
     pub const KEYS_MAX: usize = 1 << 25;
 
     /// A table for about `keys` keys at a time, at most [`Self::KEYS_MAX`], of a limit
-    /// with this burst over the whole fleet. It takes 16 to 32 bytes per key: half of the
-    /// places stay free, or sets fill up long before the table does.
+    /// that over the whole fleet has this rate, in millionths of a token per second, and
+    /// this burst. It takes 16 to 32 bytes per key: half of the places stay free, or sets
+    /// fill up long before the table does.
     #[must_use]
-    pub fn new(keys: usize, burst: u32) -> Self {
+    pub fn new(keys: usize, rate: u64, burst: u32) -> Self {
         let sets = (keys.clamp(1, Self::KEYS_MAX) * 2).div_ceil(WAYS).next_power_of_two();
-        // Twice the burst, since the clocks of two workers are read at different times.
-        let debt_max = u64::from(burst) * 2 * TOKEN;
+        // A worker that was interrupted comes with an earlier time than others had, and
+        // sees them in debt by what came in between.
+        let burst = u64::from(burst) * TOKEN;
+        let interruption = rate / (MICROS / TOKEN) * INTERRUPTED_SECONDS;
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
-            debt_max: debt_max.min(LEVEL / 2),
+            debt_max: (burst + interruption).min(LEVEL / 2),
             forgiven: AtomicU64::new(0),
         }
     }

@@ -7,9 +7,12 @@ mod address;
 mod backend;
 mod id;
 mod invalid;
+mod limit;
+mod limit_key;
 mod limits;
 mod listener;
 mod pool;
+mod rate;
 mod resource;
 mod route;
 mod route_pools;
@@ -21,13 +24,16 @@ pub use self::{
     address::{Address, Host},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
     id::{
-        BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
-        natural_order,
+        BackendId, Epoch, InstanceId, LimitName, ListenerName, PoolName, ProxyId, RouteName,
+        Version, natural_order,
     },
     invalid::Invalid,
+    limit::{Limit, LimitScope, LimitTarget},
+    limit_key::LimitKey,
     limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    rate::Rate,
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
