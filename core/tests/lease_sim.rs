@@ -23,12 +23,12 @@ use world::World;
 
 #[test]
 fn the_bound_holds_whatever_happens_first_half() {
-    run_all(0..600);
+    run_all(0..504);
 }
 
 #[test]
 fn the_bound_holds_whatever_happens_second_half() {
-    run_all(600..1200);
+    run_all(504..1008);
 }
 
 #[test]

@@ -87,12 +87,9 @@ impl Book {
         self.granted = (grant.amount, grant.safe);
     }
 
-    /// The most that may be in use, or be taken into use.
+    /// The most that may be in use, or be taken into use, unless it is over.
     pub(super) fn counted(&self, counted_for: Duration, now: Instant) -> u64 {
-        let reported = match self.heard_at {
-            Some(at) if now >= at + counted_for => 0,
-            _ => self.report.holds.max(self.report.in_use),
-        };
+        let reported = self.report.holds.max(self.report.in_use);
         let lent = self.lent.iter().filter(|lent| now < lent.since + counted_for);
         lent.map(|lent| lent.amount).fold(reported, u64::max)
     }
@@ -111,6 +108,11 @@ impl Book {
     /// later than what the last report says.
     pub(super) fn is_over(&self, counted_for: Duration, now: Instant) -> bool {
         self.heard_at.is_some_and(|at| now >= at + counted_for)
+    }
+
+    /// Whether it is only presumed what the holder has.
+    pub(super) fn is_presumed(&self) -> bool {
+        self.heard_at.is_none()
     }
 
     pub(super) fn report(&self) -> &Report {

@@ -211,13 +211,14 @@ impl<H: Clone + Ord> Granter<H> {
     /// The most that may be in use over all holders.
     #[must_use]
     pub fn counted(&self, now: Instant) -> u64 {
-        self.books.values().map(|book| book.counted(self.terms.counted_for(), now)).sum()
+        let counted_for = self.terms.counted_for();
+        let live = self.books.values().filter(|book| !book.is_over(counted_for, now));
+        live.map(|book| book.counted(counted_for, now)).sum()
     }
 
-    /// Holders that something is or may be counted for.
-    #[must_use]
-    pub fn holders(&self) -> usize {
-        self.books.len()
+    /// Holders that are presumed to have something and were not heard of.
+    pub fn unheard(&self) -> impl Iterator<Item = &H> {
+        self.books.iter().filter(|(_, book)| book.is_presumed()).map(|(holder, _)| holder)
     }
 }
 

@@ -61,6 +61,7 @@ mod book;
 mod fair;
 mod granter;
 mod holder;
+mod keys;
 mod rate;
 mod slots;
 
@@ -69,6 +70,7 @@ use std::time::Duration;
 pub use self::{
     granter::{Former, Granter, Heard},
     holder::{Applied, Holder, OnLoss, Refused, Stages},
+    keys::KeyGranter,
     rate::RateShare,
     slots::Slots,
 };

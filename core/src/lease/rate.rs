@@ -22,8 +22,13 @@ impl RateShare {
     /// A share that is held by `holder`, of a limit with this burst.
     #[must_use]
     pub fn new(holder: Holder, burst: u32, now: Instant) -> Self {
-        let mut share =
-            Self { holder, burst, pace: Pace::new(0, 0, now), demand: 0.0, reported_at: now };
+        Self::following(&Pace::new(0, 0, now), holder, burst, now)
+    }
+
+    /// The same, for buckets that have followed another pace until `now`.
+    #[must_use]
+    pub fn following(pace: &Pace, holder: Holder, burst: u32, now: Instant) -> Self {
+        let mut share = Self { holder, burst, pace: *pace, demand: 0.0, reported_at: now };
         share.set_pace(now);
         share
     }
@@ -38,9 +43,10 @@ impl RateShare {
             self.demand += (rate - self.demand) * weight;
             self.reported_at = now;
         }
-        // What comes at random differs by about the root of its number. Asking for as much
-        // more puts the surplus where it will be needed.
-        let spread = (self.demand.max(0.0) / SMOOTHED_OVER.as_secs_f64()).sqrt();
+        // What comes at random differs by about the root of its number. Asking for half as
+        // much more puts the surplus where it will be needed; for more, and too much of a
+        // small limit would be kept in reserve.
+        let spread = (self.demand.max(0.0) / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
         // A demand beyond the limit is cut by the granter.
         #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
         let demand = ((self.demand + spread) * MICROS as f64) as u64;

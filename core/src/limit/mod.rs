@@ -32,6 +32,7 @@
 
 mod bucket;
 mod decision;
+mod hot;
 
 mod key;
 mod pace;
@@ -41,6 +42,7 @@ mod table;
 pub use self::{
     bucket::Bucket,
     decision::{Decision, Quota},
+    hot::HotKeys,
     key::KeyHasher,
     pace::{MICROS, Pace, burst_share},
     queue::{Queue, QueueFull, Ticket},

@@ -34,9 +34,13 @@ impl Pace {
     /// A steady pace of `rate` millionths of a token per second.
     #[must_use]
     pub fn new(rate: u64, burst: u32, now: Instant) -> Self {
-        let stages =
-            Stages { lease: rate, lease_until: now, between: rate, safe_from: now, safe: rate };
-        Self { level: 0, fraction: 0, from: now, stages, burst }
+        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst }
+    }
+
+    /// The steady pace that follows this one from `now` on.
+    #[must_use]
+    pub fn steadied(&self, rate: u64, burst: u32, now: Instant) -> Self {
+        self.replaced(&steady(rate, now), burst, now)
     }
 
     /// The pace that follows this one from `now` on.
@@ -96,6 +100,10 @@ impl Pace {
 
 /// Millionths per second times nanoseconds, for one part of a token.
 const PER_PART: u64 = 1_000_000_000 * MICROS / TOKEN;
+
+fn steady(rate: u64, now: Instant) -> Stages {
+    Stages { lease: rate, lease_until: now, between: rate, safe_from: now, safe: rate }
+}
 
 /// Nanoseconds between two instants, 0 if the second is not later.
 #[inline]

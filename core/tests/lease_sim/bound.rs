@@ -1,5 +1,7 @@
 //! What must hold at every moment.
 
+use lb_core::lease::OnLoss;
+
 use crate::{
     micros, ms,
     node::{DRIFT_PPM, Node},
@@ -69,15 +71,17 @@ impl Bound {
             self.most = self.current;
         }
         let counted_for = drifted(micros(plan.terms.counted_for()));
+        let may_exceed = plan.faults == Faults::All && plan.on_loss == OnLoss::SafeShare;
         let (mut sum, mut excess) = (0, 0);
         for node in &mut *nodes {
             let usable = node.usable(now);
             sum += usable.max(node.running.len() as u64);
-            if plan.faults == Faults::All && !node.is_leased(now) && usable > 0 {
+            if may_exceed && !node.is_leased(now) && usable > 0 {
                 // It is cut off, alone for all it knows, and uses its safe share. A control
                 // plane that starts meanwhile lets it keep that share for once.
                 let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
-                node.excess = (usable.max(larger), now + 3 * counted_for);
+                let safe = node.in_units(node.holder().remembered().0);
+                node.excess = (usable.min(safe).max(larger), now + 3 * counted_for);
             }
             excess += if node.excess.1 > now { node.excess.0 } else { 0 };
         }

@@ -12,25 +12,28 @@ use lb_core::{
     limit::{Bucket, MICROS, Queue},
 };
 
-use crate::plan::Plan;
+use crate::plan::{Faults, Plan};
 
 /// A monotonic clock: it starts anywhere and runs at its own speed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    /// Parts per million that it is too fast, at most [`DRIFT_PPM`] either way: twenty
+    /// Parts per million that it is too fast, [`DRIFT_PPM`] either way: sixty
     /// times what real ones have, so that what relies on them shows.
     fast_ppm: i64,
 }
 
-pub(crate) const DRIFT_PPM: i64 = 10_000;
+pub(crate) const DRIFT_PPM: i64 = 30_000;
 
 impl Clock {
-    pub(crate) fn drawn(epoch: Instant, rng: &mut Rng) -> Self {
-        Self {
-            origin: epoch + Duration::from_secs(rng.u64(..1_000_000)),
-            fast_ppm: rng.i64(-DRIFT_PPM..=DRIFT_PPM),
-        }
+    pub(crate) fn drawn(plan: &Plan, epoch: Instant, rng: &mut Rng) -> Self {
+        let origin = epoch + Duration::from_secs(rng.u64(..1_000_000));
+        let fast_ppm = match plan.faults {
+            Faults::None => 0,
+            Faults::Outages | Faults::All if rng.bool() => DRIFT_PPM,
+            Faults::Outages | Faults::All => -DRIFT_PPM,
+        };
+        Self { origin, fast_ppm }
     }
 
     /// What it shows at a true time in microseconds.
@@ -54,6 +57,8 @@ pub(crate) struct Node {
     pub(crate) running: BinaryHeap<Reverse<u64>>,
     pub(crate) asked: u64,
     pub(crate) admitted: u64,
+    /// Slots in use, times microseconds.
+    pub(crate) held: u64,
     /// The largest burst that it ever had.
     pub(crate) burst: u32,
     pub(crate) served_at: u64,
@@ -70,14 +75,14 @@ pub(crate) enum Share {
 
 impl Node {
     pub(crate) fn start(plan: &Plan, epoch: Instant, now: u64, demand: f64, rng: &mut Rng) -> Self {
-        let clock = Clock::drawn(epoch, rng);
+        let clock = Clock::drawn(plan, epoch, rng);
         let at = clock.at(now);
         let holder = Holder::new(plan.terms, plan.on_loss, 0, 1, at);
         let share = if plan.is_rate {
             let share = RateShare::new(holder, plan.burst, at);
             Share::Rate { share, bucket: Bucket::new(), asked: 0 }
         } else {
-            Share::Slots { slots: Slots::new(holder), queue: Queue::default() }
+            Share::Slots { slots: Slots::new(holder, at), queue: Queue::default() }
         };
         Self {
             clock,
@@ -89,6 +94,7 @@ impl Node {
             running: BinaryHeap::new(),
             asked: 0,
             admitted: 0,
+            held: 0,
             burst: 0,
             served_at: now,
             longest_wait: 0,
@@ -158,7 +164,8 @@ impl Node {
                     self.longest_wait = self.longest_wait.max(now - self.served_at);
                     self.served_at = now;
                 }
-                urgent |= slots.set_waiting(queue.len() as u64);
+                self.held += slots.in_use() * step;
+                urgent |= slots.set_waiting(queue.len() as u64, at);
             }
         }
         urgent
@@ -169,8 +176,12 @@ impl Node {
         if !self.is_up {
             return 0;
         }
-        let usable = self.holder().usable(self.clock.at(now));
-        if matches!(self.share, Share::Rate { .. }) { usable / (MICROS / 1000) } else { usable }
+        self.in_units(self.holder().usable(self.clock.at(now)))
+    }
+
+    /// An amount as thousandths of a token per second, or as slots.
+    pub(crate) fn in_units(&self, amount: u64) -> u64 {
+        if matches!(self.share, Share::Rate { .. }) { amount / (MICROS / 1000) } else { amount }
     }
 
     pub(crate) fn is_leased(&self, now: u64) -> bool {

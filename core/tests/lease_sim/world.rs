@@ -211,7 +211,8 @@ impl World {
             self.report.late += 1;
             self.after(30..1500, event);
         } else {
-            self.after(0..30, event);
+            let slow = if self.rng.bool() { 3 } else { 30 };
+            self.after(0..slow, event);
         }
     }
 
@@ -280,7 +281,7 @@ impl World {
 
     fn start_control_plane(&mut self, former: Former) {
         self.term += 1;
-        let clock = Clock::drawn(self.epoch, &mut self.rng);
+        let clock = Clock::drawn(&self.plan, self.epoch, &mut self.rng);
         let (term, quantity) = (Term(self.term), self.in_units());
         let granter = Granter::new(term, quantity, self.plan.terms, former, clock.at(self.now));
         self.granter = Some((clock, granter));
@@ -301,15 +302,15 @@ impl World {
         let sum: u64 = lent.iter().sum();
         let quantity = self.quantity * if self.plan.is_rate { 1000 } else { 1 };
         // Some of it may be on its way from one to another.
-        let slack = if self.plan.is_rate { quantity / 10 + 1000 } else { up.len() as u64 };
+        let slack = if self.plan.is_rate { quantity / 10 + 3000 } else { up.len() as u64 };
         if sum + slack < quantity {
             return Err(format!("{lent:?} of {quantity} are lent"));
         }
         if !self.plan.is_rate {
             return Ok(());
         }
-        // They ask for what is due, and the root of what comes in two halves of a second.
-        let asked = |node: &&Node| 1000.0 * (node.demand + (node.demand * 2.0).sqrt());
+        // They ask for what is due, and a little more for what comes unevenly.
+        let asked = |node: &&Node| 1000.0 * (node.demand + (node.demand * 2.0).sqrt() / 2.0);
         let demands: Vec<f64> = up.iter().map(asked).collect();
         for (&lent, fair) in lent.iter().zip(max_min(quantity as f64, &demands)) {
             if (lent as f64 - fair).abs() > quantity as f64 * 0.15 + 1500.0 {
