@@ -64,6 +64,8 @@ mod holder;
 mod keys;
 mod rate;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
