@@ -186,9 +186,8 @@ fn workers_together_admit_what_one_would() {
             }
             let now = start + Duration::from_nanos(tick * 62_500);
             admitted[4] += u64::from(admits(bucket.take(&pace, now)));
-            for key in 0..4 {
-                let one = table.take(key << 41 | key, &pace, now);
-                admitted[key as usize] += u64::from(admits(one));
+            for (key, admitted) in (0..4).zip(&mut admitted) {
+                *admitted += u64::from(admits(table.take(key << 41 | key, &pace, now)));
             }
         }
     };

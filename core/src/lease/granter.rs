@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
-    Grant, Report, Term, Terms, Unit,
+    AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
     book::Book,
     fair::{Shares, shares},
 };
@@ -54,13 +54,14 @@ impl<H: Clone + Ord> Granter<H> {
             Former::None => now,
             Former::MayHaveLent => now + terms.counted_for(),
         };
+        let quantity = quantity.min(AMOUNT_MAX);
         Self { term, terms, quantity, carries_until, grants: 0, books: BTreeMap::new() }
     }
 
     /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
     /// latest when they end; slots in use are not taken away.
     pub fn set_quantity(&mut self, quantity: u64) {
-        self.quantity = quantity;
+        self.quantity = quantity.min(AMOUNT_MAX);
     }
 
     /// Presumes that this holder uses `safe` until it is heard of or removed: it has a
@@ -93,7 +94,7 @@ impl<H: Clone + Ord> Granter<H> {
         let counted_for = self.terms.counted_for();
         let book = self.books.entry(from.clone()).or_insert_with(|| Book::presumed(0, now));
         let (counted, demand) = (book.counted(counted_for, now), book.report().demand);
-        if !book.hear(report, self.term, now) {
+        if !book.hear(&report.bounded(), self.term, now) {
             return Heard::Stale;
         }
         let returned = book.counted(counted_for, now) < counted;

@@ -1,11 +1,8 @@
 //! The proxy's end: what it may use, and until when.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, time::Instant};
 
-use super::{Grant, Report, Term, Terms};
+use super::{AMOUNT_MAX, Grant, Report, Term, Terms};
 
 /// One proxy's lease of one quantity. Made anew at each start of the process.
 #[derive(Clone, Debug)]
@@ -166,12 +163,13 @@ impl Holder {
         let Some(&(_, sent_at)) = self.sent.iter().find(|(seq, _)| *seq == answers) else {
             return Err(Refused::Unknown { answers });
         };
-        let until = sent_at + grant.lease;
+        // Never longer than this end believes leases to be.
+        let until = sent_at + grant.lease.min(self.terms.lease);
         if until <= now {
             return Err(Refused::Ended);
         }
         let before = self.usable(now);
-        let at_most = |has: u64| if grant.carried { has } else { u64::MAX };
+        let at_most = |has: u64| if grant.carried { has } else { AMOUNT_MAX };
         self.amount = grant.amount.min(at_most(before));
         self.safe = grant.safe.min(at_most(self.safe));
         self.until = until;
@@ -221,12 +219,6 @@ impl Holder {
     #[must_use]
     pub fn remembered(&self) -> (u64, u32) {
         (self.safe, self.proxies)
-    }
-
-    /// How long a lease lasts at most.
-    #[must_use]
-    pub fn lease(&self) -> Duration {
-        self.terms.lease
     }
 
     fn safe_share(&self) -> u64 {

@@ -56,6 +56,27 @@
 //!
 //! Not covered: a virtual machine that was suspended continues with what its monotonic
 //! clock has left of a lease, although the lease has ended everywhere else.
+//!
+//! # What the shells do
+//!
+//! *Control plane*: one [`Granter`] for each quantity, named by the limit's name and the
+//! revision that created it, so that a limit that is removed and made again is another.
+//! `H` is the start of a proxy process (its instance id), which a report that is passed on
+//! came from. [`Former::None`] when the quantity is created, [`Former::MayHaveLent`] when
+//! the process starts. `grant` every 100 ms, and within a few milliseconds of
+//! [`Heard::Urgent`]; several urgent ones may share a call. `remove` when a proxy said
+//! that it has drained and exits. Dropping a granter ends everything in time.
+//!
+//! *Proxy*: one [`RateShare`] or [`Slots`] for each quantity, made when the limit is first
+//! applied. A report in every period, even if nothing is needed, and at once when
+//! `give_back`, `set_waiting` or [`Applied::report_now`] say so. [`Refused`] grants are
+//! counted and otherwise ignored. [`Holder::remembered`] goes to disk with the last good
+//! snapshot, and into [`Holder::new`] at the next start of the same proxy.
+//!
+//! *Limits by key*: [`KeyGranter`] and [`crate::limit::HotKeys`] instead; their messages
+//! carry the key's number beside a report or a grant, and one more goes down: to open a key
+//! ([`KeyGranter::unheard`]). All proxies need the same secret for
+//! [`crate::limit::KeyHasher`], which comes with the configuration.
 
 mod book;
 mod fair;
@@ -128,6 +149,19 @@ pub struct Grant {
     pub proxies: u32,
 }
 
+impl Report {
+    /// With amounts that can be added up, whatever came over the wire.
+    fn bounded(mut self) -> Self {
+        for amount in [&mut self.holds, &mut self.safe, &mut self.in_use, &mut self.demand] {
+            *amount = AMOUNT_MAX.min(*amount);
+        }
+        self
+    }
+}
+
+/// More than any quantity is: 28 times the highest rate.
+const AMOUNT_MAX: u64 = 1 << 48;
+
 /// How a quantity is lent; the same on both ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Terms {
@@ -137,8 +171,10 @@ pub struct Terms {
     /// How long what was begun under a lease may last beyond it; 0 for rates, the request
     /// timeout for slots.
     pub hold: Duration,
-    /// What the granter adds before it counts a lease as ended; default 100 ms, which
-    /// covers clocks that differ by 3 % over a second, or by 500 ppm over three minutes.
+    /// What the granter adds before it counts a lease as ended, beside a thousandth of
+    /// `hold`; default 100 ms. Together they cover clocks whose speeds differ by a tenth
+    /// over a lease, and by a thousandth over whatever a request takes; real ones differ
+    /// by a tenth of that.
     pub margin: Duration,
     /// How it may be divided.
     pub unit: Unit,
@@ -195,6 +231,6 @@ impl Terms {
     /// From the receipt of a report until nothing that it covered can be in use.
     #[must_use]
     pub fn counted_for(&self) -> Duration {
-        self.lease + self.hold + self.margin
+        self.lease + self.hold + self.margin + self.hold / 1000
     }
 }

@@ -109,8 +109,7 @@ impl Slots {
     }
 
     /// How many of those in use nobody counts any more, because no grant came for
-    /// `lease + hold`: the youngest are to be ended, or the fleet's bound is off by as
-    /// many. 0 while the control plane answers, however long requests take.
+    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them. 0 while the control plane answers, however long requests take.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> u64 {
         if now < self.holder.ends_at() {
@@ -185,7 +184,8 @@ mod tests {
             let ended = now + Terms::LEASE;
             assert_eq!(slots.holder().usable(ended), between);
             // Others may have a lease that ends a second later, and be busy for 5 s more.
-            let all_ended = ended + Terms::LEASE + HOLD + Terms::MARGIN;
+            let all_ended = ended + Terms::slots(HOLD).counted_for();
+            assert!(all_ended > ended + Terms::LEASE + HOLD);
             assert_eq!(slots.holder().usable(all_ended - Duration::from_millis(1)), between);
             assert_eq!(slots.holder().usable(all_ended), 2);
             assert_eq!(slots.overdue(ended + HOLD - Duration::from_millis(1)), 0);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
@@ -191,4 +193,47 @@ fn a_process_that_has_ended_cleanly_frees_its_share_at_once() {
     assert_eq!(pair.round(&[9]), [5]);
     pair.granter.remove(&1);
     assert_eq!(pair.round(&[9]), [10]);
+}
+
+fn amounts() -> impl Strategy<Value = u64> {
+    prop_oneof![0..20_u64, any::<u64>(), Just(u64::MAX)]
+}
+
+proptest! {
+    /// Whatever a broken proxy or control plane says: nothing panics, nobody is lent more
+    /// than the quantity, and a lease is never longer than agreed.
+    #[test]
+    fn nonsense_over_the_wire_does_no_harm(
+        quantity in amounts(),
+        reports in prop::collection::vec((0..4_usize, 0..4_u64, any::<u64>(), prop::array::uniform4(amounts())), 1..40),
+        grants in prop::collection::vec((amounts(), 0..40_u64, any::<bool>(), prop::array::uniform3(amounts())), 1..40),
+    ) {
+        let mut pair = Pair::new(quantity, 1);
+        for (from, term, applied, [holds, safe, in_use, demand]) in reports {
+            let seq = applied;
+            let report = Report { seq, term: Term(term % 2), applied, holds, safe, in_use, demand };
+            pair.granter.hear(&from, &report, pair.now);
+            for (_, grant) in pair.granter.grant(pair.now) {
+                prop_assert!(grant.amount <= quantity && grant.safe <= quantity);
+            }
+            pair.granter.set_quantity(quantity);
+            prop_assert!(pair.granter.counted(pair.now) < u64::MAX / 2);
+            pair.now += TICK;
+        }
+        let mut holder = pair.holders.remove(0);
+        let mut share = RateShare::new(holder.clone(), 7, pair.now);
+        for (id, answers, carried, [amount, safe, lease_ms]) in grants {
+            holder.report(1, 1, pair.now);
+            share.report(u64::MAX, pair.now);
+            let lease = Duration::from_millis(lease_ms);
+            let grant = Grant { term: Term(id % 3), id, answers, lease, amount, safe, carried, proxies: 0 };
+            let applied = holder.apply(&grant, pair.now).is_ok();
+            prop_assert_eq!(share.apply(&grant, pair.now).is_ok(), applied);
+            prop_assert!(!holder.is_leased(pair.now + Terms::LEASE));
+            let bucket = crate::limit::Bucket::new();
+            let later = pair.now + Duration::from_secs(3600);
+            prop_assert!(bucket.take(&share.pace(), later).is_admitted());
+            pair.now += TICK;
+        }
+    }
 }
