@@ -12,6 +12,7 @@ mod listener;
 mod local;
 mod pool;
 mod read;
+mod resilience;
 mod route;
 mod value;
 
@@ -26,6 +27,7 @@ pub(crate) use self::{
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Check, Describe, Explain, Get, GetKind, Target, WaitFor, Watch},
+    resilience::{Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
 };
 

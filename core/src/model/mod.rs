@@ -13,11 +13,13 @@ mod limits;
 mod listener;
 mod pool;
 mod rate;
+mod resilience;
 mod resource;
 mod route;
 mod route_pools;
 mod snapshot;
 mod source;
+mod standing;
 mod status;
 
 pub use self::{
@@ -34,10 +36,12 @@ pub use self::{
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
     rate::Rate,
+    resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
+    standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},
     status::{BackendStatus, Health, Reason},
 };
