@@ -7,7 +7,7 @@
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
+//! | [`model`] | what a valid pool, backend, listener, route or limit is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`affinity`] | whether a client stays with its backend |
@@ -16,6 +16,8 @@
 //! | [`resilience`] | what the fleet does about backends that fail |
 //! | [`overload`] | what a proxy gives up first when it runs out of connections or memory |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
+//! | [`lease`] | how much of a limit over the whole fleet each proxy may use |
+//! | [`limit`] | whether a request is within a rate, or waits for a slot |
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
@@ -30,6 +32,8 @@ pub mod client_address;
 pub mod cross_site;
 pub mod discovery;
 pub mod health;
+pub mod lease;
+pub mod limit;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;

@@ -9,9 +9,12 @@ mod backend;
 mod fallback;
 mod id;
 mod invalid;
+mod limit;
+mod limit_key;
 mod limits;
 mod listener;
 mod pool;
+mod rate;
 mod resilience;
 mod resource;
 mod route;
@@ -27,13 +30,16 @@ pub use self::{
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
     fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{
-        BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
-        natural_order,
+        BackendId, Epoch, InstanceId, LimitName, ListenerName, PoolName, ProxyId, RouteName,
+        Version, natural_order,
     },
     invalid::Invalid,
+    limit::{Limit, LimitScope, LimitTarget},
+    limit_key::LimitKey,
     limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    rate::Rate,
     resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
