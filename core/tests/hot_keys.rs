@@ -35,7 +35,7 @@ impl Fleet {
         let now = Instant::now();
         let mut granter = KeyGranter::new(Term(1), RATE * MICROS, 10, Former::None, now);
         let proxy = || {
-            let hot = HotKeys::new(RATE * MICROS, BURST, PROXIES as u32, 10, now);
+            let hot = HotKeys::new(RATE * MICROS, BURST, 4, 10, now);
             (hot, Table::new(1000, RATE * MICROS, BURST))
         };
         (0..PROXIES).for_each(|member| granter.join(&member, now));
@@ -104,7 +104,7 @@ impl Fleet {
             match grant {
                 None => assert!(hot.open(key, now)),
                 Some(grant) => {
-                    hot.apply(key, &grant, now).unwrap();
+                    hot.apply(key, &grant, now).expect("it comes in order, and in time");
                 }
             }
         }
@@ -165,6 +165,22 @@ fn what_nobody_needs_any_more_is_left_to_itself() {
     fleet.run(2, [0, 300, 0, 0]);
     let again = sum(fleet.run(2, [0, 300, 0, 0]));
     assert!((190..=201).contains(&again), "{again}");
+}
+
+#[test]
+fn a_key_that_becomes_hot_is_lent_no_more_than_the_others_leave() {
+    let mut fleet = Fleet::new();
+    let granter = fleet.granter.as_mut().unwrap();
+    let (hot, _) = &mut fleet.proxies[0];
+    assert!(hot.open(CLIENT, fleet.now));
+    hot.count(CLIENT, 1000);
+    let now = fleet.now + 10 * STEP;
+    for (key, report) in hot.reports(now) {
+        granter.hear(&0, key, &report, now);
+    }
+    let grants = granter.grant(now);
+    let [(0, CLIENT, grant)] = grants[..] else { panic!("{grants:?}") };
+    assert_eq!(grant.amount, RATE * MICROS / PROXIES as u64, "three quarters are presumed in use");
 }
 
 #[test]

@@ -186,6 +186,33 @@ fn a_smaller_quantity_takes_effect_with_the_next_grants() {
 }
 
 #[test]
+fn a_grant_that_was_never_confirmed_is_counted_until_it_has_ended() {
+    let mut pair = Pair::new(10, 2);
+    let sent_at = pair.now;
+    let mut moved_at = None;
+    for round in 0..80 {
+        pair.now += TICK;
+        // The first reports, and gets no answer: it may have all that was granted first.
+        let demand = if round == 0 { 10 } else { 0 };
+        let report = pair.holders[0].report(demand, 0, pair.now);
+        pair.granter.hear(&0, &report, pair.now);
+        let report = pair.holders[1].report(10 - demand, 0, pair.now);
+        pair.granter.hear(&1, &report, pair.now);
+        for (to, grant) in pair.granter.grant(pair.now) {
+            if to == 1 {
+                pair.holders[1].apply(&grant, pair.now).unwrap();
+            }
+        }
+        if moved_at.is_none() && pair.holders[1].usable(pair.now) == 10 {
+            moved_at = Some(pair.now - sent_at);
+        }
+    }
+    let moved_at = moved_at.expect("what has ended is lent again");
+    assert!(moved_at >= TERMS.counted_for(), "{moved_at:?}");
+    assert!(moved_at <= TERMS.counted_for() + 3 * TICK, "{moved_at:?}");
+}
+
+#[test]
 fn a_process_that_has_ended_cleanly_frees_its_share_at_once() {
     let mut pair = Pair::new(10, 2);
     pair.round(&[9, 9]);

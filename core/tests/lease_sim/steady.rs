@@ -33,9 +33,9 @@ fn figures(plan: Plan) -> (f64, f64) {
         let sum = |field: fn(&crate::node::Node) -> u64| world.nodes.iter().map(field).sum::<u64>();
         (sum(|node| node.asked) as f64, sum(|node| node.admitted) as f64)
     };
-    world.run_until(ms(3_000)).unwrap();
+    world.run_until(ms(3_000)).expect("the bound holds");
     let before = totals(&world);
-    world.run_until(ms(plan.end_ms)).unwrap();
+    world.run_until(ms(plan.end_ms)).expect("the bound holds");
     let after = totals(&world);
     (after.0 - before.0, after.1 - before.1)
 }

@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) trace: Option<Vec<String>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Event {
     Traffic,
     Fault,
@@ -205,7 +205,7 @@ impl World {
         }
         if is_bad && self.rng.u8(..20) == 0 {
             self.report.doubled += 1;
-            self.after(1..1500, event.clone());
+            self.after(1..1500, event);
         }
         if is_bad && self.rng.u8(..20) == 0 {
             self.report.late += 1;
