@@ -1,10 +1,13 @@
 //! `get`: lists of objects, and single ones.
 
-use lb_core::model::natural_order;
-use lb_proto::{document::nearest, v1 as pb};
+use lb_core::model::{Invalid, Route, natural_order};
+use lb_proto::{
+    document::nearest,
+    v1::{self as pb, object::Object as Wire},
+};
 use serde::Serialize;
 
-use super::{Session, write};
+use super::Session;
 use crate::{
     args::{Get, GetKind},
     clock,
@@ -83,17 +86,33 @@ pub(super) async fn object(
     kind: &str,
     name: &str,
 ) -> Result<ObjectView, Failure> {
-    let object = write::get(session, kind, name).await?;
-    ObjectView::read(object).ok_or_else(|| not_found(kind, name, &[]))
+    // All of them, since a name that is unknown deserves a suggestion.
+    let found = choose(objects(session, kind).await?, Some(name), kind, ObjectView::name)?;
+    found.into_iter().next().ok_or_else(|| not_found(kind, name, &[]))
 }
 
+/// All objects of a kind, in people's order.
 pub(super) async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectView>, Failure> {
-    let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
-    let answer = session.client.call(session.client.registry().list(request)).await?;
-    let mut views: Vec<ObjectView> =
-        answer.objects.into_iter().filter_map(ObjectView::read).collect();
+    let told = objects_as_told(session, kind).await?;
+    let mut views: Vec<ObjectView> = told.into_iter().filter_map(ObjectView::read).collect();
     views.sort_by(|a, b| natural_order(a.name(), b.name()));
     Ok(views)
+}
+
+/// All routes, as proxies read them; a newer control plane may have some that this build
+/// cannot read.
+pub(super) async fn routes(session: &Session) -> Result<Vec<Result<Route, Invalid>>, Failure> {
+    let told = objects_as_told(session, "route").await?;
+    let routes = told.into_iter().filter_map(|object| match object.object {
+        Some(Wire::Route(route)) => Some(Route::try_from(route)),
+        _ => None,
+    });
+    Ok(routes.collect())
+}
+
+async fn objects_as_told(session: &Session, kind: &str) -> Result<Vec<pb::Object>, Failure> {
+    let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
+    Ok(session.client.call(session.client.registry().list(request)).await?.objects)
 }
 
 /// Keeps the one that is asked for.

@@ -10,6 +10,7 @@ mod describe;
 mod explain;
 mod explain_route;
 mod get;
+mod judgement;
 mod listener;
 mod manpages;
 mod pool;

@@ -2,8 +2,8 @@
 
 use std::env;
 
-use super::judge::{Finding, Level};
 use crate::{
+    command::judgement::{Finding, Level},
     format,
     output::{Cell, Screen, Tone},
 };
@@ -63,6 +63,7 @@ mod tests {
             group: "backends",
             check: "backend_state",
             level,
+            object: None,
             message: message.to_owned(),
             remedy: remedy.map(str::to_owned),
         }
