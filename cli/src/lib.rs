@@ -5,6 +5,7 @@
 //! | `args` | the command line, by clap |
 //! | `client` | finds a control plane, calls it, turns gRPC errors into sentences |
 //! | `command` | one module per group of commands |
+//! | `completion` | what a shell may offer while a command is typed |
 //! | `view` | what the control plane answers, as numbers with units and stable names |
 //! | `output` | tables for people, JSON and YAML for programs |
 //! | `dev` | the whole balancer on one machine, as real processes |
@@ -18,6 +19,7 @@ mod args;
 mod client;
 mod clock;
 mod command;
+mod completion;
 mod demo_backend;
 mod dev;
 pub mod exit;
@@ -38,6 +40,9 @@ use self::{args::Cli, exit::Exit};
 /// one.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(answered) = completion::answer() {
+        return answered;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -124,7 +124,11 @@ pub(crate) struct TestAlgorithms {
 Examples:
   lbctl completions bash > /etc/bash_completion.d/lbctl
   lbctl completions zsh  > ~/.zfunc/_lbctl
-  lbctl completions fish > ~/.config/fish/completions/lbctl.fish")]
+  lbctl completions fish > ~/.config/fish/completions/lbctl.fish
+  source <(lbctl completions bash)            for this shell only
+
+The script asks lbctl itself, which also tells the names of backends, pools, listeners, routes
+and proxies: those of the control plane that the line would talk to.")]
 pub(crate) struct Completions {
     /// Which shell
     pub(crate) shell: Shell,

@@ -13,6 +13,7 @@ mod local;
 mod pool;
 mod read;
 mod route;
+mod target;
 mod value;
 
 use std::time::Duration;
@@ -25,8 +26,9 @@ pub(crate) use self::{
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
-    read::{Awaited, Check, Describe, Explain, Get, GetKind, Target, WaitFor, Watch},
+    read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
+    target::Target,
 };
 
 #[cfg(test)]

@@ -25,18 +25,16 @@ pub(crate) mod wait;
 mod watch;
 mod write;
 
-pub(crate) use self::get::{backend_table, proxy_table};
+pub(crate) use self::get::{backend_table, names_of, proxy_table};
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 
-use clap::CommandFactory as _;
-
 use crate::{
-    args::{Cli, Command, Completions, Global, OutputFormat},
+    args::{Cli, Command, Global, OutputFormat},
     client::Client,
-    demo_backend, dev,
+    completion, demo_backend, dev,
     exit::{Exit, Failure},
-    output::{self, Screen},
+    output::Screen,
     signal::StopSignals,
 };
 
@@ -64,7 +62,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::DemoBackend(args) => demo_backend::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
-        Command::Completions(args) => completions(&args),
+        Command::Completions(args) => completion::script(args.shell),
         Command::Manpages(args) => manpages::run(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
@@ -154,13 +152,6 @@ async fn until_interrupted(
         result = future => result,
         () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
     }
-}
-
-fn completions(args: &Completions) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "lbctl", &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// For the planes, whose errors know their own exit codes.
