@@ -8,6 +8,7 @@
 //! | `completion` | what a shell may offer while a command is typed |
 //! | `view` | what the control plane answers, as numbers with units and stable names |
 //! | `output` | tables for people, JSON and YAML for programs |
+//! | `top` | the fleet on a screen that keeps itself up to date |
 //! | `dev` | the whole balancer on one machine, as real processes |
 //! | `demo_backend` | a small HTTP server to balance |
 //!
@@ -26,6 +27,7 @@ pub mod exit;
 mod format;
 mod output;
 mod signal;
+mod top;
 mod view;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ mod pool;
 mod read;
 mod route;
 mod target;
+mod top;
 mod value;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
     target::Target,
+    top::Top,
 };
 
 #[cfg(test)]
@@ -127,6 +129,8 @@ Examples:
   lbctl stats
   lbctl stats -o json | jq .failures_total")]
     Stats,
+    /// Watch the fleet on a screen that keeps itself up to date, and change it by keys
+    Top(Top),
     /// Look for everything that is wrong, and say what to do about it
     Check(Check),
     /// List objects of a kind

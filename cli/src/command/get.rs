@@ -241,7 +241,7 @@ fn state_tone(view: &BackendView) -> Tone {
 }
 
 /// Pools, a line each.
-pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
+pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
     let mut headers = vec![
         "POOL",
         "ALGORITHM",

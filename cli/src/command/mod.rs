@@ -25,7 +25,15 @@ pub(crate) mod wait;
 mod watch;
 mod write;
 
-pub(crate) use self::get::{backend_table, names_of, proxy_table};
+pub(crate) use self::{
+    backend::{BackendChange, change as change_backend},
+    describe::{
+        backend_page as describe_backend, pool_page as describe_pool, proxy_page as describe_proxy,
+    },
+    get::{backend_table, names_of, pool_table, proxy_table},
+    status::{StatusView, page as status_page, read as read_status},
+    watch::EventView,
+};
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 
@@ -36,10 +44,11 @@ use crate::{
     exit::{Exit, Failure},
     output::Screen,
     signal::StopSignals,
+    top,
 };
 
 /// How long a command may take unless it is told.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the commands that ask a control plane share.
 #[derive(Clone, Debug)]
@@ -55,6 +64,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Files are checked here and need nobody.
         Command::Validate(args) => declared::validate(&args),
         Command::Schema => declared::schema(),
+        Command::Top(args) => top::run(&args, &global),
         Command::Explain(args) => explain::run(&args, &global).map(|()| ExitCode::SUCCESS),
         // These three have runtimes of their own.
         Command::ControlPlane(args) => control_plane::run(args),
@@ -117,6 +127,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::Validate(_)
         | Command::Schema
         | Command::Check(_)
+        | Command::Top(_)
         | Command::Explain(_)
         | Command::TestAlgorithms(_)
         | Command::Completions(_)
@@ -143,7 +154,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// A change that was sent may be made although nobody waits for the answer any more.
-async fn until_interrupted(
+pub(crate) async fn until_interrupted(
     future: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::catch()

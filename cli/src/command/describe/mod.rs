@@ -7,6 +7,9 @@ mod pool;
 mod proxy;
 mod route;
 
+pub(crate) use self::{
+    backend::page as backend_page, pool::page as pool_page, proxy::page as proxy_page,
+};
 use super::{
     Session, backend as backends, get,
     judgement::{Facts, Finding},

@@ -8,7 +8,7 @@ use crate::{
     view::{BackendView, PoolView},
 };
 
-pub(super) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
+pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
     let mut page = Page::new(&format!("pool {}: {}", view.name, pool_verdict(view)));
     for (field, value) in view.fields() {
         page.wide_row(field, &value);
