@@ -310,6 +310,8 @@ mod tests {
             ("lbctl wait backend/b1 --for applied", "healthy"),
             ("lbctl dev --backends nonsense", "no port"),
             ("lbctl dev --replicas 0", "1..=64"),
+            ("lbctl test-algorithms --url localhost:8080", "http://HOST:PORT"),
+            ("lbctl test-algorithms --url https://a/", "TLS"),
             ("lbctl demo-backend --error-rate 2", "0 to 1"),
         ] {
             let text = refusal(line);
