@@ -11,7 +11,8 @@
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`balance`] | which backend gets a request |
-//! | [`health`] | when a probe's answers change a verdict |
+//! | [`health`] | whether a backend is well, and which of a pool may be picked |
+//! | [`resilience`] | what the fleet does about backends that fail |
 //! | [`sync`] | which configuration goes to which proxy, and when it may be applied |
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
@@ -29,6 +30,7 @@ pub mod health;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
+pub mod resilience;
 pub mod routing;
 pub mod stats;
 pub mod sync;

@@ -36,6 +36,8 @@ pub struct Failures {
     pub protocol: u64,
     /// A 5xx status.
     pub status_5xx: u64,
+    /// Of these, with 502, 503 or 504: the backend says that it cannot serve.
+    pub status_gateway: u64,
 }
 
 impl Failures {
@@ -43,6 +45,13 @@ impl Failures {
     #[must_use]
     pub fn total(&self) -> u64 {
         self.connect + self.reset + self.timeout + self.protocol + self.status_5xx
+    }
+
+    /// Those that count as failures in a row: all but 5xx statuses that an application may
+    /// answer to single requests, such as 500.
+    #[must_use]
+    pub fn consecutive(&self) -> u64 {
+        self.connect + self.reset + self.timeout + self.protocol + self.status_gateway
     }
 }
 
@@ -56,6 +65,7 @@ impl BackendCounters {
         self.failures.timeout += other.failures.timeout;
         self.failures.protocol += other.failures.protocol;
         self.failures.status_5xx += other.failures.status_5xx;
+        self.failures.status_gateway += other.failures.status_gateway;
         self.retries += other.retries;
         self.bytes_to_backend += other.bytes_to_backend;
         self.bytes_from_backend += other.bytes_from_backend;

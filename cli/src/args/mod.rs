@@ -12,6 +12,7 @@ mod listener;
 mod local;
 mod pool;
 mod read;
+mod resilience;
 mod route;
 mod target;
 mod top;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
+    resilience::{Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
     target::Target,
     top::Top,

@@ -5,7 +5,11 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, ValueEnum};
 use lb_core::model;
 
-use super::{WriteArgs, value};
+use super::{
+    WriteArgs,
+    resilience::{Ejection, Retries},
+    value,
+};
 
 /// The settings of a pool; what is not named keeps its value, or gets its default.
 #[derive(Args, Clone, Debug, Default)]
@@ -49,6 +53,10 @@ pub(crate) struct PoolSettings {
     /// repeated
     #[arg(long = "source", value_name = "SOURCE", value_parser = value::source)]
     pub(crate) sources: Vec<String>,
+    #[command(flatten)]
+    pub(crate) ejection: Ejection,
+    #[command(flatten)]
+    pub(crate) retries: Retries,
     #[command(flatten)]
     pub(crate) connections: BackendConnections,
 }
@@ -128,6 +136,11 @@ pub(crate) struct AddPool {
         "health_interval", "health_timeout", "rise", "fall", "choices", "error_hold",
         "response_idle_timeout", "tunnel_idle_timeout", "keep_alive_timeout",
         "max_idle_connections", "max_connection_age", "sources", "unsources", "no_sources",
+        "breaker_failures", "breaker_ratio", "breaker_min_requests", "breaker_window",
+        "breaker_open", "breaker_max_open", "breaker_successes", "outlier_detection",
+        "outlier_interval", "outlier_ejection", "outlier_max_ejection", "outlier_success_rate",
+        "outlier_failure_percentage", "outlier_latency", "panic_threshold", "slow_start", "retries",
+        "try_timeout", "retry_budget", "retry_floor",
     ]),
     after_help = "\
 Examples:
@@ -137,6 +150,8 @@ Examples:
   lbctl set-pool default --keep-alive-timeout 70s    the backends keep theirs for 75s
   lbctl set-pool default --source file:/etc/lb/web.txt
   lbctl set-pool default --no-sources                removes what they discovered
+  lbctl set-pool default --retries 2 --try-timeout 2s
+  lbctl set-pool default --breaker-failures 0 --breaker-ratio 0    no breakers
 
 Settings that are not named stay as they are.")]
 pub(crate) struct SetPool {

@@ -16,6 +16,7 @@ mod manpages;
 mod pool;
 mod progress;
 mod remedy;
+mod resilience;
 mod route;
 mod setting;
 mod stats;

@@ -5,6 +5,7 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 
 use super::{
     Session,
+    resilience::{edit_ejection, edit_retries},
     setting::{millis, set as replace, set_millis},
     write::{self, Change},
 };
@@ -86,6 +87,8 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
             pool.sources.push(source.clone());
         }
     }
+    edit_ejection(pool, &settings.ejection);
+    edit_retries(pool, &settings.retries);
     edit_connections(pool, &settings.connections);
     edit_check(pool, settings)?;
     // The control plane judges by the same code; asking here spares the trip.

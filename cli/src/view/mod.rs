@@ -10,6 +10,7 @@ mod listener;
 mod object;
 mod pool;
 mod proxy;
+mod resilience;
 mod route;
 mod source;
 mod traffic;

@@ -4,7 +4,7 @@ use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{SourceView, Traffic, object::Fields};
+use super::{SourceView, Traffic, object::Fields, resilience::ResilienceView};
 use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
@@ -29,6 +29,8 @@ pub(crate) struct PoolView {
     /// Of each backend, for each worker.
     pub(crate) max_idle_connections: u32,
     pub(crate) max_connection_age_ms: u32,
+    #[serde(flatten)]
+    pub(crate) resilience: ResilienceView,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
@@ -84,6 +86,7 @@ impl PoolView {
             ("max-idle-connections", self.max_idle_connections.to_string()),
             ("max-connection-age", setting(self.max_connection_age_ms)),
         ]);
+        fields.extend(self.resilience.fields());
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
         }
@@ -100,6 +103,7 @@ impl Counts {
 
 impl From<pb::Pool> for PoolView {
     fn from(wire: pb::Pool) -> Self {
+        let resilience = ResilienceView::from(&wire);
         let least = wire.algorithm == "least_connections";
         let check = wire.health_check.unwrap_or_default();
         Self {
@@ -123,6 +127,7 @@ impl From<pb::Pool> for PoolView {
                 .max_idle_connections
                 .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
+            resilience,
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),

@@ -116,7 +116,7 @@ fn unchecked(backend: &Backend) -> pb::BackendStatus {
         health: pb::Health::Unknown.into(),
         addresses: Vec::new(),
         reason: Some(pb::Reason { code: "not_checked".to_owned(), message: message.to_owned() }),
-        since_unix_ms: 0,
+        ..pb::BackendStatus::default()
     }
 }
 

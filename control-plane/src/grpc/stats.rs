@@ -68,7 +68,7 @@ impl stats_server::Stats for StatsService {
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let report = read(message)?;
     let sequence = context.registry.read(|view| context.statistics.count(report, &view.catalog));
-    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()) })
+    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()), probes: Vec::new() })
 }
 
 fn read(message: pb::StatsReport) -> Result<Report, Status> {
@@ -152,6 +152,8 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.timeout,
         failures.protocol,
         failures.status_5xx,
+        failures.status_gateway,
+        part.trailing_failures,
         u64::from(part.in_flight) << 24,
     ];
     let latency = part.latency.iter().flat_map(|h| h.counts.iter().chain([&h.sum_us]));

@@ -263,6 +263,7 @@ impl ProxyStream {
             control_planes: Vec::new(),
             tune: Some(pb::Tune { proxy_index, proxy_count, stats_period_ms }),
             http_address: self.context.http.to_string(),
+            now_unix_ms: unix_ms(),
         };
         self.outgoing.push_back(convert::down(Down::Welcome(welcome)));
     }

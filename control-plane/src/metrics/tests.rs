@@ -65,8 +65,13 @@ async fn report(running: &Running, incarnation: u64) {
         latency,
         ..Default::default()
     };
-    let part =
-        lb_proto::convert::counters_to_wire("default", "backend1", incarnation, 1, &counters);
+    let part = pb::BackendReport {
+        pool: "default".to_owned(),
+        backend: "backend1".to_owned(),
+        incarnation,
+        in_flight: 1,
+        ..lb_proto::convert::counters_to_wire(&counters)
+    };
     let process = pb::ProcessReport {
         requests: 4,
         status_classes: vec![0, 2, 0, 1, 0],
@@ -80,6 +85,8 @@ async fn report(running: &Running, incarnation: u64) {
         interval_ms: 60_000,
         backends: vec![part],
         process: Some(process),
+        probes: Vec::new(),
+        sent_ms: 1,
     };
     let reports = tokio_stream::iter([report.clone(), report]);
     let mut answers = StatsClient::new(channel).report(reports).await.unwrap().into_inner();

@@ -41,7 +41,7 @@ pub(crate) use self::{
     resolve::Resolution,
 };
 use crate::discovery::Resolver;
-use crate::registry::{Registry, WriteError};
+use crate::registry::{Finding, Registry, WriteError};
 
 /// Probes under way at once.
 const PROBES_MAX: usize = 256;
@@ -192,7 +192,7 @@ async fn record(
             fresh.push(status);
         }
         pending.extend(fresh.into_iter().map(|status| (status.backend.clone(), status)));
-        match registry.record(pending.values().cloned().collect()).await {
+        match registry.record(pending.values().cloned().map(Finding::Checked).collect()).await {
             Ok(()) => pending.clear(),
             Err(WriteError::Stopping) => return,
             Err(error) => {

@@ -8,7 +8,7 @@ use std::{
 
 use lb_core::{
     health::CheckState,
-    model::{AdminState, BackendStatus, CheckProtocol, Health, Reason},
+    model::{AdminState, BackendStatus, CheckProtocol, Health, Reason, Standing},
 };
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -195,6 +195,7 @@ impl Check {
             addresses: self.addresses.known().to_vec(),
             reason: reason.clone(),
             since_unix_ms,
+            standing: Standing::default(),
         };
         if self.known.as_ref() == Some(&status) {
             return;

@@ -16,6 +16,7 @@ mod catalog;
 mod counts;
 mod discovered;
 mod error;
+mod finding;
 mod plan;
 mod writer;
 
@@ -28,7 +29,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, Key, Kind, Resource},
+    model::{AdminState, Key, Kind, Resource},
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -39,6 +40,7 @@ pub use self::{
     catalog::{Catalog, Stored},
     counts::WriteCounts,
     error::WriteError,
+    finding::Finding,
 };
 use crate::{
     events::EventLog,
@@ -172,11 +174,11 @@ impl Registry {
         answer.await.map_err(|_| WriteError::Stopping)?
     }
 
-    /// Stores what the prober found out, in one revision. What it says about backends
-    /// that are gone, or about former lives of them, is dropped.
-    pub async fn record(&self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
+    /// Stores what was found out about backends, in one revision. What it says about
+    /// backends that are gone, or about former lives of them, is dropped.
+    pub async fn record(&self, findings: Vec<Finding>) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Record { statuses, reply };
+        let command = Command::Record { findings, reply };
         self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -244,7 +246,7 @@ impl Registry {
 #[derive(Debug)]
 enum Command {
     Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
-    Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
+    Record { findings: Vec<Finding>, reply: oneshot::Sender<Result<(), WriteError>> },
     Stop { reply: oneshot::Sender<()> },
 }
 

@@ -2,7 +2,8 @@
 
 use lb_core::model::{
     Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Listener,
-    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Weight,
+    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Standing,
+    Weight,
 };
 use lb_proto::convert;
 
@@ -62,7 +63,12 @@ fn status(backend: &Backend, health: Health) -> BackendStatus {
         addresses: vec!["127.0.0.1:1".parse().unwrap()],
         reason: Reason::new("check_passed", ""),
         since_unix_ms: 1,
+        standing: Standing::default(),
     }
+}
+
+fn checked(statuses: &[BackendStatus]) -> Vec<Finding> {
+    statuses.iter().cloned().map(Finding::Checked).collect()
 }
 
 #[tokio::test]
@@ -115,14 +121,14 @@ async fn an_id_chosen_again_is_another_backend() {
     let registry = registry();
     let same = || one(put(Resource::Backend(backend("b", "default", "h:1"))));
     let first = registry.write(same()).await.unwrap();
-    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
+    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
     registry.write(one(delete(Kind::Backend, "b"))).await.unwrap();
     let gone = registry.read(|view| view.catalog.find(Kind::Status, "b"));
     assert_eq!(gone, None, "the status goes with its backend");
     let second = registry.write(same()).await.unwrap();
     assert!(only(&second).incarnation > only(&first).incarnation);
     let before = registry.revision();
-    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
+    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
     assert_eq!(registry.revision(), before, "a verdict about the first life is dropped");
 }
 
@@ -130,7 +136,7 @@ async fn an_id_chosen_again_is_another_backend() {
 async fn another_address_needs_another_verdict() {
     let registry = registry();
     let first = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
+    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
     let heavier =
         Backend { weight: Weight::new(5).unwrap(), ..backend("backend1", "default", "h:1") };
     let written = registry.write(one(put(Resource::Backend(heavier)))).await.unwrap();
@@ -340,9 +346,9 @@ async fn verdicts_of_one_round_take_one_revision() {
         backends.push(only(&written).clone());
     }
     let statuses: Vec<_> = backends.iter().map(|b| status(b, Health::Up)).collect();
-    registry.record(statuses.clone()).await.unwrap();
+    registry.record(checked(&statuses)).await.unwrap();
     assert_eq!(registry.revision(), 5);
-    registry.record(statuses).await.unwrap();
+    registry.record(checked(&statuses)).await.unwrap();
     assert_eq!(registry.revision(), 5, "what is known already is not stored again");
 }
 
@@ -378,6 +384,6 @@ async fn the_prober_hears_of_backends_and_pools() {
     let registry = registry();
     assert_eq!(registry.touched().await, [Key::new("pool", "default")].into());
     let written = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![status(only(&written), Health::Up)]).await.unwrap();
+    registry.record(vec![Finding::Checked(status(only(&written), Health::Up))]).await.unwrap();
     assert_eq!(registry.touched().await, [Key::new("backend", "backend1")].into());
 }

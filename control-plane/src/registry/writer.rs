@@ -20,8 +20,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
-    plan::plan,
+    Catalog, Command, Finding, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
+    Written, finding, plan::plan,
 };
 use crate::{
     clock::unix_ms,
@@ -103,8 +103,8 @@ impl Writer {
                     self.counts().note(&outcome, dry_run);
                     reply.send(outcome).ok();
                 }
-                Command::Record { statuses, reply } => {
-                    reply.send(self.record(statuses)).ok();
+                Command::Record { findings, reply } => {
+                    reply.send(self.record(findings)).ok();
                 }
                 Command::Stop { reply } => {
                     commands.close();
@@ -168,16 +168,11 @@ impl Writer {
         })
     }
 
-    fn record(&mut self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
+    fn record(&mut self, findings: Vec<Finding>) -> Result<(), WriteError> {
         let upserts: Vec<Resource> = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
-            let concerns = |status: &BackendStatus| {
-                view.catalog.backends().get(&status.backend).is_some_and(|stored| {
-                    stored.value.incarnation == status.incarnation
-                        && view.catalog.status(&stored.value) != Some(status)
-                })
-            };
-            statuses.into_iter().filter(concerns).map(Resource::Status).collect()
+            let statuses = finding::statuses(&view.catalog, findings);
+            statuses.into_iter().map(Resource::Status).collect()
         };
         if upserts.is_empty() {
             return Ok(());

@@ -10,11 +10,13 @@ mod invalid;
 mod limits;
 mod listener;
 mod pool;
+mod resilience;
 mod resource;
 mod route;
 mod route_pools;
 mod snapshot;
 mod source;
+mod standing;
 mod status;
 
 pub use self::{
@@ -28,10 +30,12 @@ pub use self::{
     limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
+    standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},
     status::{BackendStatus, Health, Reason},
 };

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Invalid, PoolName, Source};
+use super::{Invalid, PoolName, ResiliencePolicy, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Pool {
     pub request_timeout: Duration,
     /// Its connections once a response has begun.
     pub connections: BackendConnections,
+    /// How it meets failure.
+    pub resilience: ResiliencePolicy,
     /// Where backends come from beside those added by hand; default none. Checked by
     /// [`Source::checked_list`].
     pub sources: Vec<Source>,
@@ -106,6 +108,7 @@ impl Pool {
             connect_timeout: Self::CONNECT_TIMEOUT,
             request_timeout: Self::REQUEST_TIMEOUT,
             connections: BackendConnections::default(),
+            resilience: ResiliencePolicy::default(),
             sources: Vec::new(),
         }
     }

@@ -268,7 +268,9 @@ fn missing(field: &'static str, kind: &str, name: &str) -> Invalid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Weight};
+    use crate::model::{
+        HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Standing, Weight,
+    };
 
     fn pool(name: &str) -> Pool {
         Pool::new(PoolName::new(name).unwrap())
@@ -295,6 +297,7 @@ mod tests {
             addresses: vec!["127.0.0.1:8001".parse().unwrap()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            standing: Standing::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{BackendId, Incarnation};
+use super::{BackendId, Incarnation, Standing};
 
 /// The verdict about one backend, and the addresses that its name stands for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +19,8 @@ pub struct BackendStatus {
     pub reason: Reason,
     /// When the verdict last changed, in milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
+    /// What its traffic says of it.
+    pub standing: Standing,
 }
 
 /// The verdict of the control plane about one backend.

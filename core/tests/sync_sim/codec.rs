@@ -7,7 +7,7 @@ use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
         Invalid, Kind, Labels, LeastConnections, Listener, ListenerName, PathMatch, Pool, PoolName,
-        Reason, Resource, Route, RouteName, RoutePools, Weight,
+        Reason, Resource, Route, RouteName, RoutePools, Standing, Weight,
     },
     sync::Object,
 };
@@ -64,6 +64,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             addresses: vec![([10, 0, 0, 1], 80).into()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            standing: Standing::default(),
         }),
         Kind::Listener => {
             let mut listener = Listener::new(ListenerName::new(name)?);

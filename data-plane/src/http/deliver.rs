@@ -85,7 +85,6 @@ impl<S: Stream> Conversation<'_, '_, S> {
         mut upstream_in: Buffer,
     ) -> Ended {
         let worker = self.exchange.worker;
-        let failed_status = received.status >= 500;
         let body = Reading {
             length: received.body,
             limits: &HttpLimits::DEFAULT,
@@ -106,7 +105,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let index = worker.index;
         self.backend.count_bytes(index, to_backend, from_backend);
         let failure = match &result {
-            Ok(()) => failed_status.then_some(FailureKind::Status5xx),
+            Ok(()) => FailureKind::of_status(received.status),
             Err(cut) => cut.failure,
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));

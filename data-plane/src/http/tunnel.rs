@@ -52,6 +52,7 @@ struct Flight(Arc<BackendState>, CountedBy);
 impl Drop for Flight {
     fn drop(&mut self) {
         self.0.leave(self.1);
+        self.0.leave_upgraded();
     }
 }
 
@@ -70,6 +71,7 @@ pub(crate) struct Switched {
 impl Tunnel {
     pub(crate) fn new(switched: Switched, backend: &Arc<BackendState>, by: CountedBy) -> Self {
         backend.enter(by);
+        backend.enter_upgraded();
         Self {
             upstream: switched.upstream,
             up: Direction::new(switched.from_client, [CLIENT, BACKEND]),

@@ -60,6 +60,11 @@ pub(super) struct Live {
     in_flight: Padded<AtomicU32>,
     /// One writer each; the control thread reads them all.
     workers: Box<[Padded<WorkerCounters>]>,
+    /// Failures since the last success, of all workers. Written only while something fails,
+    /// so that reading it is cheap.
+    failures_in_a_row: AtomicU32,
+    /// Upgraded connections among those in flight.
+    upgraded: AtomicU32,
     /// A bucket's number for each time that a worker's 32 bits of it were full. Whoever
     /// reads buckets holds it, so that none is seen empty without its carry.
     carries: Mutex<Vec<u32>>,
@@ -76,6 +81,7 @@ struct WorkerCounters {
     timeout: AtomicU64,
     protocol: AtomicU64,
     status_5xx: AtomicU64,
+    status_gateway: AtomicU64,
     retries: AtomicU64,
     bytes_to_backend: AtomicU64,
     bytes_from_backend: AtomicU64,
@@ -100,7 +106,21 @@ pub(crate) enum FailureKind {
     Reset,
     Timeout,
     Protocol,
+    /// 502, 503 or 504.
+    StatusGateway,
+    /// Another 5xx status.
     Status5xx,
+}
+
+impl FailureKind {
+    /// What a status of a response says against the backend.
+    pub(crate) fn of_status(status: u16) -> Option<Self> {
+        match status {
+            502..=504 => Some(Self::StatusGateway),
+            500.. => Some(Self::Status5xx),
+            _ => None,
+        }
+    }
 }
 
 impl BackendState {
@@ -114,6 +134,8 @@ impl BackendState {
         let live = Arc::new(Live {
             in_flight: Padded::default(),
             workers: (0..workers).map(|_| Padded(WorkerCounters::new())).collect(),
+            failures_in_a_row: AtomicU32::new(0),
+            upgraded: AtomicU32::new(0),
             carries: Mutex::default(),
         });
         Self { identity, pool, serial, addresses, live }
@@ -187,9 +209,10 @@ impl BackendState {
             Some(FailureKind::Reset) => &counters.reset,
             Some(FailureKind::Timeout) => &counters.timeout,
             Some(FailureKind::Protocol) => &counters.protocol,
-            Some(FailureKind::Status5xx) => &counters.status_5xx,
+            Some(FailureKind::Status5xx | FailureKind::StatusGateway) => &counters.status_5xx,
         };
         bump(counter, 1);
+        self.note_run(worker, failure);
         if let Some(us) = latency_us {
             bump(&counters.latency_sum_us, us);
             let number = LatencyHistogram::bucket_of(us);
@@ -199,6 +222,46 @@ impl BackendState {
                 None => self.live.carry(number, bucket),
             }
         }
+    }
+
+    /// Counts failures in a row. The application may answer 500 to single requests, which
+    /// says neither that it serves nor that it does not.
+    fn note_run(&self, worker: usize, failure: Option<FailureKind>) {
+        let run = &self.live.failures_in_a_row;
+        match failure {
+            None => {
+                if run.load(Relaxed) != 0 {
+                    run.store(0, Relaxed);
+                }
+            }
+            Some(FailureKind::Status5xx) => {}
+            Some(kind) => {
+                if kind == FailureKind::StatusGateway {
+                    bump(&self.live.workers[worker].0.status_gateway, 1);
+                }
+                run.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Failures since the last success, as this proxy saw them.
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.live.failures_in_a_row.load(Relaxed)
+    }
+
+    /// Notes a connection that has changed to another protocol, beside its being in flight.
+    pub(crate) fn enter_upgraded(&self) {
+        self.live.upgraded.fetch_add(1, Relaxed);
+    }
+
+    /// Notes its end.
+    pub(crate) fn leave_upgraded(&self) {
+        self.live.upgraded.fetch_sub(1, Relaxed);
+    }
+
+    /// Upgraded connections among those in flight.
+    pub(crate) fn upgraded(&self) -> u32 {
+        self.live.upgraded.load(Relaxed)
     }
 
     /// Grows with every request that begins or ends: cheaper to read than
@@ -265,6 +328,7 @@ impl WorkerCounters {
             timeout: AtomicU64::new(0),
             protocol: AtomicU64::new(0),
             status_5xx: AtomicU64::new(0),
+            status_gateway: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             bytes_to_backend: AtomicU64::new(0),
             bytes_from_backend: AtomicU64::new(0),
@@ -287,6 +351,7 @@ impl WorkerCounters {
                 timeout: self.timeout.load(Relaxed),
                 protocol: self.protocol.load(Relaxed),
                 status_5xx: self.status_5xx.load(Relaxed),
+                status_gateway: self.status_gateway.load(Relaxed),
             },
             retries: self.retries.load(Relaxed),
             bytes_to_backend: self.bytes_to_backend.load(Relaxed),

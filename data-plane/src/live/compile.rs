@@ -232,7 +232,8 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use lb_core::model::{
-        Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Weight,
+        Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Standing,
+        Weight,
     };
 
     use super::{super::CountedBy, *};
@@ -264,6 +265,7 @@ mod tests {
                 addresses: vec![([127, 0, 0, 1], port).into()],
                 reason: Reason::default(),
                 since_unix_ms: 0,
+                standing: Standing::default(),
             }),
         ]
     }

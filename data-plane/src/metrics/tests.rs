@@ -9,7 +9,7 @@ use lb_core::{
     metrics::{BUILD_INFO, Format, PerBackend, process},
     model::{
         Backend, BackendId, BackendStatus, Health, Incarnation, ListenerName, Pool, PoolName,
-        Resource, Snapshot, Version,
+        Resource, Snapshot, Standing, Version,
     },
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -44,6 +44,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
             addresses: vec!["10.0.0.1:80".parse().unwrap()],
             reason: Default::default(),
             since_unix_ms: 0,
+            standing: Standing::default(),
         }));
     }
     let (snapshot, rejected) = Snapshot::default().changed(resources, &[]);

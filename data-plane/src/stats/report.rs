@@ -49,6 +49,8 @@ pub(crate) struct Reporter {
     /// Made, and not answered yet.
     pending: Option<pb::StatsReport>,
     last: Instant,
+    /// What the times of reports are counted from.
+    began: Instant,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Reporter {
             sequence: 0,
             pending: None,
             last: Instant::now(),
+            began: Instant::now(),
         }
     }
 
@@ -166,6 +169,8 @@ impl Reporter {
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
+            probes: Vec::new(),
+            sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
         }
     }
 
@@ -214,13 +219,18 @@ impl Tracked {
         let new = difference(&counters, &self.sent);
         self.sent = counters;
         let identity = &self.state.identity;
-        Some(convert::counters_to_wire(
-            self.state.pool.as_str(),
-            identity.id.as_str(),
-            identity.incarnation.0,
+        // Without a success the run may be older than this period.
+        let trailing_failures =
+            u64::from(self.state.failures_in_a_row()).min(new.failures.consecutive());
+        Some(pb::BackendReport {
+            pool: self.state.pool.to_string(),
+            backend: identity.id.to_string(),
+            incarnation: identity.incarnation.0,
             in_flight,
-            &new,
-        ))
+            upgraded: self.state.upgraded(),
+            trailing_failures,
+            ..convert::counters_to_wire(&new)
+        })
     }
 }
 
@@ -231,6 +241,7 @@ fn difference(now: &BackendCounters, before: &BackendCounters) -> BackendCounter
     failures.timeout -= before.failures.timeout;
     failures.protocol -= before.failures.protocol;
     failures.status_5xx -= before.failures.status_5xx;
+    failures.status_gateway -= before.failures.status_gateway;
     BackendCounters {
         requests: now.requests - before.requests,
         successes: now.successes - before.successes,

@@ -5,6 +5,7 @@ use lb_core::model::{
     Reason, Weight,
 };
 
+use super::standing::standing_from_wire;
 use crate::v1 as pb;
 
 impl TryFrom<pb::Backend> for Backend {
@@ -84,7 +85,8 @@ impl From<&Backend> for pb::Backend {
 impl TryFrom<pb::BackendStatus> for BackendStatus {
     type Error = Invalid;
 
-    fn try_from(wire: pb::BackendStatus) -> Result<Self, Invalid> {
+    fn try_from(mut wire: pb::BackendStatus) -> Result<Self, Invalid> {
+        let standing = standing_from_wire(&mut wire)?;
         let health = pb::Health::try_from(wire.health).map_err(|_| {
             let message = format!("unknown health {}", wire.health);
             Invalid::unknown("status.health", "unknown_health", message)
@@ -101,6 +103,7 @@ impl TryFrom<pb::BackendStatus> for BackendStatus {
             addresses: addresses.collect::<Result<_, _>>()?,
             reason: wire.reason.unwrap_or_default().into(),
             since_unix_ms: wire.since_unix_ms,
+            standing,
         })
     }
 }
@@ -114,6 +117,9 @@ impl From<&BackendStatus> for pb::BackendStatus {
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             reason: Some(status.reason.clone().into()),
             since_unix_ms: status.since_unix_ms,
+            ejection: status.standing.ejection.as_ref().map(Into::into),
+            slow_start: status.standing.slow_start.as_ref().map(Into::into),
+            disagreements: status.standing.disagreements.iter().map(Into::into).collect(),
         }
     }
 }

@@ -8,7 +8,9 @@ mod backend;
 pub(crate) mod listener;
 mod object;
 mod pool;
+mod resilience;
 mod route;
+mod standing;
 mod stats;
 pub mod sync;
 

@@ -93,7 +93,7 @@ pub fn object_from_wire(wire: pb::Object) -> Result<Resource, Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{BackendStatus, Health, Incarnation, Reason};
+    use lb_core::model::{BackendStatus, Health, Incarnation, Reason, Standing};
     use proptest::prelude::*;
 
     use super::*;
@@ -137,6 +137,32 @@ mod tests {
                 max_idle_connections: hold.map(u32::from),
                 max_connection_age_ms: numbers[5],
                 sources: hold.map(|n| format!("dns:web{n}.test:80")).into_iter().collect(),
+                breaker: Some(pb::Breaker {
+                    consecutive_failures: hold.map(u32::from),
+                    failure_ratio_percent: hold.map(|n| u32::from(n) % 128),
+                    min_requests: choices,
+                    window_ms: check.2[0].into(),
+                    open_ms: check.2[1].into(),
+                    max_open_ms: check.2[2].into(),
+                    successes: check.3,
+                }),
+                outlier_detection: Some(pb::OutlierDetection {
+                    enabled: hold.map(|n| n % 2 == 0),
+                    interval_ms: check.2[0].into(),
+                    ejection_ms: check.2[1].into(),
+                    max_ejection_ms: check.2[2].into(),
+                    success_rate: hold.map(|n| n % 3 == 0),
+                    failure_percent: hold.map(|n| u32::from(n) % 300),
+                    latency: hold.map(|n| n % 5 == 0),
+                }),
+                retries: Some(pb::Retries {
+                    retries: hold.map(|n| u32::from(n) % 16),
+                    try_timeout_ms: check.2[0].into(),
+                    budget_percent: hold.map(|n| u32::from(n) % 128),
+                    budget_floor: hold.map(u32::from),
+                }),
+                slow_start_ms: hold.map(u32::from),
+                panic_threshold_percent: hold.map(|n| u32::from(n) % 128),
             })
     }
 
@@ -274,6 +300,7 @@ mod tests {
             addresses: vec!["[::1]:80".parse().unwrap()],
             reason: Reason::new("backend_connect_refused", "connection refused"),
             since_unix_ms: 5,
+            standing: Standing::default(),
         });
         assert_eq!(decode("status", &encode(&status)), Ok(status));
     }

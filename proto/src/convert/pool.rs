@@ -7,7 +7,10 @@ use lb_core::model::{
     PoolName, Source,
 };
 
-use super::{duration_or, millis};
+use super::{
+    duration_or, millis,
+    resilience::{resilience_from_wire, resilience_to_wire},
+};
 use crate::v1 as pb;
 
 impl TryFrom<pb::Pool> for Pool {
@@ -21,6 +24,7 @@ impl TryFrom<pb::Pool> for Pool {
         )?;
         pool.algorithm = algorithm;
         pool.connections = connections(&wire)?;
+        pool.resilience = resilience_from_wire(&wire)?;
         let sources = wire.sources.iter().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = wire.health_check.unwrap_or_default().try_into()?;
@@ -73,7 +77,7 @@ impl From<&Pool> for pb::Pool {
             }
             Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => (0, None),
         };
-        Self {
+        let mut wire = Self {
             name: pool.name.to_string(),
             algorithm: pool.algorithm.name().to_owned(),
             choices,
@@ -87,7 +91,10 @@ impl From<&Pool> for pb::Pool {
             max_idle_connections: Some(pool.connections.idle_max),
             max_connection_age_ms: millis(pool.connections.age_max),
             sources: pool.sources.iter().map(ToString::to_string).collect(),
-        }
+            ..Self::default()
+        };
+        resilience_to_wire(&pool.resilience, &mut wire);
+        wire
     }
 }
 

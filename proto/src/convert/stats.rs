@@ -18,27 +18,18 @@ pub fn histogram_from_wire(wire: Option<pb::Histogram>) -> LatencyHistogram {
     LatencyHistogram::from_sparse(wire.buckets.into_iter().zip(wire.counts), wire.sum_us)
 }
 
-/// One entry of a report. `in_flight` is a gauge and not part of the counters.
+/// The counters of one entry of a report, which names no backend yet.
 #[must_use]
-pub fn counters_to_wire(
-    pool: &str,
-    backend: &str,
-    incarnation: u64,
-    in_flight: u32,
-    counters: &BackendCounters,
-) -> pb::BackendReport {
+pub fn counters_to_wire(counters: &BackendCounters) -> pb::BackendReport {
     pb::BackendReport {
-        pool: pool.to_owned(),
-        backend: backend.to_owned(),
-        incarnation,
         requests: counters.requests,
         successes: counters.successes,
         failures: Some(counters.failures.into()),
-        in_flight,
         latency: Some(histogram_to_wire(&counters.latency)),
         bytes_to_backend: counters.bytes_to_backend,
         bytes_from_backend: counters.bytes_from_backend,
         retries: counters.retries,
+        ..pb::BackendReport::default()
     }
 }
 
@@ -64,6 +55,7 @@ impl From<Failures> for pb::Failures {
             timeout: failures.timeout,
             protocol: failures.protocol,
             status_5xx: failures.status_5xx,
+            status_gateway: failures.status_gateway,
         }
     }
 }
@@ -76,6 +68,8 @@ impl From<pb::Failures> for Failures {
             timeout: wire.timeout,
             protocol: wire.protocol,
             status_5xx: wire.status_5xx,
+            // One of them is counted as what it is; a lie would be taken for more failures.
+            status_gateway: wire.status_gateway.min(wire.status_5xx),
         }
     }
 }

@@ -24,6 +24,7 @@ mod pool;
 mod problem;
 mod read;
 mod reference;
+mod resilience;
 mod route;
 pub mod schema;
 mod tree;

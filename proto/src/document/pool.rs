@@ -9,7 +9,10 @@ use lb_core::model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::unit::{Number, Time};
+use super::{
+    resilience::{declared_resilience, resilience_keys},
+    unit::{Number, Time},
+};
 
 /// A named set of backends under one policy.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -78,6 +81,74 @@ pub struct DeclaredPool {
     /// request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_connection_age: Option<Time>,
+    /// Failures in a row, counted over all proxies, that open a backend's breaker: it gets no
+    /// requests for a while. 0: never for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_failures: Option<Number>,
+    /// Failures in percent of the requests within `breaker_window` that open it. 0: never for
+    /// that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_ratio: Option<Number>,
+    /// Requests within `breaker_window` before the ratio counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_min_requests: Option<Number>,
+    /// What the ratio is taken over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_window: Option<Time>,
+    /// How long a breaker stays open at first; it doubles with each opening that follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_open: Option<Time>,
+    /// The longest that it stays open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_max_open: Option<Time>,
+    /// Successful probe requests in a row that close it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker_successes: Option<Number>,
+    /// Whether a backend that does much worse than the rest of its pool is taken out for a
+    /// while.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<bool>,
+    /// Between two looks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_interval: Option<Time>,
+    /// How long an outlier is out at first; times how often it was out in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_ejection: Option<Time>,
+    /// The longest that it is out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_max_ejection: Option<Time>,
+    /// Whether a success rate far below the pool's mean makes an outlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_success_rate: Option<bool>,
+    /// Failures in percent of its requests that make an outlier, whatever the others do. 0: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_failure_percentage: Option<Number>,
+    /// Whether a mean latency of more than three times the pool's lower median makes an
+    /// outlier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_latency: Option<bool>,
+    /// Attempts at other backends, after the first, of a request that may have reached one and
+    /// can be repeated. A request of which nothing was sent moves on without counting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Number>,
+    /// For the response's head of one attempt, where another may follow. `0s`: as long as the
+    /// request has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub try_timeout: Option<Time>,
+    /// Retries in percent of the requests of the last ten seconds; beyond: the failure is
+    /// answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<Number>,
+    /// Retries per second that are allowed beside the budget, shared by all proxies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_floor: Option<Number>,
+    /// How long a backend that joins takes to get its whole share. `0s`: off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Time>,
+    /// While fewer of the pool's backends than this are up, in percent, those that can at
+    /// least be connected to are used, too. 0: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<Number>,
     /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
     /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +188,7 @@ impl TryFrom<DeclaredPool> for Pool {
             age_max: time_or(declared.max_connection_age, default.age_max),
         }
         .checked()?;
+        pool.resilience = declared_resilience(&declared)?;
         let sources = declared.sources.iter().flatten().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = health(declared)?;
@@ -218,6 +290,7 @@ impl From<&Pool> for DeclaredPool {
             max_idle_connections: Some(Number(pool.connections.idle_max)),
             max_connection_age: Some(Time(pool.connections.age_max)),
             sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
+            ..resilience_keys(&pool.resilience)
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use lb_core::model::{
-    Algorithm, BackendConnections, HealthPolicy, HttpLimits, Kind, LeastConnections, Pool, Weight,
+    Algorithm, BackendConnections, BreakerPolicy, HealthPolicy, HttpLimits, Kind, LeastConnections,
+    Pool, ResiliencePolicy, RetryPolicy, Weight,
 };
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -108,6 +109,24 @@ pub(super) fn range(kind: Kind, key: &str) -> Option<Range> {
         }
         (Kind::Pool, "rise" | "fall") => Range::Number(HealthPolicy::THRESHOLDS),
         (Kind::Pool, "max_idle_connections") => Range::Number(BackendConnections::IDLE),
+        (Kind::Pool, "breaker_failures") => Range::Number(BreakerPolicy::CONSECUTIVE),
+        (Kind::Pool, "breaker_min_requests") => Range::Number(BreakerPolicy::MIN_REQUESTS),
+        (Kind::Pool, "breaker_window") => Range::Time(BreakerPolicy::WINDOW),
+        (Kind::Pool, "breaker_successes") => Range::Number(BreakerPolicy::SUCCESSES),
+        (Kind::Pool, "retries") => Range::Number(RetryPolicy::RETRIES),
+        (Kind::Pool, "retry_floor") => Range::Number(RetryPolicy::FLOOR),
+        (
+            Kind::Pool,
+            "breaker_ratio" | "outlier_failure_percentage" | "retry_budget" | "panic_threshold",
+        ) => Range::Number(0..=100),
+        (Kind::Pool, "try_timeout") => Range::Time(Duration::ZERO..=*Pool::DURATIONS.end()),
+        (Kind::Pool, "slow_start") => {
+            Range::Time(Duration::ZERO..=ResiliencePolicy::SLOW_START_MAX)
+        }
+        (
+            Kind::Pool,
+            "breaker_open" | "breaker_max_open" | "outlier_ejection" | "outlier_max_ejection",
+        ) => Range::Time(Pool::DURATIONS),
         (Kind::Backend, "weight") => Range::Number(0..=Weight::MAX),
         (Kind::Listener, "max_requests") => Range::Number(1..=u32::MAX),
         (Kind::Listener, "max_request_line_bytes") => Range::Size(HttpLimits::REQUEST_LINE_BYTES),

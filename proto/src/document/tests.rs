@@ -288,6 +288,25 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 max_idle_connections: small.map(u32::from),
                 sources: vec![format!("dns:web{}.test:80", times[3] % 7)],
                 max_connection_age_ms: times[3],
+                breaker: Some(pb::Breaker {
+                    consecutive_failures: small.map(u32::from),
+                    open_ms: times[0].min(times[1]),
+                    max_open_ms: times[0].max(times[1]),
+                    ..pb::Breaker::default()
+                }),
+                outlier_detection: Some(pb::OutlierDetection {
+                    enabled: small.map(|n| n % 2 == 0),
+                    interval_ms: times[2],
+                    latency: small.map(|n| n % 3 == 0),
+                    ..pb::OutlierDetection::default()
+                }),
+                retries: Some(pb::Retries {
+                    retries: small.map(|n| u32::from(n) % 11),
+                    try_timeout_ms: times[3],
+                    ..pb::Retries::default()
+                }),
+                slow_start_ms: small.map(|n| u32::from(n) * 1000),
+                panic_threshold_percent: small.map(|n| u32::from(n) % 101),
             })
         });
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);

@@ -50,6 +50,8 @@ async fn reports_are_counted_and_shown() {
             worker_connections: vec![4, 5],
             ..Default::default()
         }),
+        probes: Vec::new(),
+        sent_ms: 250 * sequence,
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());

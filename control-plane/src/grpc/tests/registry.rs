@@ -150,7 +150,13 @@ async fn what_was_stored_is_there_after_a_restart() {
     };
     let world = world_with(config()).await;
     let revision = world.add("127.0.0.1:9", None).await.unwrap().revision;
+    // The verdict of the first check is the last change that is to come.
+    let settled = world.event("backend_down").await.revision;
     let mut proxy = world.proxy("p1").await;
+    while proxy.subscriber.held().is_none_or(|held| held.version.revision < settled) {
+        let news = proxy.transmission().await;
+        proxy.apply(news).await;
+    }
     assert!(matches!(
         start(config()).await.map(|_| ()),
         Err(crate::RunError::DataDir(crate::DataDirError::Locked { .. }))

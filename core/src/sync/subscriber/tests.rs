@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     model::{
         AdminState, Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Labels, Pool,
-        PoolName, Reason, Weight,
+        PoolName, Reason, Standing, Weight,
     },
     sync::Publisher,
 };
@@ -42,6 +42,7 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
             addresses: vec![([10, 0, 0, 1], 80).into()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            standing: Standing::default(),
         }),
     })
 }

@@ -1,0 +1,404 @@
+//! The breaker by itself; `tests/fleet_breaker.rs` has it with proxies on a bad network.
+
+use proptest::prelude::*;
+
+use super::{
+    super::{epoch, sightings::Outcomes},
+    *,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn proxy(name: &str) -> ProxyId {
+    ProxyId::new(name).unwrap()
+}
+
+fn served(successes: u32) -> Outcomes {
+    Outcomes { successes, ..Outcomes::default() }
+}
+
+fn gateway(gateway: u32) -> Outcomes {
+    Outcomes { gateway, ..Outcomes::default() }
+}
+
+/// A breaker, and a clock that all proxies share.
+struct Bench {
+    breaker: Breaker,
+    policy: BreakerPolicy,
+    start: Instant,
+    now: Instant,
+    rng: fastrand::Rng,
+    has_traffic: bool,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let start = epoch();
+        Self {
+            breaker: Breaker::new(1),
+            policy: BreakerPolicy::default(),
+            start,
+            now: start,
+            rng: fastrand::Rng::with_seed(1),
+            has_traffic: true,
+        }
+    }
+
+    fn wait(&mut self, span: Duration) -> Option<Event> {
+        self.now += span;
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Option<Event> {
+        let admit = || Ok(());
+        self.breaker.advance(&self.policy, self.has_traffic, admit, self.now, &mut self.rng)
+    }
+
+    /// A report, and what it changes.
+    fn hear(&mut self, name: &str, outcomes: Outcomes, probe: Option<ProbeWord>) -> Option<Event> {
+        self.now += Duration::from_millis(1);
+        // Without a success all failures are trailing ones; with one, none are.
+        let trailing_failures =
+            if outcomes.successes > 0 { 0 } else { outcomes.transport + outcomes.gateway };
+        let report = Report {
+            proxy: proxy(name),
+            sent: self.sent(),
+            traffic: Traffic { outcomes, trailing_failures },
+            probe,
+        };
+        let event = self.breaker.report(&self.policy, &report, self.now, &mut self.rng);
+        event.or_else(|| self.advance())
+    }
+
+    fn sent(&self) -> Duration {
+        self.now - self.start
+    }
+
+    fn word(&mut self, name: &str, id: TokenId, state: ProbeState) -> Option<Event> {
+        self.hear(name, Outcomes::default(), Some(ProbeWord { id, state }))
+    }
+
+    /// A quiet report, and the token in its answer.
+    fn ask(&mut self, name: &str) -> Option<TokenId> {
+        assert_eq!(self.hear(name, Outcomes::default(), None), None);
+        self.breaker.offer(&proxy(name), self.sent(), false).map(|token| token.id)
+    }
+
+    /// Opens it, and waits until it is half-open.
+    fn half_open(&mut self) {
+        self.hear("a", gateway(5), None).unwrap();
+        assert_eq!(self.wait(8 * SECOND), Some(Event::HalfOpened));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.breaker.phase() == Phase::Closed
+    }
+}
+
+#[test]
+fn five_failures_in_a_row_over_the_fleet_open_it() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.hear("a", gateway(4), None), None);
+    assert_eq!(bench.hear("b", served(1), None), None);
+    assert_eq!(bench.hear("a", gateway(2), None), None);
+    assert_eq!(bench.hear("b", gateway(2), None), None);
+    let event = bench.hear("c", gateway(1), None);
+    let cause = Cause::Consecutive { failures: 5 };
+    assert!(matches!(event, Some(Event::Opened { cause: c, times: 1, .. }) if c == cause));
+}
+
+#[test]
+fn half_of_twenty_requests_opens_it_and_other_statuses_count_for_that_only() {
+    let mixed = |successes, other| Outcomes { other, ..served(successes) };
+    for (successes, other, opens) in
+        [(10, 10, true), (11, 10, false), (9, 10, false), (0, 20, true)]
+    {
+        let mut bench = Bench::new();
+        let opened = bench.hear("a", mixed(successes, other), None).is_some();
+        assert_eq!(opened, opens, "{successes} {other}");
+    }
+    let mut bench = Bench::new();
+    bench.hear("a", mixed(10, 9), None);
+    bench.wait(11 * SECOND);
+    assert_eq!(bench.hear("a", mixed(0, 1), None), None, "the window has passed");
+}
+
+#[test]
+fn either_rule_can_be_off_and_both() {
+    let mut bench = Bench::new();
+    bench.policy.consecutive_failures = 0;
+    assert_eq!(bench.hear("a", gateway(19), None), None);
+    bench.policy.failure_ratio_percent = 0;
+    assert_eq!(bench.hear("a", gateway(99), None), None);
+    bench.policy.consecutive_failures = 200;
+    assert!(bench.hear("a", gateway(99), None).is_some());
+    bench.policy.consecutive_failures = 0;
+    assert_eq!(bench.advance(), Some(Event::Closed { by: ClosedBy::Order }));
+}
+
+#[test]
+fn each_time_in_a_row_lasts_twice_as_long_to_a_limit_and_jitter_only_adds() {
+    let mut bench = Bench::new();
+    let mut base = 5.0;
+    bench.hear("a", gateway(5), None).unwrap();
+    for times in 1..10 {
+        assert_eq!(bench.breaker.times(), times);
+        let Phase::Open { until } = bench.breaker.phase() else { panic!("not open") };
+        let lasts = (until - bench.now).as_secs_f64();
+        assert!((base..=base * 1.5).contains(&lasts), "{lasts} for {base}");
+        base = f64::min(base * 2.0, 300.0);
+        bench.wait(until - bench.now);
+        let id = bench.ask("a").unwrap();
+        let event = bench.word("a", id, ProbeState::Failed);
+        assert!(matches!(event, Some(Event::Opened { cause: Cause::ProbeFailed, .. })));
+    }
+}
+
+#[test]
+fn three_probes_one_at_a_time_close_it() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    for successes in 1..=3 {
+        let id = bench.ask("a").unwrap();
+        assert_eq!(bench.ask("b"), None, "one is out");
+        assert_eq!(bench.word("a", id, ProbeState::InUse), None);
+        bench.now += 10 * SECOND;
+        assert_eq!(bench.ask("b"), None, "one is under way, however long");
+        let event = bench.word("a", id, ProbeState::Succeeded);
+        let closed = (successes == 3).then_some(Event::Closed { by: ClosedBy::Probes });
+        assert_eq!(event, closed);
+        assert_eq!(bench.word("a", id, ProbeState::Succeeded), None, "it is heard once");
+    }
+    assert!(bench.is_closed());
+}
+
+#[test]
+fn a_token_that_is_not_used_goes_to_another_once_it_is_dead() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let first = bench.ask("a").unwrap();
+    bench.now += SECOND;
+    assert_eq!(bench.ask("a"), None, "it may be used yet");
+    bench.now += 10 * SECOND;
+    assert_eq!(bench.ask("b"), None, "a has not said that it was not used");
+    assert_eq!(bench.hear("a", Outcomes::default(), None), None);
+    let (sent, a) = (bench.sent(), proxy("a"));
+    assert!(bench.breaker.offer(&a, sent, true).is_none(), "it is another's turn");
+    let second = bench.ask("b").unwrap();
+    assert!(second > first);
+    assert_eq!(bench.word("a", first, ProbeState::Failed), None, "a straggler");
+    assert!(!bench.is_closed());
+}
+
+#[test]
+fn a_client_that_leaves_sets_the_token_free() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a").unwrap();
+    bench.word("a", id, ProbeState::InUse);
+    assert_eq!(bench.hear("a", Outcomes::default(), None), None);
+    assert!(bench.ask("b").is_some());
+}
+
+#[test]
+fn a_proxy_that_is_lost_fails_what_it_was_sending_and_nothing_else() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let (now, policy) = (bench.now, bench.policy);
+    bench.ask("a").unwrap();
+    assert_eq!(bench.breaker.lost(&policy, &proxy("a"), now, &mut bench.rng), None);
+    let id = bench.ask("b").unwrap();
+    bench.word("b", id, ProbeState::InUse);
+    assert_eq!(bench.breaker.lost(&policy, &proxy("c"), now, &mut bench.rng), None);
+    let event = bench.breaker.lost(&policy, &proxy("b"), now, &mut bench.rng);
+    assert!(matches!(event, Some(Event::Opened { cause: Cause::ProbeLost, times: 2, .. })));
+}
+
+#[test]
+fn a_proxy_that_comes_back_with_a_request_under_way_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a").unwrap();
+    bench.word("a", id, ProbeState::InUse);
+    bench.breaker.lost(&bench.policy, &proxy("a"), bench.now, &mut bench.rng);
+    assert_eq!(bench.word("a", id, ProbeState::InUse), None);
+    assert_eq!(bench.wait(60 * SECOND), Some(Event::HalfOpened));
+    assert_eq!(bench.ask("b"), None);
+    assert_eq!(bench.word("a", id, ProbeState::Succeeded), None);
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 0 }, "of another term");
+    assert!(bench.ask("b").is_some());
+}
+
+#[test]
+fn reports_that_come_twice_or_late_say_nothing() {
+    let mut bench = Bench::new();
+    let report = Report {
+        proxy: proxy("a"),
+        sent: SECOND,
+        traffic: Traffic { outcomes: gateway(3), trailing_failures: 3 },
+        probe: None,
+    };
+    let late = Report { sent: SECOND / 2, ..report.clone() };
+    for report in [&report, &report, &late] {
+        bench.breaker.report(&bench.policy, report, bench.now, &mut bench.rng);
+        assert_eq!(bench.advance(), None);
+    }
+}
+
+#[test]
+fn passing_checks_close_it_only_where_nobody_has_requests() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let check = |bench: &mut Bench, passed| {
+        bench.breaker.checked(passed);
+        bench.advance()
+    };
+    for _ in 0..9 {
+        assert_eq!(check(&mut bench, true), None, "there is traffic to tell");
+    }
+    check(&mut bench, false);
+    bench.has_traffic = false;
+    assert_eq!(check(&mut bench, true), None);
+    assert_eq!(check(&mut bench, true), Some(Event::Closed { by: ClosedBy::Checks }));
+    // Traffic that never picks this backend tells nothing either.
+    let mut bench = Bench::new();
+    bench.half_open();
+    bench.breaker.checked(true);
+    bench.breaker.checked(true);
+    for name in ["a", "b", "c"] {
+        bench.ask(name).unwrap();
+        assert_eq!(bench.advance(), None);
+        bench.now += 3 * SECOND;
+        if name != "c" {
+            assert_eq!(bench.hear(name, Outcomes::default(), None), None);
+        }
+    }
+    let event = bench.hear("c", Outcomes::default(), None);
+    assert_eq!(event, Some(Event::Closed { by: ClosedBy::Checks }));
+}
+
+#[test]
+fn a_backend_that_cannot_be_spared_stays_in_and_says_so_once() {
+    let mut bench = Bench::new();
+    let report = Report {
+        proxy: proxy("a"),
+        sent: SECOND,
+        traffic: Traffic { outcomes: gateway(5), trailing_failures: 5 },
+        probe: None,
+    };
+    bench.breaker.report(&bench.policy, &report, bench.now, &mut bench.rng);
+    let mut advance = |admit: Result<(), Refused>| {
+        bench.breaker.advance(&bench.policy, true, || admit, bench.now, &mut bench.rng)
+    };
+    let (cause, refused) = (Cause::Consecutive { failures: 5 }, Refused::LastOne);
+    assert_eq!(advance(Err(refused)), Some(Event::Refused { cause, refused }));
+    assert_eq!(advance(Err(refused)), None);
+    assert!(matches!(advance(Ok(())), Some(Event::Opened { .. })), "as soon as it can be");
+    assert_eq!(bench.breaker.refused(), None);
+}
+
+#[test]
+fn times_in_a_row_are_forgotten_after_a_quiet_time() {
+    let mut bench = Bench::new();
+    let close = |bench: &mut Bench| {
+        for _ in 0..3 {
+            let id = bench.ask("a").unwrap();
+            bench.word("a", id, ProbeState::Succeeded);
+        }
+        assert!(bench.is_closed());
+    };
+    bench.half_open();
+    close(&mut bench);
+    bench.wait(49 * SECOND);
+    bench.hear("a", gateway(5), None).unwrap();
+    assert_eq!(bench.breaker.times(), 2, "within 50 s");
+    bench.wait(15 * SECOND).unwrap();
+    close(&mut bench);
+    bench.wait(100 * SECOND);
+    bench.hear("a", gateway(5), None).unwrap();
+    assert_eq!(bench.breaker.times(), 1, "after 100 s");
+}
+
+#[test]
+fn a_proxy_that_alone_cannot_reach_it_does_not_open_it() {
+    let mut bench = Bench::new();
+    let unreached = Outcomes { transport: 9, ..Outcomes::default() };
+    for _ in 0..40 {
+        assert_eq!(bench.hear("a", served(3), None), None);
+        assert_eq!(bench.hear("b", unreached, None), None);
+        bench.now += SECOND / 4;
+    }
+    let told = bench.breaker.sightings().disagreement(bench.policy.window, bench.now).unwrap();
+    assert_eq!((told.failing, told.serving), (vec![proxy("b")], vec![proxy("a")]));
+}
+
+#[test]
+fn a_restart_goes_on_where_it_was_open() {
+    let mut bench = Bench::new();
+    bench.breaker = Breaker::resumed(1_000, 3, bench.now + 5 * SECOND);
+    assert_eq!(bench.wait(4 * SECOND), None);
+    assert_eq!(bench.wait(SECOND), Some(Event::HalfOpened));
+    let id = bench.ask("a").unwrap();
+    assert!(id.term > 1_000);
+    bench.word("a", id, ProbeState::Failed);
+    assert_eq!(bench.breaker.times(), 4);
+}
+
+proptest! {
+    /// Whatever happened before: once the backend works and requests come, it closes.
+    #[test]
+    fn it_always_recovers(
+        steps in prop::collection::vec((0_u8..7, 0_usize..3, 0_u64..20_000), 0..150),
+    ) {
+        let mut bench = Bench::new();
+        let names = ["a", "b", "c"];
+        let mut held: Vec<Option<TokenId>> = vec![None; 3];
+        for (what, who, wait) in steps {
+            bench.now += Duration::from_millis(wait);
+            let name = names[who];
+            match what {
+                0 => drop(bench.hear(name, gateway(6), None)),
+                1 => drop(bench.hear(name, served(6), None)),
+                2 => {
+                    bench.hear(name, Outcomes::default(), None);
+                    let sent = bench.sent();
+                    let token = bench.breaker.offer(&proxy(name), sent, false);
+                    held[who] = token.map(|token| token.id).or(held[who]);
+                }
+                3 | 4 => if let Some(id) = held[who].take_if(|_| what == 3) {
+                    bench.word(name, id, ProbeState::Failed);
+                } else if let Some(id) = held[who] {
+                    bench.word(name, id, ProbeState::InUse);
+                },
+                5 => if let Some(id) = held[who].take() {
+                    bench.word(name, id, ProbeState::Succeeded);
+                },
+                _ => {
+                    held[who] = None;
+                    bench.breaker.lost(&bench.policy, &proxy(name), bench.now, &mut bench.rng);
+                }
+            }
+        }
+        // From now on every token is used at once, and every probe succeeds.
+        for round in 0..5_000 {
+            if bench.is_closed() && round > 0 {
+                break;
+            }
+            bench.wait(SECOND / 4);
+            for name in names {
+                if let Some(id) = bench.ask_freely(name) {
+                    bench.word(name, id, ProbeState::Succeeded);
+                }
+            }
+        }
+        prop_assert!(bench.is_closed());
+    }
+}
+
+impl Bench {
+    /// A quiet report, whatever it changes, and the token in its answer.
+    fn ask_freely(&mut self, name: &str) -> Option<TokenId> {
+        self.hear(name, Outcomes::default(), None);
+        self.breaker.offer(&proxy(name), self.sent(), false).map(|token| token.id)
+    }
+}

@@ -1,0 +1,267 @@
+//! How many retries a proxy may send.
+//!
+//! Retries turn an overload into a collapse: each failure sends more work to backends
+//! that fail because they have too much of it. So retries are a share of the requests
+//! of the last ten seconds. A floor keeps them useful where there is next to no traffic;
+//! since a floor adds up over proxies where a share does not, they divide it among
+//! themselves.
+//!
+//! The sums are moved off the request path, four times a second. In between, each retry
+//! takes one permit from an [`Allowance`], *before* it waits: retries that are still in
+//! backoff count, so that a burst of failures cannot hide a burst of retries.
+//!
+//! **Bound.** With `N` proxies, retries of one proxy in any 10 s are at most the share
+//! of its requests in the 10 s before the last tick (and one tick more, since what is
+//! counted at a tick came since the one before) plus `10 s x floor / N`; both rounded
+//! down together. Over the fleet that adds up to the share of all requests plus ten
+//! seconds of the floor, whatever `N` is.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::window::Window;
+use crate::model::RetryPolicy;
+
+/// What the share is taken of.
+pub const SPAN: Duration = Duration::from_secs(10);
+/// How often [`RetryBudget::tick`] is called.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Steps of a tick in [`SPAN`].
+const STEPS: usize = 40;
+
+/// What one proxy has spent of one pool's retries.
+#[derive(Debug)]
+pub struct RetryBudget {
+    /// At most the last 10 s: requests that may be older pay for nothing.
+    requests: Window<u64, STEPS>,
+    /// At least the last 10 s: no retry is forgotten early.
+    retries: Window<u64, { STEPS + 1 }>,
+}
+
+impl RetryBudget {
+    /// Nothing sent and nothing spent.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { requests: Window::new(TICK, now), retries: Window::new(TICK, now) }
+    }
+
+    /// Counts what was sent and retried since the last tick, and says how many retries
+    /// may be sent until the next: what [`Allowance::grant`] is to be given.
+    /// `requests` are first attempts only. `proxies` are those that are live, this one
+    /// included.
+    pub fn tick(
+        &mut self,
+        policy: &RetryPolicy,
+        proxies: u32,
+        now: Instant,
+        requests: u64,
+        retries: u64,
+    ) -> u32 {
+        self.requests.add(now, requests);
+        self.retries.add(now, retries);
+        let share = u128::from(self.requests.sum(now)) * u128::from(policy.budget_percent);
+        let floor = u128::from(policy.budget_floor) * u128::from(SPAN.as_secs());
+        let proxies = u128::from(proxies.max(1));
+        // Rounded down once, over a common denominator.
+        let earned = (share * proxies + floor * 100) / (100 * proxies);
+        let left = earned.saturating_sub(self.retries.sum(now).into());
+        u32::try_from(left).unwrap_or(u32::MAX)
+    }
+}
+
+/// The retries that may be sent until the next tick, shared by all workers.
+///
+/// A tick takes what is left with [`Self::collect`], learns from it how many were
+/// spent, and grants anew. A retry that asks in between finds nothing and is not sent.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    left: AtomicU32,
+}
+
+impl Allowance {
+    /// Takes one permit, if there is one; to be called before the retry waits.
+    pub fn take(&self) -> bool {
+        self.left
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+            .is_ok()
+    }
+
+    /// Takes everything that is left.
+    pub fn collect(&self) -> u32 {
+        self.left.swap(0, Ordering::Relaxed)
+    }
+
+    /// Replaces what is left.
+    pub fn grant(&self, permits: u32) {
+        self.left.store(permits, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::epoch, *};
+
+    fn policy() -> RetryPolicy {
+        RetryPolicy::default()
+    }
+
+    /// One proxy as its shell runs it.
+    struct Proxy {
+        budget: RetryBudget,
+        allowance: Allowance,
+        granted: u32,
+        /// When requests and retries were sent, in milliseconds.
+        requests: Vec<u64>,
+        retries: Vec<u64>,
+        fresh: u64,
+    }
+
+    impl Proxy {
+        fn new(start: Instant) -> Self {
+            Self {
+                budget: RetryBudget::new(start),
+                allowance: Allowance::default(),
+                granted: 0,
+                requests: Vec::new(),
+                retries: Vec::new(),
+                fresh: 0,
+            }
+        }
+
+        fn tick(&mut self, proxies: u32, start: Instant, at: u64) {
+            let spent = self.granted - self.allowance.collect();
+            let now = start + Duration::from_millis(at);
+            let fresh = std::mem::take(&mut self.fresh);
+            self.granted = self.budget.tick(&policy(), proxies, now, fresh, spent.into());
+            self.allowance.grant(self.granted);
+        }
+
+        fn request(&mut self, at: u64) {
+            self.requests.push(at);
+            self.fresh += 1;
+        }
+
+        fn retry(&mut self, at: u64) -> bool {
+            let may = self.allowance.take();
+            if may {
+                self.retries.push(at);
+            }
+            may
+        }
+    }
+
+    /// How many of these moments are in `[from, to]`.
+    fn count(moments: &[u64], from: u64, to: u64) -> u64 {
+        let below = |limit| moments.partition_point(|&at| at < limit);
+        (below(to + 1) - below(from)) as u64
+    }
+
+    fn simulate(seed: u64, proxies: u32) -> Result<(), TestCaseError> {
+        let (start, mut rng) = (epoch(), fastrand::Rng::with_seed(seed));
+        let mut fleet: Vec<Proxy> = (0..proxies).map(|_| Proxy::new(start)).collect();
+        let mut busy = 0;
+        let mut next_tick = vec![0; fleet.len()];
+        for at in (0..40_000).step_by(10) {
+            if at % 2_000 == 0 {
+                busy = [0, 1, 3, 20][rng.usize(..4)];
+            }
+            for (proxy, next) in fleet.iter_mut().zip(&mut next_tick) {
+                if at >= *next {
+                    proxy.tick(proxies, start, at);
+                    // Seldom a tick is very late.
+                    *next = at + if rng.u8(..20) == 0 { rng.u64(250..3_000) } else { 250 };
+                }
+                for _ in 0..rng.u32(..=busy) {
+                    proxy.request(at);
+                }
+                // Everything fails, and is retried as often as it may be.
+                for _ in 0..rng.u32(..=2 * busy + 1) {
+                    proxy.retry(at);
+                }
+            }
+        }
+        // The latest tick gap is 3 s; the bound widens the window of requests by it.
+        for proxy in &fleet {
+            for &end in &proxy.retries {
+                let from = end.saturating_sub(9_999);
+                let spent = count(&proxy.retries, from, end);
+                let requests = count(&proxy.requests, from.saturating_sub(3_010), end);
+                let bound = requests as f64 * 0.2 + 100.0 / f64::from(proxies);
+                prop_assert!(spent as f64 <= bound, "{spent} retries, {bound} at {end}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn without_traffic_the_fleet_shares_the_floor() {
+        for proxies in [1, 3, 8, 64, 300] {
+            let start = epoch();
+            let each = RetryBudget::new(start).tick(&policy(), proxies, start, 0, 0);
+            assert_eq!(each, 100 / proxies);
+        }
+    }
+
+    #[test]
+    fn a_share_of_what_was_sent_comes_on_top_and_is_spent_once() {
+        let mut now = epoch();
+        let mut budget = RetryBudget::new(now);
+        assert_eq!(budget.tick(&policy(), 10, now, 100, 0), 30);
+        now += TICK;
+        assert_eq!(budget.tick(&policy(), 10, now, 0, 30), 0);
+        now += SPAN;
+        // The requests are forgotten; the retries may be.
+        assert_eq!(budget.tick(&policy(), 10, now, 0, 0), 0);
+        now += TICK;
+        assert_eq!(budget.tick(&policy(), 10, now, 0, 0), 10);
+    }
+
+    #[test]
+    fn nothing_is_allowed_by_a_policy_without_share_and_floor() {
+        let none = RetryPolicy { budget_percent: 0, budget_floor: 0, ..policy() };
+        assert_eq!(RetryBudget::new(epoch()).tick(&none, 1, epoch(), 1_000, 0), 0);
+    }
+
+    #[test]
+    fn a_steady_outage_keeps_near_its_share() {
+        let start = epoch();
+        let mut proxy = Proxy::new(start);
+        for at in 0..60_000 {
+            if at % 250 == 0 {
+                proxy.tick(1, start, at);
+            }
+            proxy.request(at);
+            proxy.retry(at);
+        }
+        let spent = count(&proxy.retries, 40_000, 59_999) as f64 / 20_000.0;
+        assert!((0.19..=0.21).contains(&spent), "{spent} retries a request");
+    }
+
+    proptest! {
+        // Forty seconds of several proxies each.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn no_ten_seconds_hold_more_than_the_bound(seed: u64, proxies in 1_u32..6) {
+            simulate(seed, proxies)?;
+        }
+    }
+
+    #[test]
+    fn workers_that_take_at_once_never_take_more_than_was_granted() {
+        let allowance = Allowance::default();
+        allowance.grant(1_000);
+        let taken: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..900).filter(|_| allowance.take()).count()))
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!((taken, allowance.collect()), (1_000, 0));
+    }
+}
