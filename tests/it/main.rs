@@ -13,6 +13,7 @@ mod caps;
 
 mod changes;
 mod client_faults;
+mod completions;
 mod control_plane_loss;
 mod deadlines;
 mod declared;

@@ -118,6 +118,14 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<FleetServer<FleetService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
+    let watched = Arc::clone(&context);
+    context.tracker.spawn(async move {
+        let failed = watched.stop.run_until_cancelled(watched.registry.store_failed()).await;
+        if failed.is_some() {
+            // It goes on telling what it holds, but nothing can be changed.
+            health_reporter.set_not_serving::<RegistryServer<RegistryService>>().await;
+        }
+    });
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(lb_proto::DESCRIPTORS)

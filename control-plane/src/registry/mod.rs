@@ -214,6 +214,13 @@ impl Registry {
         !self.commands.is_closed() && *self.shared.store_works.borrow()
     }
 
+    /// Completes once the store has failed.
+    pub(crate) async fn store_failed(&self) {
+        let mut works = self.shared.store_works.subscribe();
+        // The sender is held here.
+        works.wait_for(|works| !works).await.ok();
+    }
+
     /// What came of all writes since the process began.
     #[must_use]
     pub fn counts(&self) -> WriteCounts {

@@ -10,7 +10,7 @@ use crate::{
     view::{self, BackendView, ChecksView, ResolutionView},
 };
 
-pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
+pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     let since = format::moment(view.since_unix_ms, now);
     let mut page = Page::new(&format!("backend {}: {}", view.id, view.state()));
     page.row("since", &since);
