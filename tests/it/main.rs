@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
 mod access_log;
+mod alerts;
 mod architecture;
+mod automation;
 mod bad_input;
 mod bad_places;
 mod balancing;
