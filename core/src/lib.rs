@@ -16,6 +16,7 @@
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
+//! | [`moment`] | how long ago something was, whatever the wall clock did since |
 //! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -29,6 +30,7 @@ pub mod health;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
+pub mod moment;
 pub mod routing;
 pub mod stats;
 pub mod sync;

@@ -29,6 +29,7 @@ use std::{
 
 use lb_core::{
     model::{AdminState, BackendStatus, Key, Kind, Resource},
+    moment::Moment,
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -66,7 +67,7 @@ pub struct View {
     /// As people ask for it.
     pub catalog: Catalog,
     /// When the last change was committed.
-    pub committed_unix_ms: u64,
+    pub committed: Moment,
 }
 
 /// One request to change the desired state.

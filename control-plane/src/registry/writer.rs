@@ -10,6 +10,7 @@ use lb_core::{
         BackendStatus, Health, HostMatch, Key, Kind, Listener, ListenerName, PathMatch, Pool,
         PoolName, Reason, Resource, Route, RouteName, RoutePools, Version,
     },
+    moment::Moment,
     sync::{Object, ObjectSet, Publisher},
 };
 use lb_proto::convert;
@@ -24,7 +25,7 @@ use super::{
     plan::plan,
 };
 use crate::{
-    clock::unix_ms,
+    clock::{present, told},
     events::{EventLog, EventType},
     store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
 };
@@ -68,7 +69,7 @@ impl Writer {
         let view = View {
             publisher: Publisher::new(version, objects),
             catalog,
-            committed_unix_ms: contents.committed_unix_ms,
+            committed: Moment::recalled(contents.committed_unix_ms, present()),
         };
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
@@ -196,7 +197,8 @@ impl Writer {
         let expected_revision = *self.shared.revision.borrow();
         let changed = !upserts.is_empty() || !deletes.is_empty();
         let revision = expected_revision + u64::from(changed);
-        let committed_unix_ms = unix_ms();
+        let committed = present();
+        let committed_unix_ms = told(committed);
         let objects = upserts
             .iter()
             .map(|r| Object { key: r.key(), revision, payload: convert::encode(r) })
@@ -237,7 +239,7 @@ impl Writer {
                 view.catalog.remove(key);
             }
             view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
-            view.committed_unix_ms = committed_unix_ms;
+            view.committed = committed;
             news
         };
         self.shared.revision.send_replace(revision);
