@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     events: Arc<EventLog>,
     next_backend_number: u64,
     answers: Answers,
+    /// Why the store failed, after which nothing is written any more.
+    store_failure: Option<String>,
 }
 
 impl Writer {
@@ -84,6 +87,7 @@ impl Writer {
             events,
             next_backend_number: contents.next_backend_number,
             answers: Answers::new(contents.answers),
+            store_failure: None,
         };
         if contents.revision == 0 {
             let number = writer.next_backend_number;
@@ -212,11 +216,17 @@ impl Writer {
             committed_unix_ms,
             answered,
         };
+        if let Some(why) = &self.store_failure {
+            // What the store says after a failure hides why it failed.
+            return Err(StoreError::Failed { doing: "written", source: why.clone().into() });
+        }
         let began = Instant::now();
         if let Err(failure) = self.store.commit(&batch) {
             self.counts().store_failures += 1;
             error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
             self.shared.store_works.send_replace(false);
+            let source = failure.source().map(ToString::to_string);
+            self.store_failure = Some(source.unwrap_or_else(|| failure.to_string()));
             return Err(failure);
         }
         let took = began.elapsed().as_micros();
