@@ -38,6 +38,7 @@ mod splice;
 mod stalled;
 mod takeover;
 mod upgrade;
+mod wall_clock;
 mod writes;
 
 use lb_tests::{backend::Backend, cluster::Cluster, process::Program};
