@@ -92,7 +92,10 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         _ => TIMEOUT,
     };
     let timeout = global.timeout.unwrap_or(timeout);
-    let client = Client::connect(&global.server, timeout).await?;
+    let client = match &command {
+        Command::Wait(_) => wait::connect(&global.server, timeout).await?,
+        _ => Client::connect(&global.server, timeout).await?,
+    };
     let session = Session { client, screen: Screen::new(global.output) };
     match command {
         Command::Status => status::run(&session).await,

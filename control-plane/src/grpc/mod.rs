@@ -13,7 +13,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{metrics::PerBackend, moment::Moment};
 use lb_proto::v1::{
     fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
     sync_server::SyncServer,
@@ -55,7 +55,7 @@ pub(crate) struct Context {
     pub(crate) http: Endpoint,
     /// Names this process.
     pub(crate) server_id: String,
-    pub(crate) started_unix_ms: u64,
+    pub(crate) started: Moment,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
     pub(crate) metrics_per_backend: PerBackend,

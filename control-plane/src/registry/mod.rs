@@ -30,6 +30,7 @@ use std::{
 
 use lb_core::{
     model::{AdminState, BackendStatus, Key, Kind, Resource},
+    moment::Moment,
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -67,7 +68,7 @@ pub struct View {
     /// As people ask for it.
     pub catalog: Catalog,
     /// When the last change was committed.
-    pub committed_unix_ms: u64,
+    pub committed: Moment,
 }
 
 /// One request to change the desired state.

@@ -65,7 +65,7 @@ fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
         let asked = match source.next_unix_ms {
             // The first question is on its way.
             None => "being asked now".to_owned(),
-            at => format::moment(at, now),
+            at => format::plan(at, now),
         };
         page.row("  asked again", &asked);
         if source.leaving > 0 {
