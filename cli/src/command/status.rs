@@ -224,13 +224,13 @@ mod tests {
         pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
     }
 
-    fn shown(status: pb::GetStatusResponse, backends: Vec<BackendView>) -> String {
-        page(&StatusView::new(status, &backends), NOW_MS, Screen::new(OutputFormat::Table))
+    fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
+        page(&StatusView::new(status, backends), NOW_MS, Screen::new(OutputFormat::Table))
     }
 
     #[test]
     fn a_quiet_day_has_no_alarms() {
-        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), Vec::new());
+        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[]);
         insta::assert_snapshot!(text, @r"
         FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
@@ -256,7 +256,7 @@ mod tests {
             own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
             ..pb::ProcessReport::default()
         });
-        let text = shown(status, Vec::new());
+        let text = shown(status, &[]);
         let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
         insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
     }
@@ -282,7 +282,7 @@ mod tests {
             ..pb::BackendView::default()
         });
         let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
-        insta::assert_snapshot!(shown(status(proxies, 2, 1), vec![down]), @r"
+        insta::assert_snapshot!(shown(status(proxies, 2, 1), &[down]), @r"
         FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
         TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_empty_installation_says_how_to_begin() {
-        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), Vec::new()), @r"
+        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), &[]), @r"
         FLEET    no proxy connected at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
         TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
