@@ -99,8 +99,8 @@ impl Screen {
 
 /// Whether nobody minds colours, on a terminal that has them.
 pub(crate) fn colors_wanted() -> bool {
-    !env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        && !env::var_os("TERM").is_some_and(|term| term == "dumb")
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Whether more than ASCII can be shown, as the locale says, by the rule of its variables: the

@@ -51,7 +51,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// What is told to the screen.
 #[derive(Debug)]
 enum News {
-    Sample(Result<Sample, Failure>),
+    Sample(Box<Result<Sample, Failure>>),
     Event(EventView),
     /// A change ended so.
     Changed(String),
@@ -89,7 +89,7 @@ async fn ask(session: Session, period: Duration, news: mpsc::Sender<News>) {
         let answer = command::read_status(&session).await;
         let at_unix_ms = clock::unix_ms();
         let sample = answer.map(|(status, backends)| Sample { status, backends, at_unix_ms });
-        if news.send(News::Sample(sample)).await.is_err() {
+        if news.send(News::Sample(Box::new(sample))).await.is_err() {
             return;
         }
     }
@@ -156,8 +156,10 @@ async fn change(session: Session, action: Action, news: mpsc::Sender<News>) {
 
 fn apply(state: &mut State, told: News) {
     match told {
-        News::Sample(Ok(sample)) => state.heard(sample),
-        News::Sample(Err(failure)) => state.missed(&failure.message, clock::unix_ms()),
+        News::Sample(answer) => match *answer {
+            Ok(sample) => state.heard(sample),
+            Err(failure) => state.missed(&failure.message, clock::unix_ms()),
+        },
         News::Event(event) => state.happened(event),
         News::Changed(how) => state.notice = Some(how),
     }
@@ -180,7 +182,7 @@ async fn print(
             apply(&mut state, told);
             continue;
         };
-        state.heard(answer?);
+        state.heard((*answer)?);
         while let Ok(Some(told)) = tokio::time::timeout(SETTLE.min(period), news.recv()).await
             && !matches!(told, News::Sample(_))
         {

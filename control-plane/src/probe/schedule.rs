@@ -101,7 +101,10 @@ impl Check {
     /// A disabled backend is not probed. Once its verdict is older than an interval it
     /// is forgotten, so that the backend must pass a check when it is enabled again.
     async fn rest(&mut self) {
-        self.shared.prober.checks.update(&self.target.backend.id, |report| report.next_check = None);
+        self.shared
+            .prober
+            .checks
+            .update(&self.target.backend.id, |report| report.next_check = None);
         sleep(self.target.policy.interval()).await;
         if self.known.as_ref().is_some_and(|known| known.health != Health::Unknown) {
             let message = "disabled backends are not checked; one check must pass after enabling";

@@ -38,7 +38,7 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
         backends.iter().find(|backend| backend.admin_state == "enabled" && backend.health != "up");
     // All of them may be disabled, drained, or without weight.
     let idle = backends.iter().all(|backend| !backend.serves()).then(|| backends.first());
-    page.next_step(&match worst.or(idle.flatten()) {
+    page.next_step(&match worst.or_else(|| idle.flatten()) {
         Some(worst) => format!("'lbctl describe backend {}'", worst.id),
         None => "nothing to do".to_owned(),
     });

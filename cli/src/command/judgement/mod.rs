@@ -64,7 +64,7 @@ pub(super) fn about(facts: &Facts, kind: &str, name: &str) -> Vec<Finding> {
     let object = format!("{kind}/{name}");
     let mut findings = judge(facts);
     findings.retain(|finding| finding.object.as_deref() == Some(&*object));
-    findings.sort_by(|a, b| b.level.cmp(&a.level));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     findings
 }
 
