@@ -69,6 +69,12 @@ impl Flap {
         self.shown
     }
 
+    /// The verdict that is shown.
+    #[must_use]
+    pub fn shown(&self) -> Health {
+        self.shown
+    }
+
     /// The score at `now`.
     #[must_use]
     pub fn score(&self, now: Instant) -> f64 {

@@ -183,6 +183,13 @@ impl Breaker {
         self.opens
     }
 
+    /// Failures in a row over all proxies whose word counts, while it is closed.
+    #[must_use]
+    pub fn failures_in_a_row(&self, policy: &BreakerPolicy, now: Instant) -> u64 {
+        let (run, _, _) = self.sightings.sums(policy.window, now);
+        run
+    }
+
     /// Why it is not open although it should be.
     #[must_use]
     pub fn refused(&self) -> Option<Refused> {
