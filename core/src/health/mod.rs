@@ -8,7 +8,7 @@
 //! | [`CheckState`] | what a check's answers mean, and when to ask again |
 //! | [`verdict`] | what the fleet believes, from the check and from what proxies see |
 //! | [`Flap`] | whether a backend whose verdict comes and goes is held down |
-//! | [`panic`] | who may be picked when few are well |
+//! | [`mod@panic`] | who may be picked when few are well |
 
 mod check;
 mod flap;
