@@ -52,6 +52,22 @@ pub enum EventType {
     BackendDown,
     /// The first check of a new backend failed.
     BackendCheckFailed,
+    /// A backend's breaker opened: it gets no requests.
+    BreakerOpened,
+    /// One request of the fleet at a time tries a backend.
+    BreakerHalfOpened,
+    /// A backend's breaker closed: it gets requests again.
+    BreakerClosed,
+    /// A backend that differs from the rest of its pool gets no requests for a while.
+    BackendEjected,
+    /// It gets requests again.
+    BackendRestored,
+    /// Checks and proxies, or proxies among themselves, do not see the same of a backend.
+    ViewsDiffer,
+    /// They do again.
+    ViewsAgree,
+    /// There is a reason to take a backend out, but its pool cannot spare it.
+    EjectionRefused,
     /// A source of a pool does not answer; its last backends are kept.
     SourceFailed,
     /// It answers again.
@@ -82,6 +98,21 @@ impl EventType {
         Self::ProxyLost,
     ];
 
+    /// Whether it tells what a backend's traffic says of it.
+    #[must_use]
+    pub fn is_of_a_standing(self) -> bool {
+        matches!(
+            self,
+            Self::BreakerOpened
+                | Self::BreakerHalfOpened
+                | Self::BreakerClosed
+                | Self::BackendEjected
+                | Self::BackendRestored
+                | Self::ViewsDiffer
+                | Self::ViewsAgree
+        )
+    }
+
     /// As it is spelled on the wire.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -91,6 +122,14 @@ impl EventType {
             Self::BackendUp => "backend_up",
             Self::BackendDown => "backend_down",
             Self::BackendCheckFailed => "backend_check_failed",
+            Self::BreakerOpened => "breaker_opened",
+            Self::BreakerHalfOpened => "breaker_half_opened",
+            Self::BreakerClosed => "breaker_closed",
+            Self::BackendEjected => "backend_ejected",
+            Self::BackendRestored => "backend_restored",
+            Self::ViewsDiffer => "views_differ",
+            Self::ViewsAgree => "views_agree",
+            Self::EjectionRefused => "ejection_refused",
             Self::SourceFailed => "source_failed",
             Self::SourceRecovered => "source_recovered",
             Self::ProxyConnected => "proxy_connected",

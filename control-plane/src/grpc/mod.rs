@@ -32,6 +32,7 @@ use crate::{
     listen::{Endpoint, Listener},
     probe::Checks,
     registry::{Registry, WriteError, WriteRequest, Written},
+    resilience::Resilience,
     stats::Statistics,
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
+    pub(crate) resilience: Arc<Resilience>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) events: Arc<EventLog>,
     /// Where this process speaks HTTP.

@@ -411,6 +411,7 @@ impl ProxyStream {
 impl Drop for ProxyStream {
     fn drop(&mut self) {
         self.context.statistics.lose(self.membership.id());
+        self.context.resilience.lost(self.membership.id());
     }
 }
 

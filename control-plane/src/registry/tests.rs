@@ -67,10 +67,6 @@ fn status(backend: &Backend, health: Health) -> BackendStatus {
     }
 }
 
-fn checked(statuses: &[BackendStatus]) -> Vec<Finding> {
-    statuses.iter().cloned().map(Finding::Checked).collect()
-}
-
 #[tokio::test]
 async fn a_fresh_registry_can_take_a_backend_at_once() {
     let registry = registry();
@@ -121,14 +117,14 @@ async fn an_id_chosen_again_is_another_backend() {
     let registry = registry();
     let same = || one(put(Resource::Backend(backend("b", "default", "h:1"))));
     let first = registry.write(same()).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     registry.write(one(delete(Kind::Backend, "b"))).await.unwrap();
     let gone = registry.read(|view| view.catalog.find(Kind::Status, "b"));
     assert_eq!(gone, None, "the status goes with its backend");
     let second = registry.write(same()).await.unwrap();
     assert!(only(&second).incarnation > only(&first).incarnation);
     let before = registry.revision();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     assert_eq!(registry.revision(), before, "a verdict about the first life is dropped");
 }
 
@@ -136,7 +132,7 @@ async fn an_id_chosen_again_is_another_backend() {
 async fn another_address_needs_another_verdict() {
     let registry = registry();
     let first = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     let heavier =
         Backend { weight: Weight::new(5).unwrap(), ..backend("backend1", "default", "h:1") };
     let written = registry.write(one(put(Resource::Backend(heavier)))).await.unwrap();
@@ -346,9 +342,9 @@ async fn verdicts_of_one_round_take_one_revision() {
         backends.push(only(&written).clone());
     }
     let statuses: Vec<_> = backends.iter().map(|b| status(b, Health::Up)).collect();
-    registry.record(checked(&statuses)).await.unwrap();
+    registry.record(statuses.clone()).await.unwrap();
     assert_eq!(registry.revision(), 5);
-    registry.record(checked(&statuses)).await.unwrap();
+    registry.record(statuses).await.unwrap();
     assert_eq!(registry.revision(), 5, "what is known already is not stored again");
 }
 
@@ -384,6 +380,6 @@ async fn the_prober_hears_of_backends_and_pools() {
     let registry = registry();
     assert_eq!(registry.touched().await, [Key::new("pool", "default")].into());
     let written = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&written), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&written), Health::Up)]).await.unwrap();
     assert_eq!(registry.touched().await, [Key::new("backend", "backend1")].into());
 }

@@ -20,8 +20,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Finding, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
-    Written, finding, plan::plan,
+    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
+    plan::plan, standing,
 };
 use crate::{
     clock::unix_ms,
@@ -103,8 +103,8 @@ impl Writer {
                     self.counts().note(&outcome, dry_run);
                     reply.send(outcome).ok();
                 }
-                Command::Record { findings, reply } => {
-                    reply.send(self.record(findings)).ok();
+                Command::Record { statuses, reply } => {
+                    reply.send(self.record(statuses)).ok();
                 }
                 Command::Stop { reply } => {
                     commands.close();
@@ -168,11 +168,16 @@ impl Writer {
         })
     }
 
-    fn record(&mut self, findings: Vec<Finding>) -> Result<(), WriteError> {
+    fn record(&mut self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
         let upserts: Vec<Resource> = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
-            let statuses = finding::statuses(&view.catalog, findings);
-            statuses.into_iter().map(Resource::Status).collect()
+            let concerns = |status: &BackendStatus| {
+                view.catalog.backends().get(&status.backend).is_some_and(|stored| {
+                    stored.value.incarnation == status.incarnation
+                        && view.catalog.status(&stored.value) != Some(status)
+                })
+            };
+            statuses.into_iter().filter(concerns).map(Resource::Status).collect()
         };
         if upserts.is_empty() {
             return Ok(());
@@ -272,6 +277,9 @@ impl Writer {
                 EventType::BackendDown => {
                     warn!(backend = %key.name, reason.code, reason.message, "backend down");
                 }
+                what if what.is_of_a_standing() => {
+                    info!(backend = %key.name, reason.code, reason.message, "{}", what.name());
+                }
                 _ => {}
             }
             if news.is_about_an_object() && matches!(kind, Kind::Pool | Kind::Backend) {
@@ -335,15 +343,12 @@ impl News {
             (_, Health::Down) => &[EventType::BackendDown],
             (_, Health::Unknown) => &[],
         };
+        let verdicts = what.iter().map(|what| (*what, status.reason.clone()));
+        let standings = standing::news(before.status(&backend.value), status);
         let key = Key::new("backend", status.backend.as_str());
-        let reason = &status.reason;
-        what.iter()
-            .map(|what| Self {
-                what: *what,
-                key: key.clone(),
-                kind: Kind::Backend,
-                reason: reason.clone(),
-            })
+        verdicts
+            .chain(standings)
+            .map(|(what, reason)| Self { what, key: key.clone(), kind: Kind::Backend, reason })
             .collect()
     }
 }

@@ -5,7 +5,10 @@
 
 use std::{rc::Rc, sync::atomic::AtomicU64, time::Instant};
 
-use lb_core::{balance::PickContext, model::HttpLimits};
+use lb_core::{
+    balance::{HashKey, PickContext},
+    model::HttpLimits,
+};
 
 use super::{
     answer::{bad_chunks, protocol_error},
@@ -293,7 +296,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             &elsewhere
         };
         pool.picker.pick(&mut PickContext {
-            client: prepared.client,
+            key: HashKey::Client(prepared.client),
             cursor,
             loads: pool,
             rng,
