@@ -27,7 +27,7 @@ use crate::{
     live::{Compiler, Config, Padded},
     metrics::Metrics,
     open::Opened,
-    process,
+    process, retry_budget,
     stats::{Shard, report::Reporter},
     status::Status,
     stop::{self, Signals},
@@ -104,6 +104,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         per_backend: args.metrics_per_backend,
     });
     let applied = config_receiver.clone();
+    let budgeted = config_receiver.clone();
     let reporter = Reporter::new(opened.id.clone(), instance, Arc::clone(&fleet), config_receiver);
     let follower = Follower::new(Parts {
         introduction,
@@ -123,6 +124,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     tokio::spawn(sync::save(last_good, held, applied));
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
+    tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
     let admin = tokio::spawn(admin::serve(admin, metrics));

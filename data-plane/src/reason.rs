@@ -27,6 +27,12 @@ pub(crate) enum Reason {
     BackendProtocolError,
     /// 502: the backend's name has no address.
     DnsFailure,
+    /// The backend answered 502, 503 or 504, and another one was asked in its place.
+    BackendStatus,
+    /// Not sent again: the pool's retries of the last ten seconds are as many as allowed.
+    RetryBudgetExhausted,
+    /// Not sent again: it was sent as often as the pool allows.
+    RetriesExhausted,
     /// 400, 405, 417, 505: the request breaks the protocol.
     ClientProtocolError,
     /// 408: the head did not come in time.
@@ -60,7 +66,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::ConfigMissing,
@@ -71,6 +77,9 @@ impl Reason {
         Self::BackendTimeout,
         Self::BackendProtocolError,
         Self::DnsFailure,
+        Self::BackendStatus,
+        Self::RetryBudgetExhausted,
+        Self::RetriesExhausted,
         Self::ClientProtocolError,
         Self::ClientHeaderTimeout,
         Self::ClientBodyTimeout,
@@ -100,6 +109,9 @@ impl Reason {
             Self::BackendTimeout => "backend_timeout",
             Self::BackendProtocolError => "backend_protocol_error",
             Self::DnsFailure => "dns_failure",
+            Self::BackendStatus => "backend_status",
+            Self::RetryBudgetExhausted => "retry_budget_exhausted",
+            Self::RetriesExhausted => "retries_exhausted",
             Self::ClientProtocolError => "client_protocol_error",
             Self::ClientHeaderTimeout => "client_header_timeout",
             Self::ClientBodyTimeout => "client_body_timeout",
@@ -128,7 +140,19 @@ impl Reason {
                 | Self::BackendTimeout
                 | Self::BackendProtocolError
                 | Self::DnsFailure
+                | Self::BackendStatus
         )
+    }
+
+    /// Whether it says why a request was not sent again.
+    pub(crate) fn is_of_a_retry(self) -> bool {
+        matches!(self, Self::RetryBudgetExhausted | Self::RetriesExhausted)
+    }
+
+    /// Whether it can be the reason of an answer that the proxy gave by itself: a client
+    /// that left was not answered, and these others stand beside an answer.
+    pub(crate) fn is_of_an_answer(self) -> bool {
+        !self.is_of_a_retry() && !matches!(self, Self::ClientAbort | Self::BackendStatus)
     }
 
     /// Whether the client was given an answer, and it was refused for what it did.

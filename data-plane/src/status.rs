@@ -21,6 +21,8 @@ struct Inner {
     connected: bool,
     stale_since: Option<Moment>,
     draining: bool,
+    /// As a control plane told it last.
+    proxies: Option<u32>,
     following: Following,
 }
 
@@ -71,6 +73,16 @@ impl Status {
     /// What following control planes has come to so far.
     pub(crate) fn following(&self) -> Following {
         self.lock().following.clone()
+    }
+
+    /// A control plane has said how many proxies are live, this one included.
+    pub(crate) fn told_proxies(&self, count: u32) {
+        self.lock().proxies = Some(count);
+    }
+
+    /// How many proxies are live, as far as this one was told: itself at least.
+    pub(crate) fn proxies(&self) -> u32 {
+        self.lock().proxies.unwrap_or(1)
     }
 
     /// What all workers serve from.

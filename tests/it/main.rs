@@ -30,6 +30,7 @@ mod metrics;
 mod rest;
 mod rest_description;
 mod retries;
+mod retry_policy;
 mod rfc;
 mod routes;
 mod seed;

@@ -1,10 +1,9 @@
 //! One request and its answer.
 //!
-//! A backend is picked, and another one when that is safe: always while nothing of
-//! the request was written, and once more for an idempotent request to which no byte
-//! was answered. What was written and must not be done twice is never sent again.
+//! A backend is picked, and another one when that is safe and allowed. What was written
+//! and must not be done twice is never sent again.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, sync::atomic::AtomicU64, time::Instant};
 
 use lb_core::{
     balance::{HashKey, PickContext},
@@ -13,10 +12,10 @@ use lb_core::{
 
 use super::{
     answer::{bad_chunks, protocol_error},
-    attempts::{InFlight, Tried, may_be_tried_again},
+    attempts::{Attempts, InFlight},
     connection::{Connection, Next},
     converse::Conversation,
-    failure::Ended,
+    failure::{Ended, Failure},
     management,
     prepare::{Destination, Prepared, Refused, Understood},
     read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
@@ -28,6 +27,7 @@ use super::{
 use crate::{
     h1::body::{BodyLength, Framing},
     live::{BackendState, Management, PoolConfig},
+    reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
 
@@ -170,19 +170,16 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record.pool(&pool.name);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut tried = Tried::default();
-        let mut resent = false;
-        let mut left: Option<&Arc<BackendState>> = None;
-        while let Some(slot) = self.pick(pool, prepared, tried.slots(), started) {
+        let mut attempts = Attempts::new(pool, prepared, started);
+        let mut next = self.pick(pool, prepared, &[], started);
+        if next.is_some() {
+            pool.retries.count_request(self.worker.index);
+        }
+        while let Some(slot) = next {
+            let began = attempts.begin(slot);
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
             backend.count_request(self.worker.index);
-            if let Some(left) = left.replace(backend) {
-                left.count_retry(self.worker.index);
-                if self.is_traffic {
-                    self.worker.shard.count_retry(tried.last_reason());
-                }
-            }
             let conversation = Conversation {
                 exchange: self,
                 prepared,
@@ -190,18 +187,15 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 listener: &listener.listener,
                 backend,
                 upload: &mut upload,
-                resent: &mut resent,
+                attempts: &mut attempts,
                 keep_alive,
                 started,
+                began,
             };
-            match conversation.run().await {
+            let (failure, again) = match conversation.run().await {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
-                    if let Some(record) = &mut self.record {
-                        record.received(upload.written);
-                    }
-                    self.worker.buffers.return_output(upload.into_out());
-                    return next;
+                    return self.end_forwarding(upload, next);
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
@@ -211,35 +205,32 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     }
                     return self.refuse(&answer, Some(request)).await;
                 }
-                Ended::Failed(failure) => {
-                    flight.end(failure.kind.is_some(), self.worker, pool);
-                    if let Some(record) = &mut self.record {
-                        record.attempt_failed(backend, failure.reason, now());
-                        record.received(upload.written);
-                    }
-                    if let Some(kind) = failure.kind {
-                        backend.count_end(self.worker.index, Some(kind), None);
-                    }
-                    let again = may_be_tried_again(
-                        &failure,
-                        request.method.is_idempotent(),
-                        upload.is_replayable(),
-                        &mut resent,
-                    );
-                    let more = tried.add(slot, failure);
-                    let in_time = now() - started < pool.request_timeout;
-                    if !(again && more && in_time) {
-                        break;
-                    }
-                    upload.rewind();
-                }
+                Ended::Failed(failure) => (failure, None),
+                Ended::Left(failure, again) => (failure, Some(again)),
+            };
+            flight.end(failure.kind.is_some(), self.worker, pool);
+            self.note_failure(backend, &failure, upload.written);
+            let again = again
+                .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
+            let reason = failure.reason;
+            attempts.failed(failure);
+            let Some(again) = again else { break };
+            upload.rewind();
+            if !again.wait.is_zero() && !self.wait(again.wait).await {
+                self.client_left();
+                return self.end_forwarding(upload, Next::Close);
             }
+            backend.count_retry(self.worker.index);
+            if self.is_traffic {
+                self.worker.shard.count_retry(reason);
+            }
+            next = Some(again.slot);
         }
         let answer = match prepared.destination {
-            Destination::Pool(_) => tried.answer(pool),
+            Destination::Pool(_) => attempts.answer(),
             Destination::ControlPlane => {
-                let written = tried.was_written();
-                management::unanswered(tried.answer(pool), written)
+                let written = attempts.was_written();
+                management::unanswered(attempts.answer(), written)
             }
         };
         let body_read = upload.is_read();
@@ -252,7 +243,41 @@ impl<'a, S: Stream> Exchange<'a, S> {
         self.answer(&answer, &understood, config).await
     }
 
-    fn pick(
+    /// Notes what a request has moved, and gives its buffer back.
+    fn end_forwarding(&mut self, upload: Relay, next: Next) -> Next {
+        if let Some(record) = &mut self.record {
+            record.received(upload.written);
+        }
+        self.worker.buffers.return_output(upload.into_out());
+        next
+    }
+
+    /// Notes an attempt that brought the client nothing.
+    fn note_failure(&mut self, backend: &BackendState, failure: &Failure, written: u64) {
+        if let Some(record) = &mut self.record {
+            match failure.response {
+                Some(response) => record.attempt_answered(backend, response.status, now()),
+                None => record.attempt_failed(backend, failure.reason, now()),
+            }
+            record.received(written);
+        }
+        if failure.kind.is_some() {
+            let latency_us = failure.response.map(|response| response.latency_us);
+            backend.count_end(self.worker.index, failure.kind, latency_us);
+        }
+    }
+
+    /// Notes that the client is gone before it was answered.
+    pub(super) fn client_left(&mut self) {
+        if self.is_traffic {
+            self.worker.shard.count_client_abort();
+        }
+        if let Some(record) = &mut self.record {
+            record.reason(Reason::ClientAbort);
+        }
+    }
+
+    pub(super) fn pick(
         &self,
         pool: &PoolConfig,
         prepared: &Prepared,
@@ -260,11 +285,21 @@ impl<'a, S: Stream> Exchange<'a, S> {
         now: Instant,
     ) -> Option<u32> {
         self.worker.release_held(now);
+        let rng = &mut self.worker.rng.borrow_mut();
+        // A request that moves on takes no turn: else those that come next would all begin
+        // where it failed. Anywhere in the cycle spreads such requests as weights say.
+        let elsewhere;
+        let cursor = if excluded.is_empty() {
+            &pool.cursor.0
+        } else {
+            elsewhere = AtomicU64::new(rng.u64(..));
+            &elsewhere
+        };
         pool.picker.pick(&mut PickContext {
             key: HashKey::Client(prepared.client),
-            cursor: &pool.cursor.0,
+            cursor,
             loads: pool,
-            rng: &mut self.worker.rng.borrow_mut(),
+            rng,
             excluded,
         })
     }

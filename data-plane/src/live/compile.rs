@@ -13,8 +13,8 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Config, Identity, Ledger, ListenerConfig, Management, Padded, PoolConfig, Routes,
-    routes::RouteCompiler,
+    BackendState, Config, Identity, Ledger, ListenerConfig, Management, Padded, PoolConfig,
+    Retries, Routes, routes::RouteCompiler,
 };
 
 /// Compiles snapshots, and carries over what must survive.
@@ -174,7 +174,11 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
-        let config = PoolConfig { picker, cursor, backends, ..empty_pool(&entry.pool) };
+        let mut config =
+            PoolConfig { picker, cursor, backends, ..empty_pool(&entry.pool, self.workers) };
+        if let Some(former) = former {
+            config.retries = Arc::clone(&former.config.retries);
+        }
         Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
     }
 
@@ -208,12 +212,13 @@ impl Compiler {
 }
 
 /// A pool's policy without backends.
-pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
+pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
     PoolConfig {
         name: pool.name.clone(),
         connect_timeout: pool.connect_timeout,
         request_timeout: pool.request_timeout,
         connections: pool.connections,
+        retry: pool.resilience.retry,
         error_hold: match pool.algorithm {
             Algorithm::LeastConnections(parameters) => parameters.error_hold(),
             Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => {
@@ -223,6 +228,7 @@ pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         picker: Picker::build(pool.algorithm, &[]),
         cursor: Arc::default(),
+        retries: Arc::new(Retries::new(workers)),
         backends: Vec::new(),
     }
 }
@@ -311,9 +317,12 @@ mod tests {
         let snapshot = with(&snapshot, vec![Resource::Pool(slower)]);
         let same = compiler.compile(&snapshot, None);
         assert_eq!(same.pools[0].cursor.0.load(Relaxed), 7);
+        assert!(Arc::ptr_eq(&same.pools[0].retries, &before.pools[0].retries));
         compiler.set_phase(Phase { index: 1, count: 2 });
         let more = compiler.compile(&with(&snapshot, backend("b3", 5, 3).into()), None);
         assert_eq!(more.pools[0].cursor.0.load(Relaxed), 2);
+        // What was retried counts against the budget, whoever has joined since.
+        assert!(Arc::ptr_eq(&more.pools[0].retries, &before.pools[0].retries));
     }
 
     #[test]

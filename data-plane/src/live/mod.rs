@@ -9,13 +9,14 @@ mod backend;
 mod compile;
 mod ledger;
 mod management;
+mod retries;
 mod routes;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
     balance::{Loads, Picker},
-    model::{BackendConnections, Listener, ListenerName, PoolName, Version},
+    model::{BackendConnections, Listener, ListenerName, PoolName, RetryPolicy, Version},
 };
 
 pub(crate) use self::{
@@ -23,6 +24,7 @@ pub(crate) use self::{
     compile::Compiler,
     ledger::{Ledger, PoolTotals},
     management::Management,
+    retries::Retries,
     routes::{PoolIndex, Routes},
 };
 
@@ -58,6 +60,7 @@ pub(crate) struct PoolConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) connections: BackendConnections,
+    pub(crate) retry: RetryPolicy,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
     /// Whether its picker looks at requests in flight.
@@ -65,6 +68,8 @@ pub(crate) struct PoolConfig {
     pub(crate) picker: Picker,
     /// Picks start here; shared by all workers.
     pub(crate) cursor: Arc<Padded<AtomicU64>>,
+    /// What its retries may be taken from; as long-lived as the pool's name.
+    pub(crate) retries: Arc<Retries>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
 }

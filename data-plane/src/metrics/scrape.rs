@@ -114,6 +114,11 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], pool.backends.len() as f64)
             })
         })?;
+        exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                family.gauge(&[pool.name.as_str()], pool.retries.remaining_ratio())
+            })
+        })?;
         let count = config.pools.iter().map(|pool| pool.backends.len()).sum();
         if !self.per_backend.applies_to(count) {
             return Ok(());
@@ -160,8 +165,7 @@ fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
     })?;
     exposition.counter(&names::REQUESTS_RECEIVED, sums.requests)?;
     exposition.family(&names::OWN_ANSWERS, |family| {
-        // A client that left was not answered.
-        let reasons = Reason::ALL.into_iter().filter(|reason| *reason != Reason::ClientAbort);
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_an_answer());
         reasons.into_iter().try_for_each(|reason| family.counter(&[reason.name()], sums.of(reason)))
     })?;
     exposition.counter(&names::CLIENT_ABORTS, sums.of(Reason::ClientAbort))?;
@@ -170,5 +174,10 @@ fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
         reasons
             .into_iter()
             .try_for_each(|reason| family.counter(&[reason.name()], sums.retries(reason)))
+    })?;
+    exposition.family(&names::RETRIES_REFUSED, |family| {
+        let mut reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_a_retry());
+        reasons
+            .try_for_each(|reason| family.counter(&[reason.name()], sums.retries_refused(reason)))
     })
 }

@@ -275,7 +275,7 @@ fn process_report(new: &Sums, worker_connections: Vec<u32>) -> pb::ProcessReport
 fn own_answers(new: &Sums) -> BTreeMap<String, u64> {
     Reason::ALL
         .into_iter()
-        .filter(|reason| *reason != Reason::ClientAbort && new.of(*reason) > 0)
+        .filter(|reason| reason.is_of_an_answer() && new.of(*reason) > 0)
         .map(|reason| (reason.name().to_owned(), new.of(reason)))
         .collect()
 }

@@ -266,6 +266,7 @@ impl Follower {
 
     fn tune(&mut self, tune: &pb::Tune) {
         if tune.proxy_count > 0 {
+            self.status.told_proxies(tune.proxy_count);
             self.compiler.set_phase(Phase { index: tune.proxy_index, count: tune.proxy_count });
         }
     }
