@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`model`] | what a valid pool, backend, listener or route is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
+//! | [`drain`] | when the drain of a backend ends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`balance`] | which backend gets a request |
 //! | [`health`] | whether a backend is well, and which of a pool may be picked |
@@ -26,6 +27,7 @@ pub mod balance;
 pub mod client_address;
 pub mod cross_site;
 pub mod discovery;
+pub mod drain;
 pub mod health;
 pub mod log_filter;
 pub mod metrics;

@@ -88,6 +88,7 @@ pub(crate) struct Watch {
 #[command(after_help = "\
 Examples:
   lbctl wait backend/backend4 --for healthy --timeout 30s
+  lbctl wait backend/backend4 --for drained --timeout 5m
   lbctl wait pool/default --for healthy      all its enabled backends
   lbctl wait revision/118                    applied by every live proxy
   lbctl wait proxies --count 3               in sync
@@ -145,6 +146,8 @@ pub(crate) enum Awaited {
     Healthy,
     /// A backend that is down.
     Down,
+    /// A backend that drains and has nothing left.
+    Drained,
     /// A backend that is gone.
     Removed,
     /// A proxy that has applied the newest revision.
@@ -158,10 +161,11 @@ impl Awaited {
         match text {
             "healthy" | "up" => Ok(Self::Healthy),
             "down" | "unhealthy" => Ok(Self::Down),
+            "drained" => Ok(Self::Drained),
             "removed" | "deleted" => Ok(Self::Removed),
             "synced" => Ok(Self::Synced),
             "lost" => Ok(Self::Lost),
-            _ => Err("for a backend, write healthy, down or removed; for a pool, healthy; for a \
+            _ => Err("for a backend, write healthy, down, drained or removed; for a pool, healthy; for a \
                       proxy, synced or lost"
                 .to_owned()),
         }
@@ -172,6 +176,7 @@ impl Awaited {
         match self {
             Self::Healthy => "healthy",
             Self::Down => "down",
+            Self::Drained => "drained",
             Self::Removed => "removed",
             Self::Synced => "synced",
             Self::Lost => "lost",

@@ -7,6 +7,7 @@ mod control_plane;
 mod data_plane;
 mod declared;
 mod describe;
+mod drain;
 mod explain;
 mod explain_route;
 mod get;
@@ -66,7 +67,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completions(&args),
         Command::Manpages(args) => manpages::run(&args),
-        command => block_on(until_interrupted(ask(command, global))),
+        command => {
+            let interrupted = match &command {
+                Command::DrainBackend(args) => drain::interrupted(args),
+                _ => "interrupted".to_owned(),
+            };
+            block_on(until_interrupted(ask(command, global), &interrupted))
+        }
     }
 }
 
@@ -82,7 +89,11 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::Wait(_) => wait::TIMEOUT,
         _ => TIMEOUT,
     };
-    let timeout = global.timeout.unwrap_or(timeout);
+    let timeout = match &command {
+        // Its time is not the command's: the control plane carries it out.
+        Command::DrainBackend(_) => timeout,
+        _ => global.timeout.unwrap_or(timeout),
+    };
     let client = Client::connect(&global.server, timeout).await?;
     let session = Session { client, screen: Screen::new(global.output) };
     match command {
@@ -96,7 +107,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetBackend(args) => backend::set(&session, args).await,
         Command::EnableBackend(args) => backend::enable(&session, args).await,
         Command::DisableBackend(args) => backend::disable(&session, args).await,
-        Command::DrainBackend(args) => backend::drain(&session, args).await,
+        Command::DrainBackend(args) => drain::run(&session, args, global.timeout).await,
         Command::RemoveBackend(args) => backend::remove(&session, args).await,
         Command::AddPool(args) => pool::add(&session, args).await,
         Command::SetPool(args) => pool::set(&session, args).await,
@@ -147,12 +158,13 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// A change that was sent may be made although nobody waits for the answer any more.
 async fn until_interrupted(
     future: impl Future<Output = Result<(), Failure>>,
+    interrupted: &str,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::catch()
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
     tokio::select! {
         result = future => result,
-        () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        () = signals.next() => Err(Failure::new(Exit::Interrupted, interrupted)),
     }
 }
 

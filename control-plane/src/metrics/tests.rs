@@ -86,6 +86,7 @@ async fn report(running: &Running, incarnation: u64) {
         backends: vec![part],
         process: Some(process),
         probes: Vec::new(),
+        applied_revision: 0,
     };
     let reports = tokio_stream::iter([report.clone(), report]);
     let mut answers = StatsClient::new(channel).report(reports).await.unwrap().into_inner();

@@ -96,6 +96,7 @@ impl Probed {
             admin_state,
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;

@@ -15,6 +15,7 @@
 mod catalog;
 mod counts;
 mod discovered;
+mod draining;
 mod error;
 mod finding;
 mod plan;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, Key, Kind, Resource},
+    model::{AdminState, DrainWish, Key, Kind, Resource},
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -39,6 +40,7 @@ use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},
     counts::WriteCounts,
+    draining::DrainStep,
     error::WriteError,
     finding::Finding,
 };
@@ -127,6 +129,15 @@ pub enum Item {
         id: String,
         /// What is wanted.
         state: AdminState,
+        /// What is wanted of its drain.
+        drain: DrainWish,
+    },
+    /// The drain of a backend has come further. Nothing, if it drains no more.
+    Drain {
+        /// Which.
+        id: String,
+        /// How far.
+        step: DrainStep,
     },
 }
 

@@ -5,6 +5,7 @@
 
 mod address;
 mod backend;
+mod drain;
 mod id;
 mod invalid;
 mod limits;
@@ -22,6 +23,7 @@ mod status;
 pub use self::{
     address::{Address, Host},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    drain::{Drain, DrainWish},
     id::{
         BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
         natural_order,

@@ -76,6 +76,7 @@ enum Event {
     Uploaded(Result<(), RelayError>),
     Received(io::Result<usize>),
     ClientReset,
+    DrainDeadline,
     TimedOut,
 }
 
@@ -226,6 +227,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     return Err(self.reset(silent, error.as_ref()));
                 }
                 Event::ClientReset => return Err(self.client_left()),
+                Event::DrainDeadline => return Err(self.cut_off(upstream_in.is_empty())),
                 Event::TimedOut => return Err(self.timed_out(uploading)),
             }
         }
@@ -266,6 +268,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
             }
             if !uploading && connection.stream.is_reset(context) {
                 return Poll::Ready(Event::ClientReset);
+            }
+            if self.backend.is_cutting() {
+                return Poll::Ready(Event::DrainDeadline);
             }
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })

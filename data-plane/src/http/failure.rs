@@ -29,7 +29,8 @@ pub(super) enum Ended {
 /// Why a backend did not answer.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// What it says against the backend; nothing, when this process is at its limits.
+    /// What it says against the backend; nothing, when this process is at its limits or
+    /// the time of a drain is over.
     pub(super) kind: Option<FailureKind>,
     /// Of the reason vocabulary.
     pub(super) reason: Reason,
@@ -96,6 +97,23 @@ impl<S> Conversation<'_, '_, S> {
         }
         let message = format!("no response within {:?}", self.pool.request_timeout);
         self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
+    }
+
+    /// The time of the backend's drain is over. `silent` tells whether not a byte of a
+    /// response has come: then another backend may be asked.
+    pub(super) fn cut_off(&self, silent: bool) -> Ended {
+        self.backend.count_cut();
+        let backend = &self.backend.identity;
+        Ended::Failed(Failure {
+            kind: None,
+            reason: Reason::DrainDeadline,
+            message: format!(
+                "backend {} ({}) was drained, and its time for that was over",
+                backend.id, backend.address
+            ),
+            written: self.upload.written > 0,
+            resendable: silent,
+        })
     }
 
     fn failed(&self, kind: FailureKind, reason: Reason, message: &str, resendable: bool) -> Ended {
