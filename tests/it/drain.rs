@@ -34,6 +34,7 @@ fn busy(name: &'static str) -> (Backend, [Gate; 2]) {
                 let wait = Action::Await(first.clone());
                 vec![Action::Send(half), wait, Action::Send(b"done".to_vec())]
             }
+            "/wait" => vec![Action::Await(first.clone()), Action::Send(ok(name))],
             _ => vec![Action::Send(ok(name))],
         }
     });
@@ -47,12 +48,19 @@ struct Scene {
     id: String,
     gates: [Gate; 2],
     chats: Vec<Client>,
-    _backends: [Backend; 2],
+    backends: Vec<Backend>,
 }
 
 impl Scene {
+    /// With another backend beside it.
     async fn set(proxies: usize, control_plane_args: &[&str]) -> Self {
-        let ((first, gates), (second, _)) = (busy("first"), busy("second"));
+        let mut scene = Self::alone(proxies, control_plane_args).await;
+        scene.add_second().await;
+        scene
+    }
+
+    async fn alone(proxies: usize, control_plane_args: &[&str]) -> Self {
+        let (first, gates) = busy("first");
         let cluster = Cluster::start_as(program(), proxies, &[], control_plane_args).await;
         let id = cluster.add_backends(&[first.address()]).await.remove(0);
         let mut chats = Vec::new();
@@ -65,8 +73,15 @@ impl Scene {
             assert_eq!(chat.response().await.status, 101);
             chats.push(chat);
         }
-        cluster.add_backends(&[second.address()]).await;
-        Self { cluster, id, gates, chats, _backends: [first, second] }
+        Self { cluster, id, gates, chats, backends: vec![first] }
+    }
+
+    /// Adds a backend that keeps nobody waiting.
+    async fn add_second(&mut self) {
+        let (second, gates) = busy("second");
+        gates.iter().for_each(Gate::open);
+        self.cluster.add_backends(&[second.address()]).await;
+        self.backends.push(second);
     }
 
     /// The backend ends the last chat, and so does the client.
@@ -92,7 +107,7 @@ impl Scene {
     async fn removed(&self) {
         let id = &self.id;
         let args = ["wait", &format!("backend/{id}"), "--for", "removed", "--timeout", "20s"];
-        self.cluster.lbctl(&args).await.expect(0);
+        drop(self.cluster.lbctl(&args).await.expect(0));
     }
 
     /// A command of lbctl that goes on while the test does something else.
@@ -146,22 +161,14 @@ async fn a_drain_under_load_fails_nothing_and_the_backend_goes_with_its_last_con
 
 #[tokio::test]
 async fn what_is_left_at_the_deadline_is_cut_and_counted() {
-    let mut scene = Scene::set(1, &[]).await;
+    let mut scene = Scene::alone(1, &[]).await;
+    let mut long = Client::connect(scene.cluster.address()).await;
+    long.send("GET /long HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let head = long.head().await.unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(long.take(4).await.unwrap(), b"half");
+    scene.add_second().await;
     let events = scene.cluster.api.watch(0).await;
-    let mut long = loop {
-        let mut long = Client::connect(scene.cluster.address()).await;
-        long.send("GET /long HTTP/1.1\r\nHost: test\r\n\r\n").await;
-        let head = long.head().await.unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        assert_eq!(long.take(4).await.unwrap(), b"half");
-        // Round robin: every other one is at the backend that is to drain.
-        let view = scene.cluster.api.backend(&scene.id).await;
-        if view.totals.unwrap_or_default().in_flight == 2 {
-            break long;
-        }
-        drop(long);
-        scene.cluster.settled().await;
-    };
     let drain = ["drain-backend", &scene.id, "--timeout", "1s", "--wait"];
     let told = scene.cluster.lbctl(&drain).await.expect(0);
     let expected = format!("{} is drained: 2 cut at the deadline", scene.id);
@@ -176,6 +183,24 @@ async fn what_is_left_at_the_deadline_is_cut_and_counted() {
     let metrics = get(scene.cluster.proxy(0).admin(), "/metrics").await.text();
     let counted = metrics.lines().any(|l| l.contains("\"drain_deadline\"") && l.ends_with(" 2"));
     assert!(counted, "{metrics}");
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_goes_elsewhere_at_the_deadline_if_it_may() {
+    let mut scene = Scene::alone(1, &[]).await;
+    let mut asked = Vec::new();
+    for head in ["GET /wait HTTP/1.1", "POST /wait HTTP/1.1\r\nContent-Length: 0"] {
+        let mut client = Client::connect(scene.cluster.address()).await;
+        client.send(format!("{head}\r\nHost: test\r\n\r\n")).await;
+        asked.push(client);
+    }
+    scene.backends[0].reached(3).await;
+    scene.add_second().await;
+    let drain = ["drain-backend", &scene.id, "--timeout", "100ms"];
+    drop(scene.cluster.lbctl(&drain).await.expect(0));
+    let [get, post] = &mut asked[..] else { panic!("there are two") };
+    assert_eq!(get.response().await.text(), "second");
+    post.response().await.expect(503, "drain_deadline");
 }
 
 #[tokio::test]
@@ -204,7 +229,7 @@ async fn a_drain_goes_on_when_the_control_plane_comes_back() {
 async fn a_deadline_holds_over_a_restart_of_the_control_plane() {
     let args = ["--heartbeat=200ms", "--lease=1s"];
     let mut scene = Scene::set(1, &args).await;
-    scene.cluster.lbctl(&["drain-backend", &scene.id, "--timeout", "2s"]).await.expect(0);
+    drop(scene.cluster.lbctl(&["drain-backend", &scene.id, "--timeout", "2s"]).await.expect(0));
     scene.cluster.kill_control_plane().await;
     scene.cluster.start_control_plane().await;
     assert_eq!(scene.chats.remove(0).reset().await, b"");
@@ -227,7 +252,7 @@ async fn whoever_watches_a_drain_may_leave_and_somebody_else_may_end_it() {
 
     let mut watching = scene.lbctl_beside(&drain);
     watching.complaint("left proxy-1 0 requests, 1 upgraded").await;
-    scene.cluster.lbctl(&["enable-backend", &scene.id]).await.expect(0);
+    drop(scene.cluster.lbctl(&["enable-backend", &scene.id]).await.expect(0));
     assert_eq!(watching.exited().await, 5);
     assert!(watching.stderr().contains("it is enabled again"), "{}", watching.stderr());
     assert_eq!(scene.cluster.api.backend(&scene.id).await.drain, None);
@@ -255,5 +280,5 @@ async fn whoever_drains_the_only_backend_is_warned() {
     assert!(told.stderr.contains("has no other backend that serves"), "{}", told.stderr);
     assert!(told.stdout.contains(&format!("{id} is drained: nothing was cut")), "{}", told.stdout);
     assert_eq!(get(cluster.address(), "/").await.status, 503);
-    cluster.lbctl(&["wait", &format!("backend/{id}"), "--for", "drained"]).await.expect(0);
+    drop(cluster.lbctl(&["wait", &format!("backend/{id}"), "--for", "drained"]).await.expect(0));
 }
