@@ -49,6 +49,8 @@ pub(crate) struct Reporter {
     /// Made, and not answered yet.
     pending: Option<pb::StatsReport>,
     last: Instant,
+    /// What the times of reports are counted from.
+    began: Instant,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Reporter {
             sequence: 0,
             pending: None,
             last: Instant::now(),
+            began: Instant::now(),
         }
     }
 
@@ -169,6 +172,7 @@ impl Reporter {
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
             probes: Vec::new(),
+            sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
         }
     }
