@@ -225,7 +225,14 @@ mod tests {
         let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
         let drain: Vec<&str> = text.lines().skip_while(|line| *line != "drain").take(5).collect();
         assert!(text.starts_with("backend backend2: draining (3 left)\n"), "{text}");
-        insta::assert_snapshot!(drain.join("\n"), @"");
-        insta::assert_snapshot!(text.lines().last().unwrap(), @"");
+        insta::assert_snapshot!(drain.join("\n"), @r"
+        drain
+          since              12s ago (21:51:59 UTC)
+          deadline           48s until what is left is cut
+          left               proxy-1 2 requests, 1 upgraded
+          afterwards         it stays
+        ");
+        let next = text.lines().last().unwrap();
+        insta::assert_snapshot!(next, @"next: 'lbctl wait backend/backend2 --for drained' waits for its end, 'lbctl enable-backend backend2' ends it early");
     }
 }
