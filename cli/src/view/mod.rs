@@ -26,7 +26,7 @@ pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     drain::DrainView,
     listener::ListenerView,
-    object::{AnyObject, Fields, ObjectView, labels},
+    object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},

@@ -33,6 +33,8 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         sequence,
         interval: Duration::from_millis(250),
         applied_revision: 0,
+        sent: Duration::from_millis(250 * sequence),
+        probes: Vec::new(),
         backends: vec![BackendPart {
             pool: PoolName::default_pool(),
             backend: BackendId::new("b").unwrap(),
@@ -41,6 +43,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             in_flight,
             upgraded: 0,
             cut: 0,
+            trailing_failures: 0,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
     }
@@ -53,8 +56,8 @@ fn b() -> (BackendId, Incarnation) {
 #[tokio::test(start_paused = true)]
 async fn proxies_add_up_and_are_told_apart() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(report("p1", 1, 10, 2), &catalog);
-    statistics.count(report("p2", 1, 5, 1), &catalog);
+    statistics.count(&report("p1", 1, 10, 2), &catalog);
+    statistics.count(&report("p2", 1, 5, 1), &catalog);
     let (id, incarnation) = b();
     let (totals, shares) = statistics.backend(&id, incarnation);
     assert_eq!((totals.counters.requests, totals.in_flight), (15, 3));
@@ -68,30 +71,30 @@ async fn proxies_add_up_and_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn a_repeated_report_counts_once_and_a_new_instance_begins_again() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7, "wherever it is");
-    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7);
-    assert_eq!(statistics.count(report("p1", 6, 10, 0), &catalog), 7);
+    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7, "wherever it is");
+    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7);
+    assert_eq!(statistics.count(&report("p1", 6, 10, 0), &catalog).sequence, 7);
     assert_eq!(statistics.all().counters.requests, 10);
-    assert_eq!(statistics.count(report("p1", 9, 1, 0), &catalog), 9, "one is missing");
+    assert_eq!(statistics.count(&report("p1", 9, 1, 0), &catalog).sequence, 9, "one is missing");
     let restarted = Report { instance: "i2".to_owned(), ..report("p1", 1, 100, 0) };
-    assert_eq!(statistics.count(restarted, &catalog), 1);
+    assert_eq!(statistics.count(&restarted, &catalog).sequence, 1);
     assert_eq!(statistics.all().counters.requests, 111);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(report("p1", 1, 1, 4), &catalog);
+    statistics.count(&report("p1", 1, 1, 4), &catalog);
     assert_eq!(statistics.all().in_flight, 4);
     let idle = Report { backends: Vec::new(), ..report("p1", 2, 0, 0) };
-    statistics.count(idle, &catalog);
+    statistics.count(&idle, &catalog);
     assert_eq!(statistics.all().in_flight, 0, "what is not named is not in flight");
-    statistics.count(report("p1", 3, 1, 4), &catalog);
+    statistics.count(&report("p1", 3, 1, 4), &catalog);
     advance(Duration::from_millis(749)).await;
     assert_eq!(statistics.all().in_flight, 4);
     advance(Duration::from_millis(1)).await;
     assert_eq!(statistics.all().in_flight, 0, "three periods without a word");
-    statistics.count(report("p1", 4, 1, 4), &catalog);
+    statistics.count(&report("p1", 4, 1, 4), &catalog);
     statistics.lose(&ProxyId::new("p1").unwrap());
     assert_eq!(statistics.all().in_flight, 0);
 }
@@ -99,10 +102,10 @@ async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_stays_in_the_sums() {
     let statistics = Statistics::default();
-    statistics.count(report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
+    statistics.count(&report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
     let after = catalog(&[("b", 9)]);
     statistics.forget_removed(&after);
-    statistics.count(report("p1", 2, 5, 0), &after);
+    statistics.count(&report("p1", 2, 5, 0), &after);
     statistics.forget_proxy(&ProxyId::new("p1").unwrap());
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
@@ -113,7 +116,7 @@ async fn what_is_gone_stays_in_the_sums() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_nobody_made_is_not_counted() {
     let statistics = Statistics::default();
-    statistics.count(report("p1", 1, 10, 0), &Catalog::default());
+    statistics.count(&report("p1", 1, 10, 0), &Catalog::default());
     assert!(statistics.pools().is_empty());
 }
 
@@ -121,7 +124,7 @@ async fn a_pool_that_nobody_made_is_not_counted() {
 async fn rates_follow_the_last_seconds() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
     for sequence in 1..=40 {
-        statistics.count(report("p1", sequence, 25, 0), &catalog);
+        statistics.count(&report("p1", sequence, 25, 0), &catalog);
         advance(Duration::from_millis(250)).await;
     }
     let rate = statistics.all().request_rate;
@@ -141,10 +144,10 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
         report.process.worker_connections = vec![2, 1];
         report
     };
-    statistics.count(refusing("p1", 1, &[("no_route", 2)]), &catalog);
-    statistics.count(refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
-    statistics.count(refusing("p1", 2, &[("no_route", 100)]), &catalog);
-    statistics.count(refusing("p2", 1, &[("no_route", 4)]), &catalog);
+    statistics.count(&refusing("p1", 1, &[("no_route", 2)]), &catalog);
+    statistics.count(&refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
+    statistics.count(&refusing("p1", 2, &[("no_route", 100)]), &catalog);
+    statistics.count(&refusing("p2", 1, &[("no_route", 4)]), &catalog);
 
     let p1 = ProxyId::new("p1").unwrap();
     let (process, _) = statistics.proxy(&p1).unwrap();
@@ -168,13 +171,13 @@ async fn a_process_that_was_taken_over_reports_its_last_requests_once() {
         instance: instance.to_owned(),
         ..report("p1", sequence, 10, 0)
     };
-    assert_eq!(statistics.count(of("old", 7), &catalog), 7);
-    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
-    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
+    assert_eq!(statistics.count(&of("old", 7), &catalog).sequence, 7);
+    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
+    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
     // Neither's repetitions are counted.
-    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
-    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
-    assert_eq!(statistics.count(of("new", 2), &catalog), 2);
+    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
+    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
+    assert_eq!(statistics.count(&of("new", 2), &catalog).sequence, 2);
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 40);
 }
@@ -205,16 +208,16 @@ fn left(statistics: &Statistics) -> Leaving {
 async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
     let statistics = Statistics::default();
     let catalog = draining(catalog(&[("b", 2)]));
-    statistics.count(leaving("i1", 1, 5, 2, 0), &catalog);
+    statistics.count(&leaving("i1", 1, 5, 2, 0), &catalog);
     let expected = Leaving { applied_revision: 5, requests: 3, upgraded: 2, cut: 0 };
     assert_eq!(left(&statistics), expected);
     // It holds, however long nothing else is heard: only more news may end a drain.
     advance(Duration::from_secs(60)).await;
     assert_eq!(left(&statistics), expected);
-    statistics.count(leaving("i1", 2, 0, 0, 5), &catalog);
+    statistics.count(&leaving("i1", 2, 0, 0, 5), &catalog);
     // What it does not name any more is not in flight, and stays cut.
     let idle = Report { backends: Vec::new(), ..leaving("i1", 3, 0, 0, 0) };
-    statistics.count(idle, &catalog);
+    statistics.count(&idle, &catalog);
     assert_eq!(left(&statistics), Leaving { applied_revision: 5, cut: 5, ..Leaving::default() });
 }
 
@@ -222,8 +225,8 @@ async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
 async fn a_process_that_was_taken_over_is_waited_for_until_it_falls_silent() {
     let statistics = Statistics::default();
     let catalog = draining(catalog(&[("b", 2)]));
-    statistics.count(leaving("old", 1, 2, 2, 0), &catalog);
-    statistics.count(leaving("new", 1, 0, 0, 0), &catalog);
+    statistics.count(&leaving("old", 1, 2, 2, 0), &catalog);
+    statistics.count(&leaving("new", 1, 0, 0, 0), &catalog);
     assert_eq!(left(&statistics).upgraded, 2, "the old one still has its connections");
     advance(Duration::from_secs(1)).await;
     statistics.forget_removed(&catalog);
@@ -233,6 +236,6 @@ async fn a_process_that_was_taken_over_is_waited_for_until_it_falls_silent() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_backends_that_do_not_drain() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(leaving("i1", 1, 5, 2, 9), &catalog);
+    statistics.count(&leaving("i1", 1, 5, 2, 9), &catalog);
     assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
 }

@@ -6,7 +6,10 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use lb_core::{balance::PickContext, model::HttpLimits};
+use lb_core::{
+    balance::{HashKey, PickContext},
+    model::HttpLimits,
+};
 
 use super::{
     answer::{bad_chunks, protocol_error},
@@ -258,7 +261,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Option<u32> {
         self.worker.release_held(now);
         pool.picker.pick(&mut PickContext {
-            client: prepared.client,
+            key: HashKey::Client(prepared.client),
             cursor: &pool.cursor.0,
             loads: pool,
             rng: &mut self.worker.rng.borrow_mut(),
