@@ -53,6 +53,8 @@ pub(crate) enum Reason {
     Overloaded,
     /// The process stopped before the exchange had ended.
     Draining,
+    /// 503: the backend was drained, and the time that it had for that was over.
+    DrainDeadline,
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached,
     /// 403: management that may be asked for on this machine only.
@@ -66,7 +68,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::ConfigMissing,
@@ -90,6 +92,7 @@ impl Reason {
         Self::TunnelIdleTimeout,
         Self::Overloaded,
         Self::Draining,
+        Self::DrainDeadline,
         Self::MaxForwardsReached,
         Self::ManagementForbidden,
         Self::ControlPlaneAway,
@@ -122,6 +125,7 @@ impl Reason {
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
+            Self::DrainDeadline => "drain_deadline",
             Self::MaxForwardsReached => "max_forwards_reached",
             Self::ManagementForbidden => "management_forbidden",
             Self::ControlPlaneAway => "control_plane_away",

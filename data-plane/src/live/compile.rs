@@ -127,6 +127,8 @@ impl Compiler {
         }
         self.pools = pools;
         self.configs += 1;
+        let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
+        let cuts = states.any(|state| state.is_cutting());
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
@@ -140,6 +142,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            cuts,
             management: self.management.clone(),
         }
     }
@@ -154,7 +157,9 @@ impl Compiler {
                 while known.next_if(|known| known.identity.id < *id).is_some() {}
                 known.next_if(|known| known.identity.id == *id)
             });
-            backends.push(self.backend(entry, backend, known));
+            let state = self.backend(entry, backend, known);
+            state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
+            backends.push(state);
             if backend.is_ready() {
                 ready.push((slot, backend.backend.weight.get()));
             }
@@ -256,6 +261,7 @@ mod tests {
         [
             Resource::Backend(Backend {
                 source: None,
+                drain: None,
                 id: id.clone(),
                 pool: PoolName::default_pool(),
                 address: format!("127.0.0.1:{port}").parse().unwrap(),

@@ -148,6 +148,8 @@ impl Reporter {
     }
 
     fn make_report(&mut self) -> pb::StatsReport {
+        // Read before anything is counted: what follows is of this revision at least.
+        let applied_revision = self.config.borrow().version.map_or(0, |version| version.revision);
         self.track();
         let mut backends = Vec::new();
         self.backends.retain(|_, tracked| {
@@ -171,6 +173,7 @@ impl Reporter {
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
             probes: Vec::new(),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
+            applied_revision,
         }
     }
 
@@ -228,6 +231,7 @@ impl Tracked {
             incarnation: identity.incarnation.0,
             in_flight,
             upgraded: self.state.upgraded(),
+            cut: self.state.cut(),
             trailing_failures,
             ..convert::counters_to_wire(&new)
         })
