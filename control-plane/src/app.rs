@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     args::Args,
-    clock::unix_ms,
+    clock::present,
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},
@@ -231,7 +231,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
-        started_unix_ms: unix_ms(),
+        started: present(),
         heartbeat: config.heartbeat,
         lease: config.lease,
         metrics_per_backend: config.metrics_per_backend,

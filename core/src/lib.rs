@@ -21,6 +21,7 @@
 //! | [`client_address`] | whose address a request came from |
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
+//! | [`moment`] | how long ago something was, whatever the wall clock did since |
 //! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -37,6 +38,7 @@ pub mod limit;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;
+pub mod moment;
 pub mod overload;
 pub mod resilience;
 pub mod routing;

@@ -77,7 +77,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let status = Arc::new(Status::default());
     status.applied(config.version);
     if let Some(held) = held {
-        status.lost(crate::clock::unix_ms());
+        status.lost(crate::clock::present());
         info!(version = %held.version, "serving from the kept configuration until a control plane answers");
     }
 

@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
 use crate::{
-    clock::unix_ms,
+    clock::present,
     last_good::LastGood,
     live::{Compiler, Config},
     status::Status,
@@ -133,7 +133,7 @@ impl Follower {
             let endpoint = self.control_planes[turn % self.control_planes.len()].clone();
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
-            self.status.lost(unix_ms());
+            self.status.lost(present());
             let pause = match ended {
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
 mod access_log;
+mod alerts;
 mod architecture;
+mod automation;
 mod bad_input;
 mod bad_places;
 mod balancing;
@@ -13,6 +15,7 @@ mod caps;
 
 mod changes;
 mod client_faults;
+mod completions;
 mod control_plane_loss;
 mod deadlines;
 mod declared;
@@ -37,6 +40,7 @@ mod splice;
 mod stalled;
 mod takeover;
 mod upgrade;
+mod wall_clock;
 mod writes;
 
 use lb_tests::{backend::Backend, cluster::Cluster, process::Program};

@@ -31,6 +31,7 @@ pub mod port;
 pub mod process;
 pub mod scripted;
 pub mod stage;
+pub mod wall_clock;
 pub mod wire;
 
 use std::time::Duration;

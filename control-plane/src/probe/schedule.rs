@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{Shared, Target, http, resolve::Addresses, tcp};
 use crate::{
-    clock::{millis, unix_ms},
+    clock::{present, unix_ms},
     resilience::Checked,
 };
 
@@ -92,7 +92,7 @@ impl Check {
             self.shared.prober.checks.update(&self.target.backend.id, |report| {
                 report.last_result = result;
                 report.resolution = resolution;
-                report.next_check_unix_ms = 0;
+                report.next_check = None;
             });
             sleep(pause).await;
         }
@@ -101,10 +101,7 @@ impl Check {
     /// A disabled backend is not probed. Once its verdict is older than an interval it
     /// is forgotten, so that the backend must pass a check when it is enabled again.
     async fn rest(&mut self) {
-        self.shared
-            .prober
-            .checks
-            .update(&self.target.backend.id, |report| report.next_check_unix_ms = 0);
+        self.shared.prober.checks.update(&self.target.backend.id, |report| report.next_check = None);
         sleep(self.target.policy.interval()).await;
         if self.known.as_ref().is_some_and(|known| known.health != Health::Unknown) {
             let message = "disabled backends are not checked; one check must pass after enabling";
@@ -117,7 +114,7 @@ impl Check {
         let mut delay = self.state.first_delay(&self.target.policy);
         loop {
             self.shared.prober.checks.update(&self.target.backend.id, |report| {
-                report.next_check_unix_ms = unix_ms() + millis(delay);
+                report.next_check = Some(present().after(delay));
             });
             sleep(delay).await;
             let (result, took) = self.round().await;
@@ -188,12 +185,12 @@ impl Check {
         let Backend { id, incarnation, .. } = &self.target.backend;
         self.shared.prober.resilience.probed(id, *incarnation, passed);
         self.shared.prober.checks.update(&self.target.backend.id, |report| {
-            let now = unix_ms();
+            let now = Some(present());
             report.passes_in_a_row = self.state.passes_in_a_row();
             report.failures_in_a_row = self.state.failures_in_a_row();
-            report.last_check_unix_ms = now;
+            report.last_check = now;
             if passed {
-                report.last_success_unix_ms = now;
+                report.last_success = now;
             }
             report.last_duration = took;
             report.last_result = reason.clone();

@@ -30,6 +30,7 @@ use std::{
 
 use lb_core::{
     model::{AdminState, BackendStatus, Key, Kind, Resource},
+    moment::Moment,
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -67,7 +68,7 @@ pub struct View {
     /// As people ask for it.
     pub catalog: Catalog,
     /// When the last change was committed.
-    pub committed_unix_ms: u64,
+    pub committed: Moment,
 }
 
 /// One request to change the desired state.
@@ -212,6 +213,13 @@ impl Registry {
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         !self.commands.is_closed() && *self.shared.store_works.borrow()
+    }
+
+    /// Completes once the store has failed.
+    pub(crate) async fn store_failed(&self) {
+        let mut works = self.shared.store_works.subscribe();
+        // The sender is held here.
+        works.wait_for(|works| !works).await.ok();
     }
 
     /// What came of all writes since the process began.

@@ -352,25 +352,29 @@ async fn verdicts_of_one_round_take_one_revision() {
 async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
     /// Works for so many commits.
     #[derive(Debug)]
-    struct Failing(MemoryStore, u32);
+    struct Failing(MemoryStore, u32, usize);
     impl Store for Failing {
         fn load(&mut self) -> Result<crate::store::Contents, StoreError> {
             self.0.load()
         }
         fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
-            if self.1 == 0 {
-                return Err(StoreError::Failed { doing: "written", source: "disk full".into() });
-            }
-            self.1 -= 1;
+            let why = ["reopen the database", "disk full"];
+            let Some(left) = self.1.checked_sub(1) else {
+                let why = why[std::mem::take(&mut self.2)];
+                return Err(StoreError::Failed { doing: "written", source: why.into() });
+            };
+            self.1 = left;
             self.0.commit(batch)
         }
     }
-    let store = Box::new(Failing(MemoryStore::new(), 1));
+    let store = Box::new(Failing(MemoryStore::new(), 1, 1));
     let registry = Registry::start(store, Arc::new(EventLog::new())).unwrap();
     assert!(registry.takes_writes());
     let error = registry.write(one(add("default", "h:1"))).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(_)), "{error}");
     assert!(!registry.takes_writes());
+    let again = registry.write(one(add("default", "h:2"))).await.unwrap_err();
+    assert_eq!(again.to_string(), error.to_string(), "the cause, and not what came of it");
     assert_eq!(registry.revision(), 1);
     assert_eq!(registry.read(|view| view.catalog.names(Kind::Backend).len()), 0);
 }

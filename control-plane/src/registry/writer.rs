@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -10,6 +11,7 @@ use lb_core::{
         BackendStatus, Health, HostMatch, Key, Kind, Listener, ListenerName, PathMatch, Pool,
         PoolName, Reason, Resource, Route, RouteName, RoutePools, Version,
     },
+    moment::Moment,
     sync::{Object, ObjectSet, Publisher},
 };
 use lb_proto::convert;
@@ -24,7 +26,7 @@ use super::{
     plan::plan, standing,
 };
 use crate::{
-    clock::unix_ms,
+    clock::{present, told},
     events::{EventLog, EventType},
     store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
 };
@@ -37,6 +39,8 @@ pub(super) struct Writer {
     events: Arc<EventLog>,
     next_backend_number: u64,
     answers: Answers,
+    /// Why the store failed, after which nothing is written any more.
+    store_failure: Option<String>,
 }
 
 impl Writer {
@@ -68,7 +72,7 @@ impl Writer {
         let view = View {
             publisher: Publisher::new(version, objects),
             catalog,
-            committed_unix_ms: contents.committed_unix_ms,
+            committed: Moment::recalled(contents.committed_unix_ms, present()),
         };
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
@@ -83,6 +87,7 @@ impl Writer {
             events,
             next_backend_number: contents.next_backend_number,
             answers: Answers::new(contents.answers),
+            store_failure: None,
         };
         if contents.revision == 0 {
             let number = writer.next_backend_number;
@@ -196,7 +201,8 @@ impl Writer {
         let expected_revision = *self.shared.revision.borrow();
         let changed = !upserts.is_empty() || !deletes.is_empty();
         let revision = expected_revision + u64::from(changed);
-        let committed_unix_ms = unix_ms();
+        let committed = present();
+        let committed_unix_ms = told(committed);
         let objects = upserts
             .iter()
             .map(|r| Object { key: r.key(), revision, payload: convert::encode(r) })
@@ -210,11 +216,17 @@ impl Writer {
             committed_unix_ms,
             answered,
         };
+        if let Some(why) = &self.store_failure {
+            // What the store says after a failure hides why it failed.
+            return Err(StoreError::Failed { doing: "written", source: why.clone().into() });
+        }
         let began = Instant::now();
         if let Err(failure) = self.store.commit(&batch) {
             self.counts().store_failures += 1;
             error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
             self.shared.store_works.send_replace(false);
+            let source = failure.source().map(ToString::to_string);
+            self.store_failure = Some(source.unwrap_or_else(|| failure.to_string()));
             return Err(failure);
         }
         let took = began.elapsed().as_micros();
@@ -237,7 +249,7 @@ impl Writer {
                 view.catalog.remove(key);
             }
             view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
-            view.committed_unix_ms = committed_unix_ms;
+            view.committed = committed;
             news
         };
         self.shared.revision.send_replace(revision);

@@ -10,7 +10,7 @@ use lb_core::{
         breaker::{Event, Phase},
         ejection::Cause as EjectionCause,
         outlier::Sample,
-        slow_start::AFTER_BREAKER,
+        slow_start::after_return,
     },
 };
 
@@ -94,7 +94,7 @@ impl State {
                 if let Some(pool) = self.pools.get_mut(&name) {
                     pool.ejections.release(id, EjectionCause::Breaker);
                 }
-                self.ramp(id, AFTER_BREAKER.min(policy.slow_start), now, unix_ms);
+                self.ramp(id, after_return(policy.slow_start), now, unix_ms);
             }
             Event::Refused { .. } => {}
         }
@@ -172,7 +172,7 @@ impl State {
         if let Some(backend) = self.backends.get_mut(id) {
             backend.outlier = None;
             self.dirty.insert(id.clone());
-            self.ramp(id, AFTER_BREAKER.min(policy.slow_start), now, unix_ms);
+            self.ramp(id, after_return(policy.slow_start), now, unix_ms);
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use lb_core::{
     health::verdict::{self, Evidence, Verdict},
     model::{BackendId, BackendStatus, Health, PoolName, Reason, Standing},
-    resilience::slow_start::AFTER_BREAKER,
+    resilience::slow_start::after_return,
 };
 
 use super::{
@@ -93,8 +93,7 @@ impl State {
         if was != health && health == Health::Up {
             let policy = self.backends.get(id)?.policy;
             let is_new = was == Health::Unknown;
-            let duration =
-                if is_new { policy.slow_start } else { AFTER_BREAKER.min(policy.slow_start) };
+            let duration = if is_new { policy.slow_start } else { after_return(policy.slow_start) };
             self.ramp(id, duration, now, unix_ms);
         }
         let backend = self.backends.get_mut(id)?;

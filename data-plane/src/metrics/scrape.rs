@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use lb_core::{
@@ -16,13 +17,12 @@ use lb_core::{
 use tokio::sync::watch;
 
 use crate::{
-    clock::unix_ms,
     live::{BackendState, Config, Ledger, PoolTotals},
     metrics as names, process,
     reason::Reason,
     stats::{Sums, sum},
     status::Status,
-    worker::{Fleet, WorkerHandle},
+    worker::{Fleet, WorkerHandle, now},
 };
 
 const POOLS: PoolFamilies = PoolFamilies {
@@ -153,9 +153,8 @@ impl Metrics {
         let connected = self.status.is_connected();
         exposition.gauge(&names::CONTROL_CONNECTED, f64::from(u8::from(connected)))?;
         exposition.counter(&names::CONTROL_SESSIONS, following.sessions)?;
-        let since = self.status.stale_since_unix_ms();
-        let stale_ms = since.map_or(0, |since| unix_ms().saturating_sub(since));
-        exposition.gauge(&names::CONTROL_STALENESS, stale_ms as f64 / 1e3)
+        let stale = self.status.stale_since().map_or(Duration::ZERO, |since| since.age(now()));
+        exposition.gauge(&names::CONTROL_STALENESS, stale.as_secs_f64())
     }
 }
 
