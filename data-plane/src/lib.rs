@@ -38,6 +38,7 @@ mod metrics;
 mod open;
 mod process;
 mod reason;
+mod serving;
 mod stats;
 mod status;
 mod stop;

@@ -11,6 +11,8 @@ pub(crate) enum Reason {
     NoRoute,
     /// 503: no backend of the pool may serve.
     NoHealthyBackend,
+    /// A backend that is not well was used, because few others were left.
+    PoolPanic,
     /// 503: the proxy has never had a configuration for this listener.
     ConfigMissing,
     /// 502: nothing listens at the backend's address.
@@ -60,9 +62,10 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
+        Self::PoolPanic,
         Self::ConfigMissing,
         Self::BackendConnectRefused,
         Self::BackendConnectFailed,
@@ -92,6 +95,7 @@ impl Reason {
         match self {
             Self::NoRoute => "no_route",
             Self::NoHealthyBackend => "no_healthy_backend",
+            Self::PoolPanic => "pool_panic",
             Self::ConfigMissing => "config_missing",
             Self::BackendConnectRefused => "backend_connect_refused",
             Self::BackendConnectFailed => "backend_connect_failed",
@@ -115,6 +119,11 @@ impl Reason {
             Self::ControlPlaneAway => "control_plane_away",
             Self::Internal => "internal",
         }
+    }
+
+    /// Whether the proxy answers by itself for it, or cuts an answer off.
+    pub(crate) fn is_of_an_answer(self) -> bool {
+        !matches!(self, Self::ClientAbort | Self::PoolPanic)
     }
 
     /// Whether a backend failed, so that another one may be tried.

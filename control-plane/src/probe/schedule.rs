@@ -35,7 +35,7 @@ pub(super) async fn run(
     let seed = hasher.finish();
     let state = match &known {
         Some(status) if !asked_anew || status.health == Health::Up => {
-            CheckState::resumed(status.health, seed)
+            CheckState::resumed(status.health, status.was_up, seed)
         }
         _ => CheckState::new(seed),
     };
@@ -188,6 +188,12 @@ impl Check {
             Some(known) if known.health == health => known.since_unix_ms,
             _ => unix_ms(),
         };
+        let was_up = match health {
+            Health::Up => true,
+            Health::Down => self.known.as_ref().is_some_and(|known| known.was_up),
+            // It has to pass a check anew.
+            Health::Unknown => false,
+        };
         let status = BackendStatus {
             backend: self.target.backend.id.clone(),
             incarnation: self.target.backend.incarnation,
@@ -195,6 +201,7 @@ impl Check {
             addresses: self.addresses.known().to_vec(),
             reason: reason.clone(),
             since_unix_ms,
+            was_up,
             standing: Standing::default(),
         };
         if self.known.as_ref() == Some(&status) {

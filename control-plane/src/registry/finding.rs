@@ -67,6 +67,7 @@ fn unchecked(backend: BackendId, incarnation: Incarnation) -> BackendStatus {
         addresses: Vec::new(),
         reason: Reason::new("not_checked", "not checked yet"),
         since_unix_ms: 0,
+        was_up: false,
         standing: Standing::default(),
     }
 }

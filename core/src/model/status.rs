@@ -19,6 +19,9 @@ pub struct BackendStatus {
     pub reason: Reason,
     /// When the verdict last changed, in milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
+    /// Whether it was up at any time of this life: one that never was gets no traffic, however
+    /// few others are left.
+    pub was_up: bool,
     /// What its traffic says of it.
     pub standing: Standing,
 }

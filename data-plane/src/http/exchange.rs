@@ -6,7 +6,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Instant};
 
-use lb_core::{balance::PickContext, model::HttpLimits};
+use lb_core::model::HttpLimits;
 
 use super::{
     answer::{bad_chunks, protocol_error},
@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     h1::body::{BodyLength, Framing},
-    live::{BackendState, Management, PoolConfig},
+    live::{Asked, BackendState, Management, PoolConfig, Trial},
+    reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct Exchange<'a, S> {
     pub(super) client_in: Buffer,
     /// What the access log will say of the request at hand, if there is such a log.
     pub(super) record: Option<Box<Record>>,
+    /// The request at hand tries its backend, and nothing of an answer has come.
+    pub(super) trial: Option<Trial>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
 }
@@ -49,6 +52,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             connection,
             client_in: worker.buffers.buffer(),
             record: None,
+            trial: None,
             is_traffic: true,
         }
     }
@@ -170,7 +174,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let mut tried = Tried::default();
         let mut resent = false;
         let mut left: Option<&Arc<BackendState>> = None;
-        while let Some(slot) = self.pick(pool, prepared, tried.slots(), started) {
+        while let Some(slot) = self.pick(pool, prepared, &upload, tried.slots(), started) {
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
             backend.count_request(self.worker.index);
@@ -191,7 +195,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 keep_alive,
                 started,
             };
-            match conversation.run().await {
+            let ended = conversation.run().await;
+            self.end_trial(&ended);
+            match ended {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
                     if let Some(record) = &mut self.record {
@@ -250,20 +256,42 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     fn pick(
-        &self,
+        &mut self,
         pool: &PoolConfig,
         prepared: &Prepared,
-        excluded: &[u32],
+        upload: &Relay,
+        tried: &[u32],
         now: Instant,
     ) -> Option<u32> {
         self.worker.release_held(now);
-        pool.picker.pick(&mut PickContext {
-            client: prepared.client,
-            cursor: &pool.cursor.0,
-            loads: pool,
-            rng: &mut self.worker.rng.borrow_mut(),
-            excluded,
-        })
+        let rng = &mut self.worker.rng.borrow_mut();
+        let client = prepared.client;
+        let Some(caution) = &pool.caution else { return pool.pick(client, tried, rng) };
+        let is_repeatable = prepared.understood.method.is_idempotent() && upload.is_replayable();
+        let (slot, trial) =
+            pool.pick_with(caution, Asked { client, tried, is_repeatable, now }, rng)?;
+        self.trial = trial;
+        if caution.is_helping(slot)
+            && let Some(record) = &mut self.record
+        {
+            record.reason(Reason::PoolPanic);
+        }
+        Some(slot)
+    }
+
+    /// The backend that is tried has answered with this status, or has failed without one.
+    pub(super) fn decide_trial(&mut self, succeeded: bool) {
+        if let Some(trial) = self.trial.take() {
+            trial.end(succeeded, now(), &mut self.worker.rng.borrow_mut());
+        }
+    }
+
+    /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
+    fn end_trial(&mut self, ended: &Ended) {
+        if matches!(ended, Ended::Failed(failure) if failure.kind.is_some()) {
+            self.decide_trial(false);
+        }
+        self.trial = None;
     }
 
     /// Whether the client's connection stays open after this request.

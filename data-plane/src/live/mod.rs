@@ -6,24 +6,33 @@
 //! the round-robin cursor) hangs on it by [`Arc`] and is carried over by identity.
 
 mod backend;
+mod caution;
 mod compile;
 mod ledger;
 mod management;
+mod outlook;
 mod routes;
+mod trial;
+mod trouble;
 
-use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
+use std::{net::IpAddr, sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
-    balance::{Loads, Picker},
-    model::{BackendConnections, Listener, ListenerName, PoolName, Version},
+    balance::{Loads, PickContext, Picker},
+    health::panic::Panic,
+    model::{BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, Version},
 };
 
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
+    caution::{Asked, Caution},
     compile::Compiler,
     ledger::{Ledger, PoolTotals},
     management::Management,
+    outlook::Outlook,
     routes::{PoolIndex, Routes},
+    trial::Trial,
+    trouble::Trouble,
 };
 
 /// Everything that a worker needs to serve.
@@ -65,6 +74,12 @@ pub(crate) struct PoolConfig {
     pub(crate) picker: Picker,
     /// Picks start here; shared by all workers.
     pub(crate) cursor: Arc<Padded<AtomicU64>>,
+    /// When a backend of it is avoided, and for how long.
+    pub(crate) breaker: BreakerPolicy,
+    /// What picks must heed; nothing most of the time.
+    pub(crate) caution: Option<Box<Caution>>,
+    /// Why backends are picked that are not well.
+    pub(crate) panic: Option<Panic>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
 }
@@ -73,6 +88,23 @@ impl PoolConfig {
     /// Where requests of this pool count as in flight.
     pub(crate) fn counted_by(&self, worker: usize) -> CountedBy {
         if self.watches_load { CountedBy::All } else { CountedBy::Worker(worker) }
+    }
+
+    /// Picks a backend for a client that is none of the `excluded`.
+    #[inline]
+    pub(crate) fn pick(
+        &self,
+        client: IpAddr,
+        excluded: &[u32],
+        rng: &mut fastrand::Rng,
+    ) -> Option<u32> {
+        self.picker.pick(&mut PickContext {
+            client,
+            cursor: &self.cursor.0,
+            loads: self,
+            rng,
+            excluded,
+        })
     }
 }
 

@@ -114,6 +114,12 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], pool.backends.len() as f64)
             })
         })?;
+        exposition.family(&names::POOL_PANIC, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let panics = f64::from(u8::from(pool.panic.is_some()));
+                family.gauge(&[pool.name.as_str()], panics)
+            })
+        })?;
         let count = config.pools.iter().map(|pool| pool.backends.len()).sum();
         if !self.per_backend.applies_to(count) {
             return Ok(());
@@ -130,7 +136,12 @@ impl Metrics {
             counters,
             in_flight: state.in_flight(),
         });
-        BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())
+        BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())?;
+        exposition.family(&names::BACKEND_AVOIDED, |family| {
+            backends.iter().zip(&labels).try_for_each(|((state, _), labels)| {
+                family.gauge(labels, f64::from(u8::from(state.is_avoided())))
+            })
+        })
     }
 
     fn write_control(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
@@ -161,8 +172,7 @@ fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
     })?;
     exposition.counter(&names::REQUESTS_RECEIVED, sums.requests)?;
     exposition.family(&names::OWN_ANSWERS, |family| {
-        // A client that left was not answered.
-        let reasons = Reason::ALL.into_iter().filter(|reason| *reason != Reason::ClientAbort);
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_an_answer());
         reasons.into_iter().try_for_each(|reason| family.counter(&[reason.name()], sums.of(reason)))
     })?;
     exposition.counter(&names::CLIENT_ABORTS, sums.of(Reason::ClientAbort))?;
