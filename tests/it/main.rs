@@ -5,6 +5,7 @@
 
 mod access_log;
 mod architecture;
+mod avoidance;
 mod bad_input;
 mod bad_places;
 mod balancing;
@@ -24,6 +25,7 @@ mod fleet;
 mod http;
 mod lifecycle;
 mod metrics;
+mod panic_mode;
 mod rest;
 mod rest_description;
 mod retries;
@@ -32,6 +34,7 @@ mod routes;
 mod seed;
 mod seed_rest;
 mod services;
+mod slow_start;
 mod splice;
 mod stalled;
 mod takeover;
