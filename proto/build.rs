@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // `connect()` would need tonic's transport, which the contract does without.
         .build_transport(false)
+        // Its buffers are as small as the messages of a stream that lasts for ever.
+        .codec_path("crate::codec::CompactCodec")
         // Payloads are shared between streams, never copied.
         .bytes(".")
         // Maps in key order: the same value always has the same bytes.

@@ -11,6 +11,7 @@ use tonic::{
     Response, Status,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::exit::{Exit, Failure, root_cause, unreachable};
 
@@ -64,6 +65,11 @@ impl Client {
     /// Proxies, verdicts, statistics, events.
     pub(crate) fn fleet(&self) -> FleetClient<Channel> {
         FleetClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Whether its services do their work.
+    pub(crate) fn health(&self) -> HealthClient<Channel> {
+        HealthClient::new(self.channel.clone())
     }
 
     /// The address that answered.

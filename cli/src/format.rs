@@ -21,14 +21,23 @@ pub(crate) fn age_of(at_unix_ms: Option<u64>, now_unix_ms: u64) -> String {
     at_unix_ms.map_or_else(|| "-".to_owned(), |at| age(millis(now_unix_ms.saturating_sub(at))))
 }
 
-/// Age and clock: `41s ago (14:02:11 UTC)`, with the date when it was another day.
+/// Age and clock of what has happened: `41s ago (14:02:11 UTC)`, with the date when it was
+/// another day. What seems to be in the future, because clocks differ, happened just now.
 pub(crate) fn moment(at_unix_ms: Option<u64>, now_unix_ms: u64) -> String {
     let Some(at) = at_unix_ms else { return "never".to_owned() };
-    let clock = clock(at, now_unix_ms);
-    if at > now_unix_ms {
-        return format!("in {} ({clock} UTC)", duration(millis(at - now_unix_ms)));
+    format!("{} ago ({} UTC)", age_of(Some(at), now_unix_ms), clock(at, now_unix_ms))
+}
+
+/// When something is planned: `in 700ms (14:02:11 UTC)`, or `now`.
+pub(crate) fn plan(at_unix_ms: Option<u64>, now_unix_ms: u64) -> String {
+    match at_unix_ms {
+        None => "never".to_owned(),
+        Some(at) if at <= now_unix_ms => "now".to_owned(),
+        Some(at) => {
+            let clock = clock(at, now_unix_ms);
+            format!("in {} ({clock} UTC)", duration(millis(at - now_unix_ms)))
+        }
     }
-    format!("{} ago ({clock} UTC)", age(millis(now_unix_ms - at)))
 }
 
 /// The time of day in UTC, with the date when it was another day.
@@ -140,14 +149,21 @@ mod tests {
     #[test]
     fn moments_carry_age_and_clock() {
         assert_eq!(moment(Some(NOW_MS - 41_000), NOW_MS), "41s ago (21:51:30 UTC)");
-        assert_eq!(moment(Some(NOW_MS + 700), NOW_MS), "in 700ms (21:52:11 UTC)");
         assert_eq!(moment(Some(NOW_MS - 86_400_000), NOW_MS), "1d0h ago (2026-11-21 21:52:11 UTC)");
         assert_eq!(moment(None, NOW_MS), "never");
     }
 
     #[test]
+    fn plans_are_in_the_future_or_due() {
+        assert_eq!(plan(Some(NOW_MS + 700), NOW_MS), "in 700ms (21:52:11 UTC)");
+        assert_eq!(plan(Some(NOW_MS - 700), NOW_MS), "now");
+        assert_eq!(plan(None, NOW_MS), "never");
+    }
+
+    #[test]
     fn absurd_times_of_a_server_do_no_harm() {
-        assert!(moment(Some(u64::MAX), NOW_MS).starts_with("in "));
+        assert!(moment(Some(u64::MAX), NOW_MS).starts_with("0s ago (9999-"));
+        assert!(plan(Some(u64::MAX), NOW_MS).starts_with("in "));
         assert_eq!(age_of(Some(u64::MAX), NOW_MS), "0s");
         assert!(timestamp(u64::MAX).starts_with("9999-"));
     }

@@ -5,8 +5,10 @@
 //! | `args` | the command line, by clap |
 //! | `client` | finds a control plane, calls it, turns gRPC errors into sentences |
 //! | `command` | one module per group of commands |
+//! | `completion` | what a shell may offer while a command is typed |
 //! | `view` | what the control plane answers, as numbers with units and stable names |
 //! | `output` | tables for people, JSON and YAML for programs |
+//! | `top` | the fleet on a screen that keeps itself up to date |
 //! | `dev` | the whole balancer on one machine, as real processes |
 //! | `demo_backend` | a small HTTP server to balance |
 //!
@@ -18,12 +20,14 @@ mod args;
 mod client;
 mod clock;
 mod command;
+mod completion;
 mod demo_backend;
 mod dev;
 pub mod exit;
 mod format;
 mod output;
 mod signal;
+mod top;
 mod view;
 
 use std::process::ExitCode;
@@ -38,6 +42,9 @@ use self::{args::Cli, exit::Exit};
 /// one.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Some(answered) = completion::answer() {
+        return answered;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

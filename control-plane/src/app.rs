@@ -9,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_core::metrics::PerBackend;
 use tokio::{
+    sync::mpsc,
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -17,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     args::Args,
-    clock::unix_ms,
+    clock::present,
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},
@@ -26,8 +27,9 @@ use crate::{
     grpc::{self, Context},
     http,
     listen::{Endpoint, ListenError},
-    probe,
+    probe::{self, Prober},
     registry::{Registry, WriteError},
+    resilience::{self, Resilience},
     stats::Statistics,
     store::{MemoryStore, RedbStore, Store, StoreError},
     telemetry::BadLogLevel,
@@ -224,11 +226,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
+        resilience: Arc::new(Resilience::new(config.lease)),
         sources: Arc::default(),
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
-        started_unix_ms: unix_ms(),
+        started: present(),
         heartbeat: config.heartbeat,
         lease: config.lease,
         metrics_per_backend: config.metrics_per_backend,
@@ -239,9 +242,23 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let resolver = Arc::new(Resolver::new(&config.dns_servers));
     let (shared, registry) = (Arc::clone(&context), context.registry.clone());
     let names = Arc::clone(&resolver);
+    let (checked, receiver) = mpsc::channel(resilience::CHECKED_MAX);
     parts.spawn(async move {
-        probe::run(registry, Arc::clone(&shared.checks), names, shared.stop.clone()).await;
+        let prober = Prober {
+            checks: Arc::clone(&shared.checks),
+            resilience: Arc::clone(&shared.resilience),
+            checked,
+            resolver: names,
+        };
+        probe::run(registry, prober, shared.stop.clone()).await;
         "the prober"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        let (registry, events) = (shared.registry.clone(), Arc::clone(&shared.events));
+        let judged = Arc::clone(&shared.resilience);
+        resilience::run(judged, registry, events, receiver, shared.stop.clone()).await;
+        "the judge of backends"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {

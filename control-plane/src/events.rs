@@ -39,66 +39,88 @@ pub struct Event {
     pub reason: Reason,
 }
 
-/// The types of events.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum EventType {
+/// Declares the types of events with their names. One list makes all of them, so that a
+/// type cannot be left out of [`EventType::ALL`] and thereby out of the counts.
+macro_rules! event_types {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// The types of events.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub enum EventType {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl EventType {
+            /// Every type; each at the index of its count.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// As it is spelled on the wire.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+event_types! {
     /// An object was added or changed.
-    ObjectChanged,
+    ObjectChanged = "object_changed",
     /// An object was removed.
-    ObjectRemoved,
+    ObjectRemoved = "object_removed",
     /// A backend may get traffic.
-    BackendUp,
+    BackendUp = "backend_up",
     /// A backend gets no more traffic.
-    BackendDown,
+    BackendDown = "backend_down",
     /// The first check of a new backend failed.
-    BackendCheckFailed,
+    BackendCheckFailed = "backend_check_failed",
+    /// A backend's breaker opened: it gets no requests.
+    BreakerOpened = "breaker_opened",
+    /// One request of the fleet at a time tries a backend.
+    BreakerHalfOpened = "breaker_half_opened",
+    /// A backend's breaker closed: it gets requests again.
+    BreakerClosed = "breaker_closed",
+    /// A backend that differs from the rest of its pool gets no requests for a while.
+    BackendEjected = "backend_ejected",
+    /// It gets requests again.
+    BackendRestored = "backend_restored",
+    /// Checks and proxies, or proxies among themselves, do not see the same of a backend.
+    ViewsDiffer = "views_differ",
+    /// They do again.
+    ViewsAgree = "views_agree",
+    /// There is a reason to take a backend out, but its pool cannot spare it.
+    EjectionRefused = "ejection_refused",
     /// A source of a pool does not answer; its last backends are kept.
-    SourceFailed,
+    SourceFailed = "source_failed",
     /// It answers again.
-    SourceRecovered,
+    SourceRecovered = "source_recovered",
     /// A proxy opened its stream.
-    ProxyConnected,
+    ProxyConnected = "proxy_connected",
     /// A proxy caught up with the registry.
-    ProxySynced,
+    ProxySynced = "proxy_synced",
     /// A proxy refused an object, or a whole state.
-    ProxyRejected,
+    ProxyRejected = "proxy_rejected",
     /// A proxy's stream ended, or its lease ran out.
-    ProxyLost,
+    ProxyLost = "proxy_lost",
     /// A file of declared state was read again and not applied.
-    ConfigRejected,
+    ConfigRejected = "config_rejected",
 }
 
 impl EventType {
-    /// Every type.
-    pub const ALL: [Self; 9] = [
-        Self::ObjectChanged,
-        Self::ObjectRemoved,
-        Self::BackendUp,
-        Self::BackendDown,
-        Self::BackendCheckFailed,
-        Self::ProxyConnected,
-        Self::ProxySynced,
-        Self::ProxyRejected,
-        Self::ProxyLost,
-    ];
-
-    /// As it is spelled on the wire.
+    /// Whether it tells what a backend's traffic says of it.
     #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ObjectChanged => "object_changed",
-            Self::ObjectRemoved => "object_removed",
-            Self::BackendUp => "backend_up",
-            Self::BackendDown => "backend_down",
-            Self::BackendCheckFailed => "backend_check_failed",
-            Self::SourceFailed => "source_failed",
-            Self::SourceRecovered => "source_recovered",
-            Self::ProxyConnected => "proxy_connected",
-            Self::ProxySynced => "proxy_synced",
-            Self::ProxyRejected => "proxy_rejected",
-            Self::ProxyLost => "proxy_lost",
-            Self::ConfigRejected => "config_rejected",
-        }
+    pub fn is_of_a_standing(self) -> bool {
+        matches!(
+            self,
+            Self::BreakerOpened
+                | Self::BreakerHalfOpened
+                | Self::BreakerClosed
+                | Self::BackendEjected
+                | Self::BackendRestored
+                | Self::ViewsDiffer
+                | Self::ViewsAgree
+        )
     }
 }
 
@@ -136,9 +158,7 @@ impl EventLog {
         revision: u64,
         reason: Reason,
     ) {
-        if let Some(at) = EventType::ALL.into_iter().position(|other| other == what) {
-            self.counts[at].fetch_add(1, Relaxed);
-        }
+        self.counts[what as usize].fetch_add(1, Relaxed);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS_MAX {
             events.pop_front();
@@ -216,10 +236,19 @@ mod tests {
         let mut reader = log.reader(2);
         let names: Vec<String> = reader.next().await.into_iter().map(|event| event.name).collect();
         assert_eq!(names, ["b", "c"]);
-        let counts: Vec<u64> = log.counts().map(|(_, count)| count).collect();
-        assert_eq!(counts, [3, 0, 0, 0, 0, 0, 0, 0, 0]);
         record(&log, "d");
         assert_eq!(reader.next().await[0].name, "d");
+    }
+
+    #[test]
+    fn each_type_is_counted_under_its_own_name() {
+        let log = EventLog::new();
+        for (times, what) in EventType::ALL.into_iter().enumerate() {
+            (0..=times).for_each(|_| log.record(what, "pool", "a", 1, Reason::default()));
+        }
+        let expected = EventType::ALL.into_iter().zip(1..);
+        assert!(log.counts().eq(expected), "{:?}", log.counts().collect::<Vec<_>>());
+        assert_eq!(EventType::ConfigRejected.name(), "config_rejected");
     }
 
     #[tokio::test]

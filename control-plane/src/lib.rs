@@ -30,6 +30,7 @@ mod metrics;
 mod probe;
 mod process;
 pub mod registry;
+pub mod resilience;
 pub mod stats;
 pub mod store;
 mod telemetry;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 pub use self::process::{OwnAnswers, Process};
-use crate::registry::Catalog;
+use crate::{registry::Catalog, resilience::ProbeReport};
 
 /// Seconds over which rates are averaged.
 const RATE_SECONDS: usize = 5;
@@ -41,6 +41,10 @@ pub struct Report {
     pub instance: String,
     /// Grows by one with each report of an instance.
     pub sequence: u64,
+    /// When it was sent, by its process's own monotonic clock since its start.
+    pub sent: Duration,
+    /// Tokens that its proxy has used.
+    pub probes: Vec<ProbeReport>,
     /// How long the proxy counted.
     pub interval: Duration,
     /// Backends that have anything to tell.
@@ -62,6 +66,8 @@ pub struct BackendPart {
     pub counters: BackendCounters,
     /// Now.
     pub in_flight: u32,
+    /// Failures since the last success of the period.
+    pub trailing_failures: u64,
 }
 
 /// Added up over reports.
@@ -87,6 +93,15 @@ struct Sums {
     all: Sum,
     process: Process,
     reports: Reports,
+}
+
+/// What became of one report.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Counted {
+    /// The number of the last report of its process that was counted.
+    pub sequence: u64,
+    /// It was not heard before, and its process is the one that serves now.
+    pub is_news: bool,
 }
 
 /// What became of the reports.
@@ -140,9 +155,8 @@ impl Reporter {
 }
 
 impl Statistics {
-    /// Counts a report, and returns the number of the last one that was counted.
-    /// Backends that are not in the catalog count for their pool only.
-    pub fn count(&self, report: Report, catalog: &Catalog) -> u64 {
+    /// Counts a report. Backends that are not in the catalog count for their pool only.
+    pub fn count(&self, report: &Report, catalog: &Catalog) -> Counted {
         let now = Instant::now();
         let sums = &mut *self.lock();
         let reporter = sums.proxies.entry(report.proxy.clone()).or_insert_with(|| Reporter {
@@ -157,7 +171,7 @@ impl Statistics {
         let is_former =
             reporter.former.as_ref().is_some_and(|(former, _)| *former == report.instance);
         if !is_former && reporter.instance != report.instance {
-            let instance = std::mem::replace(&mut reporter.instance, report.instance);
+            let instance = std::mem::replace(&mut reporter.instance, report.instance.clone());
             reporter.former = Some((instance, reporter.sequence));
             reporter.sequence = 0;
         }
@@ -168,7 +182,7 @@ impl Statistics {
         if report.sequence <= *last {
             debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
             sums.reports.repeated += 1;
-            return *last;
+            return Counted { sequence: *last, is_news: false };
         }
         let missing = report.sequence - *last - 1;
         if missing > 0 {
@@ -181,10 +195,10 @@ impl Statistics {
         reporter.process.add(&report.process);
         reporter.rate.add(now, report.process.requests);
         sums.process.add(&report.process);
-        for part in report.backends {
+        for part in &report.backends {
             sums.add(&report.proxy, report.sequence, part, catalog, now);
         }
-        report.sequence
+        Counted { sequence: report.sequence, is_news: !is_former }
     }
 
     /// The totals of one backend, and the share of each proxy in them.
@@ -311,7 +325,7 @@ impl Sums {
         &mut self,
         proxy: &ProxyId,
         sequence: u64,
-        part: BackendPart,
+        part: &BackendPart,
         catalog: &Catalog,
         now: Instant,
     ) {
@@ -323,16 +337,17 @@ impl Sums {
         if !is_known(catalog, &part.backend, part.incarnation) {
             return;
         }
-        let BackendPart { pool, backend, incarnation, counters, in_flight } = part;
-        let backend = self.backends.entry((backend, incarnation)).or_insert_with(|| BackendSums {
-            pool,
+        let BackendPart { pool, backend, incarnation, counters, in_flight, .. } = part;
+        let key = (backend.clone(), *incarnation);
+        let backend = self.backends.entry(key).or_insert_with(|| BackendSums {
+            pool: pool.clone(),
             all: Sum::default(),
             by_proxy: BTreeMap::new(),
         });
-        backend.all.add(now, &counters);
+        backend.all.add(now, counters);
         let share = backend.by_proxy.entry(proxy.clone()).or_default();
-        share.sum.add(now, &counters);
-        share.in_flight = in_flight;
+        share.sum.add(now, counters);
+        share.in_flight = *in_flight;
         share.told_in = sequence;
     }
 

@@ -19,7 +19,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion};
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker},
+    balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker},
     model::Algorithm,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -245,7 +245,7 @@ impl Fleet {
 
     fn worker<'a>(&'a self, rng: &'a mut fastrand::Rng) -> Worker<'a> {
         let context = PickContext {
-            client: Ipv4Addr::UNSPECIFIED.into(),
+            key: HashKey::Client(Ipv4Addr::UNSPECIFIED.into()),
             cursor: &self.cursor,
             loads: &self.in_flight,
             rng,
@@ -273,7 +273,7 @@ impl Worker<'_> {
     #[inline]
     fn pick(&mut self) -> Option<u32> {
         if let Some(&client) = self.clients.get(self.next) {
-            self.context.client = client;
+            self.context.key = HashKey::Client(client);
             self.next = (self.next + 1) % CLIENTS;
         }
         self.picker.pick(&mut self.context)

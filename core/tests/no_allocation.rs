@@ -3,14 +3,18 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::atomic::AtomicU64,
+    time::{Duration, Instant},
 };
 
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker, Split},
+    affinity::{KeyId, KeyRing, Session, SessionKey, Value, field::find},
+    balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker, Split},
     client_address::client_address,
+    lease::{Holder, Slots, Terms},
+    limit::{Bucket, KeyHasher, MICROS, Pace, Table},
     model::{
-        Algorithm, ForwardedTrust, HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName,
-        RoutePools,
+        Algorithm, BackendId, CookieAffinity, ForwardedTrust, HostMatch, Incarnation, ListenerName,
+        PathMatch, PoolName, Route, RouteName, RoutePools,
     },
     routing::RouteTable,
 };
@@ -46,7 +50,7 @@ fn picks_do_not_allocate() {
             let count = allocations(|| {
                 for n in 0..1000_u32 {
                     let picked = picker.pick(&mut PickContext {
-                        client: IpAddr::from(n.to_be_bytes()),
+                        key: HashKey::Client(IpAddr::from(n.to_be_bytes())),
                         cursor: &cursor,
                         loads: &Idle,
                         rng: &mut rng,
@@ -96,6 +100,53 @@ fn finding_a_route_does_not_allocate() {
         found.push(Some(split.take(&cursor)));
     });
     assert_eq!(found, [Some(1), Some(2), Some(2), Some(0), Some(0)]);
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn finding_and_verifying_a_session_does_not_allocate() {
+    let ring = KeyRing::first(SessionKey::new(KeyId(1), [1; SessionKey::LEN]));
+    let (pool, ttl) = (PoolName::default_pool(), CookieAffinity::TTL);
+    let backend = BackendId::new("backend1").unwrap();
+    let value = Value::sign(&ring, &pool, &backend, Incarnation(1), 0, ttl);
+    let cookies = [b"a=1; lb_session=".as_slice(), value.as_bytes(), b"; b=2"].concat();
+    let forged = [value.as_bytes(), b"A"].concat();
+    let (mut is_genuine, mut is_refused) = (false, false);
+    let count = allocations(|| {
+        let fields = [b"c=3".as_slice(), &cookies];
+        let found = find(fields.into_iter(), CookieAffinity::NAME).expect("it is there");
+        let session = Session::verify(found, &ring, &pool, 0, ttl);
+        is_genuine = session.is_ok_and(|session| session.backend() == "backend1");
+        is_refused = Session::verify(&forged, &ring, &pool, 0, ttl).is_err();
+    });
+    assert!(is_genuine && is_refused);
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn deciding_about_a_limit_does_not_allocate() {
+    #[expect(clippy::disallowed_methods, reason = "where a simulated clock begins")]
+    let start = Instant::now();
+    let pace = Pace::new(10 * MICROS, 5, start);
+    let (bucket, table) = (Bucket::new(), Table::new(100, 10 * MICROS, 5));
+    let hasher = KeyHasher::new([1, 2]);
+    let holder = Holder::with_safe_share(Terms::slots(Duration::from_secs(1)), 7, 1, start);
+    let mut slots = Slots::new(holder, start);
+    let mut admitted = [0; 3];
+    let count = allocations(|| {
+        for n in 0..1000_u32 {
+            let now = start + Duration::from_millis(n.into());
+            admitted[0] += u32::from(bucket.take(&pace, now).is_admitted());
+            let client = hasher.client(Ipv4Addr::from_bits(n % 300).into());
+            admitted[1] += u32::from(table.take(client, &pace, now).is_admitted());
+            admitted[2] += u32::from(slots.take(now));
+            if n % 2 == 0 {
+                assert!(!slots.give_back(now), "none was recalled");
+            }
+        }
+    });
+    // A burst of 5 and what comes in during a second; every client's burst; every slot.
+    assert_eq!(admitted, [14, 1000, 507]);
     assert_eq!(count, 0);
 }
 

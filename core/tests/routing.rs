@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 
 use lb_core::{
     model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools},
-    routing::{RouteTable, Verdict, explain},
+    routing::{Obstacle, RouteTable, Verdict, explain, obstacle},
 };
 use proptest::prelude::*;
 
@@ -118,6 +118,55 @@ proptest! {
             )
         });
         prop_assert!(chosen.is_some() || !beaten, "only a match beats another one");
+    }
+
+    #[test]
+    fn without_an_obstacle_there_is_a_request_for_every_route(routes in routes()) {
+        for route in &routes {
+            // With labels and segments that no other route names.
+            let host = match &route.host {
+                HostMatch::Any => "nobody".to_owned(),
+                HostMatch::Exact(name) => name.to_string(),
+                HostMatch::Suffix(suffix) => format!("nobody{suffix}"),
+            };
+            let target = match &route.path {
+                PathMatch::Exact(path) => path.to_string(),
+                PathMatch::Prefix(_) => format!("{}/nothing", route.path.stem()),
+            };
+            let taken = found(&routes, &host, &target) == Some(route.name.as_str());
+            let obstacle = obstacle(&routes, route);
+            prop_assert_eq!(taken, obstacle.is_none(), "{:?}: {:?}", route, obstacle);
+        }
+    }
+}
+
+#[test]
+fn what_can_never_match_is_told_with_its_reason() {
+    let mut with_port = route("port", "", "/", "");
+    with_port.host = HostMatch::parse_stored("a.example:8080").unwrap();
+    let routes = [
+        with_port,
+        route("query", "", "", "/search?q=1"),
+        route("twin-a", "b.example", "/x", ""),
+        route("twin-b", "b.example", "/x/", ""),
+        route("within", "b.example", "", "/x"),
+    ];
+    let told: Vec<_> = routes.iter().map(|route| obstacle(&routes, route)).collect();
+    assert_eq!(
+        told,
+        [
+            Some(Obstacle::HostHasPort),
+            Some(Obstacle::PathHasQuery),
+            None,
+            Some(Obstacle::SameMatch(&routes[2])),
+            None,
+        ]
+    );
+    for (host, target) in
+        [("a.example:8080", "/"), ("a.example", "/search?q=1"), ("b.example", "/x/y")]
+    {
+        let taken = found(&routes, host, target);
+        assert!(taken.is_none_or(|name| name == "twin-a"), "{host}{target}: {taken:?}");
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     live::{Compiler, Config, Padded},
     metrics::Metrics,
     open::Opened,
-    process,
+    process, retry_budget,
     serving::Serving,
     stats::{Shard, report::Reporter},
     status::Status,
@@ -78,7 +78,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let status = Arc::new(Status::default());
     status.applied(config.version);
     if let Some(held) = held {
-        status.lost(crate::clock::unix_ms());
+        status.lost(crate::clock::present());
         info!(version = %held.version, "serving from the kept configuration until a control plane answers");
     }
 
@@ -105,6 +105,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         per_backend: args.metrics_per_backend,
     });
     let applied = config_receiver.clone();
+    let budgeted = config_receiver.clone();
     let reporter = Reporter::new(
         opened.id.clone(),
         instance,
@@ -129,6 +130,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     tokio::spawn(serving.watch());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
+    tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
     let admin = tokio::spawn(admin::serve(admin, metrics));

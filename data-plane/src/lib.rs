@@ -17,6 +17,7 @@
 //! | `upstream` | connections to backends |
 //! | `access_log` | writes a line for each request |
 //! | `stats` | counts and reports |
+//! | `retry_budget` | says four times a second how many retries there may be |
 //! | `metrics` | tells Prometheus what was counted |
 //! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
@@ -38,6 +39,7 @@ mod metrics;
 mod open;
 mod process;
 mod reason;
+mod retry_budget;
 mod serving;
 mod stats;
 mod status;

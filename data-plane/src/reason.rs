@@ -29,6 +29,12 @@ pub(crate) enum Reason {
     BackendProtocolError,
     /// 502: the backend's name has no address.
     DnsFailure,
+    /// The backend answered 502, 503 or 504, and another one was asked in its place.
+    BackendStatus,
+    /// Not sent again: the pool's retries of the last ten seconds are as many as allowed.
+    RetryBudgetExhausted,
+    /// Not sent again: it was sent as often as the pool allows.
+    RetriesExhausted,
     /// 400, 405, 417, 505: the request breaks the protocol.
     ClientProtocolError,
     /// 408: the head did not come in time.
@@ -62,7 +68,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::PoolPanic,
@@ -74,6 +80,9 @@ impl Reason {
         Self::BackendTimeout,
         Self::BackendProtocolError,
         Self::DnsFailure,
+        Self::BackendStatus,
+        Self::RetryBudgetExhausted,
+        Self::RetriesExhausted,
         Self::ClientProtocolError,
         Self::ClientHeaderTimeout,
         Self::ClientBodyTimeout,
@@ -104,6 +113,9 @@ impl Reason {
             Self::BackendTimeout => "backend_timeout",
             Self::BackendProtocolError => "backend_protocol_error",
             Self::DnsFailure => "dns_failure",
+            Self::BackendStatus => "backend_status",
+            Self::RetryBudgetExhausted => "retry_budget_exhausted",
+            Self::RetriesExhausted => "retries_exhausted",
             Self::ClientProtocolError => "client_protocol_error",
             Self::ClientHeaderTimeout => "client_header_timeout",
             Self::ClientBodyTimeout => "client_body_timeout",
@@ -121,11 +133,6 @@ impl Reason {
         }
     }
 
-    /// Whether the proxy answers by itself for it, or cuts an answer off.
-    pub(crate) fn is_of_an_answer(self) -> bool {
-        !matches!(self, Self::ClientAbort | Self::PoolPanic)
-    }
-
     /// Whether a backend failed, so that another one may be tried.
     pub(crate) fn is_of_a_backend(self) -> bool {
         matches!(
@@ -137,7 +144,21 @@ impl Reason {
                 | Self::BackendTimeout
                 | Self::BackendProtocolError
                 | Self::DnsFailure
+                | Self::BackendStatus
         )
+    }
+
+    /// Whether it says why a request was not sent again.
+    pub(crate) fn is_of_a_retry(self) -> bool {
+        matches!(self, Self::RetryBudgetExhausted | Self::RetriesExhausted)
+    }
+
+    /// Whether it can be the reason of an answer that the proxy gave by itself: a client
+    /// that left was not answered, and these others stand beside an answer.
+    pub(crate) fn is_of_an_answer(self) -> bool {
+        let stands_beside =
+            matches!(self, Self::ClientAbort | Self::BackendStatus | Self::PoolPanic);
+        !self.is_of_a_retry() && !stands_beside
     }
 
     /// Whether the client was given an answer, and it was refused for what it did.

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use lb_core::{model::Version, stats::LatencyHistogram};
+use lb_core::{model::Version, moment::Moment, stats::LatencyHistogram};
+
+use crate::clock::present;
 
 /// Shared by the control thread's tasks.
 #[derive(Debug, Default)]
@@ -17,8 +19,10 @@ pub(crate) struct Status {
 struct Inner {
     version: Option<Version>,
     connected: bool,
-    stale_since_unix_ms: Option<u64>,
+    stale_since: Option<Moment>,
     draining: bool,
+    /// As a control plane told it last.
+    proxies: Option<u32>,
     following: Following,
 }
 
@@ -71,6 +75,16 @@ impl Status {
         self.lock().following.clone()
     }
 
+    /// A control plane has said how many proxies are live, this one included.
+    pub(crate) fn told_proxies(&self, count: u32) {
+        self.lock().proxies = Some(count);
+    }
+
+    /// How many proxies are live, as far as this one was told: itself at least.
+    pub(crate) fn proxies(&self) -> u32 {
+        self.lock().proxies.unwrap_or(1)
+    }
+
     /// What all workers serve from.
     pub(crate) fn version(&self) -> Option<Version> {
         self.lock().version
@@ -85,19 +99,19 @@ impl Status {
     pub(crate) fn synced(&self) {
         let mut inner = self.lock();
         inner.connected = true;
-        inner.stale_since_unix_ms = None;
+        inner.stale_since = None;
     }
 
     /// From now on what is served cannot be confirmed.
-    pub(crate) fn lost(&self, now_unix_ms: u64) {
+    pub(crate) fn lost(&self, now: Moment) {
         let mut inner = self.lock();
         inner.connected = false;
-        inner.stale_since_unix_ms.get_or_insert(now_unix_ms);
+        inner.stale_since.get_or_insert(now);
     }
 
     /// Since when the configuration could not be confirmed.
-    pub(crate) fn stale_since_unix_ms(&self) -> Option<u64> {
-        self.lock().stale_since_unix_ms
+    pub(crate) fn stale_since(&self) -> Option<Moment> {
+        self.lock().stale_since
     }
 
     /// The process is stopping.
@@ -126,9 +140,12 @@ impl Status {
                 name: "control-plane",
                 // Traffic does not depend on it.
                 passed: true,
-                detail: match (inner.connected, inner.stale_since_unix_ms) {
+                detail: match (inner.connected, inner.stale_since) {
                     (true, _) => "connected".to_owned(),
-                    (false, Some(since)) => format!("away; stale since {since} (Unix ms)"),
+                    (false, Some(since)) => {
+                        let since = since.unix_ms(present());
+                        format!("away; stale since {since} (Unix ms)")
+                    }
                     (false, None) => "not connected yet".to_owned(),
                 },
             },

@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
 use crate::{
-    clock::unix_ms, last_good::LastGood, live::Config, serving::Serving, status::Status,
+    clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
     worker::now,
 };
 use session::Ended;
@@ -110,7 +110,7 @@ impl Follower {
             let endpoint = self.control_planes[turn % self.control_planes.len()].clone();
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
-            self.status.lost(unix_ms());
+            self.status.lost(present());
             self.serving.lose().await;
             let pause = match ended {
                 Ended::Goaway { reason, after } => {

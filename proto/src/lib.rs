@@ -4,6 +4,7 @@
 //! Generated types stop here and in the gRPC shells: everything else works with
 //! the checked values of `lb_core::model`.
 
+pub mod codec;
 pub mod convert;
 #[cfg(feature = "document")]
 pub mod document;

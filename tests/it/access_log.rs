@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use lb_proto::v1::Retries;
 use lb_tests::{
     backend::{Action, Backend, ok},
     client::{Client, exchange, get},
@@ -65,8 +66,11 @@ fn golden(mut line: Value) -> Value {
         assert_eq!(id.as_str().unwrap().len(), 32, "{whole}");
     }
     for attempt in members["attempts"].as_array_mut().unwrap() {
-        let duration = attempt.as_object_mut().unwrap().remove("duration_ms");
+        let attempt = attempt.as_object_mut().unwrap();
+        let duration = attempt.remove("duration_ms");
         assert!(duration.is_some_and(|value| value.is_f64()), "{whole}");
+        let wait = attempt.remove("wait_ms");
+        assert!(wait.is_none_or(|value| value.is_f64()), "{whole}");
     }
     assert_eq!(members.remove("proxy").unwrap(), "proxy-1", "{whole}");
     assert_eq!(members.remove("listener").unwrap(), "default", "{whole}");
@@ -174,6 +178,40 @@ async fn every_attempt_is_in_the_line_with_its_reason() {
         ])
     );
     assert_eq!((&line["status"], line.get("reason")), (&json!(200), None));
+}
+
+#[tokio::test]
+async fn answers_that_were_given_up_and_retries_that_were_not_made_are_in_the_line() {
+    let unwell = || {
+        let answer = b"HTTP/1.1 503 Unwell\r\nContent-Length: 0\r\n\r\n".to_vec();
+        Backend::scripted(move |_| vec![Action::ReadBody, Action::Send(answer.clone())])
+    };
+    let (first, second) = (unwell(), unwell());
+    let (cluster, path, _directory) = logging(&[&first, &second]).await;
+    assert_eq!(get(cluster.address(), "/").await.status, 503);
+    let line = lines(&path, 1).await.remove(0);
+    let waits: Vec<bool> =
+        line["attempts"].as_array().unwrap().iter().map(|it| it["wait_ms"].is_f64()).collect();
+    assert_eq!(waits, [false, true], "{line}");
+    let attempts = json!([
+        {"backend": "backend1", "status": 503},
+        {"backend": "backend2", "status": 503},
+    ]);
+    let told = asked(&line, "GET", "/");
+    assert_eq!((&told["attempts"], &told["status"]), (&attempts, &json!(503)));
+    assert_eq!((&told["not_retried"], told.get("reason")), (&json!("retries_exhausted"), None));
+
+    let broke = Retries { budget_percent: Some(0), budget_floor: Some(0), ..Retries::default() };
+    cluster.api.change_pool(|pool| pool.retries = Some(broke)).await;
+    let mut asked = 1;
+    let told = eventually("the budget is empty", async || {
+        assert_eq!(get(cluster.address(), "/").await.status, 503);
+        asked += 1;
+        let line = golden(lines(&path, asked).await.pop().unwrap());
+        if line["not_retried"] == "retry_budget_exhausted" { Ok(line) } else { Err(line) }
+    })
+    .await;
+    assert_eq!(told["attempts"].as_array().unwrap().len(), 1, "{told}");
 }
 
 #[tokio::test]

@@ -16,19 +16,27 @@ use lb_tests::{
     scripted::{ControlPlane, Draft},
 };
 
+use tokio::net::TcpStream;
+
 use crate::program;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi";
 const AVOIDED: &str = "lb_backend_avoided{pool=\"default\",backend=\"b\"}";
 
-/// A backend that resets all connections while it fails.
+/// A backend that resets all connections while it fails, and keeps none open otherwise: what
+/// is sent once reaches it once.
 fn fickle(body: &'static str) -> (Backend, Arc<AtomicBool>) {
     let failing = Arc::new(AtomicBool::new(false));
     let fails = Arc::clone(&failing);
     let answer = move |_: &_| match fails.load(SeqCst) {
         true => vec![Action::Reset],
-        false => vec![Action::ReadBody, Action::Send(ok(body))],
+        false => {
+            let length = body.len();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n");
+            let answer = format!("{head}Connection: close\r\n\r\n{body}").into_bytes();
+            vec![Action::ReadBody, Action::Send(answer), Action::Close]
+        }
     };
     (Backend::scripted(answer), failing)
 }
@@ -145,7 +153,10 @@ async fn a_probe_is_told_while_it_runs_and_not_any_more_when_its_client_has_left
     let backends = two(&a, &b, scene::half_open("b", &b));
     let mut scene = Scene::start(program(), pool(5000), backends).await;
     grant(&mut scene, token(1, 600_000)).await;
-    let mut client = Client::connect(scene.address()).await;
+    let stream = TcpStream::connect(scene.address()).await.unwrap();
+    // A client that merely says no more may still want its answer.
+    stream.set_zero_linger().unwrap();
+    let mut client = Client::over(stream);
     client.send(GET).await;
     b.reached(1).await;
     let statistics = &mut scene.control_plane().statistics;
@@ -153,7 +164,12 @@ async fn a_probe_is_told_while_it_runs_and_not_any_more_when_its_client_has_left
     let told = statistics.find(|report| report.probes.first().cloned()).await;
     assert_eq!((told.outcome, told.number), (running, 1));
     drop(client);
-    statistics.find(|report| report.probes.is_empty().then_some(())).await;
+    let not_running =
+        |report: &pb::StatsReport| match report.probes.first().map(|probe| probe.outcome) {
+            Some(outcome) if outcome == running => None,
+            other => Some(other),
+        };
+    assert_eq!(statistics.find(not_running).await, None);
     // The next token is another one.
     gate.open();
     grant(&mut scene, token(2, 600_000)).await;

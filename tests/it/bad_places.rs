@@ -107,6 +107,16 @@ async fn a_disk_that_fills_up_refuses_the_write_and_loses_none_before() {
     assert_eq!(api.list("backend").await.0.len(), stored.len());
     assert_eq!(get(listening.address("http"), "/livez").await.status, 200);
     assert_eq!(get(listening.address("http"), "/readyz").await.status, 503);
+    let server = format!("http://{}", listening.address("grpc"));
+    eventually("lbctl check tells of the store", async || {
+        let checked = program().run(&["--server", &server, "check"]).await.expect(1);
+        if checked.stdout.contains("its store takes no writes") {
+            Ok(())
+        } else {
+            Err(checked.stdout)
+        }
+    })
+    .await;
     process.kill().await;
 
     let process = program().start("control plane", &args);

@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
 mod access_log;
+mod alerts;
 mod architecture;
+mod automation;
 mod avoidance;
 mod bad_input;
 mod bad_places;
@@ -14,6 +16,7 @@ mod caps;
 
 mod changes;
 mod client_faults;
+mod completions;
 mod control_plane_loss;
 mod deadlines;
 mod declared;
@@ -29,6 +32,7 @@ mod panic_mode;
 mod rest;
 mod rest_description;
 mod retries;
+mod retry_policy;
 mod rfc;
 mod routes;
 mod seed;
@@ -39,6 +43,7 @@ mod splice;
 mod stalled;
 mod takeover;
 mod upgrade;
+mod wall_clock;
 mod writes;
 
 use lb_tests::{backend::Backend, cluster::Cluster, process::Program};

@@ -55,13 +55,13 @@ async fn the_share_of_a_newcomer_follows_the_ramp_on_every_proxy() {
     let backends = [warm.concat(), new.to_vec()].concat();
     let pool = scene::pool("round_robin");
     let mut scene = Scene::start_as(program(), control_plane, 2, &[], pool, backends).await;
-    // Of every two turns of the newcomer, one is passed on to the next in turn.
+    // Of every two turns of the newcomer, one is passed on.
     for address in scene.addresses() {
-        assert_near(&bodies(address).await, "c", 0.5 / 2.5);
+        assert_near(&bodies(address).await, "c", 0.5 / 3.0);
     }
     // From the beginning on it gets a tenth of its turns; at the end all of them.
     scene.tell(vec![joining("c", &c, 0.0, ahead_ms).into()]).await;
-    assert_near(&bodies(scene.address()).await, "c", 0.1 / 2.1);
+    assert_near(&bodies(scene.address()).await, "c", 0.1 / 3.0);
     scene.tell(vec![joining("c", &c, 1.0, ahead_ms).into()]).await;
     assert_eq!(bodies(scene.address()).await["c"], REQUESTS / 3);
 }

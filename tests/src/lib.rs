@@ -35,6 +35,7 @@ pub mod scene;
 pub mod scripted;
 pub mod stage;
 pub mod statistics;
+pub mod wall_clock;
 pub mod wire;
 
 use std::time::Duration;

@@ -30,7 +30,7 @@ use tokio::{
 };
 
 pub use self::descendant::{Descendant, children_of};
-use crate::PATIENCE;
+use crate::{PATIENCE, wall_clock::WallClock};
 
 /// Lines of each stream that a failed test prints.
 const TAIL_LINES: usize = 60;
@@ -42,6 +42,7 @@ pub struct Program {
     temp_dir: Option<PathBuf>,
     descriptors: Option<u64>,
     file_size: Option<u64>,
+    wall_clock: Option<WallClock>,
 }
 
 /// A running child.
@@ -89,7 +90,15 @@ impl Program {
             temp_dir: None,
             descriptors: None,
             file_size: None,
+            wall_clock: None,
         }
+    }
+
+    /// Lets a test move its wall clock.
+    #[must_use]
+    pub fn with_wall_clock(mut self, clock: &WallClock) -> Self {
+        self.wall_clock = Some(clock.clone());
+        self
     }
 
     /// Makes it keep its temporary files here, where they can be cleared away even if it
@@ -151,6 +160,9 @@ impl Program {
         command.args(args);
         if let Some(path) = &self.temp_dir {
             command.env("TMPDIR", path);
+        }
+        if let Some(clock) = &self.wall_clock {
+            command.envs(clock.environment());
         }
         // Settings of whoever runs the tests are not meant for what they start.
         for (name, _) in std::env::vars_os() {

@@ -226,7 +226,7 @@ impl sync_server::Sync for Service {
 /// test wants refused.
 #[derive(Debug)]
 pub struct Proxy {
-    follower: JoinHandle<()>,
+    follower: JoinHandle<Subscriber>,
 }
 
 /// Which objects a scripted proxy refuses, and with which code and message.
@@ -256,18 +256,38 @@ impl Proxy {
         refuse: Refuse,
         observe: impl FnMut(Taken) + Send + 'static,
     ) -> Result<Self, Status> {
+        let subscriber = Subscriber::new(convert::decode_object);
+        Self::resumed(channel, id, subscriber, refuse, observe).await
+    }
+
+    /// The same with what a proxy of this id held before.
+    pub async fn resumed(
+        channel: Channel,
+        id: &str,
+        subscriber: Subscriber,
+        refuse: Refuse,
+        observe: impl FnMut(Taken) + Send + 'static,
+    ) -> Result<Self, Status> {
+        let held = subscriber.held();
         let hello = pb::Hello {
             proxy_id: id.to_owned(),
             instance_id: format!("{id}-scripted"),
             protocol_versions: vec![1],
             workers: 1,
+            held: held.map(|held| wire::version_to_wire(held.version)),
+            held_digest: held.map(|held| wire::digest_to_wire(held.digest)).unwrap_or_default(),
             ..pb::Hello::default()
         };
         let (up, receiver) = mpsc::channel(16);
         up.send(wire::up(Up::Hello(hello))).await.expect("the receiver is held here");
         let down = SyncClient::new(channel).stream(ReceiverStream::new(receiver)).await?;
         let down = down.into_inner();
-        Ok(Self { follower: tokio::spawn(follow(down, up, refuse, observe)) })
+        Ok(Self { follower: tokio::spawn(follow(down, up, subscriber, refuse, observe)) })
+    }
+
+    /// Waits for the end of the stream; what the proxy holds then.
+    pub async fn ended(mut self) -> Subscriber {
+        (&mut self.follower).await.expect("a follower does not panic")
     }
 }
 
@@ -280,10 +300,10 @@ impl Drop for Proxy {
 async fn follow(
     mut down: Streaming<pb::ControlMessage>,
     up: mpsc::Sender<pb::ProxyMessage>,
+    mut subscriber: Subscriber,
     refuse: Refuse,
     mut observe: impl FnMut(Taken),
-) {
-    let mut subscriber = Subscriber::new(convert::decode_object);
+) -> Subscriber {
     let mut assembly: Option<wire::Assembly> = None;
     // Of the message at hand, or of the snapshot that it belongs to.
     let (mut bytes, mut committed_unix_ms) = (0, 0);
@@ -322,7 +342,7 @@ async fn follow(
                 bytes = 0;
                 continue;
             }
-            Down::Goaway(_) => return,
+            Down::Goaway(_) => break,
         };
         let answer = match outcome {
             Outcome::Refuse(answer) => answer,
@@ -343,9 +363,10 @@ async fn follow(
             }
         };
         if up.send(wire::answer_to_wire(answer, 1)).await.is_err() {
-            return;
+            break;
         }
     }
+    subscriber
 }
 
 fn beat_back(subscriber: &Subscriber, theirs: &pb::Heartbeat) -> pb::Heartbeat {

@@ -39,7 +39,7 @@ pub(crate) struct AddBackend {
 }
 
 /// `set-backend`
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(
     group = ArgGroup::new("settings").required(true).multiple(true)
         .args(["weight", "address", "labels", "unlabels"]),

@@ -4,6 +4,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use clap_complete::Shell;
+use hyper::Uri;
 use lb_core::model::Address;
 
 use super::value;
@@ -102,11 +103,18 @@ Examples:
   lbctl test-algorithms
   lbctl test-algorithms --requests 400
   lbctl test-algorithms --backends localhost:8001,localhost:8002,localhost:8003
+  lbctl test-algorithms --url http://localhost:8080/
 
 Starts a control plane, one proxy and three demo backends for as long as it takes, tries every
 algorithm and prints who answered beside what was to be expected. Backends of your own get the
 weights 1, 2, 1, then 1, and must answer with JSON that has server_info.id, as 'lbctl
-demo-backend' does. Exit code 1: an algorithm did not do what it promises.")]
+demo-backend' does.
+
+With --url it starts and changes nothing: it sends the requests to a balancer that runs, reads
+from the control plane (--server) who served them, and compares that with what the algorithm of
+the URL's pool promises.
+
+Exit code 1: an algorithm did not do what it promises.")]
 pub(crate) struct TestAlgorithms {
     /// Requests for each algorithm, rounded up so that they can be shared out evenly
     #[arg(long, value_name = "N", default_value_t = 40,
@@ -116,6 +124,9 @@ pub(crate) struct TestAlgorithms {
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
           value_parser = value::address)]
     pub(crate) backends: Vec<Address>,
+    /// Test the pool behind this URL of a balancer that runs
+    #[arg(long, value_name = "URL", conflicts_with = "backends", value_parser = value::http_url)]
+    pub(crate) url: Option<Uri>,
 }
 
 /// `completions`
@@ -124,7 +135,11 @@ pub(crate) struct TestAlgorithms {
 Examples:
   lbctl completions bash > /etc/bash_completion.d/lbctl
   lbctl completions zsh  > ~/.zfunc/_lbctl
-  lbctl completions fish > ~/.config/fish/completions/lbctl.fish")]
+  lbctl completions fish > ~/.config/fish/completions/lbctl.fish
+  source <(lbctl completions bash)            for this shell only
+
+The script asks lbctl itself, which also tells the names of backends, pools, listeners, routes
+and proxies: those of the control plane that the line would talk to.")]
 pub(crate) struct Completions {
     /// Which shell
     pub(crate) shell: Shell,

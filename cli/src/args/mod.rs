@@ -14,6 +14,8 @@ mod pool;
 mod read;
 mod resilience;
 mod route;
+mod target;
+mod top;
 mod value;
 
 use std::time::Duration;
@@ -26,9 +28,11 @@ pub(crate) use self::{
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
-    read::{Awaited, Check, Describe, Explain, Get, GetKind, Target, WaitFor, Watch},
+    read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
+    target::Target,
+    top::Top,
 };
 
 #[cfg(test)]
@@ -127,6 +131,8 @@ Examples:
   lbctl stats
   lbctl stats -o json | jq .failures_total")]
     Stats,
+    /// Watch the fleet on a screen that keeps itself up to date, and change it by keys
+    Top(Top),
     /// Look for everything that is wrong, and say what to do about it
     Check(Check),
     /// List objects of a kind
@@ -306,6 +312,8 @@ mod tests {
             ("lbctl wait backend/b1 --for applied", "healthy"),
             ("lbctl dev --backends nonsense", "no port"),
             ("lbctl dev --replicas 0", "1..=64"),
+            ("lbctl test-algorithms --url localhost:8080", "http://HOST:PORT"),
+            ("lbctl test-algorithms --url https://a/", "TLS"),
             ("lbctl demo-backend --error-rate 2", "0 to 1"),
         ] {
             let text = refusal(line);

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::value;
+use super::{Target, value};
 
 /// `get`
 #[derive(Args, Debug)]
@@ -88,6 +88,7 @@ pub(crate) struct Watch {
 #[command(after_help = "\
 Examples:
   lbctl wait backend/backend4 --for healthy --timeout 30s
+  lbctl wait backend backend4                the same, with the default timeout
   lbctl wait pool/default --for healthy      all its enabled backends
   lbctl wait revision/118                    applied by every live proxy
   lbctl wait proxies --count 3               in sync
@@ -95,8 +96,7 @@ Examples:
 
 Exits with 6 when the time is up. The default timeout is 30s.")]
 pub(crate) struct WaitFor {
-    /// backend/ID, pool/NAME, proxy/ID, proxies, or revision/N
-    #[arg(value_parser = Target::parse)]
+    #[command(flatten)]
     pub(crate) target: Target,
     /// What to wait for [default: healthy, or synced]
     #[arg(long = "for", value_name = "CONDITION", value_parser = Awaited::parse)]
@@ -104,38 +104,6 @@ pub(crate) struct WaitFor {
     /// How many proxies must be in sync [default: all that are connected, at least 1]
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<usize>,
-}
-
-/// What to wait on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Target {
-    /// One backend.
-    Backend(String),
-    /// All enabled backends of a pool.
-    Pool(String),
-    /// One proxy.
-    Proxy(String),
-    /// The fleet.
-    Proxies,
-    /// A revision, on every live proxy.
-    Revision(u64),
-}
-
-impl Target {
-    fn parse(text: &str) -> Result<Self, String> {
-        let (kind, name) = text.split_once('/').unwrap_or((text, ""));
-        match (kind, name) {
-            ("proxies", "") => Ok(Self::Proxies),
-            ("backend" | "backends", id) if !id.is_empty() => Ok(Self::Backend(id.to_owned())),
-            ("pool" | "pools", name) if !name.is_empty() => Ok(Self::Pool(name.to_owned())),
-            ("proxy" | "proxies", id) if !id.is_empty() => Ok(Self::Proxy(id.to_owned())),
-            ("revision", number) if !number.is_empty() => number
-                .parse()
-                .map(Self::Revision)
-                .map_err(|_| format!("{number:?} is not a number; write revision/118")),
-            _ => Err("write backend/ID, pool/NAME, proxy/ID, proxies, or revision/N".to_owned()),
-        }
-    }
 }
 
 /// What can be waited for.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
     Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
@@ -188,4 +189,12 @@ pub(super) fn algorithm() -> impl TypedValueParser<Value = String> {
     });
     PossibleValuesParser::new(values)
         .try_map(|text| text.parse::<Algorithm>().map(|algorithm| algorithm.name().to_owned()))
+}
+/// `http://HOST[:PORT][/PATH]`.
+pub(super) fn http_url(text: &str) -> Result<Uri, String> {
+    let url: Uri = text.parse().map_err(|error| format!("{error}; write http://HOST:PORT/"))?;
+    match (url.scheme_str(), url.host()) {
+        (Some("http"), Some(_)) => Ok(url),
+        _ => Err("write http://HOST:PORT/PATH; TLS is not spoken here".to_owned()),
+    }
 }

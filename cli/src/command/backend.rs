@@ -7,14 +7,14 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Session, get, remedy,
+    Session, get, progress, remedy,
     write::{self, Change},
 };
 use crate::{
-    args::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    args::{AddBackend, BackendName, RemoveBackend, SetBackend, WriteArgs},
     exit::Failure,
     output,
-    view::BackendView,
+    view::{self, BackendView, WriteView},
 };
 
 /// How long `add-backend` waits for the first check, which comes at once.
@@ -119,7 +119,12 @@ pub(super) async fn read(session: &Session, id: &str) -> Result<Option<BackendVi
 
 /// `set-backend`
 pub(super) async fn set(session: &Session, args: SetBackend) -> Result<(), Failure> {
-    let (view, lines) = write::modify(session, &args.write, "backend", &args.id, |object| {
+    let (view, lines) = edit(session, &args).await?;
+    write::report(session, &view, &lines)
+}
+
+async fn edit(session: &Session, args: &SetBackend) -> Result<(WriteView, Vec<String>), Failure> {
+    write::modify(session, &args.write, "backend", &args.id, |object| {
         let Wire::Backend(backend) = object else { return Ok(()) };
         if let Some(weight) = args.weight {
             backend.weight = Some(weight);
@@ -133,8 +138,39 @@ pub(super) async fn set(session: &Session, args: SetBackend) -> Result<(), Failu
         backend.labels.extend(args.labels.iter().cloned());
         Ok(())
     })
-    .await?;
-    write::report(session, &view, &lines)
+    .await
+}
+
+/// Changes what the operator wants of a backend, or its weight, and says in one line how far
+/// the change got.
+pub(crate) async fn change(
+    session: &Session,
+    id: &str,
+    what: BackendChange,
+) -> Result<String, Failure> {
+    let args = WriteArgs::default();
+    let view = match what {
+        BackendChange::State(state) => {
+            write::send(session, &args, Change::State(id.to_owned(), state), 0).await?
+        }
+        BackendChange::Weight(weight) => {
+            let id = id.to_owned();
+            edit(session, &SetBackend { id, weight: Some(weight), ..SetBackend::default() })
+                .await?
+                .0
+        }
+    };
+    match view.progress.as_ref().and_then(|p| progress::failure(p, session.client.timeout())) {
+        Some(failure) => Err(failure),
+        None => Ok(progress::summary(&view)),
+    }
+}
+
+/// What can be changed about a backend at the press of a key.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum BackendChange {
+    State(pb::AdminState),
+    Weight(u32),
 }
 
 /// `enable-backend`
@@ -166,12 +202,7 @@ async fn set_state(
     state: pb::AdminState,
 ) -> Result<(), Failure> {
     let expected = args.write.if_revision.unwrap_or(0);
-    let word = match state {
-        pb::AdminState::Enabled => "enabled",
-        pb::AdminState::Disabled => "disabled",
-        pb::AdminState::Draining => "draining",
-    };
-    let line = format!("~ backend {}  state {word}", args.id);
+    let line = format!("~ backend {}  state {}", args.id, view::state_name(state));
     let view = write::send(session, &args.write, Change::State(args.id, state), expected).await?;
     write::report(session, &view, &[line])
 }

@@ -1,16 +1,20 @@
 //! `get`: lists of objects, and single ones.
 
-use lb_core::model::natural_order;
-use lb_proto::{document::nearest, v1 as pb};
+use lb_core::model::{Invalid, Route, natural_order};
+use lb_proto::{
+    document::nearest,
+    v1::{self as pb, object::Object as Wire},
+};
 use serde::Serialize;
 
-use super::{Session, write};
+use super::Session;
 use crate::{
-    args::{Get, GetKind},
+    args::{Get, GetKind, OutputFormat},
+    client::Client,
     clock,
     exit::{Exit, Failure},
     format,
-    output::{Cell, Table, Tone},
+    output::{self, Cell, Screen, Table, Tone},
     view::{AnyObject, BackendView, ListenerView, ObjectView, PoolView, ProxyView, RouteView},
 };
 
@@ -45,7 +49,7 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
                 Some(name) => vec![object(session, kind, name).await?],
                 None => objects(session, kind).await?,
             };
-            show(session, kind, name, &found, ObjectView::name, |views| object_table(kind, views))
+            show(session, kind, name, &found, ObjectView::name, |v| object_table(kind, v, wide))
         }
     }
 }
@@ -83,17 +87,43 @@ pub(super) async fn object(
     kind: &str,
     name: &str,
 ) -> Result<ObjectView, Failure> {
-    let object = write::get(session, kind, name).await?;
-    ObjectView::read(object).ok_or_else(|| not_found(kind, name, &[]))
+    // All of them, since a name that is unknown deserves a suggestion.
+    let found = choose(objects(session, kind).await?, Some(name), kind, ObjectView::name)?;
+    found.into_iter().next().ok_or_else(|| not_found(kind, name, &[]))
 }
 
+/// All objects of a kind, in people's order.
 pub(super) async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectView>, Failure> {
-    let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
-    let answer = session.client.call(session.client.registry().list(request)).await?;
-    let mut views: Vec<ObjectView> =
-        answer.objects.into_iter().filter_map(ObjectView::read).collect();
+    let told = objects_as_told(session, kind).await?;
+    let mut views: Vec<ObjectView> = told.into_iter().filter_map(ObjectView::read).collect();
     views.sort_by(|a, b| natural_order(a.name(), b.name()));
     Ok(views)
+}
+
+/// All routes, as proxies read them; a newer control plane may have some that this build
+/// cannot read.
+pub(super) async fn routes(session: &Session) -> Result<Vec<Result<Route, Invalid>>, Failure> {
+    let told = objects_as_told(session, "route").await?;
+    let routes = told.into_iter().filter_map(|object| match object.object {
+        Some(Wire::Route(route)) => Some(Route::try_from(route)),
+        _ => None,
+    });
+    Ok(routes.collect())
+}
+
+async fn objects_as_told(session: &Session, kind: &str) -> Result<Vec<pb::Object>, Failure> {
+    let request = pb::ListRequest { kind: kind.to_owned(), pool: String::new() };
+    Ok(session.client.call(session.client.registry().list(request)).await?.objects)
+}
+
+/// The names of all that there are of a kind.
+pub(crate) async fn names_of(client: &Client, kind: GetKind) -> Result<Vec<String>, Failure> {
+    let session = Session { client: client.clone(), screen: Screen::new(OutputFormat::Name) };
+    if kind == GetKind::Proxies {
+        return Ok(proxies(&session).await?.into_iter().map(|proxy| proxy.id).collect());
+    }
+    let objects = objects(&session, kind.name()).await?;
+    Ok(objects.iter().map(|object| object.name().to_owned()).collect())
 }
 
 /// Keeps the one that is asked for.
@@ -134,12 +164,27 @@ fn show<T: Serialize>(
     name_of: impl Fn(&T) -> &str,
     table: impl FnOnce(&[T]) -> Table,
 ) -> Result<(), Failure> {
+    if views.is_empty() {
+        output::note(&nothing(kind));
+    }
     let names = || views.iter().map(|view| format!("{kind}/{}", name_of(view))).collect();
     let text = || session.screen.render(&table(views));
     match (name, views) {
         (Some(_), [view]) => session.screen.answer(view, names, text),
         _ => session.screen.answer(&views, names, text),
     }
+}
+
+/// What to do about an empty list.
+fn nothing(kind: &str) -> String {
+    let (plural, next) = match kind {
+        "backend" => ("backends", "'lbctl add-backend HOST:PORT' adds one"),
+        "pool" => ("pools", "'lbctl add-pool NAME' adds one"),
+        "listener" => ("listeners", "'lbctl add-listener NAME' adds one"),
+        "route" => ("routes", "'lbctl add-route NAME --pool POOL' adds one"),
+        _ => ("proxies", "'lbctl data-plane' starts one, 'lbctl dev' the whole balancer"),
+    };
+    format!("there are no {plural}; {next}")
 }
 
 /// Backends, a line each.
@@ -196,7 +241,7 @@ fn state_tone(view: &BackendView) -> Tone {
 }
 
 /// Pools, a line each.
-pub(super) fn pool_table(views: &[PoolView], wide: bool) -> Table {
+pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
     let mut headers = vec![
         "POOL",
         "ALGORITHM",
@@ -302,24 +347,38 @@ fn proxy_tone(state: &str) -> Tone {
     }
 }
 
-fn object_table(kind: &str, views: &[ObjectView]) -> Table {
-    if kind == "route" {
-        let mut table = Table::new(&["ROUTE", "LISTENER", "HOST", "PATH", "POOL"]);
-        for view in views {
-            if let AnyObject::Route(route) = &view.object {
-                table.row(route_row(route));
-            }
-        }
-        return table;
+/// Listeners or routes, a line each; with all their settings that are not the default, when
+/// it may be wide.
+fn object_table(kind: &str, views: &[ObjectView], wide: bool) -> Table {
+    let mut headers = match kind {
+        "route" => vec!["ROUTE", "LISTENER", "HOST", "PATH", "POOL"],
+        _ => vec!["LISTENER", "PROTOCOL", "TRUST-XFF", "TRUSTED-PROXIES", "KEEP-ALIVE"],
+    };
+    if wide {
+        headers.push("REVISION");
+        headers.extend((kind == "listener").then_some("CHOSEN"));
     }
-    let mut table =
-        Table::new(&["LISTENER", "PROTOCOL", "TRUST-XFF", "TRUSTED-PROXIES", "KEEP-ALIVE"]);
+    let mut table = Table::new(&headers);
     for view in views {
-        if let AnyObject::Listener(listener) = &view.object {
-            table.row(listener_row(listener));
+        let mut row = match &view.object {
+            AnyObject::Route(route) => route_row(route),
+            AnyObject::Listener(listener) => listener_row(listener),
+            AnyObject::Pool(_) | AnyObject::Backend(_) => continue,
+        };
+        if wide {
+            row.push(view.revision.into());
+            row.extend((kind == "listener").then(|| chosen(view).into()));
         }
+        table.row(row);
     }
     table
+}
+
+fn chosen(view: &ObjectView) -> String {
+    let fields = view.chosen().unwrap_or_default();
+    let fields: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if fields.is_empty() { "-".to_owned() } else { fields.join(" ") }
 }
 
 fn route_row(route: &RouteView) -> Vec<Cell> {
@@ -346,4 +405,43 @@ fn listener_row(listener: &ListenerView) -> Vec<Cell> {
         field("trusted-proxies"),
         field("keep-alive-timeout"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_gets_a_suggestion_or_the_names_that_there_are() {
+        let said = |name: &str, known: &[&str]| not_found("route", name, known).message;
+        assert_eq!(
+            said("crt", &["cart", "api"]),
+            "there is no route \"crt\"; did you mean \"cart\"?"
+        );
+        assert_eq!(
+            said("zzzzzz", &["cart", "api"]),
+            "there is no route \"zzzzzz\"; there are cart, api"
+        );
+        assert_eq!(said("cart", &[]), "there is no route \"cart\"; there are no routes");
+    }
+
+    #[test]
+    fn an_empty_list_says_what_to_do_next() {
+        for kind in GetKind::value_variants() {
+            assert!(nothing(kind.name()).contains("'lbctl "), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn wide_lists_tell_more() {
+        let wire =
+            pb::Listener { name: "l".to_owned(), max_body_bytes: 1024, ..Default::default() };
+        let object = Some(pb::object::Object::Listener(wire));
+        let views = [ObjectView::read(pb::Object { object, revision: 7 }).unwrap()];
+        assert!(!object_table("listener", &views, false).render(false).contains("REVISION"));
+        let wide = object_table("listener", &views, true).render(false);
+        assert!(wide.contains("REVISION") && wide.contains("max-body-bytes=1KiB"), "{wide}");
+    }
 }

@@ -10,6 +10,7 @@ mod describe;
 mod explain;
 mod explain_route;
 mod get;
+mod judgement;
 mod listener;
 mod manpages;
 mod pool;
@@ -25,23 +26,30 @@ pub(crate) mod wait;
 mod watch;
 mod write;
 
-pub(crate) use self::get::{backend_table, proxy_table};
+pub(crate) use self::{
+    backend::{BackendChange, change as change_backend},
+    describe::{
+        backend_page as describe_backend, pool_page as describe_pool, proxy_page as describe_proxy,
+    },
+    get::{backend_table, names_of, pool_table, proxy_table},
+    status::{StatusView, page as status_page, read as read_status},
+    watch::EventView,
+};
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 
-use clap::CommandFactory as _;
-
 use crate::{
-    args::{Cli, Command, Completions, Global, OutputFormat},
+    args::{Cli, Command, Global, OutputFormat},
     client::Client,
-    demo_backend, dev,
+    completion, demo_backend, dev,
     exit::{Exit, Failure},
-    output::{self, Screen},
+    output::Screen,
     signal::StopSignals,
+    top,
 };
 
 /// How long a command may take unless it is told.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the commands that ask a control plane share.
 #[derive(Clone, Debug)]
@@ -57,6 +65,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // Files are checked here and need nobody.
         Command::Validate(args) => declared::validate(&args),
         Command::Schema => declared::schema(),
+        Command::Top(args) => top::run(&args, &global),
         Command::Explain(args) => explain::run(&args, &global).map(|()| ExitCode::SUCCESS),
         // These three have runtimes of their own.
         Command::ControlPlane(args) => control_plane::run(args),
@@ -64,7 +73,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::DemoBackend(args) => demo_backend::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
-        Command::Completions(args) => completions(&args),
+        Command::Completions(args) => completion::script(args.shell),
         Command::Manpages(args) => manpages::run(&args),
         command => block_on(until_interrupted(ask(command, global))),
     }
@@ -83,7 +92,10 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         _ => TIMEOUT,
     };
     let timeout = global.timeout.unwrap_or(timeout);
-    let client = Client::connect(&global.server, timeout).await?;
+    let client = match &command {
+        Command::Wait(_) => wait::connect(&global.server, timeout).await?,
+        _ => Client::connect(&global.server, timeout).await?,
+    };
     let session = Session { client, screen: Screen::new(global.output) };
     match command {
         Command::Status => status::run(&session).await,
@@ -119,6 +131,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         | Command::Validate(_)
         | Command::Schema
         | Command::Check(_)
+        | Command::Top(_)
         | Command::Explain(_)
         | Command::TestAlgorithms(_)
         | Command::Completions(_)
@@ -145,7 +158,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// A change that was sent may be made although nobody waits for the answer any more.
-async fn until_interrupted(
+pub(crate) async fn until_interrupted(
     future: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::catch()
@@ -154,13 +167,6 @@ async fn until_interrupted(
         result = future => result,
         () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
     }
-}
-
-fn completions(args: &Completions) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "lbctl", &mut script);
-    output::print(&String::from_utf8_lossy(&script))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// For the planes, whose errors know their own exit codes.

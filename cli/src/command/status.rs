@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lb_core::model::natural_order;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
@@ -21,17 +22,17 @@ const ALARMS_MAX: usize = 10;
 const REASONS_MAX: usize = 4;
 
 /// The fleet at one moment.
-#[derive(Debug, Serialize)]
-struct StatusView {
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct StatusView {
     server_id: String,
     build_version: String,
     revision: u64,
     started_unix_ms: u64,
     last_change_unix_ms: u64,
     proxies_synced: usize,
-    proxies: Vec<ProxyView>,
-    pools: Vec<PoolView>,
-    traffic: Traffic,
+    pub(crate) proxies: Vec<ProxyView>,
+    pub(crate) pools: Vec<PoolView>,
+    pub(crate) traffic: Traffic,
     /// All proxies together.
     process: Option<ProcessView>,
     /// Enabled backends that are not up.
@@ -40,17 +41,23 @@ struct StatusView {
 
 /// Prints the fleet.
 pub(super) async fn run(session: &Session) -> Result<(), Failure> {
-    let request = pb::GetStatusRequest {};
-    let status = session.client.call(session.client.fleet().get_status(request)).await?;
-    let backends = get::backends(session, "").await?;
-    let view = StatusView::new(status, backends);
+    let (view, _) = read(session).await?;
     let names = || vec![format!("revision/{}", view.revision)];
     session.screen.answer(&view, names, || page(&view, clock::unix_ms(), session.screen))
 }
 
+/// Asks for the fleet and all its backends.
+pub(crate) async fn read(session: &Session) -> Result<(StatusView, Vec<BackendView>), Failure> {
+    let request = pb::GetStatusRequest {};
+    let status = session.client.call(session.client.fleet().get_status(request)).await?;
+    let backends = get::backends(session, "").await?;
+    Ok((StatusView::new(status, &backends), backends))
+}
+
 impl StatusView {
-    fn new(status: pb::GetStatusResponse, backends: Vec<BackendView>) -> Self {
-        let proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
+    pub(crate) fn new(status: pb::GetStatusResponse, backends: &[BackendView]) -> Self {
+        let mut proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
+        proxies.sort_by(|a, b| natural_order(&a.id, &b.id));
         Self {
             server_id: status.server_id,
             build_version: status.build_version,
@@ -63,14 +70,16 @@ impl StatusView {
             traffic: status.totals.into(),
             process: status.process.map(ProcessView::from),
             unhealthy_backends: backends
-                .into_iter()
+                .iter()
                 .filter(|backend| backend.admin_state == "enabled" && backend.health != "up")
+                .cloned()
                 .collect(),
         }
     }
 }
 
-fn page(view: &StatusView, now: u64, screen: Screen) -> String {
+/// The screen.
+pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     let age = |at: u64| format::age_of(Some(at).filter(|at| *at != 0), now);
     let fleet = match view.proxies.len() {
         0 => "no proxy connected".to_owned(),
@@ -215,13 +224,13 @@ mod tests {
         pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
     }
 
-    fn shown(status: pb::GetStatusResponse, backends: Vec<BackendView>) -> String {
+    fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
         page(&StatusView::new(status, backends), NOW_MS, Screen::new(OutputFormat::Table))
     }
 
     #[test]
     fn a_quiet_day_has_no_alarms() {
-        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), Vec::new());
+        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[]);
         insta::assert_snapshot!(text, @r"
         FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
@@ -247,7 +256,7 @@ mod tests {
             own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
             ..pb::ProcessReport::default()
         });
-        let text = shown(status, Vec::new());
+        let text = shown(status, &[]);
         let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
         insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
     }
@@ -273,7 +282,7 @@ mod tests {
             ..pb::BackendView::default()
         });
         let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
-        insta::assert_snapshot!(shown(status(proxies, 2, 1), vec![down]), @r"
+        insta::assert_snapshot!(shown(status(proxies, 2, 1), &[down]), @r"
         FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
         TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
@@ -290,7 +299,7 @@ mod tests {
 
     #[test]
     fn an_empty_installation_says_how_to_begin() {
-        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), Vec::new()), @r"
+        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), &[]), @r"
         FLEET    no proxy connected at revision 118 (changed 12s ago)
         CONTROL  cp-1, version 0.1.0, up 3m12s
         TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0

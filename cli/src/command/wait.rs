@@ -40,6 +40,22 @@ pub(crate) enum Look {
     NotYet(String),
 }
 
+/// Connects to a control plane, which may still be starting: who waits for proxies after a
+/// restart need not wait for the control plane first.
+pub(super) async fn connect(servers: &[String], timeout: Duration) -> Result<Client, Failure> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        match Client::connect(servers, timeout).await {
+            Err(failure)
+                if failure.exit == Exit::Unreachable && Instant::now() + RECONNECT < deadline =>
+            {
+                sleep(RECONNECT).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Waits as told on the command line.
 pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure> {
     if args.count.is_some() && args.target != Target::Proxies {

@@ -13,17 +13,17 @@ use crate::{
 };
 
 /// Something that happened.
-#[derive(Debug, Serialize)]
-struct EventView {
-    sequence: u64,
-    at_unix_ms: u64,
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct EventView {
+    pub(crate) sequence: u64,
+    pub(crate) at_unix_ms: u64,
     at: String,
     #[serde(rename = "type")]
-    event_type: String,
-    kind: String,
-    name: String,
-    revision: u64,
-    reason: ReasonView,
+    pub(crate) event_type: String,
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) revision: u64,
+    pub(crate) reason: ReasonView,
 }
 
 /// Prints events until it is interrupted or the control plane ends the stream.

@@ -14,7 +14,7 @@ use std::{
 
 use serde::Serialize;
 
-pub(crate) use self::table::{Cell, Table, Tone};
+pub(crate) use self::table::{Cell, Piece, Table, Tone};
 use crate::{args::OutputFormat, exit::Failure};
 
 /// Where and how answers are printed.
@@ -27,9 +27,12 @@ pub(crate) struct Screen {
 impl Screen {
     /// Stdout, with colours when it is a terminal and nobody minds.
     pub(crate) fn new(format: OutputFormat) -> Self {
-        let minds = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { format, colors: io::stdout().is_terminal() && !minds }
+        Self { format, colors: io::stdout().is_terminal() && colors_wanted() }
+    }
+
+    /// For text that is shown by something else than the terminal itself.
+    pub(crate) fn plain() -> Self {
+        Self { format: OutputFormat::Table, colors: false }
     }
 
     /// The chosen format.
@@ -92,6 +95,24 @@ impl Screen {
             }
         }
     }
+}
+
+/// Whether nobody minds colours, on a terminal that has them.
+pub(crate) fn colors_wanted() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Whether more than ASCII can be shown, as the locale says, by the rule of its variables: the
+/// first that is set counts.
+pub(crate) fn speaks_unicode() -> bool {
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+        .is_some_and(|locale| {
+            let locale = locale.to_ascii_lowercase();
+            locale.contains("utf-8") || locale.contains("utf8")
+        })
 }
 
 /// Prints text to stdout; it ends with a line feed already or gets one.

@@ -18,6 +18,14 @@ pub(crate) struct Cell {
     tone: Tone,
 }
 
+/// A field with the spaces that put it into its column.
+#[derive(Clone, Debug)]
+pub(crate) struct Piece {
+    pub(crate) before: String,
+    pub(crate) cell: Cell,
+    pub(crate) after: String,
+}
+
 /// How a field is coloured on terminals.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Tone {
@@ -51,8 +59,39 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// The names of the columns.
+    pub(crate) fn headers(&self) -> &[&'static str] {
+        &self.headers
+    }
+
+    /// The rows, in order.
+    pub(crate) fn rows(&self) -> &[Vec<Cell>] {
+        &self.rows
+    }
+
+    /// Keeps some of the rows, in the order of their numbers here.
+    pub(crate) fn choose(&mut self, rows: &[usize]) {
+        self.rows = rows.iter().filter_map(|row| self.rows.get(*row).cloned()).collect();
+    }
+
     /// The whole table, one line feed behind each line.
     pub(crate) fn render(&self, colors: bool) -> String {
+        let mut text = String::new();
+        for line in self.lines() {
+            let mut row = " ".repeat(self.indent);
+            for Piece { before, cell, after } in line {
+                row += &before;
+                row += &cell.paint(colors);
+                row += &after;
+            }
+            text += row.trim_end();
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The header and the rows in columns of equal widths.
+    pub(crate) fn lines(&self) -> Vec<Vec<Piece>> {
         let widths: Vec<usize> = (0..self.headers.len())
             .map(|column| {
                 let cells = self.rows.iter().map(|row| row[column].width());
@@ -65,20 +104,20 @@ impl Table {
             })
             .collect();
         let headers: Vec<Cell> = self.headers.iter().map(|header| Cell::from(*header)).collect();
-        let mut text = String::new();
-        for row in std::iter::once(&headers).chain(&self.rows) {
-            let mut line = " ".repeat(self.indent);
-            for (column, cell) in row.iter().enumerate() {
-                let padding = " ".repeat(widths[column] - cell.width());
-                let gap = if column == 0 { "" } else { "  " };
-                let cell = cell.paint(colors);
-                line += gap;
-                line += &if right[column] { padding + &cell } else { cell + &padding };
-            }
-            text += line.trim_end();
-            text.push('\n');
-        }
-        text
+        let piece = |column: usize, cell: &Cell| {
+            let padding = " ".repeat(widths[column] - cell.width());
+            let gap = if column == 0 { "" } else { "  " };
+            let (before, after) = if right[column] {
+                (format!("{gap}{padding}"), String::new())
+            } else {
+                (gap.to_owned(), padding)
+            };
+            Piece { before, cell: cell.clone(), after }
+        };
+        let line = |row: &Vec<Cell>| {
+            row.iter().enumerate().map(|(column, cell)| piece(column, cell)).collect()
+        };
+        std::iter::once(&headers).chain(&self.rows).map(line).collect()
     }
 }
 
@@ -86,6 +125,16 @@ impl Cell {
     /// A coloured field.
     pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Self {
         Self { text: printable(text.into()), tone }
+    }
+
+    /// What it says.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// How it is coloured.
+    pub(crate) fn tone(&self) -> Tone {
+        self.tone
     }
 
     fn width(&self) -> usize {

@@ -22,7 +22,7 @@ use serde::Serialize;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     listener::ListenerView,
-    object::{AnyObject, Fields, ObjectView, labels},
+    object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},

@@ -124,7 +124,12 @@ impl From<pb::Backend> for BackendObject {
 
 /// The operator's wish, as it is spelled.
 pub(super) fn admin_state(backend: &pb::Backend) -> &'static str {
-    match backend.admin_state() {
+    state_name(backend.admin_state())
+}
+
+/// One of them, as it is spelled.
+pub(crate) fn state_name(state: pb::AdminState) -> &'static str {
+    match state {
         pb::AdminState::Enabled => "enabled",
         pb::AdminState::Disabled => "disabled",
         pb::AdminState::Draining => "draining",

@@ -43,7 +43,7 @@ pub(crate) use self::{
     retry::pause,
 };
 use crate::{
-    clock::{millis, unix_ms},
+    clock::present,
     events::{EventLog, EventType},
     registry::Registry,
 };
@@ -180,18 +180,16 @@ impl Discovery {
         let Some(followed) = self.followed.get_mut(&pair) else { return false };
         let (pool, source) = &pair;
         self.reports.update(pool, source, |report| {
-            let now = unix_ms();
-            report.next_unix_ms = now + millis(next);
+            let now = present();
+            report.next = Some(now.after(next));
             if let Some(found) = &found {
-                report.answered_unix_ms = now;
+                report.answered = Some(now);
                 report.found = found.len();
             }
             match &failure {
-                None => report.failing_since_unix_ms = 0,
+                None => report.failing_since = None,
                 Some(reason) => {
-                    if report.failing_since_unix_ms == 0 {
-                        report.failing_since_unix_ms = now;
-                    }
+                    report.failing_since.get_or_insert(now);
                     report.failure = reason.clone();
                 }
             }

@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use lb_core::model::{PoolName, Reason, Source};
+use lb_core::{
+    model::{PoolName, Reason, Source},
+    moment::Moment,
+};
 
 /// Complaints of one source that are kept.
 const SKIPPED_MAX: usize = 10;
@@ -15,12 +18,12 @@ const SKIPPED_MAX: usize = 10;
 pub(crate) struct SourceReport {
     /// Backends in its last answer.
     pub(crate) found: usize,
-    /// The last answer; 0 if there was none since the control plane started.
-    pub(crate) answered_unix_ms: u64,
+    /// The last answer since the control plane started.
+    pub(crate) answered: Option<Moment>,
     /// When it is asked again.
-    pub(crate) next_unix_ms: u64,
-    /// Since when it fails; 0 when it does not.
-    pub(crate) failing_since_unix_ms: u64,
+    pub(crate) next: Option<Moment>,
+    /// Since when it fails; nothing when it does not.
+    pub(crate) failing_since: Option<Moment>,
     /// Why.
     pub(crate) failure: Reason,
     /// Backends that it does not tell any more and that are still there.

@@ -7,6 +7,7 @@
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
 
+mod membership;
 mod sent;
 mod wait;
 
@@ -21,18 +22,20 @@ use std::{
 
 use lb_core::{
     model::{InstanceId, ProxyId, Reason},
+    moment::Moment,
     sync::{Digest, Rejection},
 };
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 pub use self::{
+    membership::Membership,
     sent::{Sent, Transmissions},
     wait::{Laggard, WaitProgress, Waiter},
 };
 use crate::{
-    clock::unix_ms,
+    clock::{age, present},
     events::{EventLog, EventType},
 };
 
@@ -55,16 +58,17 @@ pub struct Fleet {
 
 #[derive(Debug, Default)]
 struct Entries {
-    by_id: BTreeMap<ProxyId, Entry>,
+    /// Each behind a lock of its own, so that its session need neither search it nor hold up
+    /// the others.
+    by_id: BTreeMap<ProxyId, Arc<Mutex<Entry>>>,
     sessions: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    session: u64,
     info: ProxyInfo,
     life: Life,
-    connected_unix_ms: u64,
+    connected: Moment,
     last_seen: Instant,
     progress: Progress,
     lag: Duration,
@@ -108,8 +112,8 @@ pub struct ProxyInfo {
     pub writes_access_log: bool,
     /// none, disk or live.
     pub held_source: &'static str,
-    /// Since when it serves a state that it could not confirm; 0 when it does not.
-    pub stale_since_unix_ms: u64,
+    /// Since when it serves a state that it could not confirm.
+    pub stale_since: Option<Moment>,
 }
 
 /// How far a proxy got.
@@ -131,6 +135,18 @@ pub struct Progress {
     pub snapshots_sent: u64,
     /// Deltas sent in this session.
     pub deltas_sent: u64,
+}
+
+/// What made a proxy's progress known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Something was sent to it.
+    Sent,
+    /// It answered.
+    Answered {
+        /// From commit to ACK, if it was an ACK.
+        lag: Option<Duration>,
+    },
 }
 
 /// A proxy as people see it.
@@ -169,7 +185,7 @@ pub struct ProxyView {
     /// How far it got.
     pub progress: Progress,
     /// When its stream began.
-    pub connected_unix_ms: u64,
+    pub connected: Moment,
     /// Since it was last heard of.
     pub last_seen: Duration,
     /// From commit to ACK of the last delta.
@@ -223,7 +239,7 @@ impl Fleet {
     /// that it takes over.
     pub fn join(self: &Arc<Self>, info: ProxyInfo) -> Result<Membership, IdTaken> {
         let mut entries = self.lock();
-        if let Some(other) = entries.by_id.get(&info.id)
+        if let Some(other) = entries.by_id.get(&info.id).map(|entry| locked(entry))
             && matches!(other.life, Life::Live)
         {
             let theirs = other.info.instance.as_str();
@@ -231,34 +247,31 @@ impl Fleet {
                 return Err(IdTaken {
                     id: info.id,
                     instance: other.info.instance.clone(),
-                    connected_for: Duration::from_millis(
-                        unix_ms().saturating_sub(other.connected_unix_ms),
-                    ),
+                    connected_for: Duration::from_secs(age(other.connected).as_secs()),
                 });
             }
             other.replaced.cancel();
         }
         entries.sessions += 1;
-        let session = entries.sessions;
         let id = info.id.clone();
         info!(proxy = %id, instance = %info.instance, held = info.held_source, "proxy connected");
         let replaced = CancellationToken::new();
         let entry = Entry {
-            session,
             info,
             life: Life::Live,
-            connected_unix_ms: unix_ms(),
+            connected: present(),
             last_seen: Instant::now(),
             progress: Progress::default(),
             lag: Duration::ZERO,
             told: None,
             replaced: replaced.clone(),
         };
-        entries.by_id.insert(id.clone(), entry);
+        let entry = Arc::new(Mutex::new(entry));
+        entries.by_id.insert(id.clone(), Arc::clone(&entry));
         self.show_members(&entries);
         drop(entries);
         self.tell(EventType::ProxyConnected, &id, Reason::default());
-        Ok(Membership { fleet: Arc::clone(self), id, session, replaced })
+        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced })
     }
 
     /// All proxies, in order of their ids.
@@ -269,11 +282,11 @@ impl Fleet {
             info: entry.info.clone(),
             state: entry.state(revision),
             progress: entry.progress.clone(),
-            connected_unix_ms: entry.connected_unix_ms,
+            connected: entry.connected,
             last_seen: entry.last_seen.elapsed(),
             lag: entry.lag,
         };
-        self.lock().by_id.values().map(view).collect()
+        self.lock().by_id.values().map(|entry| view(&locked(entry))).collect()
     }
 
     /// The ids of the live proxies, in order.
@@ -289,7 +302,7 @@ impl Fleet {
             .by_id
             .iter()
             .filter(|(_, entry)| {
-                matches!(entry.life, Life::Lost { at, .. } if at.elapsed() >= LOST_FOR)
+                matches!(locked(entry).life, Life::Lost { at, .. } if at.elapsed() >= LOST_FOR)
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -308,7 +321,8 @@ impl Fleet {
     }
 
     fn show_members(&self, entries: &Entries) {
-        let live = entries.by_id.iter().filter(|(_, entry)| matches!(entry.life, Life::Live));
+        let live =
+            entries.by_id.iter().filter(|(_, entry)| matches!(locked(entry).life, Life::Live));
         self.live.send_replace(live.map(|(id, _)| id.clone()).collect());
         self.wake();
     }
@@ -322,6 +336,10 @@ impl Fleet {
     }
 }
 
+fn locked(entry: &Mutex<Entry>) -> MutexGuard<'_, Entry> {
+    entry.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Entry {
     fn state(&self, revision: u64) -> ProxyState {
         if matches!(self.life, Life::Lost { .. }) {
@@ -333,108 +351,5 @@ impl Entry {
         } else {
             ProxyState::Behind
         }
-    }
-}
-
-/// A live proxy's place in the fleet; dropping it loses the proxy.
-#[derive(Debug)]
-pub struct Membership {
-    fleet: Arc<Fleet>,
-    id: ProxyId,
-    session: u64,
-    replaced: CancellationToken,
-}
-
-impl Membership {
-    /// Whose it is.
-    #[must_use]
-    pub fn id(&self) -> &ProxyId {
-        &self.id
-    }
-
-    /// Ends when another stream of the same proxy took this one's place.
-    #[must_use]
-    pub fn replaced(&self) -> &CancellationToken {
-        &self.replaced
-    }
-
-    /// The proxy was heard of.
-    pub fn seen(&self) {
-        self.with_entry(|entry| entry.last_seen = Instant::now());
-    }
-
-    /// The proxy got further. `lag` is from commit to ACK, if one came.
-    pub fn advance(&self, progress: Progress, lag: Option<Duration>) {
-        let revision = *self.fleet.revision.borrow();
-        let news = self.with_entry(|entry| {
-            entry.lag = lag.unwrap_or(entry.lag);
-            if entry.progress == progress {
-                return None;
-            }
-            let rejected_anew = entry.progress.rejections != progress.rejections
-                || entry.progress.refusal != progress.refusal;
-            entry.progress = progress;
-            if entry.progress.applied_revision >= revision {
-                entry.info.stale_since_unix_ms = 0;
-            }
-            let state = entry.state(revision);
-            let tell = match state {
-                ProxyState::Rejected => rejected_anew,
-                ProxyState::Synced => entry.told != Some(ProxyState::Synced),
-                ProxyState::Behind | ProxyState::Lost => false,
-            };
-            if tell {
-                entry.told = Some(state);
-            }
-            Some(tell.then(|| (state, entry.progress.clone())))
-        });
-        let Some(Some(news)) = news else { return };
-        self.fleet.wake();
-        match news {
-            Some((ProxyState::Rejected, progress)) => {
-                let reason = why_rejected(&progress);
-                warn!(proxy = %self.id, reason.code, reason.message, "proxy refused a change");
-                self.fleet.tell(EventType::ProxyRejected, &self.id, reason);
-            }
-            Some((_, progress)) => {
-                info!(proxy = %self.id, revision = progress.applied_revision, "proxy in sync");
-                self.fleet.tell(EventType::ProxySynced, &self.id, Reason::default());
-            }
-            None => {}
-        }
-    }
-
-    /// Runs on this session's entry; `None` when another session took its place.
-    fn with_entry<R>(&self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let mut entries = self.fleet.lock();
-        let entry = entries.by_id.get_mut(&self.id)?;
-        (entry.session == self.session).then(|| change(entry))
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let at_revision = *self.fleet.revision.borrow();
-        let lost = self.with_entry(|entry| {
-            entry.life = Life::Lost { at: Instant::now(), at_revision };
-            entry.progress.applied_revision
-        });
-        let Some(applied) = lost else { return };
-        self.fleet.show_members(&self.fleet.lock());
-        info!(proxy = %self.id, applied, "proxy lost");
-        let message = format!("its stream ended; it had applied revision {applied}");
-        self.fleet.tell(EventType::ProxyLost, &self.id, Reason::new("stream_ended", message));
-    }
-}
-
-fn why_rejected(progress: &Progress) -> Reason {
-    match (&progress.refusal, &progress.rejections[..]) {
-        (Some(refusal), _) => Reason::new("state_refused", refusal),
-        (None, [first, more @ ..]) => {
-            let also =
-                if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
-            Reason::new(&first.code, format!("{}: {}{also}", first.key, first.message))
-        }
-        (None, []) => Reason::default(),
     }
 }

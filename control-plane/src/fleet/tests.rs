@@ -4,6 +4,8 @@ use lb_core::model::Key;
 
 use super::*;
 
+const ANSWERED: Step = Step::Answered { lag: None };
+
 struct World {
     fleet: Arc<Fleet>,
     revision: watch::Sender<u64>,
@@ -30,7 +32,7 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
         workers: 1,
         writes_access_log: false,
         held_source: "none",
-        stale_since_unix_ms: 7,
+        stale_since: Some(present()),
     }
 }
 
@@ -57,10 +59,10 @@ async fn states_follow_the_registry() {
     let world = world(5);
     let proxy = world.join("p1");
     assert_eq!(world.states(), ["behind"]);
-    assert_eq!(world.fleet.list()[0].info.stale_since_unix_ms, 7);
-    proxy.advance(applied(5), None);
+    assert!(world.fleet.list()[0].info.stale_since.is_some());
+    proxy.advance(applied(5), ANSWERED);
     assert_eq!(world.states(), ["synced"]);
-    assert_eq!(world.fleet.list()[0].info.stale_since_unix_ms, 0, "it has caught up");
+    assert_eq!(world.fleet.list()[0].info.stale_since, None, "it has caught up");
     world.revision.send_replace(6);
     assert_eq!(world.states(), ["behind"]);
     let rejection = Rejection {
@@ -69,7 +71,7 @@ async fn states_follow_the_registry() {
         code: "unknown_algorithm".to_owned(),
         message: "unknown algorithm".to_owned(),
     };
-    proxy.advance(Progress { rejections: vec![rejection], ..applied(6) }, None);
+    proxy.advance(Progress { rejections: vec![rejection], ..applied(6) }, ANSWERED);
     assert_eq!(world.states(), ["rejected"]);
     drop(proxy);
     assert_eq!(world.states(), ["lost"]);
@@ -135,15 +137,15 @@ async fn a_wait_ends_when_the_last_one_has_applied() {
     let (a, b) = (world.join("a"), world.join("b"));
     let mut wait = world.wait(2);
     assert_eq!(wait.next().await.unwrap().laggards.len(), 2);
-    a.advance(applied(2), None);
+    a.advance(applied(2), ANSWERED);
     let progress = wait.next().await.unwrap();
     assert_eq!((progress.applied, progress.done), (1, false));
     assert_eq!(progress.laggards[0].proxy.as_str(), "b");
     // Somebody who joins meanwhile is waited for too.
     let c = world.join("c");
     assert_eq!(wait.next().await.unwrap().proxies, 3);
-    b.advance(applied(3), None);
-    c.advance(applied(2), None);
+    b.advance(applied(3), ANSWERED);
+    c.advance(applied(2), ANSWERED);
     let end = wait.finish().await;
     assert_eq!((end.applied, end.done), (3, true));
     assert_eq!(wait.next().await, None);
@@ -155,7 +157,7 @@ async fn a_proxy_lost_after_the_commit_is_named_and_never_counts() {
     let (a, b) = (world.join("a"), world.join("b"));
     let mut wait = world.wait(2);
     wait.next().await.unwrap();
-    a.advance(applied(2), None);
+    a.advance(applied(2), ANSWERED);
     drop(b);
     let started = Instant::now();
     let end = wait.finish().await;
@@ -171,7 +173,7 @@ async fn a_lost_proxy_that_comes_back_and_applies_ends_the_wait() {
     let mut wait = world.wait(2);
     assert!(!wait.next().await.unwrap().done);
     let back = world.join("a");
-    back.advance(applied(2), None);
+    back.advance(applied(2), ANSWERED);
     assert!(wait.finish().await.done);
 }
 
@@ -185,10 +187,10 @@ async fn a_refusal_of_this_revision_ends_the_wait_at_once() {
         code: "unknown_algorithm".to_owned(),
         message: "no".to_owned(),
     };
-    a.advance(Progress { rejections: vec![rejection(2)], ..applied(2) }, None);
+    a.advance(Progress { rejections: vec![rejection(2)], ..applied(2) }, ANSWERED);
     let mut wait = world.wait(3);
     assert!(!wait.next().await.unwrap().done, "what was refused before is no answer");
-    a.advance(Progress { rejections: vec![rejection(2), rejection(3)], ..applied(3) }, None);
+    a.advance(Progress { rejections: vec![rejection(2), rejection(3)], ..applied(3) }, ANSWERED);
     let progress = wait.next().await.unwrap();
     assert!(progress.done);
     assert_eq!(progress.rejections.len(), 1);
@@ -200,7 +202,7 @@ async fn a_refused_state_ends_the_wait_too() {
     let world = world(3);
     let a = world.join("a");
     let refusal = Some("would empty pool default".to_owned());
-    a.advance(Progress { refusal, ..applied(0) }, None);
+    a.advance(Progress { refusal, ..applied(0) }, ANSWERED);
     let progress = world.wait(3).next().await.unwrap();
     assert!(progress.done);
     assert_eq!(progress.rejections[0].1.code, "state_refused");

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Entry, Fleet, Life};
+use super::{Entry, Fleet, Life, locked};
 
 /// How far a revision got.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -123,6 +123,7 @@ impl Fleet {
             rejections: Vec::new(),
         };
         for (id, entry) in &self.lock().by_id {
+            let entry = locked(entry);
             if !entry.must_apply(revision) {
                 continue;
             }

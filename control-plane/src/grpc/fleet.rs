@@ -16,7 +16,7 @@ use super::{
     registry::{existing_pool, wait_limit},
     wire,
 };
-use crate::{events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals};
+use crate::{clock::told, events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals};
 
 /// Messages that may wait for a reader of a stream.
 const STREAM_BUFFER: usize = 16;
@@ -156,7 +156,7 @@ impl fleet_server::Fleet for FleetService {
                 })?);
             }
             let with_status = |stored: &crate::registry::Stored<Backend>| {
-                (stored.clone(), view.catalog.status(&stored.value).cloned())
+                (stored.clone(), view.catalog.told_status(&stored.value))
             };
             let backends: Vec<_> = backends.into_iter().map(with_status).collect();
             Ok::<_, Status>((backends, view.publisher.version().revision))
@@ -272,16 +272,17 @@ impl fleet_server::Fleet for FleetService {
         // In this order: whoever sees a backend up and the proxies at this version may
         // conclude that they serve from it.
         let pools = self.pool_statuses();
-        let (version, digest, last_change_unix_ms) = self.context.registry.read(|view| {
-            (view.publisher.version(), view.publisher.digest(), view.committed_unix_ms)
-        });
+        let (version, digest, last_change) = self
+            .context
+            .registry
+            .read(|view| (view.publisher.version(), view.publisher.digest(), view.committed));
         Ok(Response::new(pb::GetStatusResponse {
             server_id: self.context.server_id.clone(),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
             version: Some(convert::sync::version_to_wire(version)),
             digest: convert::sync::digest_to_wire(digest),
-            started_unix_ms: self.context.started_unix_ms,
-            last_change_unix_ms,
+            started_unix_ms: told(self.context.started),
+            last_change_unix_ms: told(last_change),
             proxies: self.proxies(),
             pools,
             totals: Some(wire::totals(self.context.statistics.all())),

@@ -13,7 +13,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{metrics::PerBackend, moment::Moment};
 use lb_proto::v1::{
     fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
     sync_server::SyncServer,
@@ -32,6 +32,7 @@ use crate::{
     listen::{Endpoint, Listener},
     probe::Checks,
     registry::{Registry, WriteError, WriteRequest, Written},
+    resilience::Resilience,
     stats::Statistics,
 };
 
@@ -47,13 +48,14 @@ pub(crate) struct Context {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
+    pub(crate) resilience: Arc<Resilience>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) events: Arc<EventLog>,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,
     /// Names this process.
     pub(crate) server_id: String,
-    pub(crate) started_unix_ms: u64,
+    pub(crate) started: Moment,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
     pub(crate) metrics_per_backend: PerBackend,
@@ -116,6 +118,14 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<FleetServer<FleetService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
+    let watched = Arc::clone(&context);
+    context.tracker.spawn(async move {
+        let failed = watched.stop.run_until_cancelled(watched.registry.store_failed()).await;
+        if failed.is_some() {
+            // It goes on telling what it holds, but nothing can be changed.
+            health_reporter.set_not_serving::<RegistryServer<RegistryService>>().await;
+        }
+    });
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(lb_proto::DESCRIPTORS)

@@ -3,7 +3,10 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use lb_core::model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId};
+use lb_core::{
+    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    resilience::probe::{ProbeState, ProbeWord, TokenId},
+};
 use lb_proto::{
     convert::counters_from_wire,
     v1::{self as pb, stats_server},
@@ -15,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, status};
 use crate::{
     clock::millis32,
+    resilience::{ProbeReport, Token},
     stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
 };
 
@@ -67,8 +71,16 @@ impl stats_server::Stats for StatsService {
 
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let report = read(message)?;
-    let sequence = context.registry.read(|view| context.statistics.count(report, &view.catalog));
-    Ok(pb::StatsReply { sequence, period_ms: millis32(context.stats_period()), probes: Vec::new() })
+    let (counted, tokens) = context.registry.read(|view| {
+        let counted = context.statistics.count(&report, &view.catalog);
+        let hear = || context.resilience.report(&report, &view.catalog);
+        (counted, if counted.is_news { hear() } else { Vec::new() })
+    });
+    Ok(pb::StatsReply {
+        sequence: counted.sequence,
+        period_ms: millis32(context.stats_period()),
+        probes: tokens.iter().map(token_to_wire).collect(),
+    })
 }
 
 fn read(message: pb::StatsReport) -> Result<Report, Status> {
@@ -83,6 +95,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             backend: BackendId::new(&part.backend).map_err(invalid)?,
             incarnation: Incarnation(part.incarnation),
             in_flight: part.in_flight,
+            trailing_failures: part.trailing_failures,
             counters: counters_from_wire(part),
         })
     });
@@ -90,9 +103,39 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         proxy: ProxyId::new(&message.proxy_id).map_err(invalid)?,
         instance: InstanceId::new(&message.instance_id).map_err(invalid)?.to_string(),
         sequence: message.sequence,
+        sent: Duration::from_millis(message.sent_ms),
+        probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
         backends: backends.collect::<Result<_, Status>>()?,
         process: read_process(message.process.unwrap_or_default())?,
+    })
+}
+
+fn token_to_wire(token: &Token) -> pb::ProbeToken {
+    pb::ProbeToken {
+        backend: token.backend.to_string(),
+        incarnation: token.incarnation.0,
+        term: token.token.id.term,
+        number: token.token.id.sequence,
+        life_ms: millis32(token.token.life),
+    }
+}
+
+fn read_probe(wire: &pb::ProbeReport) -> Result<ProbeReport, Status> {
+    let state = match pb::ProbeOutcome::try_from(wire.outcome) {
+        Ok(pb::ProbeOutcome::Running) => ProbeState::InUse,
+        Ok(pb::ProbeOutcome::Succeeded) => ProbeState::Succeeded,
+        Ok(pb::ProbeOutcome::Failed) => ProbeState::Failed,
+        Err(_) => {
+            let message = format!("unknown outcome {} of a probe", wire.outcome);
+            return Err(Status::invalid_argument(message));
+        }
+    };
+    let id = TokenId { term: wire.term, sequence: wire.number };
+    Ok(ProbeReport {
+        backend: BackendId::new(&wire.backend).map_err(|invalid| status::of_invalid(&invalid))?,
+        incarnation: Incarnation(wire.incarnation),
+        word: ProbeWord { id, state },
     })
 }
 

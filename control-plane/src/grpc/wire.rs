@@ -7,7 +7,7 @@ use lb_proto::{
 };
 
 use crate::{
-    clock::{millis, millis32},
+    clock::{millis, millis32, told, told_if_any},
     discovery::SourceReport,
     events::Event,
     fleet::{ProxyView, WaitProgress},
@@ -32,19 +32,19 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
     pb::CheckReport {
         passes_in_a_row: report.passes_in_a_row,
         failures_in_a_row: report.failures_in_a_row,
-        last_check_unix_ms: report.last_check_unix_ms,
-        last_success_unix_ms: report.last_success_unix_ms,
-        next_check_unix_ms: report.next_check_unix_ms,
+        last_check_unix_ms: told_if_any(report.last_check),
+        last_success_unix_ms: told_if_any(report.last_success),
+        next_check_unix_ms: told_if_any(report.next_check),
         last_duration_us: u32::try_from(report.last_duration.as_micros()).unwrap_or(u32::MAX),
         last_result: Some(report.last_result.into()),
         checks_total: report.checks_total,
         failures_total: report.failures_total,
         resolution: report.resolution.map(|resolution| pb::Resolution {
-            resolved_unix_ms: resolution.resolved_unix_ms,
+            resolved_unix_ms: told_if_any(resolution.resolved),
             ttl_ms: millis32(resolution.ttl),
-            next_unix_ms: resolution.next_unix_ms,
-            failing_since_unix_ms: resolution.failing_since_unix_ms,
-            failure: (resolution.failing_since_unix_ms != 0).then(|| resolution.failure.into()),
+            next_unix_ms: told_if_any(resolution.next),
+            failing_since_unix_ms: told_if_any(resolution.failing_since),
+            failure: resolution.failing_since.map(|_| resolution.failure.into()),
         }),
     }
 }
@@ -54,10 +54,10 @@ pub(super) fn source(source: &Source, report: SourceReport) -> pb::SourceStatus 
     pb::SourceStatus {
         source: source.to_string(),
         found: count(report.found),
-        answered_unix_ms: report.answered_unix_ms,
-        next_unix_ms: report.next_unix_ms,
-        failing_since_unix_ms: report.failing_since_unix_ms,
-        failure: (report.failing_since_unix_ms != 0).then(|| report.failure.into()),
+        answered_unix_ms: told_if_any(report.answered),
+        next_unix_ms: told_if_any(report.next),
+        failing_since_unix_ms: told_if_any(report.failing_since),
+        failure: report.failing_since.map(|_| report.failure.into()),
         leaving: count(report.leaving),
         waiting: report.waiting.to_owned(),
         skipped: report.skipped,
@@ -98,7 +98,7 @@ pub(super) fn process(process: &Process) -> pb::ProcessReport {
 }
 
 pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Proxy {
-    let ProxyView { info, state, progress, connected_unix_ms, last_seen, lag } = proxy;
+    let ProxyView { info, state, progress, connected, last_seen, lag } = proxy;
     let (report, request_rate) = match figures {
         Some((figures, rate)) => (Some(process(&figures)), rate),
         None => (None, 0.0),
@@ -110,10 +110,10 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         sent_revision: progress.sent_revision,
         applied_revision: progress.applied_revision,
         digest: progress.digest.map(convert::sync::digest_to_wire).unwrap_or_default(),
-        connected_unix_ms,
+        connected_unix_ms: told(connected),
         last_seen_ms: millis(last_seen),
         lag_ms: millis32(lag),
-        stale_since_unix_ms: info.stale_since_unix_ms,
+        stale_since_unix_ms: told_if_any(info.stale_since),
         rejections: progress.rejections.into_iter().map(convert::sync::rejection_to_wire).collect(),
         refusal: progress.refusal.unwrap_or_default(),
         listen_addresses: info

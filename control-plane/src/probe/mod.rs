@@ -23,42 +23,43 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
-use lb_core::model::{
-    AdminState, Backend, BackendId, BackendStatus, HealthPolicy, Key, Kind, PoolName,
-};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::sleep,
-};
+use lb_core::model::{AdminState, Backend, BackendId, HealthPolicy, Key, Kind, PoolName};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
 
 pub(crate) use self::{
     report::{CheckReport, Checks},
     resolve::Resolution,
 };
-use crate::discovery::Resolver;
-use crate::registry::{Finding, Registry, WriteError};
+use crate::{
+    discovery::Resolver,
+    registry::Registry,
+    resilience::{Checked, Resilience},
+};
 
 /// Probes under way at once.
 const PROBES_MAX: usize = 256;
-/// Verdicts that may wait for being stored; beyond that, their tasks wait.
-const VERDICTS_MAX: usize = 1024;
-/// Verdicts of one commit.
-const BATCH_MAX: usize = 512;
-/// Between attempts to store verdicts while the store fails.
-const RETRY: Duration = Duration::from_secs(5);
+
+/// What the prober works with.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    /// What is shown of checks.
+    pub(crate) checks: Arc<Checks>,
+    /// Hears of each check.
+    pub(crate) resilience: Arc<Resilience>,
+    /// Judges what the checks have come to.
+    pub(crate) checked: mpsc::Sender<Checked>,
+    /// Knows the addresses of names.
+    pub(crate) resolver: Arc<Resolver>,
+}
 
 /// What the tasks share.
 #[derive(Debug)]
 struct Shared {
-    checks: Arc<Checks>,
-    verdicts: mpsc::Sender<BackendStatus>,
+    prober: Prober,
     permits: Semaphore,
-    resolver: Arc<Resolver>,
 }
 
 /// What a backend's task works from; another one needs another task.
@@ -80,17 +81,9 @@ impl Target {
 }
 
 /// Probes the backends of the registry until it is told to stop.
-pub(crate) async fn run(
-    registry: Registry,
-    checks: Arc<Checks>,
-    resolver: Arc<Resolver>,
-    stop: CancellationToken,
-) {
-    let (verdicts, receiver) = mpsc::channel(VERDICTS_MAX);
+pub(crate) async fn run(registry: Registry, prober: Prober, stop: CancellationToken) {
     let tracker = TaskTracker::new();
-    tracker.spawn(record(registry.clone(), receiver, stop.clone()));
-    let permits = Semaphore::new(PROBES_MAX);
-    let shared = Arc::new(Shared { checks, verdicts, permits, resolver });
+    let shared = Arc::new(Shared { prober, permits: Semaphore::new(PROBES_MAX) });
     let mut supervisor =
         Supervisor { registry, shared, tasks: HashMap::new(), tracker, stop: stop.clone() };
     supervisor.follow_all();
@@ -148,7 +141,7 @@ impl Supervisor {
             if let Some((_, task)) = self.tasks.remove(&id) {
                 task.cancel();
             }
-            self.shared.checks.forget(&id);
+            self.shared.prober.checks.forget(&id);
             return;
         };
         let asked_anew = self.tasks.contains_key(&id);
@@ -158,7 +151,7 @@ impl Supervisor {
             }
             task.cancel();
             if running.backend.incarnation != target.backend.incarnation {
-                self.shared.checks.forget(&id);
+                self.shared.prober.checks.forget(&id);
             }
         }
         let task = self.stop.child_token();
@@ -166,41 +159,5 @@ impl Supervisor {
         let until = task.clone();
         self.tracker.spawn(async move { until.run_until_cancelled(run).await });
         self.tasks.insert(id, (target, task));
-    }
-}
-
-/// Stores verdicts, those that are waiting together in one commit.
-async fn record(
-    registry: Registry,
-    mut verdicts: mpsc::Receiver<BackendStatus>,
-    stop: CancellationToken,
-) {
-    // The last word about each backend; kept while the store fails.
-    let mut pending: BTreeMap<BackendId, BackendStatus> = BTreeMap::new();
-    loop {
-        let mut fresh = Vec::new();
-        if pending.is_empty() {
-            let received =
-                stop.run_until_cancelled(verdicts.recv_many(&mut fresh, BATCH_MAX)).await;
-            if received.is_none_or(|count| count == 0) {
-                return;
-            }
-        }
-        while fresh.len() < BATCH_MAX
-            && let Ok(status) = verdicts.try_recv()
-        {
-            fresh.push(status);
-        }
-        pending.extend(fresh.into_iter().map(|status| (status.backend.clone(), status)));
-        match registry.record(pending.values().cloned().map(Finding::Checked).collect()).await {
-            Ok(()) => pending.clear(),
-            Err(WriteError::Stopping) => return,
-            Err(error) => {
-                warn!(%error, verdicts = pending.len(), "verdicts could not be stored");
-                if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
-                    return;
-                }
-            }
-        }
     }
 }

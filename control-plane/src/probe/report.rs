@@ -8,6 +8,7 @@ use std::{
 
 use lb_core::{
     model::{BackendId, PoolName, Reason},
+    moment::Moment,
     stats::LatencyHistogram,
 };
 
@@ -20,12 +21,12 @@ pub(crate) struct CheckReport {
     pub(crate) passes_in_a_row: u64,
     /// Failures since the last pass.
     pub(crate) failures_in_a_row: u64,
-    /// 0 before the first check.
-    pub(crate) last_check_unix_ms: u64,
-    /// 0 when no check has passed.
-    pub(crate) last_success_unix_ms: u64,
-    /// 0 when none is planned.
-    pub(crate) next_check_unix_ms: u64,
+    /// Nothing before the first check.
+    pub(crate) last_check: Option<Moment>,
+    /// Nothing when no check has passed.
+    pub(crate) last_success: Option<Moment>,
+    /// Nothing when none is planned.
+    pub(crate) next_check: Option<Moment>,
     /// How long the last check took.
     pub(crate) last_duration: Duration,
     /// What came of it.

@@ -4,11 +4,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_core::model::{Address, Host, Reason};
+use lb_core::{
+    model::{Address, Host, Reason},
+    moment::Moment,
+};
 use tokio::time::Instant;
 
 use crate::{
-    clock::{millis, unix_ms},
+    clock::present,
     discovery::{Resolver, pause},
 };
 
@@ -28,14 +31,14 @@ pub(super) struct Addresses {
 /// How a name resolves, for people who ask.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Resolution {
-    /// The last answer; 0 if there was none since the control plane started.
-    pub(crate) resolved_unix_ms: u64,
+    /// The last answer since the control plane started.
+    pub(crate) resolved: Option<Moment>,
     /// For how long it holds.
     pub(crate) ttl: Duration,
     /// When the name is asked for again.
-    pub(crate) next_unix_ms: u64,
-    /// Since when it fails; 0 when it does not.
-    pub(crate) failing_since_unix_ms: u64,
+    pub(crate) next: Option<Moment>,
+    /// Since when it fails; nothing when it does not.
+    pub(crate) failing_since: Option<Moment>,
     /// Why.
     pub(crate) failure: Reason,
 }
@@ -90,7 +93,7 @@ impl Addresses {
                         self.known.push(address);
                     }
                 }
-                self.told.resolved_unix_ms = unix_ms();
+                self.told.resolved = Some(present());
                 self.told.ttl = answer.ttl;
                 answer.incomplete
             }
@@ -99,22 +102,20 @@ impl Addresses {
         let pause = match &failure {
             None => {
                 self.failures = 0;
-                self.told.failing_since_unix_ms = 0;
+                self.told.failing_since = None;
                 self.told.failure = Reason::default();
                 self.told.ttl
             }
             Some(reason) => {
                 tracing::debug!(%address, reason.message, "keeping the last known addresses");
                 self.failures += 1;
-                if self.told.failing_since_unix_ms == 0 {
-                    self.told.failing_since_unix_ms = unix_ms();
-                }
+                self.told.failing_since.get_or_insert_with(present);
                 self.told.failure = reason.clone();
                 pause(self.failures)
             }
         };
         self.next = Some(Instant::now() + pause);
-        self.told.next_unix_ms = unix_ms() + millis(pause);
+        self.told.next = Some(present().after(pause));
         match failure {
             Some(reason) if self.known.is_empty() => Err(reason),
             _ => Ok(()),
@@ -176,7 +177,7 @@ mod tests {
         addresses.refresh(&silent(), &unresolvable, LIMIT).await.unwrap();
         assert_eq!(addresses.known(), known);
         let told = addresses.resolution(&unresolvable).unwrap();
-        assert!(told.failing_since_unix_ms > 0 && told.resolved_unix_ms == 0);
+        assert!(told.failing_since.is_some() && told.resolved.is_none());
         assert_eq!(told.failure.code, "dns_failure");
         let reason =
             Addresses::default().refresh(&silent(), &unresolvable, LIMIT).await.unwrap_err();

@@ -8,13 +8,16 @@ use std::{
 
 use lb_core::{
     health::CheckState,
-    model::{AdminState, BackendStatus, CheckProtocol, Health, Reason, Standing},
+    model::{AdminState, Backend, BackendStatus, CheckProtocol, Health, Reason, Standing},
 };
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Shared, Target, http, resolve::Addresses, tcp};
-use crate::clock::{millis, unix_ms};
+use crate::{
+    clock::{present, unix_ms},
+    resilience::Checked,
+};
 
 /// How long a name of a backend without checks may take to resolve.
 const LOOKUP: Duration = Duration::from_secs(5);
@@ -40,8 +43,14 @@ pub(super) async fn run(
         _ => CheckState::new(seed),
     };
     let addresses = known.as_ref().map(|status| status.addresses.clone()).unwrap_or_default();
-    let mut check =
-        Check { target, known, shared, state, addresses: Addresses::resumed(addresses) };
+    let mut check = Check {
+        target,
+        known,
+        shared,
+        state,
+        addresses: Addresses::resumed(addresses),
+        failing_since: None,
+    };
     match (check.target.policy.protocol(), check.target.backend.admin_state) {
         (CheckProtocol::None, _) => check.trust().await,
         (_, AdminState::Disabled) => check.rest().await,
@@ -57,6 +66,8 @@ struct Check {
     shared: Arc<Shared>,
     state: CheckState,
     addresses: Addresses,
+    /// When the first of the failures in a row was.
+    failing_since: Option<std::time::Instant>,
 }
 
 impl Check {
@@ -64,7 +75,8 @@ impl Check {
     async fn trust(&mut self) {
         loop {
             let address = &self.target.backend.address;
-            let resolved = self.addresses.refresh(&self.shared.resolver, address, LOOKUP).await;
+            let resolved =
+                self.addresses.refresh(&self.shared.prober.resolver, address, LOOKUP).await;
             let (result, pause) = match resolved {
                 Ok(()) => {
                     let message = "the pool has no checks; every backend counts as up";
@@ -77,10 +89,10 @@ impl Check {
             // A literal address never changes, and is never due.
             let pause = if pause.is_zero() { self.target.policy.interval() } else { pause };
             let resolution = self.addresses.resolution(&self.target.backend.address);
-            self.shared.checks.update(&self.target.backend.id, |report| {
+            self.shared.prober.checks.update(&self.target.backend.id, |report| {
                 report.last_result = result;
                 report.resolution = resolution;
-                report.next_check_unix_ms = 0;
+                report.next_check = None;
             });
             sleep(pause).await;
         }
@@ -89,7 +101,10 @@ impl Check {
     /// A disabled backend is not probed. Once its verdict is older than an interval it
     /// is forgotten, so that the backend must pass a check when it is enabled again.
     async fn rest(&mut self) {
-        self.shared.checks.update(&self.target.backend.id, |report| report.next_check_unix_ms = 0);
+        self.shared
+            .prober
+            .checks
+            .update(&self.target.backend.id, |report| report.next_check = None);
         sleep(self.target.policy.interval()).await;
         if self.known.as_ref().is_some_and(|known| known.health != Health::Unknown) {
             let message = "disabled backends are not checked; one check must pass after enabling";
@@ -101,13 +116,15 @@ impl Check {
         let mut rng = fastrand::Rng::new();
         let mut delay = self.state.first_delay(&self.target.policy);
         loop {
-            self.shared.checks.update(&self.target.backend.id, |report| {
-                report.next_check_unix_ms = unix_ms() + millis(delay);
+            self.shared.prober.checks.update(&self.target.backend.id, |report| {
+                report.next_check = Some(present().after(delay));
             });
             sleep(delay).await;
             let (result, took) = self.round().await;
             let passed = result.is_ok();
             let transition = self.state.record(&self.target.policy, passed);
+            let began = (Instant::now() - took).into_std();
+            self.failing_since = (!passed).then(|| self.failing_since.unwrap_or(began));
             let reason = result.unwrap_or_else(|reason| reason);
             self.note(passed, took, &reason);
             match &self.known {
@@ -135,7 +152,9 @@ impl Check {
         let _permit = shared.permits.acquire().await;
         let start = Instant::now();
         let limit = policy.timeout();
-        if let Err(reason) = addresses.refresh(&shared.resolver, &backend.address, limit).await {
+        if let Err(reason) =
+            addresses.refresh(&shared.prober.resolver, &backend.address, limit).await
+        {
             return (Err(reason), start.elapsed());
         }
         let mut worst: Option<Reason> = None;
@@ -165,14 +184,16 @@ impl Check {
 
     fn note(&self, passed: bool, took: Duration, reason: &Reason) {
         debug!(backend = %self.target.backend.id, passed, reason.message, "checked");
-        self.shared.checks.count(&self.target.backend.pool, passed, took);
-        self.shared.checks.update(&self.target.backend.id, |report| {
-            let now = unix_ms();
+        self.shared.prober.checks.count(&self.target.backend.pool, passed, took);
+        let Backend { id, incarnation, .. } = &self.target.backend;
+        self.shared.prober.resilience.probed(id, *incarnation, passed);
+        self.shared.prober.checks.update(&self.target.backend.id, |report| {
+            let now = Some(present());
             report.passes_in_a_row = self.state.passes_in_a_row();
             report.failures_in_a_row = self.state.failures_in_a_row();
-            report.last_check_unix_ms = now;
+            report.last_check = now;
             if passed {
-                report.last_success_unix_ms = now;
+                report.last_success = now;
             }
             report.last_duration = took;
             report.last_result = reason.clone();
@@ -188,12 +209,6 @@ impl Check {
             Some(known) if known.health == health => known.since_unix_ms,
             _ => unix_ms(),
         };
-        let was_up = match health {
-            Health::Up => true,
-            Health::Down => self.known.as_ref().is_some_and(|known| known.was_up),
-            // It has to pass a check anew.
-            Health::Unknown => false,
-        };
         let status = BackendStatus {
             backend: self.target.backend.id.clone(),
             incarnation: self.target.backend.incarnation,
@@ -201,15 +216,16 @@ impl Check {
             addresses: self.addresses.known().to_vec(),
             reason: reason.clone(),
             since_unix_ms,
-            was_up,
+            was_up: BackendStatus::was_up_by(health, self.known.as_ref()),
             standing: Standing::default(),
         };
         if self.known.as_ref() == Some(&status) {
             return;
         }
         self.known = Some(status.clone());
-        // An error means that the prober is stopping; the next one checks again.
-        self.shared.verdicts.send(status).await.ok();
+        // An error means that the control plane is stopping; the next one checks again.
+        let word = Checked { status, failing_since: self.failing_since };
+        self.shared.prober.checked.send(word).await.ok();
     }
 }
 

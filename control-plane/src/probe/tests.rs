@@ -1,9 +1,9 @@
 //! The prober against real sockets, and the registry that it tells.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use lb_core::model::{
-    CheckProtocol, Health, Incarnation, Labels, Pool, PoolName, Resource, Weight,
+    BackendStatus, CheckProtocol, Health, Incarnation, Labels, Pool, PoolName, Resource, Weight,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,6 +16,7 @@ use super::*;
 use crate::{
     events::EventLog,
     registry::{Item, PutMode, WriteRequest},
+    resilience::{CHECKED_MAX, run as judge},
     store::MemoryStore,
 };
 
@@ -59,11 +60,26 @@ struct Probed {
 }
 
 fn probed() -> Probed {
-    let registry =
-        Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
+    let events = Arc::new(EventLog::new());
+    let registry = Registry::start(Box::new(MemoryStore::new()), Arc::clone(&events)).unwrap();
     let (checks, stop) = (Arc::new(Checks::default()), CancellationToken::new());
-    tokio::spawn(run(registry.clone(), Arc::clone(&checks), resolver(), stop.clone()));
+    let prober = judged_prober(&registry, Arc::clone(&checks), events, &stop);
+    tokio::spawn(run(registry.clone(), prober, stop.clone()));
     Probed { registry, checks, _stop: stop.drop_guard() }
+}
+
+/// A prober whose words are judged.
+fn judged_prober(
+    registry: &Registry,
+    checks: Arc<Checks>,
+    events: Arc<EventLog>,
+    stop: &CancellationToken,
+) -> Prober {
+    let resilience = Arc::new(Resilience::new(Duration::from_secs(5)));
+    let (checked, receiver) = mpsc::channel(CHECKED_MAX);
+    let judged = Arc::clone(&resilience);
+    tokio::spawn(judge(judged, registry.clone(), events, receiver, stop.clone()));
+    Prober { checks, resilience, checked, resolver: resolver() }
 }
 
 /// Of the system: these tests use its names only.
@@ -149,7 +165,7 @@ async fn a_backend_comes_up_goes_down_and_comes_back() {
     assert_eq!(down.reason.code, "check_status");
     assert!(down.reason.message.contains("404"), "{}", down.reason.message);
     let report = probed.checks.report(&up.backend).unwrap();
-    assert!(report.failures_in_a_row >= 3 && report.last_success_unix_ms > 0);
+    assert!(report.failures_in_a_row >= 3 && report.last_success.is_some());
 
     backend.answer.send_replace("HTTP/1.1 301 Moved\r\nlocation: /\r\n\r\n");
     probed.until(|status| status.health == Health::Up).await;
@@ -239,8 +255,8 @@ async fn verdicts_outlive_the_prober() {
     let up = probed.until(|status| status.health == Health::Up).await;
     let revision = probed.registry.revision();
     let stop = CancellationToken::new();
-    let again =
-        tokio::spawn(run(probed.registry.clone(), Arc::default(), resolver(), stop.clone()));
+    let prober = judged_prober(&probed.registry, Arc::default(), Arc::default(), &stop);
+    let again = tokio::spawn(run(probed.registry.clone(), prober, stop.clone()));
     stop.cancel();
     again.await.unwrap();
     assert_eq!(probed.registry.revision(), revision, "a new prober takes nothing out");

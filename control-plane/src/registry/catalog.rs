@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lb_core::model::{
-    Address, Backend, BackendId, BackendStatus, Key, Kind, Listener, ListenerName, Pool, PoolName,
-    Resource, Route, RouteName, natural_order,
+use lb_core::{
+    model::{
+        Address, Backend, BackendId, BackendStatus, Key, Kind, Listener, ListenerName, Pool,
+        PoolName, Resource, Route, RouteName, natural_order,
+    },
+    moment::Moment,
 };
+
+use crate::clock::{present, told};
 
 /// A value with the revision of its last change.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,11 +26,18 @@ pub struct Stored<T> {
 pub struct Catalog {
     pools: BTreeMap<PoolName, Stored<Pool>>,
     backends: BTreeMap<BackendId, Stored<Backend>>,
-    statuses: BTreeMap<BackendId, Stored<BackendStatus>>,
+    statuses: BTreeMap<BackendId, Verdict>,
     listeners: BTreeMap<ListenerName, Stored<Listener>>,
     routes: BTreeMap<RouteName, Stored<Route>>,
     /// The backends of each pool, by address: no two of a pool share one.
     members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
+}
+
+/// A verdict, and when it came to be.
+#[derive(Debug)]
+struct Verdict {
+    status: Stored<BackendStatus>,
+    since: Moment,
 }
 
 impl Catalog {
@@ -57,8 +69,21 @@ impl Catalog {
     /// an earlier life of it.
     #[must_use]
     pub fn status(&self, backend: &Backend) -> Option<&BackendStatus> {
-        let status = &self.statuses.get(&backend.id)?.value;
-        (status.incarnation == backend.incarnation).then_some(status)
+        self.verdict(backend).map(|verdict| &verdict.status.value)
+    }
+
+    /// The same with the time at which the verdict last changed as people are to be told it.
+    #[must_use]
+    pub fn told_status(&self, backend: &Backend) -> Option<BackendStatus> {
+        self.verdict(backend).map(|verdict| BackendStatus {
+            since_unix_ms: told(verdict.since),
+            ..verdict.status.value.clone()
+        })
+    }
+
+    fn verdict(&self, backend: &Backend) -> Option<&Verdict> {
+        let verdict = self.statuses.get(&backend.id)?;
+        (verdict.status.value.incarnation == backend.incarnation).then_some(verdict)
     }
 
     /// The ids of a pool's backends, by address.
@@ -104,7 +129,8 @@ impl Catalog {
                 self.backends.get(&BackendId::new(name).ok()?).map(|s| found(s, Resource::Backend))
             }
             Kind::Status => {
-                self.statuses.get(&BackendId::new(name).ok()?).map(|s| found(s, Resource::Status))
+                let verdict = self.statuses.get(&BackendId::new(name).ok()?);
+                verdict.map(|verdict| found(&verdict.status, Resource::Status))
             }
             Kind::Listener => {
                 let name = ListenerName::new(name).ok()?;
@@ -146,7 +172,13 @@ impl Catalog {
                 self.members.entry(value.pool).or_default().insert(value.address, value.id);
             }
             Resource::Status(value) => {
-                self.statuses.insert(value.backend.clone(), Stored { value, revision });
+                let noted = value.since_unix_ms;
+                let former = self.statuses.get(&value.backend);
+                let since = former
+                    .filter(|former| former.status.value.since_unix_ms == noted)
+                    .map_or_else(|| Moment::recalled(noted, present()), |former| former.since);
+                let status = Stored { value, revision };
+                self.statuses.insert(status.value.backend.clone(), Verdict { status, since });
             }
             Resource::Listener(value) => {
                 self.listeners.insert(value.name.clone(), Stored { value, revision });

@@ -16,8 +16,8 @@ mod catalog;
 mod counts;
 mod discovered;
 mod error;
-mod finding;
 mod plan;
+mod standing;
 mod writer;
 
 #[cfg(test)]
@@ -29,7 +29,8 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, Key, Kind, Resource},
+    model::{AdminState, BackendStatus, Key, Kind, Resource},
+    moment::Moment,
     sync::Publisher,
 };
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -40,7 +41,6 @@ pub use self::{
     catalog::{Catalog, Stored},
     counts::WriteCounts,
     error::WriteError,
-    finding::Finding,
 };
 use crate::{
     events::EventLog,
@@ -68,7 +68,7 @@ pub struct View {
     /// As people ask for it.
     pub catalog: Catalog,
     /// When the last change was committed.
-    pub committed_unix_ms: u64,
+    pub committed: Moment,
 }
 
 /// One request to change the desired state.
@@ -176,9 +176,9 @@ impl Registry {
 
     /// Stores what was found out about backends, in one revision. What it says about
     /// backends that are gone, or about former lives of them, is dropped.
-    pub async fn record(&self, findings: Vec<Finding>) -> Result<(), WriteError> {
+    pub async fn record(&self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Record { findings, reply };
+        let command = Command::Record { statuses, reply };
         self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -215,6 +215,13 @@ impl Registry {
         !self.commands.is_closed() && *self.shared.store_works.borrow()
     }
 
+    /// Completes once the store has failed.
+    pub(crate) async fn store_failed(&self) {
+        let mut works = self.shared.store_works.subscribe();
+        // The sender is held here.
+        works.wait_for(|works| !works).await.ok();
+    }
+
     /// What came of all writes since the process began.
     #[must_use]
     pub fn counts(&self) -> WriteCounts {
@@ -239,7 +246,7 @@ impl Registry {
 #[derive(Debug)]
 enum Command {
     Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
-    Record { findings: Vec<Finding>, reply: oneshot::Sender<Result<(), WriteError>> },
+    Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
     Stop { reply: oneshot::Sender<()> },
 }
 

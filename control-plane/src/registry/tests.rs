@@ -68,10 +68,6 @@ fn status(backend: &Backend, health: Health) -> BackendStatus {
     }
 }
 
-fn checked(statuses: &[BackendStatus]) -> Vec<Finding> {
-    statuses.iter().cloned().map(Finding::Checked).collect()
-}
-
 #[tokio::test]
 async fn a_fresh_registry_can_take_a_backend_at_once() {
     let registry = registry();
@@ -122,14 +118,14 @@ async fn an_id_chosen_again_is_another_backend() {
     let registry = registry();
     let same = || one(put(Resource::Backend(backend("b", "default", "h:1"))));
     let first = registry.write(same()).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     registry.write(one(delete(Kind::Backend, "b"))).await.unwrap();
     let gone = registry.read(|view| view.catalog.find(Kind::Status, "b"));
     assert_eq!(gone, None, "the status goes with its backend");
     let second = registry.write(same()).await.unwrap();
     assert!(only(&second).incarnation > only(&first).incarnation);
     let before = registry.revision();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     assert_eq!(registry.revision(), before, "a verdict about the first life is dropped");
 }
 
@@ -137,7 +133,7 @@ async fn an_id_chosen_again_is_another_backend() {
 async fn another_address_needs_another_verdict() {
     let registry = registry();
     let first = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&first), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&first), Health::Up)]).await.unwrap();
     let heavier =
         Backend { weight: Weight::new(5).unwrap(), ..backend("backend1", "default", "h:1") };
     let written = registry.write(one(put(Resource::Backend(heavier)))).await.unwrap();
@@ -347,9 +343,9 @@ async fn verdicts_of_one_round_take_one_revision() {
         backends.push(only(&written).clone());
     }
     let statuses: Vec<_> = backends.iter().map(|b| status(b, Health::Up)).collect();
-    registry.record(checked(&statuses)).await.unwrap();
+    registry.record(statuses.clone()).await.unwrap();
     assert_eq!(registry.revision(), 5);
-    registry.record(checked(&statuses)).await.unwrap();
+    registry.record(statuses).await.unwrap();
     assert_eq!(registry.revision(), 5, "what is known already is not stored again");
 }
 
@@ -357,25 +353,29 @@ async fn verdicts_of_one_round_take_one_revision() {
 async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
     /// Works for so many commits.
     #[derive(Debug)]
-    struct Failing(MemoryStore, u32);
+    struct Failing(MemoryStore, u32, usize);
     impl Store for Failing {
         fn load(&mut self) -> Result<crate::store::Contents, StoreError> {
             self.0.load()
         }
         fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
-            if self.1 == 0 {
-                return Err(StoreError::Failed { doing: "written", source: "disk full".into() });
-            }
-            self.1 -= 1;
+            let why = ["reopen the database", "disk full"];
+            let Some(left) = self.1.checked_sub(1) else {
+                let why = why[std::mem::take(&mut self.2)];
+                return Err(StoreError::Failed { doing: "written", source: why.into() });
+            };
+            self.1 = left;
             self.0.commit(batch)
         }
     }
-    let store = Box::new(Failing(MemoryStore::new(), 1));
+    let store = Box::new(Failing(MemoryStore::new(), 1, 1));
     let registry = Registry::start(store, Arc::new(EventLog::new())).unwrap();
     assert!(registry.takes_writes());
     let error = registry.write(one(add("default", "h:1"))).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(_)), "{error}");
     assert!(!registry.takes_writes());
+    let again = registry.write(one(add("default", "h:2"))).await.unwrap_err();
+    assert_eq!(again.to_string(), error.to_string(), "the cause, and not what came of it");
     assert_eq!(registry.revision(), 1);
     assert_eq!(registry.read(|view| view.catalog.names(Kind::Backend).len()), 0);
 }
@@ -385,6 +385,6 @@ async fn the_prober_hears_of_backends_and_pools() {
     let registry = registry();
     assert_eq!(registry.touched().await, [Key::new("pool", "default")].into());
     let written = registry.write(one(add("default", "h:1"))).await.unwrap();
-    registry.record(vec![Finding::Checked(status(only(&written), Health::Up))]).await.unwrap();
+    registry.record(vec![status(only(&written), Health::Up)]).await.unwrap();
     assert_eq!(registry.touched().await, [Key::new("backend", "backend1")].into());
 }

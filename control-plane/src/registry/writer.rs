@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -10,6 +11,7 @@ use lb_core::{
         BackendStatus, Health, HostMatch, Key, Kind, Listener, ListenerName, PathMatch, Pool,
         PoolName, Reason, Resource, Route, RouteName, RoutePools, Version,
     },
+    moment::Moment,
     sync::{Object, ObjectSet, Publisher},
 };
 use lb_proto::convert;
@@ -20,11 +22,11 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Finding, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
-    Written, finding, plan::plan,
+    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
+    plan::plan, standing,
 };
 use crate::{
-    clock::unix_ms,
+    clock::{present, told},
     events::{EventLog, EventType},
     store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
 };
@@ -37,6 +39,8 @@ pub(super) struct Writer {
     events: Arc<EventLog>,
     next_backend_number: u64,
     answers: Answers,
+    /// Why the store failed, after which nothing is written any more.
+    store_failure: Option<String>,
 }
 
 impl Writer {
@@ -68,7 +72,7 @@ impl Writer {
         let view = View {
             publisher: Publisher::new(version, objects),
             catalog,
-            committed_unix_ms: contents.committed_unix_ms,
+            committed: Moment::recalled(contents.committed_unix_ms, present()),
         };
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
@@ -83,6 +87,7 @@ impl Writer {
             events,
             next_backend_number: contents.next_backend_number,
             answers: Answers::new(contents.answers),
+            store_failure: None,
         };
         if contents.revision == 0 {
             let number = writer.next_backend_number;
@@ -103,8 +108,8 @@ impl Writer {
                     self.counts().note(&outcome, dry_run);
                     reply.send(outcome).ok();
                 }
-                Command::Record { findings, reply } => {
-                    reply.send(self.record(findings)).ok();
+                Command::Record { statuses, reply } => {
+                    reply.send(self.record(statuses)).ok();
                 }
                 Command::Stop { reply } => {
                     commands.close();
@@ -168,11 +173,16 @@ impl Writer {
         })
     }
 
-    fn record(&mut self, findings: Vec<Finding>) -> Result<(), WriteError> {
+    fn record(&mut self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
         let upserts: Vec<Resource> = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
-            let statuses = finding::statuses(&view.catalog, findings);
-            statuses.into_iter().map(Resource::Status).collect()
+            let concerns = |status: &BackendStatus| {
+                view.catalog.backends().get(&status.backend).is_some_and(|stored| {
+                    stored.value.incarnation == status.incarnation
+                        && view.catalog.status(&stored.value) != Some(status)
+                })
+            };
+            statuses.into_iter().filter(concerns).map(Resource::Status).collect()
         };
         if upserts.is_empty() {
             return Ok(());
@@ -191,7 +201,8 @@ impl Writer {
         let expected_revision = *self.shared.revision.borrow();
         let changed = !upserts.is_empty() || !deletes.is_empty();
         let revision = expected_revision + u64::from(changed);
-        let committed_unix_ms = unix_ms();
+        let committed = present();
+        let committed_unix_ms = told(committed);
         let objects = upserts
             .iter()
             .map(|r| Object { key: r.key(), revision, payload: convert::encode(r) })
@@ -205,11 +216,17 @@ impl Writer {
             committed_unix_ms,
             answered,
         };
+        if let Some(why) = &self.store_failure {
+            // What the store says after a failure hides why it failed.
+            return Err(StoreError::Failed { doing: "written", source: why.clone().into() });
+        }
         let began = Instant::now();
         if let Err(failure) = self.store.commit(&batch) {
             self.counts().store_failures += 1;
             error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
             self.shared.store_works.send_replace(false);
+            let source = failure.source().map(ToString::to_string);
+            self.store_failure = Some(source.unwrap_or_else(|| failure.to_string()));
             return Err(failure);
         }
         let took = began.elapsed().as_micros();
@@ -232,7 +249,7 @@ impl Writer {
                 view.catalog.remove(key);
             }
             view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
-            view.committed_unix_ms = committed_unix_ms;
+            view.committed = committed;
             news
         };
         self.shared.revision.send_replace(revision);
@@ -271,6 +288,9 @@ impl Writer {
                 EventType::BackendUp => info!(backend = %key.name, reason.message, "backend up"),
                 EventType::BackendDown => {
                     warn!(backend = %key.name, reason.code, reason.message, "backend down");
+                }
+                what if what.is_of_a_standing() => {
+                    info!(backend = %key.name, reason.code, reason.message, "{}", what.name());
                 }
                 _ => {}
             }
@@ -335,15 +355,12 @@ impl News {
             (_, Health::Down) => &[EventType::BackendDown],
             (_, Health::Unknown) => &[],
         };
+        let verdicts = what.iter().map(|what| (*what, status.reason.clone()));
+        let standings = standing::news(before.status(&backend.value), status);
         let key = Key::new("backend", status.backend.as_str());
-        let reason = &status.reason;
-        what.iter()
-            .map(|what| Self {
-                what: *what,
-                key: key.clone(),
-                kind: Kind::Backend,
-                reason: reason.clone(),
-            })
+        verdicts
+            .chain(standings)
+            .map(|(what, reason)| Self { what, key: key.clone(), kind: Kind::Backend, reason })
             .collect()
     }
 }

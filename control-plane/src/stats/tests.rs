@@ -31,12 +31,15 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         instance: "i1".to_owned(),
         sequence,
         interval: Duration::from_millis(250),
+        sent: Duration::from_millis(250 * sequence),
+        probes: Vec::new(),
         backends: vec![BackendPart {
             pool: PoolName::default_pool(),
             backend: BackendId::new("b").unwrap(),
             incarnation: Incarnation(2),
             counters,
             in_flight,
+            trailing_failures: 0,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
     }
@@ -49,8 +52,8 @@ fn b() -> (BackendId, Incarnation) {
 #[tokio::test(start_paused = true)]
 async fn proxies_add_up_and_are_told_apart() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(report("p1", 1, 10, 2), &catalog);
-    statistics.count(report("p2", 1, 5, 1), &catalog);
+    statistics.count(&report("p1", 1, 10, 2), &catalog);
+    statistics.count(&report("p2", 1, 5, 1), &catalog);
     let (id, incarnation) = b();
     let (totals, shares) = statistics.backend(&id, incarnation);
     assert_eq!((totals.counters.requests, totals.in_flight), (15, 3));
@@ -64,30 +67,30 @@ async fn proxies_add_up_and_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn a_repeated_report_counts_once_and_a_new_instance_begins_again() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7, "wherever it is");
-    assert_eq!(statistics.count(report("p1", 7, 10, 0), &catalog), 7);
-    assert_eq!(statistics.count(report("p1", 6, 10, 0), &catalog), 7);
+    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7, "wherever it is");
+    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7);
+    assert_eq!(statistics.count(&report("p1", 6, 10, 0), &catalog).sequence, 7);
     assert_eq!(statistics.all().counters.requests, 10);
-    assert_eq!(statistics.count(report("p1", 9, 1, 0), &catalog), 9, "one is missing");
+    assert_eq!(statistics.count(&report("p1", 9, 1, 0), &catalog).sequence, 9, "one is missing");
     let restarted = Report { instance: "i2".to_owned(), ..report("p1", 1, 100, 0) };
-    assert_eq!(statistics.count(restarted, &catalog), 1);
+    assert_eq!(statistics.count(&restarted, &catalog).sequence, 1);
     assert_eq!(statistics.all().counters.requests, 111);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(report("p1", 1, 1, 4), &catalog);
+    statistics.count(&report("p1", 1, 1, 4), &catalog);
     assert_eq!(statistics.all().in_flight, 4);
     let idle = Report { backends: Vec::new(), ..report("p1", 2, 0, 0) };
-    statistics.count(idle, &catalog);
+    statistics.count(&idle, &catalog);
     assert_eq!(statistics.all().in_flight, 0, "what is not named is not in flight");
-    statistics.count(report("p1", 3, 1, 4), &catalog);
+    statistics.count(&report("p1", 3, 1, 4), &catalog);
     advance(Duration::from_millis(749)).await;
     assert_eq!(statistics.all().in_flight, 4);
     advance(Duration::from_millis(1)).await;
     assert_eq!(statistics.all().in_flight, 0, "three periods without a word");
-    statistics.count(report("p1", 4, 1, 4), &catalog);
+    statistics.count(&report("p1", 4, 1, 4), &catalog);
     statistics.lose(&ProxyId::new("p1").unwrap());
     assert_eq!(statistics.all().in_flight, 0);
 }
@@ -95,10 +98,10 @@ async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_stays_in_the_sums() {
     let statistics = Statistics::default();
-    statistics.count(report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
+    statistics.count(&report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
     let after = catalog(&[("b", 9)]);
     statistics.forget_removed(&after);
-    statistics.count(report("p1", 2, 5, 0), &after);
+    statistics.count(&report("p1", 2, 5, 0), &after);
     statistics.forget_proxy(&ProxyId::new("p1").unwrap());
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
@@ -109,7 +112,7 @@ async fn what_is_gone_stays_in_the_sums() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_nobody_made_is_not_counted() {
     let statistics = Statistics::default();
-    statistics.count(report("p1", 1, 10, 0), &Catalog::default());
+    statistics.count(&report("p1", 1, 10, 0), &Catalog::default());
     assert!(statistics.pools().is_empty());
 }
 
@@ -117,7 +120,7 @@ async fn a_pool_that_nobody_made_is_not_counted() {
 async fn rates_follow_the_last_seconds() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
     for sequence in 1..=40 {
-        statistics.count(report("p1", sequence, 25, 0), &catalog);
+        statistics.count(&report("p1", sequence, 25, 0), &catalog);
         advance(Duration::from_millis(250)).await;
     }
     let rate = statistics.all().request_rate;
@@ -137,10 +140,10 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
         report.process.worker_connections = vec![2, 1];
         report
     };
-    statistics.count(refusing("p1", 1, &[("no_route", 2)]), &catalog);
-    statistics.count(refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
-    statistics.count(refusing("p1", 2, &[("no_route", 100)]), &catalog);
-    statistics.count(refusing("p2", 1, &[("no_route", 4)]), &catalog);
+    statistics.count(&refusing("p1", 1, &[("no_route", 2)]), &catalog);
+    statistics.count(&refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
+    statistics.count(&refusing("p1", 2, &[("no_route", 100)]), &catalog);
+    statistics.count(&refusing("p2", 1, &[("no_route", 4)]), &catalog);
 
     let p1 = ProxyId::new("p1").unwrap();
     let (process, _) = statistics.proxy(&p1).unwrap();
@@ -164,13 +167,13 @@ async fn a_process_that_was_taken_over_reports_its_last_requests_once() {
         instance: instance.to_owned(),
         ..report("p1", sequence, 10, 0)
     };
-    assert_eq!(statistics.count(of("old", 7), &catalog), 7);
-    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
-    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
+    assert_eq!(statistics.count(&of("old", 7), &catalog).sequence, 7);
+    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
+    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
     // Neither's repetitions are counted.
-    assert_eq!(statistics.count(of("old", 8), &catalog), 8);
-    assert_eq!(statistics.count(of("new", 1), &catalog), 1);
-    assert_eq!(statistics.count(of("new", 2), &catalog), 2);
+    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
+    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
+    assert_eq!(statistics.count(&of("new", 2), &catalog).sequence, 2);
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 40);
 }

@@ -154,6 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::balance::HashKey;
 
     struct Counts(Vec<u32>);
 
@@ -170,7 +171,7 @@ mod tests {
         let picker = LeastConnections::build(&members, 5);
         let mut rng = fastrand::Rng::with_seed(1);
         let mut context = PickContext {
-            client: Ipv4Addr::LOCALHOST.into(),
+            key: HashKey::Client(Ipv4Addr::LOCALHOST.into()),
             cursor: &AtomicU64::new(0),
             loads: &Counts(loads.to_vec()),
             rng: &mut rng,

@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Candidate, Loads, PickContext, slot_table::SlotTable};
+use super::{Candidate, HashKey, Loads, PickContext, slot_table::SlotTable};
 
 /// Maps clients to backends.
 pub(super) struct Maglev {
@@ -28,7 +28,7 @@ pub(super) struct Maglev {
 /// Seeds of the hashes. Changing one moves every client of every fleet.
 const OFFSET_SEED: u64 = 0;
 const SKIP_SEED: u64 = 1;
-const CLIENT_SEED: u64 = 2;
+const KEY_SEED: u64 = 2;
 const DETOUR_SEED: u64 = 3;
 
 /// The smallest table: what the paper and Envoy use.
@@ -86,10 +86,10 @@ impl Maglev {
         if self.members.is_empty() {
             return None;
         }
-        let entry = self.entry(hash(&context.client, CLIENT_SEED));
+        let entry = self.entry(hash(&context.key, KEY_SEED));
         let slot = self.entries.slot(entry);
         if context.excludes(slot) {
-            return self.detour(entry, &context.client, context.excluded);
+            return self.detour(entry, &context.key, context.excluded);
         }
         Some(slot)
     }
@@ -107,13 +107,13 @@ impl Maglev {
     /// the clients of a failing backend spread over all others. The size is prime: any
     /// stride visits every entry.
     #[cold]
-    fn detour(&self, from: usize, client: &IpAddr, excluded: &[u32]) -> Option<u32> {
+    fn detour(&self, from: usize, key: &HashKey<'_>, excluded: &[u32]) -> Option<u32> {
         // Only so many exclusions can leave nobody; otherwise the walk ends by itself.
         if excluded.len() >= self.len() && self.members.iter().all(|slot| excluded.contains(slot)) {
             return None;
         }
         let size = self.entries.len();
-        let stride = self.entry(hash(client, DETOUR_SEED)).max(1);
+        let stride = self.entry(hash(key, DETOUR_SEED)).max(1);
         (1..size)
             .scan(from, |entry, _| {
                 *entry = (*entry + stride) % size;
@@ -157,14 +157,22 @@ impl Preference {
     }
 }
 
-/// A hash of the part of an address that stays the same for one client: all of an
-/// IPv4 address, also when it is mapped into IPv6; of an IPv6 address the network,
-/// since hosts change the rest at will.
+/// A hash of whatever stays the same for one client.
 #[inline]
-fn hash(client: &IpAddr, seed: u64) -> u64 {
+fn hash(key: &HashKey<'_>, seed: u64) -> u64 {
+    match *key {
+        HashKey::Client(address) => hash_of_address(address, seed),
+        HashKey::Value(value) => xxh3_64_with_seed(value, seed),
+    }
+}
+
+/// All of an IPv4 address, also when it is mapped into IPv6; of an IPv6 address the
+/// network, since hosts change the rest at will.
+#[inline]
+fn hash_of_address(client: IpAddr, seed: u64) -> u64 {
     let whole = |address: Ipv4Addr| xxh3_64_with_seed(&address.octets(), seed);
     let network = |address: Ipv6Addr| xxh3_64_with_seed(&address.octets()[..8], seed);
-    match *client {
+    match client {
         IpAddr::V4(address) => whole(address),
         IpAddr::V6(address) => address.to_ipv4_mapped().map_or_else(|| network(address), whole),
     }
@@ -256,8 +264,9 @@ mod tests {
     fn the_table_is_the_same_in_every_version() {
         let table = build(&[1, 2, 3]);
         let clients = (0..12).map(|i| IpAddr::from([192, 168, 1, i]));
-        let picks: Vec<_> =
-            clients.map(|c| table.entries.slot(table.entry(hash(&c, CLIENT_SEED)))).collect();
+        let picks: Vec<_> = clients
+            .map(|c| table.entries.slot(table.entry(hash_of_address(c, KEY_SEED))))
+            .collect();
         assert_eq!(picks, [2, 1, 2, 2, 2, 2, 2, 2, 0, 0, 0, 2]);
         let entries: Vec<_> =
             (0..table.entries.len()).flat_map(|i| table.entries.slot(i).to_le_bytes()).collect();
@@ -266,7 +275,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_client_hash_alike() {
-        let hash = |text: &str| hash(&text.parse().unwrap(), 0);
+        let hash = |text: &str| hash_of_address(text.parse().unwrap(), 0);
         assert_eq!(hash("192.0.2.1"), hash("::ffff:192.0.2.1"));
         assert_ne!(hash("192.0.2.1"), hash("192.0.2.2"));
         assert_eq!(hash("2001:db8:0:1::1"), hash("2001:db8:0:1:2:3:4:5"));

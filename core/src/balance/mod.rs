@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `round_robin` | the backends in order | one shared counter |
 //! | `weighted_round_robin` | one cycle of turns, laid out in advance; beyond 65 536 turns, classes of equal weight | the same; beyond, a short search more |
-//! | `ip_hash` | a Maglev table | one hash |
+//! | `ip_hash`, affinity by a field | a Maglev table | one hash |
 //! | `least_connections` | a list with weights | 64 counters at most |
 //!
 //! Several proxies that start a cycle at the same place send their first requests to
@@ -68,11 +68,22 @@ pub trait Loads {
     fn in_flight(&self, slot: u32) -> u32;
 }
 
+/// What stays the same from one request of a client to the next.
+#[derive(Clone, Copy, Debug)]
+pub enum HashKey<'a> {
+    /// The client's address, as [`crate::client_address`] found it.
+    Client(IpAddr),
+    /// The value of a field ([`crate::model::HeaderAffinity`]): a user or a tenant. Clients
+    /// choose it, and so can all choose the same; a secret in the hash would not change
+    /// that.
+    Value(&'a [u8]),
+}
+
 /// What a pick may look at.
 #[derive(Debug)]
 pub struct PickContext<'a, L: Loads> {
-    /// The client, as [`crate::client_address`] found it.
-    pub client: IpAddr,
+    /// What `ip_hash` hashes.
+    pub key: HashKey<'a>,
     /// The pool's cursor, shared by all workers of the proxy; it begins at
     /// [`Picker::start`] and is kept from one picker of the pool to the next.
     pub cursor: &'a AtomicU64,

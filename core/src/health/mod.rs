@@ -9,7 +9,7 @@
 //! | [`verdict`] | what the fleet believes, from the check and from what proxies see |
 //! | [`Flap`] | whether a backend whose verdict comes and goes is held down |
 //! | [`candidates`] | who of a pool may be picked, from all that is known |
-//! | [`panic`] | who may be picked when few are well |
+//! | [`mod@panic`] | who may be picked when few are well |
 
 pub mod candidates;
 mod check;

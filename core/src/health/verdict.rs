@@ -138,7 +138,7 @@ struct Seen {
 
 impl Seen {
     fn of(evidence: &Evidence<'_>, now: Instant) -> Self {
-        let proxies = evidence.sightings.seen(RECENT, now);
+        let proxies = evidence.sightings.views(RECENT, now);
         let last_success = evidence.sightings.last_success(RECENT, now);
         let is_news = last_success
             .zip(evidence.failing_since)

@@ -84,6 +84,11 @@ name!(
     "route.name"
 );
 name!(
+    /// The name of a limit.
+    LimitName,
+    "limit.name"
+);
+name!(
     /// The id of a proxy; it survives restarts.
     ProxyId,
     "proxy.id"

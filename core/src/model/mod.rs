@@ -4,12 +4,17 @@
 //! code cannot hold a bad value.
 
 mod address;
+mod affinity;
 mod backend;
+mod fallback;
 mod id;
 mod invalid;
+mod limit;
+mod limit_key;
 mod limits;
 mod listener;
 mod pool;
+mod rate;
 mod resilience;
 mod resource;
 mod route;
@@ -21,15 +26,20 @@ mod status;
 
 pub use self::{
     address::{Address, Host},
+    affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{
-        BackendId, Epoch, InstanceId, ListenerName, PoolName, ProxyId, RouteName, Version,
-        natural_order,
+        BackendId, Epoch, InstanceId, LimitName, ListenerName, PoolName, ProxyId, RouteName,
+        Version, natural_order,
     },
     invalid::Invalid,
+    limit::{Limit, LimitScope, LimitTarget},
+    limit_key::LimitKey,
     limits::HttpLimits,
     listener::{ForwardedTrust, Listener, ListenerProtocol},
     pool::{Algorithm, BackendConnections, CheckProtocol, HealthPolicy, LeastConnections, Pool},
+    rate::Rate,
     resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},

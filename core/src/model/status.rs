@@ -38,6 +38,19 @@ pub enum Health {
     Down,
 }
 
+impl BackendStatus {
+    /// Whether a backend of this health was ever up, by what was known before. One that has no
+    /// verdict any more has to pass a check anew.
+    #[must_use]
+    pub fn was_up_by(health: Health, before: Option<&Self>) -> bool {
+        match health {
+            Health::Up => true,
+            Health::Down => before.is_some_and(|before| before.was_up),
+            Health::Unknown => false,
+        }
+    }
+}
+
 impl Health {
     /// As the command line and JSON spell it.
     #[must_use]

@@ -114,8 +114,9 @@ impl Outliers {
         policy.enabled && now >= next
     }
 
-    /// Compares all backends of the pool. `admit` is asked for each outlier that is not
-    /// out yet whether the pool can spare it; the worst are asked for first.
+    /// Compares all enabled backends of the pool; those without a sample are forgotten.
+    /// `admit` is asked for each outlier that is not out yet whether the pool can spare
+    /// it; the worst are asked for first.
     pub fn sweep(
         &mut self,
         policy: &OutlierPolicy,

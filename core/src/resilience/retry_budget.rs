@@ -70,6 +70,12 @@ impl RetryBudget {
         let left = earned.saturating_sub(self.retries.sum(now).into());
         u32::try_from(left).unwrap_or(u32::MAX)
     }
+
+    /// Retries of the last 10 s, as counted by ticks.
+    #[must_use]
+    pub fn spent(&self, now: Instant) -> u64 {
+        self.retries.sum(now)
+    }
 }
 
 /// The retries that may be sent until the next tick, shared by all workers.
@@ -87,6 +93,12 @@ impl Allowance {
         self.left
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
             .is_ok()
+    }
+
+    /// How many are left. Others may take some at the same moment.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Takes everything that is left.
@@ -214,6 +226,7 @@ mod tests {
         assert_eq!(budget.tick(&policy(), 10, now, 100, 0), 30);
         now += TICK;
         assert_eq!(budget.tick(&policy(), 10, now, 0, 30), 0);
+        assert_eq!(budget.spent(now), 30);
         now += SPAN;
         // The requests are forgotten; the retries may be.
         assert_eq!(budget.tick(&policy(), 10, now, 0, 0), 0);
@@ -262,6 +275,6 @@ mod tests {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        assert_eq!((taken, allowance.collect()), (1_000, 0));
+        assert_eq!((taken, allowance.left(), allowance.collect()), (1_000, 0, 0));
     }
 }

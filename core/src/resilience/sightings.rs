@@ -4,7 +4,7 @@
 //! failures then say something about itself. So the word of a proxy that has got nothing
 //! but transport failures since its last success is left out while others are served,
 //! unless most of them fail too; it avoids the backend by itself ([`super::local`]), and
-//! the fleet shows a [`Disagreement`]. A status is never left out: whoever got one has
+//! the fleet shows a disagreement: [`Sightings::disagreement`]. A status is never left out: whoever got one has
 //! reached the backend.
 
 use std::{
@@ -80,9 +80,9 @@ struct Sight {
     last: Instant,
 }
 
-/// Proxies that do not see the same.
+/// Who sees what.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Disagreement {
+pub struct Views {
     /// Those that get nothing but transport failures.
     pub failing: Vec<ProxyId>,
     /// Those that have been served recently and still are.
@@ -150,20 +150,20 @@ impl Sightings {
 
     /// Who failed and who was served within `window` before `now`, if there are both.
     #[must_use]
-    pub fn disagreement(&self, window: Duration, now: Instant) -> Option<Disagreement> {
-        let seen = self.seen(window, now);
-        let both = !seen.failing.is_empty() && !seen.serving.is_empty();
-        both.then_some(seen)
+    pub fn disagreement(&self, window: Duration, now: Instant) -> Option<Views> {
+        let views = self.views(window, now);
+        let both = !views.failing.is_empty() && !views.serving.is_empty();
+        both.then_some(views)
     }
 
     /// Who gets nothing but transport failures, and who is served, within `window`.
     #[must_use]
-    pub fn seen(&self, window: Duration, now: Instant) -> Disagreement {
+    pub fn views(&self, window: Duration, now: Instant) -> Views {
         let names = |rule: &dyn Fn(&Sight) -> bool| {
             let matching = self.proxies.iter().filter(|(_, sight)| rule(sight));
             matching.map(|(proxy, _)| proxy.clone()).collect()
         };
-        Disagreement {
+        Views {
             failing: names(&|sight| sight.is_failing(window, now)),
             serving: names(&|sight| sight.served(window, now).is_some()),
         }
@@ -252,6 +252,11 @@ mod tests {
         Traffic { outcomes, trailing_failures: transport }
     }
 
+    fn gateway(gateway: u32) -> Traffic {
+        let outcomes = Outcomes { gateway, ..Outcomes::default() };
+        Traffic { outcomes, trailing_failures: gateway }
+    }
+
     /// Records what came at these moments, in milliseconds, and gives the sums at the
     /// last of them.
     fn sums(reports: &[(u64, &str, Traffic)]) -> (u64, u64, u64) {
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn failures_in_a_row_are_counted_over_the_fleet_and_ended_by_any_success() {
         assert_eq!(sums(&[(0, "a", unreached(2)), (1, "b", unreached(3))]).0, 5);
-        assert_eq!(sums(&[(0, "a", unreached(4)), (1, "b", served(1))]).0, 0);
+        assert_eq!(sums(&[(0, "a", gateway(4)), (1, "b", served(1))]), (0, 4, 5));
         let mixed = Traffic {
             outcomes: Outcomes { successes: 3, gateway: 4, ..Outcomes::default() },
             trailing_failures: 2,
@@ -279,11 +284,13 @@ mod tests {
         let reports = [(0, "a", served(9)), (1, "b", served(9)), (250, "b", unreached(7))];
         assert_eq!(sums(&reports), (0, 0, 9), "b is left out, with all it saw");
         // Who got a status has reached it.
-        let gateway = Traffic {
-            outcomes: Outcomes { gateway: 7, ..Outcomes::default() },
+        assert_eq!(sums(&[(0, "a", served(9)), (250, "b", gateway(7))]), (7, 7, 16));
+        // It may have got one last: the order is not told.
+        let either = Traffic {
+            outcomes: Outcomes { successes: 1, transport: 7, gateway: 7, other: 0 },
             trailing_failures: 7,
         };
-        assert_eq!(sums(&[(0, "a", served(9)), (250, "b", gateway)]), (7, 7, 16));
+        assert_eq!(sums(&[(0, "a", served(9)), (250, "b", either)]), (7, 14, 24));
         // Nobody says otherwise.
         assert_eq!(sums(&[(0, "b", served(9)), (250, "b", unreached(7))]), (7, 7, 16));
     }
@@ -310,7 +317,7 @@ mod tests {
         sightings.record(&proxy("a"), served(1), WINDOW, start);
         assert_eq!(sightings.disagreement(WINDOW, start), None);
         sightings.record(&proxy("b"), unreached(1), WINDOW, start);
-        let told = Disagreement { failing: vec![proxy("b")], serving: vec![proxy("a")] };
+        let told = Views { failing: vec![proxy("b")], serving: vec![proxy("a")] };
         assert_eq!(sightings.disagreement(WINDOW, start), Some(told));
         assert_eq!(sightings.disagreement(WINDOW, start + 2 * WINDOW), None);
         sightings.forget(&proxy("b"));

@@ -11,9 +11,8 @@
 
 use std::time::{Duration, Instant};
 
-/// After a breaker has closed, or a backend is no longer ejected: the backend was warm
-/// before, and is not led up as slowly as a new one.
-pub const AFTER_BREAKER: Duration = Duration::from_secs(10);
+/// The longest ramp of a backend that was warm before.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// The share at the start: enough to warm up by, at any traffic worth a ramp.
 const FLOOR: f32 = 0.1;
@@ -69,6 +68,13 @@ impl Ramp {
         let factor = self.factor(now);
         factor >= 1.0 || rng.f32() < factor
     }
+}
+
+/// The length of the ramp after a breaker has closed, or an outlier is back: 10 s, since the
+/// backend was warm before, unless the pool's `slow_start` is shorter or off.
+#[must_use]
+pub fn after_return(slow_start: Duration) -> Duration {
+    slow_start.min(RETURN)
 }
 
 /// Whether a pool goes without ramps: when no candidate is warm, thinning would only send
@@ -136,6 +142,12 @@ mod tests {
         assert!(is_skipped([], start));
         assert!(!is_skipped([Some(&cold), Some(&warm)], start));
         assert!(!is_skipped([Some(&cold), None], start));
+    }
+
+    #[test]
+    fn a_backend_that_returns_is_led_up_faster_than_a_new_one() {
+        let lengths = [30.0, 10.0, 4.0, 0.0].map(|length| after_return(seconds(length)));
+        assert_eq!(lengths, [10.0, 10.0, 4.0, 0.0].map(seconds));
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! falls through to the next. Of two routes that match the same, the one whose name
 //! comes first wins.
 //!
-//! [`RouteTable`] finds the route, and [`explain()`] says why it was not another.
+//! [`RouteTable`] finds the route, [`explain()`] says why it was not another, and
+//! [`obstacle()`] why one can never be it.
 
 mod explain;
+mod obstacle;
 mod table;
 mod trie;
 
 pub use self::{
     explain::{Explanation, Verdict, explain},
+    obstacle::{Obstacle, obstacle},
     table::RouteTable,
 };
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use lb_core::{
-    balance::{Candidate, Phase, Picker},
+    balance::{Candidate, HashKey, Phase, Picker},
     model::Algorithm::IpHash,
 };
 
@@ -110,5 +110,28 @@ fn the_clients_of_a_failing_backend_spread_over_the_others() {
     for (slot, &count) in taken_over.iter().enumerate().filter(|(slot, _)| *slot != 3) {
         let of_fair = f64::from(count) / (total / 9.0);
         assert!((0.85..1.15).contains(&of_fair), "backend {slot} took over {of_fair} of its share");
+    }
+}
+
+/// A field's value decides alone, on every proxy, whatever address it comes from.
+#[test]
+fn values_of_a_field_spread_evenly_and_stay() {
+    let ids = Backends::new(10).0;
+    let candidates: Vec<_> =
+        (0..).zip(&ids).map(|(slot, id)| Candidate { slot, id, weight: 1 }).collect();
+    let proxy = |index| Proxy::new(Picker::build(IpHash, &candidates), Phase { index, count: 2 });
+    let (mut one, mut other) = (proxy(0), proxy(1));
+    let mut users = [0_u32; 10];
+    for n in 0..CLIENTS {
+        let user = format!("user-{n}");
+        let key = HashKey::Value(user.as_bytes());
+        let slot = one.pick_by(key, &Idle, &[]).unwrap();
+        assert_eq!(other.pick_by(key, &Idle, &[]), Some(slot));
+        assert_ne!(one.pick_by(key, &Idle, &[slot]), Some(slot));
+        users[slot as usize] += 1;
+    }
+    for (slot, &count) in users.iter().enumerate() {
+        let of_fair = f64::from(count) / f64::from(CLIENTS / 10);
+        assert!((0.95..1.05).contains(&of_fair), "backend {slot} has {of_fair} of its share");
     }
 }

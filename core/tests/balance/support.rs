@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_core::{
-    balance::{Candidate, Loads, Phase, PickContext, Picker},
+    balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker},
     model::Algorithm,
 };
 
@@ -34,8 +34,17 @@ impl Proxy {
         loads: &impl Loads,
         excluded: &[u32],
     ) -> Option<u32> {
+        self.pick_by(HashKey::Client(client), loads, excluded)
+    }
+
+    pub(crate) fn pick_by(
+        &mut self,
+        key: HashKey<'_>,
+        loads: &impl Loads,
+        excluded: &[u32],
+    ) -> Option<u32> {
         self.picker.pick(&mut PickContext {
-            client,
+            key,
             cursor: &self.cursor,
             loads,
             rng: &mut self.rng,

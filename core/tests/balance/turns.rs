@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, sync::atomic::AtomicU64, thread};
 
 use lb_core::{
-    balance::{Phase, PickContext},
+    balance::{HashKey, Phase, PickContext},
     model::Algorithm::{IpHash, RoundRobin, WeightedRoundRobin},
 };
 use proptest::prelude::*;
@@ -139,7 +139,7 @@ fn workers_that_share_a_cursor_are_exact_together() {
         let mut taken = [0_u64; 3];
         for _ in 0..4 * CYCLES {
             let slot = picker.pick(&mut PickContext {
-                client: Ipv4Addr::LOCALHOST.into(),
+                key: HashKey::Client(Ipv4Addr::LOCALHOST.into()),
                 cursor: &cursor,
                 loads: &Idle,
                 rng: &mut fastrand::Rng::with_seed(0),

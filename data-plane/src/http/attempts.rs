@@ -1,17 +1,25 @@
-//! What one request has been through: the backend that it counts at, and those on which
-//! it has failed.
+//! What one request has been through: the backend that it counts at, those to which it was
+//! sent, and whether another one comes next.
+//!
+//! The shell around [`lb_core::resilience::retry`], which says what may be sent again.
 
-use std::sync::Arc;
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
-use super::{failure::Failure, respond::OwnAnswer};
+use lb_core::resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide};
+
+use super::{
+    exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer, stream::Stream,
+};
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
     reason::Reason,
     worker::{Worker, now},
 };
-
-/// Backends that one request tries at most.
-const ATTEMPTS_MAX: usize = 32;
 
 /// A request that counts as in flight.
 pub(super) struct InFlight<'a> {
@@ -39,43 +47,85 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Whether a request that has failed so may go to another backend: always while nothing of
-/// it was written, and once more if it was, can be repeated and is still all there.
-pub(super) fn may_be_tried_again(
-    failure: &Failure,
-    is_idempotent: bool,
-    is_replayable: bool,
-    resent: &mut bool,
-) -> bool {
-    if !failure.written {
-        return failure.kind.is_some();
-    }
-    let is_first = !std::mem::replace(resent, true);
-    is_first && is_idempotent && failure.resendable && is_replayable
+/// The backend that is tried next, and after which wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Again {
+    pub(super) slot: u32,
+    pub(super) wait: Duration,
 }
 
-/// The backends on which a request has failed.
+/// The attempts at one request.
 #[derive(Debug)]
-pub(super) struct Tried {
-    slots: [u32; ATTEMPTS_MAX],
+pub(super) struct Attempts<'c> {
+    pool: &'c PoolConfig,
+    prepared: &'c Prepared,
+    /// The request's time is for all of them together.
+    started: Instant,
+    slots: [u32; ATTEMPTS_MAX as usize],
     count: usize,
+    /// Those that took a permit.
+    retries: u32,
+    /// It was written a second time to a backend that had closed a kept connection.
+    pub(super) resent: bool,
     last: Option<Failure>,
 }
 
-impl Default for Tried {
-    fn default() -> Self {
-        Self { slots: [0; ATTEMPTS_MAX], count: 0, last: None }
+impl<'c> Attempts<'c> {
+    pub(super) fn new(pool: &'c PoolConfig, prepared: &'c Prepared, started: Instant) -> Self {
+        Self {
+            pool,
+            prepared,
+            started,
+            slots: [0; ATTEMPTS_MAX as usize],
+            count: 0,
+            retries: 0,
+            resent: false,
+            last: None,
+        }
     }
-}
 
-impl Tried {
-    pub(super) fn slots(&self) -> &[u32] {
+    /// Notes that this backend is tried, and from when on.
+    pub(super) fn begin(&mut self, slot: u32) -> Instant {
+        let began = if self.count == 0 { self.started } else { now() };
+        // `decide` lets no more attempts begin than there is room for.
+        if let Some(free) = self.slots.get_mut(self.count) {
+            *free = slot;
+            self.count += 1;
+        }
+        began
+    }
+
+    /// The backends that were tried, the present one included.
+    fn slots(&self) -> &[u32] {
         &self.slots[..self.count]
     }
 
-    /// Why the last one failed.
-    pub(super) fn last_reason(&self) -> Reason {
-        self.last.as_ref().map_or(Reason::Internal, |failure| failure.reason)
+    /// Notes why the last one failed.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.last = Some(failure);
+    }
+
+    /// Whether there is a backend that was not tried yet.
+    pub(super) fn may_follow(&self) -> bool {
+        self.pool.picker.len() > self.count
+    }
+
+    /// How long the present one may take until its response's head: without a limit of
+    /// its own unless the request can be sent to another one.
+    pub(super) fn try_timeout(&self, is_replayable: bool) -> Option<Duration> {
+        let timeout = self.pool.retry.try_timeout?;
+        let decision = decide(&self.pool.retry, &self.so_far(Fault::TryTimeout, is_replayable));
+        (decision == Decision::Retry && self.may_follow()).then_some(timeout)
+    }
+
+    fn so_far(&self, fault: Fault, is_replayable: bool) -> Failed {
+        Failed {
+            fault,
+            is_idempotent: self.prepared.understood.method.is_idempotent(),
+            is_replayable,
+            attempts: u32::try_from(self.count).unwrap_or(ATTEMPTS_MAX),
+            retries: self.retries,
+        }
     }
 
     /// Whether the request may have reached the last one.
@@ -83,17 +133,9 @@ impl Tried {
         self.last.as_ref().is_some_and(|failure| failure.written)
     }
 
-    /// Whether another one may be tried.
-    pub(super) fn add(&mut self, slot: u32, failure: Failure) -> bool {
-        self.last = Some(failure);
-        if let Some(free) = self.slots.get_mut(self.count) {
-            *free = slot;
-            self.count += 1;
-        }
-        self.count < ATTEMPTS_MAX
-    }
-
-    pub(super) fn answer(self, pool: &PoolConfig) -> OwnAnswer {
+    /// What the client is told when all is in vain.
+    pub(super) fn answer(self) -> OwnAnswer {
+        let pool = self.pool;
         let Some(failure) = self.last else {
             let message = if pool.backends.is_empty() {
                 format!(
@@ -110,5 +152,71 @@ impl Tried {
             return OwnAnswer::new(503, Reason::NoHealthyBackend, message);
         };
         OwnAnswer::new(failure.status(), failure.reason, failure.message)
+    }
+}
+
+impl<S: Stream> Exchange<'_, S> {
+    /// Whether a request whose present attempt has come to this goes to another backend.
+    ///
+    /// If so, it must go there: its permit is taken.
+    pub(super) fn again(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        fault: Fault,
+        is_replayable: bool,
+    ) -> Option<Again> {
+        let pool = attempts.pool;
+        let decision = decide(&pool.retry, &attempts.so_far(fault, is_replayable));
+        let wait = match decision {
+            Decision::Elsewhere => Duration::ZERO,
+            Decision::Retry => retry::backoff(attempts.retries, &mut self.worker.rng.borrow_mut()),
+            Decision::GiveUp(why) => {
+                // Where there are no retries at all, that they are used up tells nothing.
+                if why == Why::Exhausted && pool.retry.retries > 0 {
+                    self.refuse_retry(Reason::RetriesExhausted);
+                }
+                return None;
+            }
+        };
+        let at = now();
+        let is_in_time = at - attempts.started + wait < pool.request_timeout;
+        if !is_in_time || !attempts.may_follow() {
+            return None;
+        }
+        if decision == Decision::Retry {
+            if !pool.retries.take() {
+                self.refuse_retry(Reason::RetryBudgetExhausted);
+                return None;
+            }
+            attempts.retries += 1;
+        }
+        let slot = self.pick(pool, attempts.prepared, attempts.slots(), None, at)?;
+        Some(Again { slot, wait })
+    }
+
+    fn refuse_retry(&mut self, reason: Reason) {
+        if self.is_traffic {
+            self.worker.shard.count_retry_refused(reason);
+        }
+        if let Some(record) = &mut self.record {
+            record.not_retried(reason);
+        }
+    }
+
+    /// Waits before a retry. Whether the client is still there.
+    pub(super) async fn wait(&mut self, wait: Duration) -> bool {
+        let connection = &mut *self.connection;
+        self.worker.wheel.arm(&connection.timer, now(), wait);
+        let is_there = poll_fn(|context| {
+            if connection.stream.is_reset(context) {
+                return Poll::Ready(false);
+            }
+            connection.timer.poll(context).map(|()| true)
+        })
+        .await;
+        if let Some(record) = &mut self.record {
+            record.waited(now());
+        }
+        is_there
     }
 }

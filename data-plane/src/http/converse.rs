@@ -11,10 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::model::{HttpLimits, Listener};
+use lb_core::{
+    model::{HttpLimits, Listener},
+    resilience::retry::Fault,
+};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
+    attempts::{Again, Attempts},
     connection::Next,
     deliver::Received,
     exchange::Exchange,
@@ -32,7 +36,7 @@ use crate::{
         response::{self, Delivery},
         scan::HeadScan,
     },
-    live::{BackendState, PoolConfig},
+    live::{BackendState, FailureKind, PoolConfig},
     upstream::{ConnectError, Upstream, connect},
     worker::{Buffer, now, until},
 };
@@ -44,17 +48,19 @@ const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(20);
 
 /// One attempt at one backend.
 #[derive(Debug)]
-pub(super) struct Conversation<'e, 'x, S> {
+pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) exchange: &'e mut Exchange<'x, S>,
     pub(super) prepared: &'e Prepared,
     pub(super) pool: &'e PoolConfig,
     pub(super) listener: &'e Listener,
     pub(super) backend: &'e Arc<BackendState>,
     pub(super) upload: &'e mut Relay,
-    /// The request was written once before.
-    pub(super) resent: &'e mut bool,
+    pub(super) attempts: &'e mut Attempts<'p>,
     pub(super) keep_alive: bool,
+    /// When the request came.
     pub(super) started: Instant,
+    /// When this attempt began.
+    pub(super) began: Instant,
 }
 
 /// A head of a backend's.
@@ -79,7 +85,7 @@ enum Event {
     TimedOut,
 }
 
-impl<S: Stream> Conversation<'_, '_, S> {
+impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// Sends the request and passes the response on.
     pub(super) async fn run(mut self) -> Ended {
         let method = self.prepared.understood.method;
@@ -87,16 +93,18 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let worker = self.exchange.worker;
         let mut connecting_since = None;
         loop {
-            let taken = worker.upstreams.take(self.backend.serial, idempotent, self.started);
+            let taken = worker.upstreams.take(self.backend.serial, idempotent, self.began);
             if let Some(upstream) = taken {
                 // A kept connection may have been closed by the backend just now, which is
                 // no fault of the backend's.
                 match self.on(upstream).await {
                     Ended::Failed(failure) if failure.resendable && !failure.written => {}
-                    Ended::Failed(failure) if failure.resendable && idempotent && !*self.resent => {
+                    Ended::Failed(failure)
+                        if failure.resendable && idempotent && !self.attempts.resent =>
+                    {
                         // Once, and not on a connection that may be closing like this one:
                         // a request that kills whoever takes it must not take them all.
-                        *self.resent = true;
+                        self.attempts.resent = true;
                         worker.upstreams.forget(self.backend.serial);
                     }
                     ended => return ended,
@@ -108,9 +116,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             let since = *connecting_since.get_or_insert(began);
             match self.connect(began).await {
                 Ok(upstream) => return self.on(upstream).await,
-                Err(error)
-                    if error.is_exhaustion() && began - since < self.pool.connect_timeout =>
-                {
+                Err(error) if error.is_exhaustion() && began - since < self.connect_timeout() => {
                     // It is this process that has no descriptor left: what is idle is
                     // closed, and what ends meanwhile can be used.
                     worker.free_descriptors();
@@ -126,7 +132,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
         let timer = &self.exchange.connection.timer;
         // No attempt outlasts the request.
         let left = self.pool.request_timeout.saturating_sub(now - self.started);
-        let timeout = self.pool.connect_timeout.min(left);
+        let timeout = self.connect_timeout().min(left);
         let addresses = &self.backend.addresses;
         let stream = connect(addresses, timeout, timer, &worker.wheel, now).await?;
         worker.shard.count_connect();
@@ -134,14 +140,37 @@ impl<S: Stream> Conversation<'_, '_, S> {
         Ok(Upstream::new(stream, now, &self.pool.connections, rng))
     }
 
+    /// How long connecting may take. Nothing was written then, so any request can go to
+    /// another backend.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        let whole = self.pool.connect_timeout;
+        match self.pool.retry.try_timeout {
+            Some(of_attempt) if self.attempts.may_follow() => whole.min(of_attempt),
+            _ => whole,
+        }
+    }
+
     /// Runs the attempt on one connection.
     async fn on(&mut self, mut upstream: Upstream) -> Ended {
         let mut upstream_in = self.exchange.worker.buffers.buffer();
         match self.receive_answer(&mut upstream, &mut upstream_in).await {
-            Ok(Answer::Response(received)) => self.pass_on(received, upstream, upstream_in).await,
+            Ok(Answer::Response(received)) => {
+                if FailureKind::of_status(received.status) == Some(FailureKind::StatusGateway)
+                    && let Some(again) = self.again(Fault::Status(received.status))
+                {
+                    let response = self.discard(received, upstream, upstream_in);
+                    return Ended::Left(self.unwell(response), again);
+                }
+                self.pass_on(received, upstream, upstream_in).await
+            }
             Ok(Answer::Switched(head)) => self.switch(&head, upstream, upstream_in).await,
             Err(ended) => ended,
         }
+    }
+
+    fn again(&mut self, fault: Fault) -> Option<Again> {
+        let is_replayable = self.upload.is_replayable();
+        self.exchange.again(self.attempts, fault, is_replayable)
     }
 
     /// Tells the client that the protocol changes; what follows is a tunnel.
@@ -154,7 +183,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             return self.client_left();
         }
         exchange.worker.shard.count_status(101);
-        let latency = now() - self.started;
+        let latency = now() - self.began;
         let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let index = exchange.worker.index;
         self.backend.count_end(index, None, Some(latency));
@@ -185,7 +214,9 @@ impl<S: Stream> Conversation<'_, '_, S> {
     ) -> Result<Answer, Ended> {
         let worker = self.exchange.worker;
         self.continue_if_expected().await?;
-        worker.wheel.arm(&self.exchange.connection.timer, self.started, self.pool.request_timeout);
+        let was_read = self.upload.is_read();
+        let mut try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
+        self.arm_until_head(try_timeout);
         let mut uploading = true;
         let mut upload_failed = None;
         let mut interims = 0;
@@ -195,9 +226,11 @@ impl<S: Stream> Conversation<'_, '_, S> {
                 Event::Uploaded(Ok(())) => {
                     uploading = false;
                     // The backend's time begins when the client has said everything.
-                    if self.prepared.understood.body != BodyLength::Known(0) {
+                    if !was_read {
                         let timer = &self.exchange.connection.timer;
                         worker.wheel.arm(timer, now(), self.pool.request_timeout);
+                    } else if self.prepared.understood.body != BodyLength::Known(0) {
+                        self.arm_until_head(try_timeout);
                     }
                 }
                 Event::Uploaded(Err(RelayError::Write(error))) => {
@@ -212,6 +245,10 @@ impl<S: Stream> Conversation<'_, '_, S> {
                             Head::Final(received) => return Ok(Answer::Response(received)),
                             Head::Switched(head) => return Ok(Answer::Switched(head)),
                             Head::Interim(out) => {
+                                // Whoever says so much is at work on it.
+                                if try_timeout.take().is_some() {
+                                    self.arm_until_head(None);
+                                }
                                 interims += 1;
                                 if interims > INTERIM_MAX {
                                     return Err(self.protocol_failure("too many interim responses"));
@@ -227,8 +264,27 @@ impl<S: Stream> Conversation<'_, '_, S> {
                     return Err(self.reset(silent, error.as_ref()));
                 }
                 Event::ClientReset => return Err(self.client_left()),
+                Event::TimedOut if try_timeout.take().is_some() => {
+                    if let Some(again) = self.again(Fault::TryTimeout) {
+                        return Err(Ended::Left(self.slow(), again));
+                    }
+                    // There is nobody else to ask: this one has the time that is left.
+                    self.arm_until_head(None);
+                }
                 Event::TimedOut => return Err(self.timed_out(uploading)),
             }
+        }
+    }
+
+    /// Sets the time until the response's head: the request's, or the attempt's own.
+    fn arm_until_head(&self, try_timeout: Option<Duration>) {
+        let timer = &self.exchange.connection.timer;
+        let wheel = &self.exchange.worker.wheel;
+        match try_timeout {
+            Some(own) if self.began - self.started + own < self.pool.request_timeout => {
+                wheel.arm(timer, self.began, own);
+            }
+            _ => wheel.arm(timer, self.started, self.pool.request_timeout),
         }
     }
 
@@ -271,23 +327,6 @@ impl<S: Stream> Conversation<'_, '_, S> {
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })
         .await
-    }
-
-    /// Tells a client that waits for it to send its body (RFC 9110, 10.1.1).
-    async fn continue_if_expected(&mut self) -> Result<(), Ended> {
-        let exchange = &mut *self.exchange;
-        let waits = self.prepared.expects_continue
-            && !self.upload.is_read()
-            && exchange.client_in.is_empty();
-        if waits {
-            let connection = &mut *exchange.connection;
-            exchange.worker.wheel.arm(&connection.timer, now(), self.pool.request_timeout);
-            let interim = connection.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-            if !matches!(until(&connection.timer, interim).await, Ok(Ok(()))) {
-                return Err(self.client_left());
-            }
-        }
-        Ok(())
     }
 
     /// Reads a head, and rewrites it for the client; `None` while it is not complete.
@@ -384,18 +423,6 @@ impl<S: Stream> Conversation<'_, '_, S> {
         match scan.advance(upstream_in.data(), &HttpLimits::DEFAULT) {
             Ok(length) => Ok(length.is_some()),
             Err(_) => Err(self.protocol_failure("the response head is malformed")),
-        }
-    }
-
-    /// Passes an interim response on.
-    async fn write_interim(&mut self, out: &[u8]) -> Result<(), Ended> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        let connection = &mut *self.exchange.connection;
-        match until(&connection.timer, connection.stream.write_all(out)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err(self.client_left()),
         }
     }
 }

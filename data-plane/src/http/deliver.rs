@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use lb_core::model::{HttpLimits, Listener};
@@ -13,7 +14,7 @@ use super::{
     connection::Next,
     converse::Conversation,
     exchange::ONE_WRITE_MAX,
-    failure::Ended,
+    failure::{Discarded, Ended},
     relay::{Reading, Relay, RelayError, Waiting},
     stream::Stream,
 };
@@ -76,7 +77,7 @@ impl From<RelayError> for Cut {
     }
 }
 
-impl<S: Stream> Conversation<'_, '_, S> {
+impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// Passes the response on, and what is left of the request meanwhile.
     pub(super) async fn pass_on(
         &mut self,
@@ -101,7 +102,7 @@ impl<S: Stream> Conversation<'_, '_, S> {
             self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;
         let ended = now();
         self.exchange.connection.busy = ended;
-        let latency = u64::try_from((ended - self.started).as_micros()).unwrap_or(u64::MAX);
+        let latency = u64::try_from((ended - self.began).as_micros()).unwrap_or(u64::MAX);
         let (to_backend, from_backend) = (self.upload.written, download.written);
         let index = worker.index;
         self.backend.count_bytes(index, to_backend, from_backend);
@@ -131,11 +132,8 @@ impl<S: Stream> Conversation<'_, '_, S> {
         }
         let is_long = download.written > ONE_WRITE_MAX as u64;
         worker.buffers.return_output(download.into_out());
-        // More than was announced makes the connection unusable, and so does a request
-        // that the backend did not read to its end.
-        if received.backend_keeps && upstream_in.is_empty() && self.upload.is_done() {
-            let idle_max = self.pool.connections.idle_max as usize;
-            worker.upstreams.keep(self.backend.serial, upstream, ended, idle_max);
+        if received.backend_keeps {
+            self.keep(upstream, &upstream_in, ended);
         }
         if received.client_keeps {
             return Ended::Answered { next: Next::Idle, failed };
@@ -146,6 +144,39 @@ impl<S: Stream> Conversation<'_, '_, S> {
             self.exchange.linger().await;
         }
         Ended::Answered { next: Next::Close, failed }
+    }
+
+    /// Gives a response up, because another backend is asked in its place. Its connection
+    /// is used again only if all of it has come: nobody waits for the rest.
+    pub(super) fn discard(
+        &mut self,
+        received: Received,
+        upstream: Upstream,
+        mut upstream_in: Buffer,
+    ) -> Discarded {
+        let worker = self.exchange.worker;
+        let body = Reading { length: received.body, limits: &HttpLimits::DEFAULT, trailers: false };
+        let mut rest = Relay::new(received.head, body, received.framing, &worker.pipes);
+        let is_sound = rest.absorb(&mut upstream_in, usize::MAX).is_ok();
+        let ended = now();
+        if received.backend_keeps && is_sound && rest.is_read() {
+            self.keep(upstream, &upstream_in, ended);
+        }
+        let out = rest.into_out();
+        self.backend.count_bytes(worker.index, self.upload.written, out.len() as u64);
+        worker.buffers.return_output(out);
+        let latency_us = u64::try_from((ended - self.began).as_micros()).unwrap_or(u64::MAX);
+        Discarded { status: received.status, latency_us }
+    }
+
+    /// Keeps a connection whose response has ended. More than was announced makes it
+    /// unusable, and so does a request that the backend did not read to its end.
+    fn keep(&self, upstream: Upstream, upstream_in: &Buffer, now: Instant) {
+        if upstream_in.is_empty() && self.upload.is_done() {
+            let idle_max = self.pool.connections.idle_max as usize;
+            let upstreams = &self.exchange.worker.upstreams;
+            upstreams.keep(self.backend.serial, upstream, now, idle_max);
+        }
     }
 
     async fn relay_both(

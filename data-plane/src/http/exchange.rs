@@ -1,19 +1,18 @@
 //! One request and its answer.
 //!
-//! A backend is picked, and another one when that is safe: always while nothing of
-//! the request was written, and once more for an idempotent request to which no byte
-//! was answered. What was written and must not be done twice is never sent again.
+//! A backend is picked, and another one when that is safe and allowed. What was written
+//! and must not be done twice is never sent again.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, time::Instant};
 
-use lb_core::model::HttpLimits;
+use lb_core::{balance::HashKey, model::HttpLimits};
 
 use super::{
     answer::{bad_chunks, protocol_error},
-    attempts::{InFlight, Tried, may_be_tried_again},
+    attempts::{Attempts, InFlight},
     connection::{Connection, Next},
     converse::Conversation,
-    failure::Ended,
+    failure::{Ended, Failure},
     management,
     prepare::{Destination, Prepared, Refused, Understood},
     read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
@@ -171,19 +170,16 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record.pool(&pool.name);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut tried = Tried::default();
-        let mut resent = false;
-        let mut left: Option<&Arc<BackendState>> = None;
-        while let Some(slot) = self.pick(pool, prepared, &upload, tried.slots(), started) {
+        let mut attempts = Attempts::new(pool, prepared, started);
+        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
+        if next.is_some() {
+            pool.retries.count_request(self.worker.index);
+        }
+        while let Some(slot) = next {
+            let began = attempts.begin(slot);
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
             backend.count_request(self.worker.index);
-            if let Some(left) = left.replace(backend) {
-                left.count_retry(self.worker.index);
-                if self.is_traffic {
-                    self.worker.shard.count_retry(tried.last_reason());
-                }
-            }
             let conversation = Conversation {
                 exchange: self,
                 prepared,
@@ -191,20 +187,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 listener: &listener.listener,
                 backend,
                 upload: &mut upload,
-                resent: &mut resent,
+                attempts: &mut attempts,
                 keep_alive,
                 started,
+                began,
             };
             let ended = conversation.run().await;
             self.end_trial(&ended);
-            match ended {
+            let (failure, again) = match ended {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
-                    if let Some(record) = &mut self.record {
-                        record.received(upload.written);
-                    }
-                    self.worker.buffers.return_output(upload.into_out());
-                    return next;
+                    return self.end_forwarding(upload, next);
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
@@ -214,35 +207,32 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     }
                     return self.refuse(&answer, Some(request)).await;
                 }
-                Ended::Failed(failure) => {
-                    flight.end(failure.kind.is_some(), self.worker, pool);
-                    if let Some(record) = &mut self.record {
-                        record.attempt_failed(backend, failure.reason, now());
-                        record.received(upload.written);
-                    }
-                    if let Some(kind) = failure.kind {
-                        backend.count_end(self.worker.index, Some(kind), None);
-                    }
-                    let again = may_be_tried_again(
-                        &failure,
-                        request.method.is_idempotent(),
-                        upload.is_replayable(),
-                        &mut resent,
-                    );
-                    let more = tried.add(slot, failure);
-                    let in_time = now() - started < pool.request_timeout;
-                    if !(again && more && in_time) {
-                        break;
-                    }
-                    upload.rewind();
-                }
+                Ended::Failed(failure) => (failure, None),
+                Ended::Left(failure, again) => (failure, Some(again)),
+            };
+            flight.end(failure.kind.is_some(), self.worker, pool);
+            self.note_failure(backend, &failure, upload.written);
+            let again = again
+                .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
+            let reason = failure.reason;
+            attempts.failed(failure);
+            let Some(again) = again else { break };
+            upload.rewind();
+            if !again.wait.is_zero() && !self.wait(again.wait).await {
+                self.client_left();
+                return self.end_forwarding(upload, Next::Close);
             }
+            backend.count_retry(self.worker.index);
+            if self.is_traffic {
+                self.worker.shard.count_retry(reason);
+            }
+            next = Some(again.slot);
         }
         let answer = match prepared.destination {
-            Destination::Pool(_) => tried.answer(pool),
+            Destination::Pool(_) => attempts.answer(),
             Destination::ControlPlane => {
-                let written = tried.was_written();
-                management::unanswered(tried.answer(pool), written)
+                let written = attempts.was_written();
+                management::unanswered(attempts.answer(), written)
             }
         };
         let body_read = upload.is_read();
@@ -255,22 +245,62 @@ impl<'a, S: Stream> Exchange<'a, S> {
         self.answer(&answer, &understood, config).await
     }
 
-    fn pick(
+    /// Notes what a request has moved, and gives its buffer back.
+    fn end_forwarding(&mut self, upload: Relay, next: Next) -> Next {
+        if let Some(record) = &mut self.record {
+            record.received(upload.written);
+        }
+        self.worker.buffers.return_output(upload.into_out());
+        next
+    }
+
+    /// Notes an attempt that brought the client nothing.
+    fn note_failure(&mut self, backend: &BackendState, failure: &Failure, written: u64) {
+        if let Some(record) = &mut self.record {
+            match failure.response {
+                Some(response) => record.attempt_answered(backend, response.status, now()),
+                None => record.attempt_failed(backend, failure.reason, now()),
+            }
+            record.received(written);
+        }
+        if failure.kind.is_some() {
+            let latency_us = failure.response.map(|response| response.latency_us);
+            backend.count_end(self.worker.index, failure.kind, latency_us);
+        }
+    }
+
+    /// Notes that the client is gone before it was answered.
+    pub(super) fn client_left(&mut self) {
+        if self.is_traffic {
+            self.worker.shard.count_client_abort();
+        }
+        if let Some(record) = &mut self.record {
+            record.reason(Reason::ClientAbort);
+        }
+    }
+
+    /// Picks a backend for a request that has not been to any of the `tried`. What there is
+    /// of the request is told for its first pick only.
+    pub(super) fn pick(
         &mut self,
         pool: &PoolConfig,
         prepared: &Prepared,
-        upload: &Relay,
         tried: &[u32],
+        upload: Option<&Relay>,
         now: Instant,
     ) -> Option<u32> {
         self.worker.release_held(now);
         let rng = &mut self.worker.rng.borrow_mut();
-        let client = prepared.client;
-        let Some(caution) = &pool.caution else { return pool.pick(client, tried, rng) };
-        let is_repeatable = prepared.understood.method.is_idempotent() && upload.is_replayable();
+        let key = HashKey::Client(prepared.client);
+        let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
+        let is_idempotent = prepared.understood.method.is_idempotent();
+        let is_repeatable = is_idempotent && upload.is_some_and(Relay::is_replayable);
         let (slot, trial) =
-            pool.pick_with(caution, Asked { client, tried, is_repeatable, now }, rng)?;
-        self.trial = trial;
+            pool.pick_with(caution, Asked { key, tried, is_repeatable, now }, rng)?;
+        // Whoever is left for another backend is still to be judged.
+        if trial.is_some() {
+            self.trial = trial;
+        }
         if caution.is_helping(slot)
             && let Some(record) = &mut self.record
         {
@@ -279,7 +309,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         Some(slot)
     }
 
-    /// The backend that is tried has answered with this status, or has failed without one.
+    /// The backend that is tried has answered with a status that says so, or has failed.
     pub(super) fn decide_trial(&mut self, succeeded: bool) {
         if let Some(trial) = self.trial.take() {
             trial.end(succeeded, now(), &mut self.worker.rng.borrow_mut());
@@ -288,7 +318,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
 
     /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
     fn end_trial(&mut self, ended: &Ended) {
-        if matches!(ended, Ended::Failed(failure) if failure.kind.is_some()) {
+        if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
+            && failure.kind.is_some()
+        {
             self.decide_trial(false);
         }
         self.trial = None;

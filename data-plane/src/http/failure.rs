@@ -2,12 +2,16 @@
 
 use std::io;
 
+use lb_core::resilience::retry::Fault;
+
 use super::{
+    attempts::Again,
     connection::Next,
     converse::Conversation,
     exchange::body_fault,
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
+    stream::Stream,
 };
 use crate::{live::FailureKind, reason::Reason, upstream::ConnectError, worker::now};
 
@@ -24,6 +28,8 @@ pub(super) enum Ended {
     ClientFault(OwnAnswer),
     /// The backend did not answer; another may.
     Failed(Failure),
+    /// The backend could have been left to go on, but another one is asked in its place.
+    Left(Failure, Again),
 }
 
 /// Why a backend did not answer.
@@ -38,9 +44,29 @@ pub(super) struct Failure {
     pub(super) written: bool,
     /// No byte of a response has come, and time is not what was missing.
     pub(super) resendable: bool,
+    /// The response that the client did not get.
+    pub(super) response: Option<Discarded>,
+}
+
+/// A response in whose place another backend's is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Discarded {
+    pub(super) status: u16,
+    pub(super) latency_us: u64,
 }
 
 impl Failure {
+    /// What it means for sending the request again.
+    pub(super) fn fault(&self) -> Fault {
+        match (self.kind, self.written) {
+            // No other backend gives this process what it lacks.
+            (None, _) => Fault::Final,
+            (Some(_), false) => Fault::NeverWritten,
+            (Some(_), true) if self.resendable => Fault::Silent,
+            (Some(_), true) => Fault::Final,
+        }
+    }
+
     /// What a client is told.
     pub(super) fn status(&self) -> u16 {
         match self.kind {
@@ -52,13 +78,13 @@ impl Failure {
     }
 }
 
-impl<S> Conversation<'_, '_, S> {
+impl<S: Stream> Conversation<'_, '_, '_, S> {
     pub(super) fn connect_failure(&self, error: &ConnectError) -> Failure {
         let backend = &self.backend.identity;
         let detail = match error {
             ConnectError::Failed(error) => error.to_string(),
             ConnectError::TimedOut => {
-                format!("no connection within {:?}", self.pool.connect_timeout)
+                format!("no connection within {:?}", self.connect_timeout())
             }
             ConnectError::NoAddress => "its name has no address".to_owned(),
         };
@@ -68,6 +94,7 @@ impl<S> Conversation<'_, '_, S> {
             message: format!("backend {} ({}): {detail}", backend.id, backend.address),
             written: false,
             resendable: true,
+            response: None,
         }
     }
 
@@ -98,15 +125,44 @@ impl<S> Conversation<'_, '_, S> {
         self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
     }
 
+    /// The attempt's own time is up.
+    pub(super) fn slow(&self) -> Failure {
+        self.failure(
+            FailureKind::Timeout,
+            Reason::BackendTimeout,
+            "no response in the time of one attempt",
+            false,
+        )
+    }
+
+    /// It answered, but another backend is asked in its place.
+    pub(super) fn unwell(&self, response: Discarded) -> Failure {
+        let message = format!("it answered {}", response.status);
+        let (kind, reason) = (FailureKind::StatusGateway, Reason::BackendStatus);
+        let failure = self.failure(kind, reason, &message, false);
+        Failure { response: Some(response), ..failure }
+    }
+
     fn failed(&self, kind: FailureKind, reason: Reason, message: &str, resendable: bool) -> Ended {
+        Ended::Failed(self.failure(kind, reason, message, resendable))
+    }
+
+    fn failure(
+        &self,
+        kind: FailureKind,
+        reason: Reason,
+        message: &str,
+        resendable: bool,
+    ) -> Failure {
         let backend = &self.backend.identity;
-        Ended::Failed(Failure {
+        Failure {
             kind: Some(kind),
             reason,
             message: format!("backend {} ({}): {message}", backend.id, backend.address),
             written: self.upload.written > 0,
             resendable,
-        })
+            response: None,
+        }
     }
 
     pub(super) fn client_fault(&mut self, error: &RelayError) -> Ended {
@@ -117,13 +173,10 @@ impl<S> Conversation<'_, '_, S> {
     }
 
     pub(super) fn client_left(&mut self) -> Ended {
-        if self.exchange.is_traffic {
-            self.exchange.worker.shard.count_client_abort();
-        }
         if let Some(record) = &mut self.exchange.record {
             record.attempt_failed(self.backend, Reason::ClientAbort, now());
-            record.reason(Reason::ClientAbort);
         }
+        self.exchange.client_left();
         Ended::Answered { next: Next::Close, failed: false }
     }
 }

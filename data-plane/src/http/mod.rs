@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`connection`] | waits for requests without holding buffers |
 //! | [`exchange`] | answers one request: picks a backend, and another if need be |
-//! | [`attempts`] | what a request has been through so far |
+//! | [`attempts`] | what a request has been through so far, and whether it goes on to another backend |
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
 //! | [`mod@read`] | waits for a request and takes it from the connection |
 //! | [`converse`] | sends a request to one backend, up to the head of its response |
+//! | [`interim`] | tells clients what comes before the response |
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
 //! | [`management`] | lets requests for the control plane through, or not |
 //! | [`failure`] | how an attempt can end, and what clients are told of it |
@@ -25,6 +26,7 @@ mod converse;
 mod deliver;
 mod exchange;
 mod failure;
+mod interim;
 mod management;
 mod prepare;
 mod read;

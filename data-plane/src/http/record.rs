@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_core::model::PoolName;
@@ -30,8 +30,12 @@ pub(crate) struct Record {
     /// When the attempt at hand began.
     attempt_started: Instant,
     attempts: u32,
+    /// How long the attempt at hand had to wait for its turn.
+    waited: Duration,
     status: u16,
     reason: Option<Reason>,
+    /// Why a failed request was not sent again, although it could have been.
+    not_retried: Option<Reason>,
     sent: u64,
     received: u64,
     /// When the client had its answer.
@@ -58,8 +62,10 @@ impl Record {
             started,
             attempt_started: started,
             attempts: 0,
+            waited: Duration::ZERO,
             status: 0,
             reason: None,
+            not_retried: None,
             sent: 0,
             received: 0,
             answered: None,
@@ -120,6 +126,17 @@ impl Record {
         self.end_attempt(now);
     }
 
+    /// Notes that the next attempt begins only now.
+    pub(crate) fn waited(&mut self, now: Instant) {
+        self.waited = now.saturating_duration_since(self.attempt_started);
+        self.attempt_started = now;
+    }
+
+    /// Notes why a failed request was not sent again, although it could have been.
+    pub(crate) fn not_retried(&mut self, reason: Reason) {
+        self.not_retried = Some(reason);
+    }
+
     fn begin_attempt(&mut self, backend: &BackendState) {
         self.line.extend_from_slice(match self.attempts {
             0 => b",\"attempts\":[{\"backend\":",
@@ -131,8 +148,13 @@ impl Record {
 
     fn end_attempt(&mut self, now: Instant) {
         let since = std::mem::replace(&mut self.attempt_started, now);
+        let waited = std::mem::take(&mut self.waited);
+        if !waited.is_zero() {
+            self.line.extend_from_slice(b",\"wait_ms\":");
+            write_ms(waited, &mut self.line);
+        }
         self.line.extend_from_slice(b",\"duration_ms\":");
-        write_ms(now, since, &mut self.line);
+        write_ms(now.saturating_duration_since(since), &mut self.line);
         self.line.push(b'}');
     }
 
@@ -173,12 +195,18 @@ impl Record {
             line.extend_from_slice(reason.name().as_bytes());
             line.push(b'"');
         }
+        if let Some(reason) = self.not_retried {
+            line.extend_from_slice(b",\"not_retried\":\"");
+            line.extend_from_slice(reason.name().as_bytes());
+            line.push(b'"');
+        }
         line.extend_from_slice(b",\"bytes_to_backend\":");
         write_decimal(self.received, line);
         line.extend_from_slice(b",\"bytes_to_client\":");
         write_decimal(self.sent, line);
         line.extend_from_slice(b",\"duration_ms\":");
-        write_ms(self.answered.unwrap_or(now), self.started, line);
+        let answered = self.answered.unwrap_or(now);
+        write_ms(answered.saturating_duration_since(self.started), line);
         line.extend_from_slice(b"}\n");
         std::mem::take(line)
     }
@@ -195,9 +223,8 @@ impl Drop for Record {
     }
 }
 
-fn write_ms(now: Instant, since: Instant, out: &mut Vec<u8>) {
-    let us = now.saturating_duration_since(since).as_micros();
-    let us = u64::try_from(us).unwrap_or(u64::MAX);
+fn write_ms(duration: Duration, out: &mut Vec<u8>) {
+    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     write_decimal(us / 1000, out);
     out.push(b'.');
     for digit in [us / 100 % 10, us / 10 % 10, us % 10] {
@@ -245,14 +272,44 @@ mod tests {
         let now = now();
         let peer = "[::ffff:192.0.2.7]:1234".parse().unwrap();
         let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now, None);
-        let answered = now + std::time::Duration::from_micros(1_234_567);
+        let answered = now + Duration::from_micros(1_234_567);
         record.answered(400, 120, answered);
         record.reason(Reason::ClientProtocolError);
-        let line = record.end(now + std::time::Duration::from_secs(9));
+        let line = record.end(now + Duration::from_secs(9));
         let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(read["peer"], "192.0.2.7:1234");
         assert_eq!(read["attempts"], serde_json::json!([]));
         assert_eq!(read["duration_ms"], 1234.567);
         assert_eq!(read["reason"], "client_protocol_error");
+        assert_eq!(read.get("not_retried"), None);
+    }
+
+    #[test]
+    fn a_wait_before_an_attempt_is_not_the_attempts_own_time() {
+        let started = now();
+        let ms = |ms| started + Duration::from_millis(ms);
+        let peer = "192.0.2.7:1234".parse().unwrap();
+        let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, started, None);
+        let identity = crate::live::Identity {
+            id: lb_core::model::BackendId::new("b1").unwrap(),
+            incarnation: lb_core::model::Incarnation(1),
+            address: "127.0.0.1:1".parse().unwrap(),
+        };
+        let (pool, trouble) =
+            (PoolName::default_pool(), std::sync::Arc::new(crate::live::Trouble::new()));
+        let backend = BackendState::new(identity, pool, 1, Box::new([]), 1, &trouble);
+        record.attempt_answered(&backend, 503, ms(10));
+        record.waited(ms(27));
+        record.attempt_failed(&backend, Reason::BackendReset, ms(30));
+        record.not_retried(Reason::RetriesExhausted);
+        let read: serde_json::Value = serde_json::from_slice(&record.end(ms(31))).unwrap();
+        assert_eq!(
+            read["attempts"],
+            serde_json::json!([
+                {"backend": "b1", "status": 503, "duration_ms": 10.0},
+                {"backend": "b1", "reason": "backend_reset", "wait_ms": 17.0, "duration_ms": 3.0},
+            ])
+        );
+        assert_eq!(read["not_retried"], "retries_exhausted");
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Most pools need none of it most of the time, and then a request reads one pointer.
 
-use std::{net::IpAddr, time::Instant};
+use std::time::Instant;
 
 use lb_core::{
+    balance::HashKey,
     health::candidates::{Candidates, Place},
     resilience::slow_start::{self, Ramp},
 };
@@ -83,21 +84,21 @@ impl PoolConfig {
         asked: Asked<'_>,
         rng: &mut fastrand::Rng,
     ) -> Option<(u32, Option<Trial>)> {
-        let Asked { client, tried, is_repeatable, now } = asked;
+        let Asked { key, tried, is_repeatable, now } = asked;
         // One that has just failed elsewhere has risked enough.
         if tried.is_empty()
             && let Some((slot, trial)) = caution.trial(self, is_repeatable, now)
         {
             return Some((slot, Some(trial)));
         }
-        let first = self.pick(client, tried, rng)?;
+        let first = self.pick(key, tried, rng)?;
         if caution.accepts(first, now, rng) || caution.is_all_cold(now) {
             return Some((first, None));
         }
         let mut passed = tried.to_vec();
         passed.push(first);
         for _ in 1..PASSES_MAX {
-            match self.pick(client, &passed, rng) {
+            match self.pick(key, &passed, rng) {
                 Some(slot) if caution.accepts(slot, now, rng) => return Some((slot, None)),
                 Some(slot) => passed.push(slot),
                 None => break,
@@ -110,7 +111,7 @@ impl PoolConfig {
 /// A request for which a backend is picked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked<'a> {
-    pub(crate) client: IpAddr,
+    pub(crate) key: HashKey<'a>,
     /// Where it has failed already.
     pub(crate) tried: &'a [u32],
     /// It may be sent again if the backend fails.

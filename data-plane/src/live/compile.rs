@@ -15,7 +15,7 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
+    PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
 };
 use crate::worker::now;
 
@@ -214,14 +214,17 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
-        let config = PoolConfig {
+        let mut config = PoolConfig {
             picker,
             cursor,
             backends,
             caution: Caution::of(&eligible, &out, self.outlook.ramps(entry, &eligible, now)),
             panic: eligible.panic,
-            ..empty_pool(&entry.pool)
+            ..empty_pool(&entry.pool, self.workers)
         };
+        if let Some(former) = former {
+            config.retries = Arc::clone(&former.config.retries);
+        }
         Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
     }
 
@@ -262,12 +265,13 @@ impl Compiler {
 }
 
 /// A pool's policy without backends.
-pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
+pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
     PoolConfig {
         name: pool.name.clone(),
         connect_timeout: pool.connect_timeout,
         request_timeout: pool.request_timeout,
         connections: pool.connections,
+        retry: pool.resilience.retry,
         error_hold: match pool.algorithm {
             Algorithm::LeastConnections(parameters) => parameters.error_hold(),
             Algorithm::RoundRobin | Algorithm::WeightedRoundRobin | Algorithm::IpHash => {
@@ -280,6 +284,7 @@ pub(super) fn empty_pool(pool: &Pool) -> PoolConfig {
         panic: None,
         picker: Picker::build(pool.algorithm, &[]),
         cursor: Arc::default(),
+        retries: Arc::new(Retries::new(workers)),
         backends: Vec::new(),
     }
 }
@@ -369,9 +374,12 @@ mod tests {
         let snapshot = with(&snapshot, vec![Resource::Pool(slower)]);
         let same = compiler.compile(&snapshot, None);
         assert_eq!(same.pools[0].cursor.0.load(Relaxed), 7);
+        assert!(Arc::ptr_eq(&same.pools[0].retries, &before.pools[0].retries));
         compiler.set_phase(Phase { index: 1, count: 2 });
         let more = compiler.compile(&with(&snapshot, backend("b3", 5, 3).into()), None);
         assert_eq!(more.pools[0].cursor.0.load(Relaxed), 2);
+        // What was retried counts against the budget, whoever has joined since.
+        assert!(Arc::ptr_eq(&more.pools[0].retries, &before.pools[0].retries));
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Management {
         Ok(Self::At(Arc::new(PoolConfig {
             picker: Picker::build(Algorithm::RoundRobin, &[candidate]),
             backends: vec![Arc::new(backend)],
-            ..empty_pool(&pool)
+            ..empty_pool(&pool, workers)
         })))
     }
 }

@@ -11,16 +11,19 @@ mod compile;
 mod ledger;
 mod management;
 mod outlook;
+mod retries;
 mod routes;
 mod trial;
 mod trouble;
 
-use std::{net::IpAddr, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
-    balance::{Loads, PickContext, Picker},
+    balance::{HashKey, Loads, PickContext, Picker},
     health::panic::Panic,
-    model::{BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, Version},
+    model::{
+        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy, Version,
+    },
 };
 
 pub(crate) use self::{
@@ -30,6 +33,7 @@ pub(crate) use self::{
     ledger::{Ledger, PoolTotals},
     management::Management,
     outlook::Outlook,
+    retries::Retries,
     routes::{PoolIndex, Routes},
     trial::Trial,
     trouble::Trouble,
@@ -67,6 +71,7 @@ pub(crate) struct PoolConfig {
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) connections: BackendConnections,
+    pub(crate) retry: RetryPolicy,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
     /// Whether its picker looks at requests in flight.
@@ -80,6 +85,8 @@ pub(crate) struct PoolConfig {
     pub(crate) caution: Option<Box<Caution>>,
     /// Why backends are picked that are not well.
     pub(crate) panic: Option<Panic>,
+    /// What its retries may be taken from; as long-lived as the pool's name.
+    pub(crate) retries: Arc<Retries>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
 }
@@ -90,21 +97,24 @@ impl PoolConfig {
         if self.watches_load { CountedBy::All } else { CountedBy::Worker(worker) }
     }
 
-    /// Picks a backend for a client that is none of the `excluded`.
+    /// Picks a backend that is none of the `excluded`.
     #[inline]
     pub(crate) fn pick(
         &self,
-        client: IpAddr,
+        key: HashKey<'_>,
         excluded: &[u32],
         rng: &mut fastrand::Rng,
     ) -> Option<u32> {
-        self.picker.pick(&mut PickContext {
-            client,
-            cursor: &self.cursor.0,
-            loads: self,
-            rng,
-            excluded,
-        })
+        // A request that moves on takes no turn: else those that come next would all begin
+        // where it failed. Anywhere in the cycle spreads such requests as weights say.
+        let elsewhere;
+        let cursor = if excluded.is_empty() {
+            &self.cursor.0
+        } else {
+            elsewhere = AtomicU64::new(rng.u64(..));
+            &elsewhere
+        };
+        self.picker.pick(&mut PickContext { key, cursor, loads: self, rng, excluded })
     }
 }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::BackendState;
-use crate::clock::unix_ms;
+use crate::{clock::unix_ms, worker::now};
 
 /// Whether a control plane is heard, and how its clock differs.
 #[derive(Debug)]
@@ -30,15 +30,17 @@ pub(crate) struct Outlook {
     is_heard: bool,
     /// What the fleet had taken out is to be taken over.
     takes_over: bool,
-    /// What the control plane's clock is ahead of the one here.
-    ahead_ms: i64,
+    /// When the time was told by the clock that the fleet's times are of, and what it was. From
+    /// there on the monotonic clock counts: a wall clock that jumps here changes nothing.
+    told: (Instant, u64),
     rng: fastrand::Rng,
 }
 
 impl Default for Outlook {
     /// Nobody has been heard yet; what is kept on disk may speak of ejections.
     fn default() -> Self {
-        Self { is_heard: false, takes_over: true, ahead_ms: 0, rng: fastrand::Rng::new() }
+        let told = (now(), unix_ms());
+        Self { is_heard: false, takes_over: true, told, rng: fastrand::Rng::new() }
     }
 }
 
@@ -47,9 +49,8 @@ impl Outlook {
     pub(super) fn hear(&mut self, now_unix_ms: u64) {
         self.is_heard = true;
         self.takes_over = false;
-        let ahead = i128::from(now_unix_ms) - i128::from(unix_ms());
-        let is_told = now_unix_ms > 0;
-        self.ahead_ms = i64::try_from(ahead).ok().filter(|_| is_told).unwrap_or(0);
+        let unix_ms = if now_unix_ms == 0 { unix_ms() } else { now_unix_ms };
+        self.told = (now(), unix_ms);
     }
 
     /// No control plane is heard any more.
@@ -82,7 +83,7 @@ impl Outlook {
                     state.forgive();
                 }
             } else if self.takes_over
-                && let Some(remaining) = self.remaining(entry)
+                && let Some(remaining) = self.remaining(entry, now)
             {
                 state.take_over(remaining, now);
             }
@@ -150,24 +151,26 @@ impl Outlook {
     fn ramp(&self, entry: &BackendEntry, now: Instant) -> Option<Ramp> {
         let slow_start = entry.status.as_ref()?.standing.slow_start?;
         let length = slow_start.duration.min(ResiliencePolicy::SLOW_START_MAX);
-        let ramp = Ramp::new(self.age(slow_start.since_unix_ms), now, length);
+        let ramp = Ramp::new(self.age(slow_start.since_unix_ms, now), now, length);
         (!ramp.is_over(now)).then_some(ramp)
     }
 
     /// How long the fleet would go on keeping requests from a backend; nothing, if it does not.
-    fn remaining(&self, entry: &BackendEntry) -> Option<Duration> {
+    fn remaining(&self, entry: &BackendEntry, now: Instant) -> Option<Duration> {
         let ejection = entry.status.as_ref()?.standing.ejection.as_ref()?;
         if ejection.is_half_open {
             return Some(Duration::ZERO);
         }
-        Some(ejection.open_for.saturating_sub(self.age(ejection.since_unix_ms)))
+        Some(ejection.open_for.saturating_sub(self.age(ejection.since_unix_ms, now)))
     }
 
     /// How long ago something was by the control plane's clock. What is yet to come, because
     /// clocks were set, is now.
-    fn age(&self, since_unix_ms: u64) -> Duration {
-        let there = unix_ms().saturating_add_signed(self.ahead_ms);
-        Duration::from_millis(there.saturating_sub(since_unix_ms))
+    fn age(&self, since_unix_ms: u64, now: Instant) -> Duration {
+        let (at, unix_ms) = self.told;
+        let since_told = now.saturating_duration_since(at);
+        (Duration::from_millis(unix_ms) + since_told)
+            .saturating_sub(Duration::from_millis(since_unix_ms))
     }
 }
 

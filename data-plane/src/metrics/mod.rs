@@ -43,6 +43,18 @@ pub(crate) const RETRIES: Definition = Definition::counter(
     &["reason"],
     "Requests that went on to another backend, by the reason why they left the last one",
 );
+pub(crate) const RETRIES_REFUSED: Definition = Definition::counter(
+    "lb_retries_refused_total",
+    &["reason"],
+    "Times that a request could have gone on to another backend and did not: \
+     retry_budget_exhausted or retries_exhausted",
+);
+pub(crate) const RETRY_BUDGET_REMAINING: Definition = Definition::gauge(
+    "lb_retry_budget_remaining_ratio",
+    &["pool"],
+    "Which part of the retries that this proxy may send in ten seconds is left: 1 while nothing \
+     is retried, 0 when nothing may be",
+);
 pub(crate) const CONNECTIONS: Definition = Definition::gauge(
     "lb_connections",
     &["side", "state"],
@@ -176,7 +188,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 33] = [
+pub(crate) const DEFINITIONS: [Definition; 35] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -184,6 +196,8 @@ pub(crate) const DEFINITIONS: [Definition; 33] = [
     OWN_ANSWERS,
     CLIENT_ABORTS,
     RETRIES,
+    RETRIES_REFUSED,
+    RETRY_BUDGET_REMAINING,
     CONNECTIONS,
     CONNECTIONS_MAX,
     CONNECTIONS_OPENED,

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use lb_core::{
@@ -16,13 +17,12 @@ use lb_core::{
 use tokio::sync::watch;
 
 use crate::{
-    clock::unix_ms,
     live::{BackendState, Config, Ledger, PoolTotals},
     metrics as names, process,
     reason::Reason,
     stats::{Sums, sum},
     status::Status,
-    worker::{Fleet, WorkerHandle},
+    worker::{Fleet, WorkerHandle, now},
 };
 
 const POOLS: PoolFamilies = PoolFamilies {
@@ -120,6 +120,11 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], panics)
             })
         })?;
+        exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                family.gauge(&[pool.name.as_str()], pool.retries.remaining_ratio())
+            })
+        })?;
         let count = config.pools.iter().map(|pool| pool.backends.len()).sum();
         if !self.per_backend.applies_to(count) {
             return Ok(());
@@ -159,9 +164,8 @@ impl Metrics {
         let connected = self.status.is_connected();
         exposition.gauge(&names::CONTROL_CONNECTED, f64::from(u8::from(connected)))?;
         exposition.counter(&names::CONTROL_SESSIONS, following.sessions)?;
-        let since = self.status.stale_since_unix_ms();
-        let stale_ms = since.map_or(0, |since| unix_ms().saturating_sub(since));
-        exposition.gauge(&names::CONTROL_STALENESS, stale_ms as f64 / 1e3)
+        let stale = self.status.stale_since().map_or(Duration::ZERO, |since| since.age(now()));
+        exposition.gauge(&names::CONTROL_STALENESS, stale.as_secs_f64())
     }
 }
 
@@ -181,5 +185,10 @@ fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
         reasons
             .into_iter()
             .try_for_each(|reason| family.counter(&[reason.name()], sums.retries(reason)))
+    })?;
+    exposition.family(&names::RETRIES_REFUSED, |family| {
+        let mut reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_a_retry());
+        reasons
+            .try_for_each(|reason| family.counter(&[reason.name()], sums.retries_refused(reason)))
     })
 }

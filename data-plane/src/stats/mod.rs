@@ -21,6 +21,8 @@ pub(crate) struct Shard {
     reasons: [AtomicU64; Reason::ALL.len()],
     /// Requests that went to another backend, by the reason why they left the last one.
     retries: [AtomicU64; Reason::ALL.len()],
+    /// Requests that could have been sent again and were not, by the reason.
+    retries_refused: [AtomicU64; Reason::ALL.len()],
     /// Connections to backends that were made.
     connects: AtomicU64,
     /// Idle connections to backends, as of the last sweep. A gauge.
@@ -36,6 +38,7 @@ pub(crate) struct Sums {
     pub(crate) access_log_dropped: u64,
     reasons: [u64; Reason::ALL.len()],
     retries: [u64; Reason::ALL.len()],
+    retries_refused: [u64; Reason::ALL.len()],
     pub(crate) connects: u64,
     /// Client connections that were ever accepted.
     pub(crate) opened: u64,
@@ -70,6 +73,11 @@ impl Shard {
         bump(&self.retries[reason as usize], 1);
     }
 
+    /// Notes that a request that failed was not sent again, although it could have been.
+    pub(crate) fn count_retry_refused(&self, reason: Reason) {
+        bump(&self.retries_refused[reason as usize], 1);
+    }
+
     /// Notes that a backend was connected to.
     pub(crate) fn count_connect(&self) {
         bump(&self.connects, 1);
@@ -78,6 +86,10 @@ impl Shard {
     /// Says how many connections to backends are idle.
     pub(crate) fn set_idle(&self, count: usize) {
         self.idle.store(count as u64, Relaxed);
+    }
+
+    fn arrays(&self) -> [&[AtomicU64]; 4] {
+        [&self.status_classes, &self.reasons, &self.retries, &self.retries_refused]
     }
 
     pub(crate) fn count_opened(&self) {
@@ -90,6 +102,15 @@ impl Shard {
 }
 
 impl Sums {
+    /// All that is counted by class or reason, in the order of [`Shard::arrays`].
+    fn arrays_mut(&mut self) -> [&mut [u64]; 4] {
+        [&mut self.status_classes, &mut self.reasons, &mut self.retries, &mut self.retries_refused]
+    }
+
+    fn arrays(&self) -> [&[u64]; 4] {
+        [&self.status_classes, &self.reasons, &self.retries, &self.retries_refused]
+    }
+
     /// How often something ended for this reason.
     pub(crate) fn of(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize]
@@ -100,6 +121,11 @@ impl Sums {
         self.retries[reason as usize]
     }
 
+    /// How often a request was not sent again for this reason.
+    pub(crate) fn retries_refused(&self, reason: Reason) -> u64 {
+        self.retries_refused[reason as usize]
+    }
+
     /// What was counted since `before`; gauges are those of now.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut new = *self;
@@ -107,10 +133,10 @@ impl Sums {
         new.access_log_dropped -= before.access_log_dropped;
         new.connects -= before.connects;
         new.opened -= before.opened;
-        let counts = new.status_classes.iter_mut().chain(&mut new.reasons).chain(&mut new.retries);
-        let before = before.status_classes.iter().chain(&before.reasons).chain(&before.retries);
-        for (count, before) in counts.zip(before) {
-            *count -= before;
+        for (counts, before) in new.arrays_mut().into_iter().zip(before.arrays()) {
+            for (count, before) in counts.iter_mut().zip(before) {
+                *count -= before;
+            }
         }
         new
     }
@@ -127,11 +153,10 @@ pub(crate) fn sum<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> Sums {
         sums.connections += opened.saturating_sub(closed);
         sums.connects += shard.connects.load(Relaxed);
         sums.idle += shard.idle.load(Relaxed);
-        let totals =
-            sums.status_classes.iter_mut().chain(&mut sums.reasons).chain(&mut sums.retries);
-        let counts = shard.status_classes.iter().chain(&shard.reasons).chain(&shard.retries);
-        for (total, count) in totals.zip(counts) {
-            *total += count.load(Relaxed);
+        for (totals, counts) in sums.arrays_mut().into_iter().zip(shard.arrays()) {
+            for (total, count) in totals.iter_mut().zip(counts) {
+                *total += count.load(Relaxed);
+            }
         }
     }
     sums
@@ -162,11 +187,16 @@ mod tests {
         shard.count_opened();
         shard.count_request();
         shard.count_own_answer(Reason::NoRoute);
+        shard.count_retry_refused(Reason::RetriesExhausted);
         let before = sum([&shard]);
         shard.count_own_answer(Reason::NoRoute);
+        shard.count_retry_refused(Reason::RetriesExhausted);
+        shard.count_retry(Reason::BackendStatus);
         shard.count_own_answer(Reason::Overloaded);
         let new = sum([&shard]).since(&before);
         assert_eq!((new.requests, new.connections), (0, 1));
+        assert_eq!(new.retries_refused(Reason::RetriesExhausted), 1);
+        assert_eq!(new.retries(Reason::BackendStatus), 1);
         assert_eq!((new.of(Reason::NoRoute), new.of(Reason::Overloaded)), (1, 1));
     }
 }

@@ -168,6 +168,8 @@ impl Reporter {
 
     /// Takes what the control plane says in answer to the last report.
     fn hear(&mut self, reply: &pb::StatsReply) {
+        // The backend of a token may be newer than the last report.
+        self.track();
         let asked = self.last.into_std();
         for token in &reply.probes {
             let state = self.backends.values().map(|tracked| &tracked.state).find(|state| {

@@ -31,7 +31,10 @@ use super::{
     CONNECT_TIMEOUT, Connected, Follower,
     management::{self, Told},
 };
-use crate::{clock::unix_ms, worker::now};
+use crate::{
+    clock::{present, unix_ms},
+    worker::now,
+};
 
 /// Messages to the control plane that may wait: answers and heartbeats.
 const OUTBOX: usize = 16;
@@ -261,6 +264,7 @@ impl Follower {
 
     async fn tune(&self, tune: &pb::Tune) {
         if tune.proxy_count > 0 {
+            self.status.told_proxies(tune.proxy_count);
             let phase = Phase { index: tune.proxy_index, count: tune.proxy_count };
             self.serving.set_phase(phase).await;
         }
@@ -302,7 +306,10 @@ impl Follower {
                     address: address.clone(),
                 })
                 .collect(),
-            stale_since_unix_ms: self.status.stale_since_unix_ms().unwrap_or_default(),
+            stale_since_unix_ms: self
+                .status
+                .stale_since()
+                .map_or(0, |since| since.unix_ms(present())),
             admin_address: introduction.admin_address.clone(),
             workers: u32::try_from(introduction.workers).unwrap_or(u32::MAX),
             writes_access_log: introduction.writes_access_log,

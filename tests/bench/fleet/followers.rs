@@ -6,12 +6,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use lb_core::sync::Subscriber;
 use lb_tests::{
     api::Api,
     scripted::{Proxy, Taken},
 };
 use tokio::{
     sync::mpsc,
+    task::JoinSet,
     time::{Instant, timeout_at},
 };
 
@@ -21,7 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Simulated proxies.
 #[derive(Debug)]
 pub(super) struct Followers {
+    control_plane: SocketAddr,
     proxies: Vec<Proxy>,
+    sender: mpsc::UnboundedSender<(usize, Arrival)>,
     taken: mpsc::UnboundedReceiver<(usize, Arrival)>,
     held: Vec<u64>,
 }
@@ -41,20 +45,33 @@ impl Followers {
         let (sender, taken) = mpsc::unbounded_channel();
         let mut proxies = Vec::with_capacity(count);
         for index in 0..count {
-            let sender = sender.clone();
-            let observe = move |taken: Taken| {
-                let committed = UNIX_EPOCH + Duration::from_millis(taken.committed_unix_ms);
-                let after_commit = wall_clock().duration_since(committed).unwrap_or_default();
-                let arrival = Arrival { taken, at: Instant::now(), after_commit };
-                // Nobody counts any more when the benchmark is at its end.
-                sender.send((index, arrival)).ok();
-            };
-            let channel = Api::new(control_plane).channel();
-            let id = format!("simulated-{index:04}");
-            let proxy = Proxy::observed(channel, &id, |_| None, observe).await;
-            proxies.push(proxy.map_err(|status| format!("{id} is not welcome: {status}"))?);
+            let fresh = Subscriber::new(lb_proto::convert::decode_object);
+            proxies.push(follow(control_plane, index, fresh, &sender).await?);
         }
-        Ok(Self { proxies, taken, held: vec![0; count] })
+        Ok(Self { control_plane, proxies, sender, taken, held: vec![0; count] })
+    }
+
+    /// Waits until the control plane is gone for all of them; what they hold then.
+    pub(super) async fn orphaned(&mut self) -> Vec<Subscriber> {
+        let mut held = Vec::with_capacity(self.proxies.len());
+        for proxy in self.proxies.drain(..) {
+            held.push(proxy.ended().await);
+        }
+        held
+    }
+
+    /// Connects them all at once, each with what it held.
+    pub(super) async fn return_with(&mut self, held: Vec<Subscriber>) -> Result<(), String> {
+        let mut connecting = JoinSet::new();
+        for (index, subscriber) in held.into_iter().enumerate() {
+            let (control_plane, sender) = (self.control_plane, self.sender.clone());
+            connecting
+                .spawn(async move { follow(control_plane, index, subscriber, &sender).await });
+        }
+        while let Some(connected) = connecting.join_next().await {
+            self.proxies.push(connected.map_err(|error| error.to_string())??);
+        }
+        Ok(())
     }
 
     /// How many there are.
@@ -76,6 +93,26 @@ impl Followers {
         }
         Ok(arrivals)
     }
+}
+
+async fn follow(
+    control_plane: SocketAddr,
+    index: usize,
+    subscriber: Subscriber,
+    sender: &mpsc::UnboundedSender<(usize, Arrival)>,
+) -> Result<Proxy, String> {
+    let sender = sender.clone();
+    let observe = move |taken: Taken| {
+        let committed = UNIX_EPOCH + Duration::from_millis(taken.committed_unix_ms);
+        let after_commit = wall_clock().duration_since(committed).unwrap_or_default();
+        let arrival = Arrival { taken, at: Instant::now(), after_commit };
+        // Nobody counts any more when the benchmark is at its end.
+        sender.send((index, arrival)).ok();
+    };
+    let channel = Api::new(control_plane).channel();
+    let id = format!("simulated-{index:04}");
+    let proxy = Proxy::resumed(channel, &id, subscriber, |_| None, observe).await;
+    proxy.map_err(|status| format!("{id} is not welcome: {status}"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "compared with the control plane's, on one machine")]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use lb_proto::v1 as pb;
 use lb_tests::{
+    api::Api,
     cluster::{self, Cluster},
     process::Program,
 };
@@ -21,6 +23,8 @@ use crate::{
 
 /// Backends of the pool.
 const BACKENDS: u32 = 100;
+/// Between looks at the proxies that come back.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the fleet is watched while nothing changes.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -88,12 +92,35 @@ pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String>
     );
     row("burst: messages to each proxy", arrivals.len() / count, "fewer than changes");
 
-    drop(followers);
     cluster.kill_control_plane().await;
+    let held = followers.orphaned().await;
     let began = Instant::now();
     cluster.start_control_plane().await;
     row("control plane killed and started: serving", milliseconds(began.elapsed()), "1 s");
+    let began = Instant::now();
+    followers.return_with(held).await?;
+    let sent = in_sync(&api, count).await?;
+    row(
+        "all reconnected at once and in sync",
+        milliseconds(began.elapsed()),
+        "5 s at 1000 proxies",
+    );
+    row("sent to them again", format!("{sent} transmissions"), "0");
     Ok(())
+}
+
+/// Waits until this many proxies are in sync; what was sent to them all.
+async fn in_sync(api: &Api, count: usize) -> Result<u64, String> {
+    loop {
+        let request = pb::ListProxiesRequest {};
+        let listed =
+            api.fleet().list_proxies(request).await.map_err(|status| status.to_string())?;
+        let proxies = listed.into_inner().proxies;
+        if proxies.iter().filter(|proxy| proxy.state == "synced").count() == count {
+            return Ok(proxies.iter().map(|p| p.snapshots_sent + p.deltas_sent).sum());
+        }
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Writes one change after the other, each when the former has reached all; what arrived

@@ -1,23 +1,21 @@
 //! `check`: everything that is wrong, in groups, each with what to do about it.
 
-mod judge;
 mod page;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use lb_proto::v1 as pb;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
-use self::judge::{Facts, Finding, Level};
-use super::{Session, TIMEOUT, get};
+use super::{
+    Session, TIMEOUT,
+    judgement::{self, Facts, Finding, Level},
+};
 use crate::{
     args::{Check, Global},
     client::Client,
-    clock,
     exit::{Exit, Failure},
     output::Screen,
-    view::{PoolView, ProxyView},
 };
 
 /// How long `--wait` goes on unless told otherwise.
@@ -52,7 +50,7 @@ pub(super) async fn run(args: &Check, global: &Global) -> Result<(), Failure> {
 async fn look(global: &Global, screen: Screen) -> (CheckView, Option<Failure>) {
     match facts(global, screen).await {
         Ok(facts) => {
-            let checks = judge::judge(&facts);
+            let checks = judgement::judge(&facts);
             let ok = checks.iter().all(|check| check.level != Level::Failed);
             // The page says it all.
             let failure = (!ok).then(|| Failure::new(Exit::Failed, ""));
@@ -60,7 +58,7 @@ async fn look(global: &Global, screen: Screen) -> (CheckView, Option<Failure>) {
         }
         // Whoever cannot ask knows of nothing else.
         Err(failure) => {
-            let checks = vec![judge::unreachable(&failure.message)];
+            let checks = vec![judgement::unreachable(&failure.message)];
             (CheckView { ok: false, checks }, Some(Failure::new(failure.exit, "")))
         }
     }
@@ -69,30 +67,5 @@ async fn look(global: &Global, screen: Screen) -> (CheckView, Option<Failure>) {
 async fn facts(global: &Global, screen: Screen) -> Result<Facts, Failure> {
     let timeout = global.timeout.map_or(TIMEOUT, |timeout| timeout.min(TIMEOUT));
     let client = Client::connect(&global.server, timeout).await?;
-    let session = Session { client, screen };
-    let client = &session.client;
-    let mut fleet = client.fleet();
-    let mut date = None;
-    let status = client
-        .call(async {
-            let answer = fleet.get_status(pb::GetStatusRequest {}).await?;
-            date = answer.metadata().get("date").and_then(|date| date.to_str().ok()?.parse().ok());
-            Ok(answer)
-        })
-        .await?;
-    let here = UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
-    Ok(Facts {
-        server: client.server().to_owned(),
-        build_version: status.build_version,
-        skew: date.map(|there: httpdate::HttpDate| apart(there.into(), here)),
-        proxies: status.proxies.into_iter().map(ProxyView::from).collect(),
-        pools: status.pools.into_iter().map(PoolView::from).collect(),
-        backends: get::backends(&session, "").await?,
-        listeners: get::objects(&session, "listener").await?,
-        routes: get::objects(&session, "route").await?,
-    })
-}
-
-fn apart(a: SystemTime, b: SystemTime) -> Duration {
-    a.duration_since(b).or_else(|_| b.duration_since(a)).unwrap_or_default()
+    Facts::gather(&Session { client, screen }).await
 }

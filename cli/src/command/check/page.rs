@@ -1,11 +1,9 @@
 //! The checklist as people read it.
 
-use std::env;
-
-use super::judge::{Finding, Level};
 use crate::{
+    command::judgement::{Finding, Level},
     format,
-    output::{Cell, Screen, Tone},
+    output::{Cell, Screen, Tone, speaks_unicode},
 };
 
 /// Groups with their checks, a remedy under each that is not passed.
@@ -43,17 +41,6 @@ fn render(checks: &[Finding], unicode: bool, paint: impl Fn(&str, Tone) -> Strin
     text
 }
 
-/// As the locale says, by the rule of its variables: the first that is set counts.
-fn speaks_unicode() -> bool {
-    ["LC_ALL", "LC_CTYPE", "LANG"]
-        .into_iter()
-        .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
-        .is_some_and(|locale| {
-            let locale = locale.to_ascii_lowercase();
-            locale.contains("utf-8") || locale.contains("utf8")
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +50,7 @@ mod tests {
             group: "backends",
             check: "backend_state",
             level,
+            object: None,
             message: message.to_owned(),
             remedy: remedy.map(str::to_owned),
         }

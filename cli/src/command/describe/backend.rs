@@ -10,7 +10,7 @@ use crate::{
     view::{self, BackendView, ChecksView, ResolutionView},
 };
 
-pub(super) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
+pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     let since = format::moment(view.since_unix_ms, now);
     let mut page = Page::new(&format!("backend {}: {}", view.id, view.state()));
     page.row("since", &since);
@@ -61,7 +61,7 @@ fn name_section(page: &mut Page, name: &ResolutionView, now: u64) {
         page.row("because", &name.failure.sentence());
         page.row("what to do", "look at the name, and at the control plane's name servers");
     }
-    page.row("asked again", &format::moment(name.next_unix_ms, now));
+    page.row("asked again", &format::plan(name.next_unix_ms, now));
 }
 
 fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {
@@ -74,7 +74,7 @@ fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {
     page.row("last check", &last);
     page.row("last result", &checks.last_result.sentence());
     page.row("last success", &format::moment(checks.last_success_unix_ms, now));
-    page.row("next check", &format::moment(checks.next_check_unix_ms, now));
+    page.row("next check", &format::plan(checks.next_check_unix_ms, now));
     let in_a_row = match (checks.passes_in_a_row, checks.failures_in_a_row) {
         (passes, 0) => format!("{passes} passed"),
         (_, failures) => format!("{failures} failed"),

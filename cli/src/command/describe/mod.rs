@@ -2,16 +2,24 @@
 //! do next.
 
 mod backend;
+mod listener;
 mod pool;
 mod proxy;
+mod route;
 
-use super::{Session, backend as backends, get};
+pub(crate) use self::{
+    backend::page as backend_page, pool::page as pool_page, proxy::page as proxy_page,
+};
+use super::{
+    Session, backend as backends, get,
+    judgement::{Facts, Finding},
+};
 use crate::{
     args::{Describe, GetKind},
     clock,
     exit::{Exit, Failure},
     format,
-    view::Traffic,
+    view::{ObjectView, Traffic},
 };
 
 /// Describes one object.
@@ -38,16 +46,15 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
             let view = first(found)?;
             screen.answer(&view, names, || proxy::page(&view, now))
         }
-        GetKind::Listeners | GetKind::Routes => {
-            let view = get::object(session, args.kind.name(), name).await?;
-            screen.answer(&view, names, || {
-                let mut page = Page::new(&format!("{} {name}", view.kind));
-                for (field, value) in view.fields() {
-                    page.wide_row(field, &value);
-                }
-                page.wide_row("revision", &view.revision.to_string());
-                page.text
-            })
+        GetKind::Listeners => {
+            let view = get::object(session, "listener", name).await?;
+            let facts = Facts::gather(session).await?;
+            screen.answer(&view, names, || listener::page(&view, &facts, screen))
+        }
+        GetKind::Routes => {
+            let view = get::object(session, "route", name).await?;
+            let facts = Facts::gather(session).await?;
+            screen.answer(&view, names, || route::page(&view, &facts, screen))
         }
     }
 }
@@ -85,6 +92,26 @@ impl Page {
 
     fn section(&mut self, title: &str) {
         self.text += &format!("{title}\n");
+    }
+
+    /// The settings of an object, and when it was last changed.
+    fn settings(&mut self, view: &ObjectView) {
+        for (field, value) in view.fields() {
+            self.wide_row(field, &value);
+        }
+        self.wide_row("revision", &view.revision.to_string());
+    }
+
+    /// What is wrong, and what to do about the worst of it.
+    fn problems(&mut self, findings: &[Finding], otherwise: &str) {
+        if !findings.is_empty() {
+            self.section("problems");
+        }
+        for finding in findings {
+            self.section(&format!("  {}", finding.message));
+        }
+        let remedy = findings.iter().find_map(|finding| finding.remedy.as_deref());
+        self.next_step(remedy.unwrap_or(otherwise));
     }
 
     fn next_step(&mut self, step: &str) {

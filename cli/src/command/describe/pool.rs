@@ -8,7 +8,7 @@ use crate::{
     view::{BackendView, PoolView},
 };
 
-pub(super) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
+pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
     let mut page = Page::new(&format!("pool {}: {}", view.name, pool_verdict(view)));
     for (field, value) in view.fields() {
         page.wide_row(field, &value);
@@ -36,9 +36,12 @@ pub(super) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     }
     let worst =
         backends.iter().find(|backend| backend.admin_state == "enabled" && backend.health != "up");
-    if let Some(worst) = worst {
-        page.next_step(&format!("'lbctl describe backend {}'", worst.id));
-    }
+    // All of them may be disabled, drained, or without weight.
+    let idle = backends.iter().all(|backend| !backend.serves()).then(|| backends.first());
+    page.next_step(&match worst.or_else(|| idle.flatten()) {
+        Some(worst) => format!("'lbctl describe backend {}'", worst.id),
+        None => "nothing to do".to_owned(),
+    });
     page.text
 }
 
@@ -62,7 +65,7 @@ fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
         let asked = match source.next_unix_ms {
             // The first question is on its way.
             None => "being asked now".to_owned(),
-            at => format::moment(at, now),
+            at => format::plan(at, now),
         };
         page.row("  asked again", &asked);
         if source.leaving > 0 {

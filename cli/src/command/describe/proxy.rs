@@ -8,7 +8,7 @@ use crate::{
     view::{ProcessView, ProxyView},
 };
 
-pub(super) fn page(view: &ProxyView, now: u64) -> String {
+pub(crate) fn page(view: &ProxyView, now: u64) -> String {
     let mut page = Page::new(&format!("proxy {}: {}", view.id, view.state));
     let seen = format::duration(Duration::from_millis(view.last_seen_ms));
     page.row("last heard of", &format!("{seen} ago"));

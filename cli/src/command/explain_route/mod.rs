@@ -12,12 +12,10 @@ use lb_core::{
     model::{ListenerName, Route},
     routing::explain,
 };
-use lb_proto::v1::{self as pb, object::Object as Wire};
+use lb_proto::v1 as pb;
 
-use self::{
-    request::Asked,
-    view::{ExplainView, PoolShare},
-};
+pub(super) use self::{page::pool_table, view::PoolShare};
+use self::{request::Asked, view::ExplainView};
 use super::{Session, get};
 use crate::{
     args::ExplainRoute,
@@ -30,7 +28,8 @@ pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Fai
     let asked = Asked::read(&args)?;
     let listeners = get::objects(session, "listener").await?;
     get::choose(listeners, Some(&args.listener), "listener", |listener| listener.name())?;
-    let routes = routes(session).await?;
+    // One that could not be read would be missing from the answer, so there is none.
+    let routes: Vec<Route> = get::routes(session).await?.into_iter().collect::<Result<_, _>>()?;
     let all: Vec<&Route> = routes.iter().collect();
     let listener = ListenerName::new(&args.listener)?;
     let explanation = explain(&all, &listener, &asked.host, &asked.target);
@@ -54,19 +53,8 @@ pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Fai
     }
 }
 
-/// All routes. One that this build cannot read would be missing from the answer, so there
-/// is none.
-async fn routes(session: &Session) -> Result<Vec<Route>, Failure> {
-    let request = pb::ListRequest { kind: "route".to_owned(), pool: String::new() };
-    let answer = session.client.call(session.client.registry().list(request)).await?;
-    let wire = answer.objects.into_iter().filter_map(|object| match object.object {
-        Some(Wire::Route(route)) => Some(route),
-        _ => None,
-    });
-    Ok(wire.map(Route::try_from).collect::<Result<_, _>>()?)
-}
-
-fn pools_of(route: &Route, backends: &[BackendView]) -> Vec<PoolShare> {
+/// Where requests of a route go, and who would serve them.
+pub(super) fn pools_of(route: &Route, backends: &[BackendView]) -> Vec<PoolShare> {
     let view = RouteView::from(pb::Route::from(route));
     let shares = view.pools.into_iter().map(|share| {
         let of_pool = backends.iter().filter(|backend| backend.pool == share.pool);

@@ -1,6 +1,6 @@
 //! An explanation for people.
 
-use super::view::{ExplainView, NotShown};
+use super::view::{ExplainView, NotShown, PoolShare};
 use crate::output::{Cell, Screen, Table, Tone};
 
 pub(super) fn page(view: &ExplainView, screen: Screen) -> String {
@@ -12,7 +12,7 @@ pub(super) fn page(view: &ExplainView, screen: Screen) -> String {
         None => text += "takes no route: 404 no_route\n",
     }
     if view.route.is_some() {
-        text += &screen.render(&pools(view));
+        text += &screen.render(&pool_table(&view.pools));
     }
     if !view.not_taken.is_empty() {
         text += "not taken\n";
@@ -27,9 +27,10 @@ pub(super) fn page(view: &ExplainView, screen: Screen) -> String {
     text
 }
 
-fn pools(view: &ExplainView) -> Table {
+/// The pools of a route, a line each.
+pub(in crate::command) fn pool_table(pools: &[PoolShare]) -> Table {
     let mut table = Table::new(&["POOL", "WEIGHT", "SHARE", "SERVING"]).indented(2);
-    for pool in &view.pools {
+    for pool in pools {
         let dead = pool.serving == 0 && pool.share.weight > 0;
         let serving = format!("{} of {} backends", pool.serving, pool.backends);
         table.row([

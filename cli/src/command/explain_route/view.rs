@@ -30,12 +30,12 @@ pub(super) struct ExplainView {
 
 /// Where requests of the route go.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct PoolShare {
+pub(in crate::command) struct PoolShare {
     #[serde(flatten)]
-    pub(super) share: ShareView,
-    pub(super) backends: usize,
+    pub(in crate::command) share: ShareView,
+    pub(in crate::command) backends: usize,
     /// Enabled, healthy, and with a weight above 0.
-    pub(super) serving: usize,
+    pub(in crate::command) serving: usize,
 }
 
 /// A route that the request does not take.

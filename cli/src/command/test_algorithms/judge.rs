@@ -11,7 +11,7 @@ pub(super) struct Member {
 /// What was found out about one algorithm.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
-    pub(super) algorithm: &'static str,
+    pub(super) algorithm: String,
     pub(super) rows: Vec<Row>,
     /// What was promised.
     pub(super) promise: String,
@@ -35,7 +35,7 @@ pub(super) fn rounded(requests: u32, shares: u32) -> usize {
 
 /// Exact shares in proportion to `weight`.
 pub(super) fn exact(
-    algorithm: &'static str,
+    algorithm: &str,
     promise: &str,
     members: &[Member],
     answers: &[String],
@@ -52,12 +52,12 @@ pub(super) fn exact(
             format!("{} answered {} requests and not {expected}", row.server, row.answers)
         })
         .collect();
-    Finding { algorithm, rows, promise: promise.to_owned(), broken }
+    Finding { algorithm: algorithm.to_owned(), rows, promise: promise.to_owned(), broken }
 }
 
 /// Shares in proportion to the weights, give or take half.
 pub(super) fn rough(
-    algorithm: &'static str,
+    algorithm: &str,
     promise: &str,
     members: &[Member],
     answers: &[String],
@@ -81,7 +81,7 @@ pub(super) fn rough(
 
 /// Each client has one server, and not all have the same.
 pub(super) fn sticky(
-    algorithm: &'static str,
+    algorithm: &str,
     promise: &str,
     members: &[Member],
     by_client: &[(String, Vec<String>)],
@@ -97,7 +97,24 @@ pub(super) fn sticky(
     if members.len() > 1 && busy < 2 {
         broken.push(format!("all {} clients got the same server", by_client.len()));
     }
-    Finding { algorithm, rows, promise: promise.to_owned(), broken }
+    Finding { algorithm: algorithm.to_owned(), rows, promise: promise.to_owned(), broken }
+}
+
+/// One client has one server.
+pub(super) fn single(
+    algorithm: &str,
+    promise: &str,
+    members: &[Member],
+    answers: &[String],
+) -> Finding {
+    let rows = rows(members, answers, |_| None);
+    let busy: Vec<&str> =
+        rows.iter().filter(|row| row.answers > 0).map(|row| row.server.as_str()).collect();
+    let broken = match busy.as_slice() {
+        [] | [_] => Vec::new(),
+        several => vec![format!("this client got {}", several.join(", "))],
+    };
+    Finding { algorithm: algorithm.to_owned(), rows, promise: promise.to_owned(), broken }
 }
 
 fn rows(
@@ -156,6 +173,14 @@ mod tests {
         assert_eq!(judged(&[client("1", &["a", "b"])]), ["client 1 got a, b"]);
         let same = judged(&[client("1", &["a", "a"]), client("2", &["a", "a"])]);
         assert_eq!(same, ["all 2 clients got the same server"]);
+    }
+
+    #[test]
+    fn one_client_that_gets_two_servers_is_noticed() {
+        let judged =
+            |counts: &[(&str, usize)]| single("i", "", &members(), &answers(counts)).broken;
+        assert!(judged(&[("b", 20)]).is_empty());
+        assert_eq!(judged(&[("b", 20), ("c", 1)]), ["this client got b, c"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `test-algorithms`: sends requests under each algorithm and compares who answered with
 //! what it promises.
 
+mod existing;
 mod judge;
 mod visitor;
 
@@ -14,7 +15,7 @@ use self::{
     judge::{Finding, Member},
     visitor::Visitor,
 };
-use super::runtime;
+use super::{runtime, until_interrupted};
 use crate::{
     args::{Global, TestAlgorithms},
     dev::Trial,
@@ -33,6 +34,13 @@ const VISITS: usize = 5;
 /// Runs the test; exit code 1 when a promise was not kept.
 pub(super) fn run(args: &TestAlgorithms, global: &Global) -> Result<ExitCode, Failure> {
     let screen = Screen::new(global.output);
+    if let Some(url) = &args.url {
+        let found = until_interrupted(async {
+            let finding = existing::examine(url, args.requests, global).await?;
+            tell(&[finding], screen)
+        });
+        return runtime()?.block_on(found).map(|()| ExitCode::SUCCESS);
+    }
     runtime()?.block_on(async {
         let mut signals = StopSignals::catch().map_err(|error| {
             Failure::new(Exit::Failed, format!("cannot catch signals: {error}"))
@@ -47,11 +55,15 @@ pub(super) fn run(args: &TestAlgorithms, global: &Global) -> Result<ExitCode, Fa
             () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
         };
         trial.stop().await;
-        let findings = found?;
-        screen.answer(&to_json(&findings), || names(&findings), || page(&findings, screen))?;
-        let kept = findings.iter().all(|finding| finding.broken.is_empty());
-        Ok(if kept { ExitCode::SUCCESS } else { ExitCode::from(Exit::Failed as u8) })
+        tell(&found?, screen).map(|()| ExitCode::SUCCESS)
     })
+}
+
+fn tell(findings: &[Finding], screen: Screen) -> Result<(), Failure> {
+    screen.answer(&to_json(findings), || names(findings), || page(findings, screen))?;
+    let kept = findings.iter().all(|finding| finding.broken.is_empty());
+    // The answer says it all.
+    if kept { Ok(()) } else { Err(Failure::new(Exit::Failed, "")) }
 }
 
 async fn examine(trial: &Trial, requests: u32) -> Result<Vec<Finding>, Failure> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{
-    Request,
+    Request, StatusCode,
     body::Bytes,
     client::conn::http1::{SendRequest, handshake},
     header::HOST,
@@ -22,28 +22,47 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Visitor {
     address: SocketAddr,
+    host: String,
+    target: String,
     sender: Option<SendRequest<Empty<Bytes>>>,
 }
 
 impl Visitor {
+    /// Who asks for `/`.
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, sender: None }
+        Self::of(address, &address.to_string(), "/")
+    }
+
+    /// Who asks for this target of this host.
+    pub(super) fn of(address: SocketAddr, host: &str, target: &str) -> Self {
+        let (host, target) = (host.to_owned(), target.to_owned());
+        Self { address, host, target, sender: None }
     }
 
     /// Who answers; `client` is whom X-Forwarded-For names.
     pub(super) async fn ask(&mut self, client: Option<&str>) -> Result<String, Failure> {
-        let address = self.address;
-        let failed = |why: String| {
-            Failure::new(Exit::Failed, format!("GET http://{address}/ failed: {why}"))
-        };
-        match timeout(PATIENCE, self.try_ask(client)).await {
-            Ok(Ok(answer)) => read(&answer).map_err(failed),
-            Ok(Err(error)) => Err(failed(root_cause(&*error))),
-            Err(_) => Err(failed("no answer in time".to_owned())),
+        let (_, answer) = self.visit(client).await?;
+        read(&answer).map_err(|why| self.failed(&why))
+    }
+
+    /// The answer's status and body.
+    pub(super) async fn visit(
+        &mut self,
+        client: Option<&str>,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        match timeout(PATIENCE, self.try_visit(client)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(&root_cause(&*error))),
+            Err(_) => Err(self.failed("no answer in time")),
         }
     }
 
-    async fn try_ask(&mut self, client: Option<&str>) -> Result<Bytes, BoxError> {
+    fn failed(&self, why: &str) -> Failure {
+        let Self { address, target, .. } = self;
+        Failure::new(Exit::Failed, format!("GET http://{address}{target} failed: {why}"))
+    }
+
+    async fn try_visit(&mut self, client: Option<&str>) -> Result<(StatusCode, Bytes), BoxError> {
         let mut kept = self.sender.take();
         if let Some(sender) = &mut kept
             && sender.ready().await.is_err()
@@ -54,14 +73,15 @@ impl Visitor {
             Some(sender) => sender,
             None => self.connect().await?,
         };
-        let mut request = Request::get("/").header(HOST, self.address.to_string());
+        let mut request = Request::get(&self.target).header(HOST, &self.host);
         if let Some(client) = client {
             request = request.header("X-Forwarded-For", client);
         }
         let response = sender.send_request(request.body(Empty::new())?).await?;
+        let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
         self.sender = Some(sender);
-        Ok(body)
+        Ok((status, body))
     }
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, BoxError> {

@@ -14,7 +14,7 @@ use super::shape::{
     BackendAnswer, BackendCounts, BreakerAnswer, HealthAnswer, LimiterAnswer, StatsAnswer,
     class_of, mean_ms,
 };
-use crate::grpc::Context;
+use crate::{grpc::Context, resilience::Breakers};
 
 /// `GET /lb/health`
 pub(super) async fn health(State(context): State<Arc<Context>>) -> Response {
@@ -38,7 +38,7 @@ pub(super) async fn stats(State(context): State<Arc<Context>>) -> Response {
     let [informed, ok, redirected, refused, failed] = process.status_classes;
     let successful = informed + ok + redirected + refused;
     let total = successful + failed;
-    let counts = Counts::of(&context);
+    let (counts, breakers) = (Counts::of(&context), context.resilience.breakers());
     let algorithm = class_of(default_algorithm(&context));
     Json(StatsAnswer {
         load_balancer: algorithm,
@@ -47,12 +47,12 @@ pub(super) async fn stats(State(context): State<Arc<Context>>) -> Response {
         failed_requests: failed,
         success_rate: success_rate(successful, total),
         average_response_time: mean_ms(&totals),
-        // Neither is configured: the one is closed and the other lets everything through.
         circuit_breaker: BreakerAnswer {
-            state: "closed",
-            failure_count: 0,
+            state: breaker_state(breakers),
+            failure_count: breakers.failures_in_a_row,
             success_count: successful,
         },
+        // None is configured: everything is let through.
         rate_limiter: LimiterAnswer {
             kind: "token_bucket",
             total_requests: total,
@@ -80,6 +80,15 @@ pub(super) async fn backends(State(context): State<Arc<Context>>) -> Response {
         view.catalog.backends_of(None).into_iter().map(|stored| answer(&stored.value)).collect()
     });
     Json(backends).into_response()
+}
+
+/// The one breaker that the seed knew: as bad as the worst of all backends.
+fn breaker_state(breakers: Breakers) -> &'static str {
+    match breakers {
+        Breakers { open: 1.., .. } => "open",
+        Breakers { half_open: 1.., .. } => "half_open",
+        Breakers { .. } => "closed",
+    }
 }
 
 /// Rounded to four places.

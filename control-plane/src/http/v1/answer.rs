@@ -167,7 +167,7 @@ impl Found {
     pub(super) fn new(catalog: &Catalog, stored: Stored<Resource>) -> Self {
         let observed = match &stored.value {
             Resource::Pool(pool) => Observed::Pool(count(catalog, pool)),
-            Resource::Backend(backend) => Observed::Backend(catalog.status(backend).cloned()),
+            Resource::Backend(backend) => Observed::Backend(catalog.told_status(backend)),
             Resource::Listener(_) | Resource::Route(_) | Resource::Status(_) => Observed::Nothing,
         };
         Self { stored, observed }

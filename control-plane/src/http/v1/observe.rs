@@ -14,7 +14,7 @@ use super::{
     query::Query,
 };
 use crate::{
-    clock::millis,
+    clock::{millis, told, told_if_any},
     fleet::{ProxyState, ProxyView},
 };
 
@@ -185,8 +185,8 @@ pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
             writable: context.registry.takes_writes(),
             epoch: version.epoch.to_string(),
             revision: version.revision,
-            started_unix_ms: context.started_unix_ms,
-            last_change_unix_ms: view.committed_unix_ms,
+            started_unix_ms: told(context.started),
+            last_change_unix_ms: told(view.committed),
             proxies,
             pools: view.catalog.pools().len(),
             backends: view.catalog.backends().len(),
@@ -233,7 +233,7 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
 }
 
 fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
-    let ProxyView { info, state, progress, connected_unix_ms, last_seen, lag } = view;
+    let ProxyView { info, state, progress, connected, last_seen, lag } = view;
     let figures = asked.context.statistics.proxy(&info.id);
     ProxyAnswer {
         id: info.id.to_string(),
@@ -242,9 +242,9 @@ fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
         applied_revision: progress.applied_revision,
         sent_revision: progress.sent_revision,
         lag_ms: millis(lag),
-        connected_unix_ms,
+        connected_unix_ms: told(connected),
         last_seen_ms: millis(last_seen),
-        stale_since_unix_ms: info.stale_since_unix_ms,
+        stale_since_unix_ms: told_if_any(info.stale_since),
         listen_addresses: info.listen_addresses.into_iter().collect(),
         admin_address: info.admin_address,
         build_version: info.build_version,

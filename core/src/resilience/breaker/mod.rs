@@ -158,10 +158,36 @@ impl Breaker {
         }
     }
 
+    /// Which half-open time it is, or was the last; see [`TokenId::term`].
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Which proxy has the token, if one is out.
+    #[must_use]
+    pub fn holder(&self) -> Option<&ProxyId> {
+        let State::HalfOpen(trial) = &self.state else { return None };
+        trial.probe.as_ref().map(|probe| &probe.proxy)
+    }
+
+    /// Proxies that still have a request under way by an earlier token: while there are
+    /// any, no other is given out.
+    pub fn claimants(&self) -> impl Iterator<Item = &ProxyId> {
+        self.heard.iter().filter(|(_, heard)| heard.claims).map(|(proxy, _)| proxy)
+    }
+
     /// Times open in a row, this one included.
     #[must_use]
     pub fn times(&self) -> u32 {
         self.opens
+    }
+
+    /// Failures in a row over all proxies whose word counts, while it is closed.
+    #[must_use]
+    pub fn failures_in_a_row(&self, policy: &BreakerPolicy, now: Instant) -> u64 {
+        let (run, _, _) = self.sightings.sums(policy.window, now);
+        run
     }
 
     /// Why it is not open although it should be.
@@ -273,9 +299,10 @@ impl Breaker {
     /// traffic at another proxy that reports: one that had the last token waits for
     /// them.
     pub fn offer(&mut self, proxy: &ProxyId, sent: Duration, others: bool) -> Option<ProbeToken> {
+        let is_claimed = self.claimants().next().is_some();
         let State::HalfOpen(trial) = &mut self.state else { return None };
         let is_due = trial.probe.is_none()
-            && !self.heard.values().any(|heard| heard.claims)
+            && !is_claimed
             // An answer to anything but its last report would begin a life that is past.
             && self.heard.get(proxy).is_some_and(|heard| heard.sent == sent)
             && !(others && self.last_holder.as_ref() == Some(proxy));

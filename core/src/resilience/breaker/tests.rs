@@ -191,6 +191,21 @@ fn a_token_that_is_not_used_goes_to_another_once_it_is_dead() {
 }
 
 #[test]
+fn only_its_own_outcome_settles_a_token() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a").unwrap();
+    // What a said before it got the token, and was not yet heard to be heard.
+    let earlier = TokenId { term: id.term - 1, ..id };
+    for state in [ProbeState::Failed, ProbeState::Succeeded] {
+        assert_eq!(bench.word("a", earlier, state), None);
+        assert_eq!(bench.word("b", id, state), None);
+    }
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 0 });
+    assert_eq!(bench.breaker.holder(), Some(&proxy("a")));
+}
+
+#[test]
 fn a_client_that_leaves_sets_the_token_free() {
     let mut bench = Bench::new();
     bench.half_open();

@@ -1,0 +1,105 @@
+//! Listeners and routes: whether requests come in, and whether they get anywhere.
+
+use std::collections::BTreeSet;
+
+use lb_core::{
+    model::Route,
+    routing::{Obstacle, obstacle},
+};
+
+use super::{Facts, Group};
+use crate::{format, view::ObjectView};
+
+pub(super) fn listeners(facts: &Facts, group: &mut Group<'_>) {
+    let known: BTreeSet<&str> = facts.listeners.iter().map(ObjectView::name).collect();
+    for name in &known {
+        let object = || format!("listener/{name}");
+        let remedy = format!(
+            "start proxies with '--listen {name}=HOST:PORT', or 'lbctl remove-listener {name}'"
+        );
+        let without: Vec<&str> = facts
+            .live_proxies()
+            .filter(|proxy| proxy.listen.iter().all(|listen| listen.listener != *name))
+            .map(|proxy| proxy.id.as_str())
+            .collect();
+        if without.is_empty() {
+            continue;
+        }
+        let message = if without.len() == facts.live_proxies().count() {
+            format!("no proxy has an address for listener {name}: nobody can reach it")
+        } else {
+            format!("{} has no address for listener {name}", without.join(", "))
+        };
+        group.warn("listener_address", object(), message, remedy);
+    }
+    for proxy in facts.live_proxies() {
+        let bound = proxy.listen.iter().map(|listen| listen.listener.as_str());
+        for name in bound.filter(|name| !known.contains(name)) {
+            group.warn(
+                "listener_object",
+                format!("proxy/{}", proxy.id),
+                format!("{} listens for {name:?}, and there is no such listener", proxy.id),
+                format!("'lbctl add-listener {name}'; until then nothing is routed there"),
+            );
+        }
+    }
+    let all = format::count(known.len(), "listener", "listeners");
+    group.else_ok("listener_address", format!("{all} with an address at every proxy"));
+}
+
+pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {
+    let bound: BTreeSet<&str> =
+        facts.live_proxies().flat_map(|p| &p.listen).map(|l| l.listener.as_str()).collect();
+    for route in &facts.routes {
+        let name = &route.name;
+        let object = || format!("route/{name}");
+        if let Some((why, remedy)) = obstacle_of(facts, route) {
+            let message = format!("route {name} never matches: {why}");
+            group.warn("route_reachable", object(), message, remedy);
+        }
+        let listener = route.listener.as_str();
+        if !facts.proxies.is_empty() && !bound.contains(listener) {
+            group.warn(
+                "route_reachable",
+                object(),
+                format!("route {name} never matches: no proxy listens for {listener}"),
+                format!("start proxies with '--listen {listener}=HOST:PORT'"),
+            );
+        }
+        let shares = route.pools.iter().filter(|(_, weight)| *weight > 0);
+        for (pool, _) in shares.filter(|(pool, _)| !facts.serves(pool.as_str())) {
+            group.fail(
+                "route_served",
+                object(),
+                format!("route {name} goes to pool {pool}, which cannot serve"),
+                format!("'lbctl describe pool {pool}'"),
+            );
+        }
+    }
+    if facts.routes.is_empty() {
+        let remedy = "'lbctl add-route NAME --pool POOL'";
+        let message = "there are no routes: every answer is 404".to_owned();
+        group.fail("route_exists", None, message, remedy);
+    }
+    let all = format::count(facts.routes.len(), "route", "routes");
+    group.else_ok("route_served", format!("{all} with a pool that can serve"));
+}
+
+/// Why it is never taken, and what to do.
+fn obstacle_of(facts: &Facts, route: &Route) -> Option<(String, String)> {
+    let name = &route.name;
+    Some(match obstacle(&facts.routes, route)? {
+        Obstacle::HostHasPort => (
+            format!("{} has a port, and hosts are compared without", route.host),
+            format!("'lbctl set-route {name} --host HOST' without the port"),
+        ),
+        Obstacle::PathHasQuery => (
+            format!("{} has a query, and paths are compared without", route.path),
+            format!("'lbctl set-route {name} --path PATH' without what follows the '?'"),
+        ),
+        Obstacle::SameMatch(other) => (
+            format!("route {} matches the same requests, and its name comes first", other.name),
+            format!("'lbctl remove-route {name}', or let it match something else"),
+        ),
+    })
+}

@@ -1,0 +1,115 @@
+//! A live proxy's place in the fleet, held by its stream.
+
+use std::sync::{Arc, Mutex};
+
+use lb_core::model::{ProxyId, Reason};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Entry, Fleet, Life, Progress, ProxyState, Step, locked};
+use crate::events::EventType;
+
+/// A live proxy's place in the fleet; dropping it loses the proxy.
+#[derive(Debug)]
+pub struct Membership {
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) id: ProxyId,
+    pub(super) entry: Arc<Mutex<Entry>>,
+    pub(super) replaced: CancellationToken,
+}
+
+impl Membership {
+    /// Whose it is.
+    #[must_use]
+    pub fn id(&self) -> &ProxyId {
+        &self.id
+    }
+
+    /// Ends when another stream of the same proxy took this one's place.
+    #[must_use]
+    pub fn replaced(&self) -> &CancellationToken {
+        &self.replaced
+    }
+
+    /// The proxy was heard of, and has not got further.
+    pub fn seen(&self) {
+        self.with_entry(|entry| entry.last_seen = Instant::now());
+    }
+
+    /// The proxy got further.
+    pub fn advance(&self, progress: Progress, step: Step) {
+        let revision = *self.fleet.revision.borrow();
+        let news = self.with_entry(|entry| {
+            if let Step::Answered { lag } = step {
+                entry.last_seen = Instant::now();
+                entry.lag = lag.unwrap_or(entry.lag);
+            }
+            if entry.progress == progress {
+                return None;
+            }
+            let rejected_anew = entry.progress.rejections != progress.rejections
+                || entry.progress.refusal != progress.refusal;
+            entry.progress = progress;
+            if entry.progress.applied_revision >= revision {
+                entry.info.stale_since = None;
+            }
+            let state = entry.state(revision);
+            let tell = match state {
+                ProxyState::Rejected => rejected_anew,
+                ProxyState::Synced => entry.told != Some(ProxyState::Synced),
+                ProxyState::Behind | ProxyState::Lost => false,
+            };
+            if tell {
+                entry.told = Some(state);
+            }
+            Some(tell.then(|| (state, entry.progress.clone())))
+        });
+        let Some(Some(news)) = news else { return };
+        self.fleet.wake();
+        match news {
+            Some((ProxyState::Rejected, progress)) => {
+                let reason = why_rejected(&progress);
+                warn!(proxy = %self.id, reason.code, reason.message, "proxy refused a change");
+                self.fleet.tell(EventType::ProxyRejected, &self.id, reason);
+            }
+            Some((_, progress)) => {
+                info!(proxy = %self.id, revision = progress.applied_revision, "proxy in sync");
+                self.fleet.tell(EventType::ProxySynced, &self.id, Reason::default());
+            }
+            None => {}
+        }
+    }
+
+    /// Runs on this session's entry; `None` when another session took its place.
+    fn with_entry<R>(&self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        (!self.replaced.is_cancelled()).then(|| change(&mut locked(&self.entry)))
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let at_revision = *self.fleet.revision.borrow();
+        let lost = self.with_entry(|entry| {
+            entry.life = Life::Lost { at: Instant::now(), at_revision };
+            entry.progress.applied_revision
+        });
+        let Some(applied) = lost else { return };
+        self.fleet.show_members(&self.fleet.lock());
+        info!(proxy = %self.id, applied, "proxy lost");
+        let message = format!("its stream ended; it had applied revision {applied}");
+        self.fleet.tell(EventType::ProxyLost, &self.id, Reason::new("stream_ended", message));
+    }
+}
+
+fn why_rejected(progress: &Progress) -> Reason {
+    match (&progress.refusal, &progress.rejections[..]) {
+        (Some(refusal), _) => Reason::new("state_refused", refusal),
+        (None, [first, more @ ..]) => {
+            let also =
+                if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+            Reason::new(&first.code, format!("{}: {}{also}", first.key, first.message))
+        }
+        (None, []) => Reason::default(),
+    }
+}

@@ -1,0 +1,135 @@
+//! The half of a stream that the transport asks for messages.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use lb_proto::v1 as pb;
+use tokio::sync::watch;
+use tokio_stream::{Stream, wrappers::WatchStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
+
+use super::ProxyStream;
+
+/// What both halves of a stream work on.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// The transport has dropped its half.
+    gone: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Between the Hello and the end.
+    stream: Option<ProxyStream>,
+    /// What the stream had still to send when it ended.
+    farewell: VecDeque<pb::ControlMessage>,
+    ended: bool,
+    refusal: Option<Status>,
+    /// Of the transport, when it waits for a message.
+    waker: Option<Waker>,
+}
+
+impl Shared {
+    /// Begins to send.
+    pub(super) fn open(&self, stream: ProxyStream) {
+        let mut state = self.lock();
+        state.stream = Some(stream);
+        state.wake();
+    }
+
+    /// Runs on the stream, and has what comes of it sent; `None` when there is no stream.
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut ProxyStream) -> R) -> Option<R> {
+        let mut state = self.lock();
+        let stream = state.stream.as_mut()?;
+        let result = act(stream);
+        stream.prepare();
+        if !stream.outgoing().is_empty() {
+            state.wake();
+        }
+        Some(result)
+    }
+
+    /// Ends the stream, once what is queued has left. The proxy is lost at once.
+    pub(super) fn end(&self, refusal: Option<Status>) {
+        let mut state = self.lock();
+        if let Some(mut stream) = state.stream.take() {
+            state.farewell = std::mem::take(stream.outgoing());
+        }
+        state.ended = true;
+        state.refusal = refusal;
+        state.wake();
+    }
+
+    /// Returns when the transport has dropped its half.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn next(&mut self) -> Option<pb::ControlMessage> {
+        match &mut self.stream {
+            Some(stream) => {
+                stream.prepare();
+                stream.outgoing().pop_front()
+            }
+            None => self.farewell.pop_front(),
+        }
+    }
+}
+
+/// The messages to a proxy, for the transport. It asks only when the proxy can take more.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    shared: Arc<Shared>,
+    /// Of the registry: each is a reason to look for something to send.
+    revisions: WatchStream<u64>,
+    _gone: DropGuard,
+}
+
+impl Outgoing {
+    pub(super) fn new(shared: Arc<Shared>, revisions: watch::Receiver<u64>) -> Self {
+        let gone = shared.gone.clone().drop_guard();
+        Self { shared, revisions: WatchStream::from_changes(revisions), _gone: gone }
+    }
+}
+
+impl Stream for Outgoing {
+    type Item = Result<pb::ControlMessage, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Self { shared, revisions, .. } = self.get_mut();
+        loop {
+            let mut state = shared.lock();
+            if let Some(message) = state.next() {
+                return Poll::Ready(Some(Ok(message)));
+            }
+            if state.ended {
+                return Poll::Ready(state.refusal.take().map(Err));
+            }
+            state.waker = Some(cx.waker().clone());
+            drop(state);
+            // What a revision changed is looked for anew, since it may have come after the look.
+            match Pin::new(&mut *revisions).poll_next(cx) {
+                Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One proxy's stream: what the proxy is to be sent, and what its answers mean.
+//!
+//! What is to be sent stands in a queue that holds one transmission at most, because the
+//! protocol allows one unacknowledged; further changes merge in the registry until it is
+//! answered.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use lb_core::{
+    model::{ProxyId, Version},
+    moment::Moment,
+    sync::{AckOutcome, Answer, Held, Nonce, Refusal, Session, Transmission},
+};
+use lb_proto::{
+    convert::sync as convert,
+    v1::{self as pb, control_message::Message as Down, proxy_message::Message as Up},
+};
+use prost::Message as _;
+use tonic::Status;
+use tracing::{debug, info, warn};
+
+use super::{Context, hello::Introduction, status};
+use crate::{
+    clock::{age, millis32, unix_ms},
+    fleet::{Membership, Progress, Step},
+};
+
+/// One proxy's stream.
+#[derive(Debug)]
+pub(super) struct ProxyStream {
+    context: Arc<Context>,
+    membership: Membership,
+    session: Session,
+    /// At most one transmission, and what little goes beside it.
+    outgoing: VecDeque<pb::ControlMessage>,
+    /// When the newest change of the delta that is unacknowledged was committed.
+    committed: Option<Moment>,
+    /// Index among the live proxies, and their number.
+    place: (u32, u32),
+}
+
+impl ProxyStream {
+    /// Welcomes a proxy into the fleet.
+    pub(super) fn open(context: &Arc<Context>, proxy: Introduction) -> Result<Self, Status> {
+        let Introduction { protocol_version, held, info } = proxy;
+        let membership = context.fleet.join(info).map_err(|taken| status::of_taken(&taken))?;
+        let session = context.registry.read(|view| Session::open(&view.publisher, held));
+        let mut stream = Self {
+            context: Arc::clone(context),
+            membership,
+            session,
+            outgoing: VecDeque::new(),
+            committed: None,
+            place: (0, 0),
+        };
+        stream.place = stream.place_now(&context.fleet.live().borrow());
+        stream.welcome(protocol_version);
+        stream.show(Step::Sent);
+        Ok(stream)
+    }
+
+    /// The proxy's place in the fleet.
+    pub(super) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// What is to be sent, in order.
+    pub(super) fn outgoing(&mut self) -> &mut VecDeque<pb::ControlMessage> {
+        &mut self.outgoing
+    }
+
+    fn queue(&mut self, message: Down) {
+        self.outgoing.push_back(convert::down(message));
+    }
+
+    /// Tells the proxy that this control plane stops.
+    pub(super) fn say_goodbye(&mut self) {
+        self.queue(Down::Goaway(pb::Goaway {
+            reason: "the control plane is stopping".to_owned(),
+            ..pb::Goaway::default()
+        }));
+    }
+
+    fn welcome(&mut self, protocol_version: u32) {
+        let stats_period_ms = millis32(self.context.stats_period());
+        let (proxy_index, proxy_count) = self.place;
+        let welcome = pb::Welcome {
+            session_id: uuid::Uuid::new_v4().to_string(),
+            server_id: self.context.server_id.clone(),
+            protocol_version,
+            heartbeat_ms: millis32(self.context.heartbeat),
+            lease_ms: millis32(self.context.lease),
+            stats_period_ms,
+            control_planes: Vec::new(),
+            tune: Some(pb::Tune { proxy_index, proxy_count, stats_period_ms }),
+            http_address: self.context.http.to_string(),
+            now_unix_ms: unix_ms(),
+        };
+        self.queue(Down::Welcome(welcome));
+    }
+
+    /// Queues what the proxy lacks, once everything before it has left.
+    pub(super) fn prepare(&mut self) {
+        if !self.outgoing.is_empty() {
+            return;
+        }
+        let session = &mut self.session;
+        let next = self
+            .context
+            .registry
+            .read(|view| session.poll(&view.publisher).map(|next| (next, view.committed)));
+        let Some((next, committed)) = next else { return };
+        let sent = self.context.fleet.sent();
+        let kind = match &next {
+            Transmission::Delta(delta) => {
+                debug!(proxy = %self.membership.id(), from = delta.from_revision, to = %delta.to, "delta");
+                self.committed = Some(committed);
+                &sent.deltas
+            }
+            Transmission::Snapshot(state) => {
+                info!(proxy = %self.membership.id(), version = %state.version,
+                      objects = state.objects.len(), "sending a snapshot");
+                self.committed = None;
+                &sent.snapshots
+            }
+        };
+        let messages = convert::transmission_to_wire(next);
+        kind.add(messages.iter().map(|message| message.encoded_len() as u64).sum());
+        self.outgoing.extend(messages);
+        self.show(Step::Sent);
+    }
+
+    /// Takes in what the proxy says.
+    pub(super) fn hear(&mut self, message: pb::ProxyMessage) -> Result<(), Status> {
+        let malformed = |error: convert::Malformed| Status::invalid_argument(error.to_string());
+        match message.message {
+            Some(Up::Ack(ack)) => match convert::ack_from_wire(&ack).map_err(malformed)? {
+                Some(answer) => self.answer(answer),
+                None => self.membership.seen(),
+            },
+            Some(Up::Nack(nack)) => self.answer(convert::nack_from_wire(nack).map_err(malformed)?),
+            Some(Up::Heartbeat(beat)) => {
+                let held = convert::held_from_wire(beat.version.as_ref(), &beat.digest)
+                    .map_err(malformed)?;
+                self.membership.seen();
+                self.compare(held);
+            }
+            Some(Up::Hello(_)) => {
+                return Err(Status::invalid_argument("a stream has one Hello, its first message"));
+            }
+            // A newer proxy may say more than this build understands.
+            None => self.membership.seen(),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let why = answer.refused.as_ref().map(|(_, message)| message.clone());
+        let outcome = self.session.on_answer(answer);
+        let proxy = self.membership.id();
+        let mut lag = None;
+        match outcome {
+            AckOutcome::Applied(revision) => {
+                debug!(%proxy, revision, "applied");
+                lag = self.committed.take().map(age);
+            }
+            AckOutcome::Refused => {
+                warn!(%proxy, why, "a state was refused whole");
+            }
+            AckOutcome::Diverged => {
+                warn!(%proxy, why, "digests do not agree; sending the state again");
+            }
+            AckOutcome::Stale => debug!(%proxy, "answer to nothing that was asked"),
+        }
+        self.show(Step::Answered { lag });
+    }
+
+    /// Two different states of one version must never go on unnoticed.
+    fn compare(&mut self, theirs: Option<Held>) {
+        let ours = self.published();
+        let diverged = theirs
+            .is_some_and(|theirs| theirs.version == ours.version && theirs.digest != ours.digest);
+        let settled = self.session.applied_revision() == ours.version.revision;
+        if diverged && settled {
+            let refused = Some((Refusal::Resync, "the digest in a heartbeat differs".to_owned()));
+            let rejections = Vec::new();
+            self.answer(Answer { nonce: Nonce::default(), held: theirs, rejections, refused });
+        }
+    }
+
+    fn published(&self) -> Held {
+        self.context.registry.read(|view| Held {
+            version: view.publisher.version(),
+            digest: view.publisher.digest(),
+        })
+    }
+
+    /// A heartbeat, unless something else is on its way that says as much.
+    pub(super) fn beat(&mut self) {
+        if self.outgoing.is_empty() {
+            let Held { version, digest } = self.published();
+            self.queue(Down::Heartbeat(heartbeat(version, digest)));
+        }
+    }
+
+    /// Tells the proxy its place among the live ones, if it has moved.
+    pub(super) fn tune(&mut self, live: &[ProxyId]) {
+        let place = self.place_now(live);
+        if place != self.place {
+            self.place = place;
+            let (proxy_index, proxy_count) = place;
+            let stats_period_ms = millis32(self.context.stats_period());
+            let tune = pb::Tune { proxy_index, proxy_count, stats_period_ms };
+            self.queue(Down::Tune(tune));
+        }
+    }
+
+    fn place_now(&self, live: &[ProxyId]) -> (u32, u32) {
+        let index = live.binary_search(self.membership.id()).unwrap_or_default();
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        (number(index), number(live.len()).max(1))
+    }
+
+    /// Tells the fleet how far this proxy is.
+    fn show(&self, step: Step) {
+        let session = &self.session;
+        let progress = Progress {
+            sent_revision: session.sent_revision(),
+            applied_revision: session.applied_revision(),
+            digest: session.held().map(|held| held.digest),
+            rejections: session.rejections().to_vec(),
+            refusal: session.refusal().map(str::to_owned),
+            divergences: session.divergences(),
+            snapshots_sent: session.snapshots_sent(),
+            deltas_sent: session.deltas_sent(),
+        };
+        self.membership.advance(progress, step);
+    }
+}
+
+impl Drop for ProxyStream {
+    fn drop(&mut self) {
+        self.context.statistics.lose(self.membership.id());
+        self.context.resilience.lost(self.membership.id());
+    }
+}
+
+fn heartbeat(version: Version, digest: lb_core::sync::Digest) -> pb::Heartbeat {
+    pb::Heartbeat {
+        sent_unix_ms: unix_ms(),
+        version: Some(convert::version_to_wire(version)),
+        digest: convert::digest_to_wire(digest),
+    }
+}

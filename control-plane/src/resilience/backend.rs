@@ -1,0 +1,128 @@
+//! What is kept of one backend.
+
+use std::time::{Duration, Instant};
+
+use lb_core::{
+    health::Flap,
+    model::{
+        self, BackendId, EjectedBy, Ejection, Health, Incarnation, PoolName, Reason,
+        ResiliencePolicy, SlowStart,
+    },
+    resilience::{breaker::Breaker, outlier::Sample},
+    stats::BackendCounters,
+};
+
+use super::Checked;
+use crate::registry::Catalog;
+
+/// Everything that is known about one life of one backend.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) incarnation: Incarnation,
+    pub(super) pool: PoolName,
+    /// Of the pool.
+    pub(super) policy: ResiliencePolicy,
+    /// The prober's last word.
+    pub(super) check: Option<Checked>,
+    pub(super) breaker: Breaker,
+    pub(super) flap: Flap,
+    /// Why it is held down although its check passes.
+    pub(super) hold: Option<Reason>,
+    /// What its breaker did, while it is not closed.
+    pub(super) tripped: Option<Ejection>,
+    /// It differs from the rest of its pool.
+    pub(super) outlier: Option<Ejection>,
+    pub(super) slow_start: Option<SlowStart>,
+    /// Since the last look for outliers.
+    pub(super) seen: Seen,
+    /// Until when what it failed with lately may trip its breaker.
+    pub(super) failing_until: Instant,
+    /// When its status was last stored.
+    pub(super) told: Option<Instant>,
+}
+
+/// How requests to it ended.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    requests: u64,
+    failures: u64,
+    latencies: u64,
+    latency_sum_us: u64,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, counters: &BackendCounters) {
+        let failures = counters.failures.total();
+        self.requests += counters.successes + failures;
+        self.failures += failures;
+        self.latencies += counters.latency.count();
+        self.latency_sum_us += counters.latency.sum_us();
+    }
+
+    pub(super) fn take(&mut self, backend: &BackendId) -> Sample {
+        let Self { requests, failures, latencies, latency_sum_us } = std::mem::take(self);
+        let latency_mean = latency_sum_us.checked_div(latencies).map(Duration::from_micros);
+        Sample { backend: backend.clone(), requests, failures, latency_mean }
+    }
+}
+
+impl Backend {
+    /// Goes on from a status that was stored: by this process, or by the one before it.
+    pub(super) fn resumed(
+        backend: &model::Backend,
+        catalog: &Catalog,
+        lease: Duration,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Self {
+        let known = catalog.status(backend);
+        let pool = catalog.pools().get(&backend.pool);
+        let health = known.map_or(Health::Unknown, |known| known.health);
+        let standing = known.map(|known| known.standing.clone()).unwrap_or_default();
+        let tripped = standing.ejection.filter(|ejection| ejection.by == EjectedBy::Breaker);
+        let breaker = match &tripped {
+            // Whoever still probes by a token of the former process has reported, or is lost,
+            // before another token is given out.
+            Some(ejection) => Breaker::resumed(unix_ms, ejection.times, now + lease),
+            None => Breaker::new(unix_ms),
+        };
+        let tripped = tripped.map(|ejection| Ejection {
+            is_half_open: false,
+            open_for: lease,
+            since_unix_ms: unix_ms,
+            ..ejection
+        });
+        Self {
+            incarnation: backend.incarnation,
+            pool: backend.pool.clone(),
+            policy: pool.map(|pool| pool.value.resilience).unwrap_or_default(),
+            check: known.map(|known| Checked { status: known.clone(), failing_since: None }),
+            breaker,
+            flap: Flap::new(health, now),
+            hold: None,
+            tripped,
+            outlier: None,
+            slow_start: standing.slow_start,
+            seen: Seen::default(),
+            failing_until: now,
+            told: None,
+        }
+    }
+
+    /// The verdict that is shown.
+    pub(super) fn shown(&self) -> Health {
+        self.flap.shown()
+    }
+
+    /// Why it is out.
+    pub(super) fn ejection(&self) -> Option<&Ejection> {
+        self.tripped.as_ref().or(self.outlier.as_ref())
+    }
+
+    /// Whether it has its whole share.
+    pub(super) fn is_warm(&self, unix_ms: u64) -> bool {
+        self.slow_start.is_none_or(|ramp| {
+            u128::from(unix_ms.saturating_sub(ramp.since_unix_ms)) >= ramp.duration.as_millis()
+        })
+    }
+}

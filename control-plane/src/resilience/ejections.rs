@@ -1,0 +1,196 @@
+//! Who is out, and who comes back.
+
+use std::time::{Duration, Instant};
+
+use lb_core::{
+    model::{
+        BackendId, EjectedBy, Ejection, Health, PoolName, Reason, ResiliencePolicy, SlowStart,
+    },
+    resilience::{
+        breaker::{Event, Phase},
+        ejection::Cause as EjectionCause,
+        outlier::Sample,
+        slow_start::after_return,
+    },
+};
+
+use super::{
+    State,
+    settle::{enabled, spare},
+    words,
+};
+use crate::registry::Catalog;
+
+impl State {
+    pub(super) fn advance_breakers(
+        &mut self,
+        catalog: &Catalog,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Vec<(BackendId, Reason)> {
+        let mut refusals = Vec::new();
+        for id in self.failing.clone() {
+            let Some(backend) = self.backends.get_mut(&id) else { continue };
+            let policy = backend.policy;
+            let pool = self.pools.entry(backend.pool.clone()).or_default();
+            let has_traffic = pool.has_traffic(now);
+            let (name, ejections) = (&backend.pool, &mut pool.ejections);
+            let admit = || {
+                let spare = spare(catalog, name, &id, |other| ejections.is_out(other));
+                ejections.admit(&id, EjectionCause::Breaker, spare)
+            };
+            let event =
+                backend.breaker.advance(&policy.breaker, has_traffic, admit, now, &mut self.rng);
+            let settled =
+                matches!(backend.breaker.phase(), Phase::Closed) && now >= backend.failing_until;
+            match event {
+                Some(Event::Refused { cause, refused }) => {
+                    let why = words::of_cause(cause, policy.breaker.window);
+                    refusals.push((id, words::of_refusal(&why, refused)));
+                }
+                Some(event) => self.moved(&id, event, &policy, now, unix_ms),
+                None if settled => drop(self.failing.remove(&id)),
+                None => {}
+            }
+        }
+        refusals
+    }
+
+    /// Takes note of what a breaker did.
+    pub(super) fn moved(
+        &mut self,
+        id: &BackendId,
+        event: Event,
+        policy: &ResiliencePolicy,
+        now: Instant,
+        unix_ms: u64,
+    ) {
+        self.dirty.insert(id.clone());
+        self.failing.insert(id.clone());
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        match event {
+            Event::Opened { cause, lasts, times } => {
+                self.half_open.remove(id);
+                backend.tripped = Some(Ejection {
+                    by: EjectedBy::Breaker,
+                    is_half_open: false,
+                    open_for: lasts,
+                    times,
+                    reason: words::of_cause(cause, policy.breaker.window),
+                    since_unix_ms: unix_ms,
+                });
+            }
+            Event::HalfOpened => {
+                self.half_open.insert(id.clone());
+                if let Some(ejection) = &mut backend.tripped {
+                    ejection.is_half_open = true;
+                    ejection.since_unix_ms = unix_ms;
+                }
+            }
+            Event::Closed { .. } => {
+                self.half_open.remove(id);
+                backend.tripped = None;
+                let name = backend.pool.clone();
+                if let Some(pool) = self.pools.get_mut(&name) {
+                    pool.ejections.release(id, EjectionCause::Breaker);
+                }
+                self.ramp(id, after_return(policy.slow_start), now, unix_ms);
+            }
+            Event::Refused { .. } => {}
+        }
+    }
+
+    pub(super) fn look_for_outliers(
+        &mut self,
+        catalog: &Catalog,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Vec<(BackendId, Reason)> {
+        let mut refusals = Vec::new();
+        let names: Vec<PoolName> = self.pools.keys().cloned().collect();
+        for name in names {
+            let Some(stored) = catalog.pools().get(&name) else { continue };
+            let policy = stored.value.resilience;
+            let Some(pool) = self.pools.get_mut(&name) else { continue };
+            let mut back = pool.outliers.expire(now);
+            if !policy.outlier.enabled {
+                back.extend(pool.ejections.iter().filter(|id| pool.outliers.is_out(id)).cloned());
+            }
+            for id in back {
+                self.restore(&name, &id, &policy, now, unix_ms);
+            }
+            let Some(pool) = self.pools.get_mut(&name) else { continue };
+            if !pool.outliers.is_due(&policy.outlier, now) {
+                continue;
+            }
+            let mut samples: Vec<Sample> = Vec::new();
+            for id in enabled(catalog, &name) {
+                samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
+            }
+            let (outliers, ejections) = (&mut pool.outliers, &mut pool.ejections);
+            let admit = |id: &BackendId| {
+                let spare = spare(catalog, &name, id, |other| ejections.is_out(other));
+                ejections.admit(id, EjectionCause::Outlier, spare)
+            };
+            for found in outliers.sweep(&policy.outlier, &samples, admit, now, &mut self.rng) {
+                let reason = words::of_outlier(found.outlier);
+                match found.ejected {
+                    Ok(lasts) => {
+                        let Some(backend) = self.backends.get_mut(&found.backend) else { continue };
+                        backend.outlier = Some(Ejection {
+                            by: EjectedBy::Outlier,
+                            is_half_open: false,
+                            open_for: lasts,
+                            times: 1,
+                            reason,
+                            since_unix_ms: unix_ms,
+                        });
+                        self.dirty.insert(found.backend);
+                    }
+                    Err(refused) => {
+                        refusals.push((found.backend, words::of_refusal(&reason, refused)));
+                    }
+                }
+            }
+        }
+        refusals
+    }
+
+    /// An outlier's time is over.
+    fn restore(
+        &mut self,
+        name: &PoolName,
+        id: &BackendId,
+        policy: &ResiliencePolicy,
+        now: Instant,
+        unix_ms: u64,
+    ) {
+        if let Some(pool) = self.pools.get_mut(name) {
+            pool.outliers.release(id);
+            pool.ejections.release(id, EjectionCause::Outlier);
+        }
+        if let Some(backend) = self.backends.get_mut(id) {
+            backend.outlier = None;
+            self.dirty.insert(id.clone());
+            self.ramp(id, after_return(policy.slow_start), now, unix_ms);
+        }
+    }
+
+    /// Leads a backend up to its share, if its pool has traffic worth that and others that can
+    /// bear it meanwhile.
+    pub(super) fn ramp(&mut self, id: &BackendId, duration: Duration, now: Instant, unix_ms: u64) {
+        let Some(name) = self.backends.get(id).map(|backend| backend.pool.clone()) else { return };
+        let others_are_warm = self.backends.iter().any(|(other, backend)| {
+            other != id
+                && backend.pool == name
+                && backend.shown() == Health::Up
+                && backend.ejection().is_none()
+                && backend.is_warm(unix_ms)
+        });
+        let pool = self.pools.entry(name).or_default();
+        let wanted = !duration.is_zero() && others_are_warm && pool.deserves_ramps(now);
+        if let Some(backend) = self.backends.get_mut(id) {
+            backend.slow_start = wanted.then_some(SlowStart { since_unix_ms: unix_ms, duration });
+        }
+    }
+}

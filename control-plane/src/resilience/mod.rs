@@ -1,0 +1,224 @@
+//! One verdict about each backend, from everything that the fleet knows.
+//!
+//! The prober says what its checks see, each proxy reports what its requests came to. Here
+//! both are put together, once for all proxies: who is up, whose breaker is open, who differs
+//! from the rest of its pool, who begins slowly. [`lb_core::resilience`] and
+//! [`lb_core::health`] decide; this keeps their states, and stores what they say as the
+//! backends' statuses, which proxies follow like any other part of the state.
+//!
+//! | part | does |
+//! |---|---|
+//! | [`backend`] | what is kept of one backend |
+//! | [`pool`] | what is kept of one pool |
+//! | [`reports`] | takes in what proxies report, and hands out probe tokens |
+//! | [`settle`] | takes in what the prober says, and moves everything on |
+//! | [`ejections`] | decides who is out, and who comes back |
+//! | [`verdicts`] | makes the statuses that are new |
+//! | [`words`] | says why |
+//!
+//! A report is answered at once, so its effects are taken in under a lock that is held for
+//! microseconds; everything that writes to the store happens in one task.
+
+mod backend;
+mod ejections;
+mod pool;
+mod reports;
+mod settle;
+mod verdicts;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use lb_core::{
+    model::{BackendId, BackendStatus, Incarnation, PoolName, ProxyId},
+    resilience::breaker,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+pub use self::reports::ProbeReport;
+pub(crate) use self::reports::Token;
+use self::{backend::Backend, pool::Pool};
+use crate::{
+    clock::unix_ms,
+    events::EventLog,
+    registry::{Registry, WriteError},
+};
+
+/// Words of the prober that may wait; beyond that, its tasks wait.
+pub(crate) const CHECKED_MAX: usize = 1024;
+/// Statuses of one commit.
+const BATCH_MAX: usize = 512;
+/// Between two looks at what time alone changes.
+const TICK: Duration = Duration::from_millis(100);
+/// Between attempts to store statuses while the store fails.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the prober says of one backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked {
+    /// As the check's thresholds see it. Its standing says nothing.
+    pub(crate) status: BackendStatus,
+    /// When the first of the failures in a row was, if the last probe failed.
+    pub(crate) failing_since: Option<Instant>,
+}
+
+/// How all breakers together stand: the one of the seed's statistics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Breakers {
+    /// Backends that get nothing.
+    pub(crate) open: usize,
+    /// Backends that are being tried.
+    pub(crate) half_open: usize,
+    /// The most failures in a row of any backend that is in.
+    pub(crate) failures_in_a_row: u64,
+}
+
+/// What the fleet knows about its backends.
+#[derive(Debug)]
+pub(crate) struct Resilience {
+    state: Mutex<State>,
+    /// Something was reported that may change a status.
+    news: Notify,
+    /// After how long without a word a proxy is lost.
+    lease: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    backends: BTreeMap<BackendId, Backend>,
+    pools: BTreeMap<PoolName, Pool>,
+    /// The running process of each proxy that reports.
+    instances: HashMap<ProxyId, String>,
+    /// Backends whose status may have changed.
+    dirty: BTreeSet<BackendId>,
+    /// Backends whose breakers may move.
+    failing: BTreeSet<BackendId>,
+    /// Backends whose breakers are half-open.
+    half_open: BTreeSet<BackendId>,
+    /// The revision that pools and backends were last compared with.
+    reconciled: u64,
+    rng: fastrand::Rng,
+}
+
+impl Resilience {
+    /// Nothing is known.
+    pub(crate) fn new(lease: Duration) -> Self {
+        let state = State {
+            backends: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            instances: HashMap::new(),
+            dirty: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            half_open: BTreeSet::new(),
+            reconciled: 0,
+            rng: fastrand::Rng::new(),
+        };
+        Self { state: Mutex::new(state), news: Notify::new(), lease }
+    }
+
+    /// Hears of one active check.
+    pub(crate) fn probed(&self, id: &BackendId, incarnation: Incarnation, passed: bool) {
+        let mut state = self.lock();
+        if state.half_open.contains(id)
+            && let Some(backend) = state.backends.get_mut(id)
+            && backend.incarnation == incarnation
+        {
+            backend.breaker.checked(passed);
+        }
+    }
+
+    /// Hears that a proxy's lease has ended.
+    pub(crate) fn lost(&self, proxy: &ProxyId) {
+        self.lock().lost(proxy, now());
+        self.news.notify_one();
+    }
+
+    /// How the breakers stand.
+    pub(crate) fn breakers(&self) -> Breakers {
+        let (state, now) = (self.lock(), now());
+        let mut breakers = Breakers::default();
+        let failing = state.failing.iter().filter_map(|id| state.backends.get(id));
+        for backend in failing {
+            match backend.breaker.phase() {
+                breaker::Phase::Closed => {
+                    let run = backend.breaker.failures_in_a_row(&backend.policy.breaker, now);
+                    breakers.failures_in_a_row = breakers.failures_in_a_row.max(run);
+                }
+                breaker::Phase::Open { .. } => breakers.open += 1,
+                breaker::Phase::HalfOpen { .. } => breakers.half_open += 1,
+            }
+        }
+        breakers
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Judges, and stores the verdicts, until it is told to stop.
+pub(crate) async fn run(
+    resilience: Arc<Resilience>,
+    registry: Registry,
+    events: Arc<EventLog>,
+    mut checked: mpsc::Receiver<Checked>,
+    stop: CancellationToken,
+) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut fresh = Vec::new();
+        tokio::select! {
+            count = checked.recv_many(&mut fresh, BATCH_MAX) => if count == 0 { return },
+            _ = tick.tick() => {}
+            () = resilience.news.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        while fresh.len() < BATCH_MAX
+            && let Ok(word) = checked.try_recv()
+        {
+            fresh.push(word);
+        }
+        let (statuses, refusals) = registry.read(|view| {
+            let lease = resilience.lease;
+            resilience.lock().settle(view, fresh, lease, now(), unix_ms())
+        });
+        for (id, reason) in refusals {
+            let what = crate::events::EventType::EjectionRefused;
+            let revision = *registry.revisions().borrow();
+            events.record(what, "backend", id.as_str(), revision, reason);
+        }
+        if statuses.is_empty() {
+            continue;
+        }
+        let ids: Vec<BackendId> = statuses.iter().map(|status| status.backend.clone()).collect();
+        match registry.record(statuses).await {
+            Ok(()) => {}
+            Err(WriteError::Stopping) => return,
+            Err(error) => {
+                warn!(%error, verdicts = ids.len(), "verdicts could not be stored");
+                resilience.lock().dirty.extend(ids);
+                if stop.run_until_cancelled(sleep(RETRY)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The monotonic clock, which obeys paused time.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,201 @@
+//! Moves everything on, and makes the statuses that are new.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use lb_core::{
+    health::Flap,
+    model::{AdminState, Backend as Declared, BackendId, BackendStatus, Health, PoolName, Reason},
+    resilience::ejection::{Cause as EjectionCause, Pool as Spare},
+};
+
+use super::{Backend, Checked, State};
+use crate::registry::{Catalog, View};
+
+/// What is new: statuses, and reasons to eject that did not.
+type News = (Vec<BackendStatus>, Vec<(BackendId, Reason)>);
+
+impl State {
+    /// Takes in what the prober said, moves on to `now`, and tells what is new.
+    pub(super) fn settle(
+        &mut self,
+        view: &View,
+        fresh: Vec<Checked>,
+        lease: Duration,
+        now: Instant,
+        unix_ms: u64,
+    ) -> News {
+        let catalog = &view.catalog;
+        if self.reconciled == 0 {
+            self.resume(catalog, lease, now, unix_ms);
+        }
+        self.reconcile(view, now, unix_ms);
+        for word in fresh {
+            self.take(word, catalog, lease, now, unix_ms);
+        }
+        let mut refusals = self.advance_breakers(catalog, now, unix_ms);
+        refusals.extend(self.look_for_outliers(catalog, now, unix_ms));
+        (self.statuses(catalog, now, unix_ms), refusals)
+    }
+
+    /// Takes up what an earlier process had taken out. Outliers get another chance, as what
+    /// was seen of them is gone with that process.
+    fn resume(&mut self, catalog: &Catalog, lease: Duration, now: Instant, unix_ms: u64) {
+        for stored in catalog.backends().values() {
+            let backend = &stored.value;
+            let status = catalog.status(backend);
+            if status.is_none_or(|status| status.standing.ejection.is_none()) {
+                continue;
+            }
+            let kept = self.kept(backend, catalog, lease, now, unix_ms);
+            if kept.tripped.is_some() {
+                let (id, name) = (&backend.id, &backend.pool);
+                let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
+                let spare = spare(catalog, name, id, |other| ejections.is_out(other));
+                let admitted = ejections.admit(id, EjectionCause::Breaker, spare);
+                self.failing.insert(id.clone());
+                if admitted.is_err() {
+                    self.keep_in(id, now, unix_ms);
+                }
+            }
+            self.dirty.insert(backend.id.clone());
+        }
+    }
+
+    /// A pool cannot spare a backend whose breaker is open.
+    fn keep_in(&mut self, id: &BackendId, now: Instant, unix_ms: u64) {
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        let policy = backend.policy;
+        if let Some(event) = backend.breaker.release(&policy.breaker, now) {
+            self.moved(id, event, &policy, now, unix_ms);
+        }
+    }
+
+    /// Forgets what is gone, and learns policies that have changed.
+    fn reconcile(&mut self, view: &View, now: Instant, unix_ms: u64) {
+        let revision = view.publisher.version().revision;
+        if std::mem::replace(&mut self.reconciled, revision) == revision {
+            return;
+        }
+        let catalog = &view.catalog;
+        self.backends.retain(|id, backend| {
+            let stored = catalog.backends().get(id);
+            stored.is_some_and(|stored| stored.value.incarnation == backend.incarnation)
+        });
+        let Self { backends, dirty, failing, half_open, .. } = self;
+        for ids in [&mut *dirty, failing, half_open] {
+            ids.retain(|id| backends.contains_key(id));
+        }
+        for (id, backend) in backends {
+            let Some(stored) = catalog.backends().get(id) else { continue };
+            backend.pool.clone_from(&stored.value.pool);
+            if let Some(pool) = catalog.pools().get(&backend.pool) {
+                backend.policy = pool.value.resilience;
+            }
+        }
+        self.pools.retain(|name, _| catalog.pools().contains_key(name));
+        self.keep_to_caps(catalog, now, unix_ms);
+    }
+
+    /// A pool that has shrunk can spare fewer of its backends.
+    fn keep_to_caps(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
+        let mut back = Vec::new();
+        for (name, pool) in &mut self.pools {
+            if pool.ejections.iter().next().is_some() {
+                let enabled: BTreeSet<BackendId> = enabled(catalog, name).cloned().collect();
+                back.extend(pool.ejections.keep_to(&enabled));
+            }
+        }
+        for id in back {
+            let Some(backend) = self.backends.get_mut(&id) else { continue };
+            if backend.outlier.take().is_some()
+                && let Some(pool) = self.pools.get_mut(&backend.pool)
+            {
+                pool.outliers.release(&id);
+            }
+            self.dirty.insert(id.clone());
+            self.keep_in(&id, now, unix_ms);
+        }
+    }
+
+    fn take(
+        &mut self,
+        word: Checked,
+        catalog: &Catalog,
+        lease: Duration,
+        now: Instant,
+        unix_ms: u64,
+    ) {
+        let id = word.status.backend.clone();
+        let Some(stored) = catalog.backends().get(&id) else { return };
+        if stored.value.incarnation != word.status.incarnation {
+            return;
+        }
+        let backend = self.kept(&stored.value, catalog, lease, now, unix_ms);
+        let before = backend.check.as_ref().map_or(Health::Unknown, |check| check.status.health);
+        let comes_up = before == Health::Down && word.status.health == Health::Up;
+        if word.status.health == Health::Unknown {
+            backend.flap = Flap::new(Health::Unknown, now);
+            backend.hold = None;
+        }
+        backend.check = Some(word);
+        if comes_up && backend.outlier.take().is_some() {
+            let pool = backend.pool.clone();
+            if let Some(pool) = self.pools.get_mut(&pool) {
+                pool.outliers.release(&id);
+                pool.ejections.release(&id, EjectionCause::Outlier);
+            }
+        }
+        self.dirty.insert(id);
+    }
+
+    /// What is kept of a backend, if need be from now on.
+    pub(super) fn kept(
+        &mut self,
+        backend: &Declared,
+        catalog: &Catalog,
+        lease: Duration,
+        now: Instant,
+        unix_ms: u64,
+    ) -> &mut Backend {
+        self.backends
+            .entry(backend.id.clone())
+            .or_insert_with(|| Backend::resumed(backend, catalog, lease, now, unix_ms))
+    }
+}
+
+/// The backends of a pool that the operator wants to serve.
+pub(super) fn enabled<'a>(
+    catalog: &'a Catalog,
+    pool: &PoolName,
+) -> impl Iterator<Item = &'a BackendId> {
+    let members = catalog.members(pool).into_iter().flat_map(BTreeMap::values);
+    let backends = members.filter_map(|id| catalog.backends().get(id));
+    backends.map(|stored| &stored.value).filter(|backend| is_wanted(backend)).map(|b| &b.id)
+}
+
+fn is_wanted(backend: &Declared) -> bool {
+    backend.admin_state == AdminState::Enabled && backend.weight.get() > 0
+}
+
+/// What a pool has beside one of its backends.
+pub(super) fn spare(
+    catalog: &Catalog,
+    pool: &PoolName,
+    id: &BackendId,
+    is_out: impl Fn(&BackendId) -> bool,
+) -> Spare {
+    let serves = |other: &BackendId| {
+        let stored = catalog.backends().get(other);
+        let status = stored.and_then(|stored| catalog.status(&stored.value));
+        other != id && !is_out(other) && status.is_some_and(|status| status.health == Health::Up)
+    };
+    let (mut all, mut others_serving) = (0, 0);
+    for other in enabled(catalog, pool) {
+        all += 1;
+        others_serving += usize::from(serves(other));
+    }
+    Spare { enabled: all, others_serving }
+}

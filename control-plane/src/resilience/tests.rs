@@ -1,0 +1,294 @@
+//! The judge with a real registry, simulated proxies and a clock of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use lb_core::{
+    model::{
+        AdminState, Backend as Declared, BackendId, BackendStatus, Health, Incarnation, Labels,
+        PoolName, ProxyId, Reason, Resource, Standing, Weight,
+    },
+    resilience::probe::{ProbeState, ProbeWord},
+    stats::{BackendCounters, Failures},
+};
+
+use super::*;
+use crate::{
+    registry::{Item, PutMode, WriteRequest},
+    stats::{BackendPart, Process, Report},
+    store::MemoryStore,
+};
+
+const LEASE: Duration = Duration::from_secs(5);
+
+struct World {
+    registry: Registry,
+    resilience: Resilience,
+    now: Instant,
+    began: Instant,
+    sequence: u64,
+}
+
+impl World {
+    /// A pool of this many backends, all up.
+    async fn new(backends: u64) -> Self {
+        let registry =
+            Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
+        let began = now();
+        let resilience = Resilience::new(LEASE);
+        let mut world = Self { registry, resilience, now: began, began, sequence: 0 };
+        for number in 1..=backends {
+            let backend = Declared {
+                id: BackendId::new(&format!("b{number}")).unwrap(),
+                pool: PoolName::default_pool(),
+                address: format!("127.0.0.1:{number}").parse().unwrap(),
+                weight: Weight::default(),
+                admin_state: AdminState::Enabled,
+                labels: Labels::default(),
+                source: None,
+                incarnation: Incarnation(0),
+            };
+            let resource = Box::new(Resource::Backend(backend));
+            let item = Item::Put { resource, mode: PutMode::Upsert, assign_id: false };
+            let request = WriteRequest { items: vec![item], ..WriteRequest::default() };
+            world.registry.write(request).await.unwrap();
+        }
+        let words = (1..=backends).map(|n| world.word(n, Health::Up, "check_passed")).collect();
+        world.settle(words).await;
+        world
+    }
+
+    fn incarnation(&self, number: u64) -> Incarnation {
+        let id = BackendId::new(&format!("b{number}")).unwrap();
+        self.registry.read(|view| view.catalog.backends()[&id].value.incarnation)
+    }
+
+    fn word(&self, number: u64, health: Health, code: &str) -> Checked {
+        Checked {
+            status: BackendStatus {
+                backend: BackendId::new(&format!("b{number}")).unwrap(),
+                incarnation: self.incarnation(number),
+                health,
+                addresses: vec![([127, 0, 0, 1], 1).into()],
+                reason: Reason::new(code, code),
+                since_unix_ms: 0,
+                was_up: health == Health::Up,
+                standing: Standing::default(),
+            },
+            failing_since: (health == Health::Down).then_some(self.now),
+        }
+    }
+
+    /// Moves on to the present.
+    async fn settle(&mut self, words: Vec<Checked>) {
+        let unix_ms = 1_000_000 + u64::try_from((self.now - self.began).as_millis()).unwrap();
+        let (statuses, _) = self
+            .registry
+            .read(|view| self.resilience.lock().settle(view, words, LEASE, self.now, unix_ms));
+        self.registry.record(statuses).await.unwrap();
+    }
+
+    async fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.settle(Vec::new()).await;
+    }
+
+    /// One proxy reports successes and failures (status 503) of one backend.
+    fn report(
+        &mut self,
+        proxy: &str,
+        number: u64,
+        (successes, failed): (u64, u64),
+        probe: Option<ProbeWord>,
+    ) -> Vec<Token> {
+        self.sequence += 1;
+        self.now += Duration::from_millis(1);
+        let backend = BackendId::new(&format!("b{number}")).unwrap();
+        let incarnation = self.incarnation(number);
+        let failures =
+            Failures { status_5xx: failed, status_gateway: failed, ..Failures::default() };
+        let requests = successes + failed;
+        let counters =
+            BackendCounters { requests, successes, failures, ..BackendCounters::default() };
+        let part = BackendPart {
+            pool: PoolName::default_pool(),
+            backend: backend.clone(),
+            incarnation,
+            counters,
+            in_flight: 0,
+            trailing_failures: failed,
+        };
+        let report = Report {
+            proxy: ProxyId::new(proxy).unwrap(),
+            instance: format!("{proxy}-1"),
+            sequence: self.sequence,
+            sent: self.now - self.began,
+            probes: probe
+                .map(|word| ProbeReport { backend, incarnation, word })
+                .into_iter()
+                .collect(),
+            interval: Duration::from_millis(250),
+            backends: vec![part],
+            process: Process::default(),
+        };
+        let (_, tokens) = self
+            .registry
+            .read(|view| self.resilience.lock().report(&report, &view.catalog, LEASE, self.now));
+        tokens
+    }
+
+    fn status(&self, number: u64) -> BackendStatus {
+        let id = BackendId::new(&format!("b{number}")).unwrap();
+        self.registry
+            .read(|view| view.catalog.status(&view.catalog.backends()[&id].value).cloned())
+            .expect("it was checked")
+    }
+
+    fn is_out(&self, number: u64) -> bool {
+        self.status(number).standing.ejection.is_some()
+    }
+}
+
+#[tokio::test]
+async fn failures_in_a_row_add_up_over_proxies_and_open_one_breaker() {
+    let mut world = World::new(3).await;
+    for proxy in ["p1", "p2", "p3", "p4"] {
+        world.report(proxy, 1, (0, 1), None);
+        world.report(proxy, 2, (5, 0), None);
+    }
+    world.settle(Vec::new()).await;
+    assert!(!world.is_out(1), "four are not enough");
+    world.report("p5", 1, (0, 1), None);
+    world.settle(Vec::new()).await;
+    let status = world.status(1);
+    let ejection = status.standing.ejection.unwrap();
+    assert_eq!(ejection.reason.code, "breaker_consecutive_failures");
+    assert_eq!(status.health, Health::Up, "its checks still pass");
+    assert!(!world.is_out(2));
+    assert_eq!(world.resilience.breakers().open, 1);
+}
+
+#[tokio::test]
+async fn a_pool_never_loses_more_than_it_can_spare() {
+    let mut world = World::new(4).await;
+    for number in 1..=4 {
+        world.report("p1", number, (0, 20), None);
+        world.settle(Vec::new()).await;
+    }
+    let out: Vec<u64> = (1..=4).filter(|number| world.is_out(*number)).collect();
+    assert_eq!(out, [1], "a third of four is one");
+}
+
+#[tokio::test]
+async fn one_token_at_a_time_closes_a_breaker_into_a_slow_start() {
+    let mut world = World::new(3).await;
+    world.report("p1", 1, (0, 5), None);
+    world.settle(Vec::new()).await;
+    assert!(world.is_out(1));
+    world.pass(Duration::from_secs(8)).await;
+    let ejection = world.status(1).standing.ejection.unwrap();
+    assert!(ejection.is_half_open);
+    let mut probe = None;
+    for success in 0..3 {
+        let proxy = ["p1", "p2"][success % 2];
+        let other = ["p2", "p1"][success % 2];
+        // Both have traffic; reports of 100 requests are worth a ramp.
+        world.report(other, 2, (100, 0), None);
+        let tokens = world.report(proxy, 2, (100, 0), None);
+        let late = world.report(other, 2, (100, 0), None);
+        let given: Vec<&Token> = tokens.iter().chain(&late).collect();
+        if let [token] = given[..] {
+            probe = Some(ProbeWord { id: token.token.id, state: ProbeState::Succeeded });
+        } else {
+            assert!(given.is_empty(), "two tokens at once: {given:?}");
+        }
+        let holder = if tokens.is_empty() { other } else { proxy };
+        world.report(holder, 1, (1, 0), probe);
+        world.pass(Duration::from_millis(500)).await;
+    }
+    for _ in 0..10 {
+        if !world.is_out(1) {
+            break;
+        }
+        for proxy in ["p1", "p2"] {
+            let tokens = world.report(proxy, 2, (100, 0), None);
+            if let [token] = &tokens[..] {
+                let word = ProbeWord { id: token.token.id, state: ProbeState::Succeeded };
+                world.report(proxy, 1, (1, 0), Some(word));
+            }
+        }
+        world.pass(Duration::from_millis(250)).await;
+    }
+    let standing = world.status(1).standing;
+    assert_eq!(standing.ejection, None);
+    assert_eq!(standing.slow_start.unwrap().duration, Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_check_that_cannot_reach_what_proxies_reach_takes_nothing_out() {
+    let mut world = World::new(3).await;
+    let cut_off = world.word(1, Health::Down, "backend_reset");
+    world.now += Duration::from_secs(1);
+    world.report("p1", 1, (10, 0), None);
+    world.settle(vec![cut_off]).await;
+    let status = world.status(1);
+    assert_eq!((status.health, status.reason.code.as_str()), (Health::Up, "check_contradicted"));
+    assert_eq!(status.standing.disagreements[0].proxy, None);
+    // Once no proxy has anything to say for it any more, the check is believed.
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(world.status(1).health, Health::Down);
+    // What the application says always counts.
+    let mut other = World::new(3).await;
+    let refused = other.word(1, Health::Down, "check_status");
+    other.now += Duration::from_secs(1);
+    other.report("p1", 1, (10, 0), None);
+    other.settle(vec![refused]).await;
+    assert_eq!(other.status(1).health, Health::Down);
+}
+
+#[tokio::test]
+async fn what_was_open_before_a_restart_stays_open_and_is_tried_again() {
+    let mut world = World::new(3).await;
+    world.report("p1", 1, (0, 5), None);
+    world.settle(Vec::new()).await;
+    assert!(world.is_out(1));
+    world.resilience = Resilience::new(LEASE);
+    world.pass(Duration::from_millis(10)).await;
+    assert!(world.is_out(1), "a restart forgets nothing");
+    world.pass(LEASE).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert!(world.status(1).standing.ejection.unwrap().is_half_open);
+}
+
+#[tokio::test]
+async fn a_verdict_that_comes_and_goes_is_held_down() {
+    let mut world = World::new(3).await;
+    let mut changes = 0;
+    for second in 0..120 {
+        world.now += Duration::from_secs(1);
+        let health = if second / 3 % 2 == 0 { Health::Down } else { Health::Up };
+        let before = world.status(1).health;
+        let word = world.word(1, health, "check_status");
+        world.settle(vec![word]).await;
+        changes += u32::from(world.status(1).health != before);
+    }
+    assert!(changes <= 5, "{changes} changes in two minutes");
+    let status = world.status(1);
+    assert_eq!((status.health, status.reason.code.as_str()), (Health::Down, "flap_hold"));
+}
+
+#[tokio::test]
+async fn a_backend_that_joins_a_busy_pool_begins_slowly_and_in_an_idle_one_at_once() {
+    for (requests, begins_slowly) in [(1000, true), (1, false)] {
+        let mut world = World::new(3).await;
+        let down = world.word(3, Health::Down, "check_status");
+        world.settle(vec![down]).await;
+        for _ in 0..8 {
+            world.report("p1", 1, (requests, 0), None);
+            world.pass(Duration::from_millis(500)).await;
+        }
+        let up = world.word(3, Health::Up, "check_passed");
+        world.settle(vec![up]).await;
+        let ramp = world.status(3).standing.slow_start;
+        assert_eq!(ramp.is_some(), begins_slowly, "{requests} requests per half second");
+    }
+}

@@ -1,0 +1,172 @@
+//! The status of each backend, from all that is known of it.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use lb_core::{
+    health::verdict::{self, Evidence, Verdict},
+    model::{BackendId, BackendStatus, Health, PoolName, Reason, Standing},
+    resilience::slow_start::after_return,
+};
+
+use super::{
+    State,
+    settle::{enabled, spare},
+    words,
+};
+use crate::registry::Catalog;
+
+/// How often a status is stored of which only words have changed: who disagrees at the moment
+/// may change with every report.
+const WORDS_EVERY: Duration = Duration::from_secs(5);
+
+impl State {
+    /// Judges whatever may have changed.
+    pub(super) fn statuses(
+        &mut self,
+        catalog: &Catalog,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Vec<BackendStatus> {
+        let mut pools: BTreeMap<PoolName, Vec<BackendId>> = BTreeMap::new();
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(backend) = self.backends.get(&id) {
+                pools.entry(backend.pool.clone()).or_default().push(id);
+            }
+        }
+        let mut statuses = Vec::new();
+        for (name, mut ids) in pools {
+            // Only a check that fails needs to be seen beside those of the others.
+            let fails = |id: &BackendId| {
+                let check = self.backends.get(id).and_then(|backend| backend.check.as_ref());
+                check.is_some_and(|check| check.status.health == Health::Down)
+            };
+            if ids.iter().any(fails) {
+                ids = enabled(catalog, &name).cloned().chain(ids).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                ids.retain(|id| self.backends.contains_key(id));
+            }
+            for (id, verdict) in self.judge(ids, now) {
+                statuses.extend(self.status(catalog, &id, verdict, now, unix_ms));
+            }
+        }
+        statuses
+    }
+
+    fn judge(&self, ids: Vec<BackendId>, now: Instant) -> Vec<(BackendId, Verdict)> {
+        let unchecked = Reason::new("not_checked", "waiting for the first check");
+        let evidence: Vec<Evidence<'_>> = ids
+            .iter()
+            .filter_map(|id| self.backends.get(id))
+            .map(|backend| Evidence {
+                check: backend.check.as_ref().map_or(Health::Unknown, |c| c.status.health),
+                reason: backend.check.as_ref().map_or(&unchecked, |check| &check.status.reason),
+                failing_since: backend.check.as_ref().and_then(|check| check.failing_since),
+                was: backend.shown(),
+                sightings: backend.breaker.sightings(),
+            })
+            .collect();
+        let verdicts = verdict::judge(&evidence, now);
+        ids.into_iter().zip(verdicts).collect()
+    }
+
+    /// The status of a backend, if it is another than the one that is stored.
+    fn status(
+        &mut self,
+        catalog: &Catalog,
+        id: &BackendId,
+        verdict: Verdict,
+        now: Instant,
+        unix_ms: u64,
+    ) -> Option<BackendStatus> {
+        let stored = &catalog.backends().get(id)?.value;
+        let known = catalog.status(stored);
+        let kept = self.backends.get(id)?;
+        if known.is_none() && kept.check.is_none() {
+            return None;
+        }
+        let was = kept.shown();
+        let health = self.observe(catalog, id, &verdict, now);
+        if was != health && health == Health::Up {
+            let policy = self.backends.get(id)?.policy;
+            let is_new = was == Health::Unknown;
+            let duration = if is_new { policy.slow_start } else { after_return(policy.slow_start) };
+            self.ramp(id, duration, now, unix_ms);
+        }
+        let backend = self.backends.get_mut(id)?;
+        let addresses = backend.check.as_ref().map(|check| check.status.addresses.clone());
+        let disagreement = verdict.disagreement.as_ref();
+        let is_unsettled = disagreement.is_some() || backend.hold.is_some();
+        let status = BackendStatus {
+            backend: id.clone(),
+            incarnation: backend.incarnation,
+            health,
+            addresses: addresses.unwrap_or_default(),
+            reason: backend.hold.clone().unwrap_or(verdict.reason),
+            since_unix_ms: known
+                .filter(|known| known.health == health)
+                .map_or(unix_ms, |known| known.since_unix_ms),
+            was_up: BackendStatus::was_up_by(health, known),
+            standing: Standing {
+                ejection: backend.ejection().cloned(),
+                slow_start: backend.slow_start,
+                disagreements: disagreement
+                    .map(|told| words::of_disagreement(told, health == Health::Up))
+                    .unwrap_or_default(),
+            },
+        };
+        let waits = known.is_some_and(|known| differ_in_words(known, &status))
+            && backend.told.is_some_and(|told| now < told + WORDS_EVERY);
+        if is_unsettled || waits {
+            self.dirty.insert(id.clone());
+        }
+        let is_news = known != Some(&status) && !waits;
+        if is_news {
+            backend.told = Some(now);
+        }
+        is_news.then_some(status)
+    }
+
+    /// The verdict as it is shown: one that comes and goes is held down.
+    fn observe(
+        &mut self,
+        catalog: &Catalog,
+        id: &BackendId,
+        verdict: &Verdict,
+        now: Instant,
+    ) -> Health {
+        let Some(backend) = self.backends.get(id) else { return verdict.health };
+        let matters = verdict.health != backend.shown() || backend.flap.held_until().is_some();
+        let is_needed = matters && {
+            let ejections = self.pools.get(&backend.pool).map(|pool| &pool.ejections);
+            let is_out = |other: &BackendId| ejections.is_some_and(|out| out.is_out(other));
+            spare(catalog, &backend.pool, id, is_out).others_serving == 0
+        };
+        let Some(backend) = self.backends.get_mut(id) else { return verdict.health };
+        let health = backend.flap.observe(verdict.health, is_needed, now);
+        match backend.flap.held_until() {
+            None => backend.hold = None,
+            Some(until) if backend.hold.is_none() => {
+                let lasts = until.saturating_duration_since(now);
+                let score = backend.flap.score(now);
+                backend.hold = Some(words::of_hold(score, lasts, &verdict.reason));
+            }
+            Some(_) => {}
+        }
+        health
+    }
+}
+
+/// Whether two statuses differ in nothing but how it is put, or in who disagrees.
+fn differ_in_words(known: &BackendStatus, status: &BackendStatus) -> bool {
+    let plain = |status: &BackendStatus| {
+        let mut plain = status.clone();
+        plain.reason.message.clear();
+        let disagreements = std::mem::take(&mut plain.standing.disagreements);
+        (plain, disagreements.is_empty())
+    };
+    known != status && plain(known) == plain(status)
+}

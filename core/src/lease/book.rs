@@ -1,0 +1,124 @@
+//! What a granter counts for one holder.
+//!
+//! The holder may hold what it last said, or what any grant lends that it has not
+//! confirmed and that has not ended: the granter cannot know which of them arrived. It
+//! counts the largest.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{Grant, Report, Term};
+
+/// The account of one holder.
+#[derive(Clone, Debug)]
+pub(super) struct Book {
+    /// The latest report, or what the holder is presumed to hold.
+    report: Report,
+    /// When it was received; `None` for a presumption, which does not end by itself.
+    heard_at: Option<Instant>,
+    /// Grants that a report has not confirmed, the earliest first.
+    lent: VecDeque<Lent>,
+    /// A report came after the last grant.
+    pub(super) unanswered: bool,
+    /// Amount and safe share of the last grant.
+    pub(super) granted: (u64, u64),
+    /// Since when it has had one of the units that go round.
+    pub(super) extra_since: Option<Instant>,
+    /// When it last gave up such a unit, or when it was first heard of.
+    pub(super) served_at: Instant,
+}
+
+/// A grant that the holder may hold.
+#[derive(Clone, Copy, Debug)]
+struct Lent {
+    id: u64,
+    amount: u64,
+    safe: u64,
+    /// When the report that it answers was received.
+    since: Instant,
+}
+
+impl Book {
+    /// Of a holder that has not been heard of yet and is presumed to use `holds`, which is
+    /// its safe share.
+    pub(super) fn presumed(holds: u64, now: Instant) -> Self {
+        let report =
+            Report { seq: 0, term: Term(0), applied: 0, holds, safe: holds, in_use: 0, demand: 0 };
+        Self {
+            report,
+            heard_at: None,
+            lent: VecDeque::new(),
+            unanswered: false,
+            granted: (0, 0),
+            extra_since: None,
+            served_at: now,
+        }
+    }
+
+    /// Takes a report in, unless a later one is known.
+    pub(super) fn hear(&mut self, report: &Report, term: Term, now: Instant) -> bool {
+        if report.seq <= self.report.seq {
+            return false;
+        }
+        if report.term == term {
+            self.lent.retain(|lent| lent.id > report.applied);
+        }
+        self.report = *report;
+        self.heard_at = Some(now);
+        self.unanswered = true;
+        true
+    }
+
+    /// Enters a grant that answers the latest report.
+    pub(super) fn lend(&mut self, grant: &Grant) {
+        let Some(since) = self.heard_at else { return };
+        let mut lent = Lent { id: grant.id, amount: grant.amount, safe: grant.safe, since };
+        if self.lent.len() == LENT_MAX
+            && let Some(last) = self.lent.pop_back()
+        {
+            // Counted as one, which ends and is confirmed as late as the later.
+            lent.amount = lent.amount.max(last.amount);
+            lent.safe = lent.safe.max(last.safe);
+        }
+        self.lent.push_back(lent);
+        self.unanswered = false;
+        self.granted = (grant.amount, grant.safe);
+    }
+
+    /// The most that may be in use, or be taken into use, unless it is over.
+    pub(super) fn counted(&self, counted_for: Duration, now: Instant) -> u64 {
+        let reported = self.report.holds.max(self.report.in_use);
+        let lent = self.lent.iter().filter(|lent| now < lent.since + counted_for);
+        lent.map(|lent| lent.amount).fold(reported, u64::max)
+    }
+
+    /// The largest safe share that it may believe to have.
+    pub(super) fn counted_safe(&self) -> u64 {
+        self.lent.iter().map(|lent| lent.safe).fold(self.report.safe, u64::max)
+    }
+
+    /// Whether a report came within `lease`, so that a grant would still reach it in time.
+    pub(super) fn is_in_contact(&self, lease: Duration, now: Instant) -> bool {
+        self.heard_at.is_some_and(|at| now < at + lease)
+    }
+
+    /// Whether nothing is counted any more: every grant answers a report, and so ends no
+    /// later than what the last report says.
+    pub(super) fn is_over(&self, counted_for: Duration, now: Instant) -> bool {
+        self.heard_at.is_some_and(|at| now >= at + counted_for)
+    }
+
+    /// Whether it is only presumed what the holder has.
+    pub(super) fn is_presumed(&self) -> bool {
+        self.heard_at.is_none()
+    }
+
+    pub(super) fn report(&self) -> &Report {
+        &self.report
+    }
+}
+
+/// More unconfirmed grants are counted as one.
+const LENT_MAX: usize = 8;

@@ -1,0 +1,274 @@
+//! The control plane's end: who may use how much.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use super::{
+    AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
+    book::Book,
+    fair::{Shares, shares},
+};
+
+/// Lends one quantity to holders of type `H`, which names one *start* of a proxy process:
+/// another start counts its reports anew and holds nothing.
+#[derive(Debug)]
+pub struct Granter<H> {
+    term: Term,
+    terms: Terms,
+    quantity: u64,
+    /// Until then only what holders have is prolonged.
+    carries_until: Instant,
+    grants: u64,
+    books: BTreeMap<H, Book>,
+}
+
+/// What may have been lent before a granter started.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Former {
+    /// Nothing: the quantity is new.
+    None,
+    /// Anything: a granter of the same quantity may have run before, though it has
+    /// stopped. For `lease + hold + margin` only what holders report is prolonged.
+    MayHaveLent,
+}
+
+/// What came of a report.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// Noted; the next regular [`Granter::grant`] answers it.
+    Noted,
+    /// Something was returned, or more is needed than is lent: call [`Granter::grant`] at
+    /// once.
+    Urgent,
+    /// A later report is known already.
+    Stale,
+    /// The holder has heard of a granter with this larger term. Whoever is sure to be the
+    /// only one starts anew with a term above it and [`Former::MayHaveLent`]; others stop.
+    Outranked(Term),
+}
+
+impl<H: Clone + Ord> Granter<H> {
+    /// A granter that knows no holder yet.
+    #[must_use]
+    pub fn new(term: Term, quantity: u64, terms: Terms, former: Former, now: Instant) -> Self {
+        let carries_until = match former {
+            Former::None => now,
+            Former::MayHaveLent => now + terms.counted_for(),
+        };
+        let quantity = quantity.min(AMOUNT_MAX);
+        Self { term, terms, quantity, carries_until, grants: 0, books: BTreeMap::new() }
+    }
+
+    /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
+    /// latest when they end; slots in use are not taken away.
+    pub fn set_quantity(&mut self, quantity: u64) {
+        self.quantity = quantity.min(AMOUNT_MAX);
+    }
+
+    /// Presumes that this holder uses `safe` until it is heard of or removed: it has a
+    /// safe share without ever having had a lease.
+    pub fn presume(&mut self, holder: H, safe: u64, now: Instant) {
+        self.books.entry(holder).or_insert_with(|| Book::presumed(safe, now));
+    }
+
+    /// Frees at once what is counted for a holder. Only for a process that is known to
+    /// have ended with nothing in use; one that merely fell silent is forgotten by itself
+    /// after `lease + hold + margin`.
+    pub fn remove(&mut self, holder: &H) {
+        self.books.remove(holder);
+    }
+
+    /// Ends the wait of [`Former::MayHaveLent`]: every process to which a former granter
+    /// may have lent was heard from, or is known to have ended with nothing in use.
+    pub fn former_is_accounted_for(&mut self, now: Instant) {
+        self.carries_until = self.carries_until.min(now);
+    }
+
+    /// Takes in what a holder reports.
+    pub fn hear(&mut self, from: &H, report: &Report, now: Instant) -> Heard {
+        if report.term > self.term {
+            return Heard::Outranked(report.term);
+        }
+        if report.seq == 0 {
+            return Heard::Stale; // No holder counts from there.
+        }
+        let counted_for = self.terms.counted_for();
+        let book = self.books.entry(from.clone()).or_insert_with(|| Book::presumed(0, now));
+        let (counted, demand) = (book.counted(counted_for, now), book.report().demand);
+        if !book.hear(&report.bounded(), self.term, now) {
+            return Heard::Stale;
+        }
+        let returned = book.counted(counted_for, now) < counted;
+        if returned || report.demand > demand.max(book.granted.0) {
+            Heard::Urgent
+        } else {
+            Heard::Noted
+        }
+    }
+
+    /// What to send now, and to whom: an answer to every new report, and a new grant to
+    /// whoever is to get another share. To be called every 100 to 250 ms, and when
+    /// [`Granter::hear`] says so; only while this process is sure to be the only one that
+    /// grants. A grant that is not sent costs nothing but time.
+    pub fn grant(&mut self, now: Instant) -> Vec<(H, Grant)> {
+        let counted_for = self.terms.counted_for();
+        self.books.retain(|_, book| !book.is_over(counted_for, now));
+        let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
+        let mut lendings = self.targets(now);
+        if now < self.carries_until {
+            for lending in &mut lendings {
+                lending.carry(self.quantity);
+            }
+        } else {
+            self.share_out(&mut lendings, proxies, now);
+        }
+        let mut sent = Vec::with_capacity(lendings.len());
+        for Lending { holder, amount, safe, carried, .. } in lendings {
+            let Some(book) = self.books.get_mut(&holder) else { continue };
+            if !book.unanswered && book.granted == (amount, safe) {
+                continue;
+            }
+            self.grants += 1;
+            let grant = Grant {
+                term: self.term,
+                id: self.grants,
+                answers: book.report().seq,
+                lease: self.terms.lease,
+                amount,
+                safe,
+                carried,
+                proxies,
+            };
+            book.lend(&grant);
+            sent.push((holder, grant));
+        }
+        sent
+    }
+
+    /// Replaces what each is to have by what it can have now: no more than it is counted
+    /// for already, and what nobody is counted for.
+    fn share_out(&mut self, lendings: &mut [Lending<H>], proxies: u32, now: Instant) {
+        let counted_for = self.terms.counted_for();
+        let mut free = self.quantity.saturating_sub(self.counted(now));
+        let safe_counted = self.books.values().map(Book::counted_safe).sum();
+        let mut safe_free = self.quantity.saturating_sub(safe_counted);
+        let even = self.quantity / u64::from(proxies);
+        lendings.sort_by_key(|lending| (lending.counted, lending.served_at));
+        for lending in lendings {
+            let Some(book) = self.books.get_mut(&lending.holder) else { continue };
+            let counted = book.counted(counted_for, now);
+            lending.amount = lending.amount.min(counted + free);
+            free -= lending.amount.saturating_sub(counted);
+            lending.safe = even.min(book.counted_safe() + safe_free);
+            safe_free -= lending.safe.saturating_sub(book.counted_safe());
+            let has_extra = lending.level.is_some_and(|level| lending.amount > level);
+            if has_extra {
+                book.extra_since.get_or_insert(now);
+            } else if book.extra_since.take().is_some() {
+                book.served_at = now;
+            }
+        }
+    }
+
+    /// What each holder in contact is to have in the end.
+    fn targets(&self, now: Instant) -> Vec<Lending<H>> {
+        let (lease, counted_for) = (self.terms.lease, self.terms.counted_for());
+        let in_contact = self.books.iter().filter(|(_, book)| book.is_in_contact(lease, now));
+        let mut lendings: Vec<_> = in_contact
+            .map(|(holder, book)| Lending {
+                holder: holder.clone(),
+                amount: 0,
+                safe: 0,
+                carried: false,
+                counted: book.counted(counted_for, now),
+                report: *book.report(),
+                extra_since: book.extra_since,
+                served_at: book.served_at,
+                level: None,
+            })
+            .collect();
+        let floor = match self.terms.unit {
+            Unit::Divisible { floor } => floor.min(self.quantity / lendings.len().max(1) as u64),
+            Unit::Whole { .. } => 0,
+        };
+        let demands: Vec<u64> = lendings
+            .iter()
+            .map(|lending| lending.report.demand.max(floor).min(self.quantity))
+            .collect();
+        let shares = shares(self.quantity, &demands);
+        for ((lending, &demand), &amount) in lendings.iter_mut().zip(&demands).zip(&shares.amounts)
+        {
+            lending.amount = amount;
+            lending.level = (!shares.all_met && demand > shares.level).then_some(shares.level);
+        }
+        if let Unit::Whole { turn } = self.terms.unit {
+            // Where everybody has something, moving the rest serves fairness alone, and
+            // each move leaves a unit idle on its way.
+            let turn = if shares.level == 0 { turn } else { turn * 8 };
+            hand_round(&mut lendings, &shares, |since| now < since + turn);
+        }
+        lendings
+    }
+
+    /// The most that may be in use over all holders.
+    #[must_use]
+    pub fn counted(&self, now: Instant) -> u64 {
+        let counted_for = self.terms.counted_for();
+        let live = self.books.values().filter(|book| !book.is_over(counted_for, now));
+        live.map(|book| book.counted(counted_for, now)).sum()
+    }
+
+    /// Holders that are presumed to have something and were not heard of.
+    pub fn unheard(&self) -> impl Iterator<Item = &H> {
+        self.books.iter().filter(|(_, book)| book.is_presumed()).map(|(holder, _)| holder)
+    }
+}
+
+/// What is to be lent to one holder.
+struct Lending<H> {
+    holder: H,
+    amount: u64,
+    safe: u64,
+    carried: bool,
+    counted: u64,
+    report: Report,
+    extra_since: Option<Instant>,
+    served_at: Instant,
+    /// What it gets at least, if it gets less than it asks for.
+    level: Option<u64>,
+}
+
+impl<H> Lending<H> {
+    fn carry(&mut self, quantity: u64) {
+        self.amount = self.report.holds.min(quantity);
+        self.safe = self.report.safe.min(quantity);
+        self.carried = true;
+    }
+}
+
+/// Adds the units that cannot be split evenly, one each: to those whose turn it still is,
+/// then to those who have waited longest. When all demands are met, to those who have
+/// them already.
+fn hand_round<H>(
+    lendings: &mut [Lending<H>],
+    shares: &Shares,
+    is_in_turn: impl Fn(Instant) -> bool,
+) {
+    let mut order: Vec<usize> = (0..lendings.len())
+        .filter(|&index| shares.all_met || lendings[index].level.is_some())
+        .collect();
+    if shares.all_met {
+        order.sort_by_key(|&index| lendings[index].counted <= lendings[index].amount);
+    } else {
+        order.sort_by_key(|&index| {
+            let lending = &lendings[index];
+            match lending.extra_since {
+                Some(since) if is_in_turn(since) => (0, since),
+                None => (1, lending.served_at),
+                Some(since) => (2, since),
+            }
+        });
+    }
+    for &index in order.iter().take(usize::try_from(shares.rest).unwrap_or(usize::MAX)) {
+        lendings[index].amount += 1;
+    }
+}

@@ -1,0 +1,233 @@
+//! The proxy's end: what it may use, and until when.
+
+use std::{collections::VecDeque, time::Instant};
+
+use super::{AMOUNT_MAX, Grant, Report, Term, Terms};
+
+/// One proxy's lease of one quantity. Made anew at each start of the process.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    terms: Terms,
+    on_loss: OnLoss,
+    term: Term,
+    applied: u64,
+    amount: u64,
+    safe: u64,
+    until: Instant,
+    /// It never had a lease and may use its safe share at once.
+    starts_safe: bool,
+    proxies: u32,
+    seq: u64,
+    /// When the latest reports were sent.
+    sent: VecDeque<(u64, Instant)>,
+}
+
+/// What a holder does when its lease has ended and no grant came.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnLoss {
+    /// It uses its safe share: traffic goes on. The bound holds while the control plane is
+    /// away from all proxies; a proxy that alone is cut off adds at most its safe share.
+    #[default]
+    SafeShare,
+    /// It starts nothing: the bound holds whatever happens.
+    Nothing,
+}
+
+/// A grant took effect.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Applied {
+    /// The lease became smaller: a report that is sent at once lets others have the
+    /// difference sooner.
+    pub report_now: bool,
+}
+
+/// Why a grant changed nothing. None of these is a fault.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Another granter has taken over since.
+    #[error("the grant is of term {}, and term {} has begun", .of.0, .known.0)]
+    Fenced {
+        /// Of the grant.
+        of: Term,
+        /// Of the last grant that was applied.
+        known: Term,
+    },
+    /// It, or a later one, was applied before.
+    #[error("grant {id} comes after grant {applied}")]
+    Stale {
+        /// Of this grant.
+        id: u64,
+        /// Of the last that was applied.
+        applied: u64,
+    },
+    /// It answers no report of this process, or one of long ago.
+    #[error("the grant answers report {answers}, which is not remembered")]
+    Unknown {
+        /// The report.
+        answers: u64,
+    },
+    /// Its lease has ended on its way.
+    #[error("the lease ended before the grant arrived")]
+    Ended,
+}
+
+/// What may be used over time, if no further grant comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stages {
+    /// Until `lease_until`.
+    pub lease: u64,
+    /// When the lease ends.
+    pub lease_until: Instant,
+    /// Between the two instants.
+    pub between: u64,
+    /// When the leases of all others have ended, too.
+    pub safe_from: Instant,
+    /// From then on.
+    pub safe: u64,
+}
+
+impl Stages {
+    /// What may be used at `now`.
+    #[must_use]
+    pub fn at(&self, now: Instant) -> u64 {
+        if now < self.lease_until {
+            self.lease
+        } else if now < self.safe_from {
+            self.between
+        } else {
+            self.safe
+        }
+    }
+}
+
+impl Holder {
+    /// A holder without a lease, which may use its safe share after
+    /// `hold + lease + margin`. `safe` and `proxies` are what the former process of this
+    /// proxy was last granted, if that was kept; 0 and 1 if nothing is known.
+    #[must_use]
+    pub fn new(terms: Terms, on_loss: OnLoss, safe: u64, proxies: u32, now: Instant) -> Self {
+        Self {
+            terms,
+            on_loss,
+            term: Term(0),
+            applied: 0,
+            amount: 0,
+            safe,
+            until: now,
+            starts_safe: false,
+            proxies: proxies.max(1),
+            seq: 0,
+            sent: VecDeque::with_capacity(SENT_MAX),
+        }
+    }
+
+    /// A holder that uses its safe share from the start, because the granter presumes that
+    /// it does ([`super::Granter::presume`]).
+    #[must_use]
+    pub fn with_safe_share(terms: Terms, safe: u64, proxies: u32, now: Instant) -> Self {
+        let holder = Self::new(terms, OnLoss::SafeShare, safe, proxies, now);
+        Self { starts_safe: true, ..holder }
+    }
+
+    /// What to send to the granter. The lease that answers it counts from `now`, so `now`
+    /// must not be later than the sending.
+    pub fn report(&mut self, demand: u64, in_use: u64, now: Instant) -> Report {
+        self.seq += 1;
+        if self.sent.len() == SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((self.seq, now));
+        // Once the lease has ended, what it may come to use before an answer arrives.
+        let holds = if now < self.until { self.amount } else { self.safe_share() };
+        Report {
+            seq: self.seq,
+            term: self.term,
+            applied: self.applied,
+            holds,
+            safe: self.safe_share(),
+            in_use,
+            demand,
+        }
+    }
+
+    /// Takes a grant in.
+    pub fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
+        if grant.term < self.term {
+            return Err(Refused::Fenced { of: grant.term, known: self.term });
+        }
+        if grant.term == self.term && grant.id <= self.applied {
+            return Err(Refused::Stale { id: grant.id, applied: self.applied });
+        }
+        let answers = grant.answers;
+        let Some(&(_, sent_at)) = self.sent.iter().find(|(seq, _)| *seq == answers) else {
+            return Err(Refused::Unknown { answers });
+        };
+        // Never longer than this end believes leases to be.
+        let until = sent_at + grant.lease.min(self.terms.lease);
+        if until <= now {
+            return Err(Refused::Ended);
+        }
+        let before = self.usable(now);
+        let at_most = |has: u64| if grant.carried { has } else { AMOUNT_MAX };
+        self.amount = grant.amount.min(at_most(before));
+        self.safe = grant.safe.min(at_most(self.safe));
+        self.until = until;
+        self.starts_safe = false;
+        self.term = grant.term;
+        self.applied = grant.id;
+        self.proxies = grant.proxies.max(1);
+        Ok(Applied { report_now: self.amount < before })
+    }
+
+    /// What may be used at `now`.
+    #[must_use]
+    pub fn usable(&self, now: Instant) -> u64 {
+        self.stages().at(now)
+    }
+
+    /// What may be used over time, if no further grant comes.
+    #[must_use]
+    pub fn stages(&self) -> Stages {
+        let safe = self.safe_share();
+        // Others may hold a lease that is one lease younger than this one.
+        let others_end = self.until + self.terms.counted_for();
+        Stages {
+            lease: self.amount,
+            lease_until: self.until,
+            between: self.amount.min(safe),
+            safe_from: if self.starts_safe { self.until } else { others_end },
+            safe,
+        }
+    }
+
+    /// Whether a lease is in force at `now`; if not, the control plane has been away for
+    /// the length of one.
+    #[must_use]
+    pub fn is_leased(&self, now: Instant) -> bool {
+        now < self.until
+    }
+
+    /// When what was begun under the lease must have ended, if no further grant comes.
+    #[must_use]
+    pub fn ends_at(&self) -> Instant {
+        self.until + self.terms.hold
+    }
+
+    /// What to remember over restarts: the safe share, and the number of proxies that
+    /// share the quantity.
+    #[must_use]
+    pub fn remembered(&self) -> (u64, u32) {
+        (self.safe, self.proxies)
+    }
+
+    fn safe_share(&self) -> u64 {
+        match self.on_loss {
+            OnLoss::SafeShare => self.safe,
+            OnLoss::Nothing => 0,
+        }
+    }
+}
+
+/// Answers to earlier reports have ended, at a report every 100 ms or less often.
+const SENT_MAX: usize = 32;

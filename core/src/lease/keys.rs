@@ -1,0 +1,139 @@
+//! Leases of the hot keys of a limit that counts by key.
+//!
+//! Every proxy has the even share of every key without asking. When one needs more of a
+//! key, a [`Granter`] for that key presumes that each of the others uses its even share,
+//! asks them all to report about the key, and moves their shares to where the demand is.
+//! When nobody needs more than an even share any more, the leases are left to end, and all
+//! are back where they began.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use super::{Former, Grant, Granter, Heard, Report, Term, Terms};
+
+/// Lends the keys of one limit; `H` names one start of a proxy process.
+#[derive(Debug)]
+pub struct KeyGranter<H> {
+    term: Term,
+    /// Of each key, over the fleet.
+    rate: u64,
+    keys_max: usize,
+    /// Until then a former granter may have lent any key.
+    former_until: Instant,
+    members: BTreeSet<H>,
+    keys: BTreeMap<u64, Key<H>>,
+}
+
+#[derive(Debug)]
+struct Key<H> {
+    granter: Granter<H>,
+    /// When somebody last needed more than an even share.
+    needed_at: Instant,
+}
+
+impl<H: Clone + Ord> KeyGranter<H> {
+    /// The default of the keys that are lent at a time. Each costs a report and a grant
+    /// per proxy and period.
+    pub const KEYS_MAX: usize = 1000;
+    /// After how long without need a key is left to itself.
+    pub const CALM: Duration = Duration::from_secs(10);
+
+    /// Lends keys that have this rate each, at most `keys_max` at a time; what is hot
+    /// beyond them keeps its even shares.
+    #[must_use]
+    pub fn new(term: Term, rate: u64, keys_max: usize, former: Former, now: Instant) -> Self {
+        let former_until = match former {
+            Former::None => now,
+            Former::MayHaveLent => now + TERMS.counted_for(),
+        };
+        Self { term, rate, keys_max, former_until, members: BTreeSet::new(), keys: BTreeMap::new() }
+    }
+
+    /// A proxy that serves this limit; it is presumed to use its even share of every key.
+    pub fn join(&mut self, member: &H, now: Instant) {
+        self.members.insert(member.clone());
+        let even = self.even_share();
+        for key in self.keys.values_mut() {
+            key.granter.presume(member.clone(), even, now);
+        }
+    }
+
+    /// A proxy that is gone. What it was lent ends by itself.
+    pub fn leave(&mut self, member: &H) {
+        self.members.remove(member);
+        for key in self.keys.values_mut() {
+            if key.granter.unheard().any(|unheard| unheard == member) {
+                key.granter.remove(member);
+            }
+        }
+    }
+
+    /// Takes in what a member reports about a key. A key that is not lent is lent from now
+    /// on, if more than an even share of it is needed.
+    pub fn hear(&mut self, from: &H, key: u64, report: &Report, now: Instant) -> Heard {
+        if report.term > self.term {
+            return Heard::Outranked(report.term);
+        }
+        let is_needed = report.demand > self.even_share();
+        if !self.keys.contains_key(&key) {
+            if !is_needed || self.keys.len() >= self.keys_max {
+                return Heard::Noted;
+            }
+            self.open(key, now);
+        }
+        let Some(key) = self.keys.get_mut(&key) else { return Heard::Noted };
+        if is_needed {
+            key.needed_at = now;
+        }
+        key.granter.hear(from, report, now)
+    }
+
+    /// Who is to be asked to report about which key: to be sent with every round of
+    /// grants, until they do.
+    pub fn unheard(&self) -> impl Iterator<Item = (&H, u64)> {
+        self.keys
+            .iter()
+            .flat_map(|(&key, one)| one.granter.unheard().map(move |holder| (holder, key)))
+    }
+
+    /// What to send now, to whom and about which key; see [`Granter::grant`].
+    pub fn grant(&mut self, now: Instant) -> Vec<(H, u64, Grant)> {
+        // When the last lease and what follows it have ended, too.
+        let over = Self::CALM + 3 * TERMS.counted_for();
+        self.keys.retain(|_, key| now < key.needed_at + over);
+        let mut sent = Vec::new();
+        for (&key, one) in &mut self.keys {
+            if now < one.needed_at + Self::CALM {
+                let grants = one.granter.grant(now);
+                sent.extend(grants.into_iter().map(|(holder, grant)| (holder, key, grant)));
+            }
+        }
+        sent
+    }
+
+    /// How many keys are lent.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// What each proxy has of every key that is not lent.
+    #[must_use]
+    pub fn even_share(&self) -> u64 {
+        self.rate / self.members.len().max(1) as u64
+    }
+
+    fn open(&mut self, key: u64, now: Instant) {
+        let former = if now < self.former_until { Former::MayHaveLent } else { Former::None };
+        let mut granter = Granter::new(self.term, self.rate, TERMS, former, now);
+        let even = self.even_share();
+        for member in &self.members {
+            granter.presume(member.clone(), even, now);
+        }
+        self.keys.insert(key, Key { granter, needed_at: now });
+    }
+}
+
+const TERMS: Terms = Terms::rate();

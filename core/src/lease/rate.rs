@@ -1,0 +1,83 @@
+//! One proxy's share of a rate: what was asked for goes up, and the pace of the buckets
+//! comes out.
+
+use std::time::{Duration, Instant};
+
+use super::{Applied, Grant, Holder, Refused, Report};
+use crate::limit::{MICROS, Pace, burst_share};
+
+/// A share of a rate. One thread of the proxy owns it, counts what its workers were asked
+/// for, and gives them [`RateShare::pace`] after every change.
+#[derive(Clone, Debug)]
+pub struct RateShare {
+    holder: Holder,
+    burst: u32,
+    pace: Pace,
+    /// Tokens per second, smoothed.
+    demand: f64,
+    reported_at: Instant,
+}
+
+impl RateShare {
+    /// A share that is held by `holder`, of a limit with this burst.
+    #[must_use]
+    pub fn new(holder: Holder, burst: u32, now: Instant) -> Self {
+        Self::following(&Pace::new(0, 0, now), holder, burst, now)
+    }
+
+    /// The same, for buckets that have followed another pace until `now`.
+    #[must_use]
+    pub fn following(pace: &Pace, holder: Holder, burst: u32, now: Instant) -> Self {
+        let mut share = Self { holder, burst, pace: *pace, demand: 0.0, reported_at: now };
+        share.set_pace(now);
+        share
+    }
+
+    /// What to send up. `asked` is how many tokens were asked for since the last report,
+    /// granted or not.
+    pub fn report(&mut self, asked: u64, now: Instant) -> Report {
+        let elapsed = now.saturating_duration_since(self.reported_at).as_secs_f64();
+        if elapsed > 0.0 {
+            let rate = asked as f64 / elapsed;
+            let weight = 1.0 - (-elapsed / SMOOTHED_OVER.as_secs_f64()).exp();
+            self.demand += (rate - self.demand) * weight;
+            self.reported_at = now;
+        }
+        // What comes at random differs by about the root of its number. Asking for half as
+        // much more puts the surplus where it will be needed; for more, and too much of a
+        // small limit would be kept in reserve.
+        let spread = (self.demand.max(0.0) / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
+        // A demand beyond the limit is cut by the granter.
+        #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
+        let demand = ((self.demand + spread) * MICROS as f64) as u64;
+        self.holder.report(demand, 0, now)
+    }
+
+    /// Takes a grant in; after it [`RateShare::pace`] is another.
+    pub fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
+        let applied = self.holder.apply(grant, now)?;
+        self.set_pace(now);
+        Ok(applied)
+    }
+
+    /// What the buckets of this limit follow until the next grant, also if there is none.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// The lease behind it.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    fn set_pace(&mut self, now: Instant) {
+        let burst = burst_share(self.burst, self.holder.remembered().1);
+        self.pace = self.pace.replaced(&self.holder.stages(), burst, now);
+    }
+}
+
+/// Long enough for a few requests per second to look steady, short enough to follow a
+/// change within two or three reports.
+const SMOOTHED_OVER: Duration = Duration::from_millis(500);

@@ -1,0 +1,213 @@
+//! One proxy's share of a number of slots, of which a request holds one while it runs.
+
+use std::time::Instant;
+
+use super::{Applied, Grant, Holder, Refused, Report};
+
+/// The slots that one proxy may use, and those in use.
+///
+/// What it reports as its demand is the mean of what was in use and waited for since the
+/// last report, rounded up. The most would keep slots for moments: of 40 slots that eight
+/// proxies fight for, a sixth would be idle.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    holder: Holder,
+    in_use: u64,
+    waiting: u64,
+    /// What was in use or waited for since the last report, times nanoseconds.
+    needed: u128,
+    counted_until: Instant,
+    reported_at: Instant,
+    /// The granter was told that requests wait, or is about to be.
+    waiting_is_told: bool,
+}
+
+impl Slots {
+    /// Slots that are held by `holder`; none is in use.
+    #[must_use]
+    pub fn new(holder: Holder, now: Instant) -> Self {
+        Self {
+            holder,
+            in_use: 0,
+            waiting: 0,
+            needed: 0,
+            counted_until: now,
+            reported_at: now,
+            waiting_is_told: false,
+        }
+    }
+
+    /// Takes a slot, if there is a free one.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let free = self.in_use < self.holder.usable(now);
+        if free {
+            self.count(now);
+            self.in_use += 1;
+        }
+        free
+    }
+
+    /// Returns a slot. Whether others may be waiting for just this one, so that a report
+    /// should be sent soon; several within a few milliseconds may share one.
+    #[must_use = "others may be waiting for this slot"]
+    pub fn give_back(&mut self, now: Instant) -> bool {
+        debug_assert!(self.in_use > 0, "only what was taken is given back");
+        self.count(now);
+        let was_recalled = self.in_use > self.holder.usable(now);
+        self.in_use = self.in_use.saturating_sub(1);
+        was_recalled
+    }
+
+    /// Says how many requests wait for a slot. Whether the granter has not been told that
+    /// any do, so that a report should be sent at once: nothing else gets them a slot.
+    #[must_use = "nobody knows of the new need"]
+    pub fn set_waiting(&mut self, waiting: u64, now: Instant) -> bool {
+        self.count(now);
+        self.waiting = waiting;
+        let is_news = waiting > 0 && !self.waiting_is_told;
+        self.waiting_is_told |= is_news;
+        is_news
+    }
+
+    /// What to send up.
+    pub fn report(&mut self, now: Instant) -> Report {
+        self.count(now);
+        let elapsed = now.saturating_duration_since(self.reported_at).as_nanos();
+        let current = self.in_use + self.waiting;
+        let demand = match elapsed {
+            0 => current,
+            _ => u64::try_from(self.needed.div_ceil(elapsed)).unwrap_or(u64::MAX),
+        };
+        self.needed = 0;
+        self.reported_at = now;
+        self.waiting_is_told = self.waiting > 0;
+        self.holder.report(demand.max(current.min(1)), self.in_use, now)
+    }
+
+    fn count(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.counted_until).as_nanos();
+        self.needed += u128::from(self.in_use + self.waiting) * elapsed;
+        self.counted_until = now.max(self.counted_until);
+    }
+
+    /// Takes a grant in. More may be in use than it allows; they finish, and no new ones
+    /// begin before.
+    pub fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
+        self.holder.apply(grant, now)
+    }
+
+    /// Slots in use.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        self.in_use
+    }
+
+    /// Slots that could be taken at `now`.
+    #[must_use]
+    pub fn free(&self, now: Instant) -> u64 {
+        self.holder.usable(now).saturating_sub(self.in_use)
+    }
+
+    /// How many of those in use nobody counts any more, because no grant came for
+    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them. 0 while the control plane answers, however long requests take.
+    #[must_use]
+    pub fn overdue(&self, now: Instant) -> u64 {
+        if now < self.holder.ends_at() {
+            return 0;
+        }
+        self.in_use.saturating_sub(self.holder.usable(now))
+    }
+
+    /// The lease behind it.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::lease::{OnLoss, Term, Terms};
+
+    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    const HOLD: Duration = Duration::from_secs(5);
+
+    fn grant(id: u64, answers: u64, amount: u64) -> Grant {
+        Grant {
+            term: Term(1),
+            id,
+            answers,
+            lease: Terms::LEASE,
+            amount,
+            safe: 2,
+            carried: false,
+            proxies: 2,
+        }
+    }
+
+    fn slots(now: Instant, amount: u64) -> Slots {
+        let mut slots =
+            Slots::new(Holder::new(Terms::slots(HOLD), OnLoss::SafeShare, 0, 1, now), now);
+        let answers = slots.report(now).seq;
+        slots.apply(&grant(1, answers, amount), now).unwrap();
+        slots
+    }
+
+    #[test]
+    fn a_recalled_slot_is_reported_when_it_comes_back() {
+        let now = epoch();
+        let mut slots = slots(now, 2);
+        assert!(slots.take(now) && slots.take(now) && !slots.take(now));
+        let answers = slots.report(now).seq;
+        let applied = slots.apply(&grant(2, answers, 1), now).unwrap();
+        assert!(applied.report_now);
+        assert_eq!(slots.report(now).in_use, 2);
+        assert!(slots.give_back(now), "the recalled one");
+        assert!(!slots.take(now));
+        assert!(!slots.give_back(now), "one of its own");
+    }
+
+    #[test]
+    fn without_the_control_plane_slots_go_down_before_they_go_up() {
+        let now = epoch();
+        for (lease, between) in [(9, 2), (1, 1), (0, 0)] {
+            let mut slots = slots(now, lease);
+            let taken = (0..lease).filter(|_| slots.take(now)).count() as u64;
+            assert_eq!(taken, lease);
+            let ended = now + Terms::LEASE;
+            assert_eq!(slots.holder().usable(ended), between);
+            // Others may have a lease that ends a second later, and be busy for 5 s more.
+            let all_ended = ended + Terms::slots(HOLD).counted_for();
+            assert!(all_ended > ended + Terms::LEASE + HOLD);
+            assert_eq!(slots.holder().usable(all_ended - Duration::from_millis(1)), between);
+            assert_eq!(slots.holder().usable(all_ended), 2);
+            assert_eq!(slots.overdue(ended + HOLD - Duration::from_millis(1)), 0);
+            assert_eq!(slots.overdue(ended + HOLD), lease.saturating_sub(2));
+        }
+    }
+
+    #[test]
+    fn that_requests_wait_is_told_at_once_and_then_in_the_mean() {
+        let now = epoch();
+        let at = |ms| now + Duration::from_millis(ms);
+        let mut slots = slots(now, 0);
+        assert!(!slots.take(now));
+        assert!(slots.set_waiting(1, now));
+        assert!(!slots.set_waiting(2, now));
+        assert_eq!(slots.report(now).demand, 2);
+        assert!(!slots.set_waiting(10, at(50)));
+        assert_eq!(slots.report(at(100)).demand, 6);
+        assert!(!slots.set_waiting(0, at(101)));
+        assert_eq!(slots.report(at(200)).demand, 1);
+        assert_eq!(slots.report(at(300)).demand, 0);
+        assert!(slots.set_waiting(1, at(300)));
+        assert_eq!(slots.report(at(400)).demand, 1);
+    }
+}

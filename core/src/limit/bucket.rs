@@ -1,0 +1,62 @@
+//! One token bucket in one atomic word.
+//!
+//! The generic cell rate algorithm: the word is the level of incoming tokens at which the
+//! bucket would be full again. A request moves it on by one token and is admitted if that
+//! is at most a burst ahead of what has come in.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::{Decision, Pace, pace::TOKEN};
+
+/// The bucket of a limit without a key, for all workers of a proxy. Full at first.
+#[derive(Debug, Default)]
+pub struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for one token at `now`. Does not allocate, lock or wait.
+    #[inline]
+    pub fn take(&self, pace: &Pace, now: Instant) -> Decision {
+        let level = pace.level(now);
+        let mut full_at = self.0.load(Ordering::Relaxed);
+        loop {
+            let debt = match take(full_at.saturating_sub(level), pace.burst()) {
+                Ok(debt) => debt,
+                Err(lacks) => return refused(pace, lacks, now),
+            };
+            let next = level + debt;
+            match self.0.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return admitted(pace, debt, now),
+                Err(newer) => full_at = newer,
+            }
+        }
+    }
+}
+
+/// What a bucket that lacks `debt` parts of tokens lacks after a request; for a refusal,
+/// how many parts must come in before.
+#[inline]
+pub(super) fn take(debt: u64, burst: u32) -> Result<u64, u64> {
+    let after = debt + TOKEN;
+    let most = u64::from(burst) * TOKEN;
+    if after > most { Err(after - most) } else { Ok(after) }
+}
+
+pub(super) fn admitted(pace: &Pace, debt: u64, now: Instant) -> Decision {
+    let left = (u64::from(pace.burst()) * TOKEN).saturating_sub(debt) / TOKEN;
+    Decision::Admitted {
+        remaining: u32::try_from(left).unwrap_or(u32::MAX),
+        full_after: pace.wait(debt, now),
+    }
+}
+
+pub(super) fn refused(pace: &Pace, lacks: u64, now: Instant) -> Decision {
+    Decision::Refused { retry_after: pace.wait(lacks, now) }
+}

@@ -1,0 +1,134 @@
+//! Which keys of a limit need more than an even share, in one proxy.
+//!
+//! One thread of the proxy owns this. It hears from the workers which keys they refused,
+//! opens those, reports about them, and gives the workers a pace for each; for all other
+//! keys there is one pace.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::{Pace, burst_share};
+use crate::lease::{Applied, Grant, Holder, RateShare, Refused, Report, Terms};
+
+/// The keys of one limit that a proxy reports about.
+#[derive(Debug)]
+pub struct HotKeys {
+    rate: u64,
+    burst: u32,
+    proxies: u32,
+    keys_max: usize,
+    /// Of every key that is not hot.
+    cold: Pace,
+    keys: BTreeMap<u64, Hot>,
+}
+
+#[derive(Debug)]
+struct Hot {
+    share: RateShare,
+    asked: u64,
+    opened_at: Instant,
+    /// Its pace has been another than that of cold keys.
+    was_leased: bool,
+}
+
+/// For how long a key is reported about that nothing is lent of: another refusal would
+/// open it again.
+const UNLEASED: Duration = Duration::from_secs(5);
+
+impl HotKeys {
+    /// No key is hot. `rate` (in millionths of a token per second) and `burst` are those
+    /// of the limit, which `proxies` share.
+    #[must_use]
+    pub fn new(rate: u64, burst: u32, proxies: u32, keys_max: usize, now: Instant) -> Self {
+        let proxies = proxies.max(1);
+        let cold = Pace::new(rate / u64::from(proxies), burst_share(burst, proxies), now);
+        Self { rate, burst, proxies, keys_max, cold, keys: BTreeMap::new() }
+    }
+
+    /// Changes the number of proxies, and with it the even share.
+    pub fn set_proxies(&mut self, proxies: u32, now: Instant) {
+        self.proxies = proxies.max(1);
+        let burst = burst_share(self.burst, self.proxies);
+        self.cold = self.cold.steadied(self.even_share(), burst, now);
+    }
+
+    /// Reports about this key from now on: a worker refused it, or the control plane asks
+    /// ([`crate::lease::KeyGranter::unheard`]). `false` if that is one too many.
+    pub fn open(&mut self, key: u64, now: Instant) -> bool {
+        if self.keys.contains_key(&key) {
+            return true;
+        }
+        if self.keys.len() >= self.keys_max {
+            return false;
+        }
+        let holder = Holder::with_safe_share(Terms::rate(), self.even_share(), self.proxies, now);
+        let share = RateShare::following(&self.cold, holder, self.burst, now);
+        let hot = Hot { share, asked: 0, opened_at: now, was_leased: false };
+        self.keys.insert(key, hot);
+        true
+    }
+
+    /// Counts what workers were asked for with this key, granted or not; nothing if the
+    /// key is not hot.
+    pub fn count(&mut self, key: u64, asked: u64) {
+        if let Some(hot) = self.keys.get_mut(&key) {
+            hot.asked += asked;
+        }
+    }
+
+    /// What to send up, about each hot key.
+    pub fn reports(&mut self, now: Instant) -> Vec<(u64, Report)> {
+        let report = |(&key, hot): (&u64, &mut Hot)| {
+            (key, hot.share.report(std::mem::take(&mut hot.asked), now))
+        };
+        self.keys.iter_mut().map(report).collect()
+    }
+
+    /// Takes a grant in.
+    pub fn apply(&mut self, key: u64, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
+        match self.keys.get_mut(&key) {
+            Some(hot) => {
+                let applied = hot.share.apply(grant, now)?;
+                hot.was_leased = true;
+                Ok(applied)
+            }
+            None => Err(Refused::Unknown { answers: grant.answers }),
+        }
+    }
+
+    /// Ends what is over: keys of which nothing has been lent for so long that they are
+    /// back at their even share. Gives those for which [`super::Table::forget`] is to be
+    /// called, because their buckets followed a pace of their own; what they owe is
+    /// forgiven, at most a burst for each time that a key was lent.
+    pub fn close(&mut self, now: Instant) -> Vec<u64> {
+        let is_over = |hot: &Hot| {
+            now >= hot.share.holder().stages().safe_from && now >= hot.opened_at + UNLEASED
+        };
+        let mut forgotten = Vec::new();
+        self.keys.retain(|&key, hot| {
+            let is_over = is_over(hot);
+            if is_over && hot.was_leased {
+                forgotten.push(key);
+            }
+            !is_over
+        });
+        forgotten
+    }
+
+    /// The paces of all hot keys, to be given to the workers.
+    pub fn paces(&self) -> impl Iterator<Item = (u64, Pace)> {
+        self.keys.iter().map(|(&key, hot)| (key, hot.share.pace()))
+    }
+
+    /// The pace of every other key.
+    #[must_use]
+    pub fn cold(&self) -> Pace {
+        self.cold
+    }
+
+    fn even_share(&self) -> u64 {
+        self.rate / u64::from(self.proxies)
+    }
+}

@@ -1,0 +1,170 @@
+//! How fast tokens come in.
+//!
+//! A bucket by GCRA remembers one moment, and a change of the rate would mean another
+//! moment for every key. Here the axis is not time but *tokens that have come in so far*:
+//! a change of the rate bends the line from then on, and what buckets remember stays true.
+
+use std::time::{Duration, Instant};
+
+use crate::lease::Stages;
+
+/// A token per second, in the unit of rates: a rate of one per day is still some.
+pub const MICROS: u64 = 1_000_000;
+
+/// Parts of a token that are told apart. The axis of a limit of ten million per second
+/// is long enough for 58 years.
+pub(super) const TOKEN: u64 = 1000;
+
+/// The tokens that came in, as a line over time with up to two bends in the future: one
+/// where a lease ends, and one where what replaces it may be used. Workers keep a copy,
+/// and need not be told when a lease ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pace {
+    /// Where the line starts, in parts of tokens.
+    level: u64,
+    /// What is to be added to it, in [`PER_PART`]ths: a slow rate must not lose what it is
+    /// made of to rounding, each time that it is replaced.
+    fraction: u64,
+    from: Instant,
+    stages: Stages,
+    burst: u32,
+}
+
+impl Pace {
+    /// A steady pace of `rate` millionths of a token per second.
+    #[must_use]
+    pub fn new(rate: u64, burst: u32, now: Instant) -> Self {
+        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst }
+    }
+
+    /// The steady pace that follows this one from `now` on.
+    #[must_use]
+    pub fn steadied(&self, rate: u64, burst: u32, now: Instant) -> Self {
+        self.replaced(&steady(rate, now), burst, now)
+    }
+
+    /// The pace that follows this one from `now` on.
+    #[must_use]
+    pub fn replaced(&self, stages: &Stages, burst: u32, now: Instant) -> Self {
+        // A clock that steps back must not make tokens.
+        let from = now.max(self.from);
+        let (level, fraction) = self.exact_level(from);
+        Self { level, fraction, from, stages: *stages, burst }
+    }
+
+    /// Tokens that a bucket of this limit holds when it is full.
+    #[must_use]
+    pub fn burst(&self) -> u32 {
+        self.burst
+    }
+
+    /// Millionths of a token per second at `now`.
+    #[must_use]
+    pub fn rate(&self, now: Instant) -> u64 {
+        self.stages.at(now)
+    }
+
+    /// Parts of tokens that have come in until `now`.
+    #[inline]
+    pub(super) fn level(&self, now: Instant) -> u64 {
+        self.exact_level(now).0
+    }
+
+    #[inline]
+    fn exact_level(&self, now: Instant) -> (u64, u64) {
+        let Stages { lease, lease_until, between, safe_from, safe } = self.stages;
+        let product = |rate, from, to| u128::from(rate) * u128::from(nanos(from, to));
+        let mut sum = u128::from(self.fraction) + product(lease, self.from, now.min(lease_until));
+        if now >= lease_until {
+            // Each stage counts as far as it lies after the start.
+            sum += product(between, lease_until.max(self.from), now.min(safe_from));
+            sum += product(safe, safe_from.max(self.from), now);
+        }
+        let parts = u64::try_from(sum / u128::from(PER_PART)).unwrap_or(u64::MAX);
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder is less than its divisor")]
+        let fraction = (sum % u128::from(PER_PART)) as u64;
+        (self.level.saturating_add(parts), fraction)
+    }
+
+    /// How long after `now` this many parts of tokens have come in; the longest duration
+    /// if the pace of `now` is zero.
+    pub(super) fn wait(&self, parts: u64, now: Instant) -> Duration {
+        let rate = self.rate(now);
+        if rate == 0 {
+            return Duration::MAX;
+        }
+        let nanos = (u128::from(parts) * u128::from(PER_PART)).div_ceil(u128::from(rate));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// Millionths per second times nanoseconds, for one part of a token.
+const PER_PART: u64 = 1_000_000_000 * MICROS / TOKEN;
+
+fn steady(rate: u64, now: Instant) -> Stages {
+    Stages { lease: rate, lease_until: now, between: rate, safe_from: now, safe: rate }
+}
+
+/// Nanoseconds between two instants, 0 if the second is not later.
+#[inline]
+fn nanos(from: Instant, to: Instant) -> u64 {
+    let elapsed = to.saturating_duration_since(from);
+    elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(elapsed.subsec_nanos().into())
+}
+
+/// The burst of each of `proxies` that share a burst: the larger of an even part and 8,
+/// and never more than the whole.
+#[must_use]
+pub fn burst_share(burst: u32, proxies: u32) -> u32 {
+    burst.div_ceil(proxies.max(1)).max(8).min(burst)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+    fn epoch() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn a_burst_is_divided_down_to_eight() {
+        for (burst, proxies, share) in
+            [(100, 1, 100), (100, 4, 25), (100, 64, 8), (5, 1, 5), (5, 64, 5), (1, 9, 1), (9, 0, 9)]
+        {
+            assert_eq!(burst_share(burst, proxies), share, "{burst} over {proxies}");
+        }
+    }
+
+    proptest! {
+        /// Counted in one go or in pieces, over both bends and any replacement.
+        #[test]
+        fn the_line_is_the_sum_of_its_pieces(
+            rates in prop::array::uniform3(0..20 * MICROS),
+            lease_ms in 0..2000_u64,
+            settle_ms in 0..2000_u64,
+            steps in prop::collection::vec(0..700_u64, 1..20),
+        ) {
+            let start = epoch();
+            let lease_until = start + Duration::from_millis(lease_ms);
+            let safe_from = lease_until + Duration::from_millis(settle_ms);
+            let [lease, between, safe] = rates;
+            let stages = Stages { lease, lease_until, between, safe_from, safe };
+            let whole = Pace::new(0, 1, start).replaced(&stages, 1, start);
+            let (mut pieces, mut now, mut exact) = (whole, start, 0_u128);
+            for step in steps {
+                for _ in 0..step {
+                    exact += u128::from(stages.at(now)) * 1_000_000;
+                    now += Duration::from_millis(1);
+                }
+                let before = whole.level(now);
+                prop_assert_eq!(u128::from(before), exact / u128::from(PER_PART));
+                prop_assert_eq!(pieces.level(now), before);
+                pieces = pieces.replaced(&stages, 1, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What leases are worth when nothing goes wrong, in figures.
+
+use lb_core::lease::{OnLoss, Terms};
+
+use crate::{
+    Duration, ms,
+    plan::{Faults, Plan},
+    world::World,
+};
+
+fn plan(seed: u64, demands: &'static [f64]) -> Plan {
+    Plan {
+        seed,
+        faults: Faults::None,
+        on_loss: OnLoss::SafeShare,
+        terms: Terms::rate(),
+        is_rate: true,
+        proxies: 8,
+        quantity: 1000,
+        burst: 100,
+        report_every_ms: 100,
+        calm_ms: 0,
+        end_ms: 13_000,
+        demands,
+        service_ms: (50, 50),
+    }
+}
+
+/// Requests asked for and admitted after a start of 3 s.
+fn figures(plan: Plan) -> (f64, f64) {
+    let mut world = World::new(plan, false);
+    let totals = |world: &World| {
+        let sum = |field: fn(&crate::node::Node) -> u64| world.nodes.iter().map(field).sum::<u64>();
+        (sum(|node| node.asked) as f64, sum(|node| node.admitted) as f64)
+    };
+    world.run_until(ms(3_000)).expect("the bound holds");
+    let before = totals(&world);
+    world.run_until(ms(plan.end_ms)).expect("the bound holds");
+    let after = totals(&world);
+    (after.0 - before.0, after.1 - before.1)
+}
+
+#[test]
+fn when_too_much_is_asked_for_the_rate_is_used_and_not_exceeded() {
+    for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {
+        let skewed = &[1500.0, 600.0, 300.0, 200.0, 150.0, 150.0, 50.0, 50.0];
+        let (_, admitted) = figures(Plan { report_every_ms, ..plan(seed, skewed) });
+        let used = admitted / 10_000.0;
+        println!("reports each {report_every_ms} ms: {:.2} % of the rate", used * 100.0);
+        assert!((0.95..1.02).contains(&used), "{used}");
+    }
+}
+
+#[test]
+fn a_legal_load_that_comes_unevenly_is_hardly_ever_refused() {
+    for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {
+        let skewed = &[400.0, 150.0, 80.0, 60.0, 50.0, 30.0, 20.0, 10.0];
+        let (asked, admitted) = figures(Plan { report_every_ms, ..plan(seed, skewed) });
+        let refused = 1.0 - admitted / asked;
+        println!("reports each {report_every_ms} ms: {:.2} % are refused", refused * 100.0);
+        assert!(refused <= 0.02, "{refused}");
+    }
+}
+
+/// Slots in use over all proxies, times seconds.
+fn held(world: &World) -> f64 {
+    world.nodes.iter().map(|node| node.held).sum::<u64>() as f64 / 1e6
+}
+
+#[test]
+fn two_slots_serve_eight_proxies_within_their_queues_deadlines() {
+    for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {
+        let mut world = World::new(
+            Plan {
+                terms: Terms::slots(Duration::from_secs(30)),
+                is_rate: false,
+                quantity: 2,
+                end_ms: 30_000,
+                report_every_ms,
+                ..plan(seed, &[20.0])
+            },
+            false,
+        );
+        world.run().unwrap();
+        let longest =
+            world.nodes.iter().map(|node| node.longest_wait.max(world.now - node.served_at));
+        let longest = longest.max().unwrap();
+        let used = held(&world) / (2.0 * 30.0);
+        println!("longest without a slot: {} ms; {:.0} % used", longest / 1000, used * 100.0);
+        assert!(longest < ms(2_500), "{longest}");
+        assert!(used > 0.6, "{used}");
+    }
+}
+
+/// Proxies that need less than an even share keep what they need at their busier moments,
+/// and so leave a part of it idle.
+#[test]
+fn slots_enough_for_all_are_used() {
+    for (least, demands) in [
+        (0.98, &[400.0, 400.0, 300.0, 300.0, 200.0, 200.0, 200.0, 200.0]),
+        (0.85, &[400.0, 200.0, 200.0, 100.0, 100.0, 50.0, 20.0, 10.0]),
+    ] {
+        for (seed, report_every_ms) in [(1, 100), (2, 250)] {
+            let mut world = World::new(
+                Plan {
+                    terms: Terms::slots(Duration::from_secs(30)),
+                    is_rate: false,
+                    quantity: 40,
+                    report_every_ms,
+                    ..plan(seed, demands)
+                },
+                false,
+            );
+            world.run_until(ms(3_000)).unwrap();
+            let before = held(&world);
+            world.run_until(ms(13_000)).unwrap();
+            let used = (held(&world) - before) / (40.0 * 10.0);
+            println!("{:.1} % of 40 slots used, by {demands:?}", used * 100.0);
+            assert!(used > least, "{used}");
+        }
+    }
+}
+
+#[test]
+fn killed_proxies_slots_come_back_after_lease_and_request_timeout() {
+    let hold = Duration::from_secs(2);
+    let plan = Plan {
+        terms: Terms::slots(hold),
+        is_rate: false,
+        quantity: 8,
+        proxies: 2,
+        service_ms: (1_000, 1_900),
+        end_ms: 20_000,
+        ..plan(1, &[100.0, 100.0])
+    };
+    let mut world = World::new(plan, false);
+    world.run_until(ms(5_000)).unwrap();
+    assert_eq!(world.nodes[0].usable(world.now), 4);
+    world.nodes[0].is_up = false;
+    world.run_until(ms(5_000 + 2_700)).unwrap();
+    assert_eq!(world.nodes[1].usable(world.now), 4, "they may be in use");
+    world.run_until(ms(5_000 + 3_400)).unwrap();
+    assert_eq!(world.nodes[1].usable(world.now), 8);
+    assert_eq!(world.nodes[1].holder().remembered(), (8, 1), "it knows that it is alone");
+}

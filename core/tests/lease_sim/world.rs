@@ -1,0 +1,349 @@
+//! A control plane, some proxies, and a bad network between them, in virtual time.
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+
+use fastrand::Rng;
+use lb_core::{
+    lease::{Former, Grant, Granter, Heard, Report as Message, Term},
+    limit::MICROS,
+};
+
+use crate::{
+    bound::Bound,
+    ms,
+    node::{Clock, Node},
+    plan::{Faults, Plan, Report},
+};
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    rng: Rng,
+    epoch: Instant,
+    pub(crate) now: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<Event>>,
+    quantity: u64,
+    term: u64,
+    granter: Option<(Clock, Granter<usize>)>,
+    grant_is_due: bool,
+    /// By start of a process.
+    pub(crate) nodes: Vec<Node>,
+    bound: Bound,
+    pub(crate) report: Report,
+    pub(crate) trace: Option<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Traffic,
+    Fault,
+    Tick,
+    Urgent,
+    Start,
+    Report(usize),
+    Up(usize, Message),
+    Down(usize, Grant),
+}
+
+/// Between two looks at all proxies.
+const STEP: u64 = ms(10);
+
+impl World {
+    pub(crate) fn new(plan: Plan, traced: bool) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+        let epoch = Instant::now();
+        let mut world = Self {
+            rng: Rng::with_seed(plan.seed),
+            epoch,
+            now: 0,
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            quantity: plan.quantity,
+            term: 0,
+            granter: None,
+            grant_is_due: false,
+            nodes: Vec::new(),
+            bound: Bound::new(&plan),
+            report: Report { runs: 1, ..Report::default() },
+            trace: traced.then(Vec::new),
+            plan,
+        };
+        world.start_control_plane(Former::None);
+        for _ in 0..plan.proxies {
+            world.join();
+        }
+        world.at(0, Event::Traffic);
+        world.at(0, Event::Tick);
+        if plan.faults != Faults::None {
+            world.after(100..800, Event::Fault);
+        }
+        world
+    }
+
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        self.run_until(ms(self.plan.end_ms))?;
+        if self.plan.faults != Faults::None { self.check_calm() } else { Ok(()) }
+    }
+
+    pub(crate) fn run_until(&mut self, end: u64) -> Result<(), String> {
+        while self.queue.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Some(Reverse((at, _, index))) = self.queue.pop() else { break };
+            self.now = at;
+            self.report.steps += 1;
+            let Some(event) = self.events[index].take() else { continue };
+            if let Some(trace) = &mut self.trace {
+                trace.push(format!("{at} {event:?}"));
+            }
+            let step = if matches!(event, Event::Traffic) { STEP } else { 0 };
+            self.step(event);
+            self.bound
+                .check(&self.plan, &mut self.nodes, at, step)
+                .map_err(|why| format!("at {at}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) {
+        match event {
+            Event::Traffic => self.traffic(),
+            Event::Fault if self.now >= ms(self.plan.calm_ms) => self.calm_down(),
+            Event::Fault => {
+                self.fault();
+                self.after(50..600, Event::Fault);
+            }
+            Event::Tick => {
+                self.grant();
+                self.at(self.now + ms(100), Event::Tick);
+            }
+            Event::Urgent => {
+                self.grant_is_due = false;
+                self.grant();
+            }
+            Event::Start => self.start_control_plane(Former::MayHaveLent),
+            Event::Report(node) => {
+                if self.nodes[node].is_up {
+                    self.send_report(node);
+                    self.at(self.now + ms(self.plan.report_every_ms), Event::Report(node));
+                }
+            }
+            Event::Up(node, message) => self.hear(node, &message),
+            Event::Down(node, grant) => self.deliver(node, &grant),
+        }
+    }
+
+    fn traffic(&mut self) {
+        for index in 0..self.nodes.len() {
+            let node = &mut self.nodes[index];
+            if !node.is_up {
+                while node.running.peek().is_some_and(|Reverse(ends)| *ends <= self.now) {
+                    node.running.pop();
+                }
+                continue;
+            }
+            if !node.is_leased(self.now) {
+                self.report.unleased_ms += 10;
+            }
+            let (asked, admitted) = (node.asked, node.admitted);
+            let urgent = node.traffic(&self.plan, self.now, STEP, &mut self.rng);
+            self.report.asked += node.asked - asked;
+            self.report.admitted += node.admitted - admitted;
+            if urgent {
+                self.send_report(index);
+            }
+        }
+        self.at(self.now + STEP, Event::Traffic);
+    }
+
+    fn send_report(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let message = node.report(self.now);
+        let is_cut = node.cut_until > self.now;
+        self.send(is_cut, Event::Up(index, message));
+    }
+
+    fn hear(&mut self, node: usize, message: &Message) {
+        let Some((clock, granter)) = &mut self.granter else { return };
+        match granter.hear(&node, message, clock.at(self.now)) {
+            Heard::Noted => {}
+            Heard::Stale => self.report.stale_reports += 1,
+            Heard::Urgent if self.grant_is_due => {}
+            Heard::Urgent => {
+                self.grant_is_due = true;
+                self.after(1..3, Event::Urgent);
+            }
+            Heard::Outranked(_) => unreachable!("each control plane has a larger term"),
+        }
+    }
+
+    fn grant(&mut self) {
+        let Some((clock, granter)) = &mut self.granter else { return };
+        for (node, grant) in granter.grant(clock.at(self.now)) {
+            self.report.carried += u64::from(grant.carried);
+            let is_cut = self.nodes[node].cut_until > self.now;
+            self.send(is_cut, Event::Down(node, grant));
+        }
+    }
+
+    fn deliver(&mut self, index: usize, grant: &Grant) {
+        let node = &mut self.nodes[index];
+        if !node.is_up {
+            return;
+        }
+        let (applied, report_now) = node.apply(grant, self.now);
+        self.report.applied += u64::from(applied);
+        self.report.refused_grants += u64::from(!applied);
+        if report_now {
+            self.send_report(index);
+        }
+    }
+
+    fn send(&mut self, is_cut: bool, event: Event) {
+        let is_bad = self.plan.faults == Faults::All && self.now < ms(self.plan.calm_ms);
+        if is_cut || is_bad && self.rng.u8(..10) == 0 {
+            self.report.lost += 1;
+            return;
+        }
+        if is_bad && self.rng.u8(..20) == 0 {
+            self.report.doubled += 1;
+            self.after(1..1500, event);
+        }
+        if is_bad && self.rng.u8(..20) == 0 {
+            self.report.late += 1;
+            self.after(30..1500, event);
+        } else {
+            let slow = if self.rng.bool() { 3 } else { 30 };
+            self.after(0..slow, event);
+        }
+    }
+
+    fn fault(&mut self) {
+        let all = self.plan.faults == Faults::All;
+        let node = self.rng.usize(..self.nodes.len());
+        match self.rng.u8(..12) {
+            0..3 if self.granter.is_some() => {
+                self.report.outages += 1;
+                self.granter = None;
+                self.bound.control_plane_stops(self.now);
+                let long = if self.rng.bool() { 1..300 } else { 300..4000 };
+                self.after(long, Event::Start);
+            }
+            3..5 if self.nodes.iter().filter(|node| node.is_up).count() < 8 => {
+                self.report.joins += 1;
+                self.join();
+            }
+            5..7 if all => {
+                self.report.kills += 1;
+                self.nodes[node].is_up = false;
+            }
+            7..9 if all => {
+                self.report.partitions += 1;
+                self.nodes[node].cut_until = self.now + ms(self.rng.u64(100..4000));
+            }
+            9 if self.granter.is_some() => {
+                self.report.quantities += 1;
+                self.quantity = self.rng.u64(1..=2 * self.plan.quantity);
+                let quantity = self.in_units();
+                if let Some((_, granter)) = &mut self.granter {
+                    granter.set_quantity(quantity);
+                }
+                self.bound.quantity_changes(&self.plan, self.quantity, self.now);
+            }
+            _ => self.nodes[node].demand = self.drawn_demand(),
+        }
+    }
+
+    /// From here on everybody wants something, and nobody changes its mind.
+    fn calm_down(&mut self) {
+        if !self.nodes.iter().any(|node| node.is_up) {
+            self.join();
+        }
+        for node in &mut self.nodes {
+            node.cut_until = 0;
+        }
+    }
+
+    fn join(&mut self) {
+        let index = self.nodes.len();
+        let demand = match self.plan.demands {
+            [] => self.drawn_demand(),
+            demands => demands[index % demands.len()],
+        };
+        self.nodes.push(Node::start(&self.plan, self.epoch, self.now, demand, &mut self.rng));
+        self.after(0..self.plan.report_every_ms, Event::Report(index));
+    }
+
+    /// Skewed: some want nothing, some more than there is.
+    fn drawn_demand(&mut self) -> f64 {
+        let even = self.plan.quantity as f64;
+        let skew = [0.0, 0.1, 0.5, 1.0, 2.0][self.rng.usize(..5)];
+        if self.plan.is_rate { even * skew } else { (even * skew * 4.0).min(60.0) }
+    }
+
+    fn start_control_plane(&mut self, former: Former) {
+        self.term += 1;
+        let clock = Clock::drawn(&self.plan, self.epoch, &mut self.rng);
+        let (term, quantity) = (Term(self.term), self.in_units());
+        let granter = Granter::new(term, quantity, self.plan.terms, former, clock.at(self.now));
+        self.granter = Some((clock, granter));
+        self.bound.control_plane_starts(&self.plan, self.now);
+    }
+
+    fn in_units(&self) -> u64 {
+        if self.plan.is_rate { self.quantity * MICROS } else { self.quantity }
+    }
+
+    /// Once nothing happens any more, all is lent, by need.
+    fn check_calm(&self) -> Result<(), String> {
+        let up: Vec<_> = self.nodes.iter().filter(|node| node.is_up).collect();
+        if let Some(index) = up.iter().position(|node| !node.is_leased(self.now)) {
+            return Err(format!("proxy {index} of those that are up has no lease"));
+        }
+        let lent: Vec<u64> = up.iter().map(|node| node.usable(self.now)).collect();
+        let sum: u64 = lent.iter().sum();
+        let quantity = self.quantity * if self.plan.is_rate { 1000 } else { 1 };
+        // Some of it may be on its way from one to another.
+        let slack = if self.plan.is_rate { quantity / 10 + 3000 } else { up.len() as u64 };
+        if sum + slack < quantity {
+            return Err(format!("{lent:?} of {quantity} are lent"));
+        }
+        if !self.plan.is_rate {
+            return Ok(());
+        }
+        // They ask for what is due, and a little more for what comes unevenly.
+        let asked = |node: &&Node| 1000.0 * (node.demand + (node.demand * 2.0).sqrt() / 2.0);
+        let demands: Vec<f64> = up.iter().map(asked).collect();
+        for (&lent, fair) in lent.iter().zip(max_min(quantity as f64, &demands)) {
+            if (lent as f64 - fair).abs() > quantity as f64 * 0.15 + 1500.0 {
+                return Err(format!("{lent} is lent instead of {fair}; demands {demands:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&mut self, at: u64, event: Event) {
+        self.events.push(Some(event));
+        let index = self.events.len() - 1;
+        self.queue.push(Reverse((at, index as u64, index)));
+    }
+
+    fn after(&mut self, range_ms: std::ops::Range<u64>, event: Event) {
+        let wait = self.rng.u64(ms(range_ms.start)..ms(range_ms.end));
+        self.at(self.now + wait, event);
+    }
+}
+
+/// The level by bisection, so that it is not the same computation.
+fn max_min(quantity: f64, demands: &[f64]) -> Vec<f64> {
+    let total: f64 = demands.iter().sum();
+    if total <= quantity {
+        let surplus = (quantity - total) / demands.len() as f64;
+        return demands.iter().map(|demand| demand + surplus).collect();
+    }
+    let (mut low, mut high) = (0.0, quantity);
+    for _ in 0..60 {
+        let level = (low + high) / 2.0;
+        let sum: f64 = demands.iter().map(|demand| demand.min(level)).sum();
+        if sum > quantity { high = level } else { low = level }
+    }
+    demands.iter().map(|demand| demand.min(low)).collect()
+}

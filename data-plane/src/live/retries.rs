@@ -1,0 +1,90 @@
+//! What the workers and the control thread share about the retries of one pool.
+//!
+//! Workers count requests and take permits; the control thread reads the one and grants
+//! the other, four times a second ([`crate::retry_budget`]).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use lb_core::resilience::retry_budget::Allowance;
+
+use super::{Padded, bump};
+
+/// Requests and permits of one pool in this process.
+#[derive(Debug)]
+pub(crate) struct Retries {
+    allowance: Allowance,
+    /// First attempts; one writer each.
+    requests: Box<[Padded<AtomicU64>]>,
+    /// Permits of the last ten seconds, spent and left, as of the last grant.
+    earned: AtomicU32,
+}
+
+impl Retries {
+    /// No permits, until the first grant.
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            allowance: Allowance::default(),
+            requests: (0..workers).map(|_| Padded::default()).collect(),
+            earned: AtomicU32::new(0),
+        }
+    }
+
+    /// Notes a worker's first attempt at a request.
+    pub(crate) fn count_request(&self, worker: usize) {
+        bump(&self.requests[worker].0, 1);
+    }
+
+    /// First attempts so far, of all workers.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.iter().map(|count| count.0.load(Relaxed)).sum()
+    }
+
+    /// Takes the permit of one retry, if there is one.
+    pub(crate) fn take(&self) -> bool {
+        self.allowance.take()
+    }
+
+    /// Takes back what is left of the last grant.
+    pub(crate) fn collect(&self) -> u32 {
+        self.allowance.collect()
+    }
+
+    /// Grants permits, after `spent` in the last ten seconds.
+    pub(crate) fn grant(&self, permits: u32, spent: u64) {
+        let earned = u64::from(permits).saturating_add(spent);
+        self.earned.store(u32::try_from(earned).unwrap_or(u32::MAX), Relaxed);
+        self.allowance.grant(permits);
+    }
+
+    /// Which part of the budget is left: 1 while nothing is retried, 0 when nothing may be.
+    pub(crate) fn remaining_ratio(&self) -> f64 {
+        match self.earned.load(Relaxed) {
+            0 => 0.0,
+            earned => f64::from(self.allowance.left()) / f64::from(earned),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_as_a_part_of_what_there_was() {
+        let retries = Retries::new(2);
+        assert_eq!((retries.take(), retries.remaining_ratio()), (false, 0.0));
+        retries.grant(3, 5);
+        assert!(retries.take());
+        assert_eq!(retries.remaining_ratio(), 0.25);
+        assert_eq!((retries.collect(), retries.remaining_ratio()), (2, 0.0));
+    }
+
+    #[test]
+    fn requests_of_all_workers_add_up() {
+        let retries = Retries::new(2);
+        for worker in [0, 1, 1] {
+            retries.count_request(worker);
+        }
+        assert_eq!(retries.requests(), 3);
+    }
+}
