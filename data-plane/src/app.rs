@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     open::Opened,
     process, retry_budget,
+    serving::Serving,
     stats::{Shard, report::Reporter},
     status::Status,
     stop::{self, Signals},
@@ -105,23 +106,28 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     });
     let applied = config_receiver.clone();
     let budgeted = config_receiver.clone();
-    let reporter = Reporter::new(opened.id.clone(), instance, Arc::clone(&fleet), config_receiver);
+    let reporter = Reporter::new(
+        opened.id.clone(),
+        instance,
+        Arc::clone(&fleet),
+        config_receiver,
+        compiler.trouble(),
+    );
+    let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
+    let held = serving.held();
     let follower = Follower::new(Parts {
         introduction,
         control_planes,
-        subscriber,
-        compiler,
-        fleet: Arc::clone(&fleet),
+        serving: Arc::clone(&serving),
         status: Arc::clone(&status),
-        config: config_sender,
         connected: connected_sender.clone(),
     });
-    let held = follower.held();
     let mut successors = offer(&opened, &estate, last_good.clone(), Arc::clone(&held));
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
     tokio::spawn(sync::save(last_good, held, applied));
+    tokio::spawn(serving.watch());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
     tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));

@@ -11,6 +11,8 @@ pub(crate) enum Reason {
     NoRoute,
     /// 503: no backend of the pool may serve.
     NoHealthyBackend,
+    /// A backend that is not well was used, because few others were left.
+    PoolPanic,
     /// 503: the proxy has never had a configuration for this listener.
     ConfigMissing,
     /// 502: nothing listens at the backend's address.
@@ -68,9 +70,10 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
+        Self::PoolPanic,
         Self::ConfigMissing,
         Self::BackendConnectRefused,
         Self::BackendConnectFailed,
@@ -104,6 +107,7 @@ impl Reason {
         match self {
             Self::NoRoute => "no_route",
             Self::NoHealthyBackend => "no_healthy_backend",
+            Self::PoolPanic => "pool_panic",
             Self::ConfigMissing => "config_missing",
             Self::BackendConnectRefused => "backend_connect_refused",
             Self::BackendConnectFailed => "backend_connect_failed",
@@ -156,7 +160,9 @@ impl Reason {
     /// Whether it can be the reason of an answer that the proxy gave by itself: a client
     /// that left was not answered, and these others stand beside an answer.
     pub(crate) fn is_of_an_answer(self) -> bool {
-        !self.is_of_a_retry() && !matches!(self, Self::ClientAbort | Self::BackendStatus)
+        let stands_beside =
+            matches!(self, Self::ClientAbort | Self::BackendStatus | Self::PoolPanic);
+        !self.is_of_a_retry() && !stands_beside
     }
 
     /// Whether the client was given an answer, and it was refused for what it did.

@@ -9,13 +9,13 @@ mod management;
 mod session;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use lb_core::{
     backoff::Backoff,
-    model::{InstanceId, ListenerName, ProxyId},
+    model::{InstanceId, ProxyId},
     sync::Subscriber,
 };
 use tokio::sync::watch;
@@ -23,11 +23,8 @@ use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
 use crate::{
-    clock::present,
-    last_good::LastGood,
-    live::{Compiler, Config},
-    status::Status,
-    worker::{Fleet, now},
+    clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
+    worker::now,
 };
 use session::Ended;
 
@@ -61,13 +58,8 @@ pub(crate) struct Connected {
 pub(crate) struct Follower {
     introduction: Introduction,
     control_planes: Vec<Endpoint>,
-    /// Shared with those who keep it on disk.
-    subscriber: Arc<Mutex<Subscriber>>,
-    compiler: Compiler,
-    fleet: Arc<Fleet>,
+    serving: Arc<Serving>,
     status: Arc<Status>,
-    /// The configuration in use, for those who report on it.
-    config: watch::Sender<Arc<Config>>,
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
     from_disk: bool,
@@ -78,11 +70,8 @@ pub(crate) struct Follower {
 pub(crate) struct Parts {
     pub(crate) introduction: Introduction,
     pub(crate) control_planes: Vec<Endpoint>,
-    pub(crate) subscriber: Subscriber,
-    pub(crate) compiler: Compiler,
-    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<Status>,
-    pub(crate) config: watch::Sender<Arc<Config>>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
 }
 
@@ -101,27 +90,15 @@ pub(crate) fn endpoint(url: &str) -> Result<Endpoint, String> {
 
 impl Follower {
     pub(crate) fn new(parts: Parts) -> Self {
-        let from_disk = parts.subscriber.held().is_some();
+        let from_disk = parts.serving.subscriber().held().is_some();
         Self {
             introduction: parts.introduction,
             control_planes: parts.control_planes,
-            subscriber: Arc::new(Mutex::new(parts.subscriber)),
-            compiler: parts.compiler,
-            fleet: parts.fleet,
+            serving: parts.serving,
             status: parts.status,
-            config: parts.config,
             connected: parts.connected,
             from_disk,
         }
-    }
-
-    /// What is held, for those who keep it on disk.
-    pub(crate) fn held(&self) -> Arc<Mutex<Subscriber>> {
-        Arc::clone(&self.subscriber)
-    }
-
-    fn subscriber(&self) -> MutexGuard<'_, Subscriber> {
-        self.subscriber.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries the control planes in turn, and follows whichever answers.
@@ -134,6 +111,7 @@ impl Follower {
             let ended = self.session(&endpoint, &mut backoff).await;
             self.connected.send_replace(None);
             self.status.lost(present());
+            self.serving.lose().await;
             let pause = match ended {
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
@@ -145,7 +123,7 @@ impl Follower {
                         warn!(
                             control_plane = %endpoint.uri(),
                             problem,
-                            serving = self.subscriber().held().map(|held| held.version.to_string()),
+                            serving = self.serving.subscriber().held().map(|held| held.version.to_string()),
                             "no control plane answers there (--control-plane); serving goes on with what is held"
                         );
                     }
@@ -166,30 +144,10 @@ impl Follower {
         }
     }
 
-    /// Compiles what is held once more, since something beside it has changed.
-    async fn serve_held(&mut self) {
-        let version = self.subscriber().held().map(|held| held.version);
-        let snapshot = Arc::clone(self.subscriber().snapshot());
-        let config = Arc::new(self.compiler.compile(&snapshot, version));
-        self.fleet.apply(Arc::clone(&config)).await;
-        let known_before = |name: &ListenerName| {
-            let before = self.config.borrow();
-            before.version.is_none() || before.unknown_listeners().all(|unknown| unknown != name)
-        };
-        for name in config.unknown_listeners().filter(|name| known_before(name)) {
-            warn!(
-                listener = %name,
-                "this process accepts for a listener that the control plane does not know, and \
-                 answers 503; add it with lbctl add-listener {name}, or start the process without it"
-            );
-        }
-        self.config.send_replace(config);
-    }
-
     /// Compiles what the subscriber holds and waits until all workers serve from it.
     async fn apply(&mut self) {
-        self.serve_held().await;
-        self.status.applied(self.subscriber().held().map(|held| held.version));
+        self.serving.apply().await;
+        self.status.applied(self.serving.subscriber().held().map(|held| held.version));
         self.from_disk = false;
     }
 }

@@ -6,6 +6,7 @@ use lb_tests::{
     client::get,
     cluster::Cluster,
     eventually::eventually,
+    scene,
     scripted::{self, Draft},
 };
 use rustix::process::Signal;
@@ -66,41 +67,18 @@ async fn a_proxy_that_does_not_answer_is_named_and_catches_up_by_itself() {
     assert_eq!(get(cluster.proxy(1).address(), "/").await.text(), "a");
 }
 
-/// The state that every proxy needs in order to serve.
-fn basics() -> Vec<Draft> {
-    let route = pb::Route {
-        name: "default".to_owned(),
-        listener: "default".to_owned(),
-        pool: "default".to_owned(),
-        ..pb::Route::default()
-    };
-    let listener = pb::Listener { name: "default".to_owned(), ..pb::Listener::default() };
-    vec![pool("default", "round_robin"), Any::Listener(listener).into(), Any::Route(route).into()]
-}
-
 fn pool(name: &str, algorithm: &str) -> Draft {
-    let (name, algorithm) = (name.to_owned(), algorithm.to_owned());
-    Any::Pool(pb::Pool { name, algorithm, ..pb::Pool::default() }).into()
+    Any::Pool(pb::Pool { name: name.to_owned(), ..scene::pool(algorithm) }).into()
 }
 
 /// A backend that is up.
 fn backend(id: &str, backend: &Backend) -> [Draft; 2] {
-    let address = backend.address().to_string();
-    let status = pb::BackendStatus {
-        backend: id.to_owned(),
-        incarnation: 1,
-        health: Health::Up.into(),
-        addresses: vec![address.clone()],
-        ..pb::BackendStatus::default()
-    };
-    let backend = pb::Backend {
-        id: id.to_owned(),
-        pool: "default".to_owned(),
-        address,
-        incarnation: 1,
-        ..pb::Backend::default()
-    };
-    [Any::Backend(backend).into(), status.into()]
+    scene::backend(backend, scene::up(id, backend))
+}
+
+/// What every proxy needs in order to serve.
+fn basics() -> Vec<Draft> {
+    scene::basics(scene::pool("round_robin"))
 }
 
 #[tokio::test]

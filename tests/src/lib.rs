@@ -13,6 +13,8 @@
 //! | [`load`] | clients in a loop, who count what failed |
 //! | [`api`] | the gRPC services, as short calls |
 //! | [`name_server`] | a name server that says what a test tells it |
+//! | [`scene`] | real proxies before a scripted control plane |
+//! | [`statistics`] | what proxies report, and tokens for probes |
 //! | [`scripted`] | a control plane and a proxy that say what a test tells them |
 //! | [`eventually`] | waiting for what has no event |
 //!
@@ -29,8 +31,10 @@ pub mod load;
 pub mod name_server;
 pub mod port;
 pub mod process;
+pub mod scene;
 pub mod scripted;
 pub mod stage;
+pub mod statistics;
 pub mod wall_clock;
 pub mod wire;
 

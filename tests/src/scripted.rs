@@ -23,13 +23,19 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
-use crate::PATIENCE;
+use crate::{PATIENCE, scene::unix_ms, statistics::Statistics};
 
 /// A control plane whose every message a test writes.
 #[derive(Debug)]
 pub struct ControlPlane {
     address: SocketAddr,
     sessions: mpsc::Receiver<Session>,
+    /// What proxies report.
+    pub statistics: Statistics,
+    /// What its clock is ahead of the real one.
+    pub ahead_ms: u64,
+    /// How often proxies report; 0 for their own default.
+    pub stats_period_ms: u32,
     server: JoinHandle<()>,
 }
 
@@ -52,12 +58,13 @@ impl ControlPlane {
         let address = listener.local_addr().expect("a bound socket has an address");
         let (sender, sessions) = mpsc::channel(4);
         let service = sync_server::SyncServer::new(Service { sessions: sender });
-        let server = tonic::transport::Server::builder().add_service(service);
+        let (statistics, reports) = Statistics::new();
+        let server = tonic::transport::Server::builder().add_service(service).add_service(reports);
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             server.serve_with_incoming(incoming).await.expect("the server serves");
         });
-        Self { address, sessions, server }
+        Self { address, sessions, statistics, ahead_ms: 0, stats_period_ms: 0, server }
     }
 
     /// Where proxies connect.
@@ -77,6 +84,8 @@ impl ControlPlane {
             // Long ones, so that the script need not care.
             heartbeat_ms: 1000,
             lease_ms: 600_000,
+            stats_period_ms: self.stats_period_ms,
+            now_unix_ms: unix_ms() + self.ahead_ms,
             ..pb::Welcome::default()
         };
         session.send(Down::Welcome(welcome)).await;

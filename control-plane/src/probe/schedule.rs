@@ -38,7 +38,7 @@ pub(super) async fn run(
     let seed = hasher.finish();
     let state = match &known {
         Some(status) if !asked_anew || status.health == Health::Up => {
-            CheckState::resumed(status.health, seed)
+            CheckState::resumed(status.health, status.was_up, seed)
         }
         _ => CheckState::new(seed),
     };
@@ -216,6 +216,7 @@ impl Check {
             addresses: self.addresses.known().to_vec(),
             reason: reason.clone(),
             since_unix_ms,
+            was_up: BackendStatus::was_up_by(health, self.known.as_ref()),
             standing: Standing::default(),
         };
         if self.known.as_ref() == Some(&status) {

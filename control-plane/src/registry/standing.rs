@@ -87,6 +87,7 @@ mod tests {
             addresses: Vec::new(),
             reason: Reason::default(),
             since_unix_ms: 0,
+            was_up: true,
             standing,
         }
     }

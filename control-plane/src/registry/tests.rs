@@ -64,6 +64,7 @@ fn status(backend: &Backend, health: Health) -> BackendStatus {
         addresses: vec!["127.0.0.1:1".parse().unwrap()],
         reason: Reason::new("check_passed", ""),
         since_unix_ms: 1,
+        was_up: health == Health::Up,
         standing: Standing::default(),
     }
 }

@@ -72,6 +72,7 @@ impl World {
                 addresses: vec![([127, 0, 0, 1], 1).into()],
                 reason: Reason::new(code, code),
                 since_unix_ms: 0,
+                was_up: health == Health::Up,
                 standing: Standing::default(),
             },
             failing_since: (health == Health::Down).then_some(self.now),

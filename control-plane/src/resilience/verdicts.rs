@@ -109,6 +109,7 @@ impl State {
             since_unix_ms: known
                 .filter(|known| known.health == health)
                 .map_or(unix_ms, |known| known.since_unix_ms),
+            was_up: BackendStatus::was_up_by(health, known),
             standing: Standing {
                 ejection: backend.ejection().cloned(),
                 slow_start: backend.slow_start,

@@ -69,14 +69,15 @@ impl CheckState {
     /// a hash of the id does.
     #[must_use]
     pub fn new(phase_seed: u64) -> Self {
-        Self::resumed(Health::Unknown, phase_seed)
+        Self::resumed(Health::Unknown, false, phase_seed)
     }
 
-    /// A backend with a verdict from before the control plane restarted. Whether one
-    /// that is down was ever up is not known; it is treated as if it was.
+    /// A backend with a verdict from before the control plane restarted, or its check
+    /// changed; `was_up` tells whether it was up at any time before.
     #[must_use]
-    pub fn resumed(health: Health, phase_seed: u64) -> Self {
-        Self { health, streak: Streak::Passes(0), proven: health != Health::Unknown, phase_seed }
+    pub fn resumed(health: Health, was_up: bool, phase_seed: u64) -> Self {
+        let proven = was_up || health == Health::Up;
+        Self { health, streak: Streak::Passes(0), proven, phase_seed }
     }
 
     /// The verdict.
@@ -198,7 +199,7 @@ mod tests {
             (Down, "+-++", "DDDU"),
             (Up, "", ""),
         ] {
-            let state = CheckState::resumed(start, 7);
+            let state = CheckState::resumed(start, start != Unknown, 7);
             assert_eq!(verdicts(state, answers), expected, "{start:?} {answers}");
         }
     }
@@ -206,7 +207,7 @@ mod tests {
     /// The wait after some answers, as parts of the interval: the least and the most.
     fn waits(start: Health, answers: &str) -> (f64, f64) {
         let policy = HealthPolicy::default();
-        let mut state = CheckState::resumed(start, 7);
+        let mut state = CheckState::resumed(start, start != Unknown, 7);
         for answer in answers.chars() {
             state.record(&policy, answer == '+');
         }
@@ -249,7 +250,7 @@ mod tests {
         let mut seconds = [0; 5];
         for seed in 0..1000 {
             assert!(CheckState::new(seed).first_delay(&policy) <= Duration::from_millis(50));
-            let delay = CheckState::resumed(Up, seed).first_delay(&policy);
+            let delay = CheckState::resumed(Up, true, seed).first_delay(&policy);
             seconds[usize::try_from(delay.as_secs()).unwrap()] += 1;
         }
         assert!(seconds.iter().all(|count| (150..250).contains(count)), "{seconds:?}");
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn the_first_delay_of_a_backend_is_always_the_same() {
         let policy = HealthPolicy::default();
-        let delay = || CheckState::resumed(Up, 42).first_delay(&policy);
+        let delay = || CheckState::resumed(Up, true, 42).first_delay(&policy);
         assert_eq!(delay(), delay());
     }
 
@@ -290,7 +291,7 @@ mod tests {
         /// A backend that was up changes its verdict only at the end of a whole streak.
         #[test]
         fn nothing_less_than_a_streak_decides(policy in policies(), answers in prop::collection::vec(any::<bool>(), 0..300)) {
-            let mut state = CheckState::resumed(Up, 0);
+            let mut state = CheckState::resumed(Up, true, 0);
             for answer in answers {
                 match state.record(&policy, answer) {
                     None => {}

@@ -11,6 +11,7 @@ use super::{
     AdminState, Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener,
     ListenerName, Pool, PoolName, Resource, Route, RouteName,
 };
+use crate::health::candidates;
 
 /// A consistent configuration.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -124,7 +125,7 @@ impl Snapshot {
     /// The first pool that can serve here and cannot there.
     #[must_use]
     pub fn first_silenced_by(&self, next: &Self) -> Option<&PoolName> {
-        self.first_lost(next, |entry| entry.backends.values().any(|backend| backend.is_ready()))
+        self.first_lost(next, PoolEntry::can_serve)
     }
 
     fn first_lost(&self, next: &Self, has: impl Fn(&PoolEntry) -> bool) -> Option<&PoolName> {
@@ -240,6 +241,14 @@ impl Snapshot {
     }
 }
 
+impl PoolEntry {
+    /// Whether any of its backends may be picked.
+    #[must_use]
+    pub fn can_serve(&self) -> bool {
+        candidates::of(self, |_, entry| candidates::is_ejected(entry)).any()
+    }
+}
+
 impl BackendEntry {
     /// The verdict; unknown before the first check.
     #[must_use]
@@ -247,12 +256,12 @@ impl BackendEntry {
         self.status.as_ref().map_or(Health::Unknown, |status| status.health)
     }
 
-    /// Whether it may get new requests: enabled, up, with a weight and an address.
+    /// Whether the operator wants it to get new requests, and it is known where it is. Whether
+    /// it may is decided for the pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         self.backend.admin_state == AdminState::Enabled
             && self.backend.weight.get() > 0
-            && self.health() == Health::Up
             && self.status.as_ref().is_some_and(|status| !status.addresses.is_empty())
     }
 }
@@ -298,6 +307,7 @@ mod tests {
             addresses: vec!["127.0.0.1:8001".parse().unwrap()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            was_up: true,
             standing: Standing::default(),
         }
     }
@@ -335,7 +345,7 @@ mod tests {
     #[test]
     fn objects_may_come_in_any_order() {
         let snapshot = whole();
-        assert!(entry(&snapshot, "default", "b1").unwrap().is_ready());
+        assert_eq!(entry(&snapshot, "default", "b1").unwrap().health(), Health::Up);
         assert_eq!(snapshot.routes().len(), 1);
     }
 
@@ -366,7 +376,7 @@ mod tests {
             vec![Resource::Pool(pool("blue")), Resource::Backend(backend("b1", "blue", 1))];
         let (snapshot, _) = whole().changed(changes, &[]);
         assert!(entry(&snapshot, "default", "b1").is_none());
-        assert!(entry(&snapshot, "blue", "b1").unwrap().is_ready());
+        assert_eq!(entry(&snapshot, "blue", "b1").unwrap().health(), Health::Up);
     }
 
     #[test]

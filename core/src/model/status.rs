@@ -19,6 +19,9 @@ pub struct BackendStatus {
     pub reason: Reason,
     /// When the verdict last changed, in milliseconds since the Unix epoch.
     pub since_unix_ms: u64,
+    /// Whether it was up at any time of this life: one that never was gets no traffic, however
+    /// few others are left.
+    pub was_up: bool,
     /// What its traffic says of it.
     pub standing: Standing,
 }
@@ -33,6 +36,19 @@ pub enum Health {
     Up,
     /// Gets none.
     Down,
+}
+
+impl BackendStatus {
+    /// Whether a backend of this health was ever up, by what was known before. One that has no
+    /// verdict any more has to pass a check anew.
+    #[must_use]
+    pub fn was_up_by(health: Health, before: Option<&Self>) -> bool {
+        match health {
+            Health::Up => true,
+            Health::Down => before.is_some_and(|before| before.was_up),
+            Health::Unknown => false,
+        }
+    }
 }
 
 impl Health {

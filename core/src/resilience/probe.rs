@@ -71,6 +71,7 @@ enum Held {
     Token {
         id: TokenId,
         until: Instant,
+        life: Duration,
     },
     InUse(TokenId),
     Done {
@@ -93,14 +94,20 @@ impl HeldProbe {
         let is_new = self.last.is_none_or(|last| last < token.id);
         if is_new && !matches!(self.held, Held::InUse(_)) {
             self.last = Some(token.id);
-            self.held = Held::Token { id: token.id, until: asked + token.life };
+            let life = token.life;
+            self.held = Held::Token { id: token.id, until: asked + life, life };
         }
     }
 
     /// Uses the token for one request, whose end [`Self::finish`] or [`Self::abandon`]
-    /// must be told. Nothing when there is none, or it is too late.
-    pub fn take(&mut self, now: Instant) -> Option<TokenId> {
-        let Held::Token { id, until } = self.held else { return None };
+    /// must be told. Nothing when there is none, or it is too late; nor, for a request that
+    /// could not be sent again elsewhere, before half of its life is over: another may come
+    /// that nobody misses if it fails.
+    pub fn take(&mut self, is_repeatable: bool, now: Instant) -> Option<TokenId> {
+        let Held::Token { id, until, life } = self.held else { return None };
+        if !is_repeatable && now + life / 2 < until {
+            return None;
+        }
         let in_time = now < until;
         self.held = if in_time { Held::InUse(id) } else { Held::Nothing };
         in_time.then_some(id)
@@ -134,6 +141,25 @@ impl HeldProbe {
         }
     }
 
+    /// Gives up a token that no request has used in time.
+    pub fn expire(&mut self, now: Instant) {
+        if matches!(self.held, Held::Token { until, .. } if now >= until) {
+            self.held = Held::Nothing;
+        }
+    }
+
+    /// Whether there is a token that a request may use.
+    #[must_use]
+    pub fn has_token(&self) -> bool {
+        matches!(self.held, Held::Token { .. })
+    }
+
+    /// Whether there is nothing more to be said, and nothing to be used.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.held, Held::Nothing)
+    }
+
     /// Reports up to this one have been heard.
     pub fn acknowledge(&mut self, report: u64) {
         if matches!(self.held, Held::Done { told_in: Some(first), .. } if first <= report) {
@@ -153,16 +179,37 @@ mod tests {
     #[test]
     fn a_token_is_used_once_and_in_time() {
         let (start, mut held) = (epoch(), HeldProbe::new());
-        assert_eq!(held.take(start), None);
+        assert_eq!(held.take(true, start), None);
         held.receive(token(1, 1), start);
-        assert_eq!(held.take(start + TOKEN_LIFE), None, "too late");
+        assert_eq!(held.take(true, start + TOKEN_LIFE), None, "too late");
         held.receive(token(1, 1), start);
-        assert_eq!(held.take(start), None, "the same answer again");
+        assert_eq!(held.take(true, start), None, "the same answer again");
         held.receive(token(1, 2), start);
-        assert_eq!(held.take(start), Some(token(1, 2).id));
-        assert_eq!(held.take(start), None);
+        assert_eq!(held.take(true, start), Some(token(1, 2).id));
+        assert_eq!(held.take(true, start), None);
         held.receive(token(2, 1), start);
-        assert_eq!(held.take(start), None, "one is under way");
+        assert_eq!(held.take(true, start), None, "one is under way");
+    }
+
+    #[test]
+    fn what_can_be_sent_again_comes_first() {
+        let (start, mut held) = (epoch(), HeldProbe::new());
+        held.receive(token(1, 1), start);
+        assert_eq!(held.take(false, start + TOKEN_LIFE / 3), None);
+        assert_eq!(held.take(false, start + TOKEN_LIFE / 2), Some(token(1, 1).id));
+        assert!(!held.has_token() && !held.is_idle());
+        held.expire(start + TOKEN_LIFE);
+        assert!(!held.is_idle(), "it is in use");
+    }
+
+    #[test]
+    fn a_token_that_nobody_used_is_given_up() {
+        let (start, mut held) = (epoch(), HeldProbe::new());
+        held.receive(token(1, 1), start);
+        held.expire(start + TOKEN_LIFE / 2);
+        assert!(held.has_token());
+        held.expire(start + TOKEN_LIFE);
+        assert!(held.is_idle());
     }
 
     #[test]
@@ -171,7 +218,7 @@ mod tests {
         let id = token(1, 1).id;
         held.receive(token(1, 1), start);
         assert_eq!(held.word(7), None);
-        held.take(start);
+        held.take(true, start);
         assert_eq!(held.word(8), Some(ProbeWord { id, state: ProbeState::InUse }));
         held.finish(token(0, 9).id, false);
         held.finish(id, true);
@@ -188,8 +235,8 @@ mod tests {
     fn a_client_that_leaves_says_nothing_about_the_backend() {
         let (start, mut held) = (epoch(), HeldProbe::new());
         held.receive(token(1, 1), start);
-        let id = held.take(start).unwrap();
+        let id = held.take(true, start).unwrap();
         held.abandon(id);
-        assert_eq!((held.word(1), held.take(start)), (None, None));
+        assert_eq!((held.word(1), held.take(true, start)), (None, None));
     }
 }

@@ -230,7 +230,7 @@ impl World {
             }
         }
         if proxy.traffic && self.rng.u8(..10) == 0 {
-            if let Some(id) = proxy.held.take(now) {
+            if let Some(id) = proxy.held.take(true, now) {
                 let until = at + self.rng.u64(0..8_000);
                 proxy.probing = Some(Probing { id, until, orphan: false });
                 self.seen.probes += 1;

@@ -65,6 +65,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             addresses: vec![([10, 0, 0, 1], 80).into()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            was_up: true,
             standing: Standing::default(),
         }),
         Kind::Listener => {

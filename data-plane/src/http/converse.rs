@@ -176,6 +176,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
 
     /// Tells the client that the protocol changes; what follows is a tunnel.
     async fn switch(&mut self, head: &[u8], upstream: Upstream, upstream_in: Buffer) -> Ended {
+        self.exchange.decide_trial(true);
         let exchange = &mut *self.exchange;
         let connection = &mut *exchange.connection;
         if !matches!(until(&connection.timer, connection.stream.write_all(head)).await, Ok(Ok(())))

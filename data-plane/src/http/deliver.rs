@@ -91,6 +91,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         mut upstream: Upstream,
         mut upstream_in: Buffer,
     ) -> Ended {
+        self.exchange.decide_trial(FailureKind::of_status(received.status).is_none());
         let worker = self.exchange.worker;
         let body = Reading {
             length: received.body,

@@ -3,12 +3,9 @@
 //! A backend is picked, and another one when that is safe and allowed. What was written
 //! and must not be done twice is never sent again.
 
-use std::{rc::Rc, sync::atomic::AtomicU64, time::Instant};
+use std::{rc::Rc, time::Instant};
 
-use lb_core::{
-    balance::{HashKey, PickContext},
-    model::HttpLimits,
-};
+use lb_core::{balance::HashKey, model::HttpLimits};
 
 use super::{
     answer::{bad_chunks, protocol_error},
@@ -26,7 +23,7 @@ use super::{
 };
 use crate::{
     h1::body::{BodyLength, Framing},
-    live::{BackendState, Management, PoolConfig},
+    live::{Asked, BackendState, Management, PoolConfig, Trial},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
@@ -41,6 +38,8 @@ pub(super) struct Exchange<'a, S> {
     pub(super) client_in: Buffer,
     /// What the access log will say of the request at hand, if there is such a log.
     pub(super) record: Option<Box<Record>>,
+    /// The request at hand tries its backend, and nothing of an answer has come.
+    pub(super) trial: Option<Trial>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
 }
@@ -52,6 +51,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             connection,
             client_in: worker.buffers.buffer(),
             record: None,
+            trial: None,
             is_traffic: true,
         }
     }
@@ -171,7 +171,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
         let mut attempts = Attempts::new(pool, prepared, started);
-        let mut next = self.pick(pool, prepared, &[], started);
+        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -192,7 +192,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 started,
                 began,
             };
-            let (failure, again) = match conversation.run().await {
+            let ended = conversation.run().await;
+            self.end_trial(&ended);
+            let (failure, again) = match ended {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
                     return self.end_forwarding(upload, next);
@@ -277,31 +279,51 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
     }
 
+    /// Picks a backend for a request that has not been to any of the `tried`. What there is
+    /// of the request is told for its first pick only.
     pub(super) fn pick(
-        &self,
+        &mut self,
         pool: &PoolConfig,
         prepared: &Prepared,
-        excluded: &[u32],
+        tried: &[u32],
+        upload: Option<&Relay>,
         now: Instant,
     ) -> Option<u32> {
         self.worker.release_held(now);
         let rng = &mut self.worker.rng.borrow_mut();
-        // A request that moves on takes no turn: else those that come next would all begin
-        // where it failed. Anywhere in the cycle spreads such requests as weights say.
-        let elsewhere;
-        let cursor = if excluded.is_empty() {
-            &pool.cursor.0
-        } else {
-            elsewhere = AtomicU64::new(rng.u64(..));
-            &elsewhere
-        };
-        pool.picker.pick(&mut PickContext {
-            key: HashKey::Client(prepared.client),
-            cursor,
-            loads: pool,
-            rng,
-            excluded,
-        })
+        let key = HashKey::Client(prepared.client);
+        let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
+        let is_idempotent = prepared.understood.method.is_idempotent();
+        let is_repeatable = is_idempotent && upload.is_some_and(Relay::is_replayable);
+        let (slot, trial) =
+            pool.pick_with(caution, Asked { key, tried, is_repeatable, now }, rng)?;
+        // Whoever is left for another backend is still to be judged.
+        if trial.is_some() {
+            self.trial = trial;
+        }
+        if caution.is_helping(slot)
+            && let Some(record) = &mut self.record
+        {
+            record.reason(Reason::PoolPanic);
+        }
+        Some(slot)
+    }
+
+    /// The backend that is tried has answered with a status that says so, or has failed.
+    pub(super) fn decide_trial(&mut self, succeeded: bool) {
+        if let Some(trial) = self.trial.take() {
+            trial.end(succeeded, now(), &mut self.worker.rng.borrow_mut());
+        }
+    }
+
+    /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
+    fn end_trial(&mut self, ended: &Ended) {
+        if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
+            && failure.kind.is_some()
+        {
+            self.decide_trial(false);
+        }
+        self.trial = None;
     }
 
     /// Whether the client's connection stays open after this request.

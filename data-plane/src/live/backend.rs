@@ -13,7 +13,7 @@ use lb_core::{
     stats::{BackendCounters, Failures, LATENCY_BUCKETS, LatencyHistogram},
 };
 
-use super::Padded;
+use super::{Padded, trial::Trials, trouble::Trouble};
 
 /// Who a backend is: added again after a removal, or given another address, it is
 /// another one and starts at zero.
@@ -62,7 +62,11 @@ pub(super) struct Live {
     workers: Box<[Padded<WorkerCounters>]>,
     /// Failures since the last success, of all workers. Written only while something fails,
     /// so that reading it is cheap.
-    failures_in_a_row: AtomicU32,
+    pub(super) failures_in_a_row: AtomicU32,
+    /// So many of them are reason to avoid it; 0 for never.
+    avoid_after: AtomicU32,
+    pub(super) trials: Trials,
+    pub(super) trouble: Arc<Trouble>,
     /// Upgraded connections among those in flight.
     upgraded: AtomicU32,
     /// The deadline of its drain has passed: what is in flight is cut.
@@ -134,11 +138,15 @@ impl BackendState {
         serial: u64,
         addresses: Box<[SocketAddr]>,
         workers: usize,
+        trouble: &Arc<Trouble>,
     ) -> Self {
         let live = Arc::new(Live {
             in_flight: Padded::default(),
             workers: (0..workers).map(|_| Padded(WorkerCounters::new())).collect(),
             failures_in_a_row: AtomicU32::new(0),
+            avoid_after: AtomicU32::new(0),
+            trials: Trials::default(),
+            trouble: Arc::clone(trouble),
             upgraded: AtomicU32::new(0),
             cutting: AtomicBool::new(false),
             cut: AtomicU32::new(0),
@@ -245,9 +253,24 @@ impl BackendState {
                 if kind == FailureKind::StatusGateway {
                     bump(&self.live.workers[worker].0.status_gateway, 1);
                 }
-                run.fetch_add(1, Relaxed);
+                let failures = run.fetch_add(1, Relaxed).saturating_add(1);
+                self.live.trouble.news.notify_one();
+                if failures == self.live.avoid_after.load(Relaxed) {
+                    self.live.trouble.look.notify_one();
+                }
             }
         }
+    }
+
+    /// Sets how many failures in a row are reason to avoid it; 0 for never.
+    pub(super) fn set_avoid_after(&self, failures: u32) {
+        self.live.avoid_after.store(failures, Relaxed);
+    }
+
+    /// Whether it has failed so often in a row that it should be avoided.
+    pub(super) fn is_failing(&self) -> bool {
+        let after = self.live.avoid_after.load(Relaxed);
+        after > 0 && self.failures_in_a_row() >= after
     }
 
     /// Failures since the last success, as this proxy saw them.
@@ -409,7 +432,14 @@ mod tests {
             incarnation: Incarnation(1),
             address: "127.0.0.1:1".parse().unwrap(),
         };
-        let state = BackendState::new(identity, PoolName::default_pool(), 1, Box::new([]), 1);
+        let state = BackendState::new(
+            identity,
+            PoolName::default_pool(),
+            1,
+            Box::new([]),
+            1,
+            &Arc::new(Trouble::new()),
+        );
         let bucket = LatencyHistogram::bucket_of(100);
         state.live.workers[0].0.latency[bucket].store(u32::MAX, Relaxed);
         for more in 0..3 {

@@ -9,13 +9,15 @@ use std::{
 
 use lb_core::{
     balance::{Candidate, Phase, Picker},
+    health::candidates,
     model::{Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version},
 };
 
 use super::{
-    BackendState, Config, Identity, Ledger, ListenerConfig, Management, Padded, PoolConfig,
-    Retries, Routes, routes::RouteCompiler,
+    BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
+    PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
 };
+use crate::worker::now;
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Compiler {
     configs: u64,
     pools: BTreeMap<PoolName, Compiled>,
     ledger: Arc<Ledger>,
+    trouble: Arc<Trouble>,
+    outlook: Outlook,
     management: Option<Management>,
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
@@ -42,6 +46,13 @@ struct Compiled {
 }
 
 impl Compiled {
+    /// Whether it may have to be otherwise although nothing was configured.
+    fn is_unsettled(&self) -> bool {
+        let backends = &self.config.backends;
+        self.config.caution.is_some()
+            || backends.iter().any(|backend| backend.is_failing() || backend.is_avoided())
+    }
+
     /// Whether a picker would be built from the same: then the cursor stays, too.
     fn has_members(
         &self,
@@ -69,6 +80,8 @@ impl Compiler {
             configs: 0,
             pools: BTreeMap::new(),
             ledger: Arc::default(),
+            trouble: Arc::new(Trouble::new()),
+            outlook: Outlook::default(),
             management: None,
             told: None,
             routes: RouteCompiler::default(),
@@ -78,6 +91,24 @@ impl Compiler {
     /// The counters of all pools, removed backends included.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
+    }
+
+    /// How workers tell that it should be compiled anew.
+    pub(crate) fn trouble(&self) -> Arc<Trouble> {
+        Arc::clone(&self.trouble)
+    }
+
+    /// A control plane is heard, whose clock tells `now_unix_ms`; 0 when it does not say. Whether
+    /// that changes what is to be served.
+    pub(crate) fn hear(&mut self, now_unix_ms: u64) -> bool {
+        self.outlook.hear(now_unix_ms);
+        self.pools.values().any(Compiled::is_unsettled)
+    }
+
+    /// No control plane is heard any more. Whether that changes what is to be served.
+    pub(crate) fn lose(&mut self) -> bool {
+        self.outlook.lose();
+        self.pools.values().any(Compiled::is_unsettled)
     }
 
     /// Makes `/lb/...` management and not traffic.
@@ -99,7 +130,7 @@ impl Compiler {
         let management = match &told {
             Ok(addresses) => {
                 self.serials += 1;
-                Management::at(addresses, self.serials, self.workers)
+                Management::at(addresses, self.serials, self.workers, &self.trouble)
                     .unwrap_or_else(|invalid| Management::Away(invalid.to_string().into()))
             }
             Err(why) => Management::Away(why.as_str().into()),
@@ -120,12 +151,15 @@ impl Compiler {
         let mut pools = BTreeMap::new();
         for (name, entry) in snapshot.pools() {
             let compiled = match self.pools.remove(name) {
-                Some(former) if Arc::ptr_eq(&former.entry, entry) => former,
+                Some(former) if Arc::ptr_eq(&former.entry, entry) && !former.is_unsettled() => {
+                    former
+                }
                 former => self.compile_pool(entry, former.as_ref()),
             };
             pools.insert(name.clone(), compiled);
         }
         self.pools = pools;
+        self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
         let cuts = states.any(|state| state.is_cutting());
@@ -150,9 +184,8 @@ impl Compiler {
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
         let mut known = former.map(|former| former.config.backends.iter().peekable());
         let mut backends = Vec::with_capacity(entry.backends.len());
-        let mut ready: Vec<(u32, u16)> = Vec::with_capacity(entry.backends.len());
         // Both in order of ids, so that one walk finds who was here before.
-        for (slot, (id, backend)) in (0u32..).zip(&entry.backends) {
+        for (id, backend) in &entry.backends {
             let known = known.as_mut().and_then(|known| {
                 while known.next_if(|known| known.identity.id < *id).is_some() {}
                 known.next_if(|known| known.identity.id == *id)
@@ -160,10 +193,17 @@ impl Compiler {
             let state = self.backend(entry, backend, known);
             state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
             backends.push(state);
-            if backend.is_ready() {
-                ready.push((slot, backend.backend.weight.get()));
-            }
         }
+        let now = now();
+        let out = self.outlook.out(entry, former.map(|former| &*former.entry), &backends, now);
+        let eligible = candidates::of(entry, |number, _| out[number]);
+        tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);
+        let ready: Vec<(u32, u16)> = (0u32..)
+            .zip(&eligible.places)
+            .zip(entry.backends.values())
+            .filter(|((_, place), _)| place.is_candidate())
+            .map(|((slot, _), backend)| (slot, backend.backend.weight.get()))
+            .collect();
         let candidates: Vec<Candidate<'_>> = ready
             .iter()
             .map(|&(slot, weight)| Candidate {
@@ -179,8 +219,14 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
-        let mut config =
-            PoolConfig { picker, cursor, backends, ..empty_pool(&entry.pool, self.workers) };
+        let mut config = PoolConfig {
+            picker,
+            cursor,
+            backends,
+            caution: Caution::of(&eligible, &out, self.outlook.ramps(entry, &eligible, now)),
+            panic: eligible.panic,
+            ..empty_pool(&entry.pool, self.workers)
+        };
         if let Some(former) = former {
             config.retries = Arc::clone(&former.config.retries);
         }
@@ -208,7 +254,14 @@ impl Compiler {
             Some(known) => known.at(name, serial, addresses),
             None => {
                 let identity = Identity::of(&entry.backend);
-                let state = BackendState::new(identity, name, serial, addresses, self.workers);
+                let state = BackendState::new(
+                    identity,
+                    name,
+                    serial,
+                    addresses,
+                    self.workers,
+                    &self.trouble,
+                );
                 self.ledger.open(&state);
                 state
             }
@@ -231,6 +284,9 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
             }
         },
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
+        breaker: pool.resilience.breaker,
+        caution: None,
+        panic: None,
         picker: Picker::build(pool.algorithm, &[]),
         cursor: Arc::default(),
         retries: Arc::new(Retries::new(workers)),
@@ -277,6 +333,7 @@ mod tests {
                 addresses: vec![([127, 0, 0, 1], port).into()],
                 reason: Reason::default(),
                 since_unix_ms: 0,
+                was_up: true,
                 standing: Standing::default(),
             }),
         ]

@@ -91,7 +91,7 @@ mod tests {
     use lb_core::model::{BackendId, Incarnation};
 
     use super::{
-        super::{CountedBy, Identity},
+        super::{CountedBy, Identity, Trouble},
         *,
     };
 
@@ -101,8 +101,8 @@ mod tests {
             incarnation: Incarnation(incarnation),
             address: "127.0.0.1:1".parse().unwrap(),
         };
-        let state =
-            BackendState::new(identity, PoolName::default_pool(), incarnation, Box::new([]), 2);
+        let (pool, trouble) = (PoolName::default_pool(), Arc::new(Trouble::new()));
+        let state = BackendState::new(identity, pool, incarnation, Box::new([]), 2, &trouble);
         ledger.open(&state);
         state
     }

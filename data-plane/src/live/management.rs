@@ -12,7 +12,7 @@ use lb_core::{
     model::{Algorithm, BackendConnections, BackendId, Incarnation, Invalid, Pool, PoolName},
 };
 
-use super::{BackendState, Identity, PoolConfig, compile::empty_pool};
+use super::{BackendState, Identity, PoolConfig, Trouble, compile::empty_pool};
 
 /// The name of the pool, in the access log only.
 const NAME: &str = "control-plane";
@@ -44,6 +44,7 @@ impl Management {
         addresses: &[SocketAddr],
         serial: u64,
         workers: usize,
+        trouble: &Arc<Trouble>,
     ) -> Result<Self, Invalid> {
         let Some(first) = addresses.first() else { return Ok(Self::unknown()) };
         let id = BackendId::new(NAME)?;
@@ -53,7 +54,9 @@ impl Management {
             address: first.to_string().parse()?,
         };
         let name = PoolName::new(NAME)?;
-        let backend = BackendState::new(identity, name.clone(), serial, addresses.into(), workers);
+        let addresses = addresses.into();
+        let backend =
+            BackendState::new(identity, name.clone(), serial, addresses, workers, trouble);
         let mut pool = Pool::new(name).with_timeouts(CONNECT_TIMEOUT, REQUEST_TIMEOUT)?;
         pool.connections = BackendConnections { idle_max: 0, ..BackendConnections::default() };
         let candidate = Candidate { slot: 0, id: id.as_str(), weight: 1 };

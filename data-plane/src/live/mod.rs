@@ -6,26 +6,37 @@
 //! the round-robin cursor) hangs on it by [`Arc`] and is carried over by identity.
 
 mod backend;
+mod caution;
 mod compile;
 mod ledger;
 mod management;
+mod outlook;
 mod retries;
 mod routes;
+mod trial;
+mod trouble;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
-    balance::{Loads, Picker},
-    model::{BackendConnections, Listener, ListenerName, PoolName, RetryPolicy, Version},
+    balance::{HashKey, Loads, PickContext, Picker},
+    health::panic::Panic,
+    model::{
+        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy, Version,
+    },
 };
 
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, Identity, bump},
+    caution::{Asked, Caution},
     compile::Compiler,
     ledger::{Ledger, PoolTotals},
     management::Management,
+    outlook::Outlook,
     retries::Retries,
     routes::{PoolIndex, Routes},
+    trial::Trial,
+    trouble::Trouble,
 };
 
 /// Everything that a worker needs to serve.
@@ -70,6 +81,12 @@ pub(crate) struct PoolConfig {
     pub(crate) picker: Picker,
     /// Picks start here; shared by all workers.
     pub(crate) cursor: Arc<Padded<AtomicU64>>,
+    /// When a backend of it is avoided, and for how long.
+    pub(crate) breaker: BreakerPolicy,
+    /// What picks must heed; nothing most of the time.
+    pub(crate) caution: Option<Box<Caution>>,
+    /// Why backends are picked that are not well.
+    pub(crate) panic: Option<Panic>,
     /// What its retries may be taken from; as long-lived as the pool's name.
     pub(crate) retries: Arc<Retries>,
     /// By slot. All of the pool, those that get no requests included.
@@ -80,6 +97,26 @@ impl PoolConfig {
     /// Where requests of this pool count as in flight.
     pub(crate) fn counted_by(&self, worker: usize) -> CountedBy {
         if self.watches_load { CountedBy::All } else { CountedBy::Worker(worker) }
+    }
+
+    /// Picks a backend that is none of the `excluded`.
+    #[inline]
+    pub(crate) fn pick(
+        &self,
+        key: HashKey<'_>,
+        excluded: &[u32],
+        rng: &mut fastrand::Rng,
+    ) -> Option<u32> {
+        // A request that moves on takes no turn: else those that come next would all begin
+        // where it failed. Anywhere in the cycle spreads such requests as weights say.
+        let elsewhere;
+        let cursor = if excluded.is_empty() {
+            &self.cursor.0
+        } else {
+            elsewhere = AtomicU64::new(rng.u64(..));
+            &elsewhere
+        };
+        self.picker.pick(&mut PickContext { key, cursor, loads: self, rng, excluded })
     }
 }
 

@@ -110,7 +110,7 @@ pub(crate) const UPSTREAM_DURATION: Definition = Definition::histogram(
 pub(crate) const BACKEND_SELECTIONS: Definition = Definition::counter(
     "lb_backend_selections_total",
     &["pool", "backend"],
-    "Requests given to the backend; this and the next four only as far as --metrics-per-backend \
+    "Requests given to the backend; this and the next five only as far as --metrics-per-backend \
      says",
 );
 pub(crate) const BACKEND_ATTEMPTS: Definition = Definition::counter(
@@ -133,10 +133,20 @@ pub(crate) const BACKEND_IN_FLIGHT: Definition = Definition::gauge(
     &["pool", "backend"],
     "Requests that the backend is working on for this proxy",
 );
+pub(crate) const BACKEND_AVOIDED: Definition = Definition::gauge(
+    "lb_backend_avoided",
+    &["pool", "backend"],
+    "1 while this proxy avoids the backend for what it sees by itself, else 0",
+);
 pub(crate) const BACKENDS_CONFIGURED: Definition = Definition::gauge(
     "lb_backends_configured",
     &["pool"],
     "Backends of the pool in the configuration that is served from",
+);
+pub(crate) const POOL_PANIC: Definition = Definition::gauge(
+    "lb_pool_panic",
+    &["pool"],
+    "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
@@ -178,7 +188,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 33] = [
+pub(crate) const DEFINITIONS: [Definition; 35] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -203,7 +213,9 @@ pub(crate) const DEFINITIONS: [Definition; 33] = [
     BACKEND_BYTES,
     BACKEND_DURATION,
     BACKEND_IN_FLIGHT,
+    BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
+    POOL_PANIC,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REFUSALS,

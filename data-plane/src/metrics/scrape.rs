@@ -114,6 +114,12 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], pool.backends.len() as f64)
             })
         })?;
+        exposition.family(&names::POOL_PANIC, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let panics = f64::from(u8::from(pool.panic.is_some()));
+                family.gauge(&[pool.name.as_str()], panics)
+            })
+        })?;
         exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {
             config.pools.iter().try_for_each(|pool| {
                 family.gauge(&[pool.name.as_str()], pool.retries.remaining_ratio())
@@ -135,7 +141,12 @@ impl Metrics {
             counters,
             in_flight: state.in_flight(),
         });
-        BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())
+        BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())?;
+        exposition.family(&names::BACKEND_AVOIDED, |family| {
+            backends.iter().zip(&labels).try_for_each(|((state, _), labels)| {
+                family.gauge(labels, f64::from(u8::from(state.is_avoided())))
+            })
+        })
     }
 
     fn write_control(&self, exposition: &mut Exposition<'_>) -> fmt::Result {

@@ -45,6 +45,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
             addresses: vec!["10.0.0.1:80".parse().unwrap()],
             reason: Default::default(),
             since_unix_ms: 0,
+            was_up: true,
             standing: Standing::default(),
         }));
     }

@@ -26,7 +26,7 @@ use tracing::debug;
 
 use super::{Sums, sum};
 use crate::{
-    live::{BackendState, Config, Identity},
+    live::{BackendState, Config, Identity, Trouble},
     process,
     reason::Reason,
     sync::Connected,
@@ -35,6 +35,10 @@ use crate::{
 
 /// An answer that takes longer will not come.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// After a first failure: what fails with it is told with it.
+const URGENT_AFTER: Duration = Duration::from_millis(20);
+/// Between two reports, however much fails.
+const URGENT_PERIOD: Duration = Duration::from_millis(50);
 
 /// Makes reports, and remembers what was reported.
 #[derive(Debug)]
@@ -43,7 +47,10 @@ pub(crate) struct Reporter {
     instance: InstanceId,
     fleet: Arc<Fleet>,
     config: watch::Receiver<Arc<Config>>,
+    trouble: Arc<Trouble>,
     backends: HashMap<Identity, Tracked>,
+    /// Those that there is or was a token for, until everything was said about it.
+    tried: Vec<Arc<BackendState>>,
     sent: Sums,
     sequence: u64,
     /// Made, and not answered yet.
@@ -60,6 +67,7 @@ struct Tracked {
     activity: u64,
     in_flight: u32,
     configured: bool,
+    avoided: bool,
 }
 
 impl Reporter {
@@ -68,13 +76,16 @@ impl Reporter {
         instance: InstanceId,
         fleet: Arc<Fleet>,
         config: watch::Receiver<Arc<Config>>,
+        trouble: Arc<Trouble>,
     ) -> Self {
         Self {
             id,
             instance,
             fleet,
             config,
+            trouble,
             backends: HashMap::new(),
+            tried: Vec::new(),
             sent: Sums::default(),
             sequence: 0,
             pending: None,
@@ -123,6 +134,7 @@ impl Reporter {
                 Ok(Ok(Some(reply))) => {
                     if self.pending.as_ref().is_some_and(|sent| sent.sequence == reply.sequence) {
                         self.pending = None;
+                        self.hear(&reply);
                     }
                     if reply.period_ms > 0 {
                         period = Duration::from_millis(u64::from(reply.period_ms));
@@ -132,12 +144,46 @@ impl Reporter {
                 Ok(Err(status)) => return status.message().to_owned(),
                 Err(_) => return "no answer in time".to_owned(),
             }
-            tokio::time::sleep(period).await;
+            self.pause(period).await;
             let report = self.next_report();
             if reports.send(report).await.is_err() {
                 return "the stream ended".to_owned();
             }
         }
+    }
+
+    /// Waits until the next report is due: sooner when something has failed, so that the fleet
+    /// learns of it before many more requests do.
+    async fn pause(&self, period: Duration) {
+        let began = Instant::now();
+        let due = began + period;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = self.trouble.news.notified() => {
+                let soon = (Instant::now() + URGENT_AFTER).max(began + URGENT_PERIOD);
+                tokio::time::sleep_until(soon.min(due)).await;
+            }
+        }
+    }
+
+    /// Takes what the control plane says in answer to the last report.
+    fn hear(&mut self, reply: &pb::StatsReply) {
+        // The backend of a token may be newer than the last report.
+        self.track();
+        let asked = self.last.into_std();
+        for token in &reply.probes {
+            let state = self.backends.values().map(|tracked| &tracked.state).find(|state| {
+                state.identity.id.as_str() == token.backend
+                    && state.identity.incarnation.0 == token.incarnation
+            });
+            let Some(state) = state else { continue };
+            state.give_token(convert::probe_token_from_wire(token), asked);
+            if !self.tried.iter().any(|tried| tried.identity == state.identity) {
+                self.tried.push(Arc::clone(state));
+            }
+        }
+        let now = Instant::now().into_std();
+        self.tried.retain(|state| state.acknowledge_probe(reply.sequence, now));
     }
 
     /// The report that is still unanswered, else a new one.
@@ -148,6 +194,9 @@ impl Reporter {
     }
 
     fn make_report(&mut self) -> pb::StatsReport {
+        // Before anything is looked at: a token that is taken from now on is taken later than
+        // this report says.
+        let now = Instant::now();
         // Read before anything is counted: what follows is of this revision at least.
         let applied_revision = self.config.borrow().version.map_or(0, |version| version.revision);
         self.track();
@@ -162,7 +211,13 @@ impl Reporter {
         sums.access_log_dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         let before = std::mem::replace(&mut self.sent, sums);
         self.sequence += 1;
-        let now = Instant::now();
+        let sequence = self.sequence;
+        let words = self.tried.iter().filter_map(|state| {
+            let identity = &state.identity;
+            let word = state.probe_word(sequence)?;
+            Some(convert::probe_word_to_wire(&identity.id, identity.incarnation, word))
+        });
+        let probes = words.collect();
         let interval = now - std::mem::replace(&mut self.last, now);
         pb::StatsReport {
             proxy_id: self.id.to_string(),
@@ -171,7 +226,7 @@ impl Reporter {
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
-            probes: Vec::new(),
+            probes,
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
         }
@@ -200,6 +255,7 @@ impl Reporter {
                 activity: 0,
                 in_flight: 0,
                 configured: true,
+                avoided: false,
             });
             tracked.configured = true;
             tracked.state = Arc::clone(state);
@@ -211,11 +267,15 @@ impl Tracked {
     /// What is new since the last report, if anything is.
     fn report(&mut self) -> Option<pb::BackendReport> {
         let (activity, in_flight) = (self.state.activity(), self.state.in_flight());
-        let unchanged = activity == self.activity && in_flight == self.in_flight;
-        // What is in flight is told each time, because a silent gauge expires.
-        if unchanged && in_flight == 0 {
+        let avoided = self.state.is_avoided();
+        let unchanged =
+            activity == self.activity && in_flight == self.in_flight && avoided == self.avoided;
+        // What is in flight is told each time, because a silent gauge expires; and so is
+        // what is avoided.
+        if unchanged && in_flight == 0 && !avoided {
             return None;
         }
+        self.avoided = avoided;
         self.activity = activity;
         self.in_flight = in_flight;
         let counters = self.state.counters();
@@ -233,6 +293,7 @@ impl Tracked {
             upgraded: self.state.upgraded(),
             cut: self.state.cut(),
             trailing_failures,
+            avoided,
             ..convert::counters_to_wire(&new)
         })
     }

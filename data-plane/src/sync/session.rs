@@ -92,8 +92,8 @@ impl Follower {
         };
         info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
         self.status.welcomed();
-        let session = self.welcomed(&welcome, inbox, outbox);
-        if self.compiler.exposes_management() {
+        let session = self.welcomed(&welcome, inbox, outbox).await;
+        if self.serving.exposes_management().await {
             self.find_management(&welcome.http_address, endpoint.uri().host()).await;
         }
         self.connected.send_replace(Some(Connected {
@@ -103,26 +103,24 @@ impl Follower {
         self.follow(session, backoff).await
     }
 
-    /// Notes where the control plane's HTTP is. Without a configuration nothing is served
-    /// yet, and the first one brings this along.
-    async fn find_management(&mut self, http: &str, host: Option<&str>) {
+    /// Notes where the control plane's HTTP is.
+    async fn find_management(&self, http: &str, host: Option<&str>) {
         let found = timeout(CONNECT_TIMEOUT, management::find(&Told { http, host })).await;
         let found = found
             .unwrap_or_else(|_| Err("the control plane's name did not resolve in time".to_owned()));
-        if self.compiler.set_management(found) && self.subscriber().held().is_some() {
-            self.serve_held().await;
-        }
+        self.serving.set_management(found).await;
     }
 
-    fn welcomed(
-        &mut self,
+    async fn welcomed(
+        &self,
         welcome: &pb::Welcome,
         inbox: Streaming<pb::ControlMessage>,
         outbox: mpsc::Sender<pb::ProxyMessage>,
     ) -> Session {
         if let Some(tune) = &welcome.tune {
-            self.tune(tune);
+            self.tune(tune).await;
         }
+        self.serving.hear(welcome.now_unix_ms).await;
         let mut heartbeat = interval(millis_or(welcome.heartbeat_ms, 1000));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let lease = millis_or(welcome.lease_ms, 5000);
@@ -168,7 +166,7 @@ impl Follower {
     ) -> Result<Option<Ended>, Malformed> {
         let received = now();
         let outcome = match message {
-            Down::Delta(delta) => self.subscriber().on_delta(delta_from_wire(delta)?),
+            Down::Delta(delta) => self.serving.subscriber().on_delta(delta_from_wire(delta)?),
             Down::SnapshotBegin(begin) => {
                 session.assembly = Some(Assembly::begin(begin));
                 return Ok(None);
@@ -181,13 +179,13 @@ impl Follower {
             Down::SnapshotEnd(end) => {
                 let assembly = session.assembly.take();
                 let assembly = assembly.ok_or(Malformed("an end without a snapshot"))?;
-                self.subscriber().on_snapshot(assembly.end(&end)?)
+                self.serving.subscriber().on_snapshot(assembly.end(&end)?)
             }
             Down::Heartbeat(heartbeat) => {
                 return self.on_heartbeat(&heartbeat, session).await.map(|()| None);
             }
             Down::Tune(tune) => {
-                self.tune(&tune);
+                self.tune(&tune).await;
                 return Ok(None);
             }
             Down::Goaway(goaway) => return Ok(Some(away(goaway))),
@@ -210,7 +208,7 @@ impl Follower {
                 self.apply().await;
                 backoff.reset();
                 self.status.synced();
-                let answer = self.subscriber().answer(update.nonce);
+                let answer = self.serving.subscriber().answer(update.nonce);
                 self.status.count_apply(now() - received, answer.rejections.len());
                 for rejection in &answer.rejections {
                     error!(
@@ -246,11 +244,11 @@ impl Follower {
         let Some(theirs) = held_from_wire(heartbeat.version.as_ref(), &heartbeat.digest)? else {
             return Ok(());
         };
-        if self.subscriber().held() == Some(theirs) {
+        if self.serving.subscriber().held() == Some(theirs) {
             self.status.synced();
             return Ok(());
         }
-        let answer = self.subscriber().on_heartbeat(theirs);
+        let answer = self.serving.subscriber().on_heartbeat(theirs);
         if let Some(answer) = answer {
             warn!("the digests do not agree; asking for a snapshot");
             // The next heartbeat finds it again, should this be lost.
@@ -264,15 +262,16 @@ impl Follower {
         sent.err().map(|_| Ended::Lost("it stopped reading".to_owned()))
     }
 
-    fn tune(&mut self, tune: &pb::Tune) {
+    async fn tune(&self, tune: &pb::Tune) {
         if tune.proxy_count > 0 {
             self.status.told_proxies(tune.proxy_count);
-            self.compiler.set_phase(Phase { index: tune.proxy_index, count: tune.proxy_count });
+            let phase = Phase { index: tune.proxy_index, count: tune.proxy_count };
+            self.serving.set_phase(phase).await;
         }
     }
 
     fn heartbeat(&self) -> pb::Heartbeat {
-        let held = self.subscriber().held();
+        let held = self.serving.subscriber().held();
         pb::Heartbeat {
             sent_unix_ms: unix_ms(),
             version: held.map(|held| version_to_wire(held.version)),
@@ -281,7 +280,7 @@ impl Follower {
     }
 
     fn hello(&self) -> pb::Hello {
-        let held = self.subscriber().held();
+        let held = self.serving.subscriber().held();
         let source = match (held, self.from_disk) {
             (None, _) => pb::HeldSource::None,
             (Some(_), true) => pb::HeldSource::Disk,

@@ -136,6 +136,7 @@ impl TryFrom<pb::BackendStatus> for BackendStatus {
             addresses: addresses.collect::<Result<_, _>>()?,
             reason: wire.reason.unwrap_or_default().into(),
             since_unix_ms: wire.since_unix_ms,
+            was_up: wire.was_up || health == pb::Health::Up,
             standing,
         })
     }
@@ -153,6 +154,7 @@ impl From<&BackendStatus> for pb::BackendStatus {
             ejection: status.standing.ejection.as_ref().map(Into::into),
             slow_start: status.standing.slow_start.as_ref().map(Into::into),
             disagreements: status.standing.disagreements.iter().map(Into::into).collect(),
+            was_up: status.was_up,
         }
     }
 }

@@ -8,6 +8,7 @@ mod backend;
 pub(crate) mod listener;
 mod object;
 mod pool;
+mod probe;
 mod resilience;
 mod route;
 mod standing;
@@ -16,6 +17,7 @@ pub mod sync;
 
 pub use self::{
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},
+    probe::{probe_token_from_wire, probe_word_to_wire},
     stats::{counters_from_wire, counters_to_wire, histogram_from_wire, histogram_to_wire},
 };
 

@@ -306,6 +306,7 @@ mod tests {
             addresses: vec!["[::1]:80".parse().unwrap()],
             reason: Reason::new("backend_connect_refused", "connection refused"),
             since_unix_ms: 5,
+            was_up: true,
             standing: Standing::default(),
         });
         assert_eq!(decode("status", &encode(&status)), Ok(status));

@@ -43,6 +43,7 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
             addresses: vec![([10, 0, 0, 1], 80).into()],
             reason: Reason::default(),
             since_unix_ms: 0,
+            was_up: true,
             standing: Standing::default(),
         }),
     })
@@ -96,9 +97,9 @@ fn weight(subscriber: &Subscriber, pool: &str) -> Option<u16> {
     Some(pool.backends.get(&BackendId::new("b").unwrap())?.backend.weight.get())
 }
 
-fn is_ready(subscriber: &Subscriber) -> bool {
+fn can_serve(subscriber: &Subscriber) -> bool {
     let mut pools = subscriber.snapshot().pools().values();
-    pools.any(|pool| pool.backends.values().any(|backend| backend.is_ready()))
+    pools.any(|pool| pool.can_serve())
 }
 
 /// What a restart would make of it.
@@ -160,7 +161,7 @@ fn a_refused_object_keeps_its_value_over_restarts() {
     let news = news.map(|kind| object(kind, if kind == "pool" { "a" } else { "b" }, 3, "future"));
     change(&mut publisher, &mut subscriber, news.to_vec(), vec![]);
     for subscriber in [&subscriber, &restarted(&subscriber)] {
-        assert!(is_ready(subscriber));
+        assert!(can_serve(subscriber));
         assert_eq!(weight(subscriber, "a"), Some(1));
         let answer = subscriber.answer(Nonce(1));
         assert_eq!(answer.rejections.len(), 3);
@@ -180,7 +181,7 @@ fn a_refused_object_is_tried_again_when_what_it_lacked_arrives() {
     change(&mut publisher, &mut subscriber, vec![object("pool", "c", 4, "")], vec![]);
     assert_eq!((weight(&subscriber, "a"), weight(&subscriber, "c")), (None, Some(5)));
     assert_eq!(subscriber.rejections().count(), 0);
-    assert!(is_ready(&restarted(&subscriber)));
+    assert!(can_serve(&restarted(&subscriber)));
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn a_status_waits_for_its_backend_without_being_a_mistake() {
     for subscriber in [&mut subscriber, &mut again] {
         assert_eq!(subscriber.rejections().count(), 0);
         assert_eq!(refused(subscriber.on_delta(publisher.delta_since(3).unwrap())), None);
-        assert!(is_ready(subscriber));
+        assert!(can_serve(subscriber));
     }
 }
 
@@ -205,7 +206,7 @@ fn backends_come_back_with_their_pool() {
     change(&mut publisher, &mut subscriber, vec![], vec![Key::new("pool", "a")]);
     assert_eq!(subscriber.rejections().next().unwrap().key, Key::new("backend", "b"));
     change(&mut publisher, &mut subscriber, vec![object("pool", "a", 4, "")], vec![]);
-    assert!(is_ready(&subscriber));
+    assert!(can_serve(&subscriber));
     assert_eq!(subscriber.rejections().count(), 0);
 }
 
@@ -217,7 +218,7 @@ fn a_backend_does_not_follow_into_a_pool_that_goes() {
     let moved = object("backend", "b", 4, "c 5");
     change(&mut publisher, &mut subscriber, vec![moved], vec![Key::new("pool", "c")]);
     assert_eq!(weight(&subscriber, "a"), Some(1));
-    assert!(is_ready(&restarted(&subscriber)));
+    assert!(can_serve(&restarted(&subscriber)));
 }
 
 #[test]
@@ -230,7 +231,7 @@ fn a_delta_without_leave_must_not_empty_a_pool() {
     let (refusal, message) = refused(subscriber.on_delta(without)).unwrap();
     assert_eq!(refusal, Refusal::WouldEmpty);
     assert!(message.contains("pool a"), "{message}");
-    assert!(is_ready(&subscriber));
+    assert!(can_serve(&subscriber));
     assert_eq!(refused(subscriber.on_delta(delta)), None);
 }
 

@@ -1,0 +1,195 @@
+//! What a proxy makes of what the fleet says about failing backends, and of what it sees
+//! by itself.
+//!
+//! While a control plane is heard, its word on a backend stands: ejected is out, and what this
+//! proxy had against a backend before is forgotten. When it is heard no more, what
+//! was out stays out for as long as it would have, and is then tried by this proxy alone.
+
+use std::time::{Duration, Instant};
+
+use lb_core::{
+    health::{
+        candidates::{Candidates, is_ejected},
+        panic::Panic,
+    },
+    model::{Algorithm, BackendEntry, Health, PoolEntry, PoolName, ResiliencePolicy},
+    resilience::{
+        local::{self, Seen},
+        slow_start::Ramp,
+    },
+};
+use std::sync::Arc;
+use tracing::{info, warn};
+
+use super::BackendState;
+use crate::{clock::unix_ms, worker::now};
+
+/// Whether a control plane is heard, and how its clock differs.
+#[derive(Debug)]
+pub(crate) struct Outlook {
+    is_heard: bool,
+    /// What the fleet had taken out is to be taken over.
+    takes_over: bool,
+    /// When the time was told by the clock that the fleet's times are of, and what it was. From
+    /// there on the monotonic clock counts: a wall clock that jumps here changes nothing.
+    told: (Instant, u64),
+    rng: fastrand::Rng,
+}
+
+impl Default for Outlook {
+    /// Nobody has been heard yet; what is kept on disk may speak of ejections.
+    fn default() -> Self {
+        let told = (now(), unix_ms());
+        Self { is_heard: false, takes_over: true, told, rng: fastrand::Rng::new() }
+    }
+}
+
+impl Outlook {
+    /// A control plane is heard, whose clock tells `now_unix_ms`; 0 when it does not say.
+    pub(super) fn hear(&mut self, now_unix_ms: u64) {
+        self.is_heard = true;
+        self.takes_over = false;
+        let unix_ms = if now_unix_ms == 0 { unix_ms() } else { now_unix_ms };
+        self.told = (now(), unix_ms);
+    }
+
+    /// No control plane is heard any more.
+    pub(super) fn lose(&mut self) {
+        self.takes_over |= std::mem::take(&mut self.is_heard);
+    }
+
+    /// Everything that was compiled before has been looked at.
+    pub(super) fn settle(&mut self) {
+        self.takes_over = false;
+    }
+
+    /// Which backends of a pool requests are kept from for what they showed.
+    pub(super) fn out(
+        &mut self,
+        pool: &PoolEntry,
+        former: Option<&PoolEntry>,
+        backends: &[Arc<BackendState>],
+        now: Instant,
+    ) -> Vec<bool> {
+        let policy = pool.pool.resilience.breaker;
+        let entries = || pool.backends.values().zip(backends);
+        for (entry, state) in entries() {
+            state.set_avoid_after(policy.consecutive_failures);
+            if self.is_heard {
+                let was_ejected = former
+                    .and_then(|former| former.backends.get(&entry.backend.id))
+                    .is_some_and(|former| is_ejected(former));
+                if was_ejected || is_ejected(entry) || policy.is_off() {
+                    state.forgive();
+                }
+            } else if self.takes_over
+                && let Some(remaining) = self.remaining(entry, now)
+            {
+                state.take_over(remaining, now);
+            }
+        }
+        let used: Vec<usize> = entries()
+            .enumerate()
+            .filter(|(_, (entry, _))| entry.is_in_use())
+            .map(|(number, _)| number)
+            .collect();
+        let entries: Vec<_> = entries().collect();
+        let seen: Vec<Seen> = used
+            .iter()
+            .map(|&number| {
+                let (entry, state) = entries[number];
+                let is_ejected = self.is_heard && is_ejected(entry);
+                Seen {
+                    serves: entry.health() == Health::Up && !is_ejected,
+                    is_ejected,
+                    is_avoided: state.is_avoided(),
+                    is_failing: state.is_failing(),
+                }
+            })
+            .collect();
+        let mut out = vec![false; entries.len()];
+        for ((number, seen), is_chosen) in used.into_iter().zip(&seen).zip(local::chosen(&seen)) {
+            let (entry, state) = entries[number];
+            out[number] = is_chosen || seen.is_ejected;
+            match (seen.is_avoided, is_chosen) {
+                (false, true) => {
+                    warn!(
+                        backend = %entry.backend.id,
+                        pool = %pool.pool.name,
+                        failures_in_a_row = state.failures_in_a_row(),
+                        "it fails for this proxy, which avoids it until a request succeeds there; \
+                         see whether this machine reaches it"
+                    );
+                    state.avoid(&policy, now, &mut self.rng);
+                }
+                // The pool can spare it no more, or it is down anyway.
+                (true, false) => state.forgive(),
+                (true, true) | (false, false) => {}
+            }
+        }
+        out
+    }
+
+    /// The ramps of a pool's candidates, by slot. Where a client belongs to a backend there are
+    /// none: it would be sent away and come back.
+    pub(super) fn ramps(
+        &self,
+        pool: &PoolEntry,
+        candidates: &Candidates,
+        now: Instant,
+    ) -> Box<[(u32, Ramp)]> {
+        if pool.pool.algorithm == Algorithm::IpHash {
+            return Box::default();
+        }
+        let places = (0u32..).zip(&candidates.places).zip(pool.backends.values());
+        places
+            .filter(|((_, place), _)| place.is_candidate())
+            .filter_map(|((slot, _), entry)| Some((slot, self.ramp(entry, now)?)))
+            .collect()
+    }
+
+    fn ramp(&self, entry: &BackendEntry, now: Instant) -> Option<Ramp> {
+        let slow_start = entry.status.as_ref()?.standing.slow_start?;
+        let length = slow_start.duration.min(ResiliencePolicy::SLOW_START_MAX);
+        let ramp = Ramp::new(self.age(slow_start.since_unix_ms, now), now, length);
+        (!ramp.is_over(now)).then_some(ramp)
+    }
+
+    /// How long the fleet would go on keeping requests from a backend; nothing, if it does not.
+    fn remaining(&self, entry: &BackendEntry, now: Instant) -> Option<Duration> {
+        let ejection = entry.status.as_ref()?.standing.ejection.as_ref()?;
+        if ejection.is_half_open {
+            return Some(Duration::ZERO);
+        }
+        Some(ejection.open_for.saturating_sub(self.age(ejection.since_unix_ms, now)))
+    }
+
+    /// How long ago something was by the control plane's clock. What is yet to come, because
+    /// clocks were set, is now.
+    fn age(&self, since_unix_ms: u64, now: Instant) -> Duration {
+        let (at, unix_ms) = self.told;
+        let since_told = now.saturating_duration_since(at);
+        (Duration::from_millis(unix_ms) + since_told)
+            .saturating_sub(Duration::from_millis(since_unix_ms))
+    }
+}
+
+/// Says when a pool begins and ceases to use backends that are not well.
+pub(super) fn tell_panic(pool: &PoolName, before: Option<Panic>, candidates: &Candidates) {
+    match (before, candidates.panic) {
+        (None, Some(Panic::FewLeft { well, of })) => warn!(
+            %pool,
+            well,
+            of,
+            "few backends of the pool are up, so that those that accept connections are used too; \
+             lbctl get backends says why they are down"
+        ),
+        (None, Some(Panic::AllEjected)) => warn!(
+            %pool,
+            "all backends of the pool that are up are ejected, and are used all the same; \
+             lbctl get backends says why"
+        ),
+        (Some(_), None) => info!(%pool, "only backends that are up and not ejected are used again"),
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+}
