@@ -26,6 +26,7 @@ mod drain;
 mod durability;
 mod failing_backends;
 mod fleet;
+mod fleet_breaker;
 mod http;
 mod lifecycle;
 mod metrics;

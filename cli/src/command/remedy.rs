@@ -30,6 +30,13 @@ pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
             "the name in {address} cannot be resolved by the control plane: correct it with \
              'lbctl set-backend {id} --address HOST:PORT'"
         ),
+        "flap_hold" => format!(
+            "find out why its checks come and go ('lbctl watch' shows them); it comes back when it \
+             has been still, or at once if {pool} needs it"
+        ),
+        "check_contradicted" => "look at the network between the control plane and it: proxies \
+                                 reach it"
+            .to_owned(),
         _ => return None,
     };
     Some(text)
@@ -69,10 +76,30 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         (_, "unknown") => {
             format!("it gets traffic after its first passing check: 'lbctl wait backend/{id}'")
         }
+        (_, "up") if backend.standing.ejection.is_some() => ejected(backend),
+        (_, "up") if backend.reason.code == "check_contradicted" => {
+            for_reason(&backend.reason.code, backend).unwrap_or_default()
+        }
         _ if backend.weight == 0 => {
             format!("it has weight 0; 'lbctl set-backend {id} --weight 1' sends it requests")
         }
         _ => format!("nothing to do; 'lbctl get backends --pool {}' compares it", backend.pool),
+    }
+}
+
+/// The next step for a backend that is out for what its requests came to.
+fn ejected(backend: &BackendView) -> String {
+    let BackendView { id, pool, .. } = backend;
+    match &backend.standing.ejection {
+        Some(ejection) if ejection.by == "outlier" => format!(
+            "see what its requests fail with ('lbctl describe backend {id}'); it comes back by \
+             itself, and 'lbctl set-pool {pool} --outlier-detection false' brings it back now"
+        ),
+        _ => format!(
+            "see what its requests fail with (failures above, access log); it is tried again by \
+             itself, and 'lbctl set-pool {pool} --breaker-failures 0 --breaker-ratio 0' switches \
+             breakers off"
+        ),
     }
 }
 

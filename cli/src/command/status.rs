@@ -12,7 +12,7 @@ use crate::{
     exit::Failure,
     format,
     output::Screen,
-    view::{BackendView, PoolView, ProcessView, ProxyView, Traffic},
+    view::{BackendView, PoolView, ProcessView, ProxyView, StandingView, Traffic},
 };
 
 /// Lines about single backends and proxies, so that a bad day still fits on a screen.
@@ -77,11 +77,18 @@ impl StatusView {
                 .collect(),
             unhealthy_backends: backends
                 .iter()
-                .filter(|backend| backend.admin_state == "enabled" && backend.health != "up")
+                .filter(|backend| backend.admin_state == "enabled" && is_amiss(backend))
                 .cloned()
                 .collect(),
         }
     }
+}
+
+/// Whether an operator should know of a backend that is wanted.
+fn is_amiss(backend: &BackendView) -> bool {
+    backend.health != "up"
+        || backend.standing.ejection.is_some()
+        || !backend.standing.disagreements.is_empty()
 }
 
 /// The screen.
@@ -163,18 +170,24 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         (line, format!("'lbctl describe proxy {}'", proxy.id))
     });
     let backends = view.unhealthy_backends.iter().map(|backend| {
-        let since = format::age_of(backend.since_unix_ms, now);
+        let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
+        let since = format::age_of(ejected.or(backend.since_unix_ms), now);
         let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
         let last = last.map_or_else(String::new, |at| {
             format!("; last success {} UTC", format::clock(at, now))
         });
-        let line = format!(
-            "{} {} {} for {since}: {}{last}",
-            backend.id,
-            backend.address,
-            backend.health,
-            remedy::present(backend).sentence()
-        );
+        let why = match &backend.standing {
+            StandingView { ejection: Some(ejection), .. } => ejection.reason.sentence(),
+            StandingView { disagreements, .. } if backend.health == "up" => {
+                disagreements.first().map_or_else(String::new, |first| {
+                    let who = first.proxy_id.as_deref().unwrap_or("the control plane");
+                    format!("{who} sees it otherwise: {}", first.reason.sentence())
+                })
+            }
+            StandingView { .. } => remedy::present(backend).sentence(),
+        };
+        let (id, address, state) = (&backend.id, &backend.address, backend.state());
+        let line = format!("{id} {address} {state} for {since}: {why}{last}");
         (line, remedy::next_step(backend))
     });
     let sources = view.pools.iter().flat_map(|pool| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{DrainView, ReasonView, Traffic, object::admin_state, some_unix_ms};
+use super::{DrainView, ReasonView, StandingView, Traffic, object::admin_state, some_unix_ms};
 
 /// One backend with verdict, checks and traffic.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,6 +23,8 @@ pub(crate) struct BackendView {
     pub(crate) health: &'static str,
     pub(crate) reason: ReasonView,
     pub(crate) since_unix_ms: Option<u64>,
+    #[serde(flatten)]
+    pub(crate) standing: StandingView,
     pub(crate) resolved_addresses: Vec<String>,
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
@@ -68,7 +70,10 @@ impl BackendView {
     /// The verdict, and what the operator wants when it is not "enabled".
     pub(crate) fn state(&self) -> String {
         match (self.admin_state, &self.drain) {
-            ("enabled", _) => self.health.to_owned(),
+            ("enabled", _) => match &self.standing.ejection {
+                Some(ejection) => format!("{}, {}", self.health, ejection.state()),
+                None => self.health.to_owned(),
+            },
             (_, Some(drain)) => drain.state(),
             (admin, None) => format!("{} ({admin})", self.health),
         }
@@ -76,14 +81,18 @@ impl BackendView {
 
     /// Whether it gets new requests.
     pub(crate) fn serves(&self) -> bool {
-        self.health == "up" && self.admin_state == "enabled" && self.weight > 0
+        self.health == "up"
+            && self.admin_state == "enabled"
+            && self.weight > 0
+            && self.standing.ejection.is_none()
     }
 }
 
 impl From<pb::BackendView> for BackendView {
     fn from(wire: pb::BackendView) -> Self {
         let backend = wire.backend.unwrap_or_default();
-        let status = wire.status.unwrap_or_default();
+        let mut status = wire.status.unwrap_or_default();
+        let standing = StandingView::take(&mut status);
         let admin_state = admin_state(&backend);
         let health = match status.health() {
             pb::Health::Unknown => "unknown",
@@ -103,6 +112,7 @@ impl From<pb::BackendView> for BackendView {
             health,
             reason: status.reason.into(),
             since_unix_ms: some_unix_ms(status.since_unix_ms),
+            standing,
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),

@@ -14,6 +14,7 @@ mod proxy;
 mod resilience;
 mod route;
 mod source;
+mod standing;
 mod traffic;
 mod write;
 
@@ -31,6 +32,7 @@ pub(crate) use self::{
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
     source::SourceView,
+    standing::StandingView,
     traffic::Traffic,
     write::{ProgressView, WriteView},
 };

@@ -7,7 +7,7 @@ use crate::{
     command::remedy,
     format,
     output::{Cell, Screen, Table},
-    view::{self, BackendView, ChecksView, DrainView, ResolutionView},
+    view::{self, BackendView, ChecksView, DrainView, ResolutionView, StandingView},
 };
 
 pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
@@ -31,6 +31,7 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     if let Some(drain) = &view.drain {
         drain_section(&mut page, drain, now);
     }
+    standing_section(&mut page, &view.standing, now);
     if let Some(resolution) = view.checks.as_ref().and_then(|checks| checks.resolution.as_ref()) {
         name_section(&mut page, resolution, now);
     }
@@ -62,6 +63,36 @@ fn drain_section(page: &mut Page, drain: &DrainView, now: u64) {
         page.row("left", &drain.left());
     }
     page.row("afterwards", if drain.remove { "the backend is removed" } else { "it stays" });
+}
+
+fn standing_section(page: &mut Page, standing: &StandingView, now: u64) {
+    let ramp = standing.slow_start.as_ref();
+    let ramp = ramp.and_then(|ramp| Some((ramp.percent(now)?, ramp.duration_ms)));
+    let StandingView { ejection, disagreements, .. } = standing;
+    if ejection.is_none() && ramp.is_none() && disagreements.is_empty() {
+        return;
+    }
+    page.section("what traffic says");
+    if let Some(ejection) = ejection {
+        page.row(ejection.state(), &format::moment(Some(ejection.since_unix_ms), now));
+        page.row("because", &ejection.reason.sentence());
+        let plan = if ejection.half_open {
+            "one request of the fleet at a time tries it".to_owned()
+        } else {
+            let end = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
+            format!("it is out until then: {}", format::plan(Some(end), now))
+        };
+        page.row("next", &plan);
+        page.row("times in a row", &ejection.times.to_string());
+    }
+    if let Some((percent, duration_ms)) = ramp {
+        let duration = format::duration(Duration::from_millis(duration_ms.into()));
+        page.row("slow start", &format!("{percent} % of {duration}"));
+    }
+    for disagreement in disagreements {
+        let who = disagreement.proxy_id.as_deref().unwrap_or("control plane");
+        page.row("seen otherwise", &format!("by {who}: {}", disagreement.reason.sentence()));
+    }
 }
 
 fn name_section(page: &mut Page, name: &ResolutionView, now: u64) {

@@ -11,7 +11,9 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use lb_core::model::{AdminState, Backend, BackendStatus, Health, Pool, PoolName, Resource};
+use lb_core::model::{
+    AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName, Resource,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -73,9 +75,68 @@ pub(super) struct BackendObserved {
     /// What its name resolved to, or its address.
     addresses: Vec<String>,
     traffic: Traffic,
+    /// Why it gets no requests although its checks pass; only while that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejection: Option<EjectionObserved>,
+    /// Who sees it otherwise than the verdict says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disagreements: Vec<DisagreementObserved>,
     /// How its drain goes; only while it is draining.
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<DrainObserved>,
+}
+
+/// A backend that is out for what its requests came to.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EjectionObserved {
+    /// `breaker` or `outlier`.
+    by: &'static str,
+    /// Whether one request of the fleet at a time tries it.
+    half_open: bool,
+    /// For how long it is out, from `since_unix_ms` on.
+    open_for_ms: u64,
+    /// Times in a row, this one included.
+    times: u32,
+    /// Why, for programs.
+    reason_code: String,
+    /// Why, for people.
+    reason: String,
+    since_unix_ms: u64,
+}
+
+/// One party that sees a backend otherwise than the verdict says.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DisagreementObserved {
+    /// Nothing: the control plane's checks.
+    proxy: Option<String>,
+    /// What it sees, for programs.
+    reason_code: String,
+    /// What it sees, for people.
+    reason: String,
+}
+
+impl From<Ejection> for EjectionObserved {
+    fn from(ejection: Ejection) -> Self {
+        Self {
+            by: ejection.by.name(),
+            half_open: ejection.is_half_open,
+            open_for_ms: millis(ejection.open_for),
+            times: ejection.times,
+            reason_code: ejection.reason.code,
+            reason: ejection.reason.message,
+            since_unix_ms: ejection.since_unix_ms,
+        }
+    }
+}
+
+impl From<Disagreement> for DisagreementObserved {
+    fn from(disagreement: Disagreement) -> Self {
+        Self {
+            proxy: disagreement.proxy.map(|proxy| proxy.to_string()),
+            reason_code: disagreement.reason.code,
+            reason: disagreement.reason.message,
+        }
+    }
 }
 
 /// How the drain of a backend goes.
@@ -303,6 +364,13 @@ fn observed(
             since_unix_ms: status.since_unix_ms,
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             traffic,
+            ejection: status.standing.ejection.map(EjectionObserved::from),
+            disagreements: status
+                .standing
+                .disagreements
+                .into_iter()
+                .map(DisagreementObserved::from)
+                .collect(),
             drain,
         },
         None => BackendObserved {
@@ -316,6 +384,8 @@ fn observed(
             since_unix_ms: 0,
             addresses: Vec::new(),
             traffic,
+            ejection: None,
+            disagreements: Vec::new(),
             drain,
         },
     }
