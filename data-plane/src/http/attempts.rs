@@ -107,7 +107,12 @@ impl<'c> Attempts<'c> {
 
     /// Whether there is a backend that was not tried yet.
     pub(super) fn may_follow(&self) -> bool {
-        self.pool.picker.len() > self.count
+        // One that was tried although it is not picked leaves all others.
+        let is_picked = |slot: &&u32| match &self.pool.caution {
+            Some(caution) => caution.is_picked(**slot),
+            None => true,
+        };
+        self.pool.picker.len() > self.slots().iter().filter(is_picked).count()
     }
 
     /// How long the present one may take until its response's head: without a limit of

@@ -53,6 +53,11 @@ impl Caution {
         self.helping.contains(&slot)
     }
 
+    /// Whether a backend is one that requests are sent to, and not merely to be tried.
+    pub(crate) fn is_picked(&self, slot: u32) -> bool {
+        !self.trials.contains(&slot) || self.is_helping(slot)
+    }
+
     /// A backend that is to be tried, for a request that has been nowhere yet.
     fn trial(&self, pool: &PoolConfig, is_repeatable: bool, now: Instant) -> Option<(u32, Trial)> {
         self.trials.iter().find_map(|&slot| {
