@@ -161,7 +161,7 @@ mod tests {
     fn changes(seed: u64, up_ms: u64, down_ms: u64, minutes: u64) -> Vec<u32> {
         let (policy, start) = (HealthPolicy::default(), epoch());
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (mut check, mut flap) = (CheckState::resumed(Up, seed), Flap::new(Up, start));
+        let (mut check, mut flap) = (CheckState::resumed(Up, true, seed), Flap::new(Up, start));
         let (period, mut shown) = (up_ms + down_ms, Up);
         let phase = rng.u64(0..period);
         let mut next = check.first_delay(&policy).as_millis();
@@ -209,7 +209,7 @@ mod tests {
         for seed in 0..200 {
             let (policy, start) = (HealthPolicy::default(), epoch());
             let mut rng = fastrand::Rng::with_seed(seed);
-            let (mut check, mut flap) = (CheckState::resumed(Up, seed), Flap::new(Up, start));
+            let (mut check, mut flap) = (CheckState::resumed(Up, true, seed), Flap::new(Up, start));
             let mut at = check.first_delay(&policy);
             while at < Duration::from_secs(600) {
                 check.record(&policy, at.as_secs() % 120 >= 5);

@@ -207,7 +207,7 @@ mod tests {
         // Its clock says that 1970 is an hour old.
         outlook.hear(3_600_000);
         let age = |outlook: &Outlook, since, later| outlook.age(since, start + later);
-        let near = |age: Duration, seconds: u64| age.abs_diff(seconds * SECOND) < SECOND / 2;
+        let near = |age: Duration, seconds: u32| age.abs_diff(seconds * SECOND) < SECOND / 2;
         assert!(near(age(&outlook, 3_590_000, Duration::ZERO), 10));
         assert!(near(age(&outlook, 3_590_000, 20 * SECOND), 30));
         // A moment that is yet to come there is now.
