@@ -22,6 +22,7 @@ use crate::{
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},
+    drain::{self, Drains},
     events::EventLog,
     fleet::Fleet,
     grpc::{self, Context},
@@ -217,6 +218,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
             .map_err(|_| RunError::Ended("loading the store"))?
             .map_err(|source| RunError::Store { path, source })?
     };
+    // What a fresh store begins with is its first revision.
+    let resumed = registry.revision() > 1;
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -228,6 +231,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         checks: Arc::default(),
         resilience: Arc::new(Resilience::new(config.lease)),
         sources: Arc::default(),
+        drains: Drains::new(resumed, config.lease),
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
@@ -278,6 +282,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     parts.spawn(async move {
         http::serve(http_listener, shared).await;
         "the HTTP server"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        drain::run(&shared).await;
+        "drains"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {

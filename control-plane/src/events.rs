@@ -75,6 +75,12 @@ event_types! {
     BackendDown = "backend_down",
     /// The first check of a new backend failed.
     BackendCheckFailed = "backend_check_failed",
+    /// A backend gets nothing new, and finishes what it has.
+    DrainStarted = "drain_started",
+    /// The time of a drain is up: what is left is cut.
+    DrainDeadline = "drain_deadline",
+    /// Nothing is left of what a backend had.
+    Drained = "drained",
     /// A backend's breaker opened: it gets no requests.
     BreakerOpened = "breaker_opened",
     /// One request of the fleet at a time tries a backend.

@@ -8,6 +8,7 @@
 //! | `probe` | active checks, one prober for the whole fleet |
 //! | [`fleet`] | which proxies there are, and what each has applied |
 //! | [`stats`] | what the proxies report, added up |
+//! | `drain` | carries drains of backends to their end |
 //! | [`events`] | what happened lately |
 //! | `declared` | the file of declared state that it is started with |
 //! | `grpc`, `http` | shells |
@@ -21,6 +22,7 @@ mod clock;
 mod data_dir;
 mod declared;
 mod discovery;
+mod drain;
 pub mod events;
 pub mod fleet;
 mod grpc;

@@ -7,6 +7,7 @@
 //! Requests in flight are a gauge: only a proxy's newest report speaks of the present,
 //! and not for longer than three periods.
 
+mod leavings;
 mod process;
 
 use std::{
@@ -22,7 +23,11 @@ use lb_core::{
 use tokio::time::Instant;
 use tracing::debug;
 
-pub use self::process::{OwnAnswers, Process};
+use self::leavings::Leavings;
+pub use self::{
+    leavings::Leaving,
+    process::{OwnAnswers, Process},
+};
 use crate::{registry::Catalog, resilience::ProbeReport};
 
 /// Seconds over which rates are averaged.
@@ -47,6 +52,8 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
     /// How long the proxy counted.
     pub interval: Duration,
+    /// The revision that it served from when it counted.
+    pub applied_revision: u64,
     /// Backends that have anything to tell.
     pub backends: Vec<BackendPart>,
     /// The process itself.
@@ -64,8 +71,12 @@ pub struct BackendPart {
     pub incarnation: Incarnation,
     /// Since the last report.
     pub counters: BackendCounters,
-    /// Now.
+    /// Now, upgraded connections included.
     pub in_flight: u32,
+    /// Upgraded connections.
+    pub upgraded: u32,
+    /// Requests and upgraded connections that were cut at the end of a drain.
+    pub cut: u32,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
 }
@@ -90,6 +101,7 @@ struct Sums {
     backends: HashMap<(BackendId, Incarnation), BackendSums>,
     pools: BTreeMap<PoolName, Sum>,
     proxies: HashMap<ProxyId, Reporter>,
+    leavings: Leavings,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -191,10 +203,12 @@ impl Statistics {
         *last = report.sequence;
         sums.reports.counted += 1;
         sums.reports.lost += missing;
-        reporter.fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
+        let fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
+        reporter.fresh_until = fresh_until;
         reporter.process.add(&report.process);
         reporter.rate.add(now, report.process.requests);
         sums.process.add(&report.process);
+        sums.leavings.note(report, fresh_until, catalog);
         for part in &report.backends {
             sums.add(&report.proxy, report.sequence, part, catalog, now);
         }
@@ -223,6 +237,14 @@ impl Statistics {
             .collect();
         let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// What each proxy that reports has left of one backend, while that drains.
+    #[must_use]
+    pub fn leavings(&self, id: &BackendId, incarnation: Incarnation) -> HashMap<ProxyId, Leaving> {
+        let sums = &*self.lock();
+        let current = |proxy: &ProxyId| sums.proxies.get(proxy).map(|r| r.instance.as_str());
+        sums.leavings.of(id, incarnation, current, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -296,7 +318,11 @@ impl Statistics {
 
     /// Drops what is kept for backends that are gone. Their pools keep the sums.
     pub fn forget_removed(&self, catalog: &Catalog) {
-        self.lock().backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        let sums = &mut *self.lock();
+        sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        let Sums { proxies, leavings, .. } = sums;
+        let current = |proxy: &ProxyId| proxies.get(proxy).map(|r| r.instance.as_str());
+        leavings.forget_ended(current, Instant::now());
     }
 
     /// A proxy that is gone has nothing in flight.
@@ -310,6 +336,7 @@ impl Statistics {
     pub fn forget_proxy(&self, id: &ProxyId) {
         let mut sums = self.lock();
         sums.proxies.remove(id);
+        sums.leavings.forget(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
         }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`model`] | what a valid pool, backend, listener, route or limit is, and what a consistent whole is |
 //! | [`discovery`] | what the answers of a pool's sources change in its backends |
+//! | [`drain`] | when the drain of a backend ends |
 //! | [`routing`] | which route a request takes, and why not another |
 //! | [`affinity`] | whether a client stays with its backend |
 //! | [`balance`] | which backend gets a request |
@@ -32,6 +33,7 @@ pub mod balance;
 pub mod client_address;
 pub mod cross_site;
 pub mod discovery;
+pub mod drain;
 pub mod health;
 pub mod lease;
 pub mod limit;

@@ -55,6 +55,8 @@ pub(crate) enum Reason {
     Overloaded,
     /// The process stopped before the exchange had ended.
     Draining,
+    /// 503: the backend was drained, and the time that it had for that was over.
+    DrainDeadline,
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached,
     /// 403: management that may be asked for on this machine only.
@@ -68,7 +70,7 @@ pub(crate) enum Reason {
 
 impl Reason {
     /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::NoRoute,
         Self::NoHealthyBackend,
         Self::PoolPanic,
@@ -93,6 +95,7 @@ impl Reason {
         Self::TunnelIdleTimeout,
         Self::Overloaded,
         Self::Draining,
+        Self::DrainDeadline,
         Self::MaxForwardsReached,
         Self::ManagementForbidden,
         Self::ControlPlaneAway,
@@ -126,6 +129,7 @@ impl Reason {
             Self::TunnelIdleTimeout => "tunnel_idle_timeout",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
+            Self::DrainDeadline => "drain_deadline",
             Self::MaxForwardsReached => "max_forwards_reached",
             Self::ManagementForbidden => "management_forbidden",
             Self::ControlPlaneAway => "control_plane_away",

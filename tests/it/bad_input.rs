@@ -269,7 +269,8 @@ async fn requests_without_content_are_refused() {
     };
     let refused = registry.put(unknown_mode).await.unwrap_err();
     check("mode", &refused, Code::InvalidArgument, &["9", "upsert"]);
-    let unknown_state = pb::SetBackendStateRequest { id: "b1".to_owned(), state: 9, options: None };
+    let unknown_state =
+        pb::SetBackendStateRequest { id: "b1".to_owned(), state: 9, ..Default::default() };
     let refused = registry.set_backend_state(unknown_state).await.unwrap_err();
     check("state", &refused, Code::InvalidArgument, &["9"]);
     let empty_item = pb::ApplyRequest { items: vec![pb::ApplyItem::default()], options: None };

@@ -22,6 +22,7 @@ mod deadlines;
 mod declared;
 mod dev;
 mod discovery;
+mod drain;
 mod durability;
 mod failing_backends;
 mod fleet;

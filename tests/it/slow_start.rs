@@ -78,10 +78,8 @@ async fn least_connections_does_not_starve_a_newcomer() {
 #[tokio::test]
 async fn nobody_is_led_up_where_nobody_is_warm_nor_where_clients_belong_to_backends() {
     let [a, b] = ["a", "b"].map(Backend::saying);
-    let new = [
-        scene::backend(&a, joining("a", &a, 10, 0)),
-        scene::backend(&b, joining("b", &b, 90, 0)),
-    ];
+    let new =
+        [scene::backend(&a, joining("a", &a, 10, 0)), scene::backend(&b, joining("b", &b, 90, 0))];
     let mut scene = Scene::start(program(), scene::pool("round_robin"), new.concat()).await;
     assert_eq!(bodies(scene.address()).await["a"], REQUESTS / 2);
     let pool = scene::pool("ip_hash");

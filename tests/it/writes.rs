@@ -79,6 +79,7 @@ async fn of_two_writers_that_read_the_same_one_wins() {
         id: "b1".to_owned(),
         state: state.into(),
         options: Some(options),
+        ..Default::default()
     };
     let mut registry = cluster.api.registry();
     let won = registry.set_backend_state(state(pb::AdminState::Draining, expecting())).await;

@@ -70,17 +70,43 @@ pub(crate) struct SetBackend {
     pub(crate) write: WriteArgs,
 }
 
-/// `enable-backend`, `disable-backend`, `drain-backend`
+/// `enable-backend`, `disable-backend`
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   lbctl disable-backend backend2
-  lbctl drain-backend backend2
   lbctl enable-backend backend2")]
 pub(crate) struct BackendName {
     /// Its id
     #[arg(value_parser = value::backend)]
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
+/// `drain-backend`
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  lbctl drain-backend backend2
+  lbctl drain-backend backend2 --wait --remove
+  lbctl drain-backend backend2 --timeout 20s
+  lbctl drain-backend backend2 --dry-run
+
+It ends when nothing is left on any proxy, requests and upgraded connections (WebSocket)
+alike, or after --timeout [default: 300s], when what is left is cut. The control plane
+carries it out, whether lbctl waits or not. 'lbctl enable-backend ID' ends it early; given
+again, the command changes --timeout and adds --remove.")]
+pub(crate) struct DrainBackend {
+    /// Its id
+    #[arg(value_parser = value::backend)]
+    pub(crate) id: String,
+    /// Show what is left on each proxy until nothing is; Ctrl-C leaves the drain running
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Remove the backend when nothing is left of it
+    #[arg(long)]
+    pub(crate) remove: bool,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use self::{
-    backend::{AddBackend, BackendName, RemoveBackend, SetBackend},
+    backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
@@ -152,14 +152,7 @@ Examples:
     /// Take a backend out at once, whatever its health
     DisableBackend(BackendName),
     /// Send a backend nothing new, and let it finish what it has
-    #[command(after_help = "\
-Examples:
-  lbctl drain-backend backend2
-  lbctl drain-backend backend2 --dry-run
-
-Sets the state and returns when the proxies have applied it; requests in flight may
-go on. 'lbctl describe backend ID' shows how many are left.")]
-    DrainBackend(BackendName),
+    DrainBackend(DrainBackend),
     /// Remove a backend
     RemoveBackend(RemoveBackend),
     /// Add a pool

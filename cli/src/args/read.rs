@@ -89,6 +89,7 @@ pub(crate) struct Watch {
 Examples:
   lbctl wait backend/backend4 --for healthy --timeout 30s
   lbctl wait backend backend4                the same, with the default timeout
+  lbctl wait backend/backend4 --for drained --timeout 5m
   lbctl wait pool/default --for healthy      all its enabled backends
   lbctl wait revision/118                    applied by every live proxy
   lbctl wait proxies --count 3               in sync
@@ -113,6 +114,8 @@ pub(crate) enum Awaited {
     Healthy,
     /// A backend that is down.
     Down,
+    /// A backend that drains and has nothing left.
+    Drained,
     /// A backend that is gone.
     Removed,
     /// A proxy that has applied the newest revision.
@@ -126,10 +129,11 @@ impl Awaited {
         match text {
             "healthy" | "up" => Ok(Self::Healthy),
             "down" | "unhealthy" => Ok(Self::Down),
+            "drained" => Ok(Self::Drained),
             "removed" | "deleted" => Ok(Self::Removed),
             "synced" => Ok(Self::Synced),
             "lost" => Ok(Self::Lost),
-            _ => Err("for a backend, write healthy, down or removed; for a pool, healthy; for a \
+            _ => Err("for a backend, write healthy, down, drained or removed; for a pool, healthy; for a \
                       proxy, synced or lost"
                 .to_owned()),
         }
@@ -140,6 +144,7 @@ impl Awaited {
         match self {
             Self::Healthy => "healthy",
             Self::Down => "down",
+            Self::Drained => "drained",
             Self::Removed => "removed",
             Self::Synced => "synced",
             Self::Lost => "lost",

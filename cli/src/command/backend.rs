@@ -32,6 +32,7 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
         labels: args.labels.into_iter().collect(),
         incarnation: 0,
         source: String::new(),
+        drain: None,
     };
     // Followed from before the change, since the first check does not wait for us.
     let follow = session.screen.is_for_people() && !args.write.dry_run && !args.write.no_wait;
@@ -181,19 +182,6 @@ pub(super) async fn enable(session: &Session, args: BackendName) -> Result<(), F
 /// `disable-backend`
 pub(super) async fn disable(session: &Session, args: BackendName) -> Result<(), Failure> {
     set_state(session, args, pb::AdminState::Disabled).await
-}
-
-/// `drain-backend`
-pub(super) async fn drain(session: &Session, args: BackendName) -> Result<(), Failure> {
-    let id = args.id.clone();
-    let tell = session.screen.is_for_people() && !args.write.dry_run;
-    set_state(session, args, pb::AdminState::Draining).await?;
-    if tell {
-        output::print(&format!(
-            "{id} gets nothing new and finishes what it has   (lbctl describe backend {id})"
-        ))?;
-    }
-    Ok(())
 }
 
 async fn set_state(

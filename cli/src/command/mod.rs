@@ -7,6 +7,7 @@ mod control_plane;
 mod data_plane;
 mod declared;
 mod describe;
+mod drain;
 mod explain;
 mod explain_route;
 mod get;
@@ -51,6 +52,9 @@ use crate::{
 /// How long a command may take unless it is told.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What whoever interrupts a command is told.
+const INTERRUPTED: &str = "interrupted";
+
 /// What the commands that ask a control plane share.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
@@ -75,7 +79,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::TestAlgorithms(args) => test_algorithms::run(&args, &global),
         Command::Completions(args) => completion::script(args.shell),
         Command::Manpages(args) => manpages::run(&args),
-        command => block_on(until_interrupted(ask(command, global))),
+        command => {
+            let interrupted = match &command {
+                Command::DrainBackend(args) => drain::interrupted(args),
+                _ => INTERRUPTED.to_owned(),
+            };
+            block_on(unless_interrupted(ask(command, global), &interrupted))
+        }
     }
 }
 
@@ -91,7 +101,11 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::Wait(_) => wait::TIMEOUT,
         _ => TIMEOUT,
     };
-    let timeout = global.timeout.unwrap_or(timeout);
+    let timeout = match &command {
+        // Its time is not the command's: the control plane carries it out.
+        Command::DrainBackend(_) => timeout,
+        _ => global.timeout.unwrap_or(timeout),
+    };
     let client = match &command {
         Command::Wait(_) => wait::connect(&global.server, timeout).await?,
         _ => Client::connect(&global.server, timeout).await?,
@@ -108,7 +122,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetBackend(args) => backend::set(&session, args).await,
         Command::EnableBackend(args) => backend::enable(&session, args).await,
         Command::DisableBackend(args) => backend::disable(&session, args).await,
-        Command::DrainBackend(args) => backend::drain(&session, args).await,
+        Command::DrainBackend(args) => drain::run(&session, args, global.timeout).await,
         Command::RemoveBackend(args) => backend::remove(&session, args).await,
         Command::AddPool(args) => pool::add(&session, args).await,
         Command::SetPool(args) => pool::set(&session, args).await,
@@ -157,15 +171,24 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     })
 }
 
-/// A change that was sent may be made although nobody waits for the answer any more.
+/// Runs a command unless it is interrupted, which is all that is told then.
 pub(crate) async fn until_interrupted(
     future: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    unless_interrupted(future, INTERRUPTED).await
+}
+
+/// A change that was sent may be made although nobody waits for the answer any more:
+/// `interrupted` tells so where it matters.
+async fn unless_interrupted(
+    future: impl Future<Output = Result<(), Failure>>,
+    interrupted: &str,
 ) -> Result<(), Failure> {
     let mut signals = StopSignals::catch()
         .map_err(|error| Failure::new(Exit::Failed, format!("cannot catch signals: {error}")))?;
     tokio::select! {
         result = future => result,
-        () = signals.next() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+        () = signals.next() => Err(Failure::new(Exit::Interrupted, interrupted)),
     }
 }
 

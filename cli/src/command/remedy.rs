@@ -52,7 +52,15 @@ pub(super) fn loopback(address: &str, proxies: &[&str]) -> String {
 pub(super) fn next_step(backend: &BackendView) -> String {
     let id = &backend.id;
     match (backend.admin_state, backend.health) {
-        ("disabled" | "draining", _) => {
+        ("draining", _) if backend.drain.as_ref().is_some_and(|drain| !drain.drained) => format!(
+            "'lbctl wait backend/{id} --for drained' waits for its end, 'lbctl enable-backend {id}' \
+             ends it early"
+        ),
+        ("draining", _) => format!(
+            "it is drained; take it away with 'lbctl remove-backend {id}', or serve again with \
+             'lbctl enable-backend {id}'"
+        ),
+        ("disabled", _) => {
             format!("it is {}; serve again with 'lbctl enable-backend {id}'", backend.admin_state)
         }
         (_, "down") => for_reason(&present(backend).code, backend).unwrap_or_else(|| {

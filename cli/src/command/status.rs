@@ -37,6 +37,7 @@ pub(crate) struct StatusView {
     process: Option<ProcessView>,
     /// Enabled backends that are not up.
     unhealthy_backends: Vec<BackendView>,
+    draining_backends: Vec<BackendView>,
 }
 
 /// Prints the fleet.
@@ -69,6 +70,11 @@ impl StatusView {
             pools: status.pools.into_iter().map(PoolView::from).collect(),
             traffic: status.totals.into(),
             process: status.process.map(ProcessView::from),
+            draining_backends: backends
+                .iter()
+                .filter(|backend| backend.drain.is_some())
+                .cloned()
+                .collect(),
             unhealthy_backends: backends
                 .iter()
                 .filter(|backend| backend.admin_state == "enabled" && backend.health != "up")
@@ -105,6 +111,12 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     );
     if let Some(line) = view.process.as_ref().and_then(own_answers) {
         text += &format!("ANSWERS  of the proxies' own: {line}\n");
+    }
+    for backend in &view.draining_backends {
+        let Some(drain) = backend.drain.as_ref().filter(|drain| !drain.drained) else { continue };
+        let left = format::duration(Duration::from_millis(drain.time_left_ms));
+        text +=
+            &format!("DRAIN    {}: left {}; {left} until that is cut\n", backend.id, drain.left());
     }
     text.push('\n');
     text += &screen.render(&get::pool_table(&view.pools, false));

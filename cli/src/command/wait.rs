@@ -10,7 +10,7 @@ use lb_proto::v1 as pb;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Streaming;
 
-use super::{Session, backend, get, progress};
+use super::{Session, backend, drain, get, progress};
 use crate::{
     args::{Awaited, Target, WaitFor},
     client::Client,
@@ -74,9 +74,16 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
     let outcome = match &args.target {
         Target::Backend(id) => {
             let condition = args.condition.unwrap_or(Awaited::Healthy);
-            let known = matches!(condition, Awaited::Healthy | Awaited::Down | Awaited::Removed);
-            refuse_unless(known, "a backend", "healthy, down or removed")?;
-            until(client, deadline, async || look_at_backend(session, id, condition).await).await
+            let known = matches!(
+                condition,
+                Awaited::Healthy | Awaited::Down | Awaited::Drained | Awaited::Removed
+            );
+            refuse_unless(known, "a backend", "healthy, down, drained or removed")?;
+            let mut drained = false;
+            until(client, deadline, async || {
+                look_at_backend(session, id, condition, &mut drained).await
+            })
+            .await
         }
         Target::Pool(name) => {
             let known = matches!(args.condition, None | Some(Awaited::Healthy));
@@ -166,8 +173,18 @@ async fn next_event(events: &mut Option<Streaming<pb::Event>>) -> bool {
     }
 }
 
-async fn look_at_backend(session: &Session, id: &str, condition: Awaited) -> Result<Look, Failure> {
+/// `drains` is whether it was seen draining before.
+async fn look_at_backend(
+    session: &Session,
+    id: &str,
+    condition: Awaited,
+    drains: &mut bool,
+) -> Result<Look, Failure> {
     match (backend::read(session, id).await?, condition) {
+        // Whoever removed it when it was drained did not keep it until we looked.
+        (None, Awaited::Drained) if *drains => {
+            Ok(Look::Done(format!("{id} is drained and removed")))
+        }
         (None, Awaited::Removed) => Ok(Look::Done(format!("{id} is removed"))),
         (None, _) => {
             // Names the ones that there are.
@@ -175,16 +192,22 @@ async fn look_at_backend(session: &Session, id: &str, condition: Awaited) -> Res
             get::choose(all, Some(id), "backend", |view| &view.id)?;
             Ok(Look::NotYet(format!("{id} has just appeared")))
         }
-        (Some(view), condition) => Ok(judge_backend(&view, condition)),
+        (Some(view), condition) => {
+            *drains = view.drain.is_some();
+            Ok(judge_backend(&view, condition))
+        }
     }
 }
 
 fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
     let text = format!("{} is {}: {}", view.id, view.state(), view.reason.sentence());
+    if condition == Awaited::Drained {
+        return drain::judge(view).unwrap_or(Look::NotYet(text));
+    }
     let done = match condition {
         Awaited::Healthy => view.health == "up",
         Awaited::Down => view.health == "down",
-        Awaited::Removed | Awaited::Synced | Awaited::Lost => false,
+        Awaited::Drained | Awaited::Removed | Awaited::Synced | Awaited::Lost => false,
     };
     if done { Look::Done(text) } else { Look::NotYet(text) }
 }

@@ -29,6 +29,15 @@ pub(super) enum Change {
     Delete(pb::ObjectName),
     /// What the operator wants of a backend.
     State(String, pb::AdminState),
+    /// The drain of a backend.
+    Drain {
+        /// Which.
+        id: String,
+        /// After how long what is left is cut.
+        timeout: Option<Duration>,
+        /// Remove it when nothing is left.
+        remove: bool,
+    },
     /// Several changes at once; the expected revision is that of the store.
     Apply(Vec<pb::ApplyItem>),
 }
@@ -63,7 +72,19 @@ pub(super) async fn send(
             client.call_within(deadline, registry.delete(request)).await
         }
         Change::State(id, state) => {
-            let request = pb::SetBackendStateRequest { id, state: state.into(), options };
+            let state = state.into();
+            let request = pb::SetBackendStateRequest { id, state, options, ..Default::default() };
+            client.call_within(deadline, registry.set_backend_state(request)).await
+        }
+        Change::Drain { id, timeout, remove } => {
+            let timeout = timeout.unwrap_or_default().as_millis();
+            let request = pb::SetBackendStateRequest {
+                id,
+                state: pb::AdminState::Draining.into(),
+                options,
+                drain_timeout_ms: u32::try_from(timeout).unwrap_or(u32::MAX),
+                remove_when_drained: remove,
+            };
             client.call_within(deadline, registry.set_backend_state(request)).await
         }
         Change::Apply(items) => {

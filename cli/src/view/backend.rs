@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{ReasonView, Traffic, object::admin_state, some_unix_ms};
+use super::{DrainView, ReasonView, Traffic, object::admin_state, some_unix_ms};
 
 /// One backend with verdict, checks and traffic.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +27,8 @@ pub(crate) struct BackendView {
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
     pub(crate) proxies: Vec<ProxyTraffic>,
+    /// Only while it is draining.
+    pub(crate) drain: Option<DrainView>,
 }
 
 /// What the prober saw.
@@ -65,9 +67,10 @@ pub(crate) struct ProxyTraffic {
 impl BackendView {
     /// The verdict, and what the operator wants when it is not "enabled".
     pub(crate) fn state(&self) -> String {
-        match self.admin_state {
-            "enabled" => self.health.to_owned(),
-            admin => format!("{} ({admin})", self.health),
+        match (self.admin_state, &self.drain) {
+            ("enabled", _) => self.health.to_owned(),
+            (_, Some(drain)) => drain.state(),
+            (admin, None) => format!("{} ({admin})", self.health),
         }
     }
 
@@ -103,6 +106,7 @@ impl From<pb::BackendView> for BackendView {
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),
+            drain: DrainView::read(backend.drain, wire.drain),
             proxies: wire
                 .proxies
                 .into_iter()

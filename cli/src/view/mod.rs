@@ -6,6 +6,7 @@
 //! null.
 
 mod backend;
+mod drain;
 mod listener;
 mod object;
 mod pool;
@@ -19,8 +20,11 @@ mod write;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
+#[cfg(test)]
+pub(crate) use self::drain::tests::drain as a_drain;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
+    drain::DrainView,
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,

@@ -16,7 +16,9 @@ use super::{
     registry::{existing_pool, wait_limit},
     wire,
 };
-use crate::{clock::told, events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals};
+use crate::{
+    clock::told, drain, events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals,
+};
 
 /// Messages that may wait for a reader of a stream.
 const STREAM_BUFFER: usize = 16;
@@ -100,6 +102,7 @@ impl FleetService {
                     totals: Some(wire::totals(share)),
                 })
                 .collect(),
+            drain: drain::report(&self.context, backend, revision).map(wire::drain),
         }
     }
 }

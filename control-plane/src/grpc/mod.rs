@@ -27,6 +27,7 @@ use self::{
 };
 use crate::{
     discovery::Sources,
+    drain::Drains,
     events::EventLog,
     fleet::{Fleet, WaitProgress, Waiter},
     listen::{Endpoint, Listener},
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) checks: Arc<Checks>,
     pub(crate) resilience: Arc<Resilience>,
     pub(crate) sources: Arc<Sources>,
+    pub(crate) drains: Drains,
     pub(crate) events: Arc<EventLog>,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,

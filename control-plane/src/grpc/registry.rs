@@ -153,7 +153,8 @@ impl registry_server::Registry for RegistryService {
         let options = message.options.take().unwrap_or_default();
         let mut write = request("set_backend_state", &message, &options)?;
         let state = wire::admin_state(message.state)?;
-        write.items = vec![Item::SetState { id: message.id, state }];
+        let drain = wire::drain_wish(state, message.drain_timeout_ms, message.remove_when_drained)?;
+        write.items = vec![Item::SetState { id: message.id, state, drain }];
         self.write(write, options.wait).await
     }
 

@@ -95,6 +95,8 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             backend: BackendId::new(&part.backend).map_err(invalid)?,
             incarnation: Incarnation(part.incarnation),
             in_flight: part.in_flight,
+            upgraded: part.upgraded,
+            cut: part.cut,
             trailing_failures: part.trailing_failures,
             counters: counters_from_wire(part),
         })
@@ -106,6 +108,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         sent: Duration::from_millis(message.sent_ms),
         probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
+        applied_revision: message.applied_revision,
         backends: backends.collect::<Result<_, Status>>()?,
         process: read_process(message.process.unwrap_or_default())?,
     })
@@ -198,6 +201,8 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.status_gateway,
         part.trailing_failures,
         u64::from(part.in_flight) << 24,
+        u64::from(part.upgraded) << 24,
+        u64::from(part.cut) << 16,
     ];
     let latency = part.latency.iter().flat_map(|h| h.counts.iter().chain([&h.sum_us]));
     all_plausible(counts.iter().chain(latency))

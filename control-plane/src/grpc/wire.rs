@@ -1,14 +1,18 @@
 //! What this plane knows, as messages.
 
-use lb_core::model::{AdminState, Source};
+use std::time::Duration;
+
+use lb_core::model::{AdminState, DrainWish, Source};
 use lb_proto::{
     convert::{self, histogram_to_wire},
     v1 as pb,
 };
 
+use super::status;
 use crate::{
     clock::{millis, millis32, told, told_if_any},
     discovery::SourceReport,
+    drain::DrainReport,
     events::Event,
     fleet::{ProxyView, WaitProgress},
     probe::CheckReport,
@@ -79,6 +83,20 @@ pub(super) fn totals(totals: Totals) -> pb::BackendTotals {
     }
 }
 
+pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
+    let share = |share: crate::drain::DrainShare| pb::DrainShare {
+        proxy_id: share.proxy.to_string(),
+        state: share.word.name().to_owned(),
+        requests: share.requests,
+        upgraded: share.upgraded,
+    };
+    pb::DrainReport {
+        left_ms: millis(report.time_left),
+        awaits_proxies: report.awaits_proxies,
+        proxies: report.proxies.into_iter().map(share).collect(),
+    }
+}
+
 pub(super) fn process(process: &Process) -> pb::ProcessReport {
     let own_answers = process.own_answers.iter().map(|(reason, n)| (reason.to_owned(), n));
     pb::ProcessReport {
@@ -135,10 +153,7 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
     }
 }
 
-pub(super) fn apply_progress(
-    progress: WaitProgress,
-    elapsed: std::time::Duration,
-) -> pb::ApplyProgress {
+pub(super) fn apply_progress(progress: WaitProgress, elapsed: Duration) -> pb::ApplyProgress {
     pb::ApplyProgress {
         revision: progress.revision,
         proxies: progress.proxies,
@@ -195,4 +210,21 @@ pub(super) fn admin_state(state: i32) -> Result<AdminState, tonic::Status> {
             "unknown admin state {state}; known are enabled (0), disabled (1), draining (2)"
         ))
     })
+}
+
+/// What is wished of a drain, which only a backend that is to drain has.
+pub(super) fn drain_wish(
+    state: AdminState,
+    timeout_ms: u32,
+    remove: bool,
+) -> Result<DrainWish, tonic::Status> {
+    let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms.into()));
+    let wish = DrainWish::new(timeout, remove).map_err(|invalid| status::of_invalid(&invalid))?;
+    if state != AdminState::Draining && !wish.is_empty() {
+        return Err(tonic::Status::invalid_argument(format!(
+            "drain_timeout_ms and remove_when_drained are for draining backends, not for {} ones",
+            state.name()
+        )));
+    }
+    Ok(wish)
 }

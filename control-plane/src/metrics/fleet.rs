@@ -12,6 +12,7 @@ use lb_core::{
 
 use super::{self as names, scrape::Member};
 use crate::{
+    drain,
     grpc::Context,
     stats::{Process, Totals},
 };
@@ -74,4 +75,17 @@ pub(super) fn write_backends(
         in_flight: *in_flight,
     });
     BACKENDS.expose(exposition, &samples.collect::<Vec<_>>())
+}
+
+/// Writes what draining backends have left; nothing of those that have drained.
+pub(super) fn write_drains(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
+    let reports = drain::reports(context);
+    exposition.family(&names::DRAIN_LEFT, |family| {
+        reports.iter().try_for_each(|(backend, report)| {
+            let (pool, id, left) = (backend.pool.as_str(), backend.id.as_str(), report.left());
+            family.gauge(&[pool, id, "requests"], left.requests.into())?;
+            family.gauge(&[pool, id, "upgraded"], left.upgraded.into())?;
+            family.gauge(&[pool, id, "unheard_proxies"], left.unheard.into())
+        })
+    })
 }

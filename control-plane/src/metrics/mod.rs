@@ -95,6 +95,11 @@ pub(crate) const BACKENDS: Definition = Definition::gauge(
     &["pool", "state"],
     "Backends that are up, down, unknown (not checked yet), disabled or draining",
 );
+pub(crate) const DRAIN_LEFT: Definition = Definition::gauge(
+    "lb_drain_left",
+    &["pool", "backend", "kind"],
+    "What draining backends have left: requests, upgraded connections, and proxies that have not told",
+);
 pub(crate) const BACKEND_TRANSITIONS: Definition = Definition::counter(
     "lb_backend_transitions_total",
     &["pool", "to"],
@@ -195,7 +200,7 @@ pub(crate) const FLEET_BACKEND_IN_FLIGHT: Definition = Definition::gauge(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-const DEFINITIONS: [Definition; 39] = [
+const DEFINITIONS: [Definition; 40] = [
     READY,
     CONFIG_REVISION,
     OBJECTS,
@@ -215,6 +220,7 @@ const DEFINITIONS: [Definition; 39] = [
     SYNC_SENT_BYTES,
     STATS_REPORTS,
     BACKENDS,
+    DRAIN_LEFT,
     BACKEND_TRANSITIONS,
     BACKEND_CHECKS,
     BACKEND_CHECK_DURATION,

@@ -200,6 +200,7 @@ fn write_health(
             })
         })
     })?;
+    fleet::write_drains(context, exposition)?;
     exposition.family(&names::BACKEND_TRANSITIONS, |family| {
         let transitions = context.registry.counts().transitions;
         transitions

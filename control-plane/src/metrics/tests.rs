@@ -87,6 +87,7 @@ async fn report(running: &Running, incarnation: u64) {
         process: Some(process),
         probes: Vec::new(),
         sent_ms: 1,
+        applied_revision: 0,
     };
     let reports = tokio_stream::iter([report.clone(), report]);
     let mut answers = StatsClient::new(channel).report(reports).await.unwrap().into_inner();

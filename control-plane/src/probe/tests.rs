@@ -112,6 +112,7 @@ impl Probed {
             admin_state,
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;

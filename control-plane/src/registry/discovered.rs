@@ -130,7 +130,7 @@ fn list(sources: &[Source]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use lb_core::model::{AdminState, Incarnation, Labels, Weight};
+    use lb_core::model::{AdminState, DrainWish, Incarnation, Labels, Weight};
 
     use super::*;
     use crate::{
@@ -148,6 +148,7 @@ mod tests {
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
             source: Some(source.parse().unwrap()),
+            drain: None,
             incarnation: Incarnation::default(),
         }
     }
@@ -202,9 +203,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_would_come_back_drains_and_is_not_removed_afterwards() {
+        let (registry, _) = discovered("dns:web.test:80").await;
+        let drain = |remove| {
+            vec![Item::SetState {
+                id: "found".to_owned(),
+                state: AdminState::Draining,
+                drain: DrainWish::new(None, remove).unwrap(),
+            }]
+        };
+        let error = write(&registry, Origin::Operator, drain(true)).await.unwrap_err();
+        assert!(error.to_string().contains("would come back"), "{error}");
+        let draining = write(&registry, Origin::Operator, drain(false)).await.unwrap();
+        assert!(draining.drain.is_some());
+        // The source goes on telling it, and does not end that.
+        let items = vec![put(Resource::Backend(backend("dns:web.test:80", 1)))];
+        let after = write(&registry, Origin::Discovery, items).await.unwrap();
+        assert_eq!(after.drain, draining.drain);
+    }
+
+    #[tokio::test]
     async fn an_older_answer_does_not_undo_a_command() {
         let (registry, found) = discovered("srv:_a._tcp.test").await;
-        let disable = Item::SetState { id: "found".to_owned(), state: AdminState::Disabled };
+        let disable = Item::SetState {
+            id: "found".to_owned(),
+            state: AdminState::Disabled,
+            drain: DrainWish::default(),
+        };
         let disabled = write(&registry, Origin::Operator, vec![disable]).await.unwrap();
         assert_eq!(disabled.source, found.source);
         let answer = Backend { weight: Weight::new(9).unwrap(), ..found };

@@ -15,6 +15,7 @@
 mod catalog;
 mod counts;
 mod discovered;
+mod draining;
 mod error;
 mod plan;
 mod standing;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, Key, Kind, Resource},
+    model::{AdminState, BackendStatus, DrainWish, Key, Kind, Resource},
     moment::Moment,
     sync::Publisher,
 };
@@ -40,6 +41,7 @@ use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},
     counts::WriteCounts,
+    draining::DrainStep,
     error::WriteError,
 };
 use crate::{
@@ -127,6 +129,15 @@ pub enum Item {
         id: String,
         /// What is wanted.
         state: AdminState,
+        /// What is wanted of its drain.
+        drain: DrainWish,
+    },
+    /// The drain of a backend has come further. Nothing, if it drains no more.
+    Drain {
+        /// Which.
+        id: String,
+        /// How far.
+        step: DrainStep,
     },
 }
 

@@ -10,11 +10,12 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::model::{
-    AdminState, Backend, BackendId, Incarnation, Key, Kind, PoolName, Resource, Route,
+    AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, PoolName, Resource, Route,
 };
 
 use super::{
-    Catalog, Item, Origin, PutMode, WriteError, WriteRequest, catalog::Stored, discovered,
+    Catalog, DrainStep, Item, Origin, PutMode, WriteError, WriteRequest, catalog::Stored,
+    discovered, draining,
 };
 
 /// Numbers beyond this are not remembered: nobody counts that far.
@@ -39,11 +40,13 @@ impl Plan {
     }
 }
 
-/// Plans a request against the catalog at `revision`.
+/// Plans a request against the catalog at `revision`. `now_unix_ms` is stored with what
+/// begins.
 pub(super) fn plan(
     catalog: &Catalog,
     revision: u64,
     next_backend_number: u64,
+    now_unix_ms: u64,
     request: WriteRequest,
 ) -> Result<Plan, WriteError> {
     if request.batch && request.expected_revision != 0 && request.expected_revision != revision {
@@ -58,6 +61,7 @@ pub(super) fn plan(
         base: catalog,
         next_revision: revision + 1,
         next_backend_number,
+        now_unix_ms,
         origin: request.origin,
         puts: BTreeMap::new(),
         deletes: BTreeSet::new(),
@@ -84,6 +88,7 @@ struct Draft<'a> {
     base: &'a Catalog,
     next_revision: u64,
     next_backend_number: u64,
+    now_unix_ms: u64,
     origin: Origin,
     puts: BTreeMap<Key, Resource>,
     deletes: BTreeSet<Key>,
@@ -105,10 +110,13 @@ impl Draft<'_> {
                     }
                     backend.id = self.assign_id();
                 }
-                self.put(*resource, mode, expected_revision)
+                self.put(*resource, mode, DrainWish::default(), expected_revision)
             }
             Item::Delete { kind, name } => self.delete(kind, &name, expected_revision),
-            Item::SetState { id, state } => self.set_state(&id, state, expected_revision),
+            Item::SetState { id, state, drain } => {
+                self.set_state(&id, state, drain, expected_revision)
+            }
+            Item::Drain { id, step } => self.advance_drain(&id, step, expected_revision),
         }
     }
 
@@ -129,6 +137,7 @@ impl Draft<'_> {
         &mut self,
         mut resource: Resource,
         mode: PutMode,
+        drain: DrainWish,
         expected_revision: u64,
     ) -> Result<(), WriteError> {
         let key = resource.key();
@@ -155,6 +164,8 @@ impl Draft<'_> {
             let known = former.as_ref().and_then(|former| former.value.as_backend());
             discovered::settle(backend, known, self.origin)?;
             backend.incarnation = self.incarnation(backend, former.as_ref());
+            let same = known.filter(|known| known.incarnation == backend.incarnation);
+            draining::settle(backend, same, drain, self.now_unix_ms)?;
             self.remember_number(&backend.id);
             if former.as_ref().is_some_and(|former| !same_life(&former.value, backend)) {
                 // What was found out about the former life says nothing about this one.
@@ -206,6 +217,7 @@ impl Draft<'_> {
         &mut self,
         id: &str,
         state: AdminState,
+        drain: DrainWish,
         expected_revision: u64,
     ) -> Result<(), WriteError> {
         let key = Key::new("backend", id);
@@ -215,7 +227,28 @@ impl Draft<'_> {
             return Err(self.not_found(&key));
         };
         let changed = Resource::Backend(Backend { admin_state: state, ..backend });
-        self.put(changed, PutMode::Replace, expected_revision)
+        self.put(changed, PutMode::Replace, drain, expected_revision)
+    }
+
+    /// Notes how far a drain has come.
+    fn advance_drain(
+        &mut self,
+        id: &str,
+        step: DrainStep,
+        expected_revision: u64,
+    ) -> Result<(), WriteError> {
+        let key = Key::new("backend", id);
+        let stored = self.base.find(Kind::Backend, id);
+        check_revision(&key, stored.as_ref(), expected_revision)?;
+        if let Some(Stored { value: Resource::Backend(mut backend), .. }) = stored
+            && let Some(drain) = backend.drain
+        {
+            self.name_once(&key)?;
+            backend.drain = Some(draining::advanced(drain, step));
+            self.named.push(key.clone());
+            self.puts.insert(key, Resource::Backend(backend));
+        }
+        Ok(())
     }
 
     fn deletes_status(&mut self, id: &BackendId) {

@@ -23,6 +23,7 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         admin_state: AdminState::Enabled,
         labels: Labels::default(),
         source: None,
+        drain: None,
         incarnation: Incarnation(0),
     }
 }
@@ -241,7 +242,11 @@ async fn what_is_not_there_is_named_beside_what_is() {
     let registry = registry();
     let error = registry.write(one(delete(Kind::Pool, "defualt"))).await.unwrap_err();
     assert_eq!(error.to_string(), "pool defualt does not exist; known are default");
-    let state = Item::SetState { id: "backend1".to_owned(), state: AdminState::Disabled };
+    let state = Item::SetState {
+        id: "backend1".to_owned(),
+        state: AdminState::Disabled,
+        drain: DrainWish::default(),
+    };
     let error = registry.write(one(state)).await.unwrap_err();
     assert!(error.to_string().contains("there is no backend yet"), "{error}");
 }
@@ -270,7 +275,11 @@ async fn an_expected_revision_that_has_passed_is_a_conflict() {
     registry.write(one(add("default", "h:1"))).await.unwrap();
     let drain = |expected_revision| WriteRequest {
         expected_revision,
-        ..one(Item::SetState { id: "backend1".to_owned(), state: AdminState::Draining })
+        ..one(Item::SetState {
+            id: "backend1".to_owned(),
+            state: AdminState::Draining,
+            drain: DrainWish::default(),
+        })
     };
     registry.write(drain(2)).await.unwrap();
     let error = registry.write(drain(2)).await.unwrap_err();

@@ -23,10 +23,10 @@ use tracing::{error, info, warn};
 
 use super::{
     Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
-    plan::plan, standing,
+    draining, plan::plan, standing,
 };
 use crate::{
-    clock::{present, told},
+    clock::{present, told, unix_ms},
     events::{EventLog, EventType},
     store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
 };
@@ -134,7 +134,7 @@ impl Writer {
         let (revision, plan) = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             let revision = view.publisher.version().revision;
-            (revision, plan(&view.catalog, revision, self.next_backend_number, request)?)
+            (revision, plan(&view.catalog, revision, self.next_backend_number, unix_ms(), request)?)
         };
         let changed = plan.changes_anything();
         if dry_run {
@@ -289,6 +289,13 @@ impl Writer {
                 EventType::BackendDown => {
                     warn!(backend = %key.name, reason.code, reason.message, "backend down");
                 }
+                EventType::DrainStarted => {
+                    info!(backend = %key.name, reason.message, "drain started");
+                }
+                EventType::DrainDeadline => {
+                    warn!(backend = %key.name, reason.code, reason.message, "drain deadline");
+                }
+                EventType::Drained => info!(backend = %key.name, reason.message, "drained"),
                 what if what.is_of_a_standing() => {
                     info!(backend = %key.name, reason.code, reason.message, "{}", what.name());
                 }
@@ -332,7 +339,9 @@ impl News {
                     Reason::new("changed", "changed")
                 };
                 let key = resource.key();
-                vec![Self { what: EventType::ObjectChanged, key, kind: resource.kind(), reason }]
+                let change =
+                    Self { what: EventType::ObjectChanged, key, kind: resource.kind(), reason };
+                std::iter::once(change).chain(Self::of_drain(before, resource)).collect()
             }
         });
         let removed = deletes.iter().filter_map(|key| {
@@ -341,6 +350,13 @@ impl News {
             Some(Self { what: EventType::ObjectRemoved, key: key.clone(), kind, reason })
         });
         put.chain(removed).collect()
+    }
+
+    fn of_drain(before: &Catalog, resource: &Resource) -> Option<Self> {
+        let Resource::Backend(backend) = resource else { return None };
+        let former = before.backends().get(&backend.id).map(|stored| &stored.value);
+        let (what, reason) = draining::news(former, backend)?;
+        Some(Self { what, key: resource.key(), kind: Kind::Backend, reason })
     }
 
     fn of_status(before: &Catalog, status: &BackendStatus) -> Vec<Self> {

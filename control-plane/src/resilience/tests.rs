@@ -45,6 +45,7 @@ impl World {
                 admin_state: AdminState::Enabled,
                 labels: Labels::default(),
                 source: None,
+                drain: None,
                 incarnation: Incarnation(0),
             };
             let resource = Box::new(Resource::Backend(backend));
@@ -115,6 +116,8 @@ impl World {
             incarnation,
             counters,
             in_flight: 0,
+            upgraded: 0,
+            cut: 0,
             trailing_failures: failed,
         };
         let report = Report {
@@ -126,6 +129,7 @@ impl World {
                 .map(|word| ProbeReport { backend, incarnation, word })
                 .into_iter()
                 .collect(),
+            applied_revision: 0,
             interval: Duration::from_millis(250),
             backends: vec![part],
             process: Process::default(),

@@ -17,6 +17,7 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation(*incarnation),
         };
         catalog.put(Resource::Backend(backend), *incarnation);
@@ -31,6 +32,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         instance: "i1".to_owned(),
         sequence,
         interval: Duration::from_millis(250),
+        applied_revision: 0,
         sent: Duration::from_millis(250 * sequence),
         probes: Vec::new(),
         backends: vec![BackendPart {
@@ -39,6 +41,8 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             incarnation: Incarnation(2),
             counters,
             in_flight,
+            upgraded: 0,
+            cut: 0,
             trailing_failures: 0,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
@@ -176,4 +180,62 @@ async fn a_process_that_was_taken_over_reports_its_last_requests_once() {
     assert_eq!(statistics.count(&of("new", 2), &catalog).sequence, 2);
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 40);
+}
+
+fn draining(mut catalog: Catalog) -> Catalog {
+    let mut backend = catalog.backends()[&b().0].value.clone();
+    backend.admin_state = AdminState::Draining;
+    catalog.put(Resource::Backend(backend), 5);
+    catalog
+}
+
+/// A report of somebody who serves from revision 5.
+fn leaving(instance: &str, sequence: u64, in_flight: u32, upgraded: u32, cut: u32) -> Report {
+    let mut report = report("p1", sequence, 0, in_flight);
+    report.instance = instance.to_owned();
+    report.applied_revision = 5;
+    report.backends[0].upgraded = upgraded;
+    report.backends[0].cut = cut;
+    report
+}
+
+fn left(statistics: &Statistics) -> Leaving {
+    let (id, incarnation) = b();
+    statistics.leavings(&id, incarnation)[&ProxyId::new("p1").unwrap()]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
+    let statistics = Statistics::default();
+    let catalog = draining(catalog(&[("b", 2)]));
+    statistics.count(&leaving("i1", 1, 5, 2, 0), &catalog);
+    let expected = Leaving { applied_revision: 5, requests: 3, upgraded: 2, cut: 0 };
+    assert_eq!(left(&statistics), expected);
+    // It holds, however long nothing else is heard: only more news may end a drain.
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(left(&statistics), expected);
+    statistics.count(&leaving("i1", 2, 0, 0, 5), &catalog);
+    // What it does not name any more is not in flight, and stays cut.
+    let idle = Report { backends: Vec::new(), ..leaving("i1", 3, 0, 0, 0) };
+    statistics.count(&idle, &catalog);
+    assert_eq!(left(&statistics), Leaving { applied_revision: 5, cut: 5, ..Leaving::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_taken_over_is_waited_for_until_it_falls_silent() {
+    let statistics = Statistics::default();
+    let catalog = draining(catalog(&[("b", 2)]));
+    statistics.count(&leaving("old", 1, 2, 2, 0), &catalog);
+    statistics.count(&leaving("new", 1, 0, 0, 0), &catalog);
+    assert_eq!(left(&statistics).upgraded, 2, "the old one still has its connections");
+    advance(Duration::from_secs(1)).await;
+    statistics.forget_removed(&catalog);
+    assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_of_backends_that_do_not_drain() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    statistics.count(&leaving("i1", 1, 5, 2, 9), &catalog);
+    assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
 }

@@ -139,6 +139,7 @@ impl<'a> Draft<'a> {
                 labels: Labels::default(),
                 incarnation: Incarnation::default(),
                 source: Some(source.clone()),
+                drain: None,
             });
             return Ok(());
         };
@@ -246,6 +247,7 @@ mod tests {
         let backend = Backend {
             id: BackendId::new("backend1").unwrap(),
             source: None,
+            drain: None,
             ..changes.puts[0].clone()
         };
         Member { backend, health: Health::Up }

@@ -106,6 +106,7 @@ mod tests {
         for (number, letter) in letters.chars().enumerate() {
             let id = BackendId::new(&format!("b{number}")).unwrap();
             resources.push(Resource::Backend(Backend {
+                drain: None,
                 id: id.clone(),
                 pool: name.clone(),
                 address: "10.0.0.1:80".parse().unwrap(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Address, BackendId, Invalid, PoolName, Source};
+use super::{Address, BackendId, Drain, Invalid, PoolName, Source};
 
 /// One address that serves requests, as the operator wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Backend {
     pub labels: Labels,
     /// The source that discovered it; none if it was added by hand.
     pub source: Option<Source>,
+    /// How its drain goes; only while it is draining.
+    pub drain: Option<Drain>,
     /// Tells it apart from an earlier backend of the same id.
     pub incarnation: Incarnation,
 }

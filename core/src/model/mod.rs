@@ -6,6 +6,7 @@
 mod address;
 mod affinity;
 mod backend;
+mod drain;
 mod fallback;
 mod id;
 mod invalid;
@@ -28,6 +29,7 @@ pub use self::{
     address::{Address, Host},
     affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    drain::{Drain, DrainWish},
     fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{
         BackendId, Epoch, InstanceId, LimitName, ListenerName, PoolName, ProxyId, RouteName,

@@ -294,6 +294,7 @@ mod tests {
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation(incarnation),
         }
     }

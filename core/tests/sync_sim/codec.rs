@@ -55,6 +55,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             admin_state: if number(4) == 0 { AdminState::Disabled } else { AdminState::Enabled },
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation(number(3).into()),
         }),
         Kind::Status => Resource::Status(BackendStatus {

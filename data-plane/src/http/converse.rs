@@ -82,6 +82,7 @@ enum Event {
     Uploaded(Result<(), RelayError>),
     Received(io::Result<usize>),
     ClientReset,
+    DrainDeadline,
     TimedOut,
 }
 
@@ -264,6 +265,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     return Err(self.reset(silent, error.as_ref()));
                 }
                 Event::ClientReset => return Err(self.client_left()),
+                Event::DrainDeadline => return Err(self.cut_off(upstream_in.is_empty())),
                 Event::TimedOut if try_timeout.take().is_some() => {
                     if let Some(again) = self.again(Fault::TryTimeout) {
                         return Err(Ended::Left(self.slow(), again));
@@ -323,6 +325,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             if !uploading && connection.stream.is_reset(context) {
                 return Poll::Ready(Event::ClientReset);
+            }
+            if self.backend.is_cutting() {
+                return Poll::Ready(Event::DrainDeadline);
             }
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })

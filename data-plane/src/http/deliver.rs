@@ -40,7 +40,8 @@ pub(super) struct Received {
 /// Why a response did not arrive whole.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
-    /// What it says against the backend; nothing, if the client left or stalled.
+    /// What it says against the backend; nothing, if the client left or stalled, or the
+    /// time of a drain was over.
     failure: Option<FailureKind>,
     /// Of the reason vocabulary.
     reason: Reason,
@@ -53,6 +54,11 @@ impl Cut {
 
     fn by_client(reason: Reason) -> Self {
         Self { failure: None, reason }
+    }
+
+    /// Nobody's fault.
+    fn by_drain() -> Self {
+        Self { failure: None, reason: Reason::DrainDeadline }
     }
 
     fn of_upload(error: &RelayError) -> Self {
@@ -123,6 +129,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
         }
         if let Err(cut) = result {
+            if cut.reason == Reason::DrainDeadline {
+                self.backend.count_cut();
+            }
             // The head is out: only a reset tells the client that this is not all.
             self.exchange.connection.stream.abort();
             if cut.failure.is_none() && self.exchange.is_traffic {
@@ -224,6 +233,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             if !*uploading && connection.stream.is_reset(context) {
                 return Poll::Ready(Err(Cut::by_client(Reason::ClientAbort)));
+            }
+            if self.backend.is_cutting() {
+                return Poll::Ready(Err(Cut::by_drain()));
             }
             connection.timer.poll(context).map(|()| {
                 Err(match download.waiting {

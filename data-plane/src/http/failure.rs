@@ -35,7 +35,8 @@ pub(super) enum Ended {
 /// Why a backend did not answer.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// What it says against the backend; nothing, when this process is at its limits.
+    /// What it says against the backend; nothing, when this process is at its limits or
+    /// the time of a drain is over.
     pub(super) kind: Option<FailureKind>,
     /// Of the reason vocabulary.
     pub(super) reason: Reason,
@@ -60,10 +61,10 @@ impl Failure {
     pub(super) fn fault(&self) -> Fault {
         match (self.kind, self.written) {
             // No other backend gives this process what it lacks.
-            (None, _) => Fault::Final,
-            (Some(_), false) => Fault::NeverWritten,
-            (Some(_), true) if self.resendable => Fault::Silent,
-            (Some(_), true) => Fault::Final,
+            (None, _) if self.reason != Reason::DrainDeadline => Fault::Final,
+            (_, false) => Fault::NeverWritten,
+            (_, true) if self.resendable => Fault::Silent,
+            (_, true) => Fault::Final,
         }
     }
 
@@ -141,6 +142,24 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let (kind, reason) = (FailureKind::StatusGateway, Reason::BackendStatus);
         let failure = self.failure(kind, reason, &message, false);
         Failure { response: Some(response), ..failure }
+    }
+
+    /// The time of the backend's drain is over. `silent` tells whether not a byte of a
+    /// response has come: then another backend may be asked.
+    pub(super) fn cut_off(&self, silent: bool) -> Ended {
+        self.backend.count_cut();
+        let backend = &self.backend.identity;
+        Ended::Failed(Failure {
+            kind: None,
+            reason: Reason::DrainDeadline,
+            message: format!(
+                "backend {} ({}) was drained, and its time for that was over",
+                backend.id, backend.address
+            ),
+            written: self.upload.written > 0,
+            resendable: silent,
+            response: None,
+        })
     }
 
     fn failed(&self, kind: FailureKind, reason: Reason, message: &str, resendable: bool) -> Ended {

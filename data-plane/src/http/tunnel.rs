@@ -101,6 +101,9 @@ impl Tunnel {
             if self.up.moved + self.down.moved > before {
                 worker.wheel.arm(&timer, now(), self.idle_timeout);
             }
+            if self.flight.0.is_cutting() {
+                return Poll::Ready(Err(Reason::DrainDeadline));
+            }
             timer.poll(context).map(|()| Err(Reason::TunnelIdleTimeout))
         })
         .await;
@@ -108,6 +111,10 @@ impl Tunnel {
             // Neither side shall take what it has for all that there was.
             stream.abort();
             self.upstream.abort();
+        }
+        if ended == Err(Reason::DrainDeadline) {
+            self.flight.0.count_cut();
+            worker.shard.count_own_answer(Reason::DrainDeadline);
         }
         self.flight.0.count_bytes(worker.index, self.up.moved, self.down.moved);
         if let (Some(mut record), Some(log)) = (self.record.take(), &worker.access_log) {

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -69,6 +69,10 @@ pub(super) struct Live {
     pub(super) trouble: Arc<Trouble>,
     /// Upgraded connections among those in flight.
     upgraded: AtomicU32,
+    /// The deadline of its drain has passed: what is in flight is cut.
+    cutting: AtomicBool,
+    /// Requests and upgraded connections that were cut for that.
+    cut: AtomicU32,
     /// A bucket's number for each time that a worker's 32 bits of it were full. Whoever
     /// reads buckets holds it, so that none is seen empty without its carry.
     carries: Mutex<Vec<u32>>,
@@ -144,6 +148,8 @@ impl BackendState {
             trials: Trials::default(),
             trouble: Arc::clone(trouble),
             upgraded: AtomicU32::new(0),
+            cutting: AtomicBool::new(false),
+            cut: AtomicU32::new(0),
             carries: Mutex::default(),
         });
         Self { identity, pool, serial, addresses, live }
@@ -285,6 +291,30 @@ impl BackendState {
     /// Upgraded connections among those in flight.
     pub(crate) fn upgraded(&self) -> u32 {
         self.live.upgraded.load(Relaxed)
+    }
+
+    /// Says whether what is in flight is to be cut. Whoever waits for this backend looks
+    /// when it is woken.
+    pub(super) fn set_cutting(&self, cutting: bool) {
+        if self.live.cutting.swap(cutting, Relaxed) && !cutting {
+            // What another drain will cut is counted anew.
+            self.live.cut.store(0, Relaxed);
+        }
+    }
+
+    /// Whether what is in flight is to be cut.
+    pub(crate) fn is_cutting(&self) -> bool {
+        self.live.cutting.load(Relaxed)
+    }
+
+    /// Notes a request or an upgraded connection that was cut.
+    pub(crate) fn count_cut(&self) {
+        self.live.cut.fetch_add(1, Relaxed);
+    }
+
+    /// How many were cut.
+    pub(crate) fn cut(&self) -> u32 {
+        self.live.cut.load(Relaxed)
     }
 
     /// Grows with every request that begins or ends: cheaper to read than

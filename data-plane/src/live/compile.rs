@@ -161,6 +161,8 @@ impl Compiler {
         self.pools = pools;
         self.outlook.settle();
         self.configs += 1;
+        let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
+        let cuts = states.any(|state| state.is_cutting());
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
@@ -174,6 +176,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            cuts,
             management: self.management.clone(),
         }
     }
@@ -187,7 +190,9 @@ impl Compiler {
                 while known.next_if(|known| known.identity.id < *id).is_some() {}
                 known.next_if(|known| known.identity.id == *id)
             });
-            backends.push(self.backend(entry, backend, known));
+            let state = self.backend(entry, backend, known);
+            state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
+            backends.push(state);
         }
         let now = now();
         let out = self.outlook.out(entry, former.map(|former| &*former.entry), &backends, now);
@@ -312,6 +317,7 @@ mod tests {
         [
             Resource::Backend(Backend {
                 source: None,
+                drain: None,
                 id: id.clone(),
                 pool: PoolName::default_pool(),
                 address: format!("127.0.0.1:{port}").parse().unwrap(),

@@ -53,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// Some backend's requests are to be cut: those who wait are to look again.
+    pub(crate) cuts: bool,
     /// Where `/lb/...` goes; `None` when that is ordinary traffic.
     pub(crate) management: Option<Management>,
 }

@@ -197,6 +197,8 @@ impl Reporter {
         // Before anything is looked at: a token that is taken from now on is taken later than
         // this report says.
         let now = Instant::now();
+        // Read before anything is counted: what follows is of this revision at least.
+        let applied_revision = self.config.borrow().version.map_or(0, |version| version.revision);
         self.track();
         let mut backends = Vec::new();
         self.backends.retain(|_, tracked| {
@@ -226,6 +228,7 @@ impl Reporter {
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
             probes,
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
+            applied_revision,
         }
     }
 
@@ -288,6 +291,7 @@ impl Tracked {
             incarnation: identity.incarnation.0,
             in_flight,
             upgraded: self.state.upgraded(),
+            cut: self.state.cut(),
             trailing_failures,
             avoided,
             ..convert::counters_to_wire(&new)

@@ -104,9 +104,12 @@ async fn run(
     while let Some(message) = mail.recv().await {
         match message {
             Mail::Config(config) => {
-                let serial = config.serial;
+                let (serial, cuts) = (config.serial, config.cuts);
                 *worker.config.borrow_mut() = Rc::new(config);
                 fleet.admission.look_again();
+                if cuts {
+                    worker.wheel.wake_all();
+                }
                 fleet.workers[index].applied.0.store(serial, Ordering::Release);
                 fleet.changed.notify_waiters();
             }

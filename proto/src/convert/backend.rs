@@ -1,8 +1,10 @@
 //! Backends and their status.
 
+use std::time::Duration;
+
 use lb_core::model::{
-    AdminState, Backend, BackendId, BackendStatus, Health, Incarnation, Invalid, Labels, PoolName,
-    Reason, Weight,
+    AdminState, Backend, BackendId, BackendStatus, Drain, Health, Incarnation, Invalid, Labels,
+    PoolName, Reason, Weight,
 };
 
 use super::standing::standing_from_wire;
@@ -28,8 +30,38 @@ impl TryFrom<pb::Backend> for Backend {
                 .filter(|source| !source.is_empty())
                 .map(|source| source.parse())
                 .transpose()?,
+            drain: wire.drain.map(Drain::from),
             incarnation: Incarnation(wire.incarnation),
         })
+    }
+}
+
+impl From<pb::Drain> for Drain {
+    fn from(wire: pb::Drain) -> Self {
+        Self {
+            since_unix_ms: wire.since_unix_ms,
+            timeout: match wire.timeout_ms {
+                0 => Self::TIMEOUT,
+                ms => Duration::from_millis(ms.into()),
+            },
+            remove: wire.remove,
+            cutting: wire.cutting,
+            ended: wire.ended,
+            cut: wire.cut,
+        }
+    }
+}
+
+impl From<Drain> for pb::Drain {
+    fn from(drain: Drain) -> Self {
+        Self {
+            since_unix_ms: drain.since_unix_ms,
+            timeout_ms: u32::try_from(drain.timeout.as_millis()).unwrap_or(u32::MAX),
+            remove: drain.remove,
+            cutting: drain.cutting,
+            ended: drain.ended,
+            cut: drain.cut,
+        }
     }
 }
 
@@ -77,6 +109,7 @@ impl From<&Backend> for pb::Backend {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
             source: backend.source.as_ref().map(ToString::to_string).unwrap_or_default(),
+            drain: backend.drain.map(Into::into),
             incarnation: backend.incarnation.0,
         }
     }

@@ -182,6 +182,12 @@ mod tests {
                 admin_state,
                 labels: [("zone".to_owned(), "a".to_owned())].into(),
                 incarnation: 7,
+                drain: (admin_state == 2).then(|| pb::Drain {
+                    since_unix_ms: 5,
+                    timeout_ms: weight.map_or(0, u32::from),
+                    cutting: weight.is_some(),
+                    ..pb::Drain::default()
+                }),
                 source: weight.map(|n| format!("srv:_http._tcp.web{n}.test")).unwrap_or_default(),
             })
     }

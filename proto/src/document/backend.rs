@@ -71,6 +71,7 @@ impl TryFrom<DeclaredBackend> for Backend {
             admin_state: declared.state.map_or_else(AdminState::default, AdminState::from),
             labels: Labels::new(declared.labels.unwrap_or_default())?,
             source: None,
+            drain: None,
             incarnation: Incarnation::default(),
         })
     }

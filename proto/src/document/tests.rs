@@ -322,6 +322,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 admin_state,
                 labels,
                 incarnation: 0,
+                drain: None,
             })
         },
     );

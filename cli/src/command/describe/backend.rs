@@ -7,7 +7,7 @@ use crate::{
     command::remedy,
     format,
     output::{Cell, Screen, Table},
-    view::{self, BackendView, ChecksView, ResolutionView},
+    view::{self, BackendView, ChecksView, DrainView, ResolutionView},
 };
 
 pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
@@ -28,6 +28,9 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
         page.row("discovered by", &format!("{source} (it cannot be removed by hand)"));
     }
     page.row("revision", &format!("{} (added in {})", view.revision, view.incarnation));
+    if let Some(drain) = &view.drain {
+        drain_section(&mut page, drain, now);
+    }
     if let Some(resolution) = view.checks.as_ref().and_then(|checks| checks.resolution.as_ref()) {
         name_section(&mut page, resolution, now);
     }
@@ -43,6 +46,22 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     }
     page.next_step(&remedy::next_step(view));
     page.text
+}
+
+fn drain_section(page: &mut Page, drain: &DrainView, now: u64) {
+    page.section("drain");
+    page.row("since", &format::moment(Some(drain.since_unix_ms), now));
+    let left = format::duration(Duration::from_millis(drain.time_left_ms));
+    let state = match drain {
+        DrainView { drained: true, .. } => format!("over: {}", drain.outcome()),
+        DrainView { cutting: true, .. } => "the time is up: what is left is cut".to_owned(),
+        _ => format!("{left} until what is left is cut"),
+    };
+    page.row("deadline", &state);
+    if !drain.drained {
+        page.row("left", &drain.left());
+    }
+    page.row("afterwards", if drain.remove { "the backend is removed" } else { "it stays" });
 }
 
 fn name_section(page: &mut Page, name: &ResolutionView, now: u64) {
@@ -107,7 +126,7 @@ mod tests {
     use lb_proto::v1 as pb;
 
     use super::*;
-    use crate::args::OutputFormat;
+    use crate::{args::OutputFormat, view::a_drain};
 
     /// 2026-11-22 21:52:11 UTC.
     const NOW_MS: u64 = 1_795_384_331_000;
@@ -155,6 +174,7 @@ mod tests {
                 proxy_id: "proxy-1".to_owned(),
                 totals: Some(pb::BackendTotals { requests: 1000, ..pb::BackendTotals::default() }),
             }],
+            drain: None,
         }
     }
 
@@ -191,5 +211,28 @@ mod tests {
           proxy-1      1000       0          0      0    -    -  none
         next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
         ");
+    }
+
+    #[test]
+    fn a_drain_says_what_is_left_where_and_until_when() {
+        let shares = [("proxy-1", "told", 2, 1), ("proxy-2", "told", 0, 0)];
+        let drain = DrainView { since_unix_ms: NOW_MS - 12_000, ..a_drain(&shares) };
+        let view = BackendView {
+            admin_state: "draining",
+            drain: Some(drain),
+            ..BackendView::from(refused())
+        };
+        let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+        let drain: Vec<&str> = text.lines().skip_while(|line| *line != "drain").take(5).collect();
+        assert!(text.starts_with("backend backend2: draining (3 left)\n"), "{text}");
+        insta::assert_snapshot!(drain.join("\n"), @r"
+        drain
+          since              12s ago (21:51:59 UTC)
+          deadline           48s until what is left is cut
+          left               proxy-1 2 requests, 1 upgraded
+          afterwards         it stays
+        ");
+        let next = text.lines().last().unwrap();
+        insta::assert_snapshot!(next, @"next: 'lbctl wait backend/backend2 --for drained' waits for its end, 'lbctl enable-backend backend2' ends it early");
     }
 }

@@ -52,6 +52,7 @@ async fn reports_are_counted_and_shown() {
         }),
         probes: Vec::new(),
         sent_ms: 250 * sequence,
+        applied_revision: 0,
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());
@@ -114,6 +115,7 @@ async fn the_status_counts_backends_by_state() {
         id: "backend1".into(),
         state: pb::AdminState::Draining.into(),
         options: None,
+        ..Default::default()
     };
     world.registry().set_backend_state(drain).await.unwrap();
     let status = world.fleet().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();

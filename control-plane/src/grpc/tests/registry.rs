@@ -20,6 +20,7 @@ async fn a_backend_is_added_listed_changed_and_removed() {
         id: "backend1".into(),
         state: pb::AdminState::Disabled.into(),
         options: None,
+        ..Default::default()
     };
     world.registry().set_backend_state(state).await.unwrap();
     let all = world.registry().list(pb::ListRequest::default()).await.unwrap().into_inner();
@@ -55,6 +56,7 @@ async fn refusals_have_the_codes_of_the_contract() {
         id: "backend1".into(),
         state: pb::AdminState::Draining.into(),
         options: Some(late),
+        ..Default::default()
     };
     let conflict = world.registry().set_backend_state(drain).await.unwrap_err();
     assert_eq!(conflict.code(), Code::Aborted);

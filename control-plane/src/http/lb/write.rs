@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lb_core::model::{
-    Address, AdminState, Backend, BackendId, Incarnation, Invalid, Kind, Labels, PoolName,
-    Resource, Weight,
+    Address, AdminState, Backend, BackendId, DrainWish, Incarnation, Invalid, Kind, Labels,
+    PoolName, Resource, Weight,
 };
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ async fn set_state(
     state: AdminState,
     wait: Wait,
 ) -> Result<Response, Problem> {
-    let item = Item::SetState { id: named(id)?, state };
+    let item = Item::SetState { id: named(id)?, state, drain: DrainWish::default() };
     let (written, applied) = change(context, item, wait).await?;
     changed(context, StatusCode::OK, &written, applied, |id| format!("{id} is {}", state.name()))
 }
@@ -168,6 +168,7 @@ impl NewBackend {
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
             source: None,
+            drain: None,
             incarnation: Incarnation::default(),
         })
     }

@@ -18,6 +18,8 @@ use utoipa::ToSchema;
 
 use super::{body::fields, collection::Collection, condition::etag};
 use crate::{
+    clock::millis,
+    drain,
     grpc::{Applied, Context},
     registry::{Catalog, Stored},
     stats::Totals,
@@ -71,6 +73,32 @@ pub(super) struct BackendObserved {
     /// What its name resolved to, or its address.
     addresses: Vec<String>,
     traffic: Traffic,
+    /// How its drain goes; only while it is draining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain: Option<DrainObserved>,
+}
+
+/// How the drain of a backend goes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DrainObserved {
+    /// When it began.
+    since_unix_ms: u64,
+    /// Until what is left is cut.
+    time_left_ms: u64,
+    /// Whether the backend is removed when nothing is left.
+    remove: bool,
+    /// Whether the time is up and what is left is being cut.
+    cutting: bool,
+    /// Whether it is over.
+    drained: bool,
+    /// Requests and upgraded connections that did not end by themselves.
+    cut: u32,
+    /// Requests that are left, as far as they are known.
+    requests_left: u32,
+    /// Upgraded connections that are left, as far as they are known.
+    upgraded_left: u32,
+    /// Proxies that are waited for because it is not known what they have.
+    unheard_proxies: u32,
 }
 
 /// What is observed of a pool.
@@ -141,7 +169,7 @@ impl From<Applied> for AppliedAnswer {
         Self {
             proxies: progress.proxies,
             applied: progress.applied,
-            elapsed_ms: crate::clock::millis(elapsed),
+            elapsed_ms: millis(elapsed),
             laggards: laggards.collect(),
             rejections: rejections.collect(),
         }
@@ -198,7 +226,7 @@ impl Found {
                 if let Some(source) = &backend.source {
                     fields.insert("source".to_owned(), source.to_string().into());
                 }
-                serde_json::to_value(observed(context, backend, status)).ok()
+                serde_json::to_value(observed(context, backend, self.stored.revision, status)).ok()
             }
             _ => None,
         };
@@ -261,10 +289,12 @@ fn count(catalog: &Catalog, pool: &Pool) -> PoolObserved {
 fn observed(
     context: &Context,
     backend: &Backend,
+    revision: u64,
     status: Option<BackendStatus>,
 ) -> BackendObserved {
     let (totals, _) = context.statistics.backend(&backend.id, backend.incarnation);
     let traffic = Traffic::from(&totals);
+    let drain = observed_drain(context, backend, revision);
     match status {
         Some(status) => BackendObserved {
             verdict: status.health.name(),
@@ -273,6 +303,7 @@ fn observed(
             since_unix_ms: status.since_unix_ms,
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             traffic,
+            drain,
         },
         None => BackendObserved {
             verdict: Health::Unknown.name(),
@@ -285,6 +316,23 @@ fn observed(
             since_unix_ms: 0,
             addresses: Vec::new(),
             traffic,
+            drain,
         },
     }
+}
+
+fn observed_drain(context: &Context, backend: &Backend, revision: u64) -> Option<DrainObserved> {
+    let (drain, report) = (backend.drain?, drain::report(context, backend, revision)?);
+    let left = report.left();
+    Some(DrainObserved {
+        since_unix_ms: drain.since_unix_ms,
+        time_left_ms: millis(report.time_left),
+        remove: drain.remove,
+        cutting: drain.cutting,
+        drained: drain.ended,
+        cut: drain.cut,
+        requests_left: left.requests,
+        upgraded_left: left.upgraded,
+        unheard_proxies: left.unheard,
+    })
 }

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 use lb_core::{
-    model::{AdminState, Kind, PoolName, Resource},
+    model::{AdminState, DrainWish, Kind, PoolName, Resource},
     sync::Object,
 };
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ use super::{
     collection::Collection,
     condition::{Condition, etag},
     fault::Fault,
-    query::{Query, WRITE},
+    query::{DRAIN, Query, WRITE},
 };
 use crate::{
     grpc::{Applied, Context},
@@ -236,13 +236,16 @@ pub(super) async fn set_state(
     id: &str,
     state: AdminState,
 ) -> Result<Response, Fault> {
-    let query = Query::read(asked.uri.query(), WRITE)?;
+    let known = if state == AdminState::Draining { DRAIN } else { WRITE };
+    let query = Query::read(asked.uri.query(), known)?;
+    let drain = DrainWish::new(query.timeout, query.remove)
+        .map_err(|invalid| Fault::of(&invalid.into(), false))?;
     let condition = Condition::read(&asked.fields)?;
     let expected = match asked.revision_of(Kind::Backend, id) {
         Some(found) => condition.expected(Some(found))?,
         None => 0,
     };
-    let item = Item::SetState { id: id.to_owned(), state };
+    let item = Item::SetState { id: id.to_owned(), state, drain };
     let (written, applied) = asked
         .write(&query, item, expected, "")
         .await

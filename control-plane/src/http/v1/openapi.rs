@@ -144,6 +144,12 @@ fn parameter(name: &str, tag: &str) -> Value {
             "Take away more than half of a pool's backends if the document says so".to_owned(),
         ),
         "prune" => ("query", flag(), "Remove what the document does not declare".to_owned()),
+        "timeout" => (
+            "query",
+            json!({ "type": "string", "examples": ["60s", "5m"] }),
+            "Cut what is left after so long; default 300s".to_owned(),
+        ),
+        "remove" => ("query", flag(), "Remove the backend when nothing is left of it".to_owned()),
         "wait" => (
             "query",
             json!({ "type": "string", "examples": ["5s", "500ms"] }),

@@ -94,7 +94,20 @@ pub(super) fn all() -> Vec<Operation> {
             path,
             handler,
             about: about
-                .parameters(&["id", "dry_run", "wait", "If-Match", "Idempotency-Key"])
+                .parameters(match state {
+                    AdminState::Enabled | AdminState::Disabled => {
+                        &["id", "dry_run", "wait", "If-Match", "Idempotency-Key"]
+                    }
+                    AdminState::Draining => &[
+                        "id",
+                        "timeout",
+                        "remove",
+                        "dry_run",
+                        "wait",
+                        "If-Match",
+                        "Idempotency-Key",
+                    ],
+                })
                 .success(200, Answered::One(BACKENDS.stored_schema))
                 .failures(&[400, 403, 404, 409, 412, 500, 503]),
         });

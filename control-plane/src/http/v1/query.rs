@@ -21,6 +21,10 @@ pub(super) struct Query {
     pub(super) prune: bool,
     /// How long live proxies are waited for.
     pub(super) wait: Option<Duration>,
+    /// After how long what is left of a drain is cut.
+    pub(super) timeout: Option<Duration>,
+    /// Remove the backend when its drain has ended.
+    pub(super) remove: bool,
     /// Only this pool's backends.
     pub(super) pool: Option<String>,
     /// How many events of before.
@@ -29,6 +33,9 @@ pub(super) struct Query {
 
 /// The parameters of every write.
 pub(super) const WRITE: &[&str] = &["dry_run", "wait"];
+
+/// Those of a drain.
+pub(super) const DRAIN: &[&str] = &["dry_run", "remove", "timeout", "wait"];
 
 /// Those of a batch.
 pub(super) const BATCH: &[&str] = &["dry_run", "force", "prune", "wait"];
@@ -61,6 +68,10 @@ impl Query {
                 "dry_run" => read.dry_run = truth(value).map_err(wrong)?,
                 "force" => read.force = truth(value).map_err(wrong)?,
                 "prune" => read.prune = truth(value).map_err(wrong)?,
+                "remove" => read.remove = truth(value).map_err(wrong)?,
+                "timeout" => {
+                    read.timeout = Some(parse_duration(value).map_err(|why| wrong(&why))?);
+                }
                 "pool" => read.pool = Some(value.to_owned()),
                 "past" => {
                     let past = value.parse().map_err(|_| wrong("write a number, as in past=10"))?;

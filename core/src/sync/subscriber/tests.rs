@@ -32,6 +32,7 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
                 admin_state: AdminState::Enabled,
                 labels: Labels::default(),
                 source: None,
+                drain: None,
                 incarnation: Incarnation(1),
             })
         }

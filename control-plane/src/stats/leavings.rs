@@ -1,0 +1,121 @@
+//! What proxies have left of the work of backends that drain.
+//!
+//! Each instance of a proxy tells for itself: while one takes over from another, both have
+//! connections of their own.
+
+use std::collections::HashMap;
+
+use lb_core::model::{AdminState, BackendId, Incarnation, ProxyId};
+use tokio::time::Instant;
+
+use super::Report;
+use crate::registry::Catalog;
+
+/// What one proxy has left of one backend, as it told last.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Leaving {
+    /// The revision from which it served then. Of an earlier instance that still finishes
+    /// its connections nothing is known in this respect, and nothing is asked.
+    pub applied_revision: u64,
+    /// Requests in flight, without upgraded connections.
+    pub requests: u32,
+    /// Upgraded connections.
+    pub upgraded: u32,
+    /// Requests and upgraded connections that it cut.
+    pub cut: u32,
+}
+
+/// The newest word of each instance of each proxy.
+#[derive(Debug, Default)]
+pub(super) struct Leavings(HashMap<ProxyId, HashMap<String, Word>>);
+
+#[derive(Debug)]
+struct Word {
+    applied_revision: u64,
+    fresh_until: Instant,
+    backends: HashMap<(BackendId, Incarnation), Leaving>,
+}
+
+impl Leavings {
+    /// Takes note of a report, which is newer than all others of its instance.
+    pub(super) fn note(&mut self, report: &Report, fresh_until: Instant, catalog: &Catalog) {
+        let drains = |id: &BackendId, incarnation: Incarnation| {
+            catalog.backends().get(id).is_some_and(|stored| {
+                let backend = &stored.value;
+                backend.incarnation == incarnation && backend.admin_state == AdminState::Draining
+            })
+        };
+        let words = self.0.entry(report.proxy.clone()).or_default();
+        let former = words.remove(&report.instance);
+        // A backend that is not named has nothing in flight; what was cut stays cut.
+        let mut backends: HashMap<_, _> = former
+            .into_iter()
+            .flat_map(|word| word.backends)
+            .filter(|((id, incarnation), left)| left.cut > 0 && drains(id, *incarnation))
+            .map(|(key, left)| (key, Leaving { cut: left.cut, ..Leaving::default() }))
+            .collect();
+        for part in &report.backends {
+            if drains(&part.backend, part.incarnation) {
+                let left = Leaving {
+                    applied_revision: 0,
+                    requests: part.in_flight.saturating_sub(part.upgraded),
+                    upgraded: part.upgraded,
+                    cut: part.cut,
+                };
+                backends.insert((part.backend.clone(), part.incarnation), left);
+            }
+        }
+        let applied_revision = report.applied_revision;
+        words.insert(report.instance.clone(), Word { applied_revision, fresh_until, backends });
+    }
+
+    /// What each proxy that ever reported has left of a backend. `current` names its present
+    /// instance; earlier ones count until they fall silent, which is their end.
+    pub(super) fn of<'a>(
+        &self,
+        backend: &BackendId,
+        incarnation: Incarnation,
+        current: impl Fn(&ProxyId) -> Option<&'a str>,
+        now: Instant,
+    ) -> HashMap<ProxyId, Leaving> {
+        let key = (backend.clone(), incarnation);
+        let mut all = HashMap::new();
+        for (proxy, words) in &self.0 {
+            let current = current(proxy);
+            let mut sum = Leaving::default();
+            for (instance, word) in words {
+                let is_current = current == Some(instance.as_str());
+                if is_current {
+                    sum.applied_revision = word.applied_revision;
+                }
+                let Some(left) = word.backends.get(&key) else { continue };
+                sum.cut += left.cut;
+                if is_current || now < word.fresh_until {
+                    sum.requests += left.requests;
+                    sum.upgraded += left.upgraded;
+                }
+            }
+            all.insert(proxy.clone(), sum);
+        }
+        all
+    }
+
+    /// Drops instances that have fallen silent, except those that are current.
+    pub(super) fn forget_ended<'a>(
+        &mut self,
+        current: impl Fn(&ProxyId) -> Option<&'a str>,
+        now: Instant,
+    ) {
+        for (proxy, words) in &mut self.0 {
+            let current = current(proxy);
+            words.retain(|instance, word| {
+                current == Some(instance.as_str()) || now < word.fresh_until
+            });
+        }
+    }
+
+    /// Drops what a proxy told.
+    pub(super) fn forget(&mut self, proxy: &ProxyId) {
+        self.0.remove(proxy);
+    }
+}
