@@ -27,9 +27,9 @@ async fn bodies(address: SocketAddr) -> BTreeMap<String, usize> {
     bodies
 }
 
-/// A backend that has this share of its ramp behind it, by a clock that is ahead.
-fn joining(id: &str, backend: &Backend, part: f64, ahead_ms: u64) -> pb::BackendStatus {
-    let age_ms = (f64::from(DURATION_MS) * part) as u64;
+/// A backend that has so many percent of its ramp behind it, by a clock that is ahead.
+fn joining(id: &str, backend: &Backend, percent: u64, ahead_ms: u64) -> pb::BackendStatus {
+    let age_ms = u64::from(DURATION_MS) * percent / 100;
     let since_unix_ms = unix_ms() + ahead_ms - age_ms;
     let slow_start = pb::SlowStart { since_unix_ms, duration_ms: DURATION_MS };
     pb::BackendStatus { slow_start: Some(slow_start), ..scene::up(id, backend) }
@@ -51,7 +51,7 @@ async fn the_share_of_a_newcomer_follows_the_ramp_on_every_proxy() {
     let mut control_plane = ControlPlane::start().await;
     control_plane.ahead_ms = ahead_ms;
     let warm = [scene::backend(&a, scene::up("a", &a)), scene::backend(&b, scene::up("b", &b))];
-    let new = scene::backend(&c, joining("c", &c, 0.5, ahead_ms));
+    let new = scene::backend(&c, joining("c", &c, 50, ahead_ms));
     let backends = [warm.concat(), new.to_vec()].concat();
     let pool = scene::pool("round_robin");
     let mut scene = Scene::start_as(program(), control_plane, 2, &[], pool, backends).await;
@@ -60,9 +60,9 @@ async fn the_share_of_a_newcomer_follows_the_ramp_on_every_proxy() {
         assert_near(&bodies(address).await, "c", 0.5 / 3.0);
     }
     // From the beginning on it gets a tenth of its turns; at the end all of them.
-    scene.tell(vec![joining("c", &c, 0.0, ahead_ms).into()]).await;
+    scene.tell(vec![joining("c", &c, 0, ahead_ms).into()]).await;
     assert_near(&bodies(scene.address()).await, "c", 0.1 / 3.0);
-    scene.tell(vec![joining("c", &c, 1.0, ahead_ms).into()]).await;
+    scene.tell(vec![joining("c", &c, 100, ahead_ms).into()]).await;
     assert_eq!(bodies(scene.address()).await["c"], REQUESTS / 3);
 }
 
@@ -70,7 +70,7 @@ async fn the_share_of_a_newcomer_follows_the_ramp_on_every_proxy() {
 async fn least_connections_does_not_starve_a_newcomer() {
     let [a, b, c] = ["a", "b", "c"].map(Backend::saying);
     let warm = [scene::backend(&a, scene::up("a", &a)), scene::backend(&b, scene::up("b", &b))];
-    let backends = [warm.concat(), scene::backend(&c, joining("c", &c, 0.5, 0)).to_vec()].concat();
+    let backends = [warm.concat(), scene::backend(&c, joining("c", &c, 50, 0)).to_vec()].concat();
     let scene = Scene::start(program(), scene::pool("least_connections"), backends).await;
     assert_near(&bodies(scene.address()).await, "c", 0.5 / 3.0);
 }
@@ -78,10 +78,8 @@ async fn least_connections_does_not_starve_a_newcomer() {
 #[tokio::test]
 async fn nobody_is_led_up_where_nobody_is_warm_nor_where_clients_belong_to_backends() {
     let [a, b] = ["a", "b"].map(Backend::saying);
-    let new = [
-        scene::backend(&a, joining("a", &a, 0.1, 0)),
-        scene::backend(&b, joining("b", &b, 0.9, 0)),
-    ];
+    let new =
+        [scene::backend(&a, joining("a", &a, 10, 0)), scene::backend(&b, joining("b", &b, 90, 0))];
     let mut scene = Scene::start(program(), scene::pool("round_robin"), new.concat()).await;
     assert_eq!(bodies(scene.address()).await["a"], REQUESTS / 2);
     let pool = scene::pool("ip_hash");
@@ -89,6 +87,6 @@ async fn nobody_is_led_up_where_nobody_is_warm_nor_where_clients_belong_to_backe
     scene.tell(vec![scene::up("a", &a).into()]).await;
     // All of them are one client.
     assert_eq!(bodies(scene.address()).await.len(), 1);
-    scene.tell(vec![joining("a", &a, 0.0, 0).into(), scene::up("b", &b).into()]).await;
+    scene.tell(vec![joining("a", &a, 0, 0).into(), scene::up("b", &b).into()]).await;
     assert_eq!(bodies(scene.address()).await.len(), 1);
 }

@@ -193,3 +193,39 @@ pub(super) fn tell_panic(pool: &PoolName, before: Option<Panic>, candidates: &Ca
         (Some(_), Some(_)) | (None, None) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn ages_are_those_of_the_control_planes_clock() {
+        let mut outlook = Outlook::default();
+        let start = now();
+        // Its clock says that 1970 is an hour old.
+        outlook.hear(3_600_000);
+        let age = |outlook: &Outlook, since, later| outlook.age(since, start + later);
+        let near = |age: Duration, seconds: u32| age.abs_diff(seconds * SECOND) < SECOND / 2;
+        assert!(near(age(&outlook, 3_590_000, Duration::ZERO), 10));
+        assert!(near(age(&outlook, 3_590_000, 20 * SECOND), 30));
+        // A moment that is yet to come there is now.
+        assert_eq!(age(&outlook, 9_000_000, 20 * SECOND), Duration::ZERO);
+        // One that tells no time is taken to have ours.
+        outlook.hear(0);
+        assert!(near(age(&outlook, unix_ms() - 5000, Duration::ZERO), 5));
+    }
+
+    #[test]
+    fn what_was_out_is_taken_over_once() {
+        let mut outlook = Outlook::default();
+        assert!(outlook.takes_over, "what is on disk may speak of ejections");
+        outlook.settle();
+        outlook.lose();
+        assert!(!outlook.takes_over, "nobody was heard in between");
+        outlook.hear(0);
+        outlook.lose();
+        assert!(outlook.takes_over && !outlook.is_heard);
+    }
+}
