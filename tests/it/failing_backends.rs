@@ -9,6 +9,8 @@ use crate::program;
 async fn a_backend_that_dies_costs_no_request_and_is_explained() {
     let (stays, mut dies) = (Backend::saying("stays"), Backend::saying("dies"));
     let cluster = Cluster::start(program(), 3).await;
+    // It gets its whole share as soon as it is back.
+    cluster.api.change_pool(|pool| pool.slow_start_ms = Some(0)).await;
     let ids = cluster.add_backends(&[stays.address(), dies.address()]).await;
     let load = Load::start(&cluster.addresses(), 2);
     load.answered_by("dies").await;

@@ -405,7 +405,7 @@ async fn the_script_starts_backends_and_stops_them_with_itself() {
 #[tokio::test]
 async fn the_script_of_the_algorithms_passes_its_arguments_on() {
     let output = Command::new(script("test_algorithms.sh"))
-        .args(["--requests", "8", "-o", "name"])
+        .args(["--requests", "240", "-o", "name"])
         .env("LBCTL", env!("CARGO_BIN_EXE_lbctl-under-test"))
         .output()
         .await

@@ -141,12 +141,17 @@ impl State {
             backend.hold = None;
         }
         backend.check = Some(word);
+        let policy = backend.policy;
+        let closed = if comes_up { backend.breaker.came_back(&policy.breaker, now) } else { None };
         if comes_up && backend.outlier.take().is_some() {
             let pool = backend.pool.clone();
             if let Some(pool) = self.pools.get_mut(&pool) {
                 pool.outliers.release(&id);
                 pool.ejections.release(&id, EjectionCause::Outlier);
             }
+        }
+        if let Some(event) = closed {
+            self.moved(&id, event, &policy, now, unix_ms);
         }
         self.dirty.insert(id);
     }

@@ -264,6 +264,21 @@ async fn what_was_open_before_a_restart_stays_open_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_backend_that_went_down_and_came_back_is_not_held_to_what_it_failed_before() {
+    let mut world = World::new(3).await;
+    world.report("p1", 1, (0, 5), None);
+    world.settle(Vec::new()).await;
+    assert!(world.is_out(1));
+    let down = world.word(1, Health::Down, "backend_connect_refused");
+    world.settle(vec![down]).await;
+    assert!(world.is_out(1), "it is down, and its breaker open");
+    let up = world.word(1, Health::Up, "check_passed");
+    world.settle(vec![up]).await;
+    assert_eq!(world.status(1).health, Health::Up);
+    assert!(!world.is_out(1));
+}
+
+#[tokio::test]
 async fn a_verdict_that_comes_and_goes_is_held_down() {
     let mut world = World::new(3).await;
     let mut changes = 0;

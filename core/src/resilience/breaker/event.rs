@@ -75,7 +75,8 @@ pub enum Cause {
 pub enum ClosedBy {
     /// Requests that succeeded.
     Probes,
-    /// Active checks, where nobody has requests to send.
+    /// Active checks: where nobody has requests to send, or after they had taken the backend
+    /// down.
     Checks,
     /// The policy was turned off, or the pool needs the backend.
     Order,

@@ -316,6 +316,14 @@ impl Breaker {
         Some(ProbeToken { id, life: TOKEN_LIFE })
     }
 
+    /// Hears that its checks, which had taken the backend down, have brought it up again: it
+    /// was mended or started anew, and what failed before says nothing about it.
+    pub fn came_back(&mut self, policy: &BreakerPolicy, now: Instant) -> Option<Event> {
+        self.sightings.clear();
+        let is_closed = matches!(self.state, State::Closed { .. });
+        (!is_closed).then(|| self.close(policy, ClosedBy::Checks, now))
+    }
+
     /// Closes it by order: the pool has shrunk, and its cap with it.
     pub fn release(&mut self, policy: &BreakerPolicy, now: Instant) -> Option<Event> {
         let is_closed = matches!(self.state, State::Closed { .. });
