@@ -9,6 +9,7 @@
 
 mod leavings;
 mod process;
+mod rate;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,14 +25,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::leavings::Leavings;
+use self::rate::Rate;
 pub use self::{
     leavings::Leaving,
     process::{OwnAnswers, Process},
 };
 use crate::{registry::Catalog, resilience::ProbeReport};
 
-/// Seconds over which rates are averaged.
-const RATE_SECONDS: usize = 5;
 /// A gauge without a report for so many periods says nothing any more.
 const PERIODS_MAX: u32 = 3;
 /// No honest report counts this much; larger numbers would overflow sums.
@@ -406,45 +406,6 @@ impl Sum {
     fn totals(&self, now: Instant, in_flight: u32) -> Totals {
         let request_rate = self.rate.per_second(now);
         Totals { counters: self.counters.clone(), in_flight, request_rate }
-    }
-}
-
-/// Counts of the last seconds, one slot each.
-#[derive(Debug, Default)]
-struct Rate {
-    /// When the first slot's first second began.
-    start: Option<Instant>,
-    /// The second that was added to last.
-    second: u64,
-    slots: [u64; RATE_SECONDS + 1],
-}
-
-impl Rate {
-    fn add(&mut self, now: Instant, count: u64) {
-        let start = *self.start.get_or_insert(now);
-        let second = now.duration_since(start).as_secs();
-        // Seconds in which nothing came are empty.
-        let skipped = (second - self.second).min(self.slots.len() as u64);
-        for step in 1..=skipped {
-            self.slots[Self::slot(self.second + step)] = 0;
-        }
-        self.second = second;
-        self.slots[Self::slot(second)] += count;
-    }
-
-    /// The mean over the last whole seconds and the running one.
-    fn per_second(&self, now: Instant) -> f64 {
-        let Some(start) = self.start else { return 0.0 };
-        let elapsed = now.duration_since(start);
-        let second = elapsed.as_secs();
-        let oldest = second.saturating_sub(RATE_SECONDS as u64);
-        let sum: u64 = (oldest..=second.min(self.second)).map(|s| self.slots[Self::slot(s)]).sum();
-        let covered = elapsed.as_secs_f64() - oldest as f64;
-        sum as f64 / covered.max(1.0)
-    }
-
-    fn slot(second: u64) -> usize {
-        usize::try_from(second % (RATE_SECONDS as u64 + 1)).expect("less than the slots")
     }
 }
 

@@ -8,6 +8,7 @@
 mod backend;
 mod caution;
 mod compile;
+mod identity;
 mod ledger;
 mod management;
 mod outlook;
@@ -27,9 +28,10 @@ use lb_core::{
 };
 
 pub(crate) use self::{
-    backend::{BackendState, CountedBy, FailureKind, Identity, bump},
+    backend::{BackendState, CountedBy, FailureKind, bump},
     caution::{Asked, Caution},
     compile::Compiler,
+    identity::Identity,
     ledger::{Ledger, PoolTotals},
     management::Management,
     outlook::Outlook,

@@ -1,0 +1,46 @@
+//! How much came per second, lately.
+
+use tokio::time::Instant;
+
+/// Seconds over which rates are averaged.
+const RATE_SECONDS: usize = 5;
+
+/// Counts of the last seconds, one slot each.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    /// When the first slot's first second began.
+    start: Option<Instant>,
+    /// The second that was added to last.
+    second: u64,
+    slots: [u64; RATE_SECONDS + 1],
+}
+
+impl Rate {
+    /// Counts what came at `now`.
+    pub(super) fn add(&mut self, now: Instant, count: u64) {
+        let start = *self.start.get_or_insert(now);
+        let second = now.duration_since(start).as_secs();
+        // Seconds in which nothing came are empty.
+        let skipped = (second - self.second).min(self.slots.len() as u64);
+        for step in 1..=skipped {
+            self.slots[Self::slot(self.second + step)] = 0;
+        }
+        self.second = second;
+        self.slots[Self::slot(second)] += count;
+    }
+
+    /// The mean over the last whole seconds and the running one.
+    pub(super) fn per_second(&self, now: Instant) -> f64 {
+        let Some(start) = self.start else { return 0.0 };
+        let elapsed = now.duration_since(start);
+        let second = elapsed.as_secs();
+        let oldest = second.saturating_sub(RATE_SECONDS as u64);
+        let sum: u64 = (oldest..=second.min(self.second)).map(|s| self.slots[Self::slot(s)]).sum();
+        let covered = elapsed.as_secs_f64() - oldest as f64;
+        sum as f64 / covered.max(1.0)
+    }
+
+    fn slot(second: u64) -> usize {
+        usize::try_from(second % (RATE_SECONDS as u64 + 1)).expect("less than the slots")
+    }
+}
