@@ -172,7 +172,10 @@ async fn a_backend_that_only_the_checks_cannot_reach_stays_in() {
     let other = Backend::scripted(|_| vec![Action::Send(ok("other"))]);
     let cluster = Cluster::start(program(), 3).await;
     let set = |pool: &mut pb::Pool| {
-        pool.health_check.get_or_insert_default().path = "/checked".to_owned();
+        let check = pool.health_check.get_or_insert_default();
+        check.path = "/checked".to_owned();
+        // Long enough for the proxies to report what they see, on a busy machine too.
+        (check.interval_ms, check.edge_interval_ms) = (1000, 1000);
     };
     cluster.api.change_pool(set).await;
     let ids = cluster.add_backends(&[served.address(), other.address()]).await;
