@@ -1,7 +1,9 @@
 //! Backends that die and return, while clients go on asking.
 
 use lb_proto::v1::Health;
-use lb_tests::{backend::Backend, client::get, cluster::Cluster, load::Load};
+use lb_tests::{
+    backend::Backend, client::get, cluster::Cluster, eventually::eventually, load::Load,
+};
 
 use crate::program;
 
@@ -34,6 +36,12 @@ async fn a_backend_that_dies_costs_no_request_and_is_explained() {
     dies.resume();
     cluster.api.verdict(&ids[1], Health::Up).await;
     load.answered_by("dies").await;
+    // Its breaker closes when enough requests have tried it, one at a time.
+    eventually("the breaker is closed", async || {
+        let status = cluster.api.backend(&ids[1]).await.status.unwrap();
+        status.ejection.map_or(Ok(()), |ejection| Err(format!("{ejection:?}")))
+    })
+    .await;
     load.stop().await.assert_flawless();
     cluster.settled().await;
     for proxy in cluster.addresses() {

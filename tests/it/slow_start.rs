@@ -6,6 +6,8 @@ use lb_proto::v1 as pb;
 use lb_tests::{
     backend::Backend,
     client::Client,
+    cluster::Cluster,
+    load::Load,
     scene::{self, Scene, unix_ms},
     scripted::ControlPlane,
 };
@@ -64,6 +66,23 @@ async fn the_share_of_a_newcomer_follows_the_ramp_on_every_proxy() {
     assert_near(&bodies(scene.address()).await, "c", 0.1 / 3.0);
     scene.tell(vec![joining("c", &c, 100, ahead_ms).into()]).await;
     assert_eq!(bodies(scene.address()).await["c"], REQUESTS / 3);
+}
+
+#[tokio::test]
+async fn the_control_plane_tells_when_a_ramp_began() {
+    let [a, b] = ["a", "b"].map(Backend::saying);
+    let cluster = Cluster::start(program(), 2).await;
+    cluster.add_backends(&[a.address()]).await;
+    cluster.api.change_pool(|pool| pool.slow_start_ms = Some(DURATION_MS)).await;
+    // Without traffic there is nothing to spare a newcomer.
+    let load = Load::start(&cluster.addresses(), 2);
+    load.answered(2500).await;
+    cluster.add_backends(&[b.address()]).await;
+    cluster.settled().await;
+    for address in cluster.addresses() {
+        assert_near(&bodies(address).await, "b", 0.1 / 2.0);
+    }
+    load.stop().await.assert_flawless();
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ pub struct Proxy {
 
 impl Cluster {
     /// Starts a control plane and this many proxies, which are in sync when it returns. The
-    /// pool `default` has quick checks.
+    /// pool `default` has quick checks and no slow start.
     pub async fn start(program: Program, proxies: usize) -> Self {
         Self::start_with(program, proxies, &[]).await
     }
@@ -94,7 +94,7 @@ impl Cluster {
             proxy.process().listening().await;
         }
         cluster.api.settled(count).await;
-        cluster.api.change_pool(quick_checks).await;
+        cluster.api.change_pool(prompt).await;
         cluster
     }
 
@@ -264,6 +264,12 @@ impl Proxy {
         args.extend(self.further_args.iter().cloned());
         self.process = Some(program.start(&self.id, &args));
     }
+}
+
+/// Whatever changes is seen in the next few requests.
+fn prompt(pool: &mut pb::Pool) {
+    quick_checks(pool);
+    pool.slow_start_ms = Some(0);
 }
 
 /// Checks that find out soon, and still leave a busy machine time to answer.
