@@ -8,6 +8,7 @@ mod alerts;
 mod architecture;
 mod automation;
 mod avoidance;
+mod bad_backends;
 mod bad_input;
 mod bad_places;
 mod balancing;

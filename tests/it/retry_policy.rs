@@ -324,3 +324,8 @@ async fn an_outage_behind_one_proxy_is_not_made_worse_than_the_budget_allows() {
 async fn an_outage_behind_three_proxies_is_not_made_worse_than_the_budget_allows() {
     outage(3).await;
 }
+
+#[tokio::test]
+async fn an_outage_behind_eight_proxies_is_not_made_worse_than_the_budget_allows() {
+    outage(8).await;
+}

@@ -8,13 +8,13 @@
 //!
 //! | part | does |
 //! |---|---|
-//! | [`backend`] | what is kept of one backend |
-//! | [`pool`] | what is kept of one pool |
-//! | [`reports`] | takes in what proxies report, and hands out probe tokens |
-//! | [`settle`] | takes in what the prober says, and moves everything on |
-//! | [`ejections`] | decides who is out, and who comes back |
-//! | [`verdicts`] | makes the statuses that are new |
-//! | [`words`] | says why |
+//! | `backend` | what is kept of one backend |
+//! | `pool` | what is kept of one pool |
+//! | `reports` | takes in what proxies report, and hands out probe tokens |
+//! | `settle` | takes in what the prober says, and moves everything on |
+//! | `ejections` | decides who is out, and who comes back |
+//! | `verdicts` | makes the statuses that are new |
+//! | `words` | says why |
 //!
 //! A report is answered at once, so its effects are taken in under a lock that is held for
 //! microseconds; everything that writes to the store happens in one task.
