@@ -314,6 +314,7 @@ async fn keep_house(context: &Context) {
         for id in context.fleet.forget_long_lost() {
             info!(proxy = %id, "lost for a day; no longer listed");
             context.statistics.forget_proxy(&id);
+            context.resilience.forget(&id);
         }
         context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
     }

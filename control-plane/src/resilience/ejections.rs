@@ -114,7 +114,7 @@ impl State {
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             let mut back = pool.outliers.expire(now);
             if !policy.outlier.enabled {
-                back.extend(pool.ejections.iter().filter(|id| pool.outliers.is_out(id)).cloned());
+                back.extend(pool.outliers.out().cloned());
             }
             for id in back {
                 self.restore(&name, &id, &policy, now, unix_ms);
@@ -180,15 +180,17 @@ impl State {
     /// bear it meanwhile.
     pub(super) fn ramp(&mut self, id: &BackendId, duration: Duration, now: Instant, unix_ms: u64) {
         let Some(name) = self.backends.get(id).map(|backend| backend.pool.clone()) else { return };
-        let others_are_warm = self.backends.iter().any(|(other, backend)| {
-            other != id
-                && backend.pool == name
-                && backend.shown() == Health::Up
-                && backend.ejection().is_none()
-                && backend.is_warm(unix_ms)
-        });
-        let pool = self.pools.entry(name).or_default();
-        let wanted = !duration.is_zero() && others_are_warm && pool.deserves_ramps(now);
+        let pool = self.pools.entry(name.clone()).or_default();
+        // Others are looked for last, for there may be many.
+        let wanted = !duration.is_zero()
+            && pool.deserves_ramps(now)
+            && self.backends.iter().any(|(other, backend)| {
+                other != id
+                    && backend.pool == name
+                    && backend.shown() == Health::Up
+                    && backend.ejection().is_none()
+                    && backend.is_warm(unix_ms)
+            });
         if let Some(backend) = self.backends.get_mut(id) {
             backend.slow_start = wanted.then_some(SlowStart { since_unix_ms: unix_ms, duration });
         }

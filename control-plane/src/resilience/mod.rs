@@ -145,6 +145,11 @@ impl Resilience {
         self.news.notify_one();
     }
 
+    /// Forgets a proxy that is no longer listed.
+    pub(crate) fn forget(&self, proxy: &ProxyId) {
+        self.lock().instances.remove(proxy);
+    }
+
     /// How the breakers stand.
     pub(crate) fn breakers(&self) -> Breakers {
         let (state, now) = (self.lock(), now());

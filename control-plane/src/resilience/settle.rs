@@ -108,6 +108,7 @@ impl State {
                 back.extend(pool.ejections.keep_to(&enabled));
             }
         }
+        self.count_what_is_out(catalog, now, unix_ms);
         for id in back {
             let Some(backend) = self.backends.get_mut(&id) else { continue };
             if backend.outlier.take().is_some()
@@ -117,6 +118,25 @@ impl State {
             }
             self.dirty.insert(id.clone());
             self.keep_in(&id, now, unix_ms);
+        }
+    }
+
+    /// A backend that was disabled while its breaker was open, and is enabled again, counts
+    /// against the cap like any other.
+    fn count_what_is_out(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
+        for id in self.failing.clone() {
+            let Some(backend) = self.backends.get(&id) else { continue };
+            let name = backend.pool.clone();
+            let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
+            let is_enabled =
+                catalog.backends().get(&id).is_some_and(|stored| is_wanted(&stored.value));
+            if backend.tripped.is_none() || !is_enabled || ejections.is_out(&id) {
+                continue;
+            }
+            let spare = spare(catalog, &name, &id, |other| ejections.is_out(other));
+            if ejections.admit(&id, EjectionCause::Breaker, spare).is_err() {
+                self.keep_in(&id, now, unix_ms);
+            }
         }
     }
 

@@ -58,6 +58,15 @@ impl World {
         world
     }
 
+    async fn set_state(&mut self, number: u64, admin_state: AdminState) {
+        let id = BackendId::new(&format!("b{number}")).unwrap();
+        let stored = self.registry.read(|view| view.catalog.backends()[&id].value.clone());
+        let resource = Box::new(Resource::Backend(Declared { admin_state, ..stored }));
+        let item = Item::Put { resource, mode: PutMode::Upsert, assign_id: false };
+        let request = WriteRequest { items: vec![item], ..WriteRequest::default() };
+        self.registry.write(request).await.unwrap();
+    }
+
     fn incarnation(&self, number: u64) -> Incarnation {
         let id = BackendId::new(&format!("b{number}")).unwrap();
         self.registry.read(|view| view.catalog.backends()[&id].value.incarnation)
@@ -275,6 +284,32 @@ async fn a_backend_that_went_down_and_came_back_is_not_held_to_what_it_failed_be
     let up = world.word(1, Health::Up, "check_passed");
     world.settle(vec![up]).await;
     assert_eq!(world.status(1).health, Health::Up);
+    assert!(!world.is_out(1));
+}
+
+#[tokio::test]
+async fn an_outlier_that_is_disabled_meanwhile_comes_back_when_its_time_is_over() {
+    let mut world = World::new(6).await;
+    world.pass(Duration::from_millis(100)).await;
+    for number in 1..=6 {
+        // Every second one fails: no breaker opens for that, but it differs.
+        let failed = if number == 1 { 45 } else { 0 };
+        for _ in 0..10 {
+            world.report("p1", number, (20 - failed / 10, 0), None);
+        }
+        if failed > 0 {
+            for _ in 0..failed {
+                world.report("p1", number, (0, 1), None);
+                world.report("p1", number, (1, 0), None);
+            }
+        }
+    }
+    world.pass(Duration::from_secs(11)).await;
+    assert!(world.is_out(1), "{:?}", world.status(1));
+    world.set_state(1, AdminState::Disabled).await;
+    world.pass(Duration::from_secs(11)).await;
+    world.set_state(1, AdminState::Enabled).await;
+    world.pass(Duration::from_secs(60)).await;
     assert!(!world.is_out(1));
 }
 

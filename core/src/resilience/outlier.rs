@@ -125,7 +125,10 @@ impl Outliers {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Vec<Found> {
-        self.backends.retain(|id, _| samples.iter().any(|sample| sample.backend == *id));
+        // One that is out and was disabled meanwhile must be heard of when its time is over.
+        self.backends.retain(|id, history| {
+            history.until.is_some() || samples.iter().any(|sample| sample.backend == *id)
+        });
         let outliers = outliers(policy, samples);
         for (id, history) in &mut self.backends {
             let is_one = outliers.iter().any(|(sample, _)| sample.backend == *id);
@@ -170,6 +173,11 @@ impl Outliers {
     /// A check that goes on passing is no reason: it passed while traffic failed, too.
     pub fn release(&mut self, backend: &BackendId) -> bool {
         self.backends.get_mut(backend).is_some_and(|history| history.until.take().is_some())
+    }
+
+    /// Those that are out.
+    pub fn out(&self) -> impl Iterator<Item = &BackendId> {
+        self.backends.iter().filter(|(_, history)| history.until.is_some()).map(|(id, _)| id)
     }
 
     /// Whether a backend is out.

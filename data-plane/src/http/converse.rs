@@ -99,6 +99,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 // A kept connection may have been closed by the backend just now, which is
                 // no fault of the backend's.
                 match self.on(upstream).await {
+                    // One whose drain is over is not asked again.
+                    Ended::Failed(failure) if failure.kind.is_none() => {
+                        return Ended::Failed(failure);
+                    }
                     Ended::Failed(failure) if failure.resendable && !failure.written => {}
                     Ended::Failed(failure)
                         if failure.resendable && idempotent && !self.attempts.resent =>
