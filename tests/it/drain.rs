@@ -190,7 +190,7 @@ async fn a_request_without_an_answer_goes_elsewhere_at_the_deadline_if_it_may() 
     let scene = Scene::set(1, &[]).await;
     let mut answers = Vec::new();
     for (reached, head) in
-        [(2, "GET /wait HTTP/1.1"), (3, "POST /wait HTTP/1.1\r\nContent-Length: 0")]
+        [([2, 1], "GET /wait HTTP/1.1"), ([3, 2], "POST /wait HTTP/1.1\r\nContent-Length: 0")]
     {
         // Round robin: one of two goes to the backend that is to drain, and waits there.
         for _ in 0..2 {
@@ -198,7 +198,10 @@ async fn a_request_without_an_answer_goes_elsewhere_at_the_deadline_if_it_may() 
             client.send(format!("{head}\r\nHost: test\r\n\r\n")).await;
             answers.push(client);
         }
-        scene.backends[0].reached(reached).await;
+        // Both have taken their turns before the next two are sent.
+        for (backend, reached) in scene.backends.iter().zip(reached) {
+            backend.reached(reached).await;
+        }
     }
     let drain = ["drain-backend", &scene.id, "--timeout", "100ms"];
     drop(scene.cluster.lbctl(&drain).await.expect(0));
