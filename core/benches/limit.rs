@@ -4,6 +4,8 @@
 //! Criterion follows changes from run to run; the run fails when a decision takes more
 //! than is promised, by a factor of two.
 
+mod common;
+
 use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr},
@@ -13,7 +15,8 @@ use std::{
 
 use criterion::Criterion;
 use lb_core::limit::{Bucket, KeyHasher, MICROS, Pace, Table};
-use rustix::time::{ClockId, clock_gettime};
+
+use self::common::{is_only_asked, timed};
 
 const DECISIONS: u32 = 100_000;
 
@@ -26,8 +29,7 @@ fn main() -> ExitCode {
     }
     group.finish();
     criterion.final_summary();
-    // `cargo test --benches` only asks whether benches run.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    if is_only_asked() {
         return ExitCode::SUCCESS;
     }
     println!();
@@ -98,16 +100,4 @@ impl World {
         self.turn = self.turn.wrapping_add(1);
         self.now += Duration::from_micros(10);
     }
-}
-
-/// The processor time that this thread needs: a busy machine lengthens it less than the
-/// time on the wall.
-fn timed(work: impl FnOnce()) -> Duration {
-    let now = || {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::try_from(now).expect("a time since the thread began")
-    };
-    let start = now();
-    work();
-    now() - start
 }

@@ -5,6 +5,8 @@
 //! fails when one is missed by a factor of two: less than that may be the machine.
 //! The bare counter, which is most of what a round robin costs, is there to compare.
 
+mod common;
+
 use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr},
@@ -22,15 +24,15 @@ use lb_core::{
     balance::{Candidate, HashKey, Loads, Phase, PickContext, Picker},
     model::Algorithm,
 };
-use rustix::time::{ClockId, clock_gettime};
+
+use self::common::{is_only_asked, timed};
 
 fn main() -> ExitCode {
     let mut criterion = Criterion::default().configure_from_args();
     picks(&mut criterion);
     builds(&mut criterion);
     criterion.final_summary();
-    // `cargo test --benches` only asks whether benches run.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    if is_only_asked() {
         return ExitCode::SUCCESS;
     }
     let kept = figures();
@@ -147,18 +149,6 @@ const RUNS: u32 = 70;
 
 fn best_of(runs: u32, mut work: impl FnMut()) -> Duration {
     (0..runs).map(|_| timed(&mut work)).min().expect("one run at least")
-}
-
-/// The processor time that this thread needs: a busy machine lengthens it less than
-/// the time on the wall.
-fn timed(work: impl FnOnce()) -> Duration {
-    let now = || {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::try_from(now).expect("a time since the thread began")
-    };
-    let start = now();
-    work();
-    now() - start
 }
 
 /// What is measured.

@@ -4,14 +4,17 @@
 //! Criterion follows changes from run to run; the run fails when a lookup takes more than
 //! the microsecond that is promised.
 
-use std::{hint::black_box, process::ExitCode, time::Duration};
+mod common;
+
+use std::{hint::black_box, process::ExitCode};
 
 use criterion::{Criterion, Throughput};
 use lb_core::{
     model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools},
     routing::RouteTable,
 };
-use rustix::time::{ClockId, clock_gettime};
+
+use self::common::{is_only_asked, timed};
 
 const ROUTES: usize = 10_000;
 const PROMISED_NS: f64 = 1000.0;
@@ -27,8 +30,7 @@ fn main() -> ExitCode {
     }
     group.finish();
     criterion.final_summary();
-    // `cargo test --benches` only asks whether benches run.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    if is_only_asked() {
         return ExitCode::SUCCESS;
     }
     println!();
@@ -119,16 +121,4 @@ fn shapes() -> Vec<Shape> {
             |i| ("example.com".to_owned(), format!("/shops/shop{i}/orders?x=1")),
         ),
     ]
-}
-
-/// The processor time that this thread needs: a busy machine lengthens it less than the
-/// time on the wall.
-fn timed(work: impl FnOnce()) -> Duration {
-    let now = || {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::try_from(now).expect("a time since the thread began")
-    };
-    let start = now();
-    work();
-    now() - start
 }

@@ -61,11 +61,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
+    use crate::epoch;
 
     /// The longest of many waits for the `nth` try, counted from 0, of which each
     /// comes `step` after the one before.

@@ -46,3 +46,10 @@ pub mod resilience;
 pub mod routing;
 pub mod stats;
 pub mod sync;
+
+/// Where a simulated clock begins.
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+pub(crate) fn epoch() -> std::time::Instant {
+    std::time::Instant::now()
+}

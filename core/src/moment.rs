@@ -66,14 +66,10 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epoch;
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
     const NOON: u64 = 20_000 * DAY_MS + DAY_MS / 2;
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     /// The clocks ten seconds later, the wall clock moved by so much.
     fn ten_seconds_after(start: Moment, jump_ms: i64) -> Moment {

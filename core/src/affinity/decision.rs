@@ -169,15 +169,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::epoch;
     use crate::{
         affinity::{KeyId, KeyRing, SessionKey, Value},
         model::{BackendId, PoolName},
     };
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     const FIT: BackendState = BackendState {
         slot: 3,

@@ -92,7 +92,7 @@ impl Flap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{health::CheckState, model::HealthPolicy, resilience::epoch};
+    use crate::{epoch, health::CheckState, model::HealthPolicy};
     use Health::{Down, Unknown, Up};
 
     const SECOND: Duration = Duration::from_secs(1);

@@ -177,9 +177,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::resilience::{
+    use crate::{
         epoch,
-        sightings::{Outcomes, Traffic},
+        resilience::sightings::{Outcomes, Traffic},
     };
 
     const WINDOW: Duration = Duration::from_secs(10);

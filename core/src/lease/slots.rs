@@ -130,12 +130,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::epoch;
     use crate::lease::{OnLoss, Term, Terms};
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
 
     const HOLD: Duration = Duration::from_secs(5);
 

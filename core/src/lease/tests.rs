@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-
-#[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-fn epoch() -> Instant {
-    Instant::now()
-}
+use crate::epoch;
 
 const HOLD: Duration = Duration::from_secs(5);
 const TERMS: Terms = Terms::slots(HOLD);

@@ -124,11 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
+    use crate::epoch;
 
     #[test]
     fn a_burst_is_divided_down_to_eight() {

@@ -120,11 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-    fn epoch() -> Instant {
-        Instant::now()
-    }
+    use crate::epoch;
 
     #[test]
     fn the_bound_and_the_deadline_are_exact() {

@@ -3,11 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-
-#[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-fn epoch() -> Instant {
-    Instant::now()
-}
+use crate::epoch;
 
 const TICK: Duration = Duration::from_millis(250);
 

@@ -31,9 +31,3 @@ pub mod retry_budget;
 pub mod sightings;
 pub mod slow_start;
 mod window;
-
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
-pub(crate) fn epoch() -> std::time::Instant {
-    std::time::Instant::now()
-}

@@ -170,7 +170,8 @@ impl HeldProbe {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::epoch, *};
+    use super::*;
+    use crate::epoch;
 
     fn token(term: u64, sequence: u64) -> ProbeToken {
         ProbeToken { id: TokenId { term, sequence }, life: TOKEN_LIFE }

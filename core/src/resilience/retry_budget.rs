@@ -116,7 +116,8 @@ impl Allowance {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::epoch, *};
+    use super::*;
+    use crate::epoch;
 
     fn policy() -> RetryPolicy {
         RetryPolicy::default()

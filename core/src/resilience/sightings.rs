@@ -234,7 +234,8 @@ impl Witnesses {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::epoch, *};
+    use super::*;
+    use crate::epoch;
 
     const WINDOW: Duration = Duration::from_secs(10);
 

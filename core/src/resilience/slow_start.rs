@@ -88,7 +88,8 @@ pub fn is_skipped<'a>(ramps: impl IntoIterator<Item = Option<&'a Ramp>>, now: In
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::epoch, *};
+    use super::*;
+    use crate::epoch;
 
     const LENGTH: Duration = Duration::from_secs(30);
 

@@ -66,7 +66,8 @@ impl<T: AddAssign + Copy + Default, const N: usize> Window<T, N> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{super::epoch, *};
+    use super::*;
+    use crate::epoch;
 
     proptest! {
         /// Against a list of everything that was ever added.

@@ -2,10 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{
-    super::{epoch, sightings::Outcomes},
-    *,
-};
+use super::{super::sightings::Outcomes, *};
+use crate::epoch;
 
 const SECOND: Duration = Duration::from_secs(1);
 
