@@ -214,15 +214,21 @@ async fn without_descriptors_a_proxy_lives_waits_and_recovers() {
             if open as u64 > DESCRIPTORS * 3 / 4 { Ok(()) } else { Err(open) }
         })
         .await;
-        // What they cost who just sit there.
-        sleep(Duration::from_secs(1)).await;
-        let (before, began) = (process.cpu(), Instant::now());
-        sleep(Duration::from_secs(2)).await;
-        let share = (process.cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
-        println!("{cap}: {:.1} % of a core while 600 clients sit there", share * 100.0);
-        // What it should be is below 5 %; a debug build on a busy machine comes near that, and
-        // a loop that spins takes all of a core.
-        assert!(share < 0.25, "{share}");
+        // What they cost who just sit there: the least of some spans, since a busy machine
+        // makes each of them dearer, and what spins is never cheap.
+        let mut least = f64::MAX;
+        for _ in 0..5 {
+            sleep(Duration::from_secs(1)).await;
+            let (before, began) = (process.cpu(), Instant::now());
+            sleep(Duration::from_secs(1)).await;
+            let share = (process.cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+            least = least.min(share);
+            if least < 0.05 {
+                break;
+            }
+        }
+        println!("{cap}: {:.1} % of a core while 600 clients sit there", least * 100.0);
+        assert!(least < 0.05, "{least}");
         drop(clients);
         let began = Instant::now();
         assert_eq!(get(address, "/").await.text(), "a");
