@@ -4,139 +4,93 @@
 //! so that a number can be followed to a line and from there to a client. A reason is
 //! also the index of its counter, so that counting needs no map.
 
-/// Why the proxy answered by itself, or why an exchange did not end well.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Reason {
+/// Declares the reasons with their names. One list makes all of them, so that a reason cannot
+/// be left out of [`Reason::ALL`] and thereby out of the counts.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Why the proxy answered by itself, or why an exchange did not end well.
+        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        pub(crate) enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason, each at the index of its counter.
+            pub(crate) const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
+
+            /// As it is spelled everywhere.
+            pub(crate) fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// 404: no route matches host and path.
-    NoRoute,
+    NoRoute = "no_route",
     /// 503: no backend of the pool may serve.
-    NoHealthyBackend,
+    NoHealthyBackend = "no_healthy_backend",
     /// A backend that is not well was used, because few others were left.
-    PoolPanic,
+    PoolPanic = "pool_panic",
     /// 503: the proxy has never had a configuration for this listener.
-    ConfigMissing,
+    ConfigMissing = "config_missing",
     /// 502: nothing listens at the backend's address.
-    BackendConnectRefused,
+    BackendConnectRefused = "backend_connect_refused",
     /// 502: the backend could not be connected to for another reason.
-    BackendConnectFailed,
+    BackendConnectFailed = "backend_connect_failed",
     /// 504: connecting took too long.
-    BackendConnectTimeout,
+    BackendConnectTimeout = "backend_connect_timeout",
     /// 502: the backend ended the connection before its response was complete.
-    BackendReset,
+    BackendReset = "backend_reset",
     /// 504: the response did not come in time.
-    BackendTimeout,
+    BackendTimeout = "backend_timeout",
     /// 502: what the backend sent is no HTTP.
-    BackendProtocolError,
+    BackendProtocolError = "backend_protocol_error",
     /// 502: the backend's name has no address.
-    DnsFailure,
+    DnsFailure = "dns_failure",
     /// The backend answered 502, 503 or 504, and another one was asked in its place.
-    BackendStatus,
+    BackendStatus = "backend_status",
     /// Not sent again: the pool's retries of the last ten seconds are as many as allowed.
-    RetryBudgetExhausted,
+    RetryBudgetExhausted = "retry_budget_exhausted",
     /// Not sent again: it was sent as often as the pool allows.
-    RetriesExhausted,
+    RetriesExhausted = "retries_exhausted",
     /// 400, 405, 417, 505: the request breaks the protocol.
-    ClientProtocolError,
+    ClientProtocolError = "client_protocol_error",
     /// 408: the head did not come in time.
-    ClientHeaderTimeout,
+    ClientHeaderTimeout = "client_header_timeout",
     /// 408: the body did not come in time.
-    ClientBodyTimeout,
+    ClientBodyTimeout = "client_body_timeout",
     /// The client left before it was answered.
-    ClientAbort,
+    ClientAbort = "client_abort",
     /// 414, 431: the request line, the head or the trailers are too large.
-    HeaderTooLarge,
+    HeaderTooLarge = "header_too_large",
     /// 413: the body is too large.
-    BodyTooLarge,
+    BodyTooLarge = "body_too_large",
     /// 429: the client has too many connections.
-    TooManyConnections,
+    TooManyConnections = "too_many_connections",
     /// Nothing passed through an upgraded connection for too long.
-    TunnelIdleTimeout,
+    TunnelIdleTimeout = "tunnel_idle_timeout",
     /// 503: the proxy has too much to do.
-    Overloaded,
+    Overloaded = "overloaded",
     /// The process stopped before the exchange had ended.
-    Draining,
+    Draining = "draining",
     /// 503: the backend was drained, and the time that it had for that was over.
-    DrainDeadline,
+    DrainDeadline = "drain_deadline",
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
-    MaxForwardsReached,
+    MaxForwardsReached = "max_forwards_reached",
     /// 403: management that may be asked for on this machine only.
-    ManagementForbidden,
+    ManagementForbidden = "management_forbidden",
     /// 503: management, and the control plane does not answer; 502 or 504 when the request may
     /// have reached it.
-    ControlPlaneAway,
+    ControlPlaneAway = "control_plane_away",
     /// 500: a defect of the proxy.
-    Internal,
+    Internal = "internal",
 }
 
 impl Reason {
-    /// Every reason, each at the index of its counter.
-    pub(crate) const ALL: [Self; 29] = [
-        Self::NoRoute,
-        Self::NoHealthyBackend,
-        Self::PoolPanic,
-        Self::ConfigMissing,
-        Self::BackendConnectRefused,
-        Self::BackendConnectFailed,
-        Self::BackendConnectTimeout,
-        Self::BackendReset,
-        Self::BackendTimeout,
-        Self::BackendProtocolError,
-        Self::DnsFailure,
-        Self::BackendStatus,
-        Self::RetryBudgetExhausted,
-        Self::RetriesExhausted,
-        Self::ClientProtocolError,
-        Self::ClientHeaderTimeout,
-        Self::ClientBodyTimeout,
-        Self::ClientAbort,
-        Self::HeaderTooLarge,
-        Self::BodyTooLarge,
-        Self::TooManyConnections,
-        Self::TunnelIdleTimeout,
-        Self::Overloaded,
-        Self::Draining,
-        Self::DrainDeadline,
-        Self::MaxForwardsReached,
-        Self::ManagementForbidden,
-        Self::ControlPlaneAway,
-        Self::Internal,
-    ];
-
-    /// As it is spelled everywhere.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no_route",
-            Self::NoHealthyBackend => "no_healthy_backend",
-            Self::PoolPanic => "pool_panic",
-            Self::ConfigMissing => "config_missing",
-            Self::BackendConnectRefused => "backend_connect_refused",
-            Self::BackendConnectFailed => "backend_connect_failed",
-            Self::BackendConnectTimeout => "backend_connect_timeout",
-            Self::BackendReset => "backend_reset",
-            Self::BackendTimeout => "backend_timeout",
-            Self::BackendProtocolError => "backend_protocol_error",
-            Self::DnsFailure => "dns_failure",
-            Self::BackendStatus => "backend_status",
-            Self::RetryBudgetExhausted => "retry_budget_exhausted",
-            Self::RetriesExhausted => "retries_exhausted",
-            Self::ClientProtocolError => "client_protocol_error",
-            Self::ClientHeaderTimeout => "client_header_timeout",
-            Self::ClientBodyTimeout => "client_body_timeout",
-            Self::ClientAbort => "client_abort",
-            Self::HeaderTooLarge => "header_too_large",
-            Self::BodyTooLarge => "body_too_large",
-            Self::TooManyConnections => "too_many_connections",
-            Self::TunnelIdleTimeout => "tunnel_idle_timeout",
-            Self::Overloaded => "overloaded",
-            Self::Draining => "draining",
-            Self::DrainDeadline => "drain_deadline",
-            Self::MaxForwardsReached => "max_forwards_reached",
-            Self::ManagementForbidden => "management_forbidden",
-            Self::ControlPlaneAway => "control_plane_away",
-            Self::Internal => "internal",
-        }
-    }
-
     /// Whether a backend failed, so that another one may be tried.
     pub(crate) fn is_of_a_backend(self) -> bool {
         matches!(
