@@ -16,14 +16,19 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The monotonic clock, which obeys paused time.
+pub(crate) fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
 /// The present.
 pub(crate) fn present() -> Moment {
-    Moment::new(Instant::now().into_std(), unix_ms())
+    Moment::new(now(), unix_ms())
 }
 
 /// How long ago a moment was.
 pub(crate) fn age(moment: Moment) -> Duration {
-    moment.age(Instant::now().into_std())
+    moment.age(now())
 }
 
 /// A moment as it is told to people and programs: in milliseconds since the Unix epoch.

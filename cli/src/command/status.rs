@@ -180,8 +180,7 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             StandingView { ejection: Some(ejection), .. } => ejection.reason.sentence(),
             StandingView { disagreements, .. } if backend.health == "up" => {
                 disagreements.first().map_or_else(String::new, |first| {
-                    let who = first.proxy_id.as_deref().unwrap_or("the control plane");
-                    format!("{who} sees it otherwise: {}", first.reason.sentence())
+                    format!("{} sees it otherwise: {}", first.who(), first.reason.sentence())
                 })
             }
             StandingView { .. } => remedy::present(backend).sentence(),

@@ -44,6 +44,13 @@ pub(crate) struct DisagreementView {
     pub(crate) reason: ReasonView,
 }
 
+impl DisagreementView {
+    /// Who it is.
+    pub(crate) fn who(&self) -> &str {
+        self.proxy_id.as_deref().unwrap_or("the control plane")
+    }
+}
+
 impl EjectionView {
     /// What it is in, in two words.
     pub(crate) fn state(&self) -> &'static str {

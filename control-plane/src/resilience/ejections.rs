@@ -8,7 +8,6 @@ use lb_core::{
     },
     resilience::{
         breaker::{Event, Phase},
-        ejection::Cause as EjectionCause,
         outlier::Sample,
         slow_start::after_return,
     },
@@ -37,7 +36,7 @@ impl State {
             let (name, ejections) = (&backend.pool, &mut pool.ejections);
             let admit = || {
                 let spare = spare(catalog, name, &id, |other| ejections.is_out(other));
-                ejections.admit(&id, EjectionCause::Breaker, spare)
+                ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let event =
                 backend.breaker.advance(&policy.breaker, has_traffic, admit, now, &mut self.rng);
@@ -92,7 +91,7 @@ impl State {
                 backend.tripped = None;
                 let name = backend.pool.clone();
                 if let Some(pool) = self.pools.get_mut(&name) {
-                    pool.ejections.release(id, EjectionCause::Breaker);
+                    pool.ejections.release(id, EjectedBy::Breaker);
                 }
                 self.ramp(id, after_return(policy.slow_start), now, unix_ms);
             }
@@ -117,7 +116,8 @@ impl State {
                 back.extend(pool.outliers.out().cloned());
             }
             for id in back {
-                self.restore(&name, &id, &policy, now, unix_ms);
+                self.end_outlier(&id);
+                self.ramp(&id, after_return(policy.slow_start), now, unix_ms);
             }
             let Some(pool) = self.pools.get_mut(&name) else { continue };
             if !pool.outliers.is_due(&policy.outlier, now) {
@@ -130,7 +130,7 @@ impl State {
             let (outliers, ejections) = (&mut pool.outliers, &mut pool.ejections);
             let admit = |id: &BackendId| {
                 let spare = spare(catalog, &name, id, |other| ejections.is_out(other));
-                ejections.admit(id, EjectionCause::Outlier, spare)
+                ejections.admit(id, EjectedBy::Outlier, spare)
             };
             for found in outliers.sweep(&policy.outlier, &samples, admit, now, &mut self.rng) {
                 let reason = words::of_outlier(found.outlier);
@@ -156,23 +156,14 @@ impl State {
         refusals
     }
 
-    /// An outlier's time is over.
-    fn restore(
-        &mut self,
-        name: &PoolName,
-        id: &BackendId,
-        policy: &ResiliencePolicy,
-        now: Instant,
-        unix_ms: u64,
-    ) {
-        if let Some(pool) = self.pools.get_mut(name) {
+    /// A backend is an outlier no more, if it was one.
+    pub(super) fn end_outlier(&mut self, id: &BackendId) {
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        backend.outlier = None;
+        self.dirty.insert(id.clone());
+        if let Some(pool) = self.pools.get_mut(&backend.pool) {
             pool.outliers.release(id);
-            pool.ejections.release(id, EjectionCause::Outlier);
-        }
-        if let Some(backend) = self.backends.get_mut(id) {
-            backend.outlier = None;
-            self.dirty.insert(id.clone());
-            self.ramp(id, after_return(policy.slow_start), now, unix_ms);
+            pool.ejections.release(id, EjectedBy::Outlier);
         }
     }
 

@@ -51,8 +51,8 @@ pub use self::reports::ProbeReport;
 pub(crate) use self::reports::Token;
 use self::{backend::Backend, pool::Pool};
 use crate::{
-    clock::unix_ms,
-    events::EventLog,
+    clock::{now, unix_ms},
+    events::{EventLog, EventType},
     registry::{Registry, WriteError},
 };
 
@@ -91,12 +91,12 @@ pub(crate) struct Resilience {
     state: Mutex<State>,
     /// Something was reported that may change a status.
     news: Notify,
-    /// After how long without a word a proxy is lost.
-    lease: Duration,
 }
 
 #[derive(Debug)]
 struct State {
+    /// After how long without a word a proxy is lost.
+    lease: Duration,
     backends: BTreeMap<BackendId, Backend>,
     pools: BTreeMap<PoolName, Pool>,
     /// The running process of each proxy that reports.
@@ -116,6 +116,7 @@ impl Resilience {
     /// Nothing is known.
     pub(crate) fn new(lease: Duration) -> Self {
         let state = State {
+            lease,
             backends: BTreeMap::new(),
             pools: BTreeMap::new(),
             instances: HashMap::new(),
@@ -125,7 +126,7 @@ impl Resilience {
             reconciled: 0,
             rng: fastrand::Rng::new(),
         };
-        Self { state: Mutex::new(state), news: Notify::new(), lease }
+        Self { state: Mutex::new(state), news: Notify::new() }
     }
 
     /// Hears of one active check.
@@ -196,13 +197,10 @@ pub(crate) async fn run(
         {
             fresh.push(word);
         }
-        let (statuses, refusals) = registry.read(|view| {
-            let lease = resilience.lease;
-            resilience.lock().settle(view, fresh, lease, now(), unix_ms())
-        });
+        let (statuses, refusals) =
+            registry.read(|view| resilience.lock().settle(view, fresh, now(), unix_ms()));
         for (id, reason) in refusals {
-            let what = crate::events::EventType::EjectionRefused;
-            let revision = *registry.revisions().borrow();
+            let (what, revision) = (EventType::EjectionRefused, registry.revision());
             events.record(what, "backend", id.as_str(), revision, reason);
         }
         if statuses.is_empty() {
@@ -221,9 +219,4 @@ pub(crate) async fn run(
             }
         }
     }
-}
-
-/// The monotonic clock, which obeys paused time.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -12,9 +12,9 @@ use lb_core::{
     stats::BackendCounters,
 };
 
-use super::{Resilience, State, now};
+use super::{Resilience, State};
 use crate::{
-    clock::unix_ms,
+    clock::{now, unix_ms},
     registry::Catalog,
     stats::{BackendPart, Report},
 };
@@ -43,7 +43,7 @@ impl Resilience {
     /// use.
     pub(crate) fn report(&self, report: &Report, catalog: &Catalog) -> Vec<Token> {
         let mut state = self.lock();
-        let (is_news, tokens) = state.report(report, catalog, self.lease, now());
+        let (is_news, tokens) = state.report(report, catalog, now());
         drop(state);
         if is_news {
             self.news.notify_one();
@@ -57,7 +57,6 @@ impl State {
         &mut self,
         report: &Report,
         catalog: &Catalog,
-        lease: Duration,
         now: Instant,
     ) -> (bool, Vec<Token>) {
         let proxy = &report.proxy;
@@ -68,7 +67,7 @@ impl State {
         }
         let mut is_news = false;
         for part in &report.backends {
-            is_news |= self.part(report, part, catalog, lease, now);
+            is_news |= self.part(report, part, catalog, now);
         }
         let mut tokens = Vec::new();
         for id in self.half_open.clone() {
@@ -86,7 +85,6 @@ impl State {
         report: &Report,
         part: &BackendPart,
         catalog: &Catalog,
-        lease: Duration,
         now: Instant,
     ) -> bool {
         let Some(stored) = catalog.backends().get(&part.backend) else { return false };
@@ -98,7 +96,7 @@ impl State {
             let pool = self.pools.entry(backend.pool.clone()).or_default();
             pool.sent(&report.proxy, part.counters.requests, now);
         }
-        let kept = self.kept(backend, catalog, lease, now, unix_ms());
+        let kept = self.kept(backend, catalog, now, unix_ms());
         if kept.incarnation != backend.incarnation {
             return false;
         }

@@ -2,13 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_core::{
     health::Flap,
-    model::{AdminState, Backend as Declared, BackendId, BackendStatus, Health, PoolName, Reason},
-    resilience::ejection::{Cause as EjectionCause, Pool as Spare},
+    model::{Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName, Reason},
+    resilience::ejection::Pool as Spare,
 };
 
 use super::{Backend, Checked, State};
@@ -23,42 +23,33 @@ impl State {
         &mut self,
         view: &View,
         fresh: Vec<Checked>,
-        lease: Duration,
         now: Instant,
         unix_ms: u64,
     ) -> News {
         let catalog = &view.catalog;
         if self.reconciled == 0 {
-            self.resume(catalog, lease, now, unix_ms);
+            self.resume(catalog, now, unix_ms);
         }
         self.reconcile(view, now, unix_ms);
         for word in fresh {
-            self.take(word, catalog, lease, now, unix_ms);
+            self.take(word, catalog, now, unix_ms);
         }
         let mut refusals = self.advance_breakers(catalog, now, unix_ms);
         refusals.extend(self.look_for_outliers(catalog, now, unix_ms));
         (self.statuses(catalog, now, unix_ms), refusals)
     }
 
-    /// Takes up what an earlier process had taken out. Outliers get another chance, as what
+    /// Takes up what an earlier process had taken out; the caps are kept to afterwards. Outliers get another chance, as what
     /// was seen of them is gone with that process.
-    fn resume(&mut self, catalog: &Catalog, lease: Duration, now: Instant, unix_ms: u64) {
+    fn resume(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
         for stored in catalog.backends().values() {
             let backend = &stored.value;
             let status = catalog.status(backend);
             if status.is_none_or(|status| status.standing.ejection.is_none()) {
                 continue;
             }
-            let kept = self.kept(backend, catalog, lease, now, unix_ms);
-            if kept.tripped.is_some() {
-                let (id, name) = (&backend.id, &backend.pool);
-                let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
-                let spare = spare(catalog, name, id, |other| ejections.is_out(other));
-                let admitted = ejections.admit(id, EjectionCause::Breaker, spare);
-                self.failing.insert(id.clone());
-                if admitted.is_err() {
-                    self.keep_in(id, now, unix_ms);
-                }
+            if self.kept(backend, catalog, now, unix_ms).tripped.is_some() {
+                self.failing.insert(backend.id.clone());
             }
             self.dirty.insert(backend.id.clone());
         }
@@ -110,50 +101,37 @@ impl State {
         }
         self.count_what_is_out(catalog, now, unix_ms);
         for id in back {
-            let Some(backend) = self.backends.get_mut(&id) else { continue };
-            if backend.outlier.take().is_some()
-                && let Some(pool) = self.pools.get_mut(&backend.pool)
-            {
-                pool.outliers.release(&id);
-            }
-            self.dirty.insert(id.clone());
+            self.end_outlier(&id);
             self.keep_in(&id, now, unix_ms);
         }
     }
 
-    /// A backend that was disabled while its breaker was open, and is enabled again, counts
-    /// against the cap like any other.
+    /// A backend whose breaker was open before this process began, or while it was disabled,
+    /// counts against the cap like any other.
     fn count_what_is_out(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get(&id) else { continue };
             let name = backend.pool.clone();
             let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
             let is_enabled =
-                catalog.backends().get(&id).is_some_and(|stored| is_wanted(&stored.value));
+                catalog.backends().get(&id).is_some_and(|stored| stored.value.is_wanted());
             if backend.tripped.is_none() || !is_enabled || ejections.is_out(&id) {
                 continue;
             }
             let spare = spare(catalog, &name, &id, |other| ejections.is_out(other));
-            if ejections.admit(&id, EjectionCause::Breaker, spare).is_err() {
+            if ejections.admit(&id, EjectedBy::Breaker, spare).is_err() {
                 self.keep_in(&id, now, unix_ms);
             }
         }
     }
 
-    fn take(
-        &mut self,
-        word: Checked,
-        catalog: &Catalog,
-        lease: Duration,
-        now: Instant,
-        unix_ms: u64,
-    ) {
+    fn take(&mut self, word: Checked, catalog: &Catalog, now: Instant, unix_ms: u64) {
         let id = word.status.backend.clone();
         let Some(stored) = catalog.backends().get(&id) else { return };
         if stored.value.incarnation != word.status.incarnation {
             return;
         }
-        let backend = self.kept(&stored.value, catalog, lease, now, unix_ms);
+        let backend = self.kept(&stored.value, catalog, now, unix_ms);
         let before = backend.check.as_ref().map_or(Health::Unknown, |check| check.status.health);
         let comes_up = before == Health::Down && word.status.health == Health::Up;
         if word.status.health == Health::Unknown {
@@ -163,12 +141,8 @@ impl State {
         backend.check = Some(word);
         let policy = backend.policy;
         let closed = if comes_up { backend.breaker.came_back(&policy.breaker, now) } else { None };
-        if comes_up && backend.outlier.take().is_some() {
-            let pool = backend.pool.clone();
-            if let Some(pool) = self.pools.get_mut(&pool) {
-                pool.outliers.release(&id);
-                pool.ejections.release(&id, EjectionCause::Outlier);
-            }
+        if comes_up {
+            self.end_outlier(&id);
         }
         if let Some(event) = closed {
             self.moved(&id, event, &policy, now, unix_ms);
@@ -181,10 +155,10 @@ impl State {
         &mut self,
         backend: &Declared,
         catalog: &Catalog,
-        lease: Duration,
         now: Instant,
         unix_ms: u64,
     ) -> &mut Backend {
+        let lease = self.lease;
         self.backends
             .entry(backend.id.clone())
             .or_insert_with(|| Backend::resumed(backend, catalog, lease, now, unix_ms))
@@ -198,11 +172,7 @@ pub(super) fn enabled<'a>(
 ) -> impl Iterator<Item = &'a BackendId> {
     let members = catalog.members(pool).into_iter().flat_map(BTreeMap::values);
     let backends = members.filter_map(|id| catalog.backends().get(id));
-    backends.map(|stored| &stored.value).filter(|backend| is_wanted(backend)).map(|b| &b.id)
-}
-
-fn is_wanted(backend: &Declared) -> bool {
-    backend.admin_state == AdminState::Enabled && backend.weight.get() > 0
+    backends.map(|stored| &stored.value).filter(|backend| backend.is_wanted()).map(|b| &b.id)
 }
 
 /// What a pool has beside one of its backends.

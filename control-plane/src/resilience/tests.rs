@@ -93,7 +93,7 @@ impl World {
         let unix_ms = 1_000_000 + u64::try_from((self.now - self.began).as_millis()).unwrap();
         let (statuses, _) = self
             .registry
-            .read(|view| self.resilience.lock().settle(view, words, LEASE, self.now, unix_ms));
+            .read(|view| self.resilience.lock().settle(view, words, self.now, unix_ms));
         self.registry.record(statuses).await.unwrap();
     }
 
@@ -145,7 +145,7 @@ impl World {
         };
         let (_, tokens) = self
             .registry
-            .read(|view| self.resilience.lock().report(&report, &view.catalog, LEASE, self.now));
+            .read(|view| self.resilience.lock().report(&report, &view.catalog, self.now));
         tokens
     }
 

@@ -27,6 +27,14 @@ pub struct Backend {
     pub incarnation: Incarnation,
 }
 
+impl Backend {
+    /// Whether the operator wants it to get new requests.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.admin_state == AdminState::Enabled && self.weight.get() > 0
+    }
+}
+
 /// The revision at which a backend was added.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Incarnation(pub u64);

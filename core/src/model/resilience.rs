@@ -32,6 +32,12 @@ impl ResiliencePolicy {
     /// The default of [`Self::panic_threshold_percent`].
     pub const PANIC_THRESHOLD_PERCENT: u8 = 50;
 
+    /// Reads a percentage: at most 100.
+    pub fn percentage(field: &'static str, value: u32) -> Result<u8, Invalid> {
+        let percent = u8::try_from(value).ok().filter(|percent| *percent <= 100);
+        percent.ok_or_else(|| Invalid::value(field, format!("{field} {value} is outside 0..=100")))
+    }
+
     /// Checks every part; a slow start lasts at most 15 min, a threshold is at most 100.
     pub fn checked(self) -> Result<Self, Invalid> {
         self.breaker.checked()?;
@@ -239,7 +245,7 @@ impl Default for OutlierPolicy {
 }
 
 fn percent(field: &'static str, value: u8) -> Result<(), Invalid> {
-    within(field, value.into(), 0..=100)
+    ResiliencePolicy::percentage(field, value.into()).map(drop)
 }
 
 fn within(field: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<(), Invalid> {

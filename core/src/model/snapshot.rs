@@ -8,8 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    AdminState, Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener,
-    ListenerName, Pool, PoolName, Resource, Route, RouteName,
+    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener, ListenerName, Pool,
+    PoolName, Resource, Route, RouteName,
 };
 use crate::health::candidates;
 
@@ -260,8 +260,7 @@ impl BackendEntry {
     /// it may is decided for the pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.backend.admin_state == AdminState::Enabled
-            && self.backend.weight.get() > 0
+        self.backend.is_wanted()
             && self.status.as_ref().is_some_and(|status| !status.addresses.is_empty())
     }
 }
@@ -278,7 +277,7 @@ fn missing(field: &'static str, kind: &str, name: &str) -> Invalid {
 mod tests {
     use super::*;
     use crate::model::{
-        HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Standing, Weight,
+        AdminState, HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Standing, Weight,
     };
 
     fn pool(name: &str) -> Pool {

@@ -34,7 +34,7 @@ pub struct Ejection {
 }
 
 /// What takes a backend out.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum EjectedBy {
     /// Its circuit breaker: its requests failed.
     Breaker,

@@ -11,7 +11,7 @@ use std::{
     fmt,
 };
 
-use crate::model::BackendId;
+use crate::model::{BackendId, EjectedBy};
 
 /// How many of `backends` may be out: a third, at least one of two or more.
 #[must_use]
@@ -20,15 +20,6 @@ pub fn cap(backends: usize) -> usize {
         0 | 1 => 0,
         _ => (backends / 3).max(1),
     }
-}
-
-/// Why a backend is out.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Cause {
-    /// Its breaker is open or half-open.
-    Breaker,
-    /// It differs from the others of its pool.
-    Outlier,
 }
 
 /// What a pool has while somebody asks to take one of its backends out.
@@ -51,7 +42,7 @@ pub struct Ejections {
 #[derive(Clone, Debug)]
 struct Ejected {
     turn: u64,
-    causes: BTreeSet<Cause>,
+    by: BTreeSet<EjectedBy>,
 }
 
 impl Ejections {
@@ -61,11 +52,11 @@ impl Ejections {
         Self::default()
     }
 
-    /// Takes a backend out. One that is out already, for whatever cause, stays out for
-    /// this one too.
-    pub fn admit(&mut self, id: &BackendId, cause: Cause, pool: Pool) -> Result<(), Refused> {
+    /// Takes a backend out. One that is out already, by whatever, stays out by this
+    /// too.
+    pub fn admit(&mut self, id: &BackendId, by: EjectedBy, pool: Pool) -> Result<(), Refused> {
         if let Some(ejected) = self.out.get_mut(id) {
-            ejected.causes.insert(cause);
+            ejected.by.insert(by);
             return Ok(());
         }
         if pool.others_serving == 0 {
@@ -76,17 +67,17 @@ impl Ejections {
             return Err(Refused::CapReached { out: self.out.len(), cap: limit });
         }
         self.turn += 1;
-        let ejected = Ejected { turn: self.turn, causes: BTreeSet::from([cause]) };
+        let ejected = Ejected { turn: self.turn, by: BTreeSet::from([by]) };
         self.out.insert(id.clone(), ejected);
         Ok(())
     }
 
-    /// Ends one cause; returns whether the backend is back, which it is when that was the
-    /// last of its causes.
-    pub fn release(&mut self, id: &BackendId, cause: Cause) -> bool {
+    /// Ends an ejection; returns whether the backend is back, which it is when nothing else
+    /// keeps it out.
+    pub fn release(&mut self, id: &BackendId, by: EjectedBy) -> bool {
         let Some(ejected) = self.out.get_mut(id) else { return false };
-        let was_one = ejected.causes.remove(&cause);
-        if !ejected.causes.is_empty() {
+        let was_one = ejected.by.remove(&by);
+        if !ejected.by.is_empty() {
             return false;
         }
         self.out.remove(id);
@@ -175,30 +166,30 @@ mod tests {
     #[test]
     fn who_is_out_first_stays_and_who_comes_later_hears_why() {
         let mut ejections = Ejections::new();
-        assert_eq!(ejections.admit(&id(0), Cause::Outlier, healthy(3, 0)), Ok(()));
-        let refused = ejections.admit(&id(1), Cause::Breaker, healthy(3, 1));
+        assert_eq!(ejections.admit(&id(0), EjectedBy::Outlier, healthy(3, 0)), Ok(()));
+        let refused = ejections.admit(&id(1), EjectedBy::Breaker, healthy(3, 1));
         assert_eq!(refused, Err(Refused::CapReached { out: 1, cap: 1 }));
         assert!(ejections.is_out(&id(0)) && !ejections.is_out(&id(1)));
         assert!(refused.unwrap_err().to_string().contains("at most 1"));
         // A second cause takes no second place.
-        assert_eq!(ejections.admit(&id(0), Cause::Breaker, healthy(3, 1)), Ok(()));
-        assert!(!ejections.release(&id(0), Cause::Outlier) && ejections.is_out(&id(0)));
-        assert!(ejections.release(&id(0), Cause::Breaker));
-        assert_eq!(ejections.admit(&id(1), Cause::Breaker, healthy(3, 0)), Ok(()));
+        assert_eq!(ejections.admit(&id(0), EjectedBy::Breaker, healthy(3, 1)), Ok(()));
+        assert!(!ejections.release(&id(0), EjectedBy::Outlier) && ejections.is_out(&id(0)));
+        assert!(ejections.release(&id(0), EjectedBy::Breaker));
+        assert_eq!(ejections.admit(&id(1), EjectedBy::Breaker, healthy(3, 0)), Ok(()));
     }
 
     #[test]
     fn the_last_that_can_serve_stays() {
         let mut ejections = Ejections::new();
         let pool = Pool { enabled: 9, others_serving: 0 };
-        assert_eq!(ejections.admit(&id(0), Cause::Breaker, pool), Err(Refused::LastOne));
+        assert_eq!(ejections.admit(&id(0), EjectedBy::Breaker, pool), Err(Refused::LastOne));
     }
 
     #[test]
     fn a_pool_that_shrinks_takes_the_last_ones_back() {
         let mut ejections = Ejections::new();
         for (out, number) in [4, 2, 7].into_iter().enumerate() {
-            ejections.admit(&id(number), Cause::Breaker, healthy(9, out)).unwrap();
+            ejections.admit(&id(number), EjectedBy::Breaker, healthy(9, out)).unwrap();
         }
         assert_eq!(ejections.keep_to(&ids(8)), [id(7)]);
         assert_eq!(ejections.keep_to(&ids(3)), []);
@@ -220,7 +211,7 @@ mod tests {
                     enabled.iter().filter(|id| up.contains(id) && !ejections.is_out(id)).count()
                 };
                 let before = serving(&ejections, &up, &enabled);
-                let cause = if what == 0 { Cause::Breaker } else { Cause::Outlier };
+                let cause = if what == 0 { EjectedBy::Breaker } else { EjectedBy::Outlier };
                 match what {
                     0 | 1 if enabled.contains(&id) => {
                         let own = usize::from(up.contains(&id) && !ejections.is_out(&id));
@@ -231,8 +222,8 @@ mod tests {
                         prop_assert_eq!(admitted.is_ok(), ejections.is_out(&id));
                     }
                     2 => {
-                        ejections.release(&id, Cause::Breaker);
-                        ejections.release(&id, Cause::Outlier);
+                        ejections.release(&id, EjectedBy::Breaker);
+                        ejections.release(&id, EjectedBy::Outlier);
                     }
                     3 => {
                         up.remove(&id);

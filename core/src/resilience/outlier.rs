@@ -246,12 +246,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        super::{
-            ejection::{Cause, Ejections, Pool},
-            epoch,
-        },
+        super::ejection::{Ejections, Pool},
         *,
     };
+    use crate::{epoch, model::EjectedBy};
 
     fn sample(number: usize, requests: u64, failures: u64, ms: u64) -> Sample {
         Sample {
@@ -390,11 +388,11 @@ mod tests {
                     .map(|(number, &failures)| sample(number, 100, failures, 1 + failures))
                     .collect();
                 for back in outliers.expire(now) {
-                    ejections.release(&back, Cause::Outlier);
+                    ejections.release(&back, EjectedBy::Outlier);
                 }
                 let admit = |id: &BackendId| {
                     let pool = Pool { enabled: 12, others_serving: 11 - ejections.iter().count() };
-                    ejections.admit(id, Cause::Outlier, pool)
+                    ejections.admit(id, EjectedBy::Outlier, pool)
                 };
                 outliers.sweep(&policy, &samples, admit, now, &mut rng);
                 prop_assert!(ejections.iter().count() <= 4);

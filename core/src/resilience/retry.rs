@@ -15,8 +15,6 @@ use std::time::Duration;
 
 use crate::model::RetryPolicy;
 
-/// The most of a request's body that is kept for sending it again, as Linkerd's.
-pub const REPLAY_MAX: usize = 64 * 1024;
 /// Backends that one request tries at most, whatever the reason.
 pub const ATTEMPTS_MAX: u32 = 32;
 

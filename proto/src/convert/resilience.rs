@@ -124,11 +124,8 @@ impl From<&OutlierPolicy> for pb::OutlierDetection {
     }
 }
 
-/// What does not fit in the domain's type is too large for a percentage, too.
 fn percent_or(field: &'static str, wire: Option<u32>, default: u8) -> Result<u8, Invalid> {
-    let Some(percent) = wire else { return Ok(default) };
-    u8::try_from(percent)
-        .map_err(|_| Invalid::value(field, format!("{field} {percent} is outside 0..=100")))
+    wire.map_or(Ok(default), |percent| ResiliencePolicy::percentage(field, percent))
 }
 
 /// Here, zero is a value of its own.

@@ -106,7 +106,5 @@ fn number_or(number: Option<Number>, default: u32) -> u32 {
 }
 
 fn percent_or(field: &'static str, number: Option<Number>, default: u8) -> Result<u8, Invalid> {
-    let Some(Number(percent)) = number else { return Ok(default) };
-    u8::try_from(percent)
-        .map_err(|_| Invalid::value(field, format!("{field} {percent} is outside 0..=100")))
+    number.map_or(Ok(default), |number| ResiliencePolicy::percentage(field, number.0))
 }

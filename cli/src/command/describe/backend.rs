@@ -90,8 +90,8 @@ fn standing_section(page: &mut Page, standing: &StandingView, now: u64) {
         page.row("slow start", &format!("{percent} % of {duration}"));
     }
     for disagreement in disagreements {
-        let who = disagreement.proxy_id.as_deref().unwrap_or("control plane");
-        page.row("seen otherwise", &format!("by {who}: {}", disagreement.reason.sentence()));
+        let (who, reason) = (disagreement.who(), disagreement.reason.sentence());
+        page.row("seen otherwise", &format!("by {who}: {reason}"));
     }
 }
 

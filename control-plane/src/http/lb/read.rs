@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use lb_core::model::{AdminState, Algorithm, Health, PoolName};
+use lb_core::model::{Algorithm, Health, PoolName};
 
 use super::shape::{
     BackendAnswer, BackendCounts, BreakerAnswer, HealthAnswer, LimiterAnswer, StatsAnswer,
@@ -127,10 +127,9 @@ impl Counts {
                 let backend = &stored.value;
                 let status = view.catalog.status(backend);
                 let healthy = status.is_some_and(|status| status.health == Health::Up);
-                let wanted = backend.admin_state == AdminState::Enabled && backend.weight.get() > 0;
                 counts.total += 1;
                 counts.healthy += usize::from(healthy);
-                counts.serving += usize::from(healthy && wanted);
+                counts.serving += usize::from(healthy && backend.is_wanted());
             }
             counts
         })
