@@ -224,12 +224,13 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         declared::apply(&registry, path).await?;
     }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let term = registry.term();
     let context = Arc::new(Context {
         fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
-        resilience: Arc::new(Resilience::new(config.lease)),
+        resilience: Arc::new(Resilience::new(term, config.lease)),
         sources: Arc::default(),
         drains: Drains::new(resumed, config.lease),
         events,
@@ -261,7 +262,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     parts.spawn(async move {
         let (registry, events) = (shared.registry.clone(), Arc::clone(&shared.events));
         let judged = Arc::clone(&shared.resilience);
-        resilience::run(judged, registry, events, receiver, shared.stop.clone()).await;
+        let (fleet, stop) = (Arc::clone(&shared.fleet), shared.stop.clone());
+        resilience::run(judged, registry, fleet, events, receiver, stop).await;
         "the judge of backends"
     });
     let shared = Arc::clone(&context);

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, status};
 use crate::{
     clock::millis32,
-    resilience::{ProbeReport, Token},
+    resilience::{ProbeReport, Role, Token},
     stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
 };
 
@@ -71,9 +71,17 @@ impl stats_server::Stats for StatsService {
 
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let report = read(message)?;
+    let member = context.fleet.member(&report.proxy);
+    let present = member.as_ref().map(|member| &member.instance);
+    let role = match &member {
+        Some(member) if member.is_live && member.instance == report.instance => {
+            Role::Present { took_over: member.took_over }
+        }
+        _ => Role::Other,
+    };
     let (counted, tokens) = context.registry.read(|view| {
-        let counted = context.statistics.count(&report, &view.catalog);
-        let hear = || context.resilience.report(&report, &view.catalog);
+        let counted = context.statistics.count(&report, present, &view.catalog);
+        let hear = || context.resilience.report(&report, role, &view.catalog);
         (counted, if counted.is_news { hear() } else { Vec::new() })
     });
     Ok(pb::StatsReply {
@@ -103,7 +111,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
     });
     Ok(Report {
         proxy: ProxyId::new(&message.proxy_id).map_err(invalid)?,
-        instance: InstanceId::new(&message.instance_id).map_err(invalid)?.to_string(),
+        instance: InstanceId::new(&message.instance_id).map_err(invalid)?,
         sequence: message.sequence,
         sent: Duration::from_millis(message.sent_ms),
         probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::{breaker::open_time, ejection};
+use super::{breaker::open_time, ejection, probe::USE_MAX};
 use crate::model::BreakerPolicy;
 
 /// How one proxy stands to one backend.
@@ -45,8 +45,6 @@ enum Stage {
     Trial,
 }
 
-/// How long a trial may take before another may begin: it may have been cancelled.
-const TRIAL_MAX: Duration = Duration::from_secs(60);
 /// The most that is added to a time of avoidance, as a share of it.
 const JITTER: f64 = 0.5;
 /// Times avoided are forgotten after so many times the last one,
@@ -80,7 +78,7 @@ impl LocalState {
             Stage::Trusted => Admission::Yes,
             Stage::Avoiding | Stage::Trial if millis(now) < self.moment() => Admission::No,
             Stage::Avoiding | Stage::Trial => {
-                let until = millis(now + TRIAL_MAX);
+                let until = millis(now + USE_MAX);
                 Admission::Trial(Self::pack(Stage::Trial, self.times(), until))
             }
         }

@@ -17,6 +17,11 @@ use std::time::{Duration, Instant};
 /// How long a token may be used after the report that it answers was sent.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(2);
 
+/// How long a request that was sent by a token may take until the head of its response. Then
+/// it decides nothing any more, and another one may try: a backend whose answer takes longer
+/// must not keep all others waiting.
+pub const USE_MAX: Duration = Duration::from_secs(60);
+
 /// Which token; none has the name of another.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TokenId {
@@ -73,7 +78,10 @@ enum Held {
         until: Instant,
         life: Duration,
     },
-    InUse(TokenId),
+    InUse {
+        id: TokenId,
+        since: Instant,
+    },
     Done {
         word: ProbeWord,
         /// The first report that told of it.
@@ -92,7 +100,7 @@ impl HeldProbe {
     /// is under way, no other is taken.
     pub fn receive(&mut self, token: ProbeToken, asked: Instant) {
         let is_new = self.last.is_none_or(|last| last < token.id);
-        if is_new && !matches!(self.held, Held::InUse(_)) {
+        if is_new && !matches!(self.held, Held::InUse { .. }) {
             self.last = Some(token.id);
             let life = token.life;
             self.held = Held::Token { id: token.id, until: asked + life, life };
@@ -109,14 +117,14 @@ impl HeldProbe {
             return None;
         }
         let in_time = now < until;
-        self.held = if in_time { Held::InUse(id) } else { Held::Nothing };
+        self.held = if in_time { Held::InUse { id, since: now } } else { Held::Nothing };
         in_time.then_some(id)
     }
 
     /// Tells how the request ended: as soon as the head of a response decides it.
     pub fn finish(&mut self, id: TokenId, succeeded: bool) {
         let state = if succeeded { ProbeState::Succeeded } else { ProbeState::Failed };
-        if matches!(self.held, Held::InUse(held) if held == id) {
+        if matches!(self.held, Held::InUse { id: held, .. } if held == id) {
             self.held = Held::Done { word: ProbeWord { id, state }, told_in: None };
         }
     }
@@ -124,7 +132,7 @@ impl HeldProbe {
     /// Gives the token up: the client went away before the backend had decided anything.
     /// Reports then no longer speak of it, and another request may try.
     pub fn abandon(&mut self, id: TokenId) {
-        if matches!(self.held, Held::InUse(held) if held == id) {
+        if matches!(self.held, Held::InUse { id: held, .. } if held == id) {
             self.held = Held::Nothing;
         }
     }
@@ -133,7 +141,7 @@ impl HeldProbe {
     pub fn word(&mut self, report: u64) -> Option<ProbeWord> {
         match &mut self.held {
             Held::Nothing | Held::Token { .. } => None,
-            Held::InUse(id) => Some(ProbeWord { id: *id, state: ProbeState::InUse }),
+            Held::InUse { id, .. } => Some(ProbeWord { id: *id, state: ProbeState::InUse }),
             Held::Done { word, told_in } => {
                 told_in.get_or_insert(report);
                 Some(*word)
@@ -141,9 +149,15 @@ impl HeldProbe {
         }
     }
 
-    /// Gives up a token that no request has used in time.
+    /// Gives up a token that no request has used in time, and one whose request takes longer
+    /// than [`USE_MAX`].
     pub fn expire(&mut self, now: Instant) {
-        if matches!(self.held, Held::Token { until, .. } if now >= until) {
+        let is_over = match self.held {
+            Held::Token { until, .. } => now >= until,
+            Held::InUse { since, .. } => now >= since + USE_MAX,
+            Held::Nothing | Held::Done { .. } => false,
+        };
+        if is_over {
             self.held = Held::Nothing;
         }
     }
@@ -211,6 +225,22 @@ mod tests {
         assert!(held.has_token());
         held.expire(start + TOKEN_LIFE);
         assert!(held.is_idle());
+    }
+
+    #[test]
+    fn a_request_that_takes_too_long_decides_nothing() {
+        let (start, mut held) = (epoch(), HeldProbe::new());
+        held.receive(token(1, 1), start);
+        let used = start + TOKEN_LIFE / 2;
+        let id = held.take(true, used).unwrap();
+        held.expire(used + USE_MAX - Duration::from_millis(1));
+        assert!(held.word(1).is_some());
+        held.expire(used + USE_MAX);
+        assert_eq!(held.word(2), None);
+        held.finish(id, false);
+        assert!(held.is_idle(), "it comes too late");
+        held.receive(token(1, 2), used + USE_MAX);
+        assert!(held.has_token());
     }
 
     #[test]
