@@ -96,12 +96,8 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     let saved = baseline::read(&args.baseline)?;
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (_backends, backends) = peer::backends().await?;
-    let mut gates = vec![
-        Gate::Instructions,
-        Gate::InstructionsClose,
-        Gate::CallsKeepAlive,
-        Gate::CallsClose,
-    ];
+    let mut gates =
+        vec![Gate::Instructions, Gate::InstructionsClose, Gate::CallsKeepAlive, Gate::CallsClose];
     if args.backends.is_some() {
         gates.insert(1, Gate::InstructionsManyBackends);
     }
