@@ -338,10 +338,11 @@ mod tests {
         let (mut outliers, mut now) = (Outliers::new(), epoch());
         let (bad, good) = (pool(4, 100, (90, 10)), pool(4, 100, (1, 10)));
         let id = &bad[0].backend;
-        for base in [30.0, 60.0, 90.0] {
+        for (nth, base) in [(1, 30.0), (2, 60.0), (3, 90.0)] {
             let found = outliers.sweep(&policy, &bad, |_| Ok(()), now, &mut rng);
             let Ejected { lasts, times } = found[0].ejected.unwrap();
             assert!((base..=base * 1.1).contains(&lasts.as_secs_f64()), "{lasts:?}");
+            assert_eq!(times, nth);
             assert!(outliers.is_out(id));
             // While it is out, nothing is found and nothing forgiven.
             assert_eq!(outliers.sweep(&policy, &bad, |_| Ok(()), now, &mut rng), []);

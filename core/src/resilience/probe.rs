@@ -22,6 +22,42 @@ pub const TOKEN_LIFE: Duration = Duration::from_secs(2);
 /// must not keep all others waiting.
 pub const USE_MAX: Duration = Duration::from_secs(60);
 
+/// The same for a request whose client was still sending when it was sent: it takes as long as
+/// its client likes, which says nothing about the backend.
+pub const UPLOAD_MAX: Duration = Duration::from_secs(5);
+
+/// Which request may try a backend, the best first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fitness {
+    /// It may be sent again elsewhere, so that nobody misses it if it fails.
+    Repeatable,
+    /// All of it is there: how long it takes is the backend's affair.
+    Whole,
+    /// Its client is still sending.
+    Uploading,
+}
+
+impl Fitness {
+    /// How long such a request leaves it to better ones.
+    #[must_use]
+    pub fn patience(self) -> Duration {
+        match self {
+            Self::Repeatable => Duration::ZERO,
+            Self::Whole => TOKEN_LIFE / 2,
+            Self::Uploading => TOKEN_LIFE * 3 / 4,
+        }
+    }
+
+    /// For how long it keeps others from trying.
+    #[must_use]
+    pub fn lasts(self) -> Duration {
+        match self {
+            Self::Repeatable | Self::Whole => USE_MAX,
+            Self::Uploading => UPLOAD_MAX,
+        }
+    }
+}
+
 /// Which token; none has the name of another.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TokenId {
@@ -80,7 +116,8 @@ enum Held {
     },
     InUse {
         id: TokenId,
-        since: Instant,
+        /// Then it decides nothing any more.
+        until: Instant,
     },
     Done {
         word: ProbeWord,
@@ -108,16 +145,16 @@ impl HeldProbe {
     }
 
     /// Uses the token for one request, whose end [`Self::finish`] or [`Self::abandon`]
-    /// must be told. Nothing when there is none, or it is too late; nor, for a request that
-    /// could not be sent again elsewhere, before half of its life is over: another may come
-    /// that nobody misses if it fails.
-    pub fn take(&mut self, is_repeatable: bool, now: Instant) -> Option<TokenId> {
+    /// must be told. Nothing when there is none, or it is too late; nor while there is time
+    /// left for a better request to come.
+    pub fn take(&mut self, request: Fitness, now: Instant) -> Option<TokenId> {
         let Held::Token { id, until, life } = self.held else { return None };
-        if !is_repeatable && now + life / 2 < until {
+        if now + life.saturating_sub(request.patience()) < until {
             return None;
         }
         let in_time = now < until;
-        self.held = if in_time { Held::InUse { id, since: now } } else { Held::Nothing };
+        let in_use = Held::InUse { id, until: now + request.lasts() };
+        self.held = if in_time { in_use } else { Held::Nothing };
         in_time.then_some(id)
     }
 
@@ -149,12 +186,11 @@ impl HeldProbe {
         }
     }
 
-    /// Gives up a token that no request has used in time, and one whose request takes longer
-    /// than [`USE_MAX`].
+    /// Gives up a token that no request has used in time, and one whose request takes too
+    /// long ([`Fitness::lasts`]).
     pub fn expire(&mut self, now: Instant) {
         let is_over = match self.held {
-            Held::Token { until, .. } => now >= until,
-            Held::InUse { since, .. } => now >= since + USE_MAX,
+            Held::Token { until, .. } | Held::InUse { until, .. } => now >= until,
             Held::Nothing | Held::Done { .. } => false,
         };
         if is_over {
@@ -194,24 +230,31 @@ mod tests {
     #[test]
     fn a_token_is_used_once_and_in_time() {
         let (start, mut held) = (epoch(), HeldProbe::new());
-        assert_eq!(held.take(true, start), None);
+        assert_eq!(held.take(Fitness::Repeatable, start), None);
         held.receive(token(1, 1), start);
-        assert_eq!(held.take(true, start + TOKEN_LIFE), None, "too late");
+        assert_eq!(held.take(Fitness::Repeatable, start + TOKEN_LIFE), None, "too late");
         held.receive(token(1, 1), start);
-        assert_eq!(held.take(true, start), None, "the same answer again");
+        assert_eq!(held.take(Fitness::Repeatable, start), None, "the same answer again");
         held.receive(token(1, 2), start);
-        assert_eq!(held.take(true, start), Some(token(1, 2).id));
-        assert_eq!(held.take(true, start), None);
+        assert_eq!(held.take(Fitness::Repeatable, start), Some(token(1, 2).id));
+        assert_eq!(held.take(Fitness::Repeatable, start), None);
         held.receive(token(2, 1), start);
-        assert_eq!(held.take(true, start), None, "one is under way");
+        assert_eq!(held.take(Fitness::Repeatable, start), None, "one is under way");
     }
 
     #[test]
     fn what_can_be_sent_again_comes_first() {
         let (start, mut held) = (epoch(), HeldProbe::new());
         held.receive(token(1, 1), start);
-        assert_eq!(held.take(false, start + TOKEN_LIFE / 3), None);
-        assert_eq!(held.take(false, start + TOKEN_LIFE / 2), Some(token(1, 1).id));
+        assert_eq!(held.take(Fitness::Whole, start + TOKEN_LIFE / 3), None);
+        assert_eq!(held.take(Fitness::Whole, start + TOKEN_LIFE / 2), Some(token(1, 1).id));
+        held.abandon(token(1, 1).id);
+        held.receive(token(1, 2), start);
+        assert_eq!(
+            held.take(Fitness::Uploading, start + TOKEN_LIFE * 3 / 4 - TOKEN_LIFE / 100),
+            None
+        );
+        assert_eq!(held.take(Fitness::Uploading, start + TOKEN_LIFE * 3 / 4), Some(token(1, 2).id));
         assert!(!held.has_token() && !held.is_idle());
         held.expire(start + TOKEN_LIFE);
         assert!(!held.is_idle(), "it is in use");
@@ -232,7 +275,7 @@ mod tests {
         let (start, mut held) = (epoch(), HeldProbe::new());
         held.receive(token(1, 1), start);
         let used = start + TOKEN_LIFE / 2;
-        let id = held.take(true, used).unwrap();
+        let id = held.take(Fitness::Repeatable, used).unwrap();
         held.expire(used + USE_MAX - Duration::from_millis(1));
         assert!(held.word(1).is_some());
         held.expire(used + USE_MAX);
@@ -240,7 +283,11 @@ mod tests {
         held.finish(id, false);
         assert!(held.is_idle(), "it comes too late");
         held.receive(token(1, 2), used + USE_MAX);
-        assert!(held.has_token());
+        // One whose client may never end gives way much sooner.
+        let used = used + USE_MAX + TOKEN_LIFE * 3 / 4;
+        held.take(Fitness::Uploading, used).unwrap();
+        held.expire(used + UPLOAD_MAX);
+        assert!(held.is_idle());
     }
 
     #[test]
@@ -249,7 +296,7 @@ mod tests {
         let id = token(1, 1).id;
         held.receive(token(1, 1), start);
         assert_eq!(held.word(7), None);
-        held.take(true, start);
+        held.take(Fitness::Repeatable, start);
         assert_eq!(held.word(8), Some(ProbeWord { id, state: ProbeState::InUse }));
         held.finish(token(0, 9).id, false);
         held.finish(id, true);
@@ -266,8 +313,8 @@ mod tests {
     fn a_client_that_leaves_says_nothing_about_the_backend() {
         let (start, mut held) = (epoch(), HeldProbe::new());
         held.receive(token(1, 1), start);
-        let id = held.take(true, start).unwrap();
+        let id = held.take(Fitness::Repeatable, start).unwrap();
         held.abandon(id);
-        assert_eq!((held.word(1), held.take(true, start)), (None, None));
+        assert_eq!((held.word(1), held.take(Fitness::Repeatable, start)), (None, None));
     }
 }

@@ -9,7 +9,7 @@ use lb_core::{
     model::{BreakerPolicy, InstanceId, ProxyId},
     resilience::{
         breaker::{Breaker, ClosedBy, Event, Phase, Report, Reporter},
-        probe::{HeldProbe, ProbeState, ProbeToken, ProbeWord, TokenId, USE_MAX},
+        probe::{Fitness, HeldProbe, ProbeState, ProbeToken, ProbeWord, TokenId, USE_MAX},
         sightings::Traffic,
     },
 };
@@ -253,7 +253,7 @@ impl World {
             self.seen.lapsed += 1;
         }
         if proxy.traffic && proxy.probing.is_none() && self.rng.u8(..10) == 0 {
-            if let Some(id) = proxy.held.take(true, now) {
+            if let Some(id) = proxy.held.take(Fitness::Repeatable, now) {
                 let hangs = self.rng.u8(..20) == 0;
                 let until = at + self.rng.u64(0..if hangs { 200_000 } else { 8_000 });
                 proxy.probing = Some(Probing { id, since: at, until, orphan: false });
