@@ -26,7 +26,7 @@ fn sinkhole() -> (Backend, Arc<AtomicBool>) {
     let failing = Arc::new(AtomicBool::new(true));
     let fails = Arc::clone(&failing);
     let answer = move || if fails.load(SeqCst) { UNWELL.to_vec() } else { ok("recovered") };
-    (Backend::scripted(move |_| vec![Action::Send(answer())]), failing)
+    (Backend::scripted(move |_| vec![Action::ReadBody, Action::Send(answer())]), failing)
 }
 
 async fn event(events: &mut Streaming<pb::Event>, wanted: &str, name: &str) -> pb::Event {
