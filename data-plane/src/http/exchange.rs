@@ -210,7 +210,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 Ended::Failed(failure) => (failure, None),
                 Ended::Left(failure, again) => (failure, Some(again)),
             };
-            flight.end(failure.kind.is_some(), self.worker, pool);
+            flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
             let again = again
                 .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
@@ -263,7 +263,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             record.received(written);
         }
-        if failure.kind.is_some() {
+        if failure.counts() {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
@@ -322,7 +322,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
     fn end_trial(&mut self, ended: &Ended) {
         if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
-            && failure.kind.is_some()
+            && failure.counts()
         {
             self.decide_trial(false);
         }
