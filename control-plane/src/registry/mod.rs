@@ -220,6 +220,12 @@ impl Registry {
         *self.shared.revision.borrow()
     }
 
+    /// Orders the starts of control planes; nothing if the store could not keep it.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        self.shared.term
+    }
+
     /// Whether writes are taken. False once the store has failed, or while stopping.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
@@ -263,6 +269,7 @@ enum Command {
 
 #[derive(Debug)]
 struct Shared {
+    term: Option<u64>,
     view: RwLock<View>,
     revision: watch::Sender<u64>,
     store_works: watch::Sender<bool>,

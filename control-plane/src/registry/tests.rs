@@ -24,6 +24,7 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         labels: Labels::default(),
         source: None,
         drain: None,
+        max_in_flight: None,
         incarnation: Incarnation(0),
     }
 }
@@ -366,6 +367,9 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
     impl Store for Failing {
         fn load(&mut self) -> Result<crate::store::Contents, StoreError> {
             self.0.load()
+        }
+        fn begin_term(&mut self) -> Result<u64, StoreError> {
+            self.0.begin_term()
         }
         fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
             let why = ["reopen the database", "disk full"];

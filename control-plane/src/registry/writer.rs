@@ -50,6 +50,13 @@ impl Writer {
         events: Arc<EventLog>,
     ) -> Result<(Self, Arc<Shared>), StoreError> {
         let contents = store.load()?;
+        let term = match store.begin_term() {
+            Ok(term) => Some(term),
+            Err(error) => {
+                warn!(%error, "limits over all proxies stay as they are lent, since this start cannot be stored");
+                None
+            }
+        };
         let mut catalog = Catalog::default();
         for object in &contents.objects {
             let resource = convert::decode_object(object).map_err(|invalid| {
@@ -75,6 +82,7 @@ impl Writer {
             committed: Moment::recalled(contents.committed_unix_ms, present()),
         };
         let shared = Arc::new(Shared {
+            term,
             view: RwLock::new(view),
             revision: watch::Sender::new(contents.revision),
             store_works: watch::Sender::new(true),

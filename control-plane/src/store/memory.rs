@@ -9,11 +9,13 @@ use lb_core::{
 };
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
+use crate::clock::unix_ms;
 
 /// Holds the state in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     epoch: Epoch,
+    term: u64,
     revision: u64,
     next_backend_number: u64,
     committed_unix_ms: u64,
@@ -27,6 +29,7 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self {
             epoch: Epoch(uuid::Uuid::new_v4().into_bytes()),
+            term: 0,
             revision: 0,
             next_backend_number: 1,
             committed_unix_ms: 0,
@@ -52,6 +55,11 @@ impl Store for MemoryStore {
             objects: self.objects.values().cloned().collect(),
             answers: self.answers.iter().cloned().collect(),
         })
+    }
+
+    fn begin_term(&mut self) -> Result<u64, StoreError> {
+        self.term = unix_ms().max(self.term + 1);
+        Ok(self.term)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {

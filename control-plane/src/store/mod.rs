@@ -32,6 +32,10 @@ pub trait Store: fmt::Debug + Send {
     /// Everything that was committed. Called once, before anything else.
     fn load(&mut self) -> Result<Contents, StoreError>;
 
+    /// Begins the term of this start, durably: larger than that of every start before, and
+    /// than that of other stores as far as clocks tell. Called once, after [`Self::load`].
+    fn begin_term(&mut self) -> Result<u64, StoreError>;
+
     /// Stores a batch durably and whole, or not at all. Once this returns `Ok`, the
     /// batch survives the loss of power.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
@@ -159,6 +163,8 @@ pub(crate) mod tests {
     /// The rules that hold for every store.
     pub(crate) fn behaves_like_a_store(store: &mut dyn Store) {
         let fresh = store.load().unwrap();
+        let first_term = store.begin_term().unwrap();
+        assert!(store.begin_term().unwrap() > first_term);
         assert_eq!((fresh.revision, fresh.next_backend_number), (0, 1));
         assert!(fresh.objects.is_empty() && fresh.answers.is_empty());
 

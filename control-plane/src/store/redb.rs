@@ -23,6 +23,7 @@ use redb::{
 };
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
+use crate::clock::unix_ms;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("objects");
@@ -149,6 +150,22 @@ impl Store for RedbStore {
             objects,
             answers,
         })
+    }
+
+    fn begin_term(&mut self) -> Result<u64, StoreError> {
+        let doing = "written";
+        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let term = {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            let former = meta.get("term").map_err(failed(doing))?;
+            let former = former.map(|value| number(value.value(), "term")).transpose()?;
+            let term = unix_ms().max(former.unwrap_or_default().saturating_add(1));
+            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            term
+        };
+        transaction.commit().map_err(failed(doing))?;
+        Ok(term)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
