@@ -71,8 +71,8 @@ pub(crate) struct Leases {
 
 #[derive(Debug)]
 struct State {
-    /// Of this start; nothing is lent without one.
-    term: Option<Term>,
+    /// Of this start.
+    term: Term,
     /// An earlier start may have lent what is wanted when this one begins.
     former: Former,
     accounts: BTreeMap<Quantity, Account>,
@@ -87,9 +87,9 @@ struct State {
 impl Leases {
     /// Lends nothing yet. `resumed` says that an earlier start of this control plane may
     /// have lent something.
-    pub(crate) fn new(term: Option<u64>, resumed: bool) -> Self {
+    pub(crate) fn new(term: u64, resumed: bool) -> Self {
         let state = State {
-            term: term.map(Term),
+            term: Term(term),
             former: if resumed { Former::MayHaveLent } else { Former::None },
             accounts: BTreeMap::new(),
             contacts: Contacts::default(),
@@ -170,7 +170,6 @@ impl State {
     /// that is closed stays for as long as anything of it may be in use: it may be wanted
     /// again.
     fn reconcile(&mut self, wanted: BTreeMap<Quantity, Wanted>) {
-        let Some(term) = self.term else { return };
         let now = now();
         for account in self.accounts.values_mut() {
             account.is_wanted = false;
@@ -189,7 +188,7 @@ impl State {
                 None => self.former,
                 Some(_) => Former::None,
             };
-            let mut account = Account::open(term, wanted, former, now);
+            let mut account = Account::open(self.term, wanted, former, now);
             account.number_after(self.grants);
             self.accounts.insert(quantity, account);
         }
@@ -225,7 +224,7 @@ impl State {
              replaced; nothing new is lent until those have ended"
         );
         let now = now();
-        self.term = Some(term);
+        self.term = term;
         for account in self.accounts.values_mut() {
             *account = Account::open(term, account.wanted, Former::MayHaveLent, now);
         }

@@ -25,7 +25,7 @@ impl World {
     fn new(slots: u64) -> Self {
         let quantity =
             Quantity { kind: QuantityKind::Pool, name: "default".into(), incarnation: 0 };
-        let world = Self { leases: Leases::new(Some(1), false), quantity };
+        let world = Self { leases: Leases::new(1, false), quantity };
         world.want(Some(slots));
         world
     }
@@ -162,5 +162,5 @@ async fn a_later_start_is_told_of_by_its_leases() {
     world.grant();
     assert_eq!(first.usable(), 3, "only what it has is prolonged");
     assert_eq!(first.slots.holder().usable(now()), 3);
-    assert_eq!(world.leases.lock().term, Some(Term(8)));
+    assert_eq!(world.leases.lock().term, Term(8));
 }

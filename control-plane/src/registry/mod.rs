@@ -220,9 +220,10 @@ impl Registry {
         *self.shared.revision.borrow()
     }
 
-    /// Orders the starts of control planes; nothing if the store could not keep it.
+    /// The term of this process: above that of every process that used the store before it.
+    /// It begins with the time in seconds, so that it rises over a restored backup too.
     #[must_use]
-    pub fn term(&self) -> Option<u64> {
+    pub fn term(&self) -> u64 {
         self.shared.term
     }
 
@@ -269,12 +270,12 @@ enum Command {
 
 #[derive(Debug)]
 struct Shared {
-    term: Option<u64>,
     view: RwLock<View>,
     revision: watch::Sender<u64>,
     store_works: watch::Sender<bool>,
     touched: Touched,
     counts: Mutex<WriteCounts>,
+    term: u64,
 }
 
 /// The names of what changed: bounded by what there is, however far the reader lags.

@@ -24,7 +24,6 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         labels: Labels::default(),
         source: None,
         drain: None,
-        max_in_flight: None,
         incarnation: Incarnation(0),
     }
 }
@@ -368,9 +367,6 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
         fn load(&mut self) -> Result<crate::store::Contents, StoreError> {
             self.0.load()
         }
-        fn begin_term(&mut self) -> Result<u64, StoreError> {
-            self.0.begin_term()
-        }
         fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
             let why = ["reopen the database", "disk full"];
             let Some(left) = self.1.checked_sub(1) else {
@@ -379,6 +375,9 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
             };
             self.1 = left;
             self.0.commit(batch)
+        }
+        fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+            self.0.begin_term(at_least)
         }
     }
     let store = Box::new(Failing(MemoryStore::new(), 1, 1));

@@ -9,16 +9,15 @@ use lb_core::{
 };
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
-use crate::clock::unix_ms;
 
 /// Holds the state in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     epoch: Epoch,
-    term: u64,
     revision: u64,
     next_backend_number: u64,
     committed_unix_ms: u64,
+    term: u64,
     objects: BTreeMap<Key, Object>,
     answers: VecDeque<Answered>,
 }
@@ -29,10 +28,10 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self {
             epoch: Epoch(uuid::Uuid::new_v4().into_bytes()),
-            term: 0,
             revision: 0,
             next_backend_number: 1,
             committed_unix_ms: 0,
+            term: 0,
             objects: BTreeMap::new(),
             answers: VecDeque::new(),
         }
@@ -57,11 +56,6 @@ impl Store for MemoryStore {
         })
     }
 
-    fn begin_term(&mut self) -> Result<u64, StoreError> {
-        self.term = unix_ms().max(self.term + 1);
-        Ok(self.term)
-    }
-
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if batch.expected_revision != self.revision {
             return Err(StoreError::Conflict {
@@ -83,6 +77,11 @@ impl Store for MemoryStore {
         self.next_backend_number = batch.next_backend_number;
         self.committed_unix_ms = batch.committed_unix_ms;
         Ok(())
+    }
+
+    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+        self.term = at_least.max(self.term + 1);
+        Ok(self.term)
     }
 }
 

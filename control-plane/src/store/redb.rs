@@ -23,7 +23,6 @@ use redb::{
 };
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
-use crate::clock::unix_ms;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("objects");
@@ -152,22 +151,6 @@ impl Store for RedbStore {
         })
     }
 
-    fn begin_term(&mut self) -> Result<u64, StoreError> {
-        let doing = "written";
-        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
-        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
-        let term = {
-            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
-            let former = meta.get("term").map_err(failed(doing))?;
-            let former = former.map(|value| number(value.value(), "term")).transpose()?;
-            let term = unix_ms().max(former.unwrap_or_default().saturating_add(1));
-            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
-            term
-        };
-        transaction.commit().map_err(failed(doing))?;
-        Ok(term)
-    }
-
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let doing = "written";
         if batch.expected_revision != self.revision {
@@ -215,6 +198,25 @@ impl Store for RedbStore {
         self.revision = batch.revision;
         self.next_answer += u64::from(batch.answered.is_some());
         Ok(())
+    }
+
+    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+        let doing = "written";
+        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let term = {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            // A store of an earlier build has none.
+            let last = meta
+                .get("term")
+                .map_err(failed(doing))?
+                .map_or(Ok(0), |value| number(value.value(), "the term"))?;
+            let term = at_least.max(last + 1);
+            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            term
+        };
+        transaction.commit().map_err(failed(doing))?;
+        Ok(term)
     }
 }
 
