@@ -91,10 +91,12 @@ async fn two_slots_go_round_eight_proxies() {
 async fn who_waits_in_vain_is_told_so() {
     let meter = Meter::open("well", Duration::from_millis(700));
     let (cluster, id) = capped(1, &meter, 1).await;
-    cluster
-        .lbctl(&["set-pool", "default", "--queue-length", "1", "--queue-timeout", "300ms"])
-        .await
-        .expect(0);
+    drop(
+        cluster
+            .lbctl(&["set-pool", "default", "--queue-length", "1", "--queue-timeout", "300ms"])
+            .await
+            .expect(0),
+    );
     eventually("the proxy has the slot", async || {
         let backend = cluster.api.backend(&id).await;
         let shares = backend.slots.unwrap_or_default().proxies;

@@ -17,10 +17,7 @@ use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
     PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
 };
-use crate::{
-    leases::{Leases, Remembered},
-    worker::now,
-};
+use crate::{leases::Leases, worker::now};
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
@@ -75,8 +72,13 @@ impl Compiled {
 }
 
 impl Compiler {
+    #[cfg(test)]
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
-        Self::with_leases(workers, listeners, Leases::new(workers, Remembered::default()))
+        Self::with_leases(
+            workers,
+            listeners,
+            Leases::new(workers, crate::leases::Remembered::default()),
+        )
     }
 
     /// A compiler for a proxy that holds these shares.

@@ -209,6 +209,7 @@ mod tests {
                 totals: Some(pb::BackendTotals { requests: 1000, ..pb::BackendTotals::default() }),
             }],
             drain: None,
+            slots: None,
         }
     }
 
