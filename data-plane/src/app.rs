@@ -124,6 +124,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         config_receiver,
         compiler.trouble(),
     );
+    let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
     let follower = Follower::new(Parts {
@@ -152,7 +153,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             // Nobody can take over from now on, and addresses are closed when they should be.
             drop(take(&estate));
             drop(successors);
-            Ok(stop::stop(&args, &fleet, &status, &mut signals).await)
+            let code = stop::stop(&args, &fleet, &status, &mut signals).await;
+            last_report.told().await;
+            Ok(code)
         }
         Some(successor) = successors.recv() => {
             // The new process follows and answers for this proxy; what is counted here is
@@ -162,7 +165,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             fleet.tell(|| Mail::Retire);
             drop(take(&estate));
             successor.retired.send(()).ok();
-            Ok(stop::retire(&args, &fleet, &mut signals).await)
+            let code = stop::retire(&args, &fleet, &mut signals).await;
+            // A drain that has cut connections here waits for what became of them.
+            last_report.told().await;
+            Ok(code)
         }
         () = stop::wait_for(parent.as_deref()) => {
             warn!("the parent process is gone; stopping at once");

@@ -5,7 +5,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use lb_core::{balance::HashKey, model::HttpLimits};
+use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
     admit::Denied,
@@ -318,9 +318,12 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let key = HashKey::Client(prepared.client);
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
-        let is_repeatable = is_idempotent && upload.is_some_and(Relay::is_replayable);
-        let (slot, trial) =
-            pool.pick_with(caution, Asked { key, tried, is_repeatable, now }, rng)?;
+        let fitness = match upload {
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
+            Some(upload) if !upload.is_read() => Fitness::Uploading,
+            _ => Fitness::Whole,
+        };
+        let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
         // Whoever is left for another backend is still to be judged.
         if trial.is_some() {
             self.trial = trial;
