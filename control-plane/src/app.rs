@@ -27,6 +27,7 @@ use crate::{
     fleet::Fleet,
     grpc::{self, Context},
     http,
+    leases::{self, Leases},
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
     registry::{Registry, WriteError},
@@ -220,17 +221,18 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     };
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
+    let term = registry.term();
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let term = registry.term();
     let context = Arc::new(Context {
         fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
         resilience: Arc::new(Resilience::new(term, config.lease)),
+        leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
         drains: Drains::new(resumed, config.lease),
         events,
@@ -257,6 +259,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         };
         probe::run(registry, prober, shared.stop.clone()).await;
         "the prober"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        let registry = shared.registry.clone();
+        leases::run(Arc::clone(&shared.leases), registry, shared.stop.clone()).await;
+        "leases"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
