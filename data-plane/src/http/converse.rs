@@ -229,7 +229,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let worker = self.exchange.worker;
         self.continue_if_expected().await?;
         let was_read = self.upload.is_read();
-        let mut try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
+        // While its client sends, an attempt takes as long as that.
+        let is_whole = was_read && self.upload.is_replayable();
+        let mut try_timeout = self.attempts.try_timeout(is_whole);
         self.arm_until_head(try_timeout);
         let mut uploading = true;
         let mut upload_failed = None;
@@ -242,7 +244,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     // The backend's time begins when the client has said everything.
                     if !was_read {
                         let timer = &self.exchange.connection.timer;
-                        worker.wheel.arm(timer, now(), self.pool.request_timeout);
+                        try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
+                        let own = try_timeout.unwrap_or(self.pool.request_timeout);
+                        worker.wheel.arm(timer, now(), own.min(self.pool.request_timeout));
                     } else if self.prepared.understood.body != BodyLength::Known(0) {
                         self.arm_until_head(try_timeout);
                     }

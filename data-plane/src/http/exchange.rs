@@ -171,6 +171,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
+            upload.keep(&self.worker.replays);
+        }
         if let Some(record) = &mut self.record {
             record.pool(&pool.name);
         }
@@ -319,8 +322,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
         let fitness = match upload {
-            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             Some(upload) if !upload.is_read() => Fitness::Uploading,
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             _ => Fitness::Whole,
         };
         let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
