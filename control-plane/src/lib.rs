@@ -33,6 +33,7 @@ mod probe;
 mod process;
 pub mod registry;
 pub mod resilience;
+mod session_keys;
 pub mod stats;
 pub mod store;
 mod telemetry;

@@ -10,6 +10,7 @@
 mod leavings;
 mod process;
 mod rate;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,6 +27,7 @@ use tracing::debug;
 
 use self::leavings::Leavings;
 use self::rate::Rate;
+use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
     process::{OwnAnswers, Process},
@@ -58,6 +60,8 @@ pub struct Report {
     pub backends: Vec<BackendPart>,
     /// The process itself.
     pub process: Process,
+    /// What became of the sessions of pools, by result.
+    pub sessions: Vec<(PoolName, OwnAnswers)>,
 }
 
 /// What one report says of one backend.
@@ -77,6 +81,8 @@ pub struct BackendPart {
     pub upgraded: u32,
     /// Requests and upgraded connections that were cut at the end of a drain.
     pub cut: u32,
+    /// Requests that sessions brought here.
+    pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
 }
@@ -102,6 +108,7 @@ struct Sums {
     pools: BTreeMap<PoolName, Sum>,
     proxies: HashMap<ProxyId, Reporter>,
     leavings: Leavings,
+    sessions: Sessions,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -209,6 +216,7 @@ impl Statistics {
         reporter.rate.add(now, report.process.requests);
         sums.process.add(&report.process);
         sums.leavings.note(report, fresh_until, catalog);
+        sums.sessions.note(report, catalog, now);
         for part in &report.backends {
             sums.add(&report.proxy, report.sequence, part, catalog, now);
         }
@@ -245,6 +253,18 @@ impl Statistics {
         let sums = &*self.lock();
         let current = |proxy: &ProxyId| sums.proxies.get(proxy).map(|r| r.instance.as_str());
         sums.leavings.of(id, incarnation, current, Instant::now())
+    }
+
+    /// What became of the sessions of each pool since the control plane started.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<PoolName, OwnAnswers> {
+        self.lock().sessions.pools()
+    }
+
+    /// Requests that sessions brought to a backend in the last five seconds.
+    #[must_use]
+    pub fn session_requests(&self, id: &BackendId, incarnation: Incarnation) -> u64 {
+        self.lock().sessions.lately(id, incarnation, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -320,6 +340,7 @@ impl Statistics {
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        sums.sessions.forget_removed(catalog);
         let Sums { proxies, leavings, .. } = sums;
         let current = |proxy: &ProxyId| proxies.get(proxy).map(|r| r.instance.as_str());
         leavings.forget_ended(current, Instant::now());

@@ -3,6 +3,7 @@
 
 mod fleet;
 mod registry;
+mod sessions;
 mod stats;
 mod status;
 mod sync;
@@ -15,15 +16,16 @@ use std::{sync::Arc, time::Duration};
 
 use lb_core::{metrics::PerBackend, moment::Moment};
 use lb_proto::v1::{
-    fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
-    sync_server::SyncServer,
+    fleet_server::FleetServer, registry_server::RegistryServer, sessions_server::SessionsServer,
+    stats_server::StatsServer, sync_server::SyncServer,
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{
-    fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
+    fleet::FleetService, registry::RegistryService, sessions::SessionsService,
+    stats::StatsService, sync::SyncService,
 };
 use crate::{
     discovery::Sources,
@@ -60,6 +62,8 @@ pub(crate) struct Context {
     pub(crate) started: Moment,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
+    /// After how long the key that signs sessions is replaced; zero: never.
+    pub(crate) session_key_age: Duration,
     pub(crate) metrics_per_backend: PerBackend,
     /// Ends streams.
     pub(crate) stop: CancellationToken,
@@ -110,6 +114,7 @@ pub(crate) async fn serve(
     let registry = RegistryServer::new(RegistryService::new(Arc::clone(&context)))
         .max_decoding_message_size(REGISTRY_MESSAGE_MAX);
     let fleet = FleetServer::new(FleetService::new(Arc::clone(&context)));
+    let sessions = SessionsServer::new(SessionsService::new(Arc::clone(&context)));
     let stats = StatsServer::new(StatsService::new(Arc::clone(&context)))
         .max_decoding_message_size(SYNC_MESSAGE_MAX);
     let sync = SyncServer::new(SyncService::new(Arc::clone(&context)))
@@ -118,6 +123,7 @@ pub(crate) async fn serve(
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
     health_reporter.set_serving::<FleetServer<FleetService>>().await;
+    health_reporter.set_serving::<SessionsServer<SessionsService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
     let watched = Arc::clone(&context);
@@ -145,6 +151,7 @@ pub(crate) async fn serve(
         .add_service(reflection_alpha)
         .add_service(registry)
         .add_service(fleet)
+        .add_service(sessions)
         .add_service(stats)
         .add_service(sync);
     let stopped = context.stop.clone().cancelled_owned();

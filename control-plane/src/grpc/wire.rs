@@ -94,6 +94,8 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
         left_ms: millis(report.time_left),
         awaits_proxies: report.awaits_proxies,
         proxies: report.proxies.into_iter().map(share).collect(),
+        sessions_left_ms: millis(report.sessions_left),
+        session_requests: report.session_requests,
     }
 }
 

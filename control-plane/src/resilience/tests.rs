@@ -127,6 +127,7 @@ impl World {
             in_flight: 0,
             upgraded: 0,
             cut: 0,
+            sessions: 0,
             trailing_failures: failed,
         };
         let report = Report {
@@ -142,6 +143,7 @@ impl World {
             interval: Duration::from_millis(250),
             backends: vec![part],
             process: Process::default(),
+            sessions: Vec::new(),
         };
         let (_, tokens) = self
             .registry

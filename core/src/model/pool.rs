@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Invalid, PoolName, ResiliencePolicy, Source};
+use super::{Affinity, Invalid, PoolName, ResiliencePolicy, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Pool {
     pub connections: BackendConnections,
     /// How it meets failure.
     pub resilience: ResiliencePolicy,
+    /// Whether a client stays with the backend that it was first sent to; default: no.
+    pub affinity: Affinity,
     /// Where backends come from beside those added by hand; default none. Checked by
     /// [`Source::checked_list`].
     pub sources: Vec<Source>,
@@ -109,6 +111,7 @@ impl Pool {
             request_timeout: Self::REQUEST_TIMEOUT,
             connections: BackendConnections::default(),
             resilience: ResiliencePolicy::default(),
+            affinity: Affinity::default(),
             sources: Vec::new(),
         }
     }

@@ -25,6 +25,7 @@ impl TryFrom<pb::Pool> for Pool {
         pool.algorithm = algorithm;
         pool.connections = connections(&wire)?;
         pool.resilience = resilience_from_wire(&wire)?;
+        pool.affinity = wire.affinity.unwrap_or_default().try_into()?;
         let sources = wire.sources.iter().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = wire.health_check.unwrap_or_default().try_into()?;
@@ -90,6 +91,7 @@ impl From<&Pool> for pb::Pool {
             keep_alive_timeout_ms: millis(pool.connections.keep_alive_timeout),
             max_idle_connections: Some(pool.connections.idle_max),
             max_connection_age_ms: millis(pool.connections.age_max),
+            affinity: Some((&pool.affinity).into()),
             sources: pool.sources.iter().map(ToString::to_string).collect(),
             ..Self::default()
         };

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    affinity::{
+        SessionSameSite, SessionSecure, affinity_keys, algorithm_of, declared_affinity,
+    },
     resilience::{declared_resilience, resilience_keys},
     unit::{Number, Time},
 };
@@ -149,6 +152,33 @@ pub struct DeclaredPool {
     /// least be connected to are used, too. 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Number>,
+    /// Whether a client stays with its backend: `none`, `cookie` (a signed cookie), `header:NAME`
+    /// (the same value of a field), or `ip_hash`, which is the algorithm of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
+    /// With `sticky = "cookie"`, as all of these: the cookie's name. Pools that share a host need
+    /// different ones, or different paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_cookie: Option<String>,
+    /// How long a session lives without a request. Whole seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_ttl: Option<Time>,
+    /// The path below which browsers send it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_path: Option<String>,
+    /// Which sites' pages may cause a browser to send it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_same_site: Option<SessionSameSite>,
+    /// When it is marked `Secure`: on connections with TLS, always, or never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_secure: Option<SessionSecure>,
+    /// Whether scripts are kept from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_http_only: Option<bool>,
+    /// Whether a client is answered 503 rather than given another backend when its own cannot
+    /// serve it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_strict: Option<bool>,
     /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
     /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +219,7 @@ impl TryFrom<DeclaredPool> for Pool {
         }
         .checked()?;
         pool.resilience = declared_resilience(&declared)?;
+        pool.affinity = declared_affinity(&declared)?;
         let sources = declared.sources.iter().flatten().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = health(declared)?;
@@ -197,9 +228,10 @@ impl TryFrom<DeclaredPool> for Pool {
 }
 
 fn algorithm(declared: &DeclaredPool) -> Result<Algorithm, Invalid> {
-    let algorithm = match &declared.algorithm {
-        Some(name) => name.parse()?,
-        None => Algorithm::default(),
+    let algorithm = match (algorithm_of(declared)?, &declared.algorithm) {
+        (Some(algorithm), _) => algorithm,
+        (None, Some(name)) => name.parse()?,
+        (None, None) => Algorithm::default(),
     };
     match algorithm {
         Algorithm::LeastConnections(default) => {
@@ -290,7 +322,7 @@ impl From<&Pool> for DeclaredPool {
             max_idle_connections: Some(Number(pool.connections.idle_max)),
             max_connection_age: Some(Time(pool.connections.age_max)),
             sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
-            ..resilience_keys(&pool.resilience)
+            ..affinity_keys(&pool.affinity, resilience_keys(&pool.resilience))
         }
     }
 }

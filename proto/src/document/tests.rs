@@ -307,6 +307,17 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 }),
                 slow_start_ms: small.map(|n| u32::from(n) * 1000),
                 panic_threshold_percent: small.map(|n| u32::from(n) % 101),
+                affinity: small.map(|n| pb::Affinity {
+                    kind: ["none", "cookie", "cookie", "header"][usize::from(n % 4)].to_owned(),
+                    cookie: ["", "id"][usize::from(n / 4 % 2)].to_owned(),
+                    ttl_ms: u32::from(n / 8) * 1000,
+                    path: ["", "/app"][usize::from(n / 16 % 2)].to_owned(),
+                    same_site: ["", "strict"][usize::from(n / 32 % 2)].to_owned(),
+                    secure: ["", "never"][usize::from(n / 64 % 2)].to_owned(),
+                    http_only: (n > 100).then_some(n % 3 == 0),
+                    strict: n % 5 == 0,
+                    header: "X-User".to_owned(),
+                }),
             })
         });
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
