@@ -13,6 +13,7 @@ mod pool;
 mod proxy;
 mod resilience;
 mod route;
+mod session;
 mod source;
 mod standing;
 mod traffic;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
+    session::{AffinityView, RotationView, SessionKeyView, SessionView, results as session_results},
     source::SourceView,
     standing::StandingView,
     traffic::Traffic,

@@ -1,10 +1,12 @@
 //! A pool: its policy, and how its backends are.
 
+use std::collections::BTreeMap;
+
 use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{SourceView, Traffic, object::Fields, resilience::ResilienceView};
+use super::{AffinityView, SourceView, Traffic, object::Fields, resilience::ResilienceView};
 use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
@@ -31,6 +33,8 @@ pub(crate) struct PoolView {
     pub(crate) max_connection_age_ms: u32,
     #[serde(flatten)]
     pub(crate) resilience: ResilienceView,
+    #[serde(flatten)]
+    pub(crate) affinity: AffinityView,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
@@ -38,6 +42,9 @@ pub(crate) struct PoolView {
     pub(crate) source_status: Vec<SourceView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traffic: Option<Traffic>,
+    /// What became of the sessions of its requests.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sessions_total: BTreeMap<String, u64>,
 }
 
 /// Backends by state.
@@ -51,9 +58,13 @@ pub(crate) struct Counts {
 }
 
 impl PoolView {
-    /// One with every default.
-    pub(super) fn of_defaults() -> Self {
-        pb::Pool::from(&Pool::new(PoolName::default_pool())).into()
+    /// The settings of one with every default, with those that it would have if it had
+    /// sessions by cookie.
+    pub(super) fn default_fields() -> Fields {
+        let pool = Self::from(pb::Pool::from(&Pool::new(PoolName::default_pool())));
+        let mut fields = pool.fields();
+        fields.extend(AffinityView::cookie_defaults());
+        fields
     }
 
     /// Its settings, named as their flags.
@@ -87,6 +98,7 @@ impl PoolView {
             ("max-connection-age", setting(self.max_connection_age_ms)),
         ]);
         fields.extend(self.resilience.fields());
+        fields.extend(self.affinity.fields());
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
         }
@@ -128,10 +140,12 @@ impl From<pb::Pool> for PoolView {
                 .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
             resilience,
+            affinity: wire.affinity.into(),
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),
             traffic: None,
+            sessions_total: BTreeMap::new(),
         }
     }
 }
@@ -148,6 +162,7 @@ impl From<pb::PoolStatus> for PoolView {
         });
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
         view.traffic = Some(wire.totals.into());
+        view.sessions_total = wire.sessions;
         view
     }
 }
