@@ -31,17 +31,19 @@ enum Due {
 /// Looks after them until the context is stopped.
 pub(crate) async fn run(context: &Context) {
     let mut revisions = context.registry.revisions();
+    let age_max = Some(context.session_key_age).filter(|age| !age.is_zero());
+    let look_at_age = LOOK_AT_AGE.min(age_max.unwrap_or(LOOK_AT_AGE)).max(LOOK);
     loop {
         revisions.mark_unchanged();
         let pause = match due(context, unix_ms() / 1000) {
-            Due::Nothing => LOOK_AT_AGE,
+            Due::Nothing => look_at_age,
             Due::Soon => LOOK,
             Due::Now(step) => match context.registry.step_keys(step).await {
                 Ok(_) => continue,
                 Err(WriteError::Stopping) => return,
                 Err(error) => {
                     debug!(%error, ?step, "a rotation of session keys waits");
-                    LOOK_AT_AGE
+                    look_at_age
                 }
             },
         };

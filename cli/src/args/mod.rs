@@ -31,8 +31,8 @@ pub(crate) use self::{
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Ejection, Retries},
-    session::{RotateSessionKeys, Sessions},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
+    session::{RotateSessionKeys, Sessions},
     target::Target,
     top::Top,
 };

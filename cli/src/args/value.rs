@@ -10,7 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
+    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, ListenerName, PoolName,
+    RouteName, Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;

@@ -214,10 +214,9 @@ fn outlook(view: &SessionView) -> (String, String) {
             "its pool is gone, or has no sessions by cookie any more".to_owned(),
             "'lbctl get pools'".to_owned(),
         ),
-        "gone" => (
-            format!("{backend} is not in the pool any more"),
-            "'lbctl get backends'".to_owned(),
-        ),
+        "gone" => {
+            (format!("{backend} is not in the pool any more"), "'lbctl get backends'".to_owned())
+        }
         "other_incarnation" => {
             (format!("{backend} was removed, and another was added under its id"), look)
         }
@@ -253,7 +252,10 @@ mod tests {
         let same = edited(pool.clone(), &sticky("cookie")).unwrap();
         assert_eq!(same, pool);
         let header = edited(pool, &sticky("header:x-user")).unwrap().affinity.unwrap();
-        assert_eq!((header.kind.as_str(), header.header.as_str(), header.ttl_ms), ("header", "x-user", 0));
+        assert_eq!(
+            (header.kind.as_str(), header.header.as_str(), header.ttl_ms),
+            ("header", "x-user", 0)
+        );
     }
 
     #[test]
@@ -265,7 +267,8 @@ mod tests {
 
     #[test]
     fn the_address_of_the_client_is_an_algorithm() {
-        let pool = edited(pb::Pool { choices: 3, ..Default::default() }, &sticky("ip_hash")).unwrap();
+        let pool =
+            edited(pb::Pool { choices: 3, ..Default::default() }, &sticky("ip_hash")).unwrap();
         assert_eq!((pool.algorithm.as_str(), pool.choices), ("ip_hash", 0));
         assert_eq!(pool.affinity.unwrap().kind, "none");
     }

@@ -32,7 +32,9 @@ pub(crate) use self::{
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
-    session::{AffinityView, RotationView, SessionKeyView, SessionView, results as session_results},
+    session::{
+        AffinityView, RotationView, SessionKeyView, SessionView, results as session_results,
+    },
     source::SourceView,
     standing::StandingView,
     traffic::Traffic,

@@ -24,8 +24,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{
-    fleet::FleetService, registry::RegistryService, sessions::SessionsService,
-    stats::StatsService, sync::SyncService,
+    fleet::FleetService, registry::RegistryService, sessions::SessionsService, stats::StatsService,
+    sync::SyncService,
 };
 use crate::{
     discovery::Sources,

@@ -116,7 +116,10 @@ impl sessions_server::Sessions for SessionsService {
         let read = |value| Inspected::read(value, ring.as_ref(), now_s).map(|read| (value, read));
         let Some((value, inspected)) = values(cookie.as_bytes()).find_map(read) else {
             let verdict = Refusal::Malformed.name().to_owned();
-            return Ok(Response::new(pb::DescribeSessionResponse { verdict, ..Default::default() }));
+            return Ok(Response::new(pb::DescribeSessionResponse {
+                verdict,
+                ..Default::default()
+            }));
         };
         let mut answer = pb::DescribeSessionResponse {
             key_id: inspected.key.to_string(),
@@ -218,9 +221,12 @@ mod tests {
 
     #[test]
     fn a_cookie_is_found_in_whatever_was_copied() {
-        for text in
-            ["VALUE", "lb_session=VALUE", "Cookie: a=1; lb_session=VALUE", "Set-Cookie: x=VALUE; Path=/"]
-        {
+        for text in [
+            "VALUE",
+            "lb_session=VALUE",
+            "Cookie: a=1; lb_session=VALUE",
+            "Set-Cookie: x=VALUE; Path=/",
+        ] {
             assert!(values(text.as_bytes()).any(|value| value == b"VALUE"), "{text}");
         }
     }

@@ -97,9 +97,11 @@ pub(super) fn news(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<
         let message = format!("key {next} is announced, and signs once every proxy knows it");
         Some(Reason::new("announced", &message))
     } else if after.ring.keys().len() < before.ring.keys().len() {
-        let gone = before.ring.keys().iter().filter(|held| {
-            !after.ring.keys().iter().any(|key| key.key.id() == held.key.id())
-        });
+        let gone = before
+            .ring
+            .keys()
+            .iter()
+            .filter(|held| !after.ring.keys().iter().any(|key| key.key.id() == held.key.id()));
         let gone: Vec<String> = gone.map(|held| held.key.id().to_string()).collect();
         let message = format!("no session of key {} is left", gone.join(", "));
         Some(Reason::new("pruned", &message))

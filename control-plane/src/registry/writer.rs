@@ -22,8 +22,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
-    KeyStep, draining, plan::plan, session_keys, standing,
+    Catalog, Command, KeyStep, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
+    Written, draining, plan::plan, session_keys, standing,
 };
 use crate::{
     clock::{present, told, unix_ms},

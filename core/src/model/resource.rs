@@ -24,14 +24,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Pool,
-        Self::Backend,
-        Self::Status,
-        Self::Listener,
-        Self::Route,
-        Self::SessionKeys,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route, Self::SessionKeys];
 
     /// As it is spelled on the wire and on the command line.
     #[must_use]

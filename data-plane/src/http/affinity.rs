@@ -4,9 +4,7 @@
 use std::time::Instant;
 
 use lb_core::{
-    affinity::{
-        Decision, KeyRing, Met, NewReason, Presented, Refusal, Session, Value, field,
-    },
+    affinity::{Decision, KeyRing, Met, NewReason, Presented, Refusal, Session, Value, field},
     model::PoolName,
 };
 

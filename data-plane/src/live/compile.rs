@@ -223,14 +223,8 @@ impl Compiler {
         };
         let former_sticky = former.and_then(|former| former.config.sticky.as_deref());
         let context = sticky::Context { candidates: &candidates, workers: self.workers, now };
-        let sticky = Sticky::compile(
-            entry,
-            &backends,
-            &eligible,
-            &self.outlook,
-            former_sticky,
-            context,
-        );
+        let sticky =
+            Sticky::compile(entry, &backends, &eligible, &self.outlook, former_sticky, context);
         let mut config = PoolConfig {
             picker,
             sticky,

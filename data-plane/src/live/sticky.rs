@@ -76,8 +76,8 @@ impl Sticky {
                     _ => Arc::new(SessionCounts::new(context.workers)),
                 };
                 let entries = (0u32..).zip(pool.backends.values()).zip(backends);
-                let seats = entries.zip(&candidates.places).map(|(((slot, entry), state), place)| {
-                    Seat {
+                let seats =
+                    entries.zip(&candidates.places).map(|(((slot, entry), state), place)| Seat {
                         state: affinity::BackendState {
                             slot,
                             incarnation: entry.backend.incarnation,
@@ -86,8 +86,7 @@ impl Sticky {
                             fitness: Fitness::of(entry, *place, state.is_avoided()),
                         },
                         is_picked: place.is_candidate(),
-                    }
-                });
+                    });
                 let (policy, seats) = (policy.clone(), seats.collect());
                 Some(Box::new(Self::Cookie(CookieSticky { policy, seats, counts })))
             }
@@ -131,9 +130,8 @@ impl CookieSticky {
         let seat = match presented {
             Presented::Session(session) => {
                 let id = session.backend();
-                let order = |backend: &Arc<BackendState>| {
-                    natural_order(backend.identity.id.as_str(), id)
-                };
+                let order =
+                    |backend: &Arc<BackendState>| natural_order(backend.identity.id.as_str(), id);
                 let found = pool.backends.binary_search_by(order).ok();
                 found.and_then(|slot| self.seats.get(slot))
             }

@@ -254,7 +254,8 @@ impl Reporter {
             let sessions = told.news();
             (!sessions.is_empty()).then(|| pb::PoolReport { pool: pool.to_string(), sessions })
         };
-        let mut reports: Vec<pb::PoolReport> = self.sessions.iter_mut().filter_map(report).collect();
+        let mut reports: Vec<pb::PoolReport> =
+            self.sessions.iter_mut().filter_map(report).collect();
         reports.sort_by(|a, b| a.pool.cmp(&b.pool));
         // Nobody counts there any more.
         self.sessions.retain(|_, told| Arc::strong_count(&told.counts) > 1);

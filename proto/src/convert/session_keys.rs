@@ -133,7 +133,8 @@ mod tests {
         let object = Object { key: resource.key(), revision: 3, payload };
         let stored = stored_to_wire(object.clone());
         let chunk = pb::SnapshotChunk { nonce: 1, objects: vec![stored.clone()] };
-        let shown = format!("{resource:?} {wire:?} {:?} {object:?} {stored:?} {chunk:#?}", wire.keys);
+        let shown =
+            format!("{resource:?} {wire:?} {:?} {object:?} {stored:?} {chunk:#?}", wire.keys);
         for leak in ["0123", "abcdef", "48, 49", "0x30"] {
             assert!(!shown.contains(leak), "{shown}");
         }
@@ -145,7 +146,8 @@ mod tests {
         wire.keys[0].secret = Bytes::from_static(b"short secret");
         let error = SessionKeys::try_from(wire).unwrap_err();
         assert_eq!(error.message, "the session key 00000001 has 12 bytes instead of 32");
-        let other = Object { key: Key::new("pool", "p"), revision: 1, payload: Bytes::from_static(b"x") };
+        let other =
+            Object { key: Key::new("pool", "p"), revision: 1, payload: Bytes::from_static(b"x") };
         assert!(format!("{other:?}").contains("1 bytes"));
     }
 }

@@ -125,7 +125,10 @@ pub fn changes(declared: &Declaration, current: &[Resource], prune: bool) -> Vec
     if prune {
         let mut gone: Vec<&Resource> = current
             .iter()
-            .filter(|resource| !matches!(resource.kind(), Kind::Status | Kind::SessionKeys) && !kept.contains(&resource.key()))
+            .filter(|resource| {
+                !matches!(resource.kind(), Kind::Status | Kind::SessionKeys)
+                    && !kept.contains(&resource.key())
+            })
             .filter(|resource| !stays_anyway(resource, declared))
             // What a source discovered is not declared, and would come back.
             .filter(|resource| resource.as_backend().is_none_or(|b| b.source.is_none()))

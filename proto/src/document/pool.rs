@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    affinity::{
-        SessionSameSite, SessionSecure, affinity_keys, algorithm_of, declared_affinity,
-    },
+    affinity::{SessionSameSite, SessionSecure, affinity_keys, algorithm_of, declared_affinity},
     resilience::{declared_resilience, resilience_keys},
     unit::{Number, Time},
 };

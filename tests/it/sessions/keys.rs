@@ -85,7 +85,8 @@ async fn keys_are_told_to_proxies_and_are_found_nowhere_else() {
     eventually("the newest keys are kept", async || {
         for index in 0..2 {
             let kept = fs::read(cluster.proxy(index).data_dir().join("last-good"));
-            let sealed = |bytes: &Vec<u8>| bytes.windows(20).any(|w| w == b"sealed/session_keys\x12");
+            let sealed =
+                |bytes: &Vec<u8>| bytes.windows(20).any(|w| w == b"sealed/session_keys\x12");
             if !kept.as_ref().is_ok_and(sealed) {
                 return Err(index);
             }

@@ -76,7 +76,8 @@ async fn a_session_lasts_through_restarts_rotations_changes_and_a_control_plane_
 
     cluster.start_control_plane().await;
     cluster.settled().await;
-    drop(cluster.lbctl(&["rotate-session-keys"]).await.expect(0));
+    // It waits for three leases, in which proxies may be on their way back.
+    drop(cluster.lbctl(&["--timeout", "1m", "rotate-session-keys"]).await.expect(0));
     all_hold(&cluster, &sessions, "a second rotation, by a new control plane").await;
     drop(backends);
 }
