@@ -193,6 +193,7 @@ pub(super) fn written(written: &Written) -> pb::WriteResponse {
         changed: written.changed,
         objects: written.objects.iter().map(object).collect(),
         progress: None,
+        warnings: written.warnings.clone(),
     }
 }
 

@@ -164,6 +164,8 @@ pub struct Written {
     pub changed: bool,
     /// The objects that were put, as stored.
     pub objects: Vec<Stored<Resource>>,
+    /// What works and is hardly meant.
+    pub warnings: Vec<String>,
 }
 
 impl Registry {

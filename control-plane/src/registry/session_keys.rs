@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use lb_core::{
     affinity::{KeyId, KeyRing, RingKey, Role, SessionKey},
-    model::{Key, Pool, PoolName, Reason, Resource, SessionKeys},
+    model::{Key, Kind, Pool, PoolName, Reason, Resource, Route, SessionKeys},
+    routing::{Clash, clashes},
 };
 
 use super::{Catalog, WriteError};
@@ -108,6 +109,42 @@ pub(super) fn news(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<
     } else {
         None
     }
+}
+
+/// Pools that take a session's cookie from each other, as far as a change has to do with it.
+pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<String> {
+    let put = |kind, name: &str| {
+        upserts.iter().find(|resource| resource.kind() == kind && resource.name() == name)
+    };
+    let stays = |route: &&Route| {
+        put(Kind::Route, route.name.as_str()).is_none()
+            && !deletes.contains(&Key::new("route", route.name.as_str()))
+    };
+    let stored = catalog.routes().values().map(|stored| &stored.value).filter(stays);
+    let new = upserts.iter().filter_map(|resource| match resource {
+        Resource::Route(route) => Some(route),
+        _ => None,
+    });
+    let is_pool = |name: &PoolName| put(Kind::Pool, name.as_str()).is_some();
+    if new.clone().next().is_none() && !upserts.iter().any(|r| r.kind() == Kind::Pool) {
+        return Vec::new();
+    }
+    let routes: Vec<&Route> = stored.chain(new).collect();
+    let affinity = |name: &PoolName| match put(Kind::Pool, name.as_str()) {
+        Some(Resource::Pool(pool)) => Some(&pool.affinity),
+        _ => catalog.pools().get(name).map(|stored| &stored.value.affinity),
+    };
+    let news = |route: &Route| {
+        put(Kind::Route, route.name.as_str()).is_some() || route.pools.names().any(is_pool)
+    };
+    let told = |Clash { first, second, cookie, host }: Clash| {
+        format!(
+            "pools {first} and {second} are both reached on {host} and have the same session \
+             cookie, {cookie}, so that they take it from each other's clients; give one of them \
+             another with lbctl set-pool {second} --session-cookie NAME, or a --session-path"
+        )
+    };
+    clashes(&routes, news, affinity).into_iter().map(told).collect()
 }
 
 /// Whether a retired key is not believed any more.

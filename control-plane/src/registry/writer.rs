@@ -136,7 +136,7 @@ impl Writer {
             return self.repeat(answered, *fingerprint);
         }
         let (dry_run, idempotency) = (request.dry_run, request.idempotency.clone());
-        let (revision, plan) = {
+        let (revision, plan, warnings) = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             let revision = view.publisher.version().revision;
             let (catalog, number) = (&view.catalog, self.next_backend_number);
@@ -144,11 +144,12 @@ impl Writer {
             let now_s = unix_ms() / 1000;
             let keys = session_keys::needed(catalog, &plan.upserts, &plan.deletes, now_s)?;
             plan.upserts.extend(keys.map(Resource::SessionKeys));
-            (revision, plan)
+            let warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            (revision, plan, warnings)
         };
         let changed = plan.changes_anything();
         if dry_run {
-            return Ok(Written { revision, changed, objects: plan.put });
+            return Ok(Written { revision, changed, objects: plan.put, warnings });
         }
         let after = revision + u64::from(changed);
         let answered = idempotency.map(|(key, fingerprint)| Answered {
@@ -158,10 +159,13 @@ impl Writer {
             changed,
             objects: plan.put.iter().map(|stored| stored.value.key()).collect(),
         });
+        for warning in &warnings {
+            warn!(warning, "a write that is hardly meant");
+        }
         if changed || answered.is_some() {
             self.commit(plan.upserts, plan.deletes, plan.next_backend_number, answered)?;
         }
-        Ok(Written { revision: after, changed, objects: plan.put })
+        Ok(Written { revision: after, changed, objects: plan.put, warnings })
     }
 
     /// The answer that the same write got before. Objects that were changed since are
@@ -180,6 +184,7 @@ impl Writer {
             revision: answered.revision,
             changed: answered.changed,
             objects: answered.objects.iter().filter_map(find).collect(),
+            warnings: Vec::new(),
         })
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::unix_ms,
     h1::request::RequestHead,
-    live::{CookieSticky, PoolConfig, Sticky},
+    live::{Config, CookieSticky, PoolConfig, PoolIndex, Sticky},
     reason::Reason,
 };
 
@@ -62,6 +62,38 @@ impl Bound {
         };
         (Self::Session { presented: verified.into(), is_tls }, Some(&policy.name))
     }
+}
+
+/// The pool, among those that share a route's requests, in which the client has a session: it
+/// stays there, whatever the shares say.
+#[inline]
+pub(super) fn own_pool(
+    head: &RequestHead<'_, '_>,
+    pools: &[PoolIndex],
+    config: &Config,
+) -> Option<PoolIndex> {
+    let has_sessions = |pool: &&PoolIndex| {
+        matches!(config.pools[**pool].sticky.as_deref(), Some(Sticky::Cookie(_)))
+    };
+    pools.iter().find(has_sessions)?;
+    pool_of_session(head, pools, config)
+}
+
+#[cold]
+fn pool_of_session(
+    head: &RequestHead<'_, '_>,
+    pools: &[PoolIndex],
+    config: &Config,
+) -> Option<PoolIndex> {
+    let (ring, now_s) = (config.ring()?, unix_ms() / 1000);
+    pools.iter().copied().find(|&index| {
+        let pool = &config.pools[index];
+        let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else { return false };
+        let policy = &cookie.policy;
+        let value = field::find(head.cookies(), &policy.name);
+        let verified = value.map(|v| Session::verify(v, ring, &pool.name, now_s, policy.ttl));
+        verified.is_some_and(|verified| verified.is_ok())
+    })
 }
 
 /// What is known of a request's session while it is served.

@@ -9,7 +9,12 @@ use lb_core::{
     routing::{path_of, without_port},
 };
 
-use super::{affinity::Bound, management, record::Record, respond::OwnAnswer};
+use super::{
+    affinity::{self, Bound},
+    management,
+    record::Record,
+    respond::OwnAnswer,
+};
 use crate::{
     h1::{
         Version,
@@ -192,8 +197,13 @@ fn forward(
     };
     let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
     // Last, so that what is refused takes no turn.
-    let destination =
-        route.map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool()));
+    let destination = match route {
+        Some(route) => {
+            let own = affinity::own_pool(head, route.shared(), context.config);
+            Destination::Pool(own.unwrap_or_else(|| route.pool()))
+        }
+        None => Destination::ControlPlane,
+    };
     let sticky = match destination {
         Destination::Pool(index) => {
             let pool = &context.config.pools[index];

@@ -77,6 +77,46 @@ async fn a_try_that_fails_goes_elsewhere_and_takes_the_session_along() {
 }
 
 #[tokio::test]
+async fn a_client_stays_in_its_pool_when_a_route_shares_requests_out() {
+    let (cluster, _backends) = fleet(2, 1).await;
+    drop(cluster.lbctl(&["add-pool", "canary", "--sticky", "cookie"]).await.expect(0));
+    let canary = Backend::saying("canary");
+    let address = canary.address().to_string();
+    drop(cluster.lbctl(&["add-backend", &address, "--pool", "canary"]).await.expect(0));
+    let both = ["set-route", "default", "--pool", "default=1", "--pool", "canary=1"];
+    assert!(!cluster.lbctl(&both).await.expect(0).stderr.contains("warning"));
+    cluster.settled().await;
+    let (first, second) =
+        (visit(cluster.address(), None).await, visit(cluster.address(), None).await);
+    assert_ne!(first.said, second.said, "new clients follow the weights");
+    for address in cluster.addresses() {
+        for _ in 0..4 {
+            for begun in [&first, &second] {
+                let again = visit(address, Some(&begun.begun())).await;
+                assert_eq!((&again.said, &again.cookie), (&begun.said, &None));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pools_that_would_take_each_others_cookies_are_named_when_they_are_written() {
+    let cluster = Cluster::start(program(), 1).await;
+    let quiet = cluster.lbctl(&["set-pool", "default", "--sticky", "cookie"]).await.expect(0);
+    assert!(!quiet.stderr.contains("warning"), "{quiet:?}");
+    drop(cluster.lbctl(&["add-pool", "shop", "--sticky", "cookie"]).await.expect(0));
+    let add = ["add-route", "shop", "--path-prefix", "/shop", "--pool", "shop"];
+    let told = cluster.lbctl(&add).await.expect(0).stderr;
+    println!("{told}");
+    assert!(
+        told.contains("warning: pools shop and default are both reached on any host"),
+        "{told}"
+    );
+    let own = ["set-pool", "shop", "--session-cookie", "shop_session"];
+    assert!(!cluster.lbctl(&own).await.expect(0).stderr.contains("warning"));
+}
+
+#[tokio::test]
 async fn browsers_get_the_attributes_and_backends_get_their_own_cookies_only() {
     let backend = Backend::scripted(|request| {
         let cookie = request.field("Cookie").unwrap_or("none").to_owned();
