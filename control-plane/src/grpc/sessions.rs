@@ -83,7 +83,7 @@ impl sessions_server::Sessions for SessionsService {
             let Some((ring, _)) = self.ring() else { break };
             let next = ring.next().map(|key| key.id());
             // It may have come to sign before anybody looked.
-            new = new.or(next).or(Some(ring.active().id()));
+            new = new.or(next).or_else(|| Some(ring.active().id()));
             if next.is_none() {
                 break;
             }

@@ -85,7 +85,7 @@ pub(super) fn after(
 pub(super) fn news(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<Reason> {
     let (id, next) = (after.ring.active().id(), after.ring.next().map(SessionKey::id));
     let Some(before) = before else {
-        return Some(Reason::new("made", &format!("key {id} signs sessions from now on")));
+        return Some(Reason::new("made", format!("key {id} signs sessions from now on")));
     };
     let is_new = |key: &RingKey| !before.ring.keys().iter().any(|k| k.key.id() == key.key.id());
     if before.ring.active().id() != id {
@@ -93,10 +93,10 @@ pub(super) fn news(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<
             "key {id} signs sessions from now on; {} is believed until its last session has ended",
             before.ring.active().id()
         );
-        Some(Reason::new("activated", &message))
+        Some(Reason::new("activated", message))
     } else if let Some(next) = next.filter(|_| after.ring.keys().iter().any(is_new)) {
         let message = format!("key {next} is announced, and signs once every proxy knows it");
-        Some(Reason::new("announced", &message))
+        Some(Reason::new("announced", message))
     } else if after.ring.keys().len() < before.ring.keys().len() {
         let gone = before
             .ring
@@ -105,7 +105,7 @@ pub(super) fn news(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<
             .filter(|held| !after.ring.keys().iter().any(|key| key.key.id() == held.key.id()));
         let gone: Vec<String> = gone.map(|held| held.key.id().to_string()).collect();
         let message = format!("no session of key {} is left", gone.join(", "));
-        Some(Reason::new("pruned", &message))
+        Some(Reason::new("pruned", message))
     } else {
         None
     }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn codes(before: Option<&SessionKeys>, after: &SessionKeys) -> Option<String> {
-        news(before, after).map(|reason| reason.code.to_string())
+        news(before, after).map(|reason| reason.code)
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl fmt::Display for Key {
 
 /// One decoded, checked object.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are held at a time, and never for long")]
 pub enum Resource {
     /// A pool.
     Pool(Pool),
