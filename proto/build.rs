@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "lb/v1/config.proto",
     "lb/v1/sync.proto",
     "lb/v1/stats.proto",
     "lb/v1/registry.proto",
     "lb/v1/fleet.proto",
     "lb/v1/sessions.proto",
+    "lb/v1/lease.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

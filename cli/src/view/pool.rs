@@ -6,7 +6,10 @@ use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{AffinityView, SourceView, Traffic, object::Fields, resilience::ResilienceView};
+use super::{
+    AffinityView, ConcurrencyView, SlotsView, SourceView, Traffic, object::Fields,
+    resilience::ResilienceView,
+};
 use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
@@ -35,11 +38,16 @@ pub(crate) struct PoolView {
     pub(crate) resilience: ResilienceView,
     #[serde(flatten)]
     pub(crate) affinity: AffinityView,
+    #[serde(flatten)]
+    pub(crate) concurrency: ConcurrencyView,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) source_status: Vec<SourceView>,
+    /// Only where requests in progress are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slots: Option<SlotsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traffic: Option<Traffic>,
     /// What became of the sessions of its requests.
@@ -99,6 +107,7 @@ impl PoolView {
         ]);
         fields.extend(self.resilience.fields());
         fields.extend(self.affinity.fields());
+        fields.extend(self.concurrency.fields());
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
         }
@@ -116,6 +125,7 @@ impl Counts {
 impl From<pb::Pool> for PoolView {
     fn from(wire: pb::Pool) -> Self {
         let resilience = ResilienceView::from(&wire);
+        let concurrency = ConcurrencyView::from(&wire);
         let least = wire.algorithm == "least_connections";
         let check = wire.health_check.unwrap_or_default();
         Self {
@@ -141,9 +151,11 @@ impl From<pb::Pool> for PoolView {
             max_connection_age_ms: wire.max_connection_age_ms,
             resilience,
             affinity: wire.affinity.into(),
+            concurrency,
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),
+            slots: None,
             traffic: None,
             sessions_total: BTreeMap::new(),
         }
@@ -161,6 +173,7 @@ impl From<pb::PoolStatus> for PoolView {
             draining: wire.draining,
         });
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
+        view.slots = wire.slots.map(SlotsView::from);
         view.traffic = Some(wire.totals.into());
         view.sessions_total = wire.sessions;
         view

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use lb_core::model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName};
+use lb_core::{
+    lease::QuantityKind,
+    model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName},
+};
 use lb_proto::{
     convert,
     v1::{self as pb, fleet_server},
@@ -64,6 +67,7 @@ impl FleetService {
                             .iter()
                             .map(|(result, count)| (result.to_owned(), count))
                             .collect(),
+                        slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };
                     for stored in view.catalog.backends_of(Some(name)) {
@@ -110,7 +114,12 @@ impl FleetService {
                 })
                 .collect(),
             drain: drain::report(&self.context, backend, revision).map(wire::drain),
+            slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
         }
+    }
+
+    fn slots(&self, kind: QuantityKind, name: &str, incarnation: u64) -> Option<pb::SlotsReport> {
+        self.context.leases.view(kind, name, incarnation).map(wire::slots)
     }
 }
 

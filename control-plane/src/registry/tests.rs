@@ -24,6 +24,7 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         labels: Labels::default(),
         source: None,
         drain: None,
+        max_in_flight: None,
         incarnation: Incarnation(0),
     }
 }

@@ -100,7 +100,7 @@ fn pool_of_session(
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tie {
     /// The backend that it belongs to.
-    own: Option<u32>,
+    pub(super) own: Option<u32>,
     /// The cookie is to be sent anew even so.
     is_due: bool,
     /// It goes to no other.
@@ -117,7 +117,7 @@ impl<S: Stream> Exchange<'_, S> {
         upload: &Relay,
         started: Instant,
     ) -> Result<Option<u32>, OwnAnswer> {
-        let (pool, prepared) = (attempts.pool, attempts.prepared);
+        let (pool, prepared) = (attempts.pool(), attempts.prepared());
         if let Some(Sticky::Cookie(sticky)) = pool.sticky.as_deref()
             && let Some(slot) = self.own(attempts, sticky, started)?
         {
@@ -134,10 +134,11 @@ impl<S: Stream> Exchange<'_, S> {
         sticky: &CookieSticky,
         now: Instant,
     ) -> Result<Option<u32>, OwnAnswer> {
-        let Some(Bound::Session { presented, is_tls }) = attempts.prepared.bound.as_deref() else {
+        let Some(Bound::Session { presented, is_tls }) = attempts.prepared().bound.as_deref()
+        else {
             return Ok(None);
         };
-        let pool = attempts.pool;
+        let pool = attempts.pool();
         let decision = sticky.decide(pool, presented, now);
         let (met, outcome) = match decision {
             Decision::Keep(slot) => {
@@ -190,7 +191,7 @@ impl Attempts<'_> {
     /// client has it already.
     #[inline]
     pub(super) fn give_session(&self, head: &mut Vec<u8>) {
-        if let Some(Sticky::Cookie(sticky)) = self.pool.sticky.as_deref() {
+        if let Some(Sticky::Cookie(sticky)) = self.pool().sticky.as_deref() {
             self.give_cookie(sticky, head);
         }
     }
@@ -202,14 +203,14 @@ impl Attempts<'_> {
             return;
         }
         let (Some(ring), Some(Bound::Session { is_tls, .. })) =
-            (self.ring, self.prepared.bound.as_deref())
+            (self.ring, self.prepared().bound.as_deref())
         else {
             return;
         };
-        let identity = &self.pool.backends[slot as usize].identity;
+        let identity = &self.pool().backends[slot as usize].identity;
         let value = Value::sign(
             ring,
-            &self.pool.name,
+            &self.pool().name,
             &identity.id,
             identity.incarnation,
             unix_ms() / 1000,

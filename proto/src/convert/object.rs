@@ -178,6 +178,9 @@ mod tests {
                     strict: n % 2 == 0,
                     header: ["", "X-User", "a b"][usize::from(n % 3)].into(),
                 }),
+                max_in_flight: check.2[0].into(),
+                queue_length: hold.map(u32::from),
+                queue_timeout_ms: numbers[0],
             })
     }
 
@@ -203,6 +206,7 @@ mod tests {
                     cutting: weight.is_some(),
                     ..pb::Drain::default()
                 }),
+                max_in_flight: weight.map_or(0, u32::from),
                 source: weight.map(|n| format!("srv:_http._tcp.web{n}.test")).unwrap_or_default(),
             })
     }

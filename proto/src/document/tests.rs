@@ -318,12 +318,15 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                     strict: n % 5 == 0,
                     header: "X-User".to_owned(),
                 }),
+                max_in_flight: choices,
+                queue_length: small.map(u32::from),
+                queue_timeout_ms: times[2],
             })
         });
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
     let backend = ("[d-f]", "[a-z]{1,3}:[1-9]", "[a-c]", 0..260_u32, 0..3_i32, labels).prop_map(
         |(id, address, pool, weight, admin_state, labels)| {
-            let weight = Some(weight);
+            let (max_in_flight, weight) = (weight, Some(weight));
             Any::Backend(pb::Backend {
                 source: String::new(),
                 id,
@@ -334,6 +337,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 labels,
                 incarnation: 0,
                 drain: None,
+                max_in_flight,
             })
         },
     );
