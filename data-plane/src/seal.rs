@@ -35,7 +35,8 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Reads the key from a file, or makes both.
+    /// Reads the key from a file, or makes both. A disk that takes no file keeps nobody from
+    /// serving: then the key is as long-lived as this process.
     pub(crate) fn open(path: &Path) -> Result<Self, RunError> {
         let bad = |problem: String| RunError::DataDir { path: path.to_owned(), problem };
         let key = match fs::read(path) {
@@ -46,14 +47,17 @@ impl Seal {
                     bytes.len()
                 ))
             })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make(path).map_err(|error| {
-                    bad(format!(
-                        "no key to seal with can be kept there: {error}. Name another file with \
-                         --seal-key"
-                    ))
-                })?
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match make(path) {
+                Ok(key) => key,
+                Err(error) => {
+                    warn!(
+                        path = %path.display(), %error,
+                        "no key to seal with can be kept there (--seal-key): a restart without \
+                         a control plane would know no sessions"
+                    );
+                    random().map_err(|error| bad(format!("no key can be made: {error}")))?
+                }
+            },
             Err(error) => {
                 return Err(bad(format!(
                     "the key to seal with cannot be read: {error}. Name another file with \
@@ -93,8 +97,11 @@ fn make(path: &Path) -> io::Result<[u8; KEY_LEN]> {
     let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let mut file =
         OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&key)?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(&key).and_then(|()| file.sync_all()) {
+        // What is half there would only take room.
+        fs::remove_file(&temporary).ok();
+        return Err(error);
+    }
     // Another proxy that shares the file may be making it as well: one of both does.
     let linked = fs::hard_link(&temporary, path);
     fs::remove_file(&temporary)?;
@@ -131,6 +138,7 @@ mod tests {
         assert_ne!(again.seal(b"secret", b"p").unwrap(), sealed);
         fs::write(&path, b"short").unwrap();
         assert!(Seal::open(&path).unwrap_err().to_string().contains("delete the file"));
+        assert!(Seal::open(&directory.path().join("no/such/place")).is_ok(), "but not kept");
     }
 
     #[test]
