@@ -37,6 +37,15 @@ pub(crate) struct Shared {
 }
 
 impl Destination {
+    /// The pools among which the route shares its requests out; none if all go to one.
+    #[inline]
+    pub(crate) fn shared(&self) -> &[PoolIndex] {
+        match self {
+            Self::Pool(_) => &[],
+            Self::Shared(shared) => &shared.pools,
+        }
+    }
+
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {

@@ -260,7 +260,10 @@ impl Found {
         let observed = match &stored.value {
             Resource::Pool(pool) => Observed::Pool(count(catalog, pool)),
             Resource::Backend(backend) => Observed::Backend(catalog.told_status(backend)),
-            Resource::Listener(_) | Resource::Route(_) | Resource::Status(_) => Observed::Nothing,
+            Resource::Listener(_)
+            | Resource::Route(_)
+            | Resource::Status(_)
+            | Resource::SessionKeys(_) => Observed::Nothing,
         };
         Self { stored, observed }
     }
