@@ -8,6 +8,7 @@
 //! and not for longer than three periods.
 
 mod leavings;
+mod limits;
 mod process;
 mod rate;
 
@@ -18,7 +19,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{BackendId, Incarnation, PoolName, ProxyId},
+    model::{BackendId, Incarnation, LimitName, PoolName, ProxyId},
     stats::BackendCounters,
 };
 use tokio::time::Instant;
@@ -28,6 +29,7 @@ use self::leavings::Leavings;
 use self::rate::Rate;
 pub use self::{
     leavings::Leaving,
+    limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{OwnAnswers, Process},
 };
 use crate::{registry::Catalog, resilience::ProbeReport};
@@ -56,6 +58,8 @@ pub struct Report {
     pub applied_revision: u64,
     /// Backends that have anything to tell.
     pub backends: Vec<BackendPart>,
+    /// Limits that have anything to tell.
+    pub limits: Vec<LimitPart>,
     /// The process itself.
     pub process: Process,
 }
@@ -102,6 +106,7 @@ struct Sums {
     pools: BTreeMap<PoolName, Sum>,
     proxies: HashMap<ProxyId, Reporter>,
     leavings: Leavings,
+    limits: limits::Limits,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -212,6 +217,9 @@ impl Statistics {
         for part in &report.backends {
             sums.add(&report.proxy, report.sequence, part, catalog, now);
         }
+        for part in &report.limits {
+            sums.limits.add(&report.proxy, part, catalog, now);
+        }
         Counted { sequence: report.sequence, is_news: !is_former }
     }
 
@@ -237,6 +245,16 @@ impl Statistics {
             .collect();
         let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// The totals of one limit, and those of each proxy.
+    #[must_use]
+    pub fn limit(
+        &self,
+        limit: &LimitName,
+        incarnation: Incarnation,
+    ) -> (LimitTotals, Vec<(ProxyId, LimitTotals)>) {
+        self.lock().limits.of(limit, incarnation)
     }
 
     /// What each proxy that reports has left of one backend, while that drains.
@@ -316,10 +334,11 @@ impl Statistics {
         Some((reporter.process.clone(), reporter.rate.per_second(now)))
     }
 
-    /// Drops what is kept for backends that are gone. Their pools keep the sums.
+    /// Drops what is kept for backends and limits that are gone. The pools keep the sums.
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        sums.limits.forget_removed(catalog);
         let Sums { proxies, leavings, .. } = sums;
         let current = |proxy: &ProxyId| proxies.get(proxy).map(|r| r.instance.as_str());
         leavings.forget_ended(current, Instant::now());
@@ -327,9 +346,11 @@ impl Statistics {
 
     /// A proxy that is gone has nothing in flight.
     pub fn lose(&self, id: &ProxyId) {
-        if let Some(reporter) = self.lock().proxies.get_mut(id) {
+        let sums = &mut *self.lock();
+        if let Some(reporter) = sums.proxies.get_mut(id) {
             reporter.fresh_until = Instant::now();
         }
+        sums.limits.lose(id);
     }
 
     /// Drops what is kept for one proxy. The sums keep what it did.
@@ -337,6 +358,7 @@ impl Statistics {
         let mut sums = self.lock();
         sums.proxies.remove(id);
         sums.leavings.forget(id);
+        sums.limits.forget_proxy(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
         }

@@ -95,6 +95,22 @@ impl Table {
         }
     }
 
+    /// Gives a token back that was taken with this key for a request which another limit
+    /// refused; nothing if the key lost its place meanwhile.
+    pub fn give_back(&self, key: u64, pace: &Pace, now: Instant) {
+        let level = pace.level(now);
+        let (set, tag) = self.place(key);
+        let less = |word: u64| {
+            let debt = self.debt(word, level).saturating_sub(TOKEN);
+            (word & !LEVEL == tag).then(|| tag | (level + debt) & LEVEL)
+        };
+        for way in &set.0 {
+            if way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Makes this key's bucket full, as if it had never been asked for.
     pub fn forget(&self, key: u64) {
         let (set, tag) = self.place(key);

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Backend, BackendStatus, Invalid, Listener, Pool, Route};
+use super::{Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route};
 
 /// The kinds of objects, in the order in which they must be applied: what others
 /// refer to comes first.
@@ -18,12 +18,14 @@ pub enum Kind {
     Listener,
     /// [`Route`]
     Route,
+    /// [`Limit`]
+    Limit,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route];
+    pub const ALL: [Self; 6] =
+        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route, Self::Limit];
 
     /// As it is spelled on the wire and on the command line.
     #[must_use]
@@ -34,6 +36,7 @@ impl Kind {
             Self::Status => "status",
             Self::Listener => "listener",
             Self::Route => "route",
+            Self::Limit => "limit",
         }
     }
 }
@@ -53,7 +56,7 @@ impl FromStr for Kind {
             Invalid::unknown(
                 "kind",
                 "unknown_kind",
-                format!("unknown kind {shown:?}; known are pool, backend, listener, route"),
+                format!("unknown kind {shown:?}; known are pool, backend, listener, route, limit"),
             )
         })
     }
@@ -104,6 +107,8 @@ pub enum Resource {
     Listener(Listener),
     /// A route.
     Route(Route),
+    /// A limit.
+    Limit(Limit),
 }
 
 impl Resource {
@@ -116,6 +121,7 @@ impl Resource {
             Self::Status(_) => Kind::Status,
             Self::Listener(_) => Kind::Listener,
             Self::Route(_) => Kind::Route,
+            Self::Limit(_) => Kind::Limit,
         }
     }
 
@@ -137,6 +143,7 @@ impl Resource {
             Self::Status(status) => status.backend.as_str(),
             Self::Listener(listener) => listener.name.as_str(),
             Self::Route(route) => route.name.as_str(),
+            Self::Limit(limit) => limit.name.as_str(),
         }
     }
 

@@ -8,8 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener, ListenerName, Pool,
-    PoolName, Resource, Route, RouteName,
+    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, LimitTarget,
+    Listener, ListenerName, Pool, PoolName, Resource, Route, RouteName,
 };
 use crate::health::candidates;
 
@@ -20,6 +20,7 @@ pub struct Snapshot {
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
     /// Shared by snapshots of which none changed a route: there may be many.
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
+    limits: Arc<BTreeMap<LimitName, Arc<Limit>>>,
 }
 
 /// A pool with its backends.
@@ -68,6 +69,12 @@ impl Snapshot {
         &self.routes
     }
 
+    /// The limits, by name; the very same map until one of them changes.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<BTreeMap<LimitName, Arc<Limit>>> {
+        &self.limits
+    }
+
     /// The snapshot after a change, and the objects that did not fit. Those keep
     /// their former value, if they had one.
     ///
@@ -78,7 +85,7 @@ impl Snapshot {
         let mut next = self.clone();
         let mut rejected = Vec::new();
         upserts.sort_by_key(Resource::kind);
-        let mut fresh_routes = Vec::new();
+        let (mut fresh_routes, mut fresh_limits) = (Vec::new(), Vec::new());
         for resource in upserts {
             match resource {
                 Resource::Pool(pool) => next.put_pool(pool),
@@ -92,6 +99,7 @@ impl Snapshot {
                     next.listeners.insert(listener.name.clone(), Arc::new(listener));
                 }
                 Resource::Route(route) => fresh_routes.push(route),
+                Resource::Limit(limit) => fresh_limits.push(limit),
             }
         }
         for key in deletes {
@@ -110,8 +118,15 @@ impl Snapshot {
         }
         // Only what is removed leaves a route dangling; looking takes long with many.
         let removes = |kind| deletes.iter().any(|key| key.known_kind() == Some(kind));
-        if removes(Kind::Pool) || removes(Kind::Listener) {
+        let drops_routes = removes(Kind::Pool) || removes(Kind::Listener);
+        if drops_routes {
             next.drop_dangling_routes(&mut rejected);
+        }
+        for limit in fresh_limits {
+            next.put_limit(limit, &mut rejected);
+        }
+        if drops_routes || removes(Kind::Route) {
+            next.drop_dangling_limits(&mut rejected);
         }
         (next, rejected)
     }
@@ -200,6 +215,13 @@ impl Snapshot {
                     Arc::make_mut(&mut self.routes).remove(&name);
                 }
             }
+            Some(Kind::Limit) => {
+                if let Ok(name) = LimitName::new(name)
+                    && self.limits.contains_key(&name)
+                {
+                    Arc::make_mut(&mut self.limits).remove(&name);
+                }
+            }
             Some(kind @ (Kind::Backend | Kind::Status)) => {
                 let Ok(id) = BackendId::new(name) else { return };
                 let Some(entry) =
@@ -227,6 +249,41 @@ impl Snapshot {
         for (name, invalid) in dangling {
             Arc::make_mut(&mut self.routes).remove(&name);
             rejected.push(Rejected { key: Key::new("route", name.as_str()), invalid });
+        }
+    }
+
+    fn put_limit(&mut self, limit: Limit, rejected: &mut Vec<Rejected>) {
+        match self.missing_target(&limit) {
+            None => {
+                Arc::make_mut(&mut self.limits).insert(limit.name.clone(), Arc::new(limit));
+            }
+            Some(invalid) => {
+                rejected.push(Rejected { key: Key::new("limit", limit.name.as_str()), invalid });
+            }
+        }
+    }
+
+    fn drop_dangling_limits(&mut self, rejected: &mut Vec<Rejected>) {
+        let dangling: Vec<(LimitName, Invalid)> = self
+            .limits
+            .values()
+            .filter_map(|limit| Some((limit.name.clone(), self.missing_target(limit)?)))
+            .collect();
+        for (name, invalid) in dangling {
+            Arc::make_mut(&mut self.limits).remove(&name);
+            rejected.push(Rejected { key: Key::new("limit", name.as_str()), invalid });
+        }
+    }
+
+    fn missing_target(&self, limit: &Limit) -> Option<Invalid> {
+        match &limit.target {
+            LimitTarget::Pool(pool) if !self.pools.contains_key(pool) => {
+                Some(missing("limit.pool", "pool", pool.as_str()))
+            }
+            LimitTarget::Route(route) if !self.routes.contains_key(route) => {
+                Some(missing("limit.route", "route", route.as_str()))
+            }
+            LimitTarget::All | LimitTarget::Pool(_) | LimitTarget::Route(_) => None,
         }
     }
 
@@ -391,6 +448,24 @@ mod tests {
         let (snapshot, rejected) = whole().changed(vec![], &[Key::new("pool", "default")]);
         assert!(snapshot.routes().is_empty());
         assert_eq!(rejected[0].key, Key::new("route", "default"));
+    }
+
+    #[test]
+    fn a_limit_goes_with_what_it_counts() {
+        let limit = |name: &str, target: &str| {
+            let mut limit = Limit::new(LimitName::new(name).unwrap(), "1/s".parse().unwrap());
+            limit.target = target.parse().unwrap();
+            Resource::Limit(limit)
+        };
+        let limits = vec![limit("a", "all"), limit("p", "pool:default"), limit("r", "route:default")];
+        let (snapshot, rejected) = whole().changed(limits, &[]);
+        assert_eq!((snapshot.limits().len(), rejected), (3, vec![]));
+        let (_, rejected) = snapshot.changed(vec![limit("p", "pool:nowhere")], &[]);
+        assert_eq!(rejected[0].invalid.field, "limit.pool");
+        let (snapshot, _) = snapshot.changed(vec![], &[Key::new("pool", "default")]);
+        let left: Vec<String> = snapshot.limits().keys().map(ToString::to_string).collect();
+        assert_eq!(left, ["a"], "the route went with its pool, and its limit with the route");
+        assert!(snapshot.changed(vec![], &[Key::new("limit", "a")]).0.limits().is_empty());
     }
 
     #[test]

@@ -9,7 +9,8 @@ use lb_core::model::{
 use serde_json::{Map, Value};
 
 use super::{
-    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Place, Wish,
+    Declaration, DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute,
+    Place, Wish,
     export::{chosen_fields, fields},
     keys::keys,
 };
@@ -203,6 +204,7 @@ pub(super) fn keys_of(kind: Kind) -> &'static [&'static str] {
         Kind::Backend => keys::<DeclaredBackend>(),
         Kind::Listener => keys::<DeclaredListener>(),
         Kind::Route => keys::<DeclaredRoute>(),
+        Kind::Limit => keys::<DeclaredLimit>(),
         Kind::Status => &[],
     }
 }
@@ -215,7 +217,7 @@ fn stays_anyway(resource: &Resource, declared: &Declaration) -> bool {
             route.name == RouteName::default_route()
                 && !declared.wishes.iter().any(|wish| is_in_the_way(route, &wish.resource))
         }
-        Resource::Backend(_) | Resource::Status(_) => false,
+        Resource::Backend(_) | Resource::Limit(_) | Resource::Status(_) => false,
     }
 }
 

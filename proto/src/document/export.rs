@@ -1,14 +1,17 @@
 //! From domain objects to documents.
 
-use lb_core::model::{Algorithm, Backend, Kind, LeastConnections, Listener, Pool, Resource, Route};
+use lb_core::model::{
+    Algorithm, Backend, Kind, LeastConnections, Limit, Listener, Pool, Resource, Route,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute};
+use super::{DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute};
 
 /// The kinds of objects that can be declared, in the order of a document.
-pub const DECLARED_KINDS: [Kind; 4] = [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route];
+pub const DECLARED_KINDS: [Kind; 5] =
+    [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route, Kind::Limit];
 
 /// All that can be declared.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -27,6 +30,9 @@ pub struct Document {
     /// Which requests go to which pool.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DeclaredRoute>,
+    /// How many requests may pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<DeclaredLimit>,
 }
 
 impl Document {
@@ -47,6 +53,7 @@ impl Document {
                     document.listeners.push(chosen(listener.into(), resource, all));
                 }
                 Resource::Route(route) => document.routes.push(chosen(route.into(), resource, all)),
+                Resource::Limit(limit) => document.limits.push(chosen(limit.into(), resource, all)),
                 Resource::Status(_) => {}
             }
         }
@@ -76,6 +83,7 @@ pub(super) fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pool | Kind::Listener | Kind::Route => &["name"],
         Kind::Backend => &["address"],
+        Kind::Limit => &["name", "rate"],
         Kind::Status => &[],
     }
 }
@@ -87,6 +95,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => to_map(&DeclaredBackend::from(backend)),
         Resource::Listener(listener) => to_map(&DeclaredListener::from(listener)),
         Resource::Route(route) => to_map(&DeclaredRoute::from(route)),
+        Resource::Limit(limit) => to_map(&DeclaredLimit::from(limit)),
         Resource::Status(_) => Map::new(),
     }
 }
@@ -127,6 +136,15 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             map.remove("pool");
             map
         }
+        Kind::Limit => {
+            let (name, rate) = (NAME.to_owned(), "1/s".to_owned());
+            let limit = DeclaredLimit { name, rate, ..DeclaredLimit::default() };
+            let limit = Limit::try_from(limit).expect("defaults are valid");
+            let mut map = to_map(&DeclaredLimit::from(&limit));
+            // It is made from the rate.
+            map.remove("burst");
+            map
+        }
         Kind::Status => Map::new(),
     };
     defaults.remove("id");
@@ -143,6 +161,11 @@ pub(super) fn chosen_fields(resource: &Resource) -> Map<String, Value> {
         if fields.get(&key) == Some(&value) {
             fields.remove(&key);
         }
+    }
+    if let Resource::Limit(limit) = resource
+        && limit.burst() == limit.rate.one_second()
+    {
+        fields.remove("burst");
     }
     fields
 }
