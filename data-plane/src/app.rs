@@ -66,7 +66,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_good = LastGood::new(opened.data_dir.path());
     let subscriber =
         last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
-    let mut compiler = Compiler::new(opened.workers, names.clone());
+    let mut compiler = Compiler::new(opened.workers, names.clone(), args.limit_keys as usize);
     if args.expose_lb_api {
         compiler.expose_management();
     }

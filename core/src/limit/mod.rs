@@ -3,7 +3,6 @@
 //! | part | is |
 //! |---|---|
 //! | [`Pace`] | how fast tokens come in, now and when no grant follows |
-//! | [`PaceCell`] | the pace, as one thread sets it and others read it |
 //! | [`Bucket`] | one bucket, for a limit without a key; one atomic word |
 //! | [`Table`] | a bucket for every key in bounded memory; one atomic word each |
 //! | [`KeyHasher`] | the part of a request that a limit counts by, as a number |
@@ -37,7 +36,6 @@ mod hot;
 
 mod key;
 mod pace;
-mod pace_cell;
 mod queue;
 mod table;
 
@@ -47,7 +45,6 @@ pub use self::{
     hot::HotKeys,
     key::KeyHasher,
     pace::{MICROS, Pace, burst_share},
-    pace_cell::PaceCell,
     queue::{Queue, QueueFull, Ticket},
     table::Table,
 };

@@ -21,13 +21,13 @@ pub(super) const TOKEN: u64 = 1000;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pace {
     /// Where the line starts, in parts of tokens.
-    pub(super) level: u64,
+    level: u64,
     /// What is to be added to it, in [`PER_PART`]ths: a slow rate must not lose what it is
     /// made of to rounding, each time that it is replaced.
-    pub(super) fraction: u64,
-    pub(super) from: Instant,
-    pub(super) stages: Stages,
-    pub(super) burst: u32,
+    fraction: u64,
+    from: Instant,
+    stages: Stages,
+    burst: u32,
 }
 
 impl Pace {

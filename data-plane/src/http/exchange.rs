@@ -145,7 +145,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Next {
         let request = &prepared.understood;
         let pool = match (prepared.destination, &config.management) {
-            (Destination::Pool(index), _) => &config.pools[index],
+            (Destination::Pool(_, index), _) => &config.pools[index],
             (Destination::ControlPlane, Some(Management::At(pool))) => pool,
             // Unreachable: it would have been refused.
             (Destination::ControlPlane, _) => return Next::Close,
@@ -185,6 +185,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 prepared,
                 pool,
                 listener: &listener.listener,
+                limits: config.limits.as_deref(),
                 backend,
                 upload: &mut upload,
                 attempts: &mut attempts,
@@ -229,7 +230,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             next = Some(again.slot);
         }
         let answer = match prepared.destination {
-            Destination::Pool(_) => attempts.answer(),
+            Destination::Pool(..) => attempts.answer(),
             Destination::ControlPlane => {
                 let written = attempts.was_written();
                 management::unanswered(attempts.answer(), written)

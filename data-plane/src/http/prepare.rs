@@ -9,7 +9,12 @@ use lb_core::{
     routing::{path_of, without_port},
 };
 
-use super::{management, record::Record, respond::OwnAnswer};
+use super::{
+    limited::{Asker, Limiter, Told},
+    management,
+    record::Record,
+    respond::OwnAnswer,
+};
 use crate::{
     h1::{
         Version,
@@ -17,7 +22,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{ListenerConfig, Management, PoolIndex},
+    live::{ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -34,12 +39,14 @@ pub(crate) struct Prepared {
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) destination: Destination,
+    /// What the client is told of its limits; nothing without any.
+    pub(crate) told: Option<Told>,
 }
 
 /// Who is to answer a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Destination {
-    Pool(PoolIndex),
+    Pool(RouteIndex, PoolIndex),
     ControlPlane,
 }
 
@@ -71,6 +78,8 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a HttpLimits,
     pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
+    /// None, if the configuration limits nothing.
+    pub(crate) limiter: Option<Limiter<'a>>,
 }
 
 /// What came of reading a head.
@@ -179,6 +188,16 @@ fn forward(
             "the request's body is longer than allowed here",
         );
     }
+    // After what is refused without a look at the pools, so that it takes no turn.
+    let destination = route.map_or(Destination::ControlPlane, |route| {
+        Destination::Pool(route.route, route.pool())
+    });
+    let told = match (context.limiter, destination) {
+        (Some(limiter), Destination::Pool(route, pool)) => limiter
+            .admit(route, pool, &Asker { head, client })
+            .map_err(|answer| Refused { answer, request: Some(*understood), is_management: false })?,
+        _ => None,
+    };
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -200,9 +219,8 @@ fn forward(
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        // Last, so that what is refused takes no turn.
-        destination: route
-            .map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool())),
+        destination,
+        told,
     })
 }
 

@@ -15,7 +15,8 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
+    PoolConfig, Retries, Routes, Trouble, limits::LimitCompiler, outlook::tell_panic,
+    routes::RouteCompiler,
 };
 use crate::worker::now;
 
@@ -35,6 +36,7 @@ pub(crate) struct Compiler {
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
     routes: RouteCompiler,
+    limits: LimitCompiler,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,8 @@ impl Compiled {
 }
 
 impl Compiler {
-    pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
+    /// `limit_keys`: how many keys each limit by key tells apart.
+    pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>, limit_keys: usize) -> Self {
         Self {
             workers,
             listeners: listeners.into(),
@@ -85,6 +88,7 @@ impl Compiler {
             management: None,
             told: None,
             routes: RouteCompiler::default(),
+            limits: LimitCompiler::new(workers, limit_keys),
         }
     }
 
@@ -176,6 +180,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            limits: self.limits.compile(snapshot, now()),
             cuts,
             management: self.management.clone(),
         }
@@ -349,7 +354,7 @@ mod tests {
     }
 
     fn compiler() -> Compiler {
-        Compiler::new(2, vec![ListenerName::default_listener()])
+        Compiler::new(2, vec![ListenerName::default_listener()], 100)
     }
 
     #[test]

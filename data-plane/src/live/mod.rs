@@ -10,6 +10,7 @@ mod caution;
 mod compile;
 mod identity;
 mod ledger;
+mod limits;
 mod management;
 mod outlook;
 mod retries;
@@ -33,10 +34,11 @@ pub(crate) use self::{
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
+    limits::{Basis, LimitConfig, LimitIndex, LimitSums, Limits},
     management::Management,
     outlook::Outlook,
     retries::Retries,
-    routes::{PoolIndex, Routes},
+    routes::{PoolIndex, RouteIndex, Routes},
     trial::Trial,
     trouble::Trouble,
 };
@@ -55,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// The limits on requests; none most of the time.
+    pub(crate) limits: Option<Arc<Limits>>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
     /// Where `/lb/...` goes; `None` when that is ordinary traffic.

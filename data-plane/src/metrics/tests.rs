@@ -51,7 +51,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
     }
     let (snapshot, rejected) = Snapshot::default().changed(resources, &[]);
     assert_eq!(rejected, []);
-    let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()]);
+    let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()], 100);
     let config = Arc::new(compiler.compile(&snapshot, None::<Version>));
     let workers = (0..2).map(|_| WorkerHandle {
         mail: mpsc::unbounded_channel().0,

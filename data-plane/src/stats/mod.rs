@@ -3,6 +3,7 @@
 //! Every counter has one writer, its worker, and is read by the control thread: no
 //! locked instruction on the request path.
 
+mod limits;
 pub(crate) mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Sums, sum};
+use super::{Sums, limits::LimitReporter, sum};
 use crate::{
     live::{BackendState, Config, Identity, Trouble},
     process,
@@ -49,6 +49,7 @@ pub(crate) struct Reporter {
     config: watch::Receiver<Arc<Config>>,
     trouble: Arc<Trouble>,
     backends: HashMap<Identity, Tracked>,
+    limits: LimitReporter,
     /// Those that there is or was a token for, until everything was said about it.
     tried: Vec<Arc<BackendState>>,
     sent: Sums,
@@ -85,6 +86,7 @@ impl Reporter {
             config,
             trouble,
             backends: HashMap::new(),
+            limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
             sequence: 0,
@@ -229,6 +231,7 @@ impl Reporter {
             probes,
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
+            limits: self.limits.report(&self.config.borrow(), now.into_std()),
         }
     }
 
