@@ -7,6 +7,7 @@
 
 mod backend;
 mod drain;
+mod limit;
 mod listener;
 mod object;
 mod pool;
@@ -26,6 +27,7 @@ pub(crate) use self::drain::tests::drain as a_drain;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     drain::DrainView,
+    limit::{LimitSettingsView, LimitView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,

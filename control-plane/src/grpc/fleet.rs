@@ -207,7 +207,8 @@ impl fleet_server::Fleet for FleetService {
         let name = message.into_inner().name;
         let (stored, store_revision) = self.context.registry.read(|view| {
             let limits = view.catalog.limits();
-            let wanted = |stored: &&Stored<Limit>| name.is_empty() || stored.value.name.as_str() == name;
+            let wanted =
+                |stored: &&Stored<Limit>| name.is_empty() || stored.value.name.as_str() == name;
             let stored: Vec<Stored<Limit>> = limits.values().filter(wanted).cloned().collect();
             if stored.is_empty() && !name.is_empty() {
                 let shown: String = name.chars().take(63).collect();

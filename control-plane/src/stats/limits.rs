@@ -134,11 +134,12 @@ impl Limits {
         let Some(sums) = self.0.get(&(limit.clone(), incarnation)) else {
             return (LimitTotals::default(), Vec::new());
         };
-        let of_proxy = |(proxy, (sum, share, told)): (&ProxyId, &(Sum, LimitShare, Option<Instant>))| {
-            let is_fresh = told.is_some_and(|told| now < told + SHARE_FOR);
-            let share = is_fresh.then_some(*share);
-            (proxy.clone(), LimitTotals { share, ..sum.totals(now) })
-        };
+        let of_proxy =
+            |(proxy, (sum, share, told)): (&ProxyId, &(Sum, LimitShare, Option<Instant>))| {
+                let is_fresh = told.is_some_and(|told| now < told + SHARE_FOR);
+                let share = is_fresh.then_some(*share);
+                (proxy.clone(), LimitTotals { share, ..sum.totals(now) })
+            };
         (sums.all.totals(now), sums.by_proxy.iter().map(of_proxy).collect())
     }
 

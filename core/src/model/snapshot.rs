@@ -457,7 +457,8 @@ mod tests {
             limit.target = target.parse().unwrap();
             Resource::Limit(limit)
         };
-        let limits = vec![limit("a", "all"), limit("p", "pool:default"), limit("r", "route:default")];
+        let limits =
+            vec![limit("a", "all"), limit("p", "pool:default"), limit("r", "route:default")];
         let (snapshot, rejected) = whole().changed(limits, &[]);
         assert_eq!((snapshot.limits().len(), rejected), (3, vec![]));
         let (_, rejected) = snapshot.changed(vec![limit("p", "pool:nowhere")], &[]);

@@ -189,10 +189,8 @@ impl Trial {
             Resource::Backend(backend) => {
                 self.places.insert(backend.id.clone(), backend.pool.clone());
             }
-            Resource::Pool(_)
-            | Resource::Listener(_)
-            | Resource::Route(_)
-            | Resource::Limit(_) => {}
+            Resource::Pool(_) | Resource::Listener(_) | Resource::Route(_) | Resource::Limit(_) => {
+            }
         }
         self.now.push(resource);
     }

@@ -189,13 +189,16 @@ fn forward(
         );
     }
     // After what is refused without a look at the pools, so that it takes no turn.
-    let destination = route.map_or(Destination::ControlPlane, |route| {
-        Destination::Pool(route.route, route.pool())
-    });
+    let destination = route
+        .map_or(Destination::ControlPlane, |route| Destination::Pool(route.route, route.pool()));
     let told = match (context.limiter, destination) {
-        (Some(limiter), Destination::Pool(route, pool)) => limiter
-            .admit(route, pool, &Asker { head, client })
-            .map_err(|answer| Refused { answer, request: Some(*understood), is_management: false })?,
+        (Some(limiter), Destination::Pool(route, pool)) => {
+            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
+                answer,
+                request: Some(*understood),
+                is_management: false,
+            })?
+        }
         _ => None,
     };
     let peer = context.peer.ip();

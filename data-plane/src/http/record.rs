@@ -308,8 +308,7 @@ mod tests {
             incarnation: lb_core::model::Incarnation(1),
             address: "127.0.0.1:1".parse().unwrap(),
         };
-        let (pool, trouble) =
-            (PoolName::default_pool(), Arc::new(crate::live::Trouble::new()));
+        let (pool, trouble) = (PoolName::default_pool(), Arc::new(crate::live::Trouble::new()));
         let backend = BackendState::new(identity, pool, 1, Box::new([]), 1, &trouble);
         record.attempt_answered(&backend, 503, ms(10));
         record.waited(ms(27));

@@ -13,7 +13,8 @@ impl TryFrom<pb::Limit> for Limit {
         let mut limit = Self::new(LimitName::new(&wire.name)?, wire.rate.parse()?);
         limit.target = target(&wire.pool, &wire.route)?;
         let key = if wire.key.is_empty() { LimitKey::default() } else { wire.key.parse()? };
-        let scope = if wire.scope.is_empty() { LimitScope::default() } else { wire.scope.parse()? };
+        let scope =
+            if wire.scope.is_empty() { LimitScope::default() } else { wire.scope.parse()? };
         limit = limit.counted(scope, key)?;
         if let Some(burst) = wire.burst {
             limit = limit.with_burst(burst)?;
@@ -96,7 +97,10 @@ mod tests {
     fn what_is_left_out_has_its_default() {
         let limit = Limit::try_from(wire(|_| ())).unwrap();
         let told = pb::Limit::from(&limit);
-        assert_eq!((told.key.as_str(), told.scope.as_str(), told.burst), ("all", "fleet", Some(100)));
+        assert_eq!(
+            (told.key.as_str(), told.scope.as_str(), told.burst),
+            ("all", "fleet", Some(100))
+        );
         assert_eq!(Limit::try_from(told), Ok(limit));
     }
 

@@ -325,7 +325,9 @@ impl Found {
                 }
                 serde_json::to_value(observed(context, backend, self.stored.revision, status)).ok()
             }
-            (_, Resource::Limit(limit)) => serde_json::to_value(observed_limit(context, limit)).ok(),
+            (_, Resource::Limit(limit)) => {
+                serde_json::to_value(observed_limit(context, limit)).ok()
+            }
             _ => None,
         };
         fields.extend(status.map(|status| ("status".to_owned(), status)));

@@ -352,9 +352,8 @@ impl<'b> RequestHead<'_, 'b> {
 
     /// The values of all fields of this lower-case name that the proxy need not understand.
     pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
-        let named = move |field: &&httparse::Header<'b>| {
-            field.name.as_bytes().eq_ignore_ascii_case(name)
-        };
+        let named =
+            move |field: &&httparse::Header<'b>| field.name.as_bytes().eq_ignore_ascii_case(name);
         self.fields.iter().filter(named).map(|field| field.value)
     }
 
