@@ -27,6 +27,7 @@ use crate::{
     fleet::Fleet,
     grpc::{self, Context},
     http,
+    leases::{self, Leases},
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
     registry::{Registry, WriteError},
@@ -220,6 +221,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     };
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
+    let term = registry.term();
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -230,6 +232,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
         resilience: Arc::new(Resilience::new(config.lease)),
+        leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
         drains: Drains::new(resumed, config.lease),
         events,
@@ -256,6 +259,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         };
         probe::run(registry, prober, shared.stop.clone()).await;
         "the prober"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        let registry = shared.registry.clone();
+        leases::run(Arc::clone(&shared.leases), registry, shared.stop.clone()).await;
+        "leases"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {

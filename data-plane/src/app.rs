@@ -24,6 +24,7 @@ use crate::{
     args::Args,
     error::RunError,
     last_good::LastGood,
+    leases::{self, Leases, Shelf},
     live::{Compiler, Config, Padded},
     metrics::Metrics,
     open::Opened,
@@ -66,7 +67,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_good = LastGood::new(opened.data_dir.path());
     let subscriber =
         last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
-    let mut compiler = Compiler::new(opened.workers, names.clone(), args.limit_keys as usize);
+    let shelf = Shelf::new(opened.data_dir.path());
+    let leases = Leases::new(opened.workers, shelf.load());
+    let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases, args.limit_keys as usize);
+    let leases = compiler.leases();
     if args.expose_lb_api {
         compiler.expose_management();
     }
@@ -106,6 +110,13 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     });
     let applied = config_receiver.clone();
     let budgeted = config_receiver.clone();
+    let keeper = leases::run(
+        Arc::clone(&leases),
+        opened.id.clone(),
+        instance.clone(),
+        shelf,
+        connected_receiver.clone(),
+    );
     let reporter = Reporter::new(
         opened.id.clone(),
         instance,
@@ -130,6 +141,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     tokio::spawn(serving.watch());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
+    tokio::spawn(keeper);
     tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;

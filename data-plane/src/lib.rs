@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod h1;
 mod http;
 mod last_good;
+mod leases;
 mod listen;
 mod live;
 mod metrics;

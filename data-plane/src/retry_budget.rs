@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_pool_gets_its_part_of_the_floor_and_its_share() {
-        let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()], 100);
+        let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()]);
         let (mut budgets, mut at) = (Budgets::default(), now());
         let config = compiler.compile(&snapshot(10), None);
         assert_eq!(permits(&config), 0);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_is_gone_is_forgotten() {
-        let mut compiler = Compiler::new(1, vec![ListenerName::default_listener()], 100);
+        let mut compiler = Compiler::new(1, vec![ListenerName::default_listener()]);
         let mut budgets = Budgets::default();
         let config = compiler.compile(&snapshot(10), None);
         budgets.tick(&config, 1, now());

@@ -151,7 +151,7 @@ fn shares(views: &[LimitView]) -> Table {
     for view in views {
         for share in &view.proxies {
             let tone = match share.basis.as_str() {
-                "leased" | "own" => Tone::Plain,
+                "leased" | "own" | "even_share" => Tone::Plain,
                 _ => Tone::Warning,
             };
             table.row([

@@ -46,7 +46,7 @@ pub(crate) struct LimitTotalsView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct LimitShareView {
     pub(crate) proxy_id: String,
-    /// leased, own, safe_share or unknown.
+    /// leased, own, even_share, safe_share or unknown.
     pub(crate) basis: String,
     /// What it may let pass; of a limit by key, of each key that is not hot. Null when it has
     /// not told lately.

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use lb_core::model::{
-    AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName,
+use lb_core::{
+    lease::QuantityKind,
+    model::{AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName},
 };
 use lb_proto::{
     convert,
@@ -85,6 +86,7 @@ impl FleetService {
                         pool: Some((&pool.value).into()),
                         totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
                         sources: self.source_statuses(&pool.value),
+                        slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };
                     for stored in view.catalog.backends_of(Some(name)) {
@@ -131,7 +133,12 @@ impl FleetService {
                 })
                 .collect(),
             drain: drain::report(&self.context, backend, revision).map(wire::drain),
+            slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
         }
+    }
+
+    fn slots(&self, kind: QuantityKind, name: &str, incarnation: u64) -> Option<pb::SlotsReport> {
+        self.context.leases.view(kind, name, incarnation).map(wire::slots)
     }
 }
 

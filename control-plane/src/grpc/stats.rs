@@ -151,6 +151,7 @@ fn read_limit(wire: &pb::LimitReport) -> Result<LimitPart, Status> {
     let basis = match pb::LimitBasis::try_from(wire.basis) {
         Ok(pb::LimitBasis::Own) => ShareBasis::Own,
         Ok(pb::LimitBasis::Leased) => ShareBasis::Leased,
+        Ok(pb::LimitBasis::EvenShare) => ShareBasis::Even,
         Ok(pb::LimitBasis::SafeShare) => ShareBasis::Safe,
         Ok(pb::LimitBasis::Unspecified) | Err(_) => ShareBasis::Unknown,
     };

@@ -113,6 +113,7 @@ impl Probed {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;

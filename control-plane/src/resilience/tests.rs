@@ -46,6 +46,7 @@ impl World {
                 labels: Labels::default(),
                 source: None,
                 drain: None,
+                max_in_flight: None,
                 incarnation: Incarnation(0),
             };
             let resource = Box::new(Resource::Backend(backend));

@@ -60,6 +60,8 @@ pub enum ShareBasis {
     Own,
     /// A lease of the control plane.
     Leased,
+    /// An even share of every key; those that need more have leases.
+    Even,
     /// The control plane is not heard.
     Safe,
 }
@@ -101,6 +103,7 @@ impl ShareBasis {
             Self::Unknown => "unknown",
             Self::Own => "own",
             Self::Leased => "leased",
+            Self::Even => "even_share",
             Self::Safe => "safe_share",
         }
     }

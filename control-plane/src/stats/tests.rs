@@ -18,6 +18,7 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(*incarnation),
         };
         catalog.put(Resource::Backend(backend), *incarnation);

@@ -5,11 +5,14 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
 
 use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
 
-use super::respond::OwnAnswer;
+use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::Stream};
 use crate::{
     h1::{body::write_decimal, request::RequestHead},
-    live::{LimitConfig, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex},
+    live::{
+        Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
+    },
     reason::Reason,
+    worker::Loaded,
 };
 
 /// The limits of a configuration, for one request.
@@ -17,6 +20,7 @@ use crate::{
 pub(crate) struct Limiter<'a> {
     pub(crate) limits: &'a Limits,
     pub(crate) worker: usize,
+    pub(crate) copies: &'a LimitCopies,
     pub(crate) now: Instant,
 }
 
@@ -35,6 +39,52 @@ pub(crate) struct OverLimit {
     pub(crate) retry_after: u64,
     /// Whole lines.
     pub(crate) fields: String,
+}
+
+/// Backends that one request is refused by before it gives up.
+const BACKENDS_MAX: usize = 32;
+
+impl<'a, S: Stream> Exchange<'a, S> {
+    /// The limits of a configuration; none if it has none.
+    pub(super) fn limiter<'c>(&self, config: &'c Loaded, now: Instant) -> Option<Limiter<'c>>
+    where
+        'a: 'c,
+    {
+        let limits = config.limits.as_deref()?;
+        let (worker, copies) = (self.worker.index, &self.worker.limit_copies);
+        Some(Limiter { limits, worker, copies, now })
+    }
+
+    /// Whether the limits of a backend let a request go there; else another backend, if there
+    /// is one that was not asked yet.
+    #[cold]
+    pub(super) fn within_limits(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        limiter: &Limiter<'_>,
+        asked: &[LimitIndex],
+        slot: u32,
+    ) -> Result<(), Option<u32>> {
+        let pool = attempts.pool();
+        let Err(decision) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
+        // Its slots and its trial are for whoever may go there.
+        self.permit = None;
+        self.trial = None;
+        let soonest = attempts.over_limit(slot, decision);
+        let next = match attempts.over_limit_slots().len() {
+            ..BACKENDS_MAX => {
+                let tried = [attempts.slots(), attempts.over_limit_slots()].concat();
+                self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
+            }
+            _ => None,
+        };
+        if next.is_none()
+            && let Some(answer) = exhausted(limiter, asked, pool, &soonest)
+        {
+            attempts.denied(answer);
+        }
+        Err(next)
+    }
 }
 
 /// What one request is counted by.
@@ -77,7 +127,7 @@ impl<'a> Limiter<'a> {
         for (place, &index) in asked.iter().enumerate() {
             let limit = self.limit(index);
             let Some(key) = asker.key(limit) else { continue };
-            let decision = limit.take(self.worker, key, self.now);
+            let decision = limit.take(key, &self.asking(index));
             if limit.limit.shadow {
                 continue;
             }
@@ -85,7 +135,7 @@ impl<'a> Limiter<'a> {
                 for &index in &asked[..place] {
                     let limit = self.limit(index);
                     if let Some(key) = asker.key(limit) {
-                        limit.give_back(self.worker, key, self.now);
+                        limit.give_back(key, &self.asking(index));
                     }
                 }
                 return Err(refusal(limit, &decision));
@@ -109,17 +159,21 @@ impl<'a> Limiter<'a> {
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
             let limit = self.limit(index);
-            let decision = limit.take(self.worker, key(limit), self.now);
+            let decision = limit.take(key(limit), &self.asking(index));
             if decision.is_admitted() || limit.limit.shadow {
                 continue;
             }
             for &index in &asked[..place] {
                 let limit = self.limit(index);
-                limit.give_back(self.worker, key(limit), self.now);
+                limit.give_back(key(limit), &self.asking(index));
             }
             return Err(decision);
         }
         Ok(())
+    }
+
+    fn asking(&self, index: LimitIndex) -> Asking<'a> {
+        Asking { worker: self.worker, copies: self.copies, index, now: self.now }
     }
 
     fn limit(&self, index: LimitIndex) -> &'a LimitConfig {

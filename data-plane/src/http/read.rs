@@ -10,7 +10,6 @@ use super::{
     answer::protocol_error,
     connection::{Connection, Next},
     exchange::Exchange,
-    limited::Limiter,
     prepare::{self, Destination, Prepared, Reading, Refused, prepare},
     respond::OwnAnswer,
     stream::Stream,
@@ -149,11 +148,7 @@ impl<S: Stream> Exchange<'_, S> {
             limits: self.limits(&config),
             management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
-            limiter: config.limits.as_deref().map(|limits| Limiter {
-                limits,
-                worker: self.worker.index,
-                now: started,
-            }),
+            limiter: self.limiter(&config, started),
         };
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();

@@ -18,7 +18,7 @@ use super::{
     PoolConfig, Retries, Routes, Trouble, limits::LimitCompiler, outlook::tell_panic,
     routes::RouteCompiler,
 };
-use crate::worker::now;
+use crate::{leases::Leases, worker::now};
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(crate) struct Compiler {
     ledger: Arc<Ledger>,
     trouble: Arc<Trouble>,
     outlook: Outlook,
+    leases: Arc<Leases>,
     management: Option<Management>,
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
@@ -73,9 +74,26 @@ impl Compiled {
 }
 
 impl Compiler {
-    /// `limit_keys`: how many keys each limit by key tells apart.
-    pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>, limit_keys: usize) -> Self {
+    #[cfg(test)]
+    pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
+        Self::with_leases(
+            workers,
+            listeners,
+            Leases::new(workers, crate::leases::Remembered::default()),
+            100,
+        )
+    }
+
+    /// A compiler for a proxy that holds these shares, and whose limits by key tell
+    /// `limit_keys` keys apart each.
+    pub(crate) fn with_leases(
+        workers: usize,
+        listeners: Vec<ListenerName>,
+        leases: Leases,
+        limit_keys: usize,
+    ) -> Self {
         Self {
+            leases: Arc::new(leases),
             workers,
             listeners: listeners.into(),
             phase: Phase::default(),
@@ -95,6 +113,11 @@ impl Compiler {
     /// The counters of all pools, removed backends included.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
+    }
+
+    /// The shares of what holds over the whole fleet.
+    pub(crate) fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
     }
 
     /// How workers tell that it should be compiled anew.
@@ -163,6 +186,11 @@ impl Compiler {
             pools.insert(name.clone(), compiled);
         }
         self.pools = pools;
+        let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
+        let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
+        let limits = self.limits.compile(snapshot, &self.leases, self.phase.count, now());
+        let of_limits = limits.iter().flat_map(|limits| limits.quantities());
+        self.leases.retain(&wanted.chain(of_limits).collect());
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
@@ -180,7 +208,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
-            limits: self.limits.compile(snapshot, now()),
+            limits,
             cuts,
             management: self.management.clone(),
         }
@@ -224,7 +252,9 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
+        let caps = self.leases.caps(entry, &backends);
         let mut config = PoolConfig {
+            caps,
             picker,
             cursor,
             backends,
@@ -288,6 +318,8 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
                 Duration::ZERO
             }
         },
+        caps: None,
+        queue_timeout: pool.concurrency.queue_timeout,
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         breaker: pool.resilience.breaker,
         caution: None,
@@ -323,6 +355,7 @@ mod tests {
             Resource::Backend(Backend {
                 source: None,
                 drain: None,
+                max_in_flight: None,
                 id: id.clone(),
                 pool: PoolName::default_pool(),
                 address: format!("127.0.0.1:{port}").parse().unwrap(),
@@ -354,7 +387,7 @@ mod tests {
     }
 
     fn compiler() -> Compiler {
-        Compiler::new(2, vec![ListenerName::default_listener()], 100)
+        Compiler::new(2, vec![ListenerName::default_listener()])
     }
 
     #[test]

@@ -28,13 +28,15 @@ use lb_core::{
     },
 };
 
+use crate::leases::PoolCaps;
+
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, bump},
     caution::{Asked, Caution},
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
-    limits::{Basis, LimitConfig, LimitIndex, LimitSums, Limits},
+    limits::{Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits},
     management::Management,
     outlook::Outlook,
     retries::Retries,
@@ -82,6 +84,10 @@ pub(crate) struct PoolConfig {
     pub(crate) retry: RetryPolicy,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
+    /// The slots that its requests need; nothing where nothing is limited.
+    pub(crate) caps: Option<Arc<PoolCaps>>,
+    /// How long a request may wait for one, from its arrival on.
+    pub(crate) queue_timeout: Duration,
     /// Whether its picker looks at requests in flight.
     pub(crate) watches_load: bool,
     pub(crate) picker: Picker,

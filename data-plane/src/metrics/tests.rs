@@ -30,6 +30,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
         resources.push(Resource::Backend(Backend {
             source: None,
             drain: None,
+            max_in_flight: None,
             id: id.clone(),
             pool: PoolName::default_pool(),
             address: format!("10.{}.{}.1:80", number / 250, number % 250).parse().unwrap(),
@@ -51,7 +52,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
     }
     let (snapshot, rejected) = Snapshot::default().changed(resources, &[]);
     assert_eq!(rejected, []);
-    let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()], 100);
+    let mut compiler = Compiler::new(2, vec![ListenerName::default_listener()]);
     let config = Arc::new(compiler.compile(&snapshot, None::<Version>));
     let workers = (0..2).map(|_| WorkerHandle {
         mail: mpsc::unbounded_channel().0,

@@ -67,6 +67,7 @@ impl Sent {
             basis: match gauges.basis {
                 Basis::Own => pb::LimitBasis::Own,
                 Basis::Leased => pb::LimitBasis::Leased,
+                Basis::EvenShare => pb::LimitBasis::EvenShare,
                 Basis::SafeShare => pb::LimitBasis::SafeShare,
             }
             .into(),

@@ -200,7 +200,7 @@ pub(super) struct LimitObserved {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LimitShareObserved {
     proxy: String,
-    /// `leased`; `own` with scope proxy; `safe_share` while it does not hear the control plane;
+    /// `leased`; `own` with scope proxy; `even_share` of a limit by key; `safe_share` while it does not hear the control plane;
     /// `unknown` when it has not told lately.
     basis: &'static str,
     /// Requests per second that it may let pass; of a limit by key, of each key that is not hot.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use lb_core::{
+    lease::{Quantity, Sort},
     limit::{Pace, Table},
     model::{
         Limit, LimitKey, LimitName, LimitScope, LimitTarget, PoolName, Route, RouteName, Snapshot,
@@ -10,7 +11,10 @@ use lb_core::{
 };
 
 use super::{Applicable, LimitConfig, LimitIndex, LimitState, Limits, Source};
-use crate::live::PoolIndex;
+use crate::{leases::Leases, live::PoolIndex};
+
+/// Backends that a limit over each of them tells apart.
+const BACKENDS_MAX: usize = 16_384;
 
 /// Compiles limits.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(in crate::live) struct LimitCompiler {
     /// Keys that each limit by key tells apart.
     keys_max: usize,
     former: BTreeMap<LimitName, LimitConfig>,
+    /// States that were ever made.
+    serials: u64,
     laid_out: Option<LaidOut>,
 }
 
@@ -41,13 +47,15 @@ impl LaidOut {
 
 impl LimitCompiler {
     pub(in crate::live) fn new(workers: usize, keys_max: usize) -> Self {
-        Self { workers, keys_max, former: BTreeMap::new(), laid_out: None }
+        Self { workers, keys_max, former: BTreeMap::new(), serials: 0, laid_out: None }
     }
 
-    /// The limits of a snapshot; none if there are none.
+    /// The limits of a snapshot, for one of so many proxies; none if there are none.
     pub(in crate::live) fn compile(
         &mut self,
         snapshot: &Snapshot,
+        leases: &Leases,
+        proxies: u32,
         now: Instant,
     ) -> Option<Arc<Limits>> {
         if let Some(laid_out) = &self.laid_out
@@ -64,7 +72,7 @@ impl LimitCompiler {
             let known = former.get(name).filter(|known| known.state.is_of(limit));
             let config = match known {
                 Some(known) if *known.limit == **limit => known.clone(),
-                known => self.limit(limit, known, now),
+                known => self.limit(limit, known, leases, proxies, now),
             };
             self.former.insert(name.clone(), config);
         }
@@ -84,16 +92,41 @@ impl LimitCompiler {
         Some(result)
     }
 
-    fn limit(&self, limit: &Arc<Limit>, known: Option<&LimitConfig>, now: Instant) -> LimitConfig {
-        let state = known.map_or_else(
-            || Arc::new(LimitState::new(limit, self.workers)),
-            |known| Arc::clone(&known.state),
-        );
-        let source = self.source(limit, known.map(|known| &known.source), now);
+    fn limit(
+        &mut self,
+        limit: &Arc<Limit>,
+        known: Option<&LimitConfig>,
+        leases: &Leases,
+        proxies: u32,
+        now: Instant,
+    ) -> LimitConfig {
+        let state = match known {
+            Some(known) => Arc::clone(&known.state),
+            None => {
+                self.serials += 1;
+                Arc::new(LimitState::new(limit, self.serials, self.workers))
+            }
+        };
+        let source = match Quantity::of_limit(limit) {
+            None => self.own_source(limit, known.map(|known| &known.source), now),
+            Some((quantity, wanted)) => match wanted.sort {
+                Sort::RateByKey { burst } => {
+                    let keys_max = match limit.scope() {
+                        LimitScope::Backend => BACKENDS_MAX,
+                        LimitScope::Fleet | LimitScope::Proxy => self.keys_max,
+                    };
+                    let table = || Table::new(keys_max, wanted.amount, burst);
+                    Source::ByKey(leases.rate_by_key(&quantity, wanted, proxies, table))
+                }
+                Sort::Rate { .. } | Sort::Slots { .. } => {
+                    Source::Whole(leases.rate(&quantity, wanted, proxies))
+                }
+            },
+        };
         LimitConfig::new(limit, state, source)
     }
 
-    fn source(&self, limit: &Limit, known: Option<&Source>, now: Instant) -> Source {
+    fn own_source(&self, limit: &Limit, known: Option<&Source>, now: Instant) -> Source {
         let (rate, burst) = (limit.rate.micros(), limit.burst());
         match (known, limit.key()) {
             // Buckets go on where they are, at another pace.
@@ -102,8 +135,8 @@ impl LimitCompiler {
                 table.fit(rate, burst);
                 Source::OwnByKey(pace.steadied(rate, burst, now), Arc::clone(table))
             }
-            (None, LimitKey::All) => Source::Own(Pace::new(rate, burst, now)),
-            (None, _) => {
+            (_, LimitKey::All) => Source::Own(Pace::new(rate, burst, now)),
+            (_, _) => {
                 let table = Table::new(self.keys_max, rate, burst);
                 Source::OwnByKey(Pace::new(rate, burst, now), Arc::new(table))
             }

@@ -7,9 +7,10 @@
 mod compile;
 mod state;
 
-use std::{sync::Arc, time::Instant};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use lb_core::{
+    lease::Quantity,
     limit::{Decision, Pace, Quota, Table},
     model::{Limit, LimitKey, LimitScope},
 };
@@ -17,6 +18,7 @@ use lb_core::{
 pub(super) use self::compile::LimitCompiler;
 pub(crate) use self::state::{LimitState, LimitSums};
 use super::{PoolIndex, RouteIndex};
+use crate::leases::{Copy, KeyLease, KeyPaces, RateLease};
 
 /// Where a limit stands in a configuration.
 pub(crate) type LimitIndex = usize;
@@ -50,6 +52,16 @@ pub(crate) struct LimitConfig {
     pub(crate) fields: Arc<str>,
 }
 
+/// Who asks a limit, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) worker: usize,
+    pub(crate) copies: &'a LimitCopies,
+    /// Where the limit stands.
+    pub(crate) index: LimitIndex,
+    pub(crate) now: Instant,
+}
+
 /// Where its tokens come from.
 #[derive(Clone, Debug)]
 enum Source {
@@ -57,6 +69,39 @@ enum Source {
     Own(Pace),
     /// The same, for each key.
     OwnByKey(Pace, Arc<Table>),
+    /// The control plane lends this proxy a part.
+    Whole(Arc<RateLease>),
+    /// The same, for each key.
+    ByKey(Arc<KeyLease>),
+}
+
+/// What one worker knows of the paces that are lent, by limit. They are looked up at every
+/// request and change a few times a second.
+#[derive(Debug, Default)]
+pub(crate) struct LimitCopies(RefCell<Vec<LimitCopy>>);
+
+#[derive(Debug, Default)]
+struct LimitCopy {
+    /// Of the state of the limit.
+    serial: u64,
+    pace: Copy<Pace>,
+    paces: Copy<Arc<KeyPaces>>,
+}
+
+impl LimitCopies {
+    #[inline]
+    fn with<R>(&self, index: LimitIndex, serial: u64, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
+        let copies = &mut *self.0.borrow_mut();
+        if copies.len() <= index {
+            copies.resize_with(index + 1, LimitCopy::default);
+        }
+        let copy = &mut copies[index];
+        if copy.serial != serial {
+            // Another limit has this place now.
+            *copy = LimitCopy { serial, ..LimitCopy::default() };
+        }
+        read(copy)
+    }
 }
 
 /// What a limit lets pass in this process.
@@ -76,6 +121,8 @@ pub(crate) enum Basis {
     Own,
     /// A lease of the control plane.
     Leased,
+    /// An even share of every key; those that need more have leases.
+    EvenShare,
     /// The control plane has not been heard for the length of a lease.
     SafeShare,
 }
@@ -84,6 +131,12 @@ impl Limits {
     /// All of them, in the order of their names.
     pub(crate) fn all(&self) -> &[LimitConfig] {
         &self.all
+    }
+
+    /// What is lent to this proxy for them.
+    pub(super) fn quantities(&self) -> impl Iterator<Item = Quantity> {
+        let of_limits = self.all.iter().filter_map(|limit| Quantity::of_limit(&limit.limit));
+        of_limits.map(|(quantity, _)| quantity)
     }
 
     /// Those to ask before a backend is picked.
@@ -116,10 +169,27 @@ impl LimitConfig {
 
     /// Asks for one token; of a limit by key, for the key of this number.
     #[inline]
-    pub(crate) fn take(&self, worker: usize, key: u64, now: Instant) -> Decision {
+    pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
+        let Asking { worker, copies, index, now } = *asking;
+        let serial = self.state.serial;
         let decision = match &self.source {
             Source::Own(pace) => self.state.bucket().take(pace, now),
             Source::OwnByKey(pace, table) => table.take(key, pace, now),
+            Source::Whole(lease) => {
+                lease.count(worker);
+                let take = |copy: &mut LimitCopy| {
+                    self.state.bucket().take(lease.pace(&mut copy.pace), now)
+                };
+                copies.with(index, serial, take)
+            }
+            Source::ByKey(lease) => copies.with(index, serial, |copy| {
+                let (pace, is_hot) = lease.paces(&mut copy.paces).of(key);
+                let decision = lease.table().take(key, pace, now);
+                if !is_hot && !decision.is_admitted() {
+                    lease.note_refused(key);
+                }
+                decision
+            }),
         };
         self.state.count(worker, &decision);
         decision
@@ -127,20 +197,25 @@ impl LimitConfig {
 
     /// Gives a token back that was taken for a request which another limit refused.
     #[cold]
-    pub(crate) fn give_back(&self, worker: usize, key: u64, now: Instant) {
+    pub(crate) fn give_back(&self, key: u64, asking: &Asking<'_>) {
         match &self.source {
-            Source::Own(_) => self.state.bucket().give_back(),
-            Source::OwnByKey(pace, table) => table.give_back(key, pace, now),
+            Source::Own(_) | Source::Whole(_) => self.state.bucket().give_back(),
+            Source::OwnByKey(pace, table) => table.give_back(key, pace, asking.now),
+            Source::ByKey(lease) => {
+                lease.table().give_back(key, lease.newest().pace(key), asking.now);
+            }
         }
-        self.state.count_returned(worker);
+        self.state.count_returned(asking.worker);
     }
 
     /// What it came to in this process.
     pub(crate) fn sums(&self) -> LimitSums {
         let mut sums = self.state.sums();
-        if let Source::OwnByKey(_, table) = &self.source {
-            sums.forgiven = table.forgiven();
-        }
+        sums.forgiven = match &self.source {
+            Source::Own(_) | Source::Whole(_) => 0,
+            Source::OwnByKey(_, table) => table.forgiven(),
+            Source::ByKey(lease) => lease.table().forgiven(),
+        };
         sums
     }
 
@@ -149,6 +224,15 @@ impl LimitConfig {
         match &self.source {
             Source::Own(pace) | Source::OwnByKey(pace, _) => {
                 LimitGauges { rate: pace.rate(now), hot_keys: 0, basis: Basis::Own }
+            }
+            Source::Whole(lease) => {
+                let pace = lease.newest();
+                let basis = if pace.is_leased(now) { Basis::Leased } else { Basis::SafeShare };
+                LimitGauges { rate: pace.rate(now), hot_keys: 0, basis }
+            }
+            Source::ByKey(lease) => {
+                let (paces, basis) = (lease.newest(), Basis::EvenShare);
+                LimitGauges { rate: paces.cold.rate(now), hot_keys: paces.hot_keys(), basis }
             }
         }
     }

@@ -14,6 +14,8 @@ use crate::live::{Identity, Padded, bump};
 pub(crate) struct LimitState {
     pub(crate) name: LimitName,
     pub(crate) incarnation: Incarnation,
+    /// Unique in this process's life.
+    pub(super) serial: u64,
     /// Turns keys into numbers that all proxies use.
     pub(crate) hasher: KeyHasher,
     /// Of a limit without a key.
@@ -41,10 +43,11 @@ pub(crate) struct LimitSums {
 
 impl LimitState {
     /// Nothing was asked for yet.
-    pub(super) fn new(limit: &Limit, workers: usize) -> Self {
+    pub(super) fn new(limit: &Limit, serial: u64, workers: usize) -> Self {
         Self {
             name: limit.name.clone(),
             incarnation: limit.incarnation,
+            serial,
             hasher: KeyHasher::new(limit.secret),
             bucket: Bucket::new(),
             workers: (0..workers).map(|_| Padded::default()).collect(),
