@@ -144,9 +144,8 @@ impl<'c> Attempts<'c> {
     pub(super) fn over_limit(&mut self, slot: u32, decision: LimitDecision) -> LimitDecision {
         let (slots, soonest) = &mut self.over_limit;
         slots.push(slot);
-        let former = soonest.filter(|former| {
-            former.retry_after_seconds() <= decision.retry_after_seconds()
-        });
+        let former =
+            soonest.filter(|former| former.retry_after_seconds() <= decision.retry_after_seconds());
         *soonest.insert(former.unwrap_or(decision))
     }
 

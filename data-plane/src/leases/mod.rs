@@ -108,12 +108,7 @@ impl Leases {
     }
 
     /// The rate that a limit has in this proxy, which is one of `proxies`, as far as is known.
-    pub(crate) fn rate(
-        &self,
-        quantity: &Quantity,
-        wanted: Wanted,
-        proxies: u32,
-    ) -> Arc<RateLease> {
+    pub(crate) fn rate(&self, quantity: &Quantity, wanted: Wanted, proxies: u32) -> Arc<RateLease> {
         let state = &mut *self.lock();
         if let Some(Held::Rate(held)) = state.held.get_mut(quantity) {
             held.change(wanted, now());
