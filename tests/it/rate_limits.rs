@@ -10,7 +10,7 @@ use lb_tests::{
     paced::{Arrivals, Paced},
 };
 
-use crate::program;
+use crate::{program, seed_rest::ask};
 
 const RATE: f64 = 100.0;
 /// Eight proxies with a burst of the larger of an eighth of 20 and 8.
@@ -86,7 +86,7 @@ async fn one_rate_holds_over_eight_proxies_whatever_happens_to_them() {
 async fn what_is_within_a_limit_passes_wherever_it_comes() {
     let backend = Arrivals::open();
     let cluster = fleet(8, backend.address(), &["all", "--rate", "100/s"]).await;
-    let load = Paced::start(&skewed(&cluster, 0..8, 0.8 * RATE));
+    let load = Paced::at_most(&skewed(&cluster, 0..8, 0.8 * RATE));
     backend.within(Duration::from_secs(3)).await;
     let refused = async || {
         let limits = cluster.lbctl(&["get", "limits", "-o", "json"]).await.expect(0).json();
@@ -146,8 +146,7 @@ async fn each_proxy_keeps_its_own_limit_and_tells_of_it() {
         if told == [10, 6, 0] { Ok(()) } else { Err(limits.to_string()) }
     })
     .await;
-    let stats: serde_json::Value =
-        serde_json::from_str(&get(cluster.http(), "/lb/stats").await.text()).unwrap();
+    let stats = ask(cluster.http(), "GET", "/lb/stats", "", "").await.json();
     let limiter = &stats["rate_limiter"];
     assert_eq!(limiter["type"], "token_bucket");
     assert_eq!(
@@ -186,18 +185,18 @@ async fn keys_are_told_apart_and_what_has_none_passes() {
     .await;
     let proxy = cluster.address();
     let mut client = Client::connect(proxy).await;
-    let mut ask = async |fields: &str| {
+    let mut send = async |fields: &str| {
         client.send(format!("GET /a?b HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).await;
         client.response().await.status
     };
     let long = "x".repeat(60_000);
     for key in ["a", "b", "", long.as_str()] {
         let field = format!("X-Key: {key}\r\n");
-        let statuses = [ask(&field).await, ask(&field).await, ask(&field).await];
+        let statuses = [send(&field).await, send(&field).await, send(&field).await];
         assert_eq!(statuses, [200, 200, 429], "{} bytes", key.len());
     }
     for _ in 0..5 {
-        assert_eq!(ask("").await, 200, "without the field it is not limited");
+        assert_eq!(send("").await, 200, "without the field it is not limited");
     }
     // A longer one is refused as it would be without limits.
     let mut other = Client::connect(proxy).await;
@@ -213,20 +212,20 @@ async fn keys_are_told_apart_and_what_has_none_passes() {
     let cookies = ["a=b; session=1", "session=2", "session=1", "session=1", "other=1"];
     let mut statuses = Vec::new();
     for cookie in cookies {
-        statuses.push(ask(&format!("Cookie: {cookie}\r\n")).await);
+        statuses.push(send(&format!("Cookie: {cookie}\r\n")).await);
     }
     assert_eq!(statuses, [200, 200, 200, 429, 200]);
     set(&["--key", "path"]).await;
-    assert_eq!([ask("").await, ask("").await, ask("").await], [200, 200, 429]);
+    assert_eq!([send("").await, send("").await, send("").await], [200, 200, 429]);
     set(&["--key", "client"]).await;
-    assert_eq!([ask("").await, ask("").await, ask("").await], [200, 200, 429]);
+    assert_eq!([send("").await, send("").await, send("").await], [200, 200, 429]);
     // More may pass from now on: what was used up stays used up.
     set(&["--burst", "3"]).await;
-    assert_eq!([ask("").await, ask("").await], [200, 429]);
+    assert_eq!([send("").await, send("").await], [200, 429]);
     set(&["--shadow"]).await;
-    assert_eq!([ask("").await, ask("").await], [200, 200]);
+    assert_eq!([send("").await, send("").await], [200, 200]);
     drop(cluster.lbctl(&["remove-limit", "by-header"]).await.expect(0));
-    assert_eq!(ask("").await, 200);
+    assert_eq!(send("").await, 200);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep},
 };
 
 use crate::{
@@ -32,12 +32,22 @@ impl Paced {
     /// To each address so many per second. What is late is made up for.
     #[must_use]
     pub fn start(rates: &[(SocketAddr, f64)]) -> Self {
-        Self::with_fields(rates, "")
+        Self::begin(rates, "", MissedTickBehavior::Burst)
     }
 
-    /// The same, with these fields (whole lines) in each request.
+    /// To each address no more than so many per second: what is late comes late.
+    #[must_use]
+    pub fn at_most(rates: &[(SocketAddr, f64)]) -> Self {
+        Self::begin(rates, "", MissedTickBehavior::Delay)
+    }
+
+    /// As [`Self::start`], with these fields (whole lines) in each request.
     #[must_use]
     pub fn with_fields(rates: &[(SocketAddr, f64)], fields: &str) -> Self {
+        Self::begin(rates, fields, MissedTickBehavior::Burst)
+    }
+
+    fn begin(rates: &[(SocketAddr, f64)], fields: &str, late: MissedTickBehavior) -> Self {
         let (stop, mut clients) = (watch::Sender::new(false), JoinSet::new());
         let request: Arc<str> = format!("GET / HTTP/1.1\r\nHost: paced\r\n{fields}\r\n").into();
         for &(address, rate) in rates {
@@ -49,7 +59,9 @@ impl Paced {
             let mut number = 0.0;
             while number < count {
                 let offset = period.mul_f64(number / count);
-                clients.spawn(ask(address, offset, period, Arc::clone(&request), stop.subscribe()));
+                let mut ticks = interval_at(Instant::now() + offset, period);
+                ticks.set_missed_tick_behavior(late);
+                clients.spawn(ask(address, ticks, Arc::clone(&request), stop.subscribe()));
                 number += 1.0;
             }
         }
@@ -71,14 +83,10 @@ impl Paced {
 
 async fn ask(
     address: SocketAddr,
-    offset: Duration,
-    period: Duration,
+    mut ticks: Interval,
     request: Arc<str>,
     stop: watch::Receiver<bool>,
 ) -> BTreeMap<u16, u64> {
-    sleep(offset).await;
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (mut statuses, mut kept) = (BTreeMap::new(), None);
     while !*stop.borrow() {
         ticks.tick().await;

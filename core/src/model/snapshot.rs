@@ -5,11 +5,13 @@
 //! does not touch, so that one backend of ten thousand costs one pool's map, and a
 //! proxy can compile just the pools whose [`Arc`] is another.
 
+mod limits;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, LimitTarget,
-    Listener, ListenerName, Pool, PoolName, Resource, Route, RouteName,
+    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, Listener,
+    ListenerName, Pool, PoolName, Resource, Route, RouteName,
 };
 use crate::health::candidates;
 
@@ -252,41 +254,6 @@ impl Snapshot {
         }
     }
 
-    fn put_limit(&mut self, limit: Limit, rejected: &mut Vec<Rejected>) {
-        match self.missing_target(&limit) {
-            None => {
-                Arc::make_mut(&mut self.limits).insert(limit.name.clone(), Arc::new(limit));
-            }
-            Some(invalid) => {
-                rejected.push(Rejected { key: Key::new("limit", limit.name.as_str()), invalid });
-            }
-        }
-    }
-
-    fn drop_dangling_limits(&mut self, rejected: &mut Vec<Rejected>) {
-        let dangling: Vec<(LimitName, Invalid)> = self
-            .limits
-            .values()
-            .filter_map(|limit| Some((limit.name.clone(), self.missing_target(limit)?)))
-            .collect();
-        for (name, invalid) in dangling {
-            Arc::make_mut(&mut self.limits).remove(&name);
-            rejected.push(Rejected { key: Key::new("limit", name.as_str()), invalid });
-        }
-    }
-
-    fn missing_target(&self, limit: &Limit) -> Option<Invalid> {
-        match &limit.target {
-            LimitTarget::Pool(pool) if !self.pools.contains_key(pool) => {
-                Some(missing("limit.pool", "pool", pool.as_str()))
-            }
-            LimitTarget::Route(route) if !self.routes.contains_key(route) => {
-                Some(missing("limit.route", "route", route.as_str()))
-            }
-            LimitTarget::All | LimitTarget::Pool(_) | LimitTarget::Route(_) => None,
-        }
-    }
-
     fn missing_reference(&self, route: &Route) -> Option<Invalid> {
         if let Some(pool) = route.pools.names().find(|pool| !self.pools.contains_key(*pool)) {
             return Some(missing("route.pool", "pool", pool.as_str()));
@@ -449,25 +416,6 @@ mod tests {
         let (snapshot, rejected) = whole().changed(vec![], &[Key::new("pool", "default")]);
         assert!(snapshot.routes().is_empty());
         assert_eq!(rejected[0].key, Key::new("route", "default"));
-    }
-
-    #[test]
-    fn a_limit_goes_with_what_it_counts() {
-        let limit = |name: &str, target: &str| {
-            let mut limit = Limit::new(LimitName::new(name).unwrap(), "1/s".parse().unwrap());
-            limit.target = target.parse().unwrap();
-            Resource::Limit(limit)
-        };
-        let limits =
-            vec![limit("a", "all"), limit("p", "pool:default"), limit("r", "route:default")];
-        let (snapshot, rejected) = whole().changed(limits, &[]);
-        assert_eq!((snapshot.limits().len(), rejected), (3, vec![]));
-        let (_, rejected) = snapshot.changed(vec![limit("p", "pool:nowhere")], &[]);
-        assert_eq!(rejected[0].invalid.field, "limit.pool");
-        let (snapshot, _) = snapshot.changed(vec![], &[Key::new("pool", "default")]);
-        let left: Vec<String> = snapshot.limits().keys().map(ToString::to_string).collect();
-        assert_eq!(left, ["a"], "the route went with its pool, and its limit with the route");
-        assert!(snapshot.changed(vec![], &[Key::new("limit", "a")]).0.limits().is_empty());
     }
 
     #[test]

@@ -12,14 +12,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use lb_core::model::{
-    AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Limit, Pool, PoolName,
-    Resource,
+    AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName, Resource,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{body::fields, collection::Collection, condition::etag};
+use super::{body::fields, collection::Collection, condition::etag, limits};
 use crate::{
     clock::millis,
     drain,
@@ -179,38 +178,6 @@ pub(super) struct PoolObserved {
     traffic: Traffic,
 }
 
-/// What a limit came to.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct LimitObserved {
-    /// Requests that passed, since the control plane started.
-    admitted: u64,
-    /// Requests that it refused; with `shadow`: that it would have refused.
-    refused: u64,
-    /// Requests that passed per second, over the last seconds.
-    admitted_rate: f64,
-    /// Requests that did not per second, over the last seconds.
-    refused_rate: f64,
-    /// Keys that were forgotten before their bucket was full again.
-    forgiven_keys: u64,
-    /// What each proxy has of it.
-    proxies: Vec<LimitShareObserved>,
-}
-
-/// What one proxy has of a limit.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct LimitShareObserved {
-    proxy: String,
-    /// `leased`; `own` with scope proxy; `even_share` of a limit by key; `safe_share` while it does not hear the control plane;
-    /// `unknown` when it has not told lately.
-    basis: &'static str,
-    /// Requests per second that it may let pass; of a limit by key, of each key that is not hot.
-    rate: f64,
-    /// Keys of which more than an even share is lent.
-    hot_keys: u32,
-    admitted: u64,
-    refused: u64,
-}
-
 /// How far a change got.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AppliedAnswer {
@@ -326,7 +293,7 @@ impl Found {
                 serde_json::to_value(observed(context, backend, self.stored.revision, status)).ok()
             }
             (_, Resource::Limit(limit)) => {
-                serde_json::to_value(observed_limit(context, limit)).ok()
+                serde_json::to_value(limits::observed(context, limit)).ok()
             }
             _ => None,
         };
@@ -427,29 +394,6 @@ fn observed(
             disagreements: Vec::new(),
             drain,
         },
-    }
-}
-
-fn observed_limit(context: &Context, limit: &Limit) -> LimitObserved {
-    let (totals, proxies) = context.statistics.limit(&limit.name, limit.incarnation);
-    let proxies = proxies.into_iter().map(|(proxy, totals)| {
-        let share = totals.share.unwrap_or_default();
-        LimitShareObserved {
-            proxy: proxy.to_string(),
-            basis: share.basis.name(),
-            rate: share.rate as f64 / lb_core::limit::MICROS as f64,
-            hot_keys: share.hot_keys,
-            admitted: totals.counts.admitted,
-            refused: totals.counts.refused,
-        }
-    });
-    LimitObserved {
-        admitted: totals.counts.admitted,
-        refused: totals.counts.refused,
-        admitted_rate: totals.admitted_rate,
-        refused_rate: totals.refused_rate,
-        forgiven_keys: totals.counts.forgiven,
-        proxies: proxies.collect(),
     }
 }
 

@@ -8,7 +8,7 @@
 //! | [`observe`], [`events`] | proxies, status, traffic; what happens |
 //! | [`collection`] | how the kinds are called |
 //! | [`body`], [`query`], [`condition`] | what a request says |
-//! | [`answer`], [`fault`] | what it is answered |
+//! | [`answer`], [`limits`], [`fault`] | what it is answered |
 //! | [`openapi`] | writes `/openapi.json` |
 
 mod answer;
@@ -18,6 +18,7 @@ mod collection;
 mod condition;
 mod events;
 mod fault;
+mod limits;
 mod objects;
 mod observe;
 mod openapi;

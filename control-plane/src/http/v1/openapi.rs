@@ -9,11 +9,12 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    answer::{AppliedAnswer, BackendObserved, LimitObserved, PoolObserved},
+    answer::{AppliedAnswer, BackendObserved, PoolObserved},
     apply::ApplyAnswer,
     collection::COLLECTIONS,
     events::EventAnswer,
     fault::Fault,
+    limits::LimitObserved,
     observe::{ProxyAnswer, StatsAnswer, StatusAnswer},
     operation::{About, Answered, all},
 };

@@ -162,3 +162,99 @@ fn applicable(all: &[LimitConfig], route: &Route, pool: &PoolName, place: PoolIn
     };
     Applicable { pool: place, of_requests: list(false), of_backends: list(true) }
 }
+
+#[cfg(test)]
+mod tests {
+    use lb_core::model::{
+        HostMatch, Listener, ListenerName, PathMatch, Pool, Resource, RoutePools, Weight,
+    };
+
+    use super::*;
+    use crate::{
+        leases::Remembered,
+        live::{Asking, LimitCopies},
+        worker::now,
+    };
+
+    fn route(name: &str, pools: &[&str]) -> Resource {
+        let pools = pools.iter().map(|pool| (PoolName::new(pool).unwrap(), Weight::default()));
+        Resource::Route(Route {
+            name: RouteName::new(name).unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::parse(name).unwrap(),
+            path: PathMatch::parse("", "").unwrap(),
+            pools: RoutePools::weighted(pools.collect()).unwrap(),
+        })
+    }
+
+    fn limit(name: &str, target: &str, change: impl FnOnce(Limit) -> Limit) -> Resource {
+        let mut limit = Limit::new(LimitName::new(name).unwrap(), "1/h".parse().unwrap());
+        limit.target = target.parse().unwrap();
+        Resource::Limit(change(limit.counted(LimitScope::Proxy, LimitKey::All).unwrap()))
+    }
+
+    fn with(before: &Snapshot, changes: Vec<Resource>) -> Snapshot {
+        let (next, rejected) = before.changed(changes, &[]);
+        assert_eq!(rejected, []);
+        next
+    }
+
+    fn start() -> Snapshot {
+        let pool = |name| Resource::Pool(Pool::new(PoolName::new(name).unwrap()));
+        let listener = Resource::Listener(Listener::new(ListenerName::default_listener()));
+        let objects = vec![listener, pool("a"), pool("b"), route("one", &["a"])];
+        with(&with(&Snapshot::default(), objects), vec![route("two", &["a", "b"])])
+    }
+
+    fn compile(compiler: &mut LimitCompiler, snapshot: &Snapshot) -> Option<Arc<Limits>> {
+        compiler.compile(snapshot, &Leases::new(1, Remembered::default()), 1, now())
+    }
+
+    fn names(limits: &Limits, of: &[LimitIndex]) -> Vec<String> {
+        of.iter().map(|&index| limits.all()[index].limit.name.to_string()).collect()
+    }
+
+    #[test]
+    fn each_destination_has_the_limits_that_count_it() {
+        let mut compiler = LimitCompiler::new(1, 100);
+        assert!(compile(&mut compiler, &start()).is_none());
+        let shadow = |limit| Limit { shadow: true, ..limit };
+        let at_backends = |limit: Limit| limit.counted(LimitScope::Backend, LimitKey::All).unwrap();
+        let changes = vec![
+            limit("all", "all", shadow),
+            limit("of-a", "pool:a", |limit| limit),
+            limit("of-two", "route:two", |limit| limit),
+            limit("backends", "pool:b", at_backends),
+        ];
+        let limits = compile(&mut compiler, &with(&start(), changes)).unwrap();
+        let of = |route, pool| names(&limits, limits.of_requests(route, pool));
+        assert_eq!(of(0, 0), ["of-a", "all"], "what only counts is asked last");
+        assert_eq!(of(1, 0), ["of-a", "of-two", "all"]);
+        assert_eq!(of(1, 1), ["of-two", "all"]);
+        assert_eq!(names(&limits, limits.of_backends(1, 1)), ["backends"]);
+        assert!(limits.of_backends(1, 0).is_empty() && limits.of_requests(9, 0).is_empty());
+    }
+
+    #[test]
+    fn buckets_outlive_a_change_of_the_rate_and_not_one_of_what_is_counted() {
+        let mut compiler = LimitCompiler::new(1, 100);
+        let (copies, at) = (LimitCopies::default(), now());
+        let admits = |limits: &Limits| {
+            let asking = Asking { worker: 0, copies: &copies, index: 0, now: at };
+            limits.all()[0].take(0, &asking).is_admitted()
+        };
+        let before = with(&start(), vec![limit("l", "all", |limit| limit)]);
+        let limits = compile(&mut compiler, &before).unwrap();
+        assert!(admits(&limits) && !admits(&limits));
+        assert!(Arc::ptr_eq(&limits, &compile(&mut compiler, &before).unwrap()));
+        let larger = with(&before, vec![limit("l", "all", |limit| limit.with_burst(3).unwrap())]);
+        let limits = compile(&mut compiler, &larger).unwrap();
+        assert!(admits(&limits) && admits(&limits) && !admits(&limits), "one was used before");
+        let sums = limits.all()[0].sums();
+        assert_eq!((sums.admitted, sums.refused), (3, 2));
+        let incarnation = lb_core::model::Incarnation(9);
+        let other = limit("l", "pool:a", |limit| Limit { incarnation, ..limit });
+        let limits = compile(&mut compiler, &with(&larger, vec![other])).unwrap();
+        assert!(admits(&limits) && !admits(&limits));
+    }
+}
