@@ -218,7 +218,10 @@ mod tests {
     fn each_destination_has_the_limits_that_count_it() {
         let mut compiler = LimitCompiler::new(1, 100);
         assert!(compile(&mut compiler, &start()).is_none());
-        let shadow = |limit| Limit { shadow: true, ..limit };
+        let shadow = |mut limit: Limit| {
+            limit.shadow = true;
+            limit
+        };
         let at_backends = |limit: Limit| limit.counted(LimitScope::Backend, LimitKey::All).unwrap();
         let changes = vec![
             limit("all", "all", shadow),
@@ -253,7 +256,10 @@ mod tests {
         let sums = limits.all()[0].sums();
         assert_eq!((sums.admitted, sums.refused), (3, 2));
         let incarnation = lb_core::model::Incarnation(9);
-        let other = limit("l", "pool:a", |limit| Limit { incarnation, ..limit });
+        let other = limit("l", "pool:a", |mut limit| {
+            limit.incarnation = incarnation;
+            limit
+        });
         let limits = compile(&mut compiler, &with(&larger, vec![other])).unwrap();
         assert!(admits(&limits) && !admits(&limits));
     }
