@@ -155,15 +155,6 @@ impl Limits {
             sums.by_proxy.remove(proxy);
         }
     }
-
-    /// A proxy that is gone has no share.
-    pub(super) fn lose(&mut self, proxy: &ProxyId) {
-        for sums in self.0.values_mut() {
-            if let Some((_, _, told)) = sums.by_proxy.get_mut(proxy) {
-                *told = None;
-            }
-        }
-    }
 }
 
 impl Sum {

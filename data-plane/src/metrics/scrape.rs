@@ -172,9 +172,9 @@ impl Metrics {
 }
 
 fn write_limits(exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
-    let Some(limits) = &config.limits else { return Ok(()) };
     let now = now();
-    let told = limits.all().iter().map(|limit| (limit, limit.sums(), limit.gauges(now)));
+    let all = config.limits.as_deref().map(|limits| limits.all()).unwrap_or_default();
+    let told = all.iter().map(|limit| (limit, limit.sums(), limit.gauges(now)));
     let told: Vec<_> = told.collect();
     exposition.family(&names::RATELIMIT_DECISIONS, |family| {
         told.iter().try_for_each(|(limit, sums, _)| {

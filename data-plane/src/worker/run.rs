@@ -119,6 +119,7 @@ async fn run(
                 worker.phase.set(Phase::Draining);
                 accepting.cancel();
             }
+            Mail::LookAgain => worker.wheel.wake_all(),
             Mail::Stop => break,
             Mail::Abort => return,
         }
@@ -133,6 +134,7 @@ async fn run(
             message = mail.recv() => match message {
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
+                Some(Mail::LookAgain) => worker.wheel.wake_all(),
                 Some(_) => {}
                 None => break,
             },
