@@ -10,6 +10,7 @@ mod caution;
 mod compile;
 mod identity;
 mod ledger;
+mod limits;
 mod management;
 mod outlook;
 mod retries;
@@ -38,10 +39,11 @@ pub(crate) use self::{
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
+    limits::{Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits},
     management::Management,
     outlook::Outlook,
     retries::Retries,
-    routes::{PoolIndex, Routes},
+    routes::{PoolIndex, RouteIndex, Routes},
     sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
     trouble::Trouble,
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// The limits on requests; none most of the time.
+    pub(crate) limits: Option<Arc<Limits>>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
     /// What signs sessions; none while no pool has ever had any.

@@ -20,9 +20,18 @@ pub(crate) type PoolIndex = usize;
 /// The routes of a listener.
 pub(crate) type Routes = RouteTable<Destination>;
 
+/// Where a route stands in the order of all routes of a snapshot.
+pub(crate) type RouteIndex = usize;
+
 /// Where the requests of one route go.
 #[derive(Clone, Debug)]
-pub(crate) enum Destination {
+pub(crate) struct Destination {
+    pub(crate) route: RouteIndex,
+    to: To,
+}
+
+#[derive(Clone, Debug)]
+enum To {
     Pool(PoolIndex),
     Shared(Arc<Shared>),
 }
@@ -40,18 +49,18 @@ impl Destination {
     /// The pools among which the route shares its requests out; none if all go to one.
     #[inline]
     pub(crate) fn shared(&self) -> &[PoolIndex] {
-        match self {
-            Self::Pool(_) => &[],
-            Self::Shared(shared) => &shared.pools,
+        match &self.to {
+            To::Pool(_) => &[],
+            To::Shared(shared) => &shared.pools,
         }
     }
 
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {
-        match self {
-            Self::Pool(pool) => *pool,
-            Self::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
+        match &self.to {
+            To::Pool(pool) => *pool,
+            To::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
         }
     }
 }
@@ -96,16 +105,17 @@ impl RouteCompiler {
         let places: HashMap<&PoolName, PoolIndex> = pools.iter().zip(0..).collect();
         let former_cursors = std::mem::take(&mut self.cursors);
         let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
-        for route in snapshot.routes().values() {
+        for (index, route) in snapshot.routes().values().enumerate() {
             // The snapshot is consistent: every route's pools are there.
             let place = |pool| places.get(pool).copied();
             let Some(indexes) = route.pools.names().map(place).collect::<Option<Box<[_]>>>() else {
                 continue;
             };
-            let destination = match *indexes {
-                [pool] => Destination::Pool(pool),
+            let to = match *indexes {
+                [pool] => To::Pool(pool),
                 _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
             };
+            let destination = Destination { route: index, to };
             by_listener.entry(&route.listener).or_default().push((route, destination));
         }
         let tables = by_listener
@@ -121,7 +131,7 @@ impl RouteCompiler {
         pools: Box<[PoolIndex]>,
         former: Option<&(RoutePools, Arc<Padded<AtomicU64>>)>,
         phase: Phase,
-    ) -> Destination {
+    ) -> To {
         let weights: Vec<u16> = route.pools.iter().map(|(_, weight)| weight).collect();
         let split = Split::new(&weights);
         let cursor = match former {
@@ -129,7 +139,7 @@ impl RouteCompiler {
             _ => Arc::new(Padded(AtomicU64::new(split.start(phase)))),
         };
         self.cursors.insert(route.name.clone(), (route.pools.clone(), Arc::clone(&cursor)));
-        Destination::Shared(Arc::new(Shared { split, pools, cursor }))
+        To::Shared(Arc::new(Shared { split, pools, cursor }))
     }
 }
 
