@@ -101,7 +101,7 @@ impl Context {
     /// How often proxies report, so that a large fleet's reports stay a small part of a
     /// core: 250 ms up to a hundred proxies, and in proportion beyond.
     fn stats_period(&self) -> Duration {
-        let proxies = self.fleet.live().borrow().len();
+        let proxies = self.fleet.live().len();
         Duration::from_micros(2500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
     }
 }

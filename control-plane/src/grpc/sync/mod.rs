@@ -82,8 +82,7 @@ async fn listen(
 ) -> Result<(), Status> {
     let lease = context.lease;
     let Some(hello) = first_message(&mut incoming, lease).await? else { return Ok(()) };
-    let live = context.fleet.live();
-    let mut members = WatchStream::from_changes(live.clone());
+    let mut members = WatchStream::from_changes(context.fleet.members());
     let stream = ProxyStream::open(context, Introduction::read(hello, peer)?)?;
     let id = stream.membership().id().clone();
     let replaced = stream.membership().replaced().clone();
@@ -117,7 +116,7 @@ async fn listen(
             }
             () = sleep_until(tune_at.unwrap_or(heard)), if tune_at.is_some() => {
                 tune_at = None;
-                shared.with(|stream| stream.tune(&live.borrow()));
+                shared.with(ProxyStream::tune);
             }
             () = &mut lease_end => {
                 if heard + lease <= Instant::now() {
