@@ -151,6 +151,7 @@ impl World {
             upgraded: 0,
             cut: 0,
             trailing_failures: failed,
+            avoided: false,
         };
         let Reporter { proxy, instance } = process(proxy);
         let report = Report {

@@ -100,7 +100,7 @@ impl Compiler {
             outlook: Outlook::default(),
             management: None,
             told: None,
-            routes: RouteCompiler::default(),
+            routes: RouteCompiler::new(workers),
         }
     }
 
@@ -190,7 +190,7 @@ impl Compiler {
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
-            let routes = routes.get(name).cloned();
+            let routes = routes.tables.get(name).cloned();
             let routes = routes.unwrap_or_else(|| Arc::new(Routes::new([])));
             Some(ListenerConfig { listener, routes })
         };
@@ -200,6 +200,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            route_counters: Arc::clone(routes.counters),
             cuts,
             management: self.management.clone(),
         }

@@ -13,6 +13,7 @@ mod ledger;
 mod management;
 mod outlook;
 mod retries;
+mod route_counters;
 mod routes;
 mod trial;
 mod trouble;
@@ -38,6 +39,7 @@ pub(crate) use self::{
     management::Management,
     outlook::Outlook,
     retries::Retries,
+    route_counters::{CountersIndex, RouteCounters},
     routes::{PoolIndex, Routes},
     trial::Trial,
     trouble::Trouble,
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// What clients of the routes were answered; routes point into it.
+    pub(crate) route_counters: Arc<[Arc<RouteCounters>]>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
     /// Where `/lb/...` goes; `None` when that is ordinary traffic.

@@ -3,10 +3,12 @@
 //! Every counter has one writer, its worker, and is read by the control thread: no
 //! locked instruction on the request path.
 
+mod answers;
 pub(crate) mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::answers::{AnswerCounters, Answers};
 use crate::{live::bump, reason::Reason};
 
 /// The counters of one worker.
@@ -17,6 +19,8 @@ pub(crate) struct Shard {
     closed: AtomicU64,
     /// 1xx to 5xx, as answered to clients.
     status_classes: [AtomicU64; 5],
+    /// Of these, those to requests of no route.
+    pub(crate) unrouted: AnswerCounters,
     /// By [`Reason`].
     reasons: [AtomicU64; Reason::ALL.len()],
     /// Requests that went to another backend, by the reason why they left the last one.
