@@ -124,6 +124,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             upgraded: part.upgraded,
             cut: part.cut,
             trailing_failures: part.trailing_failures,
+            avoided: part.avoided,
             counters: counters_from_wire(part),
         })
     });
