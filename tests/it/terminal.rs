@@ -61,6 +61,8 @@ impl Terminal {
 
     /// Whether what is typed is shown, line by line, on the screen of the shell.
     async fn is_given_back(&self, code: u8) {
+        // Until then what is typed is read by whoever ends.
+        self.shows("ready>").await;
         self.run("echo \"code=$? $(stty -a | grep -ow -e '-\\?icanon' -e '-\\?echo' | xargs)\"");
         self.shows(&format!("code={code} icanon echo")).await;
     }

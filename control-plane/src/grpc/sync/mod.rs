@@ -30,9 +30,6 @@ use self::{
 };
 use super::{Context, status};
 
-/// Proxies that join or leave together move everybody's place only once.
-const TUNE_DELAY: Duration = Duration::from_millis(50);
-
 /// Serves proxies.
 #[derive(Debug)]
 pub(super) struct SyncService {
@@ -112,7 +109,7 @@ async fn listen(
             }
             _ = heartbeat.tick() => drop(shared.with(ProxyStream::beat)),
             Some(_) = members.next() => {
-                tune_at.get_or_insert_with(|| Instant::now() + TUNE_DELAY);
+                tune_at.get_or_insert_with(|| Instant::now() + context.tune_delay());
             }
             () = sleep_until(tune_at.unwrap_or(heard)), if tune_at.is_some() => {
                 tune_at = None;
