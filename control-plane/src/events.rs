@@ -79,6 +79,8 @@ event_types! {
     DrainStarted = "drain_started",
     /// The time of a drain is up: what is left is cut.
     DrainDeadline = "drain_deadline",
+    /// A drain could go on, and what it comes to is refused.
+    DrainHeldUp = "drain_held_up",
     /// Nothing is left of what a backend had.
     Drained = "drained",
     /// A backend's breaker opened: it gets no requests.
@@ -97,6 +99,8 @@ event_types! {
     ViewsAgree = "views_agree",
     /// There is a reason to take a backend out, but its pool cannot spare it.
     EjectionRefused = "ejection_refused",
+    /// A key that signs sessions was made, announced, activated, or dropped.
+    SessionKeysChanged = "session_keys_changed",
     /// A source of a pool does not answer; its last backends are kept.
     SourceFailed = "source_failed",
     /// It answers again.

@@ -11,6 +11,7 @@ mod leavings;
 mod process;
 mod rate;
 mod reporters;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::leavings::Leavings;
+use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
     process::{OwnAnswers, Process},
@@ -62,6 +64,8 @@ pub struct Report {
     pub backends: Vec<BackendPart>,
     /// The process itself.
     pub process: Process,
+    /// What became of the sessions of pools, by result.
+    pub sessions: Vec<(PoolName, OwnAnswers)>,
 }
 
 /// What one report says of one backend.
@@ -81,6 +85,8 @@ pub struct BackendPart {
     pub upgraded: u32,
     /// Requests and upgraded connections that were cut at the end of a drain.
     pub cut: u32,
+    /// Requests that sessions brought here.
+    pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
     /// The proxy avoids it for what it sees itself.
@@ -117,6 +123,7 @@ struct Sums {
     pools: BTreeMap<PoolName, Sum>,
     proxies: Reporters,
     leavings: Leavings,
+    sessions: Sessions,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -180,6 +187,7 @@ impl Statistics {
         sums.reports.lost += missing;
         sums.process.add(&report.process);
         sums.leavings.note(report, report.fresh_until(now), catalog);
+        sums.sessions.note(report, catalog, now);
         for part in &report.backends {
             sums.add(report, part, catalog, now);
         }
@@ -226,6 +234,18 @@ impl Statistics {
     ) -> Leaving {
         let key = (id.clone(), incarnation);
         self.lock().leavings.of(&key, proxy, present, Instant::now())
+    }
+
+    /// What became of the sessions of each pool since the control plane started.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<PoolName, OwnAnswers> {
+        self.lock().sessions.pools()
+    }
+
+    /// Requests that sessions brought to a backend in the last five seconds.
+    #[must_use]
+    pub fn session_requests(&self, id: &BackendId, incarnation: Incarnation) -> u64 {
+        self.lock().sessions.lately(id, incarnation, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -302,6 +322,7 @@ impl Statistics {
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        sums.sessions.forget_removed(catalog);
         let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
         leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
         proxies.forget_ended(now);

@@ -42,6 +42,7 @@ mod open;
 mod process;
 mod reason;
 mod retry_budget;
+mod seal;
 mod serving;
 mod stats;
 mod status;

@@ -14,6 +14,7 @@ mod pool;
 mod read;
 mod resilience;
 mod route;
+mod session;
 mod target;
 mod top;
 mod value;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
+    session::{RotateSessionKeys, Sessions},
     target::Target,
     top::Top,
 };
@@ -163,6 +165,8 @@ Examples:
     RemovePool(RemovePool),
     /// Choose how a pool picks a backend for each request
     SetAlgorithm(SetAlgorithm),
+    /// Replace the key that signs sessions
+    RotateSessionKeys(RotateSessionKeys),
     /// Add a listener
     AddListener(AddListener),
     /// Change settings of a listener
@@ -297,6 +301,10 @@ mod tests {
             ("lbctl set-listener l --drain-timeout 25h", "24h"),
             ("lbctl set-pool p --max-idle-connections 10001", "0..=10000"),
             ("lbctl set-pool p --max-connection-age 48h", "24h"),
+            ("lbctl set-pool p --sticky cookies", "none, cookie, header:NAME, ip_hash"),
+            ("lbctl set-pool p --sticky header:", "no token"),
+            ("lbctl set-pool p --session-ttl 8d", "1s to 7d"),
+            ("lbctl set-pool p --session-ttl 1500ms", "whole seconds"),
             ("lbctl set-pool p --tunnel-idle-timeout 300", "300s"),
             ("lbctl --server ftp://x status", "http://"),
             ("lbctl --timeout 0s status", "1ms"),

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Backend, BackendStatus, Invalid, Listener, Pool, Route};
+use super::{Backend, BackendStatus, Invalid, Listener, Pool, Route, SessionKeys};
 
 /// The kinds of objects, in the order in which they must be applied: what others
 /// refer to comes first.
@@ -18,12 +18,14 @@ pub enum Kind {
     Listener,
     /// [`Route`]
     Route,
+    /// [`SessionKeys`]: goes to proxies and to nobody else.
+    SessionKeys,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route];
+    pub const ALL: [Self; 6] =
+        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route, Self::SessionKeys];
 
     /// As it is spelled on the wire and on the command line.
     #[must_use]
@@ -34,6 +36,7 @@ impl Kind {
             Self::Status => "status",
             Self::Listener => "listener",
             Self::Route => "route",
+            Self::SessionKeys => "session_keys",
         }
     }
 }
@@ -93,6 +96,7 @@ impl fmt::Display for Key {
 
 /// One decoded, checked object.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are held at a time, and never for long")]
 pub enum Resource {
     /// A pool.
     Pool(Pool),
@@ -104,6 +108,8 @@ pub enum Resource {
     Listener(Listener),
     /// A route.
     Route(Route),
+    /// The keys that sign sessions.
+    SessionKeys(SessionKeys),
 }
 
 impl Resource {
@@ -116,6 +122,7 @@ impl Resource {
             Self::Status(_) => Kind::Status,
             Self::Listener(_) => Kind::Listener,
             Self::Route(_) => Kind::Route,
+            Self::SessionKeys(_) => Kind::SessionKeys,
         }
     }
 
@@ -137,6 +144,7 @@ impl Resource {
             Self::Status(status) => status.backend.as_str(),
             Self::Listener(listener) => listener.name.as_str(),
             Self::Route(route) => route.name.as_str(),
+            Self::SessionKeys(_) => SessionKeys::NAME,
         }
     }
 

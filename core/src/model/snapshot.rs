@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener, ListenerName, Pool,
-    PoolName, Resource, Route, RouteName,
+    PoolName, Resource, Route, RouteName, SessionKeys,
 };
 use crate::health::candidates;
 
@@ -20,6 +20,7 @@ pub struct Snapshot {
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
     /// Shared by snapshots of which none changed a route: there may be many.
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
+    session_keys: Option<Arc<SessionKeys>>,
 }
 
 /// A pool with its backends.
@@ -68,6 +69,12 @@ impl Snapshot {
         &self.routes
     }
 
+    /// The keys that sign sessions; none until some pool has sessions.
+    #[must_use]
+    pub fn session_keys(&self) -> Option<&Arc<SessionKeys>> {
+        self.session_keys.as_ref()
+    }
+
     /// The snapshot after a change, and the objects that did not fit. Those keep
     /// their former value, if they had one.
     ///
@@ -92,6 +99,7 @@ impl Snapshot {
                     next.listeners.insert(listener.name.clone(), Arc::new(listener));
                 }
                 Resource::Route(route) => fresh_routes.push(route),
+                Resource::SessionKeys(keys) => next.session_keys = Some(Arc::new(keys)),
             }
         }
         for key in deletes {
@@ -214,6 +222,7 @@ impl Snapshot {
                     Arc::make_mut(backend).status = None;
                 }
             }
+            Some(Kind::SessionKeys) => self.session_keys = None,
             None => {}
         }
     }
@@ -260,8 +269,7 @@ impl BackendEntry {
     /// it may is decided for the pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.backend.is_wanted()
-            && self.status.as_ref().is_some_and(|status| !status.addresses.is_empty())
+        self.backend.is_in_use(self.status.as_ref())
     }
 }
 

@@ -189,7 +189,10 @@ impl Trial {
             Resource::Backend(backend) => {
                 self.places.insert(backend.id.clone(), backend.pool.clone());
             }
-            Resource::Pool(_) | Resource::Listener(_) | Resource::Route(_) => {}
+            Resource::Pool(_)
+            | Resource::Listener(_)
+            | Resource::Route(_)
+            | Resource::SessionKeys(_) => {}
         }
         self.now.push(resource);
     }
@@ -259,6 +262,7 @@ fn in_use(snapshot: &Snapshot, key: &Key) -> bool {
         Some(Kind::Route) => {
             RouteName::new(name).is_ok_and(|name| snapshot.routes().contains_key(&name))
         }
+        Some(Kind::SessionKeys) => snapshot.session_keys().is_some(),
         None => false,
     }
 }

@@ -81,5 +81,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             path: PathMatch::parse(words[3], "")?,
             pools: RoutePools::one(PoolName::new(words[2])?),
         }),
+        // As a build that does not know the kind says.
+        Kind::SessionKeys => return Err(Invalid::unknown("kind", "unknown_kind", "unknown")),
     })
 }

@@ -10,10 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide};
+use lb_core::{
+    affinity::KeyRing,
+    resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide},
+};
 
 use super::{
-    exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer, stream::Stream,
+    affinity::Tie, exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer,
+    stream::Stream,
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -59,14 +63,18 @@ pub(super) struct Again {
 pub(super) struct Attempts<'c> {
     pool: &'c PoolConfig,
     prepared: &'c Prepared,
+    /// What signs sessions.
+    pub(super) ring: Option<&'c KeyRing>,
+    /// What is known of the client's.
+    pub(super) tie: Tie,
     /// The request's time is for all of them together.
     started: Instant,
     slots: [u32; ATTEMPTS_MAX as usize],
     count: usize,
     /// Those that took a permit.
     retries: u32,
-    /// It was written a second time to a backend that had closed a kept connection.
-    pub(super) resent: bool,
+    /// A kept connection has ended under it.
+    pub(super) met_kept_end: bool,
     last: Option<Failure>,
     /// It waited for room until then.
     waited_until: Option<Instant>,
@@ -75,15 +83,22 @@ pub(super) struct Attempts<'c> {
 }
 
 impl<'c> Attempts<'c> {
-    pub(super) fn new(pool: &'c PoolConfig, prepared: &'c Prepared, started: Instant) -> Self {
+    pub(super) fn new(
+        pool: &'c PoolConfig,
+        prepared: &'c Prepared,
+        ring: Option<&'c KeyRing>,
+        started: Instant,
+    ) -> Self {
         Self {
             pool,
             prepared,
+            ring,
+            tie: Tie::default(),
             started,
             slots: [0; ATTEMPTS_MAX as usize],
             count: 0,
             retries: 0,
-            resent: false,
+            met_kept_end: false,
             last: None,
             waited_until: None,
             denied: None,
@@ -108,6 +123,16 @@ impl<'c> Attempts<'c> {
     /// The backends that were tried, the present one included.
     pub(super) fn slots(&self) -> &[u32] {
         &self.slots[..self.count]
+    }
+
+    /// The backend that is tried at present.
+    pub(super) fn current(&self) -> Option<u32> {
+        self.slots().last().copied()
+    }
+
+    /// The client's own backend, unless it was tried.
+    pub(super) fn wanted(&self) -> Option<u32> {
+        self.tie.own.filter(|own| !self.slots().contains(own))
     }
 
     /// When the request came.
@@ -140,10 +165,15 @@ impl<'c> Attempts<'c> {
 
     /// Whether there is a backend that was not tried yet.
     pub(super) fn may_follow(&self) -> bool {
+        if self.tie.is_strict {
+            return false;
+        }
         // One that was tried although it is not picked leaves all others.
-        let is_picked = |slot: &&u32| match &self.pool.caution {
-            Some(caution) => caution.is_picked(**slot),
-            None => true,
+        let is_picked = |slot: &&u32| {
+            let caution = self.pool.caution.as_ref();
+            let sticky = self.pool.sticky.as_ref();
+            caution.is_none_or(|caution| caution.is_picked(**slot))
+                && sticky.is_none_or(|sticky| sticky.is_picked(**slot))
         };
         self.pool.picker.len() > self.slots().iter().filter(is_picked).count()
     }
@@ -210,6 +240,7 @@ impl<S: Stream> Exchange<'_, S> {
         let decision = decide(&pool.retry, &attempts.so_far(fault, is_replayable));
         let wait = match decision {
             Decision::Elsewhere => Duration::ZERO,
+            Decision::Retry if fault == Fault::KeptEnded => Duration::ZERO,
             Decision::Retry => retry::backoff(attempts.retries, &mut self.worker.rng.borrow_mut()),
             Decision::GiveUp(why) => {
                 // Where there are no retries at all, that they are used up tells nothing.
@@ -233,6 +264,16 @@ impl<S: Stream> Exchange<'_, S> {
         }
         let slot = self.pick(pool, attempts.prepared, attempts.slots(), None, at)?;
         Some(Again { slot, wait })
+    }
+
+    /// Whether a request whose kept connection has ended may be sent once more to the same
+    /// backend, the only one. If so, it must be: its permit is taken.
+    pub(super) fn may_repeat(&mut self, attempts: &mut Attempts<'_>, fault: Fault) -> bool {
+        let pool = attempts.pool;
+        let may = decide(&pool.retry, &attempts.so_far(fault, true)) == Decision::Retry
+            && pool.retries.take();
+        attempts.retries += u32::from(may);
+        may
     }
 
     fn refuse_retry(&mut self, reason: Reason) {

@@ -9,6 +9,7 @@ use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
     admit::Denied,
+    affinity::Bound,
     answer::{bad_chunks, protocol_error},
     attempts::{Attempts, InFlight},
     connection::{Connection, Next},
@@ -188,12 +189,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
+            upload.keep(&self.worker.replays);
+        }
         if let Some(record) = &mut self.record {
             record.pool(&pool.name);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut attempts = Attempts::new(pool, prepared, started);
-        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
+        let mut attempts = Attempts::new(pool, prepared, config.ring(), started);
+        let mut next = match self.first(&mut attempts, &upload, started) {
+            Ok(next) => next,
+            Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
+        };
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -251,7 +258,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 Ended::Failed(failure) => (failure, None),
                 Ended::Left(failure, again) => (failure, Some(again)),
             };
-            flight.end(failure.kind.is_some(), self.worker, pool);
+            flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
             let again = again
                 .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
@@ -276,14 +283,25 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 management::unanswered(attempts.answer(), written)
             }
         };
+        self.answer_unsent(&answer, upload, request, config).await
+    }
+
+    /// Answers a request that no backend has answered.
+    async fn answer_unsent(
+        &mut self,
+        answer: &OwnAnswer,
+        upload: Relay,
+        request: &Understood,
+        config: &Loaded,
+    ) -> Next {
         let body_read = upload.is_read();
         let understood = Understood {
-            keep_alive: keep_alive && body_read,
+            keep_alive: request.keep_alive && body_read,
             // What is left of the body is not known any more once some was moved.
             body: if body_read { BodyLength::Known(0) } else { request.body },
             ..*request
         };
-        self.answer(&answer, &understood, config).await
+        self.answer(answer, &understood, config).await
     }
 
     /// Notes what a request has moved, and gives its buffer back.
@@ -304,7 +322,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             record.received(written);
         }
-        if failure.kind.is_some() {
+        if failure.counts() {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
@@ -347,12 +365,15 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Option<u32> {
         self.worker.release_held(now);
         let rng = &mut self.worker.rng.borrow_mut();
-        let key = HashKey::Client(prepared.client);
+        let key = match prepared.bound.as_deref() {
+            Some(Bound::Value(Some(value))) => HashKey::Value(value),
+            Some(_) | None => HashKey::Client(prepared.client),
+        };
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
         let fitness = match upload {
-            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             Some(upload) if !upload.is_read() => Fitness::Uploading,
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             _ => Fitness::Whole,
         };
         let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
@@ -378,7 +399,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
     fn end_trial(&mut self, ended: &Ended) {
         if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
-            && failure.kind.is_some()
+            && failure.counts()
         {
             self.decide_trial(false);
         }

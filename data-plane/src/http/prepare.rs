@@ -9,7 +9,12 @@ use lb_core::{
     routing::{path_of, without_port},
 };
 
-use super::{management, record::Record, respond::OwnAnswer};
+use super::{
+    affinity::{self, Bound},
+    management,
+    record::Record,
+    respond::OwnAnswer,
+};
 use crate::{
     h1::{
         Version,
@@ -17,7 +22,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{CountersIndex, ListenerConfig, Management, PoolIndex},
+    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex},
     reason::Reason,
 };
 
@@ -34,6 +39,8 @@ pub(crate) struct Prepared {
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) destination: Destination,
+    /// What keeps the client with its backend, in a pool where something does.
+    pub(crate) bound: Option<Box<Bound>>,
 }
 
 /// Who is to answer a request.
@@ -73,6 +80,8 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a HttpLimits,
     pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
+    /// Where the pools are.
+    pub(crate) config: &'a Config,
 }
 
 /// What came of reading a head.
@@ -191,11 +200,34 @@ fn forward(
             .unwrap_or_default(),
         Some(_) => String::new(),
     };
+    let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
+    // Last, so that what is refused takes no turn.
+    let destination = match route {
+        Some(route) => {
+            let own = affinity::own_pool(head, route.shared(), context.config);
+            Destination::Pool(own.unwrap_or_else(|| route.pool()))
+        }
+        None => Destination::ControlPlane,
+    };
+    let sticky = match destination {
+        Destination::Pool(index) => {
+            let pool = &context.config.pools[index];
+            pool.sticky.as_deref().map(|sticky| (sticky, &pool.name))
+        }
+        Destination::ControlPlane => None,
+    };
+    let mut own_cookie = None;
+    let bound = sticky.map(|(sticky, pool)| {
+        let (bound, found) = Bound::read(head, sticky, pool, context.config.ring(), peer_trusted);
+        own_cookie = found;
+        Box::new(bound)
+    });
     let forwarding = Forwarding {
         peer,
-        peer_trusted: is_trusted(peer, &config.listener.forwarded_trust),
+        peer_trusted,
         fallback_host: &fallback_host,
         request_id: context.request_id,
+        own_cookie,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {
@@ -205,9 +237,8 @@ fn forward(
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        // Last, so that what is refused takes no turn.
-        destination: route
-            .map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool())),
+        destination,
+        bound,
     })
 }
 

@@ -157,6 +157,7 @@ impl<S: Stream> Exchange<'_, S> {
             limits: self.limits(&config),
             management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
+            config: &config,
         };
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();

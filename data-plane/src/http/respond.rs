@@ -12,11 +12,13 @@ pub(crate) struct OwnAnswer {
     /// Of the reason vocabulary.
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    /// The value of a `Set-Cookie` field.
+    pub(crate) set_cookie: Option<Box<[u8]>>,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into() }
+        Self { status, reason, message: message.into(), set_cookie: None }
     }
 
     /// What the proxy itself can do, to an OPTIONS that goes no further.
@@ -43,6 +45,11 @@ impl OwnAnswer {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}
+        }
+        if let Some(value) = &self.set_cookie {
+            out.extend_from_slice(b"Set-Cookie: ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
         }
         match (delivery.keep_alive, delivery.version) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),

@@ -46,6 +46,15 @@ struct Shared {
 }
 
 impl Destination {
+    /// The pools among which the route shares its requests out; none if all go to one.
+    #[inline]
+    pub(crate) fn shared(&self) -> &[PoolIndex] {
+        match &self.pools {
+            Pools::One(_) => &[],
+            Pools::Shared(shared) => &shared.pools,
+        }
+    }
+
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {

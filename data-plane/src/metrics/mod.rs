@@ -155,6 +155,12 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
+pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
+    "lb_session_requests_total",
+    &["pool", "result"],
+    "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
+     another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -198,7 +204,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 36] = [
+pub(crate) const DEFINITIONS: [Definition; 37] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -227,6 +233,7 @@ pub(crate) const DEFINITIONS: [Definition; 36] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    SESSION_REQUESTS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REJECTIONS,

@@ -1,6 +1,9 @@
 //! From domain objects to documents.
 
-use lb_core::model::{Algorithm, Backend, Kind, LeastConnections, Listener, Pool, Resource, Route};
+use lb_core::model::{
+    Affinity, Algorithm, Backend, CookieAffinity, Kind, LeastConnections, Listener, Pool, Resource,
+    Route,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -31,7 +34,7 @@ pub struct Document {
 
 impl Document {
     /// Declares these objects: with every key, or with those that differ from the
-    /// defaults. A status cannot be declared and is left out.
+    /// defaults. A status cannot be declared and is left out, and so are keys.
     #[must_use]
     pub fn of<'a>(resources: impl IntoIterator<Item = &'a Resource>, all: bool) -> Self {
         let mut document = Self::default();
@@ -47,7 +50,7 @@ impl Document {
                     document.listeners.push(chosen(listener.into(), resource, all));
                 }
                 Resource::Route(route) => document.routes.push(chosen(route.into(), resource, all)),
-                Resource::Status(_) => {}
+                Resource::Status(_) | Resource::SessionKeys(_) => {}
             }
         }
         document
@@ -76,7 +79,7 @@ pub(super) fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pool | Kind::Listener | Kind::Route => &["name"],
         Kind::Backend => &["address"],
-        Kind::Status => &[],
+        Kind::Status | Kind::SessionKeys => &[],
     }
 }
 
@@ -87,7 +90,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => to_map(&DeclaredBackend::from(backend)),
         Resource::Listener(listener) => to_map(&DeclaredListener::from(listener)),
         Resource::Route(route) => to_map(&DeclaredRoute::from(route)),
-        Resource::Status(_) => Map::new(),
+        Resource::Status(_) | Resource::SessionKeys(_) => Map::new(),
     }
 }
 
@@ -100,9 +103,12 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             let pool = Pool::try_from(pool).expect("defaults are valid");
             let mut map = to_map(&DeclaredPool::from(&pool));
             let least = Algorithm::LeastConnections(LeastConnections::default());
-            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool }));
-            // These belong to one algorithm, and have defaults whenever it is chosen.
-            for (key, value) in least {
+            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool.clone() }));
+            let cookie = Affinity::Cookie(CookieAffinity::default());
+            let cookie = to_map(&DeclaredPool::from(&Pool { affinity: cookie, ..pool }));
+            // These belong to one algorithm, or to one affinity, and have defaults whenever it
+            // is chosen.
+            for (key, value) in least.into_iter().chain(cookie) {
                 map.entry(key).or_insert(value);
             }
             map
@@ -127,7 +133,7 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             map.remove("pool");
             map
         }
-        Kind::Status => Map::new(),
+        Kind::Status | Kind::SessionKeys => Map::new(),
     };
     defaults.remove("id");
     for key in required(kind) {

@@ -158,8 +158,8 @@ impl Reader {
             Kind::Route => self.parse(kind, &place, entries, |declared: DeclaredRoute| {
                 Route::try_from(declared).map(Resource::Route)
             }),
-            // Nobody declares what is observed.
-            Kind::Status => None,
+            // Nobody declares what is observed, or secret.
+            Kind::Status | Kind::SessionKeys => None,
         };
         if let Some(resource) = resource {
             self.wishes.push(Wish { resource, without_id, place });

@@ -179,7 +179,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => serde_json::to_value(DeclaredBackend::from(backend)),
         Resource::Listener(listener) => serde_json::to_value(DeclaredListener::from(listener)),
         Resource::Route(route) => serde_json::to_value(DeclaredRoute::from(route)),
-        Resource::Status(_) => Ok(Value::Null),
+        Resource::Status(_) | Resource::SessionKeys(_) => Ok(Value::Null),
     };
     match value {
         Ok(Value::Object(fields)) => fields,
