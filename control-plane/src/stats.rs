@@ -93,6 +93,8 @@ pub struct BackendPart {
     pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
+    /// The proxy avoids it for what it sees itself.
+    pub avoided: bool,
 }
 
 /// Added up over reports.
@@ -104,6 +106,15 @@ pub struct Totals {
     pub in_flight: u32,
     /// Requests per second, lately.
     pub request_rate: f64,
+}
+
+/// What one proxy has to do with one backend.
+#[derive(Clone, Debug, Default)]
+pub struct Share {
+    /// Its part of the totals.
+    pub totals: Totals,
+    /// It avoids the backend for what it sees itself.
+    pub avoided: bool,
 }
 
 /// The statistics of the fleet.
@@ -197,23 +208,24 @@ impl Statistics {
         &self,
         id: &BackendId,
         incarnation: Incarnation,
-    ) -> (Totals, Vec<(ProxyId, Totals)>) {
+    ) -> (Totals, Vec<(ProxyId, Share)>) {
         let now = Instant::now();
         let sums = self.lock();
         let key = (id.clone(), incarnation);
         let Some(backend) = sums.backends.get(&key) else {
             return (Totals::default(), Vec::new());
         };
-        let shares: Vec<(ProxyId, Totals)> = backend
+        let shares: Vec<(ProxyId, Share)> = backend
             .by_proxy
             .iter()
             .map(|(proxy, share)| {
                 let reporting = sums.proxies.get(proxy);
                 let in_flight = reporting.map_or(0, |known| known.in_flight(&key, now));
-                (proxy.clone(), share.totals(now, in_flight))
+                let avoided = reporting.is_some_and(|known| known.avoids(&key, now));
+                (proxy.clone(), Share { totals: share.totals(now, in_flight), avoided })
             })
             .collect();
-        let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
+        let in_flight = shares.iter().map(|(_, share)| share.totals.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
     }
 
@@ -361,9 +373,9 @@ impl Sums {
         if !is_known(catalog, &part.backend, part.incarnation) {
             return;
         }
-        let BackendPart { pool, backend, incarnation, counters, in_flight, .. } = part;
+        let BackendPart { backend, incarnation, counters, .. } = part;
         let key = (backend.clone(), *incarnation);
-        self.proxies.note_in_flight(report, key.clone(), pool, *in_flight);
+        self.proxies.note_gauges(report, key.clone(), part);
         let backend = self
             .backends
             .entry(key)

@@ -54,6 +54,11 @@ impl LastGood {
         }
     }
 
+    /// Where the newest configuration is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.newest
+    }
+
     /// The newest configuration that can be read.
     pub(crate) fn load(&self) -> Option<Kept> {
         [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {

@@ -49,6 +49,7 @@ mod slow_start;
 mod splice;
 mod stalled;
 mod takeover;
+mod terminal;
 mod upgrade;
 mod wall_clock;
 mod writes;

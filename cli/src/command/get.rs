@@ -2,6 +2,7 @@
 
 use lb_core::model::{Invalid, Route, natural_order};
 use lb_proto::{
+    convert,
     document::nearest,
     v1::{self as pb, object::Object as Wire},
 };
@@ -112,7 +113,7 @@ pub(super) async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectV
 pub(super) async fn routes(session: &Session) -> Result<Vec<Result<Route, Invalid>>, Failure> {
     let told = objects_as_told(session, "route").await?;
     let routes = told.into_iter().filter_map(|object| match object.object {
-        Some(Wire::Route(route)) => Some(Route::try_from(route)),
+        Some(Wire::Route(route)) => Some(convert::stored_route(route)),
         _ => None,
     });
     Ok(routes.collect())
@@ -233,7 +234,7 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         "FAILED",
     ];
     if wide {
-        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "REASON"]);
+        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "AVOIDED BY", "REASON"]);
     }
     let mut table = Table::new(&headers);
     for view in views {
@@ -251,11 +252,12 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         ];
         if wide {
             let checked = view.checks.as_ref().and_then(|checks| checks.last_check_unix_ms);
-            row.extend::<[Cell; 5]>([
+            row.extend::<[Cell; 6]>([
                 format::rate(traffic.requests_per_second).into(),
                 format::latency(traffic.latency_p50_us).into(),
                 format::latency(traffic.latency_p99_us).into(),
                 format::age_of(checked, now).into(),
+                view.avoided_by().map_or_else(|| "-".into(), |by| Cell::toned(by, Tone::Bad)),
                 view.reason.sentence().into(),
             ]);
         }

@@ -136,7 +136,8 @@ impl FleetService {
                 .into_iter()
                 .map(|(proxy, share)| pb::ProxyBackendTotals {
                     proxy_id: proxy.to_string(),
-                    totals: Some(wire::totals(share)),
+                    totals: Some(wire::totals(share.totals)),
+                    avoided: share.avoided,
                 })
                 .collect(),
             drain: drain::report(&self.context, backend, revision).map(wire::drain),

@@ -104,8 +104,15 @@ impl Context {
     /// How often proxies report, so that a large fleet's reports stay a small part of a
     /// core: 250 ms up to a hundred proxies, and in proportion beyond.
     fn stats_period(&self) -> Duration {
-        let proxies = self.fleet.live().borrow().len();
+        let proxies = self.fleet.live().len();
         Duration::from_micros(2500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
+    }
+
+    /// Proxies that join or leave together move everybody's place only once: after 50 ms up to a
+    /// hundred proxies, and in proportion beyond, since all of them are told.
+    fn tune_delay(&self) -> Duration {
+        let proxies = self.fleet.live().len();
+        Duration::from_micros(500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
     }
 }
 

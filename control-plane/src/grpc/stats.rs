@@ -128,6 +128,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             cut: part.cut,
             sessions: part.sessions,
             trailing_failures: part.trailing_failures,
+            avoided: part.avoided,
             counters: counters_from_wire(part),
         })
     });

@@ -56,14 +56,8 @@ impl Writer {
             let resource = convert::decode_object(object).map_err(|invalid| {
                 StoreError::Damaged { what: format!("{} cannot be read: {invalid}", object.key) }
             })?;
-            if let Resource::Route(route) = &resource
-                && route.host.has_port()
-            {
-                warn!(
-                    route = %route.name,
-                    host = %route.host,
-                    "this route matches nothing, since its host has a port; set its host without it"
-                );
+            if let Resource::Route(route) = &resource {
+                warn_of_no_match(route);
             }
             catalog.put(resource, object.revision);
         }
@@ -444,6 +438,25 @@ impl Answers {
         {
             self.by_key.remove(&oldest);
         }
+    }
+}
+
+/// Former builds took routes that match nothing: said once, when they are loaded.
+fn warn_of_no_match(route: &Route) {
+    if route.host.has_port() {
+        warn!(
+            route = %route.name,
+            host = %route.host,
+            "this route matches nothing, since its host has a port; set its host without it"
+        );
+    }
+    if let Some(unmatched) = route.path.unmatched() {
+        warn!(
+            route = %route.name,
+            path = %route.path,
+            "this route matches nothing, since its path has {}; set its path without it",
+            unmatched.name()
+        );
     }
 }
 

@@ -152,6 +152,7 @@ impl World {
             cut: 0,
             sessions: 0,
             trailing_failures: failed,
+            avoided: false,
         };
         let Reporter { proxy, instance } = process(proxy);
         let report = Report {

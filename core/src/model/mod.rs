@@ -47,7 +47,7 @@ pub use self::{
     rate::Rate,
     resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
-    route::{HostMatch, PathMatch, Route},
+    route::{HostMatch, PathMatch, Route, Unmatched},
     route_pools::RoutePools,
     session_keys::SessionKeys,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},

@@ -197,8 +197,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         {
             return self.client_left();
         }
-        exchange.worker.shard.count_status(101);
-        let latency = now() - self.began;
+        let switched = now();
+        exchange.count_answer(101, switched);
+        let latency = switched - self.began;
         let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let index = exchange.worker.index;
         self.backend.count_end(index, None, Some(latency));

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     h1::body::{BodyLength, Framing},
     leases::Permit,
-    live::{Asked, BackendState, Management, PoolConfig, Trial},
+    live::{Asked, BackendState, CountersIndex, Management, PoolConfig, Trial},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
@@ -45,8 +45,18 @@ pub(super) struct Exchange<'a, S> {
     pub(super) trial: Option<Trial>,
     /// The slots that the attempt at hand has, where a pool or a backend may have only so many.
     pub(super) permit: Option<Permit>,
+    /// What is answered, once it is complete.
+    answering: Option<Answering>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
+}
+
+/// Where the answer to a request is counted, and since when its client waits.
+#[derive(Debug)]
+struct Answering {
+    config: Loaded,
+    counters: Option<CountersIndex>,
+    started: Instant,
 }
 
 impl<'a, S: Stream> Exchange<'a, S> {
@@ -58,6 +68,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record: None,
             trial: None,
             permit: None,
+            answering: None,
             is_traffic: true,
         }
     }
@@ -105,6 +116,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
 
     async fn one(&mut self) -> Next {
         self.is_traffic = true;
+        self.answering = None;
         let read = match self.read_request().await {
             Ok(Some(read)) => read,
             Ok(None) => {
@@ -125,6 +137,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if self.is_traffic {
             self.worker.shard.count_request();
         }
+        self.answering = Some(Answering {
+            config: Rc::clone(&read.config),
+            counters: read.counters(),
+            started: read.started,
+        });
         match read.result {
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
             Err(Refused { answer, request: Some(understood), .. }) => {
@@ -328,6 +345,21 @@ impl<'a, S: Stream> Exchange<'a, S> {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
+    }
+
+    /// Notes what the client is answered, and that it has waited until now for it.
+    pub(super) fn count_answer(&self, status: u16, now: Instant) {
+        if !self.is_traffic {
+            return;
+        }
+        let Worker { shard, index, .. } = &**self.worker;
+        shard.count_status(status);
+        let took = |it: &Answering| now.saturating_duration_since(it.started);
+        let counters = self
+            .answering
+            .as_ref()
+            .and_then(|it| Some(it.config.route_counters.get(it.counters?)?.of(*index)));
+        counters.unwrap_or(&shard.unrouted).count(status, self.answering.as_ref().map(took));
     }
 
     /// Notes that the client is gone before it was answered.

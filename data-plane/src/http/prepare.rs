@@ -23,7 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{Config, ListenerConfig, Management, PoolIndex, RouteIndex},
+    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -70,6 +70,8 @@ pub(crate) struct Understood {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyLength,
+    /// Where its answer is counted; nowhere special when no route matches.
+    pub(crate) counters: Option<CountersIndex>,
 }
 
 /// What the connection knows beside the head.
@@ -137,22 +139,23 @@ pub(crate) fn prepare(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
+        counters: None,
     };
-    let result = forward(&head, &understood, client, context, local, out);
+    let result = forward(&head, understood, client, context, local, out);
     Reading::Complete { length: head.len(), result }
 }
 
 fn forward(
     head: &RequestHead<'_, '_>,
-    understood: &Understood,
+    mut understood: Understood,
     client: IpAddr,
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refused> {
-    let refused = |status, reason, message: &str| {
+    let refused = |request, status, reason, message: &str| {
         let answer = OwnAnswer::new(status, reason, message);
-        Err(Refused { answer, request: Some(*understood), is_management: false })
+        Err(Refused { answer, request: Some(request), is_management: false })
     };
     let Some(config) = context.listener else {
         let name = context.listener_name;
@@ -160,18 +163,18 @@ fn forward(
             "listener {name} is not configured: add it with lbctl add-listener {name}, or, if this \
              proxy has never had a configuration, see whether the control plane is reachable"
         );
-        return refused(503, Reason::ConfigMissing, &message);
+        return refused(understood, 503, Reason::ConfigMissing, &message);
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
-        let (answer, request) = (OwnAnswer::options(), Some(*understood));
+        let (answer, request) = (OwnAnswer::options(), Some(understood));
         return Err(Refused { answer, request, is_management: false });
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
             management::admit(management, head.method_name, context.peer.ip()).map_err(
-                |answer| Refused { answer, request: Some(*understood), is_management: true },
+                |answer| Refused { answer, request: Some(understood), is_management: true },
             )?;
             None
         }
@@ -180,14 +183,16 @@ fn forward(
             let route = config.routes.find(host, head.path());
             if route.is_none() {
                 let message = no_route(host, head.path(), &config.listener.name);
-                return refused(404, Reason::NoRoute, &message);
+                return refused(understood, 404, Reason::NoRoute, &message);
             }
             route
         }
     };
+    understood.counters = route.map(|route| route.counters);
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
         return refused(
+            understood,
             413,
             Reason::BodyTooLarge,
             "the request's body is longer than allowed here",
@@ -205,7 +210,7 @@ fn forward(
         (Some(limiter), Destination::Pool(route, pool)) => {
             limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
                 answer,
-                request: Some(*understood),
+                request: Some(understood),
                 is_management: false,
             })?
         }
@@ -241,7 +246,7 @@ fn forward(
     };
     head.encode(&forwarding, out);
     Ok(Prepared {
-        understood: *understood,
+        understood,
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,

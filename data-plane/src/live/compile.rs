@@ -105,7 +105,7 @@ impl Compiler {
             outlook: Outlook::default(),
             management: None,
             told: None,
-            routes: RouteCompiler::default(),
+            routes: RouteCompiler::new(workers),
             limits: LimitCompiler::new(workers, limit_keys),
         }
     }
@@ -198,7 +198,7 @@ impl Compiler {
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
-            let routes = routes.get(name).cloned();
+            let routes = routes.tables.get(name).cloned();
             let routes = routes.unwrap_or_else(|| Arc::new(Routes::new([])));
             Some(ListenerConfig { listener, routes })
         };
@@ -209,6 +209,7 @@ impl Compiler {
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
             limits,
+            route_counters: Arc::clone(routes.counters),
             cuts,
             session_keys: snapshot.session_keys().cloned(),
             management: self.management.clone(),

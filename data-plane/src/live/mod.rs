@@ -14,6 +14,7 @@ mod limits;
 mod management;
 mod outlook;
 mod retries;
+mod route_counters;
 mod routes;
 mod sticky;
 mod trial;
@@ -43,6 +44,7 @@ pub(crate) use self::{
     management::Management,
     outlook::Outlook,
     retries::Retries,
+    route_counters::{CountersIndex, RouteCounters},
     routes::{PoolIndex, RouteIndex, Routes},
     sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
@@ -65,6 +67,8 @@ pub(crate) struct Config {
     pub(crate) pools: Vec<Arc<PoolConfig>>,
     /// The limits on requests; none most of the time.
     pub(crate) limits: Option<Arc<Limits>>,
+    /// What clients of the routes were answered; routes point into it.
+    pub(crate) route_counters: Arc<[Arc<RouteCounters>]>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
     /// What signs sessions; none while no pool has ever had any.

@@ -20,8 +20,15 @@ pub(crate) const WORKERS: Definition =
     Definition::gauge("lb_workers", &[], "Worker threads that run");
 pub(crate) const REQUESTS: Definition = Definition::counter(
     "lb_requests_total",
-    &["code_class"],
-    "Requests that clients were answered, by the class of the status, a switch of protocols as 1xx",
+    &["route", "code_class"],
+    "Requests that clients were answered, by the class of the status, a switch of protocols as \
+     1xx; (none) for what no route matches, (other) for all routes beyond the first 100",
+);
+pub(crate) const REQUEST_DURATION: Definition = Definition::histogram(
+    "lb_request_duration_seconds",
+    &["route"],
+    "From the last byte of a request's head to the last byte of its answer, as the client gets \
+     it: waiting, retries and the client's own reading included",
 );
 pub(crate) const REQUESTS_RECEIVED: Definition = Definition::counter(
     "lb_requests_received_total",
@@ -188,8 +195,11 @@ pub(crate) const CONFIG_APPLY_DURATION: Definition = Definition::histogram(
     &[],
     "From the arrival of a change until all workers serve from it",
 );
-pub(crate) const CONFIG_REFUSALS: Definition =
-    Definition::counter("lb_config_refusals_total", &[], "Configurations that were refused whole");
+pub(crate) const CONFIG_REJECTIONS: Definition = Definition::counter(
+    "lb_config_rejections_total",
+    &["what"],
+    "Configurations that were refused whole, and objects that were refused in one that was applied",
+);
 pub(crate) const CONFIG_REJECTED_OBJECTS: Definition = Definition::gauge(
     "lb_config_rejected_objects",
     &[],
@@ -218,10 +228,11 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 40] = [
+pub(crate) const DEFINITIONS: [Definition; 41] = [
     READY,
     WORKERS,
     REQUESTS,
+    REQUEST_DURATION,
     REQUESTS_RECEIVED,
     OWN_ANSWERS,
     CLIENT_ABORTS,
@@ -253,7 +264,7 @@ pub(crate) const DEFINITIONS: [Definition; 40] = [
     RATELIMIT_FORGIVEN_KEYS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
-    CONFIG_REFUSALS,
+    CONFIG_REJECTIONS,
     CONFIG_REJECTED_OBJECTS,
     CONTROL_CONNECTED,
     CONTROL_SESSIONS,

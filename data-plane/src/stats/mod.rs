@@ -3,11 +3,13 @@
 //! Every counter has one writer, its worker, and is read by the control thread: no
 //! locked instruction on the request path.
 
+mod answers;
 mod limits;
 pub(crate) mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::answers::{AnswerCounters, Answers};
 use crate::{live::bump, reason::Reason};
 
 /// One of each [`Reason`].
@@ -22,6 +24,8 @@ pub(crate) struct Shard {
     closed: AtomicU64,
     /// 1xx to 5xx, as answered to clients.
     status_classes: [AtomicU64; 5],
+    /// Of these, those to requests of no route.
+    pub(crate) unrouted: AnswerCounters,
     /// By [`Reason`].
     reasons: ByReason<AtomicU64>,
     /// Requests that went to another backend, by the reason why they left the last one.

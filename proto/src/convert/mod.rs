@@ -27,6 +27,7 @@ pub use self::{
     limit::told_limit,
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},
     probe::{probe_token_from_wire, probe_word_to_wire},
+    route::stored_route,
     stats::{counters_from_wire, counters_to_wire, histogram_from_wire, histogram_to_wire},
 };
 

@@ -33,7 +33,7 @@ pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
         Kind::Status => read::<pb::BackendStatus>(payload)?.try_into().map(Resource::Status),
         Kind::Listener => read::<pb::Listener>(payload)?.try_into().map(Resource::Listener),
         Kind::Route => {
-            read::<pb::Route>(payload).and_then(super::route::stored).map(Resource::Route)
+            read::<pb::Route>(payload).and_then(super::stored_route).map(Resource::Route)
         }
         Kind::Limit => read::<pb::Limit>(payload)?.try_into().map(Resource::Limit),
         Kind::SessionKeys => {
@@ -344,6 +344,22 @@ mod tests {
         assert_eq!(decode("route", &encode(&stored)), Ok(stored.clone()));
         let wire = pb::Object { object: Some(pb::object::Object::Route(wire)), revision: 0 };
         assert!(object_from_wire(wire).unwrap_err().message.contains("has a port"));
+    }
+
+    #[test]
+    fn a_path_with_a_query_is_no_damage_but_nobody_can_add_one() {
+        let wire = pb::Route {
+            name: "r".into(),
+            path: "/search?q=1".into(),
+            pool: "default".into(),
+            ..Default::default()
+        };
+        let stored = decode("route", &wire.encode_to_vec()).unwrap();
+        let Resource::Route(route) = &stored else { panic!("it is a route") };
+        assert!(!route.path.matches("/search"));
+        assert_eq!(decode("route", &encode(&stored)), Ok(stored.clone()));
+        let wire = pb::Object { object: Some(pb::object::Object::Route(wire)), revision: 0 };
+        assert!(object_from_wire(wire).unwrap_err().message.contains("has a query"));
     }
 
     #[test]

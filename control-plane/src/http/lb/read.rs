@@ -111,7 +111,7 @@ fn default_algorithm(context: &Context) -> Algorithm {
 }
 
 fn live_proxies(context: &Context) -> usize {
-    context.fleet.live().borrow().len()
+    context.fleet.live().len()
 }
 
 /// The backends of all pools.
