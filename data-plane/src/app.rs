@@ -23,7 +23,7 @@ use crate::{
     admin,
     args::Args,
     error::RunError,
-    last_good::LastGood,
+    last_good::{Kept, LastGood},
     leases::{self, Leases, Shelf},
     live::{Compiler, Config, Padded},
     metrics::Metrics,
@@ -68,8 +68,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let directory = opened.data_dir.path();
     let seal_key = args.seal_key.clone().unwrap_or_else(|| directory.join("seal-key"));
     let last_good = LastGood::new(directory, Seal::open(&seal_key)?);
-    let subscriber =
-        last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
+    let (subscriber, proxies) = match last_good.load() {
+        Some(Kept { held, proxies }) => (held, proxies),
+        None => (Subscriber::new(lb_proto::convert::decode_object), None),
+    };
     let shelf = Shelf::new(opened.data_dir.path());
     let leases = Leases::new(opened.workers, shelf.load());
     let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases);
@@ -83,6 +85,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         None => Config::empty(&names),
     });
     let status = Arc::new(Status::default());
+    if let Some(proxies) = proxies {
+        status.told_proxies(proxies);
+    }
     status.applied(config.version);
     if let Some(held) = held {
         status.lost(crate::clock::present());
@@ -137,11 +142,12 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         status: Arc::clone(&status),
         connected: connected_sender.clone(),
     });
-    let mut successors = offer(&opened, &estate, last_good.clone(), Arc::clone(&held));
+    let mut successors =
+        offer(&opened, &estate, last_good.clone(), Arc::clone(&held), Arc::clone(&status));
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good, held, applied));
+    tokio::spawn(sync::save(last_good, held, Arc::clone(&status), applied));
     tokio::spawn(serving.watch());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
@@ -194,11 +200,12 @@ fn offer(
     estate: &Arc<Mutex<Option<Estate>>>,
     last_good: LastGood,
     held: Arc<Mutex<Subscriber>>,
+    status: Arc<Status>,
 ) -> mpsc::Receiver<takeover::Successor> {
     let (sender, successors) = mpsc::channel(1);
     // The new process begins with what this one serves now.
     let keep_newest = move || {
-        if let Err(error) = last_good.save(&held) {
+        if let Err(error) = last_good.save(&held, status.proxies_told()) {
             warn!(%error, "the newest configuration cannot be kept for the new process");
         }
     };

@@ -5,7 +5,8 @@
 //! as the control plane sent them. Two generations are kept; a file that is cut off
 //! or altered is passed over with a warning. The keys of sessions are sealed in it
 //! ([`crate::seal`]); one that cannot be unsealed is left out, and comes again from the control
-//! plane.
+//! plane. Beside the configuration it says how many proxies there were, which share what is
+//! the fleet's.
 
 use std::{
     fs, io,
@@ -54,7 +55,7 @@ impl LastGood {
     }
 
     /// The newest configuration that can be read.
-    pub(crate) fn load(&self) -> Option<Subscriber> {
+    pub(crate) fn load(&self) -> Option<Kept> {
         [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {
             Ok(bytes) => decode(&bytes, &self.seal)
                 .inspect_err(|problem| {
@@ -69,9 +70,12 @@ impl LastGood {
         })
     }
 
-    /// Keeps what is held, if anything is, and what was kept before.
-    pub(crate) fn save(&self, held: &Mutex<Subscriber>) -> io::Result<()> {
-        let encoded = encode(&held.lock().unwrap_or_else(PoisonError::into_inner), &self.seal)?;
+    /// Keeps what is held, if anything is, and what was kept before. `proxies` is the size of
+    /// the fleet, if it was ever told.
+    pub(crate) fn save(&self, held: &Mutex<Subscriber>, proxies: Option<u32>) -> io::Result<()> {
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encode(&held, proxies, &self.seal)?;
+        drop(held);
         encoded.map_or(Ok(()), |encoded| self.write(&encoded))
     }
 
@@ -85,13 +89,26 @@ impl LastGood {
     }
 }
 
+/// What was kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) held: Subscriber,
+    /// The size of the fleet, as it was told last.
+    pub(crate) proxies: Option<u32>,
+}
+
 /// The content of a file; `None` while nothing is held.
-fn encode(subscriber: &Subscriber, seal: &Seal) -> io::Result<Option<Vec<u8>>> {
+fn encode(
+    subscriber: &Subscriber,
+    proxies: Option<u32>,
+    seal: &Seal,
+) -> io::Result<Option<Vec<u8>>> {
     let Some(held) = subscriber.held() else { return Ok(None) };
     let version = held.version;
     let snapshot = pb::SnapshotBegin {
         version: Some(convert::sync::version_to_wire(version)),
         objects: subscriber.objects().len() as u64,
+        proxies_told: proxies.unwrap_or_default(),
         ..Default::default()
     };
     let mut bytes = [HEADER, &[0; CHECKSUM]].concat();
@@ -133,7 +150,7 @@ fn unsealed(object: Object, seal: &Seal) -> Option<Object> {
     Some(Object { key, payload: payload.into(), ..object })
 }
 
-fn decode(bytes: &[u8], seal: &Seal) -> Result<Subscriber, &'static str> {
+fn decode(bytes: &[u8], seal: &Seal) -> Result<Kept, &'static str> {
     let rest = bytes.strip_prefix(HEADER).ok_or("it is of another format")?;
     let (checksum, mut body) = rest.split_first_chunk::<CHECKSUM>().ok_or("it is cut off")?;
     if xxh3_128(body).to_le_bytes() != *checksum {
@@ -158,7 +175,8 @@ fn decode(bytes: &[u8], seal: &Seal) -> Result<Subscriber, &'static str> {
         objects.into_iter().filter_map(|object| unsealed(object, seal)).collect()
     };
     let (objects, fallbacks) = (unseal(objects), unseal(fallbacks));
-    Ok(Subscriber::restored(convert::decode_object, version, objects, fallbacks))
+    let held = Subscriber::restored(convert::decode_object, version, objects, fallbacks);
+    Ok(Kept { held, proxies: Some(begin.proxies_told).filter(|count| *count > 0) })
 }
 
 #[cfg(test)]
@@ -180,7 +198,7 @@ mod tests {
     }
 
     fn encoded(subscriber: &Subscriber, last_good: &LastGood) -> Vec<u8> {
-        encode(subscriber, &last_good.seal).unwrap().unwrap()
+        encode(subscriber, Some(8), &last_good.seal).unwrap().unwrap()
     }
 
     fn subscriber(revision: u64) -> Subscriber {
@@ -216,8 +234,8 @@ mod tests {
         assert!(last_good.load().is_none());
         let kept = subscriber(3);
         last_good.write(&encoded(&kept, &last_good)).unwrap();
-        let loaded = last_good.load().unwrap();
-        assert_eq!(loaded.held(), kept.held());
+        let Kept { held: loaded, proxies } = last_good.load().unwrap();
+        assert_eq!((loaded.held(), proxies), (kept.held(), Some(8)));
         assert_eq!(loaded.snapshot(), kept.snapshot());
     }
 
@@ -229,12 +247,21 @@ mod tests {
         assert!(!file.windows(8).any(|window| SECRET.starts_with(window)));
         let salt = [9; SessionKeys::SALT_LEN];
         assert!(!file.windows(salt.len()).any(|window| window == salt));
-        let keys = decode(&file, &last_good.seal).unwrap().snapshot().session_keys().cloned();
+        let kept = decode(&file, &last_good.seal).unwrap().held;
+        let keys = kept.snapshot().session_keys().cloned();
         assert_eq!(keys.unwrap().ring.active().bytes(), &SECRET);
         let other = Seal::open(&directory.path().join("another")).unwrap();
-        let without = decode(&file, &other).unwrap();
+        let without = decode(&file, &other).unwrap().held;
         assert_eq!(without.snapshot().session_keys(), None);
         assert_eq!(without.snapshot().pools().len(), 1, "all else is there");
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_build_says_nothing_of_the_fleet() {
+        let directory = tempfile::tempdir().unwrap();
+        let seal = last_good(directory.path()).seal;
+        let file = encode(&subscriber(3), None, &seal).unwrap().unwrap();
+        assert_eq!(decode(&file, &seal).unwrap().proxies, None);
     }
 
     #[test]
@@ -246,13 +273,13 @@ mod tests {
         let intact = fs::read(&last_good.newest).unwrap();
         for cut in [0, 5, HEADER.len(), intact.len() / 2, intact.len() - 1] {
             fs::write(&last_good.newest, &intact[..cut]).unwrap();
-            assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+            assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 3);
         }
         let mut altered = intact.clone();
         *altered.last_mut().unwrap() ^= 1;
         fs::write(&last_good.newest, &altered).unwrap();
-        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+        assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 3);
         fs::write(&last_good.newest, &intact).unwrap();
-        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 4);
+        assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 4);
     }
 }

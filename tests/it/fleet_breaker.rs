@@ -11,7 +11,7 @@ use std::{
 use lb_proto::v1::{self as pb, Health};
 use lb_tests::{
     backend::{Action, Backend, ok},
-    client::Client,
+    client::{Client, exchange},
     cluster::Cluster,
     load::Load,
 };
@@ -61,6 +61,9 @@ async fn a_sinkhole_costs_a_fleet_of_eight_little_and_then_nothing() {
     assert_eq!(opened.reason.unwrap().code, "breaker_consecutive_failures");
     cluster.settled().await;
     let swallowed = bad.requests();
+    let asked = "GET /lb/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let health = exchange(cluster.http(), "GET", asked).await.unwrap().text();
+    assert!(health.contains("\"serving_backends\":19"), "{health}");
     println!("swallowed by the sinkhole over all eight proxies: {swallowed}");
     load.answered(2000).await;
     assert_eq!(bad.requests(), swallowed, "an open breaker lets nothing through");

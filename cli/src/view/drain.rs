@@ -23,6 +23,8 @@ pub(crate) struct DrainView {
     pub(crate) awaits_proxies: bool,
     pub(crate) requests_left: u32,
     pub(crate) upgraded_left: u32,
+    /// Why it does not go on although it could.
+    pub(crate) held_up: Option<String>,
     pub(crate) proxies: Vec<DrainShareView>,
     /// Until its clients' sessions are given other backends; 0 without any, or when they were.
     pub(crate) sessions_left_ms: u64,
@@ -59,6 +61,7 @@ impl DrainView {
             awaits_proxies: report.awaits_proxies,
             requests_left: heard().map(|proxy| proxy.requests).sum(),
             upgraded_left: heard().map(|proxy| proxy.upgraded).sum(),
+            held_up: Some(report.held_up).filter(|why| !why.is_empty()),
             proxies,
             sessions_left_ms: report.sessions_left_ms,
             session_requests: report.session_requests,

@@ -97,6 +97,7 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
         proxies: report.proxies.into_iter().map(share).collect(),
         sessions_left_ms: millis(report.sessions_left),
         session_requests: report.session_requests,
+        held_up: report.held_up.unwrap_or_default(),
     }
 }
 

@@ -172,6 +172,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
+            upload.keep(&self.worker.replays);
+        }
         if let Some(record) = &mut self.record {
             record.pool(&pool.name);
         }
@@ -238,7 +241,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 Ended::Failed(failure) => (failure, None),
                 Ended::Left(failure, again) => (failure, Some(again)),
             };
-            flight.end(failure.kind.is_some(), self.worker, pool);
+            flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
             let again = again
                 .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
@@ -302,7 +305,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             record.received(written);
         }
-        if failure.kind.is_some() {
+        if failure.counts() {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
@@ -337,8 +340,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
         let fitness = match upload {
-            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             Some(upload) if !upload.is_read() => Fitness::Uploading,
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
             _ => Fitness::Whole,
         };
         let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
@@ -364,7 +367,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
     fn end_trial(&mut self, ended: &Ended) {
         if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
-            && failure.kind.is_some()
+            && failure.counts()
         {
             self.decide_trial(false);
         }
