@@ -12,6 +12,7 @@ mod limits;
 mod process;
 mod rate;
 mod reporters;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::leavings::Leavings;
+use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
@@ -66,6 +68,8 @@ pub struct Report {
     pub limits: Vec<LimitPart>,
     /// The process itself.
     pub process: Process,
+    /// What became of the sessions of pools, by result.
+    pub sessions: Vec<(PoolName, OwnAnswers)>,
 }
 
 /// What one report says of one backend.
@@ -85,6 +89,8 @@ pub struct BackendPart {
     pub upgraded: u32,
     /// Requests and upgraded connections that were cut at the end of a drain.
     pub cut: u32,
+    /// Requests that sessions brought here.
+    pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
 }
@@ -111,6 +117,7 @@ struct Sums {
     proxies: Reporters,
     leavings: Leavings,
     limits: limits::Limits,
+    sessions: Sessions,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -174,6 +181,7 @@ impl Statistics {
         sums.reports.lost += missing;
         sums.process.add(&report.process);
         sums.leavings.note(report, report.fresh_until(now), catalog);
+        sums.sessions.note(report, catalog, now);
         for part in &report.backends {
             sums.add(report, part, catalog, now);
         }
@@ -232,6 +240,18 @@ impl Statistics {
     ) -> Leaving {
         let key = (id.clone(), incarnation);
         self.lock().leavings.of(&key, proxy, present, Instant::now())
+    }
+
+    /// What became of the sessions of each pool since the control plane started.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<PoolName, OwnAnswers> {
+        self.lock().sessions.pools()
+    }
+
+    /// Requests that sessions brought to a backend in the last five seconds.
+    #[must_use]
+    pub fn session_requests(&self, id: &BackendId, incarnation: Incarnation) -> u64 {
+        self.lock().sessions.lately(id, incarnation, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -309,6 +329,7 @@ impl Statistics {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
         sums.limits.forget_removed(catalog);
+        sums.sessions.forget_removed(catalog);
         let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
         leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
         proxies.forget_ended(now);

@@ -40,6 +40,10 @@ pub struct Args {
     /// Where the id and the last good configuration are kept
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// The file of the key with which secrets are sealed before they are kept on disk; made when
+    /// it is missing [default: seal-key in the data directory]
+    #[arg(long, env = "LB_SEAL_KEY", value_name = "FILE")]
+    pub seal_key: Option<PathBuf>,
     /// Name of this proxy in the fleet; made once and kept in the data directory
     #[arg(long, env = "LB_ID")]
     pub id: Option<String>,

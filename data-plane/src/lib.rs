@@ -41,6 +41,7 @@ mod open;
 mod process;
 mod reason;
 mod retry_budget;
+mod seal;
 mod serving;
 mod stats;
 mod status;

@@ -85,6 +85,8 @@ reasons! {
     Draining = "draining",
     /// 503: the backend was drained, and the time that it had for that was over.
     DrainDeadline = "drain_deadline",
+    /// 503: the client's own backend cannot serve it, and the pool gives it no other.
+    SessionUnavailable = "session_unavailable",
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached = "max_forwards_reached",
     /// 403: management that may be asked for on this machine only.

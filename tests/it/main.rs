@@ -44,6 +44,7 @@ mod routes;
 mod seed;
 mod seed_rest;
 mod services;
+mod sessions;
 mod slow_start;
 mod splice;
 mod stalled;

@@ -15,6 +15,7 @@ mod pool;
 mod read;
 mod resilience;
 mod route;
+mod session;
 mod target;
 mod top;
 mod value;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
+    session::{RotateSessionKeys, Sessions},
     target::Target,
     top::Top,
 };
@@ -165,6 +167,8 @@ Examples:
     RemovePool(RemovePool),
     /// Choose how a pool picks a backend for each request
     SetAlgorithm(SetAlgorithm),
+    /// Replace the key that signs sessions
+    RotateSessionKeys(RotateSessionKeys),
     /// Add a listener
     AddListener(AddListener),
     /// Change settings of a listener
@@ -305,6 +309,10 @@ mod tests {
             ("lbctl set-listener l --drain-timeout 25h", "24h"),
             ("lbctl set-pool p --max-idle-connections 10001", "0..=10000"),
             ("lbctl set-pool p --max-connection-age 48h", "24h"),
+            ("lbctl set-pool p --sticky cookies", "none, cookie, header:NAME, ip_hash"),
+            ("lbctl set-pool p --sticky header:", "no token"),
+            ("lbctl set-pool p --session-ttl 8d", "1s to 7d"),
+            ("lbctl set-pool p --session-ttl 1500ms", "whole seconds"),
             ("lbctl set-pool p --tunnel-idle-timeout 300", "300s"),
             ("lbctl add-limit a", "--rate"),
             ("lbctl add-limit a --rate 0/s", "would refuse every request"),

@@ -12,6 +12,7 @@ Examples:
   lbctl get backends --pool web -o wide
   lbctl get limits -o wide              what each proxy has of them, and refused
   lbctl get proxies -o json
+  lbctl get session-keys
   lbctl get pool default")]
 pub(crate) struct Get {
     /// What to list
@@ -29,11 +30,12 @@ pub(crate) struct Get {
 Examples:
   lbctl describe backend backend2       verdict, reason, checks, traffic, next step
   lbctl describe proxy proxy-1
-  lbctl describe pool default")]
+  lbctl describe pool default
+  lbctl describe session 'lb_session=AQAAAAEA...'    where a client belongs, and what it meets")]
 pub(crate) struct Describe {
     /// What it is
     pub(crate) kind: GetKind,
-    /// Its name
+    /// Its name; of a session, its cookie
     pub(crate) name: String,
 }
 
@@ -58,6 +60,12 @@ pub(crate) enum GetKind {
     /// Processes that carry the traffic
     #[value(alias = "proxy")]
     Proxies,
+    /// What signs sessions, without the secrets
+    #[value(alias = "session-key")]
+    SessionKeys,
+    /// What a cookie says; for describe
+    #[value(alias = "sessions")]
+    Session,
 }
 
 impl GetKind {
@@ -70,6 +78,8 @@ impl GetKind {
             Self::Routes => "route",
             Self::Limits => "limit",
             Self::Proxies => "proxy",
+            Self::SessionKeys => "session-key",
+            Self::Session => "session",
         }
     }
 }

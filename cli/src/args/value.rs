@@ -10,8 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Algorithm, BackendId, Invalid, LimitName, ListenerName, PoolName, RouteName, Source,
-    Weight,
+    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, LimitName, ListenerName,
+    PoolName, RouteName, Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
@@ -185,6 +185,28 @@ pub(super) fn size(
 /// A number of bytes, where 0 means any number.
 pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
     if text == UNLIMITED { Ok(0) } else { unit::parse_size(text) }
+}
+
+/// What keeps a client with its backend: an affinity, or the algorithm that is one.
+pub(super) fn sticky(text: &str) -> Result<String, Invalid> {
+    if text == "ip_hash" {
+        return Ok(text.to_owned());
+    }
+    text.parse::<Affinity>().map(|affinity| affinity.to_string()).map_err(|mut invalid| {
+        if invalid.code == "unknown_affinity" {
+            invalid.message += ", ip_hash";
+        }
+        invalid
+    })
+}
+
+/// How long a session may live: whole seconds.
+pub(super) fn session_ttl(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
+        return Ok(duration);
+    }
+    Err("write 1s to 7d, in whole seconds".to_owned())
 }
 
 /// A known algorithm, under its canonical name.

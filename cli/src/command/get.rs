@@ -7,7 +7,7 @@ use lb_proto::{
 };
 use serde::Serialize;
 
-use super::{Session, limit};
+use super::{Session, limit, session as session_keys};
 use crate::{
     args::{Get, GetKind, OutputFormat},
     client::Client,
@@ -43,6 +43,12 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
             let found = choose(proxies(session).await?, name, "proxy", |view| &view.id)?;
             show(session, "proxy", name, &found, |v| &v.id, |v| proxy_table(v, now, wide))
         }
+        GetKind::SessionKeys => session_keys::show_keys(session, name).await,
+        GetKind::Session => Err(Failure::new(
+            Exit::Usage,
+            "nobody keeps a list of sessions: each is in its client's cookie. 'lbctl describe \
+             session COOKIE' tells of one, 'lbctl describe pool NAME' what became of all",
+        )),
         GetKind::Limits => limit::list(session, name).await,
         GetKind::Listeners | GetKind::Routes => {
             let kind = args.kind.name();
@@ -120,6 +126,13 @@ async fn objects_as_told(session: &Session, kind: &str) -> Result<Vec<pb::Object
 /// The names of all that there are of a kind.
 pub(crate) async fn names_of(client: &Client, kind: GetKind) -> Result<Vec<String>, Failure> {
     let session = Session { client: client.clone(), screen: Screen::new(OutputFormat::Name) };
+    if kind == GetKind::SessionKeys {
+        let keys = session_keys::keys(&session).await?;
+        return Ok(keys.into_iter().map(|key| key.id).collect());
+    }
+    if kind == GetKind::Session {
+        return Ok(Vec::new());
+    }
     if kind == GetKind::Proxies {
         return Ok(proxies(&session).await?.into_iter().map(|proxy| proxy.id).collect());
     }
@@ -157,7 +170,7 @@ fn not_found(kind: &str, name: &str, known: &[&str]) -> Failure {
 }
 
 /// Prints a list, or, when a name was given, the one object.
-fn show<T: Serialize>(
+pub(super) fn show<T: Serialize>(
     session: &Session,
     kind: &str,
     name: Option<&str>,
@@ -195,6 +208,11 @@ fn nothing(kind: &str) -> String {
         "pool" => ("pools", "'lbctl add-pool NAME' adds one"),
         "listener" => ("listeners", "'lbctl add-listener NAME' adds one"),
         "route" => ("routes", "'lbctl add-route NAME --pool POOL' adds one"),
+        "session-key" => (
+            "session keys",
+            "'lbctl set-pool NAME --sticky cookie' turns sessions on and makes the first",
+        ),
+        "session" => ("sessions", "'lbctl describe session COOKIE' tells of one"),
         "limit" => ("limits", "'lbctl add-limit NAME --rate 100/s' adds one"),
         _ => ("proxies", "'lbctl data-plane' starts one, 'lbctl dev' the whole balancer"),
     };

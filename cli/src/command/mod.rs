@@ -20,6 +20,7 @@ mod progress;
 mod remedy;
 mod resilience;
 mod route;
+mod session;
 mod setting;
 mod stats;
 mod status;
@@ -129,6 +130,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetPool(args) => pool::set(&session, args).await,
         Command::RemovePool(args) => pool::remove(&session, args).await,
         Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
+        Command::RotateSessionKeys(args) => session::rotate(&session, &args).await,
         Command::AddListener(args) => listener::add(&session, args).await,
         Command::SetListener(args) => listener::change(&session, args).await,
         Command::RemoveListener(args) => listener::remove(&session, args).await,

@@ -15,6 +15,7 @@ mod pool;
 mod proxy;
 mod resilience;
 mod route;
+mod session;
 mod source;
 mod standing;
 mod traffic;
@@ -35,6 +36,9 @@ pub(crate) use self::{
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
+    session::{
+        AffinityView, RotationView, SessionKeyView, SessionView, results as session_results,
+    },
     source::SourceView,
     standing::StandingView,
     traffic::Traffic,

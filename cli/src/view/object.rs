@@ -74,7 +74,7 @@ impl ObjectView {
     /// what differs from the defaults. `None` when nothing does.
     pub(crate) fn chosen(&self) -> Option<Fields> {
         let defaults = match &self.object {
-            AnyObject::Pool(_) => PoolView::of_defaults().fields(),
+            AnyObject::Pool(_) => PoolView::default_fields(),
             AnyObject::Listener(_) => ListenerView::of_defaults().fields(),
             AnyObject::Backend(_) | AnyObject::Route(_) | AnyObject::Limit(_) => Vec::new(),
         };

@@ -77,6 +77,7 @@ impl FleetService {
 
     fn pool_statuses(&self) -> Vec<pb::PoolStatus> {
         let mut totals = self.context.statistics.pools();
+        let mut sessions = self.context.statistics.sessions();
         self.context.registry.read(|view| {
             view.catalog
                 .pools()
@@ -86,6 +87,12 @@ impl FleetService {
                         pool: Some((&pool.value).into()),
                         totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
                         sources: self.source_statuses(&pool.value),
+                        sessions: sessions
+                            .remove(name)
+                            .unwrap_or_default()
+                            .iter()
+                            .map(|(result, count)| (result.to_owned(), count))
+                            .collect(),
                         slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };

@@ -105,6 +105,9 @@ fn known_kind(kind: &str) -> Result<Kind, Status> {
         Kind::Status => Err(Status::invalid_argument(
             "a status is part of its backend; ask Fleet.ListBackends for it",
         )),
+        Kind::SessionKeys => Err(Status::invalid_argument(
+            "session keys are told to proxies only; Sessions.ListKeys tells of them",
+        )),
         kind => Ok(kind),
     }
 }

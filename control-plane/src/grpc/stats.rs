@@ -126,6 +126,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             in_flight: part.in_flight,
             upgraded: part.upgraded,
             cut: part.cut,
+            sessions: part.sessions,
             trailing_failures: part.trailing_failures,
             counters: counters_from_wire(part),
         })
@@ -141,6 +142,28 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         backends: backends.collect::<Result<_, Status>>()?,
         limits: message.limits.iter().map(read_limit).collect::<Result<_, _>>()?,
         process: read_process(message.process.unwrap_or_default())?,
+        sessions: message.pools.into_iter().map(read_sessions).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_sessions(wire: pb::PoolReport) -> Result<(PoolName, OwnAnswers), Status> {
+    let pool = PoolName::new(&wire.pool).map_err(|invalid| status::of_invalid(&invalid))?;
+    all_plausible(wire.sessions.values())?;
+    words("sessions", wire.sessions).map(|results| (pool, results))
+}
+
+/// Counts by short words, of which there are not too many.
+fn words(
+    what: &str,
+    counts: std::collections::BTreeMap<String, u64>,
+) -> Result<OwnAnswers, Status> {
+    OwnAnswers::new(counts).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "{what} has at most {} reasons, each of at most {} lower-case letters, digits \
+             and underscores",
+            OwnAnswers::REASONS_MAX,
+            OwnAnswers::REASON_BYTES_MAX
+        ))
     })
 }
 
@@ -210,14 +233,7 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
     ];
     let answers = wire.own_answers.values();
     all_plausible(counts.iter().chain(&status_classes).chain(answers))?;
-    let own_answers = OwnAnswers::new(wire.own_answers).ok_or_else(|| {
-        Status::invalid_argument(format!(
-            "own_answers has at most {} reasons, each of at most {} lower-case letters, digits \
-             and underscores",
-            OwnAnswers::REASONS_MAX,
-            OwnAnswers::REASON_BYTES_MAX
-        ))
-    })?;
+    let own_answers = words("own_answers", wire.own_answers)?;
     let gauge = |connections: u32| connections.min(CONNECTIONS_MAX);
     let workers = wire.worker_connections.into_iter().take(WORKERS_MAX);
     Ok(Process {
@@ -251,6 +267,7 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.status_5xx,
         failures.status_gateway,
         part.trailing_failures,
+        part.sessions,
         u64::from(part.in_flight) << 24,
         u64::from(part.upgraded) << 24,
         u64::from(part.cut) << 16,

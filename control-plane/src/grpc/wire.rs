@@ -106,6 +106,8 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
         awaits_proxies: report.awaits_proxies,
         proxies: report.proxies.into_iter().map(share).collect(),
         held_up: report.held_up.unwrap_or_default(),
+        sessions_left_ms: millis(report.sessions_left),
+        session_requests: report.session_requests,
     }
 }
 
@@ -203,6 +205,7 @@ pub(super) fn written(written: &Written) -> pb::WriteResponse {
         changed: written.changed,
         objects: written.objects.iter().map(object).collect(),
         progress: None,
+        warnings: written.warnings.clone(),
     }
 }
 

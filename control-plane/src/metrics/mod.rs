@@ -177,6 +177,12 @@ pub(crate) const FLEET_UPSTREAM_DURATION: Definition = Definition::histogram(
     &["pool"],
     "From the pick of a backend to the end of its response",
 );
+pub(crate) const FLEET_SESSION_REQUESTS: Definition = Definition::counter(
+    "lb_fleet_session_requests_total",
+    &["pool", "result"],
+    "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
+     another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
+);
 pub(crate) const FLEET_BACKEND_SELECTIONS: Definition = Definition::counter(
     "lb_fleet_backend_selections_total",
     &["pool", "backend"],
@@ -200,7 +206,7 @@ pub(crate) const FLEET_BACKEND_IN_FLIGHT: Definition = Definition::gauge(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-const DEFINITIONS: [Definition; 40] = [
+const DEFINITIONS: [Definition; 41] = [
     READY,
     CONFIG_REVISION,
     OBJECTS,
@@ -237,6 +243,7 @@ const DEFINITIONS: [Definition; 40] = [
     FLEET_UPSTREAM_BYTES,
     FLEET_UPSTREAM_IN_FLIGHT,
     FLEET_UPSTREAM_DURATION,
+    FLEET_SESSION_REQUESTS,
     FLEET_BACKEND_SELECTIONS,
     FLEET_BACKEND_ATTEMPTS,
     FLEET_BACKEND_DURATION,

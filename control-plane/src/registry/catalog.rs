@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_core::{
     model::{
         Address, Backend, BackendId, BackendStatus, Key, Kind, Limit, LimitName, Listener,
-        ListenerName, Pool, PoolName, Resource, Route, RouteName, natural_order,
+        ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys, natural_order,
     },
     moment::Moment,
 };
@@ -30,6 +30,7 @@ pub struct Catalog {
     listeners: BTreeMap<ListenerName, Stored<Listener>>,
     routes: BTreeMap<RouteName, Stored<Route>>,
     limits: BTreeMap<LimitName, Stored<Limit>>,
+    session_keys: Option<Stored<SessionKeys>>,
     /// The backends of each pool, by address: no two of a pool share one.
     members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
 }
@@ -58,6 +59,12 @@ impl Catalog {
     #[must_use]
     pub fn routes(&self) -> &BTreeMap<RouteName, Stored<Route>> {
         &self.routes
+    }
+
+    /// The keys that sign sessions; none until some pool has sessions.
+    #[must_use]
+    pub(crate) fn session_keys(&self) -> Option<&Stored<SessionKeys>> {
+        self.session_keys.as_ref()
     }
 
     /// The listeners, in order of names.
@@ -119,7 +126,7 @@ impl Catalog {
         backends
     }
 
-    /// One object with its revision. A malformed name names nothing.
+    /// One object with its revision. A malformed name names nothing; keys are nobody's to find.
     #[must_use]
     pub fn find(&self, kind: Kind, name: &str) -> Option<Stored<Resource>> {
         fn found<T: Clone>(
@@ -149,6 +156,7 @@ impl Catalog {
             Kind::Limit => {
                 self.limits.get(&LimitName::new(name).ok()?).map(|s| found(s, Resource::Limit))
             }
+            Kind::SessionKeys => None,
         }
     }
 
@@ -162,6 +170,7 @@ impl Catalog {
             Kind::Listener => self.listeners.keys().map(ListenerName::as_str).collect(),
             Kind::Route => self.routes.keys().map(RouteName::as_str).collect(),
             Kind::Limit => self.limits.keys().map(LimitName::as_str).collect(),
+            Kind::SessionKeys => Vec::new(),
         };
         names.sort_by(|a, b| natural_order(a, b));
         names
@@ -200,6 +209,7 @@ impl Catalog {
             Resource::Limit(value) => {
                 self.limits.insert(value.name.clone(), Stored { value, revision });
             }
+            Resource::SessionKeys(value) => self.session_keys = Some(Stored { value, revision }),
         }
     }
 
@@ -238,6 +248,7 @@ impl Catalog {
                     self.limits.remove(&name);
                 }
             }
+            Some(Kind::SessionKeys) => self.session_keys = None,
             None => {}
         }
     }

@@ -147,6 +147,7 @@ impl Draft<'_> {
                 "a status is observed by the control plane and cannot be written".to_owned(),
             ));
         }
+        Self::refuse_keys(&key)?;
         self.name_once(&key)?;
         let former = self.base.find(resource.kind(), resource.name());
         check_revision(&key, former.as_ref(), expected_revision)?;
@@ -218,6 +219,7 @@ impl Draft<'_> {
                 "a status goes with its backend and cannot be removed".to_owned(),
             ));
         }
+        Self::refuse_keys(&key)?;
         self.name_once(&key)?;
         let Some(former) = self.base.find(kind, name) else { return Err(self.not_found(&key)) };
         check_revision(&key, Some(&former), expected)?;
@@ -270,6 +272,17 @@ impl Draft<'_> {
         if self.base.find(Kind::Status, id.as_str()).is_some() {
             self.deletes.insert(Key::new("status", id.as_str()));
         }
+    }
+
+    fn refuse_keys(key: &Key) -> Result<(), WriteError> {
+        if key.known_kind() == Some(Kind::SessionKeys) {
+            return Err(WriteError::Malformed(
+                "session keys are made by the control plane; lbctl rotate-session-keys replaces \
+                 them"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     fn name_once(&self, key: &Key) -> Result<(), WriteError> {

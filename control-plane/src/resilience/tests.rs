@@ -150,6 +150,7 @@ impl World {
             in_flight: 0,
             upgraded: 0,
             cut: 0,
+            sessions: 0,
             trailing_failures: failed,
         };
         let Reporter { proxy, instance } = process(proxy);
@@ -167,6 +168,7 @@ impl World {
             backends: vec![part],
             limits: Vec::new(),
             process: Process::default(),
+            sessions: Vec::new(),
         };
         let (_, tokens) = self.with(|state, _, at| state.report(&report, self.role, at));
         tokens

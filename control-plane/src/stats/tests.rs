@@ -45,9 +45,11 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             in_flight,
             upgraded: 0,
             cut: 0,
+            sessions: 0,
             trailing_failures: 0,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
+        sessions: Vec::new(),
     }
 }
 

@@ -21,6 +21,7 @@ mod resilience;
 mod resource;
 mod route;
 mod route_pools;
+mod session_keys;
 mod snapshot;
 mod source;
 mod standing;
@@ -48,6 +49,7 @@ pub use self::{
     resource::{Key, Kind, Resource},
     route::{HostMatch, PathMatch, Route},
     route_pools::RoutePools,
+    session_keys::SessionKeys,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
     standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},

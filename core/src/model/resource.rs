@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route};
+use super::{Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route, SessionKeys};
 
 /// The kinds of objects, in the order in which they must be applied: what others
 /// refer to comes first.
@@ -20,12 +20,21 @@ pub enum Kind {
     Route,
     /// [`Limit`]
     Limit,
+    /// [`SessionKeys`]: goes to proxies and to nobody else.
+    SessionKeys,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route, Self::Limit];
+    pub const ALL: [Self; 7] = [
+        Self::Pool,
+        Self::Backend,
+        Self::Status,
+        Self::Listener,
+        Self::Route,
+        Self::Limit,
+        Self::SessionKeys,
+    ];
 
     /// As it is spelled on the wire and on the command line.
     #[must_use]
@@ -37,6 +46,7 @@ impl Kind {
             Self::Listener => "listener",
             Self::Route => "route",
             Self::Limit => "limit",
+            Self::SessionKeys => "session_keys",
         }
     }
 }
@@ -96,6 +106,7 @@ impl fmt::Display for Key {
 
 /// One decoded, checked object.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few are held at a time, and never for long")]
 pub enum Resource {
     /// A pool.
     Pool(Pool),
@@ -109,6 +120,8 @@ pub enum Resource {
     Route(Route),
     /// A limit.
     Limit(Limit),
+    /// The keys that sign sessions.
+    SessionKeys(SessionKeys),
 }
 
 impl Resource {
@@ -122,6 +135,7 @@ impl Resource {
             Self::Listener(_) => Kind::Listener,
             Self::Route(_) => Kind::Route,
             Self::Limit(_) => Kind::Limit,
+            Self::SessionKeys(_) => Kind::SessionKeys,
         }
     }
 
@@ -144,6 +158,7 @@ impl Resource {
             Self::Listener(listener) => listener.name.as_str(),
             Self::Route(route) => route.name.as_str(),
             Self::Limit(limit) => limit.name.as_str(),
+            Self::SessionKeys(_) => SessionKeys::NAME,
         }
     }
 

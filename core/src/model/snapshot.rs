@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, Listener,
-    ListenerName, Pool, PoolName, Resource, Route, RouteName,
+    ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys,
 };
 use crate::health::candidates;
 
@@ -23,6 +23,7 @@ pub struct Snapshot {
     /// Shared by snapshots of which none changed a route: there may be many.
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
     limits: Arc<BTreeMap<LimitName, Arc<Limit>>>,
+    session_keys: Option<Arc<SessionKeys>>,
 }
 
 /// A pool with its backends.
@@ -77,6 +78,12 @@ impl Snapshot {
         &self.limits
     }
 
+    /// The keys that sign sessions; none until some pool has sessions.
+    #[must_use]
+    pub fn session_keys(&self) -> Option<&Arc<SessionKeys>> {
+        self.session_keys.as_ref()
+    }
+
     /// The snapshot after a change, and the objects that did not fit. Those keep
     /// their former value, if they had one.
     ///
@@ -102,6 +109,7 @@ impl Snapshot {
                 }
                 Resource::Route(route) => fresh_routes.push(route),
                 Resource::Limit(limit) => fresh_limits.push(limit),
+                Resource::SessionKeys(keys) => next.session_keys = Some(Arc::new(keys)),
             }
         }
         for key in deletes {
@@ -238,6 +246,7 @@ impl Snapshot {
                     Arc::make_mut(backend).status = None;
                 }
             }
+            Some(Kind::SessionKeys) => self.session_keys = None,
             None => {}
         }
     }

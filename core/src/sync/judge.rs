@@ -189,8 +189,11 @@ impl Trial {
             Resource::Backend(backend) => {
                 self.places.insert(backend.id.clone(), backend.pool.clone());
             }
-            Resource::Pool(_) | Resource::Listener(_) | Resource::Route(_) | Resource::Limit(_) => {
-            }
+            Resource::Pool(_)
+            | Resource::Listener(_)
+            | Resource::Route(_)
+            | Resource::Limit(_)
+            | Resource::SessionKeys(_) => {}
         }
         self.now.push(resource);
     }
@@ -285,6 +288,7 @@ fn in_use(snapshot: &Snapshot, key: &Key) -> bool {
         Some(Kind::Limit) => {
             LimitName::new(name).is_ok_and(|name| snapshot.limits().contains_key(&name))
         }
+        Some(Kind::SessionKeys) => snapshot.session_keys().is_some(),
         None => false,
     }
 }

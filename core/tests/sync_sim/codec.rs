@@ -90,5 +90,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             };
             Resource::Limit(limit)
         }
+        // As a build that does not know the kind says.
+        Kind::SessionKeys => return Err(Invalid::unknown("kind", "unknown_kind", "unknown")),
     })
 }

@@ -11,12 +11,14 @@ use std::{
 };
 
 use lb_core::{
+    affinity::KeyRing,
     limit::Decision as LimitDecision,
     resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide},
 };
 
 use super::{
-    exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer, stream::Stream,
+    affinity::Tie, exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer,
+    stream::Stream,
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -62,6 +64,10 @@ pub(super) struct Again {
 pub(super) struct Attempts<'c> {
     pool: &'c PoolConfig,
     prepared: &'c Prepared,
+    /// What signs sessions.
+    pub(super) ring: Option<&'c KeyRing>,
+    /// What is known of the client's.
+    pub(super) tie: Tie,
     /// The request's time is for all of them together.
     started: Instant,
     slots: [u32; ATTEMPTS_MAX as usize],
@@ -80,10 +86,17 @@ pub(super) struct Attempts<'c> {
 }
 
 impl<'c> Attempts<'c> {
-    pub(super) fn new(pool: &'c PoolConfig, prepared: &'c Prepared, started: Instant) -> Self {
+    pub(super) fn new(
+        pool: &'c PoolConfig,
+        prepared: &'c Prepared,
+        ring: Option<&'c KeyRing>,
+        started: Instant,
+    ) -> Self {
         Self {
             pool,
             prepared,
+            ring,
+            tie: Tie::default(),
             started,
             slots: [0; ATTEMPTS_MAX as usize],
             count: 0,
@@ -114,6 +127,16 @@ impl<'c> Attempts<'c> {
     /// The backends that were tried, the present one included.
     pub(super) fn slots(&self) -> &[u32] {
         &self.slots[..self.count]
+    }
+
+    /// The backend that is tried at present.
+    pub(super) fn current(&self) -> Option<u32> {
+        self.slots().last().copied()
+    }
+
+    /// The client's own backend, unless it was tried.
+    pub(super) fn wanted(&self) -> Option<u32> {
+        self.tie.own.filter(|own| !self.slots().contains(own))
     }
 
     /// When the request came.
@@ -161,10 +184,15 @@ impl<'c> Attempts<'c> {
 
     /// Whether there is a backend that was not tried yet.
     pub(super) fn may_follow(&self) -> bool {
+        if self.tie.is_strict {
+            return false;
+        }
         // One that was tried although it is not picked leaves all others.
-        let is_picked = |slot: &&u32| match &self.pool.caution {
-            Some(caution) => caution.is_picked(**slot),
-            None => true,
+        let is_picked = |slot: &&u32| {
+            let caution = self.pool.caution.as_ref();
+            let sticky = self.pool.sticky.as_ref();
+            caution.is_none_or(|caution| caution.is_picked(**slot))
+                && sticky.is_none_or(|sticky| sticky.is_picked(**slot))
         };
         self.pool.picker.len() > self.slots().iter().filter(is_picked).count()
     }

@@ -9,6 +9,7 @@ use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
     admit::Denied,
+    affinity::Bound,
     answer::{bad_chunks, protocol_error},
     attempts::{Attempts, InFlight},
     connection::{Connection, Next},
@@ -178,7 +179,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record.pool(&pool.name);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut attempts = Attempts::new(pool, prepared, started);
+        let mut attempts = Attempts::new(pool, prepared, config.ring(), started);
         let limiter = self.limiter(config, started);
         let of_backends = match (&limiter, prepared.destination) {
             (Some(limiter), Destination::Pool(route, pool)) => {
@@ -186,7 +187,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             _ => &[],
         };
-        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
+        let mut next = match self.first(&mut attempts, &upload, started) {
+            Ok(next) => next,
+            Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
+        };
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -281,14 +285,25 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 management::unanswered(attempts.answer(), written)
             }
         };
+        self.answer_unsent(&answer, upload, request, config).await
+    }
+
+    /// Answers a request that no backend has answered.
+    async fn answer_unsent(
+        &mut self,
+        answer: &OwnAnswer,
+        upload: Relay,
+        request: &Understood,
+        config: &Loaded,
+    ) -> Next {
         let body_read = upload.is_read();
         let understood = Understood {
-            keep_alive: keep_alive && body_read,
+            keep_alive: request.keep_alive && body_read,
             // What is left of the body is not known any more once some was moved.
             body: if body_read { BodyLength::Known(0) } else { request.body },
             ..*request
         };
-        self.answer(&answer, &understood, config).await
+        self.answer(answer, &understood, config).await
     }
 
     /// Notes what a request has moved, and gives its buffer back.
@@ -337,7 +352,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Option<u32> {
         self.worker.release_held(now);
         let rng = &mut self.worker.rng.borrow_mut();
-        let key = HashKey::Client(prepared.client);
+        let key = match prepared.bound.as_deref() {
+            Some(Bound::Value(Some(value))) => HashKey::Value(value),
+            Some(_) | None => HashKey::Client(prepared.client),
+        };
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
         let fitness = match upload {

@@ -20,6 +20,7 @@
 //! | [`record`] | what the access log says of a request |
 
 mod admit;
+mod affinity;
 mod answer;
 mod attempts;
 mod connection;

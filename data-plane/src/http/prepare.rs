@@ -10,6 +10,7 @@ use lb_core::{
 };
 
 use super::{
+    affinity::{self, Bound},
     limited::{Asker, Limiter, Told},
     management,
     record::Record,
@@ -22,7 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{ListenerConfig, Management, PoolIndex, RouteIndex},
+    live::{Config, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct Prepared {
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) destination: Destination,
+    /// What keeps the client with its backend, in a pool where something does.
+    pub(crate) bound: Option<Box<Bound>>,
     /// What the client is told of its limits; nothing without any.
     pub(crate) told: Option<Told>,
 }
@@ -78,6 +81,8 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a HttpLimits,
     pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
+    /// Where the pools are.
+    pub(crate) config: &'a Config,
     /// None, if the configuration limits nothing.
     pub(crate) limiter: Option<Limiter<'a>>,
 }
@@ -189,8 +194,13 @@ fn forward(
         );
     }
     // After what is refused without a look at the pools, so that it takes no turn.
-    let destination = route
-        .map_or(Destination::ControlPlane, |route| Destination::Pool(route.route, route.pool()));
+    let destination = match route {
+        Some(route) => {
+            let own = affinity::own_pool(head, route.shared(), context.config);
+            Destination::Pool(route.route, own.unwrap_or_else(|| route.pool()))
+        }
+        None => Destination::ControlPlane,
+    };
     let told = match (context.limiter, destination) {
         (Some(limiter), Destination::Pool(route, pool)) => {
             limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
@@ -208,11 +218,26 @@ fn forward(
             .unwrap_or_default(),
         Some(_) => String::new(),
     };
+    let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
+    let sticky = match destination {
+        Destination::Pool(_, index) => {
+            let pool = &context.config.pools[index];
+            pool.sticky.as_deref().map(|sticky| (sticky, &pool.name))
+        }
+        Destination::ControlPlane => None,
+    };
+    let mut own_cookie = None;
+    let bound = sticky.map(|(sticky, pool)| {
+        let (bound, found) = Bound::read(head, sticky, pool, context.config.ring(), peer_trusted);
+        own_cookie = found;
+        Box::new(bound)
+    });
     let forwarding = Forwarding {
         peer,
-        peer_trusted: is_trusted(peer, &config.listener.forwarded_trust),
+        peer_trusted,
         fallback_host: &fallback_host,
         request_id: context.request_id,
+        own_cookie,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {
@@ -223,6 +248,7 @@ fn forward(
         passes_trailers: head.names_no_fields(),
         client,
         destination,
+        bound,
         told,
     })
 }

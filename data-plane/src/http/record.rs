@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::model::PoolName;
+use lb_core::{affinity::Met, model::PoolName};
 
 use crate::{
     access_log::Lines,
@@ -115,6 +115,12 @@ impl Record {
     pub(crate) fn pool(&mut self, name: &PoolName) {
         self.line.extend_from_slice(b",\"pool\":");
         write_string(name.as_str().as_bytes(), &mut self.line);
+    }
+
+    /// Notes what became of the client's session.
+    pub(crate) fn session(&mut self, met: Met) {
+        self.line.extend_from_slice(b",\"session\":");
+        write_string(met.name().as_bytes(), &mut self.line);
     }
 
     /// Notes that a backend answered.

@@ -13,13 +13,15 @@ pub(crate) struct OwnAnswer {
     /// Of the reason vocabulary.
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    /// The value of a `Set-Cookie` field.
+    pub(crate) set_cookie: Option<Box<[u8]>>,
     /// The limit by which the request is refused.
     pub(crate) over_limit: Option<Box<OverLimit>>,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into(), over_limit: None }
+        Self { status, reason, message: message.into(), set_cookie: None, over_limit: None }
     }
 
     /// What the proxy itself can do, to an OPTIONS that goes no further.
@@ -52,6 +54,11 @@ impl OwnAnswer {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}
+        }
+        if let Some(value) = &self.set_cookie {
+            out.extend_from_slice(b"Set-Cookie: ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
         }
         match (delivery.keep_alive, delivery.version) {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n"),

@@ -15,8 +15,8 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Retries, Routes, Trouble, limits::LimitCompiler, outlook::tell_panic,
-    routes::RouteCompiler,
+    PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler, outlook::tell_panic,
+    routes::RouteCompiler, sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -210,6 +210,7 @@ impl Compiler {
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
             limits,
             cuts,
+            session_keys: snapshot.session_keys().cloned(),
             management: self.management.clone(),
         }
     }
@@ -252,10 +253,15 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
+        let former_sticky = former.and_then(|former| former.config.sticky.as_deref());
+        let context = sticky::Context { candidates: &candidates, workers: self.workers, now };
+        let sticky =
+            Sticky::compile(entry, &backends, &eligible, &self.outlook, former_sticky, context);
         let caps = self.leases.caps(entry, &backends);
         let mut config = PoolConfig {
             caps,
             picker,
+            sticky,
             cursor,
             backends,
             caution: Caution::of(&eligible, &out, self.outlook.ramps(entry, &eligible, now)),
@@ -322,6 +328,7 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
         queue_timeout: pool.concurrency.queue_timeout,
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         breaker: pool.resilience.breaker,
+        sticky: None,
         caution: None,
         panic: None,
         picker: Picker::build(pool.algorithm, &[]),

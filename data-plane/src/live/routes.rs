@@ -46,6 +46,15 @@ pub(crate) struct Shared {
 }
 
 impl Destination {
+    /// The pools among which the route shares its requests out; none if all go to one.
+    #[inline]
+    pub(crate) fn shared(&self) -> &[PoolIndex] {
+        match &self.to {
+            To::Pool(_) => &[],
+            To::Shared(shared) => &shared.pools,
+        }
+    }
+
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {

@@ -148,6 +148,12 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
+pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
+    "lb_session_requests_total",
+    &["pool", "result"],
+    "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
+     another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
+);
 pub(crate) const RATELIMIT_DECISIONS: Definition = Definition::counter(
     "lb_ratelimit_decisions_total",
     &["limit", "decision"],
@@ -212,7 +218,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 39] = [
+pub(crate) const DEFINITIONS: [Definition; 40] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -240,6 +246,7 @@ pub(crate) const DEFINITIONS: [Definition; 39] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    SESSION_REQUESTS,
     RATELIMIT_DECISIONS,
     RATELIMIT_LEASE_TOKENS,
     RATELIMIT_HOT_KEYS,

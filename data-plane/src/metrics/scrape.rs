@@ -7,6 +7,7 @@ use std::{
 };
 
 use lb_core::{
+    affinity::Met,
     limit::MICROS,
     metrics::{
         BUILD_INFO, Exposition, Format, PerBackend, exposition,
@@ -18,7 +19,7 @@ use lb_core::{
 use tokio::sync::watch;
 
 use crate::{
-    live::{BackendState, Config, Ledger, PoolTotals},
+    live::{BackendState, Config, Ledger, PoolTotals, Sticky},
     metrics as names, process,
     reason::Reason,
     stats::{Sums, sum},
@@ -120,6 +121,17 @@ impl Metrics {
             config.pools.iter().try_for_each(|pool| {
                 let panics = f64::from(u8::from(pool.panic.is_some()));
                 family.gauge(&[pool.name.as_str()], panics)
+            })
+        })?;
+        exposition.family(&names::SESSION_REQUESTS, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else {
+                    return Ok(());
+                };
+                let mut sums = Met::ALL.into_iter().zip(cookie.counts.sums());
+                sums.try_for_each(|(met, count)| {
+                    family.counter(&[pool.name.as_str(), met.name()], count)
+                })
             })
         })?;
         exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {

@@ -4,6 +4,7 @@
 //! fails. A field that is 0 or absent on the wire means the default, so a client
 //! needs to say only what it wants different.
 
+mod affinity;
 mod backend;
 mod lease;
 pub(crate) mod limit;
@@ -13,6 +14,7 @@ mod pool;
 mod probe;
 mod resilience;
 mod route;
+mod session_keys;
 mod standing;
 mod stats;
 pub mod sync;

@@ -19,6 +19,7 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::Listener(listener) => pb::Listener::from(listener).encode_to_vec(),
         Resource::Route(route) => pb::Route::from(route).encode_to_vec(),
         Resource::Limit(limit) => pb::Limit::from(limit).encode_to_vec(),
+        Resource::SessionKeys(keys) => pb::SessionKeys::from(keys).encode_to_vec(),
     }
     .into()
 }
@@ -35,6 +36,9 @@ pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
             read::<pb::Route>(payload).and_then(super::route::stored).map(Resource::Route)
         }
         Kind::Limit => read::<pb::Limit>(payload)?.try_into().map(Resource::Limit),
+        Kind::SessionKeys => {
+            read::<pb::SessionKeys>(payload)?.try_into().map(Resource::SessionKeys)
+        }
     }
 }
 
@@ -63,7 +67,7 @@ fn read<M: Message + Default>(payload: &[u8]) -> Result<M, Invalid> {
 
 /// The form in which the registry answers.
 ///
-/// A status is no object of the registry and gives an empty one.
+/// A status is no object of the registry and gives an empty one; keys are told to nobody.
 #[must_use]
 pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
     use pb::object::Object as Wire;
@@ -73,7 +77,7 @@ pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
         Resource::Listener(listener) => Some(Wire::Listener(listener.into())),
         Resource::Route(route) => Some(Wire::Route(route.into())),
         Resource::Limit(limit) => Some(Wire::Limit(super::limit::told_limit(limit))),
-        Resource::Status(_) => None,
+        Resource::Status(_) | Resource::SessionKeys(_) => None,
     };
     pb::Object { object, revision }
 }
@@ -167,6 +171,17 @@ mod tests {
                 }),
                 slow_start_ms: hold.map(u32::from),
                 panic_threshold_percent: hold.map(|n| u32::from(n) % 128),
+                affinity: hold.map(|n| pb::Affinity {
+                    kind: ["", "none", "cookie", "header", "sticky"][usize::from(n % 5)].into(),
+                    cookie: ["", "id", "__Host-id", "a b"][usize::from(n / 5 % 4)].into(),
+                    ttl_ms: check.2[0] as u32 % 5 * 500,
+                    path: ["", "/", "/app", "app"][usize::from(n / 20 % 4)].into(),
+                    same_site: ["", "lax", "none", "other"][usize::from(n / 80 % 4)].into(),
+                    secure: ["", "auto", "always", "yes"][usize::from(n / 320 % 4)].into(),
+                    http_only: (n % 3 > 0).then_some(n % 3 == 1),
+                    strict: n % 2 == 0,
+                    header: ["", "X-User", "a b"][usize::from(n % 3)].into(),
+                }),
                 max_in_flight: check.2[0].into(),
                 queue_length: hold.map(u32::from),
                 queue_timeout_ms: numbers[0],
@@ -299,7 +314,7 @@ mod tests {
 
         #[test]
         fn garbage_is_an_error_and_never_a_panic(
-            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "limit", "x"]),
+            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "limit", "session_keys", "x"]),
             payload in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             survives(kind, &payload)?;

@@ -1,7 +1,8 @@
 //! From domain objects to documents.
 
 use lb_core::model::{
-    Algorithm, Backend, Kind, LeastConnections, Limit, Listener, Pool, Resource, Route,
+    Affinity, Algorithm, Backend, CookieAffinity, Kind, LeastConnections, Limit, Listener, Pool,
+    Resource, Route,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -37,7 +38,7 @@ pub struct Document {
 
 impl Document {
     /// Declares these objects: with every key, or with those that differ from the
-    /// defaults. A status cannot be declared and is left out.
+    /// defaults. A status cannot be declared and is left out, and so are keys.
     #[must_use]
     pub fn of<'a>(resources: impl IntoIterator<Item = &'a Resource>, all: bool) -> Self {
         let mut document = Self::default();
@@ -54,7 +55,7 @@ impl Document {
                 }
                 Resource::Route(route) => document.routes.push(chosen(route.into(), resource, all)),
                 Resource::Limit(limit) => document.limits.push(chosen(limit.into(), resource, all)),
-                Resource::Status(_) => {}
+                Resource::Status(_) | Resource::SessionKeys(_) => {}
             }
         }
         document
@@ -84,7 +85,7 @@ pub(super) fn required(kind: Kind) -> &'static [&'static str] {
         Kind::Pool | Kind::Listener | Kind::Route => &["name"],
         Kind::Backend => &["address"],
         Kind::Limit => &["name", "rate"],
-        Kind::Status => &[],
+        Kind::Status | Kind::SessionKeys => &[],
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Listener(listener) => to_map(&DeclaredListener::from(listener)),
         Resource::Route(route) => to_map(&DeclaredRoute::from(route)),
         Resource::Limit(limit) => to_map(&DeclaredLimit::from(limit)),
-        Resource::Status(_) => Map::new(),
+        Resource::Status(_) | Resource::SessionKeys(_) => Map::new(),
     }
 }
 
@@ -109,9 +110,12 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             let pool = Pool::try_from(pool).expect("defaults are valid");
             let mut map = to_map(&DeclaredPool::from(&pool));
             let least = Algorithm::LeastConnections(LeastConnections::default());
-            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool }));
-            // These belong to one algorithm, and have defaults whenever it is chosen.
-            for (key, value) in least {
+            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool.clone() }));
+            let cookie = Affinity::Cookie(CookieAffinity::default());
+            let cookie = to_map(&DeclaredPool::from(&Pool { affinity: cookie, ..pool }));
+            // These belong to one algorithm, or to one affinity, and have defaults whenever it
+            // is chosen.
+            for (key, value) in least.into_iter().chain(cookie) {
                 map.entry(key).or_insert(value);
             }
             map
@@ -145,7 +149,7 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             map.remove("burst");
             map
         }
-        Kind::Status => Map::new(),
+        Kind::Status | Kind::SessionKeys => Map::new(),
     };
     defaults.remove("id");
     for key in required(kind) {

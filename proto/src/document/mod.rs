@@ -13,6 +13,7 @@
 //! alone, whose refusals are reported with the place of the value that they are about. All
 //! faults of all files are found in one go.
 
+mod affinity;
 mod backend;
 mod changes;
 mod export;
@@ -32,6 +33,7 @@ mod tree;
 pub mod unit;
 
 pub use self::{
+    affinity::{SessionSameSite, SessionSecure},
     backend::{DeclaredBackend, DeclaredState},
     changes::{Action, Change, Field, changes},
     export::{DECLARED_KINDS, Document},

@@ -161,8 +161,8 @@ impl Reader {
             Kind::Limit => self.parse(kind, &place, entries, |declared: DeclaredLimit| {
                 Limit::try_from(declared).map(Resource::Limit)
             }),
-            // Nobody declares what is observed.
-            Kind::Status => None,
+            // Nobody declares what is observed, or secret.
+            Kind::Status | Kind::SessionKeys => None,
         };
         if let Some(resource) = resource {
             self.wishes.push(Wish { resource, without_id, place });

@@ -308,6 +308,17 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 }),
                 slow_start_ms: small.map(|n| u32::from(n) * 1000),
                 panic_threshold_percent: small.map(|n| u32::from(n) % 101),
+                affinity: small.map(|n| pb::Affinity {
+                    kind: ["none", "cookie", "cookie", "header"][usize::from(n % 4)].to_owned(),
+                    cookie: ["", "id"][usize::from(n / 4 % 2)].to_owned(),
+                    ttl_ms: u32::from(n / 8) * 1000,
+                    path: ["", "/app"][usize::from(n / 16 % 2)].to_owned(),
+                    same_site: ["", "strict"][usize::from(n / 32 % 2)].to_owned(),
+                    secure: ["", "never"][usize::from(n / 64 % 2)].to_owned(),
+                    http_only: (n > 100).then_some(n % 3 == 0),
+                    strict: n % 5 == 0,
+                    header: "X-User".to_owned(),
+                }),
                 max_in_flight: choices,
                 queue_length: small.map(u32::from),
                 queue_timeout_ms: times[2],
@@ -316,7 +327,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
     let backend = ("[d-f]", "[a-z]{1,3}:[1-9]", "[a-c]", 0..260_u32, 0..3_i32, labels).prop_map(
         |(id, address, pool, weight, admin_state, labels)| {
-            let weight = Some(weight);
+            let (max_in_flight, weight) = (weight, Some(weight));
             Any::Backend(pb::Backend {
                 source: String::new(),
                 id,
@@ -327,7 +338,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 labels,
                 incarnation: 0,
                 drain: None,
-                max_in_flight: weight.unwrap_or_default(),
+                max_in_flight,
             })
         },
     );

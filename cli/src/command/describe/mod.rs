@@ -14,7 +14,7 @@ pub(crate) use self::{
 use super::{
     Session, backend as backends, get,
     judgement::{Facts, Finding},
-    limit as limits,
+    limit as limits, session,
 };
 use crate::{
     args::{Describe, GetKind},
@@ -48,6 +48,8 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
             let view = first(found)?;
             screen.answer(&view, names, || proxy::page(&view, now))
         }
+        GetKind::Session => session::describe(session, name).await,
+        GetKind::SessionKeys => session::show_keys(session, Some(name)).await,
         GetKind::Listeners => {
             let view = get::object(session, "listener", name).await?;
             let facts = Facts::gather(session).await?;
@@ -71,16 +73,16 @@ fn first<T>(found: Vec<T>) -> Result<T, Failure> {
 }
 
 /// Headed lines of labels and values.
-struct Page {
-    text: String,
+pub(super) struct Page {
+    pub(super) text: String,
 }
 
 impl Page {
-    fn new(title: &str) -> Self {
+    pub(super) fn new(title: &str) -> Self {
         Self { text: format!("{title}\n") }
     }
 
-    fn row(&mut self, label: &str, value: &str) {
+    pub(super) fn row(&mut self, label: &str, value: &str) {
         self.padded(18, label, value);
     }
 
@@ -121,7 +123,7 @@ impl Page {
         self.next_step(remedy.unwrap_or(otherwise));
     }
 
-    fn next_step(&mut self, step: &str) {
+    pub(super) fn next_step(&mut self, step: &str) {
         self.text += &format!("next: {step}\n");
     }
 }

@@ -263,7 +263,8 @@ impl Found {
             Resource::Listener(_)
             | Resource::Route(_)
             | Resource::Limit(_)
-            | Resource::Status(_) => Observed::Nothing,
+            | Resource::Status(_)
+            | Resource::SessionKeys(_) => Observed::Nothing,
         };
         Self { stored, observed }
     }

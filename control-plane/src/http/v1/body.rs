@@ -189,7 +189,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Listener(listener) => serde_json::to_value(DeclaredListener::from(listener)),
         Resource::Route(route) => serde_json::to_value(DeclaredRoute::from(route)),
         Resource::Limit(limit) => serde_json::to_value(DeclaredLimit::from(limit)),
-        Resource::Status(_) => Ok(Value::Null),
+        Resource::Status(_) | Resource::SessionKeys(_) => Ok(Value::Null),
     };
     match value {
         Ok(Value::Object(fields)) => fields,

@@ -357,6 +357,12 @@ impl<'b> RequestHead<'_, 'b> {
         self.fields.iter().filter(named).map(|field| field.value)
     }
 
+    /// The values of all Cookie fields, in order.
+    pub(crate) fn cookies(&self) -> impl Iterator<Item = &'b [u8]> {
+        let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("cookie");
+        self.fields.iter().filter(named).map(|field| field.value)
+    }
+
     /// The path with its query, as it was written.
     pub(crate) fn written_path(&self) -> &'b [u8] {
         self.target.path
