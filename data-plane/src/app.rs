@@ -24,7 +24,7 @@ use crate::{
     args::Args,
     error::RunError,
     last_good::LastGood,
-    leases::{self, Leases, Shelf},
+    leases::{self, Shelf},
     live::{Compiler, Config, Padded},
     metrics::Metrics,
     open::Opened,
@@ -68,9 +68,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let subscriber =
         last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
     let shelf = Shelf::new(opened.data_dir.path());
-    let leases = Leases::new(opened.workers, shelf.load());
-    let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases);
+    let mut compiler = Compiler::new(opened.workers, names.clone());
     let leases = compiler.leases();
+    leases.remember(shelf.load());
     if args.expose_lb_api {
         compiler.expose_management();
     }
@@ -116,6 +116,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         instance.clone(),
         shelf,
         connected_receiver.clone(),
+        Arc::clone(&fleet),
     );
     let reporter = Reporter::new(
         opened.id.clone(),
@@ -152,7 +153,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             // Nobody can take over from now on, and addresses are closed when they should be.
             drop(take(&estate));
             drop(successors);
-            Ok(stop::stop(&args, &fleet, &status, &mut signals).await)
+            let code = stop::stop(&args, &fleet, &status, &mut signals).await;
+            leases.leave().await;
+            Ok(code)
         }
         Some(successor) = successors.recv() => {
             // The new process follows and answers for this proxy; what is counted here is
@@ -162,7 +165,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             fleet.tell(|| Mail::Retire);
             drop(take(&estate));
             successor.retired.send(()).ok();
-            Ok(stop::retire(&args, &fleet, &mut signals).await)
+            let code = stop::retire(&args, &fleet, &mut signals).await;
+            leases.leave().await;
+            Ok(code)
         }
         () = stop::wait_for(parent.as_deref()) => {
             warn!("the parent process is gone; stopping at once");

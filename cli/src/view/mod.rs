@@ -26,7 +26,7 @@ use serde::Serialize;
 pub(crate) use self::drain::tests::drain as a_drain;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
-    concurrency::{ConcurrencyView, SlotsView, max_in_flight},
+    concurrency::{ConcurrencyView, SlotsView, max_in_flight, slots},
     drain::DrainView,
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},

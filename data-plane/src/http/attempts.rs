@@ -110,7 +110,7 @@ impl<'c> Attempts<'c> {
         &self.slots[..self.count]
     }
 
-    /// When the request came.
+    /// When the request's time began.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
@@ -123,8 +123,10 @@ impl<'c> Attempts<'c> {
         self.prepared
     }
 
-    /// The next one begins only now, since there was no room before.
-    pub(super) fn waited(&mut self, now: Instant) {
+    /// The next one begins only now, since there was no room before. The request has as
+    /// much time as if it had come later.
+    pub(super) fn waited(&mut self, wait: Duration, now: Instant) {
+        self.started += wait;
         self.waited_until = Some(now);
     }
 

@@ -210,9 +210,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 listener: &listener.listener,
                 backend,
                 upload: &mut upload,
+                started: attempts.started(),
                 attempts: &mut attempts,
                 keep_alive,
-                started,
                 began,
             };
             let ended = conversation.run().await;

@@ -72,23 +72,9 @@ impl Compiled {
 }
 
 impl Compiler {
-    #[cfg(test)]
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
-        Self::with_leases(
-            workers,
-            listeners,
-            Leases::new(workers, crate::leases::Remembered::default()),
-        )
-    }
-
-    /// A compiler for a proxy that holds these shares.
-    pub(crate) fn with_leases(
-        workers: usize,
-        listeners: Vec<ListenerName>,
-        leases: Leases,
-    ) -> Self {
         Self {
-            leases: Arc::new(leases),
+            leases: Arc::new(Leases::new(workers)),
             workers,
             listeners: listeners.into(),
             phase: Phase::default(),
@@ -182,7 +168,9 @@ impl Compiler {
         self.pools = pools;
         let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
         let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
-        self.leases.retain(&wanted.collect());
+        let wanted = wanted.collect();
+        self.leases
+            .retain(&wanted, |quantity| self.pools.values().any(|pool| pool.config.has(quantity)));
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);

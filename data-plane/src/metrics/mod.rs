@@ -148,6 +148,23 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
+pub(crate) const QUEUE_DEPTH: Definition = Definition::gauge(
+    "lb_queue_depth",
+    &["pool"],
+    "Requests that wait because the pool or its backends have as many in progress as they may; this and the next three only where requests in progress are limited",
+);
+pub(crate) const QUEUE_WAITS: Definition =
+    Definition::counter("lb_queue_waits_total", &["pool"], "Requests that have waited for that");
+pub(crate) const QUEUE_WAIT_SECONDS: Definition = Definition::counter(
+    "lb_queue_wait_seconds_total",
+    &["pool"],
+    "For how long they have waited together, in seconds",
+);
+pub(crate) const SLOTS: Definition = Definition::gauge(
+    "lb_slots",
+    &["kind", "name", "state"],
+    "Requests that this proxy has in progress (used) and could begin besides (free), by pool or backend",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -188,7 +205,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 35] = [
+pub(crate) const DEFINITIONS: [Definition; 39] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -216,6 +233,10 @@ pub(crate) const DEFINITIONS: [Definition; 35] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    QUEUE_DEPTH,
+    QUEUE_WAITS,
+    QUEUE_WAIT_SECONDS,
+    SLOTS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REFUSALS,

@@ -29,6 +29,8 @@ pub(crate) enum Mail {
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.
     Retire,
+    /// Look whether anything that is going on is to be ended.
+    Look,
     /// End at once, with everything that is going on.
     Abort,
     /// Stop accepting, close idle connections, and end when the last one does.

@@ -114,6 +114,7 @@ async fn run(
                 fleet.changed.notify_waiters();
             }
             Mail::Connection(accepted) => serve(&worker, accepted),
+            Mail::Look => worker.wheel.wake_all(),
             Mail::Drain => worker.phase.set(Phase::Draining),
             Mail::Retire => {
                 worker.phase.set(Phase::Draining);

@@ -23,6 +23,7 @@ mod observe;
 mod openapi;
 mod operation;
 mod query;
+mod slots;
 
 use std::sync::Arc;
 
