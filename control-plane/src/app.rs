@@ -231,7 +231,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
-        resilience: Arc::new(Resilience::new(config.lease)),
+        resilience: Arc::new(Resilience::new(term, config.lease)),
         leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
         drains: Drains::new(resumed, config.lease),
@@ -270,7 +270,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     parts.spawn(async move {
         let (registry, events) = (shared.registry.clone(), Arc::clone(&shared.events));
         let judged = Arc::clone(&shared.resilience);
-        resilience::run(judged, registry, events, receiver, shared.stop.clone()).await;
+        let (fleet, stop) = (Arc::clone(&shared.fleet), shared.stop.clone());
+        resilience::run(judged, registry, fleet, events, receiver, stop).await;
         "the judge of backends"
     });
     let shared = Arc::clone(&context);

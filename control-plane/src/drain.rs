@@ -5,6 +5,9 @@
 //! backend. Deadlines are measured by the monotonic clock. Only a control plane that was
 //! restarted looks at the wall clock, once, to know how much of a drain's time is over.
 //!
+//! A step that is refused is told, and tried again when the state has changed, or after a
+//! while.
+//!
 //! Which proxies there are is not stored. So for a while after a restart no drain ends for
 //! want of proxies that have something left: they are on their way back.
 
@@ -16,13 +19,14 @@ use std::{
 
 use lb_core::{
     drain::{self, Elapsed, Left, Step},
-    model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId},
+    model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
 };
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     clock::unix_ms,
+    events::EventType,
     fleet::ProxyState,
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
@@ -30,6 +34,8 @@ use crate::{
 
 /// Between looks at what is left: a part of the time between two reports.
 const LOOK: Duration = Duration::from_millis(50);
+/// Between attempts at a step that was refused, unless the state changes before.
+const RETRY: Duration = Duration::from_secs(5);
 /// After a restart proxies may take so many leases to come back.
 const LEASES_TO_COME_BACK: u32 = 3;
 
@@ -41,7 +47,7 @@ pub(crate) struct Drains {
     clocks: Mutex<BTreeMap<BackendId, Clock>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Clock {
     incarnation: Incarnation,
     since_unix_ms: u64,
@@ -49,6 +55,8 @@ struct Clock {
     seen: Instant,
     over: Duration,
     cutting_since: Option<Instant>,
+    /// Why its last step was refused.
+    held_up: Option<String>,
 }
 
 /// How far a drain is.
@@ -58,6 +66,8 @@ pub(crate) struct DrainReport {
     pub(crate) time_left: Duration,
     /// Whether proxies may still be on their way back after a restart.
     pub(crate) awaits_proxies: bool,
+    /// Why it does not go on although it could.
+    pub(crate) held_up: Option<String>,
     /// In order of proxy ids.
     pub(crate) proxies: Vec<DrainShare>,
 }
@@ -150,6 +160,20 @@ impl Drains {
         }
     }
 
+    /// Why the last step of a drain was refused.
+    fn held_up(&self, id: &BackendId) -> Option<String> {
+        self.lock().get(id)?.held_up.clone()
+    }
+
+    /// Notes whether a step was refused, and why; returns whether that is news.
+    fn note(&self, id: &BackendId, why: Option<String>) -> bool {
+        let mut clocks = self.lock();
+        let Some(clock) = clocks.get_mut(id) else { return false };
+        let is_news = clock.held_up != why;
+        clock.held_up = why;
+        is_news
+    }
+
     fn forget_all_but(&self, drains: &[Stored<Backend>]) {
         self.lock().retain(|id, _| drains.iter().any(|stored| stored.value.id == *id));
     }
@@ -168,6 +192,7 @@ impl Clock {
             seen: now,
             over: over.min(drain.timeout),
             cutting_since: None,
+            held_up: None,
         }
     }
 
@@ -181,9 +206,9 @@ impl Clock {
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
-    let told = context.statistics.leavings(&backend.id, backend.incarnation);
     let proxies = context.fleet.list().into_iter().map(|view| {
-        let left = told.get(&view.info.id).copied().unwrap_or_default();
+        let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
+        let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
         let word = match view.state {
             ProxyState::Lost => DrainWord::Lost,
             _ if left.applied_revision >= revision => DrainWord::Told,
@@ -195,6 +220,7 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
     Some(DrainReport {
         time_left: drain.timeout.saturating_sub(elapsed.running),
         awaits_proxies: Instant::now() < context.drains.complete_from,
+        held_up: context.drains.held_up(&backend.id),
         proxies: proxies.collect(),
     })
 }
@@ -219,14 +245,15 @@ pub(crate) async fn run(context: &Context) {
         revisions.mark_unchanged();
         let drains = drains(context);
         context.drains.forget_all_but(&drains);
-        let mut under_way = false;
+        let mut again: Option<Duration> = None;
         for stored in &drains {
-            under_way |= look(context, stored).await;
+            let wait = look(context, stored).await;
+            again = wait.map(|wait| again.map_or(wait, |again| again.min(wait))).or(again);
         }
         tokio::select! {
             () = context.stop.cancelled() => return,
             changed = revisions.changed() => if changed.is_err() { return },
-            () = sleep(LOOK), if under_way => {}
+            () = sleep(again.unwrap_or(RETRY)), if again.is_some() => {}
         }
     }
 }
@@ -238,17 +265,18 @@ fn drains(context: &Context) -> Vec<Stored<Backend>> {
     })
 }
 
-/// Takes a drain a step further if it is time to. Whether it must be looked at again.
-async fn look(context: &Context, stored: &Stored<Backend>) -> bool {
+/// Takes a drain a step further if it is time to. After which time it must be looked at
+/// again, if it must.
+async fn look(context: &Context, stored: &Stored<Backend>) -> Option<Duration> {
     let backend = &stored.value;
     let (Some(drain), Some(report)) = (&backend.drain, report(context, backend, stored.revision))
     else {
-        return false;
+        return None;
     };
     let id = backend.id.to_string();
     let left = report.left();
     let item = match drain::next(drain, left, context.drains.elapsed(backend, drain)) {
-        Step::Wait => return !drain.ended,
+        Step::Wait => return (!drain.ended).then_some(LOOK),
         Step::Cut => Item::Drain { id, step: DrainStep::Cutting { left: left.known() } },
         Step::End => Item::Drain { id, step: DrainStep::Ended { cut: report.cut() } },
         Step::Remove => Item::Delete { kind: Kind::Backend, name: id },
@@ -262,13 +290,20 @@ async fn look(context: &Context, stored: &Stored<Backend>) -> bool {
     match context.registry.write(request).await {
         Ok(written) => {
             debug!(backend = %backend.id, revision = written.revision, "drain went on");
+            context.drains.note(&backend.id, None);
+            Some(LOOK)
         }
-        Err(WriteError::RevisionConflict(_)) => {}
-        // The registry takes no writes any more, and has said why.
+        Err(WriteError::RevisionConflict(_)) => Some(LOOK),
+        Err(WriteError::Stopping) => None,
         Err(error) => {
-            debug!(backend = %backend.id, %error, "a drain waits");
-            return false;
+            let why = error.to_string();
+            if context.drains.note(&backend.id, Some(why.clone())) {
+                warn!(backend = %backend.id, why, "a drain cannot go on; it is tried again");
+                let (what, revision) = (EventType::DrainHeldUp, stored.revision);
+                let reason = Reason::new("write_refused", why);
+                context.events.record(what, "backend", backend.id.as_str(), revision, reason);
+            }
+            Some(RETRY)
         }
     }
-    true
 }

@@ -79,6 +79,8 @@ event_types! {
     DrainStarted = "drain_started",
     /// The time of a drain is up: what is left is cut.
     DrainDeadline = "drain_deadline",
+    /// A drain could go on, and what it comes to is refused.
+    DrainHeldUp = "drain_held_up",
     /// Nothing is left of what a backend had.
     Drained = "drained",
     /// A backend's breaker opened: it gets no requests.

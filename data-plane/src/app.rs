@@ -23,7 +23,7 @@ use crate::{
     admin,
     args::Args,
     error::RunError,
-    last_good::LastGood,
+    last_good::{Kept, LastGood},
     leases::{self, Shelf},
     live::{Compiler, Config, Padded},
     metrics::Metrics,
@@ -65,8 +65,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         opened.listens.iter().map(|(listen, _)| listen.name.clone()).collect();
 
     let last_good = LastGood::new(opened.data_dir.path());
-    let subscriber =
-        last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
+    let (subscriber, proxies) = match last_good.load() {
+        Some(Kept { held, proxies }) => (held, proxies),
+        None => (Subscriber::new(lb_proto::convert::decode_object), None),
+    };
     let shelf = Shelf::new(opened.data_dir.path());
     let mut compiler = Compiler::new(opened.workers, names.clone());
     let leases = compiler.leases();
@@ -80,6 +82,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         None => Config::empty(&names),
     });
     let status = Arc::new(Status::default());
+    if let Some(proxies) = proxies {
+        status.told_proxies(proxies);
+    }
     status.applied(config.version);
     if let Some(held) = held {
         status.lost(crate::clock::present());
@@ -125,6 +130,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         config_receiver,
         compiler.trouble(),
     );
+    let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
     let follower = Follower::new(Parts {
@@ -134,11 +140,12 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         status: Arc::clone(&status),
         connected: connected_sender.clone(),
     });
-    let mut successors = offer(&opened, &estate, last_good.clone(), Arc::clone(&held));
+    let mut successors =
+        offer(&opened, &estate, last_good.clone(), Arc::clone(&held), Arc::clone(&status));
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good, held, applied));
+    tokio::spawn(sync::save(last_good, held, Arc::clone(&status), applied));
     tokio::spawn(serving.watch());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
@@ -155,6 +162,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             drop(successors);
             let code = stop::stop(&args, &fleet, &status, &mut signals).await;
             leases.leave().await;
+            last_report.told().await;
             Ok(code)
         }
         Some(successor) = successors.recv() => {
@@ -167,6 +175,8 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             successor.retired.send(()).ok();
             let code = stop::retire(&args, &fleet, &mut signals).await;
             leases.leave().await;
+            // A drain that has cut connections here waits for what became of them.
+            last_report.told().await;
             Ok(code)
         }
         () = stop::wait_for(parent.as_deref()) => {
@@ -190,11 +200,12 @@ fn offer(
     estate: &Arc<Mutex<Option<Estate>>>,
     last_good: LastGood,
     held: Arc<Mutex<Subscriber>>,
+    status: Arc<Status>,
 ) -> mpsc::Receiver<takeover::Successor> {
     let (sender, successors) = mpsc::channel(1);
     // The new process begins with what this one serves now.
     let keep_newest = move || {
-        if let Err(error) = last_good.save(&held) {
+        if let Err(error) = last_good.save(&held, status.proxies_told()) {
             warn!(%error, "the newest configuration cannot be kept for the new process");
         }
     };

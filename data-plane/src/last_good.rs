@@ -3,7 +3,8 @@
 //!
 //! A file is a header line, the checksum (XXH3-128) of what follows, and the objects
 //! as the control plane sent them. Two generations are kept; a file that is cut off
-//! or altered is passed over with a warning. There are no secrets in it.
+//! or altered is passed over with a warning. There are no secrets in it. Beside the
+//! configuration it says how many proxies there were, which share what is the fleet's.
 
 use std::{
     fs, io,
@@ -47,7 +48,7 @@ impl LastGood {
     }
 
     /// The newest configuration that can be read.
-    pub(crate) fn load(&self) -> Option<Subscriber> {
+    pub(crate) fn load(&self) -> Option<Kept> {
         [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {
             Ok(bytes) => decode(&bytes)
                 .inspect_err(|problem| {
@@ -62,9 +63,10 @@ impl LastGood {
         })
     }
 
-    /// Keeps what is held, if anything is, and what was kept before.
-    pub(crate) fn save(&self, held: &Mutex<Subscriber>) -> io::Result<()> {
-        let encoded = encode(&held.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Keeps what is held, if anything is, and what was kept before. `proxies` is the size of
+    /// the fleet, if it was ever told.
+    pub(crate) fn save(&self, held: &Mutex<Subscriber>, proxies: Option<u32>) -> io::Result<()> {
+        let encoded = encode(&held.lock().unwrap_or_else(PoisonError::into_inner), proxies);
         encoded.map_or(Ok(()), |encoded| self.write(&encoded))
     }
 
@@ -78,12 +80,21 @@ impl LastGood {
     }
 }
 
+/// What was kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) held: Subscriber,
+    /// The size of the fleet, as it was told last.
+    pub(crate) proxies: Option<u32>,
+}
+
 /// The content of a file; `None` while nothing is held.
-fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
+fn encode(subscriber: &Subscriber, proxies: Option<u32>) -> Option<Vec<u8>> {
     let version = subscriber.held()?.version;
     let snapshot = pb::SnapshotBegin {
         version: Some(convert::sync::version_to_wire(version)),
         objects: subscriber.objects().len() as u64,
+        proxies_told: proxies.unwrap_or_default(),
         ..Default::default()
     };
     let mut bytes = [HEADER, &[0; CHECKSUM]].concat();
@@ -98,7 +109,7 @@ fn encode(subscriber: &Subscriber) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Subscriber, &'static str> {
+fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
     let rest = bytes.strip_prefix(HEADER).ok_or("it is of another format")?;
     let (checksum, mut body) = rest.split_first_chunk::<CHECKSUM>().ok_or("it is cut off")?;
     if xxh3_128(body).to_le_bytes() != *checksum {
@@ -119,7 +130,8 @@ fn decode(bytes: &[u8]) -> Result<Subscriber, &'static str> {
         return Err("objects are missing");
     }
     let fallbacks = objects.split_off(count);
-    Ok(Subscriber::restored(convert::decode_object, version, objects, fallbacks))
+    let held = Subscriber::restored(convert::decode_object, version, objects, fallbacks);
+    Ok(Kept { held, proxies: Some(begin.proxies_told).filter(|count| *count > 0) })
 }
 
 #[cfg(test)]
@@ -155,28 +167,34 @@ mod tests {
         let last_good = LastGood::new(directory.path());
         assert!(last_good.load().is_none());
         let kept = subscriber(3);
-        last_good.write(&encode(&kept).unwrap()).unwrap();
-        let loaded = last_good.load().unwrap();
-        assert_eq!(loaded.held(), kept.held());
+        last_good.write(&encode(&kept, Some(8)).unwrap()).unwrap();
+        let Kept { held: loaded, proxies } = last_good.load().unwrap();
+        assert_eq!((loaded.held(), proxies), (kept.held(), Some(8)));
         assert_eq!(loaded.snapshot(), kept.snapshot());
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_build_says_nothing_of_the_fleet() {
+        let kept = decode(&encode(&subscriber(3), None).unwrap()).unwrap();
+        assert_eq!(kept.proxies, None);
     }
 
     #[test]
     fn a_damaged_file_is_passed_over_for_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         let last_good = LastGood::new(directory.path());
-        last_good.write(&encode(&subscriber(3)).unwrap()).unwrap();
-        last_good.write(&encode(&subscriber(4)).unwrap()).unwrap();
+        last_good.write(&encode(&subscriber(3), Some(8)).unwrap()).unwrap();
+        last_good.write(&encode(&subscriber(4), Some(8)).unwrap()).unwrap();
         let intact = fs::read(&last_good.newest).unwrap();
         for cut in [0, 5, HEADER.len(), intact.len() / 2, intact.len() - 1] {
             fs::write(&last_good.newest, &intact[..cut]).unwrap();
-            assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+            assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 3);
         }
         let mut altered = intact.clone();
         *altered.last_mut().unwrap() ^= 1;
         fs::write(&last_good.newest, &altered).unwrap();
-        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 3);
+        assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 3);
         fs::write(&last_good.newest, &intact).unwrap();
-        assert_eq!(last_good.load().unwrap().held().unwrap().version.revision, 4);
+        assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 4);
     }
 }

@@ -82,7 +82,12 @@ impl Status {
 
     /// How many proxies are live, as far as this one was told: itself at least.
     pub(crate) fn proxies(&self) -> u32 {
-        self.lock().proxies.unwrap_or(1)
+        self.proxies_told().unwrap_or(1)
+    }
+
+    /// How many proxies are live, if that was ever told.
+    pub(crate) fn proxies_told(&self) -> Option<u32> {
+        self.lock().proxies
     }
 
     /// What all workers serve from.

@@ -157,11 +157,13 @@ impl Follower {
 pub(crate) async fn save(
     last_good: LastGood,
     held: Arc<Mutex<Subscriber>>,
+    status: Arc<Status>,
     mut config: watch::Receiver<Arc<Config>>,
 ) {
     while config.changed().await.is_ok() {
         let (last_good, held) = (last_good.clone(), Arc::clone(&held));
-        let saved = tokio::task::spawn_blocking(move || last_good.save(&held)).await;
+        let proxies = status.proxies_told();
+        let saved = tokio::task::spawn_blocking(move || last_good.save(&held, proxies)).await;
         if let Ok(Err(error)) = saved {
             warn!(%error, "the configuration cannot be kept on disk: a restart without a control plane would serve an older one");
         }

@@ -84,6 +84,9 @@ async fn a_backend_never_has_more_requests_than_it_may() {
 async fn two_slots_go_round_eight_proxies() {
     let meter = Meter::open("well", Duration::from_millis(40));
     let (cluster, _) = capped(8, &meter, 2).await;
+    // Turns take a second or so, and longer where eight processes share few cores.
+    let patient = ["set-pool", "default", "--request-timeout", "20s", "--queue-timeout", "15s"];
+    drop(cluster.lbctl(&patient).await.expect(0));
     let load = Load::start(&cluster.addresses(), 1);
     load.answered(300).await;
     let used = meter.mean(Duration::from_secs(5)).await / 2.0;

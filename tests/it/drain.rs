@@ -7,7 +7,7 @@ use lb_tests::{
     cluster::Cluster,
     eventually::eventually,
     load::Load,
-    process::Process,
+    process::{Process, Program},
 };
 use rustix::process::Signal;
 use tokio_stream::StreamExt as _;
@@ -60,8 +60,12 @@ impl Scene {
     }
 
     async fn alone(proxies: usize, control_plane_args: &[&str]) -> Self {
+        Self::of(program(), proxies, control_plane_args).await
+    }
+
+    async fn of(program: Program, proxies: usize, control_plane_args: &[&str]) -> Self {
         let (first, gates) = busy("first");
-        let cluster = Cluster::start_as(program(), proxies, &[], control_plane_args).await;
+        let cluster = Cluster::start_as(program, proxies, &[], control_plane_args).await;
         let id = cluster.add_backends(&[first.address()]).await.remove(0);
         let mut chats = Vec::new();
         for (number, address) in cluster.addresses().into_iter().enumerate() {
@@ -292,4 +296,45 @@ async fn whoever_drains_the_only_backend_is_warned() {
     assert!(told.stdout.contains(&format!("{id} is drained: nothing was cut")), "{}", told.stdout);
     assert_eq!(get(cluster.address(), "/").await.status, 503);
     drop(cluster.lbctl(&["wait", &format!("backend/{id}"), "--for", "drained"]).await.expect(0));
+}
+
+/// The disk fills up while the backend drains.
+#[tokio::test]
+async fn a_drain_whose_end_is_refused_says_why_and_ends_after_a_restart() {
+    let mut scene = Scene::of(program().with_file_size(256), 1, &[]).await;
+    scene.add_second().await;
+    let mut events = scene.cluster.api.watch(0).await;
+    drop(scene.cluster.lbctl(&["drain-backend", &scene.id, "--remove"]).await.expect(0));
+    scene.left(1).await;
+    for number in 0.. {
+        let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
+        let backend = pb::Backend {
+            id: format!("b{number}"),
+            pool: "default".to_owned(),
+            address: format!("10.0.{}.{}:80", number >> 8, number & 255),
+            admin_state: pb::AdminState::Disabled.into(),
+            labels,
+            ..pb::Backend::default()
+        };
+        let object = pb::object::Object::Backend(backend);
+        if scene.cluster.api.put(object, pb::WriteOptions::default()).await.is_err() {
+            break;
+        }
+    }
+    scene.end_chat().await;
+    let reason = loop {
+        let event = events.message().await.unwrap().expect("events go on");
+        if event.r#type == "drain_held_up" {
+            break event.reason.unwrap();
+        }
+    };
+    assert_eq!(reason.code, "write_refused");
+    assert!(reason.message.contains("restarted with a working store"), "{reason:?}");
+    for (args, told) in [
+        (&["describe", "backend", &scene.id][..], "held up"),
+        (&["status"], "it cannot go on: the write was not stored"),
+    ] {
+        let text = scene.cluster.lbctl(args).await.expect(0).stdout;
+        assert!(text.contains(told), "{told}: {text}");
+    }
 }

@@ -29,6 +29,7 @@ mod durability;
 mod failing_backends;
 mod fleet;
 mod fleet_breaker;
+mod fleet_of_eight;
 mod http;
 mod lifecycle;
 mod metrics;

@@ -128,6 +128,61 @@ async fn a_post_that_was_written_is_never_sent_again() {
     }
 }
 
+/// A body without the framing of its chunks, if it has any.
+fn unframed(body: &[u8]) -> String {
+    let text = std::str::from_utf8(body).unwrap();
+    if !text.ends_with("0\r\n\r\n") {
+        return text.to_owned();
+    }
+    let chunks = text.split("\r\n").skip(1).step_by(2);
+    chunks.collect()
+}
+
+#[tokio::test]
+async fn a_put_of_64_kib_is_sent_again_whole_however_it_came() {
+    let resets = Backend::scripted(|_| vec![Action::ReadBody, Action::Reset]);
+    let well = Backend::saying("well");
+    let cluster = one_proxy(&[&resets, &well]).await;
+    let body = "0123456789abcdef".repeat(4096);
+    assert_eq!(body.len(), 64 * 1024);
+    let chunked = body.as_bytes()[..40_000]
+        .chunks(999)
+        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).unwrap()));
+    let chunked = chunked.collect::<String>() + "0\r\n\r\n";
+    let known = |body: &str| format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let longer = known(&(body.clone() + "x"));
+    for (rest, is_kept) in [
+        (known(&body), true),
+        (format!("Transfer-Encoding: chunked\r\n\r\n{chunked}"), true),
+        // One byte more than is kept goes through, and is gone.
+        (longer, false),
+    ] {
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            let before = resets.requests();
+            let mut client = Client::connect(cluster.address()).await;
+            let head = "PUT / HTTP/1.1\r\nHost: test\r\n";
+            // The body comes when the head is long there.
+            let (first, second) = rest.split_at(rest.len() / 2);
+            client.send(format!("{head}{first}")).await;
+            if before < resets.requests() {
+                resets.reached(before + 1).await;
+            }
+            client.send(second).await;
+            statuses.push(client.response().await.status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, if is_kept { [200, 200] } else { [200, 502] });
+        if is_kept {
+            let recorded = well.recorded();
+            let [.., one, other] = &recorded[..] else { panic!("{recorded:?}") };
+            // How it is cut into chunks is nobody's affair.
+            let (one, other) = (unframed(&one.body), unframed(&other.body));
+            assert!(one == other && body.starts_with(&one), "{} and {}", one.len(), other.len());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_get_survives_a_kept_connection_that_the_backend_closes() {
     // Each connection answers once and then dies with the next request on it.

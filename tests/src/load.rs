@@ -1,11 +1,11 @@
 //! Clients in a loop, who count what failed.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, ops::Range, time::Duration};
 
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{PATIENCE, client::Client};
@@ -34,6 +34,8 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// How often each body came.
     pub bodies: BTreeMap<String, u64>,
+    /// When each answer was there, and how long it had taken.
+    times: Vec<(Instant, Duration)>,
 }
 
 impl Load {
@@ -80,6 +82,7 @@ impl Load {
             tally.answered += one.answered;
             tally.failed += one.failed;
             tally.failures.extend(one.failures);
+            tally.times.extend(one.times);
             for (body, count) in one.bodies {
                 *tally.bodies.entry(body).or_default() += count;
             }
@@ -102,6 +105,18 @@ impl Tally {
         assert!(self.answered > 0);
     }
 
+    /// The time within which so many percent of the answers came that came in this span. To be
+    /// printed, and not to be asserted: the machine may be busy.
+    #[must_use]
+    pub fn percentile(&self, percent: usize, span: Range<Instant>) -> Duration {
+        let within = self.times.iter().filter(|(at, _)| span.contains(at));
+        let mut times: Vec<Duration> = within.map(|(_, took)| *took).collect();
+        times.sort_unstable();
+        let last = times.len().saturating_sub(1);
+        let index = last * percent.min(100) / 100;
+        times.get(index).copied().unwrap_or_default()
+    }
+
     fn fail(&mut self, why: String) {
         self.failed += 1;
         if self.failures.len() < DESCRIBED_MAX {
@@ -118,6 +133,7 @@ async fn ask_on(
     let mut tally = Tally::default();
     let mut kept: Option<Client> = None;
     while !*stop.borrow() {
+        let began = Instant::now();
         let client = match kept.take() {
             Some(client) => Ok(client),
             None => Client::try_connect(address).await,
@@ -126,6 +142,7 @@ async fn ask_on(
             Ok(mut client) => match ask(&mut client).await {
                 Ok((body, keeps)) => {
                     tally.answered += 1;
+                    tally.times.push((Instant::now(), began.elapsed()));
                     *tally.bodies.entry(body.clone()).or_default() += 1;
                     progress.send_modify(|bodies| *bodies.entry(body).or_default() += 1);
                     kept = keeps.then_some(client);

@@ -138,6 +138,9 @@ async fn read_drain(
 pub(super) fn judge(view: &BackendView) -> Option<Look> {
     let drain = view.drain.as_ref()?;
     let id = &view.id;
+    if let Some(why) = &drain.held_up {
+        return Some(Look::NotYet(format!("the drain of {id} cannot go on: {why}")));
+    }
     if !drain.drained {
         return Some(Look::NotYet(format!("{id} is draining: left {}", drain.left())));
     }

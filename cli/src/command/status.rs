@@ -120,7 +120,14 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         text += &format!("ANSWERS  of the proxies' own: {line}\n");
     }
     for backend in &view.draining_backends {
-        let Some(drain) = backend.drain.as_ref().filter(|drain| !drain.drained) else { continue };
+        let Some(drain) = &backend.drain else { continue };
+        if let Some(why) = &drain.held_up {
+            text += &format!("DRAIN    {}: it cannot go on: {why}\n", backend.id);
+            continue;
+        }
+        if drain.drained {
+            continue;
+        }
         let left = format::duration(Duration::from_millis(drain.time_left_ms));
         text +=
             &format!("DRAIN    {}: left {}; {left} until that is cut\n", backend.id, drain.left());

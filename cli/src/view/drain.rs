@@ -21,6 +21,8 @@ pub(crate) struct DrainView {
     pub(crate) awaits_proxies: bool,
     pub(crate) requests_left: u32,
     pub(crate) upgraded_left: u32,
+    /// Why it does not go on although it could.
+    pub(crate) held_up: Option<String>,
     pub(crate) proxies: Vec<DrainShareView>,
 }
 
@@ -53,6 +55,7 @@ impl DrainView {
             awaits_proxies: report.awaits_proxies,
             requests_left: heard().map(|proxy| proxy.requests).sum(),
             upgraded_left: heard().map(|proxy| proxy.upgraded).sum(),
+            held_up: Some(report.held_up).filter(|why| !why.is_empty()),
             proxies,
         })
     }
@@ -133,6 +136,7 @@ pub(crate) mod tests {
             left_ms: 48_000,
             awaits_proxies: false,
             proxies: shares.iter().map(share).collect(),
+            held_up: String::new(),
         };
         DrainView::read(Some(stored), Some(report)).unwrap()
     }

@@ -95,6 +95,7 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
         left_ms: millis(report.time_left),
         awaits_proxies: report.awaits_proxies,
         proxies: report.proxies.into_iter().map(share).collect(),
+        held_up: report.held_up.unwrap_or_default(),
     }
 }
 

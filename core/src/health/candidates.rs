@@ -5,7 +5,7 @@
 //! hears what its requests will find.
 
 use super::panic::{self, Panic};
-use crate::model::{BackendEntry, Health, PoolEntry};
+use crate::model::{Backend, BackendEntry, BackendStatus, Health, Pool, PoolEntry};
 
 /// The backends of a pool that may be picked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,16 +49,45 @@ impl Candidates {
 /// requests are kept from it for what they showed; by the fleet's word that is [`is_ejected`].
 #[must_use]
 pub fn of(pool: &PoolEntry, is_out: impl Fn(usize, &BackendEntry) -> bool) -> Candidates {
-    let (numbers, standings): (Vec<usize>, Vec<panic::Standing>) = pool
-        .backends
-        .values()
-        .enumerate()
-        .filter(|(_, entry)| entry.is_in_use())
-        .map(|(number, entry)| (number, standing(entry, is_out(number, entry))))
-        .unzip();
-    let threshold = pool.pool.resilience.panic_threshold_percent;
-    let eligible = panic::eligible(&standings, threshold);
-    let mut places = vec![Place::Nowhere; pool.backends.len()];
+    let entries = pool.backends.values().enumerate().map(|(number, entry)| {
+        let (backend, status) = (&entry.backend, entry.status.as_ref());
+        Known { backend, status, is_out: is_out(number, entry) }
+    });
+    decide(pool.pool.resilience.panic_threshold_percent, entries)
+}
+
+/// How many backends of a pool get requests by the fleet's word, whoever keeps its members.
+#[must_use]
+pub fn serving<'a>(
+    pool: &Pool,
+    members: impl Iterator<Item = (&'a Backend, Option<&'a BackendStatus>)>,
+) -> usize {
+    let entries = members.map(|(backend, status)| {
+        let is_out = status.is_some_and(|status| status.standing.ejection.is_some());
+        Known { backend, status, is_out }
+    });
+    let candidates = decide(pool.resilience.panic_threshold_percent, entries);
+    candidates.places.iter().filter(|place| place.is_candidate()).count()
+}
+
+/// What is known of one backend.
+struct Known<'a> {
+    backend: &'a Backend,
+    status: Option<&'a BackendStatus>,
+    is_out: bool,
+}
+
+fn decide<'a>(threshold_percent: u8, entries: impl Iterator<Item = Known<'a>>) -> Candidates {
+    let mut places = Vec::new();
+    let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
+    for (number, known) in entries.enumerate() {
+        places.push(Place::Nowhere);
+        if known.backend.is_in_use(known.status) {
+            numbers.push(number);
+            standings.push(standing(known.status, known.is_out));
+        }
+    }
+    let eligible = panic::eligible(&standings, threshold_percent);
     for ((number, standing), candidate) in
         numbers.into_iter().zip(standings).zip(eligible.candidates)
     {
@@ -79,9 +108,9 @@ pub fn is_ejected(entry: &BackendEntry) -> bool {
     entry.status.as_ref().is_some_and(|status| status.standing.ejection.is_some())
 }
 
-fn standing(entry: &BackendEntry, is_out: bool) -> panic::Standing {
+fn standing(status: Option<&BackendStatus>, is_out: bool) -> panic::Standing {
     let nothing = panic::Standing { health: Health::Unknown, ejected: false, connected: false };
-    entry.status.as_ref().map_or(nothing, |status| panic::Standing {
+    status.map_or(nothing, |status| panic::Standing {
         // Down from the beginning says as little as no check at all.
         health: if status.was_up { status.health } else { Health::Unknown },
         ejected: is_out,
@@ -183,7 +212,10 @@ mod tests {
         ] {
             assert_eq!(places(letters), expected, "{letters}");
             let serves = expected.contains(['W', 'h']);
-            assert_eq!(pool(letters).can_serve(), serves, "{letters}");
+            let pool = pool(letters);
+            assert_eq!(pool.can_serve(), serves, "{letters}");
+            let members = pool.backends.values().map(|e| (&e.backend, e.status.as_ref()));
+            assert_eq!(serving(&pool.pool, members) > 0, serves, "{letters}");
         }
     }
 

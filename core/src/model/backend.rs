@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Address, BackendId, Drain, Invalid, MaxInFlight, PoolName, Source};
+use super::{Address, BackendId, BackendStatus, Drain, Invalid, MaxInFlight, PoolName, Source};
 
 /// One address that serves requests, as the operator wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,6 +34,13 @@ impl Backend {
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.admin_state == AdminState::Enabled && self.weight.get() > 0
+    }
+
+    /// Whether it is wanted, and it is known where it is. Whether it gets requests is decided
+    /// for its pool as a whole ([`candidates`](crate::health::candidates)).
+    #[must_use]
+    pub fn is_in_use(&self, status: Option<&BackendStatus>) -> bool {
+        self.is_wanted() && status.is_some_and(|status| !status.addresses.is_empty())
     }
 }
 

@@ -260,8 +260,7 @@ impl BackendEntry {
     /// it may is decided for the pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.backend.is_wanted()
-            && self.status.as_ref().is_some_and(|status| !status.addresses.is_empty())
+        self.backend.is_in_use(self.status.as_ref())
     }
 }
 

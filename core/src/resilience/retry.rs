@@ -4,6 +4,7 @@
 //! |---|---|
 //! | nothing of it was written: no connection, a refused stream, a kept connection found dead | any method, at another backend, at once; nothing was sent twice, so no budget is needed |
 //! | written, and no byte of a response came | idempotent methods, out of the budget |
+//! | the same, on a kept connection, which its backend may just have closed | the same, at once, and over new connections only |
 //! | an attempt's own timeout passed | the same |
 //! | 502, 503 or 504 | the same |
 //! | anything else: part of a response came, the response was malformed, the request's own time is up | never |
@@ -30,6 +31,9 @@ pub enum Fault {
     NeverWritten,
     /// Something may have been written; no byte of a response came.
     Silent,
+    /// The same on a connection that was kept: its backend may have closed it just then,
+    /// which is no fault of its own. Or it died of the request.
+    KeptEnded,
     /// The attempt's own timeout passed before a response.
     TryTimeout,
     /// A response came, and its status is this one.
@@ -84,7 +88,7 @@ pub fn decide(policy: &RetryPolicy, failed: &Failed) -> Decision {
     match failed.fault {
         Fault::NeverWritten if failed.attempts < ATTEMPTS_MAX => return Decision::Elsewhere,
         Fault::NeverWritten => return Decision::GiveUp(Why::Exhausted),
-        Fault::Silent | Fault::TryTimeout | Fault::Status(502..=504) => {}
+        Fault::Silent | Fault::KeptEnded | Fault::TryTimeout | Fault::Status(502..=504) => {}
         Fault::Status(_) | Fault::Final => return Decision::GiveUp(Why::Fault),
     }
     if !failed.is_idempotent {
@@ -132,8 +136,9 @@ mod tests {
     #[test]
     fn what_was_written_is_sent_again_once_if_it_can_be() {
         let policy = RetryPolicy::default();
-        let faults =
-            [Fault::Silent, Fault::TryTimeout].into_iter().chain((502..=504).map(Fault::Status));
+        let faults = [Fault::Silent, Fault::KeptEnded, Fault::TryTimeout]
+            .into_iter()
+            .chain((502..=504).map(Fault::Status));
         for fault in faults {
             let failed = first(fault);
             assert_eq!(decide(&policy, &failed), Decision::Retry);

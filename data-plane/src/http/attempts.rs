@@ -65,8 +65,8 @@ pub(super) struct Attempts<'c> {
     count: usize,
     /// Those that took a permit.
     retries: u32,
-    /// It was written a second time to a backend that had closed a kept connection.
-    pub(super) resent: bool,
+    /// A kept connection has ended under it.
+    pub(super) met_kept_end: bool,
     last: Option<Failure>,
     /// It waited for room until then.
     waited_until: Option<Instant>,
@@ -83,7 +83,7 @@ impl<'c> Attempts<'c> {
             slots: [0; ATTEMPTS_MAX as usize],
             count: 0,
             retries: 0,
-            resent: false,
+            met_kept_end: false,
             last: None,
             waited_until: None,
             denied: None,
@@ -212,6 +212,7 @@ impl<S: Stream> Exchange<'_, S> {
         let decision = decide(&pool.retry, &attempts.so_far(fault, is_replayable));
         let wait = match decision {
             Decision::Elsewhere => Duration::ZERO,
+            Decision::Retry if fault == Fault::KeptEnded => Duration::ZERO,
             Decision::Retry => retry::backoff(attempts.retries, &mut self.worker.rng.borrow_mut()),
             Decision::GiveUp(why) => {
                 // Where there are no retries at all, that they are used up tells nothing.
@@ -235,6 +236,16 @@ impl<S: Stream> Exchange<'_, S> {
         }
         let slot = self.pick(pool, attempts.prepared, attempts.slots(), None, at)?;
         Some(Again { slot, wait })
+    }
+
+    /// Whether a request whose kept connection has ended may be sent once more to the same
+    /// backend, the only one. If so, it must be: its permit is taken.
+    pub(super) fn may_repeat(&mut self, attempts: &mut Attempts<'_>, fault: Fault) -> bool {
+        let pool = attempts.pool;
+        let may = decide(&pool.retry, &attempts.so_far(fault, true)) == Decision::Retry
+            && pool.retries.take();
+        attempts.retries += u32::from(may);
+        may
     }
 
     fn refuse_retry(&mut self, reason: Reason) {

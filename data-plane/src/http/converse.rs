@@ -22,7 +22,7 @@ use super::{
     connection::Next,
     deliver::Received,
     exchange::Exchange,
-    failure::Ended,
+    failure::{Ended, Failure},
     prepare::Prepared,
     relay::{Relay, RelayError, Waiting},
     stream::Stream,
@@ -94,7 +94,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let worker = self.exchange.worker;
         let mut connecting_since = None;
         loop {
-            let taken = worker.upstreams.take(self.backend.serial, idempotent, self.began);
+            // Once a kept connection has ended under it, none is used that may be closing like
+            // that one: a request that kills whoever takes it must not take them all.
+            let taken = match self.attempts.met_kept_end {
+                true => None,
+                false => worker.upstreams.take(self.backend.serial, idempotent, self.began),
+            };
             if let Some(upstream) = taken {
                 // A kept connection may have been closed by the backend just now, which is
                 // no fault of the backend's.
@@ -104,13 +109,16 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                         return Ended::Failed(failure);
                     }
                     Ended::Failed(failure) if failure.resendable && !failure.written => {}
-                    Ended::Failed(failure)
-                        if failure.resendable && idempotent && !self.attempts.resent =>
-                    {
-                        // Once, and not on a connection that may be closing like this one:
-                        // a request that kills whoever takes it must not take them all.
-                        self.attempts.resent = true;
+                    Ended::Failed(failure) if failure.resendable && idempotent => {
+                        self.attempts.met_kept_end = true;
                         worker.upstreams.forget(self.backend.serial);
+                        let failure = Failure { kept: true, ..failure };
+                        // Another backend is asked, if there is one; else this one once more.
+                        if self.attempts.may_follow()
+                            || !self.exchange.may_repeat(self.attempts, failure.fault())
+                        {
+                            return Ended::Failed(failure);
+                        }
                     }
                     ended => return ended,
                 }
@@ -222,7 +230,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let worker = self.exchange.worker;
         self.continue_if_expected().await?;
         let was_read = self.upload.is_read();
-        let mut try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
+        // While its client sends, an attempt takes as long as that.
+        let is_whole = was_read && self.upload.is_replayable();
+        let mut try_timeout = self.attempts.try_timeout(is_whole);
         self.arm_until_head(try_timeout);
         let mut uploading = true;
         let mut upload_failed = None;
@@ -235,7 +245,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     // The backend's time begins when the client has said everything.
                     if !was_read {
                         let timer = &self.exchange.connection.timer;
-                        worker.wheel.arm(timer, now(), self.pool.request_timeout);
+                        try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
+                        let own = try_timeout.unwrap_or(self.pool.request_timeout);
+                        worker.wheel.arm(timer, now(), own.min(self.pool.request_timeout));
                     } else if self.prepared.understood.body != BodyLength::Known(0) {
                         self.arm_until_head(try_timeout);
                     }

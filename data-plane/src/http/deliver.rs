@@ -103,6 +103,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             // Nothing was sent yet: the client can still be told.
             return self.protocol_failure("the chunked body is malformed");
         }
+        self.upload.let_go();
         let mut uploading = !self.upload.is_done();
         let result =
             self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;

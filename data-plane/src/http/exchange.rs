@@ -5,7 +5,7 @@
 
 use std::{rc::Rc, time::Instant};
 
-use lb_core::{balance::HashKey, model::HttpLimits};
+use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
     admit::Denied,
@@ -171,6 +171,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
+            upload.keep(&self.worker.replays);
+        }
         if let Some(record) = &mut self.record {
             record.pool(&pool.name);
         }
@@ -234,7 +237,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 Ended::Failed(failure) => (failure, None),
                 Ended::Left(failure, again) => (failure, Some(again)),
             };
-            flight.end(failure.kind.is_some(), self.worker, pool);
+            flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
             let again = again
                 .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
@@ -287,7 +290,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             }
             record.received(written);
         }
-        if failure.kind.is_some() {
+        if failure.counts() {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
@@ -318,9 +321,12 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let key = HashKey::Client(prepared.client);
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
-        let is_repeatable = is_idempotent && upload.is_some_and(Relay::is_replayable);
-        let (slot, trial) =
-            pool.pick_with(caution, Asked { key, tried, is_repeatable, now }, rng)?;
+        let fitness = match upload {
+            Some(upload) if !upload.is_read() => Fitness::Uploading,
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
+            _ => Fitness::Whole,
+        };
+        let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
         // Whoever is left for another backend is still to be judged.
         if trial.is_some() {
             self.trial = trial;
@@ -343,7 +349,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     /// Ends a trial that no answer has decided: the backend failed, or nothing is known.
     fn end_trial(&mut self, ended: &Ended) {
         if let Ended::Failed(failure) | Ended::Left(failure, _) = ended
-            && failure.kind.is_some()
+            && failure.counts()
         {
             self.decide_trial(false);
         }

@@ -45,6 +45,8 @@ pub(super) struct Failure {
     pub(super) written: bool,
     /// No byte of a response has come, and time is not what was missing.
     pub(super) resendable: bool,
+    /// It was on a connection that was kept, and that the backend may just have closed.
+    pub(super) kept: bool,
     /// The response that the client did not get.
     pub(super) response: Option<Discarded>,
 }
@@ -59,6 +61,9 @@ pub(super) struct Discarded {
 impl Failure {
     /// What it means for sending the request again.
     pub(super) fn fault(&self) -> Fault {
+        if self.kept && self.written && self.resendable {
+            return Fault::KeptEnded;
+        }
         match (self.kind, self.written) {
             // No other backend gives this process what it lacks.
             (None, _) if self.reason != Reason::DrainDeadline => Fault::Final,
@@ -66,6 +71,11 @@ impl Failure {
             (_, true) if self.resendable => Fault::Silent,
             (_, true) => Fault::Final,
         }
+    }
+
+    /// Whether it says something against the backend.
+    pub(super) fn counts(&self) -> bool {
+        self.kind.is_some() && !self.kept
     }
 
     /// What a client is told.
@@ -95,6 +105,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             message: format!("backend {} ({}): {detail}", backend.id, backend.address),
             written: false,
             resendable: true,
+            kept: false,
             response: None,
         }
     }
@@ -158,6 +169,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             ),
             written: self.upload.written > 0,
             resendable: silent,
+            kept: false,
             response: None,
         })
     }
@@ -180,6 +192,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             message: format!("backend {} ({}): {message}", backend.id, backend.address),
             written: self.upload.written > 0,
             resendable,
+            kept: false,
             response: None,
         }
     }

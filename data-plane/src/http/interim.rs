@@ -12,6 +12,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let exchange = &mut *self.exchange;
         let waits = self.prepared.expects_continue
             && !self.upload.is_read()
+            && !self.upload.has_begun()
             && exchange.client_in.is_empty();
         if waits {
             let connection = &mut *exchange.connection;

@@ -22,7 +22,7 @@ use crate::{
         body::{BodyLength, BodyReader, Framing, write_end},
         chunked::ChunkError,
     },
-    worker::{Buffer, Pipe, Pipes},
+    worker::{Buffer, Pipe, Pipes, REPLAY_MAX, Replays, Room},
 };
 
 /// A rest of a body that is at least this long is worth a pipe.
@@ -47,6 +47,10 @@ pub(crate) struct Relay {
     read_done: bool,
     /// Everything that was taken from the sender is still in `out`.
     kept: bool,
+    /// The length of the head in `out`.
+    head: usize,
+    /// Room for a body that is kept although it is read in pieces.
+    room: Option<Room>,
     /// Bytes written so far, the head included.
     pub(crate) written: u64,
     /// Something was read or written since this was last reset.
@@ -103,6 +107,8 @@ impl Relay {
         Self {
             read_done: reader.is_done(),
             kept: true,
+            head: head.len(),
+            room: None,
             reader,
             framing,
             out: head,
@@ -134,9 +140,36 @@ impl Relay {
         self.written = 0;
     }
 
+    /// Keeps what is read from now on, if it is short enough and there is room for it.
+    pub(crate) fn keep(&mut self, replays: &Rc<Replays>) {
+        let there = self.out.len() - self.head;
+        let size = match self.reader {
+            BodyReader::Known(left) => {
+                usize::try_from(left).map_or(usize::MAX, |left| there + left)
+            }
+            BodyReader::Chunked(_) | BodyReader::UntilClose => REPLAY_MAX,
+        };
+        if !self.read_done && self.kept {
+            self.room = replays.room(size);
+            if self.room.is_some() {
+                self.pipes = None;
+            }
+        }
+    }
+
+    /// Keeps nothing any more: a backend has answered.
+    pub(crate) fn let_go(&mut self) {
+        self.room = None;
+    }
+
     /// Whether [`Self::rewind`] is possible after something was written.
     pub(crate) fn is_replayable(&self) -> bool {
-        self.read_done && self.kept
+        self.kept && (self.read_done || self.room.is_some())
+    }
+
+    /// Whether something of the body was taken from its sender.
+    pub(crate) fn has_begun(&self) -> bool {
+        !self.kept || self.out.len() > self.head
     }
 
     /// The vector of the head, to be reused.
@@ -190,7 +223,7 @@ impl Relay {
             if !input.is_empty() {
                 self.transfer(input)?;
                 // Framing only gives nothing to write: more must be read.
-                if self.read_done || !self.out.is_empty() {
+                if self.read_done || self.out_written < self.out.len() {
                     continue;
                 }
             }
@@ -225,6 +258,7 @@ impl Relay {
     fn is_passing(&self, input: &Buffer) -> bool {
         self.framing == Framing::Identity
             && !self.read_done
+            && self.room.is_none()
             && self.reader.passable(input.data().len()).is_some_and(|count| count > 0)
     }
 
@@ -318,7 +352,7 @@ impl Relay {
             }
         }
         // Kept until the body moves: an exchange that failed before may need it again.
-        if !self.read_done {
+        if !self.read_done && self.room.is_none() {
             self.kept = false;
             self.out.clear();
             self.out_written = 0;
@@ -340,6 +374,10 @@ impl Relay {
         let moved = self.reader.transfer(input.data(), self.framing, &mut self.out)?;
         input.consume(moved.consumed);
         self.read_done = moved.done;
+        // Of a body in chunks it is not known before how long it is.
+        if self.room.as_ref().is_some_and(|room| !room.holds(self.out.len() - self.head)) {
+            self.room = None;
+        }
         Ok(())
     }
 }

@@ -172,7 +172,7 @@ impl Keeper {
         for (quantity, held) in &mut state.held {
             let is_urgent = held.look(now);
             if held.ends_overdue(now) {
-                self.fleet.tell(|| Mail::Look);
+                self.fleet.tell(|| Mail::LookAgain);
             }
             if held.is_busy() {
                 wake = wake.min(now + LOOK);

@@ -29,8 +29,9 @@ pub(crate) enum Mail {
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.
     Retire,
-    /// Look whether anything that is going on is to be ended.
-    Look,
+    /// Everything that waits looks at its backend again: what it has there may be cut, or its
+    /// slot may be lost.
+    LookAgain,
     /// End at once, with everything that is going on.
     Abort,
     /// Stop accepting, close idle connections, and end when the last one does.

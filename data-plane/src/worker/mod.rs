@@ -8,6 +8,7 @@ mod admission;
 mod buffers;
 mod mailbox;
 mod pipes;
+mod replays;
 mod run;
 mod timer;
 
@@ -27,6 +28,7 @@ pub(crate) use self::{
     buffers::{Buffer, Buffers},
     mailbox::{Accepted, Fleet, Mail, WorkerHandle},
     pipes::{Pipe, Pipes},
+    replays::{REPLAY_MAX, Replays, Room},
     run::spawn,
     timer::{Timer, Wheel},
 };
@@ -47,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) wheel: Wheel,
     pub(crate) buffers: Rc<Buffers>,
     pub(crate) pipes: Rc<Pipes>,
+    /// Room for bodies that may be sent again.
+    pub(crate) replays: Rc<Replays>,
     pub(crate) access_log: Option<Rc<Lines>>,
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) upstreams: Upstreams,
@@ -66,6 +70,7 @@ impl Worker {
             wheel: Wheel::new(now()),
             buffers: Rc::default(),
             pipes: Rc::new(Pipes::new(fleet.pipes_max)),
+            replays: Replays::new(),
             access_log,
             upstreams: Upstreams::default(),
             shard: Arc::clone(&fleet.workers[index].shard),

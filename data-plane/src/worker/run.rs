@@ -114,12 +114,12 @@ async fn run(
                 fleet.changed.notify_waiters();
             }
             Mail::Connection(accepted) => serve(&worker, accepted),
-            Mail::Look => worker.wheel.wake_all(),
             Mail::Drain => worker.phase.set(Phase::Draining),
             Mail::Retire => {
                 worker.phase.set(Phase::Draining);
                 accepting.cancel();
             }
+            Mail::LookAgain => worker.wheel.wake_all(),
             Mail::Stop => break,
             Mail::Abort => return,
         }
@@ -134,6 +134,7 @@ async fn run(
             message = mail.recv() => match message {
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
+                Some(Mail::LookAgain) => worker.wheel.wake_all(),
                 Some(_) => {}
                 None => break,
             },

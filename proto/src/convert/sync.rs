@@ -49,6 +49,7 @@ fn snapshot_to_wire(state: FullState) -> Vec<pb::ControlMessage> {
         objects: state.objects.len() as u64,
         allow_empty: state.allow_empty,
         committed_unix_ms: state.committed_unix_ms,
+        proxies_told: 0,
     }))];
     let mut chunk = pb::SnapshotChunk { nonce, objects: Vec::new() };
     let mut size = 0;

@@ -65,6 +65,9 @@ fn drain_section(page: &mut Page, drain: &DrainView, now: u64) {
     if !drain.drained {
         page.row("left", &drain.left());
     }
+    if let Some(why) = &drain.held_up {
+        page.row("held up", why);
+    }
     page.row("afterwards", if drain.remove { "the backend is removed" } else { "it stays" });
 }
 

@@ -1,6 +1,6 @@
 //! What is asked for.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Json,
@@ -8,7 +8,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use lb_core::model::{Algorithm, Health, PoolName};
+use lb_core::{
+    health::candidates,
+    model::{Algorithm, Health, PoolName},
+};
 
 use super::shape::{
     BackendAnswer, BackendCounts, BreakerAnswer, HealthAnswer, LimiterAnswer, StatsAnswer,
@@ -122,14 +125,19 @@ struct Counts {
 impl Counts {
     fn of(context: &Context) -> Self {
         context.registry.read(|view| {
+            let catalog = &view.catalog;
             let mut counts = Self::default();
-            for stored in view.catalog.backends().values() {
-                let backend = &stored.value;
-                let status = view.catalog.status(backend);
+            for stored in catalog.backends().values() {
+                let status = catalog.status(&stored.value);
                 let healthy = status.is_some_and(|status| status.health == Health::Up);
                 counts.total += 1;
                 counts.healthy += usize::from(healthy);
-                counts.serving += usize::from(healthy && backend.is_wanted());
+            }
+            for (name, pool) in catalog.pools() {
+                let members = catalog.members(name).into_iter().flat_map(BTreeMap::values);
+                let stored = members.filter_map(|id| catalog.backends().get(id));
+                let members = stored.map(|stored| (&stored.value, catalog.status(&stored.value)));
+                counts.serving += candidates::serving(&pool.value, members);
             }
             counts
         })

@@ -167,6 +167,9 @@ pub(super) struct DrainObserved {
     upgraded_left: u32,
     /// Proxies that are waited for because it is not known what they have.
     unheard_proxies: u32,
+    /// Why it does not go on although it could: what was refused, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_up: Option<String>,
 }
 
 /// What is observed of a pool.
@@ -421,5 +424,6 @@ fn observed_drain(context: &Context, backend: &Backend, revision: u64) -> Option
         requests_left: left.requests,
         upgraded_left: left.upgraded,
         unheard_proxies: left.unheard,
+        held_up: report.held_up,
     })
 }

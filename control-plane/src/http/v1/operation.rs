@@ -85,7 +85,9 @@ pub(super) fn all() -> Vec<Operation> {
                 AdminState::Enabled => "Lets a backend serve when it is healthy",
                 AdminState::Disabled => "Takes a backend out at once",
                 AdminState::Draining => {
-                    "Lets a backend finish what it has, and gives it nothing new"
+                    "Lets a backend finish what it has, and gives it nothing new. `wait` waits \
+                     until the proxies send it nothing new, not until nothing is left: for that, \
+                     read `status.drain` or follow the events"
                 }
             },
         );
