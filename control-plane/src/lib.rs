@@ -8,6 +8,7 @@
 //! | `probe` | active checks, one prober for the whole fleet |
 //! | [`fleet`] | which proxies there are, and what each has applied |
 //! | [`stats`] | what the proxies report, added up |
+//! | `leases` | lends the proxies their shares of what holds over the whole fleet |
 //! | `drain` | carries drains of backends to their end |
 //! | [`events`] | what happened lately |
 //! | `declared` | the file of declared state that it is started with |

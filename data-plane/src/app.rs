@@ -24,7 +24,7 @@ use crate::{
     args::Args,
     error::RunError,
     last_good::{Kept, LastGood},
-    leases::{self, Leases, Shelf},
+    leases::{self, Shelf},
     live::{Compiler, Config, Padded},
     metrics::Metrics,
     open::Opened,
@@ -73,10 +73,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         None => (Subscriber::new(lb_proto::convert::decode_object), None),
     };
     let shelf = Shelf::new(opened.data_dir.path());
-    let leases = Leases::new(opened.workers, shelf.load());
     let mut compiler =
-        Compiler::with_leases(opened.workers, names.clone(), leases, args.limit_keys as usize);
+        Compiler::with_limit_keys(opened.workers, names.clone(), args.limit_keys as usize);
     let leases = compiler.leases();
+    leases.remember(shelf.load());
     if args.expose_lb_api {
         compiler.expose_management();
     }
@@ -125,6 +125,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         instance.clone(),
         shelf,
         connected_receiver.clone(),
+        Arc::clone(&fleet),
     );
     let reporter = Reporter::new(
         opened.id.clone(),
@@ -164,6 +165,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             drop(take(&estate));
             drop(successors);
             let code = stop::stop(&args, &fleet, &status, &mut signals).await;
+            leases.leave().await;
             last_report.told().await;
             Ok(code)
         }
@@ -176,6 +178,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             drop(take(&estate));
             successor.retired.send(()).ok();
             let code = stop::retire(&args, &fleet, &mut signals).await;
+            leases.leave().await;
             // A drain that has cut connections here waits for what became of them.
             last_report.told().await;
             Ok(code)

@@ -16,6 +16,7 @@
 //! | `http` | HTTP on clients' connections |
 //! | `upstream` | connections to backends |
 //! | `access_log` | writes a line for each request |
+//! | `leases` | this proxy's shares of what holds over the whole fleet |
 //! | `stats` | counts and reports |
 //! | `retry_budget` | says four times a second how many retries there may be |
 //! | `metrics` | tells Prometheus what was counted |

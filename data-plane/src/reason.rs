@@ -57,6 +57,9 @@ reasons! {
     QueueFull = "queue_full",
     /// 503: it waited until a request may wait no longer, and there was no room for it.
     QueueTimeout = "queue_timeout",
+    /// It was cut because it held a slot for longer than a request may, and no control plane
+    /// was there to count it.
+    SlotLost = "slot_lost",
     /// Not sent again: the pool's retries of the last ten seconds are as many as allowed.
     RetryBudgetExhausted = "retry_budget_exhausted",
     /// Not sent again: it was sent as often as the pool allows.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use lb_tests::{
+    backend::{Action, Backend, Gate},
     client::{Client, get},
     cluster::{Cluster, no_checks},
     eventually::eventually,
@@ -47,13 +48,17 @@ async fn a_backend_never_has_more_requests_than_it_may() {
     cluster.kill_proxy(0).await;
     cluster.kill_proxy(1).await;
     load.answered(100).await;
+    println!("two killed: {} at most", meter.most());
     cluster.proxy(2).signal(Signal::STOP);
     load.answered(100).await;
+    println!("one stopped: {} at most", meter.most());
     let mut leaves = cluster.take_proxy(3);
     leaves.signal(Signal::TERM);
     leaves.exited().await;
+    println!("one left: {} at most", meter.most());
     cluster.start_proxy(0).await;
     load.answered(100).await;
+    println!("one joined: {} at most", meter.most());
     cluster.proxy(2).signal(Signal::CONT);
     load.answered(100).await;
     let used = meter.mean(Duration::from_secs(3)).await / 10.0;
@@ -132,4 +137,104 @@ async fn who_waits_in_vain_is_told_so() {
     assert_eq!(refused.field("Retry-After"), Some("1"));
     waits.response().await.expect(503, "queue_timeout");
     assert_eq!(first.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_full_backend_is_passed_over_and_the_pool_has_a_limit_of_its_own() {
+    let service = Duration::from_millis(100);
+    let (small, large) = (Meter::open("small", service), Meter::open("large", service));
+    let (cluster, _) = capped(2, &small, 1).await;
+    cluster.add_backends(&[large.address()]).await;
+    let load = Load::start(&cluster.addresses(), 4);
+    load.answered_by("small").await;
+    load.answered_by("large").await;
+    load.answered(100).await;
+    assert_eq!(small.most(), 1);
+    assert!(large.most() >= 5, "nobody waits while there is room: {}", large.most());
+    load.stop().await.assert_flawless();
+
+    let args = ["set-pool", "default", "--max-in-flight", "3"];
+    drop(cluster.lbctl(&args).await.expect(0));
+    let load = Load::start(&cluster.addresses(), 4);
+    load.answered(100).await;
+    let text = cluster.lbctl(&["get", "pools", "-o", "wide"]).await.expect(0).stdout;
+    println!("{text}");
+    assert!(text.contains("SLOTS") && text.contains("/3"), "{text}");
+    let text = cluster.lbctl(&["describe", "pool", "default"]).await.expect(0).stdout;
+    assert!(text.contains(" of 3 in use"), "{text}");
+    load.stop().await.assert_flawless();
+
+    let third = Meter::open("third", service);
+    cluster.add_backends(&[third.address()]).await;
+    let load = Load::start(&cluster.addresses(), 4);
+    load.answered_by("third").await;
+    load.answered(100).await;
+    assert!(third.most() <= 3, "{}", third.most());
+    load.stop().await.assert_flawless();
+    let scraped = get(cluster.proxy(0).admin(), "/metrics").await.text();
+    let waits = scraped.lines().find(|line| line.starts_with("lb_queue_waits_total{"));
+    let waits = waits.expect("who waited is counted");
+    assert!(!waits.ends_with(" 0"), "{waits}");
+    assert!(
+        scraped.contains("lb_slots{kind=\"pool\",name=\"default\",state=\"free\"}"),
+        "{scraped}"
+    );
+}
+
+/// Without a control plane each proxy has its even share, and what is more ends.
+#[tokio::test]
+async fn what_holds_a_slot_that_nobody_counts_is_cut() {
+    let gate = Gate::default();
+    let holds = gate.clone();
+    let backend = Backend::scripted(move |_| {
+        let begins = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe";
+        let ends = Action::Send(b"en".to_vec());
+        vec![Action::Send(begins.into()), Action::Await(holds.clone()), ends]
+    });
+    let mut cluster = Cluster::start(program(), 2).await;
+    cluster
+        .api
+        .change_pool(|pool| {
+            no_checks(pool);
+            pool.request_timeout_ms = 500;
+        })
+        .await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "2"]).await.expect(0));
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        clients.push(client);
+    }
+    eventually("both slots are in use, and the other proxy is known", async || {
+        let slots = cluster.api.backend(&ids[0]).await.slots.unwrap_or_default();
+        let is = slots.proxies.iter().map(|share| (&*share.proxy_id, share.granted, share.in_use));
+        let is: Vec<_> = is.collect();
+        if is == [("proxy-1", 2, 2), ("proxy-2", 0, 0)] { Ok(()) } else { Err(format!("{is:?}")) }
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    let ends =
+        clients.into_iter().map(|mut client| tokio::spawn(async move { client.end().await }));
+    let mut ends: Vec<_> = ends.collect();
+    let mut cut = None;
+    eventually("one of two is cut", async || {
+        cut = ends.iter().position(tokio::task::JoinHandle::is_finished);
+        cut.ok_or("none")
+    })
+    .await;
+    let cut = ends.remove(cut.unwrap()).await.unwrap();
+    println!("{cut:?}");
+    assert!(!ends[0].is_finished());
+    gate.open();
+    let whole = ends.remove(0);
+    eventually("the other one is whole", async || {
+        // It is kept open for another request until its proxy closes it.
+        if backend.requests() == 2 { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    whole.abort();
 }

@@ -1,5 +1,7 @@
 //! `get`: lists of objects, and single ones.
 
+mod pools;
+
 use lb_core::model::{Invalid, Route, natural_order};
 use lb_proto::{
     convert,
@@ -16,8 +18,12 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Screen, Table, Tone},
-    view::{AnyObject, BackendView, ListenerView, ObjectView, PoolView, ProxyView, RouteView},
+    view::{
+        AnyObject, BackendView, ListenerView, ObjectView, PoolView, ProxyView, RouteView, slots,
+    },
 };
+
+pub(crate) use self::pools::pool_table;
 
 /// Lists a kind, or one object of it.
 pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
@@ -234,7 +240,16 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         "FAILED",
     ];
     if wide {
-        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "AVOIDED BY", "REASON"]);
+        headers.extend([
+            "SLOTS",
+            "WAITING",
+            "REQ/S",
+            "P50",
+            "P99",
+            "LAST CHECK",
+            "AVOIDED BY",
+            "REASON",
+        ]);
     }
     let mut table = Table::new(&headers);
     for view in views {
@@ -252,6 +267,7 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         ];
         if wide {
             let checked = view.checks.as_ref().and_then(|checks| checks.last_check_unix_ms);
+            row.extend(slots(view.slots.as_ref(), view.max_in_flight).map(Cell::from));
             row.extend::<[Cell; 6]>([
                 format::rate(traffic.requests_per_second).into(),
                 format::latency(traffic.latency_p50_us).into(),
@@ -272,59 +288,6 @@ fn state_tone(view: &BackendView) -> Tone {
         ("up", "enabled") => Tone::Good,
         _ => Tone::Warning,
     }
-}
-
-/// Pools, a line each.
-pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
-    let mut headers = vec![
-        "POOL",
-        "ALGORITHM",
-        "UP",
-        "DOWN",
-        "UNKNOWN",
-        "DISABLED",
-        "DRAINING",
-        "REQ/S",
-        "SUCCESS",
-        "P99",
-    ];
-    if wide {
-        headers.extend(["CHECK", "INTERVAL", "CONNECT-TIMEOUT", "REQUEST-TIMEOUT"]);
-    }
-    let mut table = Table::new(&headers);
-    for view in views {
-        let traffic = view.traffic.clone().unwrap_or_default();
-        let mut row: Vec<Cell> = vec![(&view.name).into(), (&view.algorithm).into()];
-        match view.backends {
-            Some(counts) => row.extend::<[Cell; 5]>([
-                up_of(counts.up, counts.total()),
-                Cell::toned(counts.down.to_string(), worry(counts.down, Tone::Bad)),
-                counts.unknown.into(),
-                counts.disabled.into(),
-                counts.draining.into(),
-            ]),
-            None => row.extend((0..5).map(|_| Cell::from("-"))),
-        }
-        row.extend::<[Cell; 3]>([
-            format::rate(traffic.requests_per_second).into(),
-            traffic.ok_ratio().into(),
-            format::latency(traffic.latency_p99_us).into(),
-        ]);
-        if wide {
-            let millis = |ms: u32| format::duration(std::time::Duration::from_millis(ms.into()));
-            row.extend::<[Cell; 4]>([
-                match &view.health_path {
-                    Some(path) => format!("{} {path}", view.health).into(),
-                    None => (&view.health).into(),
-                },
-                millis(view.health_interval_ms).into(),
-                millis(view.connect_timeout_ms).into(),
-                millis(view.request_timeout_ms).into(),
-            ]);
-        }
-        table.row(row);
-    }
-    table
 }
 
 fn up_of(up: u32, total: u32) -> Cell {

@@ -318,6 +318,7 @@ mod tests {
               "address": "localhost:8004",
               "pool": "default",
               "weight": 1,
+              "max_in_flight": 0,
               "admin_state": "enabled",
               "labels": {},
               "source": null,

@@ -82,6 +82,14 @@ impl SlotsView {
     }
 }
 
+/// Requests in progress of those that may be, and those that wait, for a table.
+pub(crate) fn slots(view: Option<&SlotsView>, of: u32) -> [String; 2] {
+    match view {
+        Some(view) => [format!("{}/{of}", view.in_use), view.waiting.to_string()],
+        None => ["-", "-"].map(str::to_owned),
+    }
+}
+
 impl From<pb::SlotsReport> for SlotsView {
     fn from(wire: pb::SlotsReport) -> Self {
         let share = |share: pb::SlotsShare| SlotsShare {

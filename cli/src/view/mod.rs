@@ -28,7 +28,7 @@ use serde::Serialize;
 pub(crate) use self::drain::tests::drain as a_drain;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
-    concurrency::{ConcurrencyView, SlotsView, max_in_flight},
+    concurrency::{ConcurrencyView, SlotsView, max_in_flight, slots},
     drain::DrainView,
     limit::{LimitSettingsView, LimitView},
     listener::ListenerView,

@@ -48,6 +48,9 @@ impl leases_server::Leases for LeasesService {
             let hear = async {
                 while let Ok(Some(message)) = incoming.message().await {
                     context.leases.hear(&instance, &message);
+                    if message.leaves {
+                        return;
+                    }
                 }
             };
             let tell = async {

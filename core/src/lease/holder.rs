@@ -146,8 +146,16 @@ impl Holder {
             self.sent.pop_front();
         }
         self.sent.push_back((self.seq, now));
-        // Once the lease has ended, what it may come to use before an answer arrives.
-        let holds = if now < self.until { self.amount } else { self.safe_share() };
+        // Once the lease has ended, what it may come to use before an answer arrives. A process
+        // that has just begun may not use its safe share yet, and others may have it.
+        let stages = self.stages();
+        let holds = if now < self.until {
+            self.amount
+        } else if now + self.terms.lease < stages.safe_from {
+            stages.between
+        } else {
+            stages.safe
+        };
         Report {
             seq: self.seq,
             term: self.term,

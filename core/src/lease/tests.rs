@@ -260,3 +260,23 @@ proptest! {
         }
     }
 }
+
+/// Its former process's share may have been lent to others since.
+#[test]
+fn a_process_that_begins_claims_nothing_that_others_may_have() {
+    let now = epoch();
+    let terms = Terms::slots(Duration::from_secs(30));
+    let mut granter = Granter::new(Term(1), 10, terms, Former::None, now);
+    let mut first = Slots::new(Holder::new(terms, OnLoss::SafeShare, 0, 1, now), now);
+    let mut second = Slots::new(Holder::new(terms, OnLoss::SafeShare, 5, 2, now), now);
+    granter.hear(&1, &first.report(now), now);
+    for (holder, grant) in granter.grant(now) {
+        assert_eq!((holder, grant.amount), (1, 10));
+        first.apply(&grant, now).unwrap();
+    }
+    granter.hear(&2, &second.report(now), now);
+    for (_, grant) in granter.grant(now).into_iter().filter(|(holder, _)| *holder == 2) {
+        second.apply(&grant, now).unwrap();
+    }
+    assert_eq!((first.free(now), second.free(now)), (10, 0));
+}

@@ -51,7 +51,8 @@ pub struct Concurrency {
     pub max_in_flight: Option<MaxInFlight>,
     /// Requests that may wait for a slot, in each proxy; 0 refuses at once. Default 100.
     pub queue_length: u32,
-    /// How long one may wait, beginning with its arrival. Default 3 s, as for a connection.
+    /// How long one may wait; the request timeout does not include it. Default 3 s, as for a
+    /// connection.
     pub queue_timeout: Duration,
 }
 

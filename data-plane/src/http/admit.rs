@@ -66,7 +66,7 @@ impl<S: Stream> Exchange<'_, S> {
         if let Some(record) = &mut self.record {
             record.queued(ended);
         }
-        attempts.waited(ended);
+        attempts.waited(ended - began, ended);
         admitted
     }
 
@@ -78,8 +78,7 @@ impl<S: Stream> Exchange<'_, S> {
     ) -> Result<u32, Denied> {
         let pool = attempts.pool();
         let began = now();
-        let left = pool.request_timeout.saturating_sub(began - attempts.started());
-        self.worker.wheel.arm(&self.connection.timer, began, pool.queue_timeout.min(left));
+        self.worker.wheel.arm(&self.connection.timer, began, pool.queue_timeout);
         loop {
             let connection = &mut *self.connection;
             let event = poll_fn(|context| {

@@ -139,7 +139,7 @@ impl<'c> Attempts<'c> {
         self.tie.own.filter(|own| !self.slots().contains(own))
     }
 
-    /// When the request came.
+    /// When the request's time began.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
@@ -152,8 +152,10 @@ impl<'c> Attempts<'c> {
         self.prepared
     }
 
-    /// The next one begins only now, since there was no room before.
-    pub(super) fn waited(&mut self, now: Instant) {
+    /// The next one begins only now, since there was no room before. The request has as
+    /// much time as if it had come later.
+    pub(super) fn waited(&mut self, wait: Duration, now: Instant) {
+        self.started += wait;
         self.waited_until = Some(now);
     }
 

@@ -59,7 +59,7 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) upload: &'e mut Relay,
     pub(super) attempts: &'e mut Attempts<'p>,
     pub(super) keep_alive: bool,
-    /// When the request came.
+    /// When the request's time began.
     pub(super) started: Instant,
     /// When this attempt began.
     pub(super) began: Instant,
@@ -218,6 +218,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             idle_timeout: self.pool.connections.tunnel_idle_timeout,
             record: exchange.record.take(),
             permit: exchange.permit.take(),
+            longest: self.pool.request_timeout,
         };
         let tunnel = Box::new(Tunnel::new(switched, self.backend, by));
         Ended::Answered { next: Next::Tunnel(tunnel), failed: false }

@@ -236,6 +236,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             if self.backend.is_cutting() {
                 return Poll::Ready(Err(Cut::by_drain()));
             }
+            let longest = self.pool.request_timeout;
+            if exchange.permit.as_ref().is_some_and(|permit| permit.is_overdue(longest)) {
+                return Poll::Ready(Err(Cut::by_client(Reason::SlotLost)));
+            }
             connection.timer.poll(context).map(|()| {
                 Err(match download.waiting {
                     Waiting::Reader if client_is_asked => Cut::by_client(Reason::ClientBodyTimeout),

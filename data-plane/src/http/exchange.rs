@@ -253,9 +253,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 limits: config.limits.as_deref(),
                 backend,
                 upload: &mut upload,
+                started: attempts.started(),
                 attempts: &mut attempts,
                 keep_alive,
-                started,
                 began,
             };
             let ended = conversation.run().await;

@@ -29,7 +29,9 @@ pub(crate) struct Tunnel {
     idle_timeout: Duration,
     flight: Flight,
     /// The slots that it has, for as long as it lives.
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
+    /// How long a request may hold them without a control plane.
+    longest: Duration,
     record: Option<Box<Record>>,
 }
 
@@ -70,6 +72,8 @@ pub(crate) struct Switched {
     pub(crate) idle_timeout: Duration,
     pub(crate) record: Option<Box<Record>>,
     pub(crate) permit: Option<Permit>,
+    /// How long a request may hold them without a control plane.
+    pub(crate) longest: Duration,
 }
 
 impl Tunnel {
@@ -82,7 +86,8 @@ impl Tunnel {
             down: Direction::new(switched.from_backend, [BACKEND, CLIENT]),
             idle_timeout: switched.idle_timeout,
             flight: Flight(Arc::clone(backend), by),
-            _permit: switched.permit,
+            permit: switched.permit,
+            longest: switched.longest,
             record: switched.record,
         }
     }
@@ -109,6 +114,9 @@ impl Tunnel {
             if self.flight.0.is_cutting() {
                 return Poll::Ready(Err(Reason::DrainDeadline));
             }
+            if self.permit.as_ref().is_some_and(|permit| permit.is_overdue(self.longest)) {
+                return Poll::Ready(Err(Reason::SlotLost));
+            }
             timer.poll(context).map(|()| Err(Reason::TunnelIdleTimeout))
         })
         .await;
@@ -120,6 +128,9 @@ impl Tunnel {
         if ended == Err(Reason::DrainDeadline) {
             self.flight.0.count_cut();
             worker.shard.count_own_answer(Reason::DrainDeadline);
+        }
+        if ended == Err(Reason::SlotLost) {
+            worker.shard.count_own_answer(Reason::SlotLost);
         }
         self.flight.0.count_bytes(worker.index, self.up.moved, self.down.moved);
         if let (Some(mut record), Some(log)) = (self.record.take(), &worker.access_log) {

@@ -4,11 +4,11 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool,
-            Ordering::{AcqRel, Release},
+            AtomicBool, AtomicU64,
+            Ordering::{AcqRel, Relaxed, Release},
         },
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_core::lease::{Quantity, SharedSlots};
@@ -24,6 +24,8 @@ pub(crate) struct Cap {
     slots: Padded<SharedSlots>,
     /// A slot came back that others wait for.
     is_returned: AtomicBool,
+    /// So many requests hold slots that nobody counts any more.
+    overdue: AtomicU64,
     news: Arc<Notify>,
 }
 
@@ -41,12 +43,19 @@ pub(crate) struct PoolCaps {
 pub(crate) struct Permit {
     caps: Arc<PoolCaps>,
     backend: u32,
+    since: Instant,
 }
 
 impl Cap {
     pub(super) fn new(quantity: Quantity, news: Arc<Notify>, now: Instant) -> Self {
         let slots = Padded(SharedSlots::new(now));
-        Self { quantity, slots, is_returned: AtomicBool::new(false), news }
+        Self {
+            quantity,
+            slots,
+            is_returned: AtomicBool::new(false),
+            overdue: AtomicU64::new(0),
+            news,
+        }
     }
 
     pub(super) fn slots(&self) -> &SharedSlots {
@@ -117,7 +126,7 @@ impl PoolCaps {
             }
             return None;
         }
-        Some(Permit { caps: Arc::clone(self), backend: slot })
+        Some(Permit { caps: Arc::clone(self), backend: slot, since: now })
     }
 
     fn of(&self, slot: u32) -> Option<&Arc<Cap>> {
@@ -125,9 +134,20 @@ impl PoolCaps {
     }
 }
 
+impl Permit {
+    /// Whether this request is to end, because nobody counts its slot any more: no control
+    /// plane has answered for as long as a lease and a request may take. `longest` is how
+    /// long that is for a request; one that began later has a slot that is counted.
+    pub(crate) fn is_overdue(&self, longest: Duration) -> bool {
+        let Self { caps, backend, since } = self;
+        let mut taken = caps.of(*backend).into_iter().chain(&caps.pool);
+        taken.any(|cap| cap.overdue.load(Relaxed) > 0 && now() - *since >= longest && cap.end_one())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Self { caps, backend } = self;
+        let Self { caps, backend, .. } = self;
         let taken = caps.of(*backend).into_iter().chain(&caps.pool);
         taken.for_each(|cap| cap.give_back());
         caps.line.freed();
@@ -140,8 +160,30 @@ impl Cap {
         self.slots.0.lift();
     }
 
+    /// Lets no request through any more: what it limits is gone.
+    pub(super) fn close(&self) {
+        self.slots.0.allow(0, now());
+    }
+
+    /// So many requests are to end.
+    pub(super) fn set_overdue(&self, requests: u64) {
+        if requests > 0 || self.overdue.load(Relaxed) > 0 {
+            self.overdue.store(requests, Relaxed);
+        }
+    }
+
+    /// Whether one more is to end.
+    fn end_one(&self) -> bool {
+        self.overdue.fetch_update(Relaxed, Relaxed, |requests| requests.checked_sub(1)).is_ok()
+    }
+
+    /// Slots that are taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.slots.0.taken()
+    }
+
     /// Slots that could be taken now.
-    pub(super) fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         self.slots.0.free(now())
     }
 }

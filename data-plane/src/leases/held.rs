@@ -8,7 +8,8 @@ use std::{
 
 use lb_core::{
     lease::{
-        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort, Wanted,
+        Applied, Grant, Holder, KeyGranter, OnLoss, Quantity, RateShare, Refused, Slots, Sort,
+        Wanted,
     },
     limit::{HotKeys, Table},
 };
@@ -22,6 +23,8 @@ use crate::live::BackendState;
 
 /// A share without a lease is allowed for so long; longer than between two looks.
 const SAFE_FOR: Duration = Duration::from_secs(1);
+/// Between two looks if the process was stopped; much more than between others.
+const STOOD_STILL: Duration = Duration::from_millis(750);
 
 /// What this proxy has of a quantity.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(super) struct HeldSlots {
     /// Where those are.
     backends: Vec<Arc<BackendState>>,
     is_urgent: bool,
+    wanted: Wanted,
+    looked_at: Instant,
 }
 
 #[derive(Debug)]
@@ -78,6 +83,14 @@ impl Held {
             Self::Slots(held) => held.slots.in_use() > 0 || held.line.waiting() > 0,
             Self::Rate(_) | Self::Keys(_) => false,
         }
+    }
+
+    /// Has requests end that hold slots which nobody counts any more; whether there are any.
+    pub(super) fn ends_overdue(&self, now: Instant) -> bool {
+        let Self::Slots(held) = self else { return false };
+        let overdue = held.slots.overdue(now);
+        held.cap.set_overdue(overdue);
+        overdue > 0
     }
 
     /// What to send up.
@@ -143,10 +156,15 @@ impl Held {
         }
     }
 
-    /// Nothing is limited any more.
-    pub(super) fn give_up(self) {
+    /// Is held no more: what it limits is not limited any more, or is gone. Whoever waits
+    /// for what is gone waits for something else.
+    pub(super) fn give_up(self, is_there: bool) {
         if let Self::Slots(held) = self {
-            held.cap.lift();
+            if is_there {
+                held.cap.lift();
+            } else {
+                held.cap.close();
+            }
             (0..held.line.waiting()).for_each(|_| held.line.freed());
         }
     }
@@ -154,8 +172,8 @@ impl Held {
 
 impl HeldSlots {
     pub(super) fn new(
-        number: u64,
-        holder: Holder,
+        (number, holder): (u64, Holder),
+        wanted: Wanted,
         cap: Arc<Cap>,
         line: &Arc<Line>,
         backends: &[Arc<BackendState>],
@@ -171,6 +189,8 @@ impl HeldSlots {
             before,
             backends: if before > 0 { backends.to_vec() } else { Vec::new() },
             is_urgent: true,
+            looked_at: now,
+            wanted,
         }
     }
 
@@ -181,6 +201,7 @@ impl HeldSlots {
         backends: &[Arc<BackendState>],
     ) {
         self.slots.set_hold(wanted.terms().hold);
+        self.wanted = wanted;
         self.line = Arc::clone(line);
         if self.before > 0 {
             let known = |state: &&Arc<BackendState>| {
@@ -193,6 +214,10 @@ impl HeldSlots {
 
     /// Sees what is in use, and lets workers use what they may.
     fn look(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.looked_at, now));
+        if since > STOOD_STILL {
+            self.begin_anew(now);
+        }
         let taken = self.cap.slots().taken();
         if self.before > 0 {
             self.before = self.before.min(in_flight(&self.backends).saturating_sub(taken));
@@ -205,6 +230,17 @@ impl HeldSlots {
         self.is_urgent |= self.cap.was_returned();
         self.publish(now);
         self.is_urgent
+    }
+
+    /// After the process stood still it knows as little as one that has just begun: no control
+    /// plane was heard because nobody listened, and others may have what it had.
+    fn begin_anew(&mut self, now: Instant) {
+        let (safe, proxies) = self.slots.holder().remembered();
+        let holder = Holder::new(self.wanted.terms(), OnLoss::SafeShare, safe, proxies, now);
+        self.slots = Slots::new(holder, now);
+        // Unlike the numbers of all other holders.
+        self.number += 1 << 32;
+        self.is_urgent = true;
     }
 
     fn waiting(&self) -> u64 {

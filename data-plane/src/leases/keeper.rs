@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -23,8 +23,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 use tracing::{debug, warn};
 
-use super::{Leases, Shelf, State, remembered::Remembered};
-use crate::{sync::Connected, worker::now};
+use super::{Leases, Shelf, State, held::Held, remembered::Remembered};
+use crate::{
+    sync::Connected,
+    worker::{Fleet, Mail, now},
+};
 
 /// Between two reports about a quantity, until the control plane says otherwise.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -47,9 +50,11 @@ pub(crate) async fn run(
     instance: InstanceId,
     shelf: Shelf,
     connected: watch::Receiver<Option<Connected>>,
+    fleet: Arc<Fleet>,
 ) {
     let keeper = Keeper {
         leases,
+        fleet,
         id,
         instance,
         period: PERIOD,
@@ -62,6 +67,7 @@ pub(crate) async fn run(
 
 struct Keeper {
     leases: Arc<Leases>,
+    fleet: Arc<Fleet>,
     id: ProxyId,
     instance: InstanceId,
     period: Duration,
@@ -96,7 +102,11 @@ impl Keeper {
         loop {
             let at = now();
             let wake = self.look(at, line.as_ref());
-            if line.is_none() && at >= reopen_at && self.has_any() {
+            let is_leaving = self.leases.is_leaving.load(Relaxed);
+            if is_leaving && (line.is_none() || self.is_using()) {
+                self.leases.has_left.notify_one();
+            }
+            if line.is_none() && !is_leaving && at >= reopen_at && self.has_any() {
                 line = connected.borrow_and_update().clone().map(|to| self.open(to.channel));
             }
             let event = tokio::select! {
@@ -132,6 +142,11 @@ impl Keeper {
         }
     }
 
+    /// Whether a slot is taken.
+    fn is_using(&self) -> bool {
+        self.leases.lock().held.values().any(Held::is_busy)
+    }
+
     fn has_any(&self) -> bool {
         !self.leases.lock().held.is_empty()
     }
@@ -151,10 +166,14 @@ impl Keeper {
     fn look(&mut self, now: Instant, line: Option<&Line>) -> Instant {
         let leases = Arc::clone(&self.leases);
         let state = &mut *leases.lock();
+        let is_leaving = leases.is_leaving.load(Relaxed);
         let mut reports = Vec::new();
         let mut wake = now + self.period;
         for (quantity, held) in &mut state.held {
             let is_urgent = held.look(now);
+            if held.ends_overdue(now) {
+                self.fleet.tell(|| Mail::LookAgain);
+            }
             if held.is_busy() {
                 wake = wake.min(now + LOOK);
             }
@@ -169,10 +188,16 @@ impl Keeper {
                 wake = wake.min(now + self.period);
             }
         }
-        if let Some(line) = line
-            && !reports.is_empty()
-        {
-            line.reports.try_send(self.message(reports)).ok();
+        let is_busy = state.held.values().any(Held::is_busy);
+        match line {
+            Some(line) if is_leaving && !is_busy => {
+                let leaves = pb::LeaseReports { leaves: true, ..self.message(Vec::new()) };
+                line.reports.try_send(leaves).ok();
+            }
+            Some(line) if !reports.is_empty() => {
+                line.reports.try_send(self.message(reports)).ok();
+            }
+            _ => {}
         }
         self.save(state, now);
         // Never at once again, whatever is due.

@@ -24,7 +24,11 @@ mod remembered;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use lb_core::{
@@ -32,16 +36,19 @@ use lb_core::{
     limit::Table,
     model::{PoolEntry, PoolName},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
-use self::held::{Held, HeldKeys, HeldRate, HeldSlots};
 pub(crate) use self::{
     cap::{Cap, Permit, PoolCaps},
     keeper::run,
     line::{Line, Waiter},
     published::Copy,
     rate::{KeyLease, KeyPaces, RateLease},
-    remembered::{Remembered, Shelf},
+    remembered::Shelf,
+};
+use self::{
+    held::{Held, HeldKeys, HeldRate, HeldSlots},
+    remembered::Remembered,
 };
 use crate::{live::BackendState, worker::now};
 
@@ -52,7 +59,15 @@ pub(crate) struct Leases {
     /// A worker has something that the control plane should know soon.
     news: Arc<Notify>,
     workers: usize,
+    /// The process ends, and takes nothing any more.
+    is_leaving: AtomicBool,
+    /// What it had is given back, as far as that is possible.
+    has_left: Notify,
 }
+
+/// How long a process that ends waits for its slots to be given back: otherwise they are
+/// free when their lease and the longest request must have ended.
+const LEAVE_MAX: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Default)]
 struct State {
@@ -66,9 +81,19 @@ struct State {
 
 impl Leases {
     /// Holds nothing yet.
-    pub(crate) fn new(workers: usize, remembered: Remembered) -> Self {
-        let state = State { remembered, ..State::default() };
-        Self { state: Mutex::new(state), news: Arc::default(), workers }
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            news: Arc::default(),
+            workers,
+            is_leaving: AtomicBool::new(false),
+            has_left: Notify::new(),
+        }
+    }
+
+    /// What was kept of an earlier start of this proxy; before anything is compiled.
+    pub(crate) fn remember(&self, remembered: Remembered) {
+        self.lock().remembered = remembered;
     }
 
     /// The slots that requests of a pool need; none if the configuration limits nothing.
@@ -143,12 +168,26 @@ impl Leases {
         lease
     }
 
-    /// Gives up what the configuration wants no more.
-    pub(crate) fn retain(&self, wanted: &BTreeSet<Quantity>) {
+    /// Gives up what the configuration wants no more. `is_there` tells whether what a
+    /// quantity belongs to is still in it: then it is limited no more.
+    pub(crate) fn retain(&self, wanted: &BTreeSet<Quantity>, is_there: impl Fn(&Quantity) -> bool) {
         let state = &mut *self.lock();
-        for (_, held) in state.held.extract_if(.., |quantity, _| !wanted.contains(quantity)) {
-            held.give_up();
+        for (quantity, held) in state.held.extract_if(.., |quantity, _| !wanted.contains(quantity))
+        {
+            held.give_up(is_there(&quantity));
         }
+        // Those of pools that are gone, once nobody waits there.
+        state.lines.retain(|_, line| Arc::strong_count(line) > 1);
+    }
+
+    /// Gives back what this process holds: it serves no more.
+    pub(crate) async fn leave(&self) {
+        if self.lock().held.is_empty() {
+            return;
+        }
+        self.is_leaving.store(true, Relaxed);
+        self.news.notify_one();
+        timeout(LEAVE_MAX, self.has_left.notified()).await.ok();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -168,10 +207,12 @@ impl State {
             held.change(wanted, line, backends);
             return Arc::clone(&held.cap);
         }
-        let (number, holder) = self.holder(&quantity, wanted, 1);
+        let holder = self.holder(&quantity, wanted, 1);
         let cap = Arc::new(Cap::new(quantity.clone(), Arc::clone(news), now()));
-        let held = HeldSlots::new(number, holder, Arc::clone(&cap), line, backends, now());
+        let held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
         self.replace(quantity, Held::Slots(held));
+        // Nothing can be sent before something is lent.
+        news.notify_one();
         cap
     }
 
@@ -193,7 +234,7 @@ impl State {
 
     fn replace(&mut self, quantity: Quantity, held: Held) {
         if let Some(former) = self.held.insert(quantity, held) {
-            former.give_up();
+            former.give_up(true);
         }
     }
 }

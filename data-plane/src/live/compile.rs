@@ -76,24 +76,17 @@ impl Compiled {
 impl Compiler {
     #[cfg(test)]
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
-        Self::with_leases(
-            workers,
-            listeners,
-            Leases::new(workers, crate::leases::Remembered::default()),
-            100,
-        )
+        Self::with_limit_keys(workers, listeners, 100)
     }
 
-    /// A compiler for a proxy that holds these shares, and whose limits by key tell
-    /// `limit_keys` keys apart each.
-    pub(crate) fn with_leases(
+    /// A compiler for a proxy whose limits by key tell `limit_keys` keys apart each.
+    pub(crate) fn with_limit_keys(
         workers: usize,
         listeners: Vec<ListenerName>,
-        leases: Leases,
         limit_keys: usize,
     ) -> Self {
         Self {
-            leases: Arc::new(leases),
+            leases: Arc::new(Leases::new(workers)),
             workers,
             listeners: listeners.into(),
             phase: Phase::default(),
@@ -190,7 +183,9 @@ impl Compiler {
         let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
         let limits = self.limits.compile(snapshot, &self.leases, self.phase.count, now());
         let of_limits = limits.iter().flat_map(|limits| limits.quantities());
-        self.leases.retain(&wanted.chain(of_limits).collect());
+        let wanted = wanted.chain(of_limits).collect();
+        self.leases
+            .retain(&wanted, |quantity| self.pools.values().any(|pool| pool.config.has(quantity)));
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);

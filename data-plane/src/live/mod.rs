@@ -26,6 +26,7 @@ use lb_core::{
     affinity::KeyRing,
     balance::{HashKey, Loads, PickContext, Picker},
     health::panic::Panic,
+    lease::{Quantity, QuantityKind},
     model::{
         BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy,
         SessionKeys, Version,
@@ -96,7 +97,7 @@ pub(crate) struct PoolConfig {
     pub(crate) error_hold: Duration,
     /// The slots that its requests need; nothing where nothing is limited.
     pub(crate) caps: Option<Arc<PoolCaps>>,
-    /// How long a request may wait for one, from its arrival on.
+    /// How long a request may wait for one.
     pub(crate) queue_timeout: Duration,
     /// Whether its picker looks at requests in flight.
     pub(crate) watches_load: bool,
@@ -121,6 +122,18 @@ impl PoolConfig {
     /// Where requests of this pool count as in flight.
     pub(crate) fn counted_by(&self, worker: usize) -> CountedBy {
         if self.watches_load { CountedBy::All } else { CountedBy::Worker(worker) }
+    }
+
+    /// Whether this is what a quantity belongs to, or has it.
+    pub(crate) fn has(&self, quantity: &Quantity) -> bool {
+        match quantity.kind {
+            QuantityKind::Pool => self.name.as_str() == &*quantity.name,
+            QuantityKind::Backend => self.backends.iter().any(|state| {
+                let Identity { id, incarnation, .. } = &state.identity;
+                id.as_str() == &*quantity.name && incarnation.0 == quantity.incarnation
+            }),
+            QuantityKind::Limit => false,
+        }
     }
 
     /// Picks a backend that is none of the `excluded`.

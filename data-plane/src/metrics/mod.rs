@@ -185,6 +185,23 @@ pub(crate) const RATELIMIT_FORGIVEN_KEYS: Definition = Definition::counter(
     &["limit"],
     "Keys of the limit that were forgotten before their bucket was full again, for want of room",
 );
+pub(crate) const QUEUE_DEPTH: Definition = Definition::gauge(
+    "lb_queue_depth",
+    &["pool"],
+    "Requests that wait because the pool or its backends have as many in progress as they may; this and the next three only where requests in progress are limited",
+);
+pub(crate) const QUEUE_WAITS: Definition =
+    Definition::counter("lb_queue_waits_total", &["pool"], "Requests that have waited for that");
+pub(crate) const QUEUE_WAIT_SECONDS: Definition = Definition::counter(
+    "lb_queue_wait_seconds_total",
+    &["pool"],
+    "For how long they have waited together, in seconds",
+);
+pub(crate) const SLOTS: Definition = Definition::gauge(
+    "lb_slots",
+    &["kind", "name", "state"],
+    "Requests that this proxy has in progress (used) and could begin besides (free), by pool or backend",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -228,7 +245,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 41] = [
+pub(crate) const DEFINITIONS: [Definition; 45] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -262,6 +279,10 @@ pub(crate) const DEFINITIONS: [Definition; 41] = [
     RATELIMIT_LEASE_TOKENS,
     RATELIMIT_HOT_KEYS,
     RATELIMIT_FORGIVEN_KEYS,
+    QUEUE_DEPTH,
+    QUEUE_WAITS,
+    QUEUE_WAIT_SECONDS,
+    SLOTS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REJECTIONS,

@@ -169,6 +169,7 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], pool.retries.remaining_ratio())
             })
         })?;
+        write_slots(exposition, config)?;
         let count = config.pools.iter().map(|pool| pool.backends.len()).sum();
         if !self.per_backend.applies_to(count) {
             return Ok(());
@@ -214,6 +215,35 @@ impl Metrics {
         let stale = self.status.stale_since().map_or(Duration::ZERO, |since| since.age(now()));
         exposition.gauge(&names::CONTROL_STALENESS, stale.as_secs_f64())
     }
+}
+
+/// What is limited, and who waits for it.
+fn write_slots(exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
+    let capped: Vec<_> = config
+        .pools
+        .iter()
+        .filter_map(|pool| Some((pool.name.as_str(), pool.caps.as_ref()?)))
+        .collect();
+    exposition.family(&names::QUEUE_DEPTH, |family| {
+        capped
+            .iter()
+            .try_for_each(|(pool, caps)| family.gauge(&[pool], caps.line().waiting() as f64))
+    })?;
+    exposition.family(&names::QUEUE_WAITS, |family| {
+        capped.iter().try_for_each(|(pool, caps)| family.counter(&[pool], caps.line().waits().0))
+    })?;
+    exposition.family(&names::QUEUE_WAIT_SECONDS, |family| {
+        capped.iter().try_for_each(|(pool, caps)| {
+            family.seconds(&[pool], caps.line().waits().1.as_secs_f64())
+        })
+    })?;
+    exposition.family(&names::SLOTS, |family| {
+        capped.iter().flat_map(|(_, caps)| caps.all()).try_for_each(|cap| {
+            let (kind, name) = (cap.quantity.kind.name(), &*cap.quantity.name);
+            family.gauge(&[kind, name, "used"], cap.taken() as f64)?;
+            family.gauge(&[kind, name, "free"], cap.free() as f64)
+        })
+    })
 }
 
 fn write_limits(exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {

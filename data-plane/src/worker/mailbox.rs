@@ -29,7 +29,8 @@ pub(crate) enum Mail {
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.
     Retire,
-    /// Everything that waits looks at its backend again: what it has there may be cut.
+    /// Everything that waits looks at its backend again: what it has there may be cut, or its
+    /// slot may be lost.
     LookAgain,
     /// End at once, with everything that is going on.
     Abort,

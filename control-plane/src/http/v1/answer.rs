@@ -11,14 +11,18 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use lb_core::model::{
-    AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName, Resource,
+use lb_core::{
+    lease::QuantityKind,
+    model::{
+        AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName,
+        Resource,
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{body::fields, collection::Collection, condition::etag, limits};
+use super::{body::fields, collection::Collection, condition::etag, limits, slots::SlotsObserved};
 use crate::{
     clock::millis,
     drain,
@@ -84,6 +88,9 @@ pub(super) struct BackendObserved {
     /// How its drain goes; only while it is draining.
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<DrainObserved>,
+    /// Only where requests in progress are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<SlotsObserved>,
 }
 
 /// A backend that is out for what its requests came to.
@@ -179,6 +186,9 @@ pub(super) struct PoolObserved {
     /// Backends that get nothing.
     disabled: u32,
     traffic: Traffic,
+    /// Only where requests in progress are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<SlotsObserved>,
 }
 
 /// How far a change got.
@@ -288,6 +298,8 @@ impl Found {
         let status = match (self.observed, &self.stored.value) {
             (Observed::Pool(mut observed), Resource::Pool(pool)) => {
                 observed.traffic = totals.get(&pool.name).map(Traffic::from).unwrap_or_default();
+                let slots = context.leases.view(QuantityKind::Pool, pool.name.as_str(), 0);
+                observed.slots = slots.map(SlotsObserved::from);
                 serde_json::to_value(observed).ok()
             }
             (Observed::Backend(status), Resource::Backend(backend)) => {
@@ -366,6 +378,9 @@ fn observed(
     let (totals, _) = context.statistics.backend(&backend.id, backend.incarnation);
     let traffic = Traffic::from(&totals);
     let drain = observed_drain(context, backend, revision);
+    let (id, incarnation) = (backend.id.as_str(), backend.incarnation.0);
+    let slots = context.leases.view(QuantityKind::Backend, id, incarnation);
+    let slots = slots.map(SlotsObserved::from);
     match status {
         Some(status) => BackendObserved {
             verdict: status.health.name(),
@@ -382,6 +397,7 @@ fn observed(
                 .map(DisagreementObserved::from)
                 .collect(),
             drain,
+            slots,
         },
         None => BackendObserved {
             verdict: Health::Unknown.name(),
@@ -397,6 +413,7 @@ fn observed(
             ejection: None,
             disagreements: Vec::new(),
             drain,
+            slots,
         },
     }
 }

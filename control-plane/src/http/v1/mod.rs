@@ -24,6 +24,7 @@ mod observe;
 mod openapi;
 mod operation;
 mod query;
+mod slots;
 
 use std::sync::Arc;
 

@@ -171,7 +171,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        leases::Remembered,
         live::{Asking, LimitCopies},
         worker::now,
     };
@@ -207,7 +206,7 @@ mod tests {
     }
 
     fn compile(compiler: &mut LimitCompiler, snapshot: &Snapshot) -> Option<Arc<Limits>> {
-        compiler.compile(snapshot, &Leases::new(1, Remembered::default()), 1, now())
+        compiler.compile(snapshot, &Leases::new(1), 1, now())
     }
 
     fn names(limits: &Limits, of: &[LimitIndex]) -> Vec<String> {
