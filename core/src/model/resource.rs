@@ -92,6 +92,10 @@ impl fmt::Display for Key {
 }
 
 /// One decoded, checked object.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist at a time, each on its way to where its kind is kept"
+)]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Resource {
     /// A pool.
