@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "lb/v1/config.proto",
     "lb/v1/sync.proto",
     "lb/v1/stats.proto",
     "lb/v1/registry.proto",
     "lb/v1/fleet.proto",
+    "lb/v1/sessions.proto",
     "lb/v1/lease.proto",
 ];
 
@@ -28,6 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".")
         // Maps in key order: the same value always has the same bytes.
         .btree_map(".")
+        // They hold secrets, and are shown without.
+        .skip_debug([".lb.v1.SessionKey", ".lb.v1.SessionKeys", ".lb.v1.StoredObject"])
         .compile_fds(descriptors)?;
     Ok(())
 }

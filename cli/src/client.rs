@@ -6,7 +6,9 @@
 
 use std::{future::Future, time::Duration};
 
-use lb_proto::v1::{fleet_client::FleetClient, registry_client::RegistryClient};
+use lb_proto::v1::{
+    fleet_client::FleetClient, registry_client::RegistryClient, sessions_client::SessionsClient,
+};
 use tonic::{
     Response, Status,
     transport::{Channel, Endpoint},
@@ -65,6 +67,11 @@ impl Client {
     /// Proxies, verdicts, statistics, events.
     pub(crate) fn fleet(&self) -> FleetClient<Channel> {
         FleetClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Sessions and what signs them.
+    pub(crate) fn sessions(&self) -> SessionsClient<Channel> {
+        SessionsClient::new(self.channel.clone())
     }
 
     /// Whether its services do their work.

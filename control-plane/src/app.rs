@@ -32,6 +32,7 @@ use crate::{
     probe::{self, Prober},
     registry::{Registry, WriteError},
     resilience::{self, Resilience},
+    session_keys,
     stats::Statistics,
     store::{MemoryStore, RedbStore, Store, StoreError},
     telemetry::BadLogLevel,
@@ -61,6 +62,8 @@ pub struct Config {
     pub heartbeat: Duration,
     /// After how long without a word a proxy is lost; default 5 s.
     pub lease: Duration,
+    /// After how long the key that signs sessions is replaced; default 30 days, 0: never.
+    pub session_key_age: Duration,
     /// Whether `/metrics` tells of each backend; default up to 500 of them.
     pub metrics_per_backend: PerBackend,
 }
@@ -88,6 +91,7 @@ impl Config {
             dns_servers: Vec::new(),
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
+            session_key_age: Duration::from_secs(30 * 24 * 3600),
             metrics_per_backend: PerBackend::default(),
         }
     }
@@ -105,6 +109,7 @@ impl Config {
             dns_servers: args.dns_servers.clone(),
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
             lease: args.lease.max(Duration::from_millis(10)),
+            session_key_age: args.session_key_age,
             metrics_per_backend: args.metrics_per_backend,
         })
     }
@@ -241,6 +246,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         started: present(),
         heartbeat: config.heartbeat,
         lease: config.lease,
+        session_key_age: config.session_key_age,
         metrics_per_backend: config.metrics_per_backend,
         stop,
         tracker,
@@ -297,6 +303,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     parts.spawn(async move {
         drain::run(&shared).await;
         "drains"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        session_keys::run(&shared).await;
+        "session keys"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {

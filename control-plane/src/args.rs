@@ -36,6 +36,10 @@ pub struct Args {
     /// Name servers to ask instead of the system's, IP:PORT; may be repeated
     #[arg(long = "dns-server", env = "LB_DNS_SERVER", value_name = "ADDR", value_delimiter = ',')]
     pub dns_servers: Vec<SocketAddr>,
+    /// After how long the key that signs sessions is replaced by a new one; 0s: never by itself
+    #[arg(long, env = "LB_SESSION_KEY_AGE", value_name = "DURATION", default_value = "30d",
+          value_parser = humantime::parse_duration)]
+    pub session_key_age: Duration,
     /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
     #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = lb_core::log_filter::parse)]

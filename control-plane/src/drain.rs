@@ -70,6 +70,10 @@ pub(crate) struct DrainReport {
     pub(crate) held_up: Option<String>,
     /// In order of proxy ids.
     pub(crate) proxies: Vec<DrainShare>,
+    /// Until its clients' sessions move on; nothing when there are none, or they have.
+    pub(crate) sessions_left: Duration,
+    /// Requests that sessions brought it lately.
+    pub(crate) session_requests: u64,
 }
 
 /// What one proxy has left.
@@ -114,7 +118,11 @@ impl DrainReport {
     /// What is left over all proxies that are waited for.
     #[must_use]
     pub(crate) fn left(&self) -> Left {
-        let mut left = Left { unheard: u32::from(self.awaits_proxies), ..Left::default() };
+        let mut left = Left {
+            unheard: u32::from(self.awaits_proxies),
+            keeps_sessions: !self.sessions_left.is_zero(),
+            ..Left::default()
+        };
         for share in &self.proxies {
             if share.word == DrainWord::Lost {
                 continue;
@@ -138,6 +146,11 @@ impl Drains {
     pub(crate) fn new(resumed: bool, lease: Duration) -> Self {
         let wait = if resumed { lease * LEASES_TO_COME_BACK } else { Duration::ZERO };
         Self { complete_from: Instant::now() + wait, clocks: Mutex::default() }
+    }
+
+    /// Whether proxies may still be on their way back after a restart.
+    pub(crate) fn awaits_proxies(&self) -> bool {
+        Instant::now() < self.complete_from
     }
 
     fn elapsed(&self, backend: &Backend, drain: &Drain) -> Elapsed {
@@ -217,9 +230,21 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
         DrainShare { proxy: view.info.id, word, requests, upgraded, cut }
     });
+    let keeps_sessions = context.registry.read(|view| {
+        let pool = view.catalog.pools().get(&backend.pool);
+        pool.is_some_and(|stored| stored.value.affinity.cookie().is_some())
+    });
+    let sessions_for = if keeps_sessions { drain.sessions_for() } else { Duration::ZERO };
+    let over = drain.cutting || drain.ended;
     Some(DrainReport {
+        sessions_left: if over {
+            Duration::ZERO
+        } else {
+            sessions_for.saturating_sub(elapsed.running)
+        },
+        session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: Instant::now() < context.drains.complete_from,
+        awaits_proxies: context.drains.awaits_proxies(),
         held_up: context.drains.held_up(&backend.id),
         proxies: proxies.collect(),
     })

@@ -99,6 +99,8 @@ event_types! {
     ViewsAgree = "views_agree",
     /// There is a reason to take a backend out, but its pool cannot spare it.
     EjectionRefused = "ejection_refused",
+    /// A key that signs sessions was made, announced, activated, or dropped.
+    SessionKeysChanged = "session_keys_changed",
     /// A source of a pool does not answer; its last backends are kept.
     SourceFailed = "source_failed",
     /// It answers again.

@@ -34,6 +34,7 @@ mod probe;
 mod process;
 pub mod registry;
 pub mod resilience;
+mod session_keys;
 pub mod stats;
 pub mod store;
 mod telemetry;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use lb_core::metrics::process::{Process, Sources};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
@@ -32,6 +32,7 @@ const LEFT_BEHIND: Duration = Duration::from_millis(100);
 /// runtime.
 pub fn run(args: Args) -> Result<ExitCode, RunError> {
     telemetry::init(&args.log_level, args.log_format)?;
+    raise_descriptor_limit();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let runtime = Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build()?;
     let result = runtime.block_on(serve(args));
@@ -109,6 +110,16 @@ pub(crate) fn figures() -> Process {
             .map_or(0, |entries| (entries.count() as u64).saturating_sub(1)),
         max_fds: getrlimit(Resource::Nofile).current.unwrap_or_default(),
     })
+}
+
+/// Takes as many descriptors as the system lets this process have: each proxy is a connection,
+/// and a thousand of them are more than the usual soft limit.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 /// Prints a line. That nobody reads it is no reason to stop.

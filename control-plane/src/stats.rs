@@ -8,9 +8,11 @@
 //! and not for longer than three periods.
 
 mod leavings;
+mod limits;
 mod process;
 mod rate;
 mod reporters;
+mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,15 +21,17 @@ use std::{
 };
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
     stats::BackendCounters,
 };
 use tokio::time::Instant;
 use tracing::debug;
 
 use self::leavings::Leavings;
+use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
+    limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{OwnAnswers, Process},
 };
 use self::{
@@ -60,8 +64,12 @@ pub struct Report {
     pub applied_revision: u64,
     /// Backends that have anything to tell.
     pub backends: Vec<BackendPart>,
+    /// Limits that have anything to tell.
+    pub limits: Vec<LimitPart>,
     /// The process itself.
     pub process: Process,
+    /// What became of the sessions of pools, by result.
+    pub sessions: Vec<(PoolName, OwnAnswers)>,
 }
 
 /// What one report says of one backend.
@@ -81,8 +89,12 @@ pub struct BackendPart {
     pub upgraded: u32,
     /// Requests and upgraded connections that were cut at the end of a drain.
     pub cut: u32,
+    /// Requests that sessions brought here.
+    pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
+    /// The proxy avoids it for what it sees itself.
+    pub avoided: bool,
 }
 
 /// Added up over reports.
@@ -96,6 +108,15 @@ pub struct Totals {
     pub request_rate: f64,
 }
 
+/// What one proxy has to do with one backend.
+#[derive(Clone, Debug, Default)]
+pub struct Share {
+    /// Its part of the totals.
+    pub totals: Totals,
+    /// It avoids the backend for what it sees itself.
+    pub avoided: bool,
+}
+
 /// The statistics of the fleet.
 #[derive(Debug, Default)]
 pub struct Statistics(Mutex<Sums>);
@@ -106,6 +127,8 @@ struct Sums {
     pools: BTreeMap<PoolName, Sum>,
     proxies: Reporters,
     leavings: Leavings,
+    limits: limits::Limits,
+    sessions: Sessions,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -169,8 +192,12 @@ impl Statistics {
         sums.reports.lost += missing;
         sums.process.add(&report.process);
         sums.leavings.note(report, report.fresh_until(now), catalog);
+        sums.sessions.note(report, catalog, now);
         for part in &report.backends {
             sums.add(report, part, catalog, now);
+        }
+        for part in &report.limits {
+            sums.limits.add(&report.proxy, part, catalog, now);
         }
         Counted { sequence: report.sequence, is_news: true }
     }
@@ -181,24 +208,35 @@ impl Statistics {
         &self,
         id: &BackendId,
         incarnation: Incarnation,
-    ) -> (Totals, Vec<(ProxyId, Totals)>) {
+    ) -> (Totals, Vec<(ProxyId, Share)>) {
         let now = Instant::now();
         let sums = self.lock();
         let key = (id.clone(), incarnation);
         let Some(backend) = sums.backends.get(&key) else {
             return (Totals::default(), Vec::new());
         };
-        let shares: Vec<(ProxyId, Totals)> = backend
+        let shares: Vec<(ProxyId, Share)> = backend
             .by_proxy
             .iter()
             .map(|(proxy, share)| {
                 let reporting = sums.proxies.get(proxy);
                 let in_flight = reporting.map_or(0, |known| known.in_flight(&key, now));
-                (proxy.clone(), share.totals(now, in_flight))
+                let avoided = reporting.is_some_and(|known| known.avoids(&key, now));
+                (proxy.clone(), Share { totals: share.totals(now, in_flight), avoided })
             })
             .collect();
-        let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
+        let in_flight = shares.iter().map(|(_, share)| share.totals.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// The totals of one limit, and those of each proxy.
+    #[must_use]
+    pub fn limit(
+        &self,
+        limit: &LimitName,
+        incarnation: Incarnation,
+    ) -> (LimitTotals, Vec<(ProxyId, LimitTotals)>) {
+        self.lock().limits.of(limit, incarnation)
     }
 
     /// What a proxy has left of one backend, while that drains. `present` is its process
@@ -214,6 +252,18 @@ impl Statistics {
     ) -> Leaving {
         let key = (id.clone(), incarnation);
         self.lock().leavings.of(&key, proxy, present, Instant::now())
+    }
+
+    /// What became of the sessions of each pool since the control plane started.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<PoolName, OwnAnswers> {
+        self.lock().sessions.pools()
+    }
+
+    /// Requests that sessions brought to a backend in the last five seconds.
+    #[must_use]
+    pub fn session_requests(&self, id: &BackendId, incarnation: Incarnation) -> u64 {
+        self.lock().sessions.lately(id, incarnation, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -286,10 +336,12 @@ impl Statistics {
         Some((reporting.figures(now), reporting.rate(now)))
     }
 
-    /// Drops what is kept for backends that are gone. Their pools keep the sums.
+    /// Drops what is kept for backends and limits that are gone. The pools keep the sums.
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        sums.limits.forget_removed(catalog);
+        sums.sessions.forget_removed(catalog);
         let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
         leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
         proxies.forget_ended(now);
@@ -300,6 +352,7 @@ impl Statistics {
         let mut sums = self.lock();
         sums.proxies.forget(id);
         sums.leavings.forget(id);
+        sums.limits.forget_proxy(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
         }
@@ -320,9 +373,9 @@ impl Sums {
         if !is_known(catalog, &part.backend, part.incarnation) {
             return;
         }
-        let BackendPart { pool, backend, incarnation, counters, in_flight, .. } = part;
+        let BackendPart { backend, incarnation, counters, .. } = part;
         let key = (backend.clone(), *incarnation);
-        self.proxies.note_in_flight(report, key.clone(), pool, *in_flight);
+        self.proxies.note_gauges(report, key.clone(), part);
         let backend = self
             .backends
             .entry(key)

@@ -20,6 +20,8 @@ pub struct Left {
     pub upgraded: u32,
     /// Proxies that are waited for because it is not known what they have.
     pub unheard: u32,
+    /// Its clients' sessions are kept for now, whether or not they ask for something.
+    pub keeps_sessions: bool,
 }
 
 impl Left {
@@ -89,13 +91,24 @@ mod tests {
         Elapsed { running: seconds * SECOND, cutting: Duration::ZERO }
     }
 
-    const ONE: Left = Left { requests: 0, upgraded: 1, unheard: 0 };
-    const UNHEARD: Left = Left { requests: 0, upgraded: 0, unheard: 1 };
+    const ONE: Left = Left { requests: 0, upgraded: 1, unheard: 0, keeps_sessions: false };
+    const UNHEARD: Left = Left { requests: 0, upgraded: 0, unheard: 1, keeps_sessions: false };
 
     #[test]
     fn it_ends_as_soon_as_nothing_is_left() {
         assert_eq!(next(&drain(), ONE, running(1)), Step::Wait);
         assert_eq!(next(&drain(), Left::default(), running(1)), Step::End);
+    }
+
+    #[test]
+    fn sessions_are_kept_until_a_little_before_the_deadline() {
+        let kept = Left { keeps_sessions: true, ..Left::default() };
+        assert_eq!(next(&drain(), kept, running(1)), Step::Wait);
+        assert_eq!(next(&drain(), Left::default(), running(9)), Step::End);
+        assert_eq!(drain().sessions_for(), 9 * SECOND);
+        let long = DrainWish::new(Some(300 * SECOND), false).unwrap();
+        let long = Drain::settled(AdminState::Draining, None, long, 0).unwrap();
+        assert_eq!(long.sessions_for(), 290 * SECOND);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 use std::cmp::Reverse;
 
 use lb_core::{
-    model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools},
+    model::{
+        HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools, Unmatched,
+    },
     routing::{Obstacle, RouteTable, Verdict, explain, obstacle},
 };
 use proptest::prelude::*;
@@ -144,9 +146,11 @@ proptest! {
 fn what_can_never_match_is_told_with_its_reason() {
     let mut with_port = route("port", "", "/", "");
     with_port.host = HostMatch::parse_stored("a.example:8080").unwrap();
+    let mut with_query = route("query", "", "/", "");
+    with_query.path = PathMatch::parse_stored("", "/search?q=1").unwrap();
     let routes = [
         with_port,
-        route("query", "", "", "/search?q=1"),
+        with_query,
         route("twin-a", "b.example", "/x", ""),
         route("twin-b", "b.example", "/x/", ""),
         route("within", "b.example", "", "/x"),
@@ -156,7 +160,7 @@ fn what_can_never_match_is_told_with_its_reason() {
         told,
         [
             Some(Obstacle::HostHasPort),
-            Some(Obstacle::PathHasQuery),
+            Some(Obstacle::PathHas(Unmatched::Query)),
             None,
             Some(Obstacle::SameMatch(&routes[2])),
             None,

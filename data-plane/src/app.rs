@@ -29,6 +29,7 @@ use crate::{
     metrics::Metrics,
     open::Opened,
     process, retry_budget,
+    seal::Seal,
     serving::Serving,
     stats::{Shard, report::Reporter},
     status::Status,
@@ -64,14 +65,17 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let names: Vec<ListenerName> =
         opened.listens.iter().map(|(listen, _)| listen.name.clone()).collect();
 
-    let last_good = LastGood::new(opened.data_dir.path());
+    let directory = opened.data_dir.path();
+    let seal_key = args.seal_key.clone().unwrap_or_else(|| directory.join("seal-key"));
+    let last_good = LastGood::new(directory, Seal::open(&seal_key)?);
     let (subscriber, proxies) = match last_good.load() {
         Some(Kept { held, proxies }) => (held, proxies),
         None => (Subscriber::new(lb_proto::convert::decode_object), None),
     };
     let shelf = Shelf::new(opened.data_dir.path());
     let leases = Leases::new(opened.workers, shelf.load());
-    let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases);
+    let mut compiler =
+        Compiler::with_leases(opened.workers, names.clone(), leases, args.limit_keys as usize);
     let leases = compiler.leases();
     if args.expose_lb_api {
         compiler.expose_management();

@@ -40,6 +40,10 @@ pub struct Args {
     /// Where the id and the last good configuration are kept
     #[arg(long, env = "LB_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// The file of the key with which secrets are sealed before they are kept on disk; made when
+    /// it is missing [default: seal-key in the data directory]
+    #[arg(long, env = "LB_SEAL_KEY", value_name = "FILE")]
+    pub seal_key: Option<PathBuf>,
     /// Name of this proxy in the fleet; made once and kept in the data directory
     #[arg(long, env = "LB_ID")]
     pub id: Option<String>,
@@ -54,6 +58,11 @@ pub struct Args {
     #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
+    /// Keys that each limit by key tells apart, at 16 to 32 bytes each; beyond them, the key
+    /// whose bucket is nearest to full is forgotten
+    #[arg(long, env = "LB_LIMIT_KEYS", value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u32).range(1..=33_554_432))]
+    pub limit_keys: u32,
     /// Take over the sockets of the process that runs with the same data directory, which
     /// then lets its connections end; without one, start as usual
     #[arg(long, env = "LB_TAKEOVER")]

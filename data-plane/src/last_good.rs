@@ -3,8 +3,10 @@
 //!
 //! A file is a header line, the checksum (XXH3-128) of what follows, and the objects
 //! as the control plane sent them. Two generations are kept; a file that is cut off
-//! or altered is passed over with a warning. There are no secrets in it. Beside the
-//! configuration it says how many proxies there were, which share what is the fleet's.
+//! or altered is passed over with a warning. The keys of sessions are sealed in it
+//! ([`crate::seal`]); one that cannot be unsealed is left out, and comes again from the control
+//! plane. Beside the configuration it says how many proxies there were, which share what is
+//! the fleet's.
 
 use std::{
     fs, io,
@@ -13,7 +15,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{Epoch, Version},
+    model::{Epoch, Key, Kind, Version},
     sync::{Object, Subscriber},
 };
 use lb_proto::{convert, v1 as pb};
@@ -21,10 +23,13 @@ use prost::Message as _;
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::data_dir::write_durably;
+use crate::{data_dir::write_durably, seal::Seal};
 
 /// Names the format; another one is not read.
 const HEADER: &[u8] = b"lb-last-good 1\n";
+
+/// Stands before the kind of an object whose payload is sealed.
+const SEALED: &str = "sealed/";
 
 /// Bytes of the checksum.
 const CHECKSUM: usize = 16;
@@ -34,23 +39,30 @@ const CHECKSUM: usize = 16;
 pub(crate) struct LastGood {
     newest: PathBuf,
     former: PathBuf,
+    seal: Arc<Seal>,
     /// Held while files are written.
     writing: Arc<Mutex<()>>,
 }
 
 impl LastGood {
-    pub(crate) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path, seal: Seal) -> Self {
         Self {
+            seal: Arc::new(seal),
             newest: directory.join("last-good"),
             former: directory.join("last-good.1"),
             writing: Arc::default(),
         }
     }
 
+    /// Where the newest configuration is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.newest
+    }
+
     /// The newest configuration that can be read.
     pub(crate) fn load(&self) -> Option<Kept> {
         [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {
-            Ok(bytes) => decode(&bytes)
+            Ok(bytes) => decode(&bytes, &self.seal)
                 .inspect_err(|problem| {
                     warn!(path = %path.display(), problem, "a kept configuration is passed over");
                 })
@@ -66,7 +78,9 @@ impl LastGood {
     /// Keeps what is held, if anything is, and what was kept before. `proxies` is the size of
     /// the fleet, if it was ever told.
     pub(crate) fn save(&self, held: &Mutex<Subscriber>, proxies: Option<u32>) -> io::Result<()> {
-        let encoded = encode(&held.lock().unwrap_or_else(PoisonError::into_inner), proxies);
+        let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoded = encode(&held, proxies, &self.seal)?;
+        drop(held);
         encoded.map_or(Ok(()), |encoded| self.write(&encoded))
     }
 
@@ -89,8 +103,13 @@ pub(crate) struct Kept {
 }
 
 /// The content of a file; `None` while nothing is held.
-fn encode(subscriber: &Subscriber, proxies: Option<u32>) -> Option<Vec<u8>> {
-    let version = subscriber.held()?.version;
+fn encode(
+    subscriber: &Subscriber,
+    proxies: Option<u32>,
+    seal: &Seal,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some(held) = subscriber.held() else { return Ok(None) };
+    let version = held.version;
     let snapshot = pb::SnapshotBegin {
         version: Some(convert::sync::version_to_wire(version)),
         objects: subscriber.objects().len() as u64,
@@ -98,18 +117,45 @@ fn encode(subscriber: &Subscriber, proxies: Option<u32>) -> Option<Vec<u8>> {
         ..Default::default()
     };
     let mut bytes = [HEADER, &[0; CHECKSUM]].concat();
-    snapshot.encode_length_delimited(&mut bytes).ok()?;
+    snapshot.encode_length_delimited(&mut bytes).map_err(io::Error::other)?;
     // One after the other: together they are twice the size of the file.
     for object in subscriber.objects().iter().chain(subscriber.fallbacks()) {
-        let objects = vec![convert::sync::stored_to_wire(object.clone())];
-        pb::SnapshotChunk { nonce: 0, objects }.encode(&mut bytes).ok()?;
+        let objects = vec![convert::sync::stored_to_wire(sealed(object, seal)?)];
+        let chunk = pb::SnapshotChunk { nonce: 0, objects };
+        chunk.encode(&mut bytes).map_err(io::Error::other)?;
     }
     let (head, body) = bytes.split_at_mut(HEADER.len() + CHECKSUM);
     head[HEADER.len()..].copy_from_slice(&xxh3_128(body).to_le_bytes());
-    Some(bytes)
+    Ok(Some(bytes))
 }
 
-fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
+/// What of an object goes to disk.
+fn sealed(object: &Object, seal: &Seal) -> io::Result<Object> {
+    if *object.key.kind != *Kind::SessionKeys.name() {
+        return Ok(object.clone());
+    }
+    Ok(Object {
+        key: Key::new(&format!("{SEALED}{}", object.key.kind), &object.key.name),
+        revision: object.revision,
+        payload: seal.seal(&object.payload, object.key.name.as_bytes())?.into(),
+    })
+}
+
+/// The object as it was sent; `None` if its payload cannot be unsealed.
+fn unsealed(object: Object, seal: &Seal) -> Option<Object> {
+    let Some(kind) = object.key.kind.strip_prefix(SEALED) else { return Some(object) };
+    let Some(payload) = seal.unseal(&object.payload, object.key.name.as_bytes()) else {
+        warn!(
+            "the kept session keys cannot be unsealed, as if the file of the key to seal with were \
+             another: sessions begin anew until a control plane answers"
+        );
+        return None;
+    };
+    let key = Key::new(kind, &object.key.name);
+    Some(Object { key, payload: payload.into(), ..object })
+}
+
+fn decode(bytes: &[u8], seal: &Seal) -> Result<Kept, &'static str> {
     let rest = bytes.strip_prefix(HEADER).ok_or("it is of another format")?;
     let (checksum, mut body) = rest.split_first_chunk::<CHECKSUM>().ok_or("it is cut off")?;
     if xxh3_128(body).to_le_bytes() != *checksum {
@@ -130,24 +176,49 @@ fn decode(bytes: &[u8]) -> Result<Kept, &'static str> {
         return Err("objects are missing");
     }
     let fallbacks = objects.split_off(count);
+    let unseal = |objects: Vec<Object>| {
+        objects.into_iter().filter_map(|object| unsealed(object, seal)).collect()
+    };
+    let (objects, fallbacks) = (unseal(objects), unseal(fallbacks));
     let held = Subscriber::restored(convert::decode_object, version, objects, fallbacks);
     Ok(Kept { held, proxies: Some(begin.proxies_told).filter(|count| *count > 0) })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use lb_core::{
-        model::{Pool, PoolName, Resource},
+        affinity::{KeyId, KeyRing, SessionKey},
+        model::{Pool, PoolName, Resource, SessionKeys},
         sync::{FullState, Nonce, ObjectSet, Outcome},
     };
 
     use super::*;
 
+    const SECRET: [u8; SessionKey::LEN] = *b"0123456789abcdef0123456789abcdef";
+
+    fn last_good(directory: &Path) -> LastGood {
+        LastGood::new(directory, Seal::open(&directory.join("seal-key")).unwrap())
+    }
+
+    fn encoded(subscriber: &Subscriber, proxies: Option<u32>, last_good: &LastGood) -> Vec<u8> {
+        encode(subscriber, proxies, &last_good.seal).unwrap().unwrap()
+    }
+
     fn subscriber(revision: u64) -> Subscriber {
-        let resource = Resource::Pool(Pool::new(PoolName::default_pool()));
-        let payload = convert::encode(&resource);
-        let object = Object { key: resource.key(), revision, payload };
-        let objects: ObjectSet = [object].into_iter().collect();
+        let keys = SessionKeys {
+            ring: KeyRing::first(SessionKey::new(KeyId(1), SECRET)),
+            ttl_max: Duration::from_secs(60),
+            salt: [9; SessionKeys::SALT_LEN],
+        };
+        let pool = Resource::Pool(Pool::new(PoolName::default_pool()));
+        let object = |resource: Resource| {
+            let payload = convert::encode(&resource);
+            Object { key: resource.key(), revision, payload }
+        };
+        let objects: ObjectSet =
+            [pool, Resource::SessionKeys(keys)].into_iter().map(object).collect();
         let mut subscriber = Subscriber::new(convert::decode_object);
         let outcome = subscriber.on_snapshot(FullState {
             nonce: Nonce(1),
@@ -164,10 +235,10 @@ mod tests {
     #[test]
     fn what_was_kept_is_held_again() {
         let directory = tempfile::tempdir().unwrap();
-        let last_good = LastGood::new(directory.path());
+        let last_good = last_good(directory.path());
         assert!(last_good.load().is_none());
         let kept = subscriber(3);
-        last_good.write(&encode(&kept, Some(8)).unwrap()).unwrap();
+        last_good.write(&encoded(&kept, Some(8), &last_good)).unwrap();
         let Kept { held: loaded, proxies } = last_good.load().unwrap();
         assert_eq!((loaded.held(), proxies), (kept.held(), Some(8)));
         assert_eq!(loaded.snapshot(), kept.snapshot());
@@ -175,16 +246,34 @@ mod tests {
 
     #[test]
     fn a_file_of_an_earlier_build_says_nothing_of_the_fleet() {
-        let kept = decode(&encode(&subscriber(3), None).unwrap()).unwrap();
-        assert_eq!(kept.proxies, None);
+        let directory = tempfile::tempdir().unwrap();
+        let last_good = last_good(directory.path());
+        let file = encoded(&subscriber(3), None, &last_good);
+        assert_eq!(decode(&file, &last_good.seal).unwrap().proxies, None);
+    }
+
+    #[test]
+    fn keys_are_sealed_and_are_left_out_when_that_cannot_be_undone() {
+        let directory = tempfile::tempdir().unwrap();
+        let last_good = last_good(directory.path());
+        let file = encoded(&subscriber(3), None, &last_good);
+        assert!(!file.windows(8).any(|window| SECRET.starts_with(window)));
+        let salt = [9; SessionKeys::SALT_LEN];
+        assert!(!file.windows(salt.len()).any(|window| window == salt));
+        let keys = decode(&file, &last_good.seal).unwrap().held.snapshot().session_keys().cloned();
+        assert_eq!(keys.unwrap().ring.active().bytes(), &SECRET);
+        let other = Seal::open(&directory.path().join("another")).unwrap();
+        let without = decode(&file, &other).unwrap().held;
+        assert_eq!(without.snapshot().session_keys(), None);
+        assert_eq!(without.snapshot().pools().len(), 1, "all else is there");
     }
 
     #[test]
     fn a_damaged_file_is_passed_over_for_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
-        let last_good = LastGood::new(directory.path());
-        last_good.write(&encode(&subscriber(3), Some(8)).unwrap()).unwrap();
-        last_good.write(&encode(&subscriber(4), Some(8)).unwrap()).unwrap();
+        let last_good = last_good(directory.path());
+        last_good.write(&encoded(&subscriber(3), Some(8), &last_good)).unwrap();
+        last_good.write(&encoded(&subscriber(4), Some(8), &last_good)).unwrap();
         let intact = fs::read(&last_good.newest).unwrap();
         for cut in [0, 5, HEADER.len(), intact.len() / 2, intact.len() - 1] {
             fs::write(&last_good.newest, &intact[..cut]).unwrap();

@@ -33,7 +33,6 @@ pub mod fuzzing;
 mod h1;
 mod http;
 mod last_good;
-#[expect(dead_code, reason = "its part for rates: no limit of a rate can be set yet")]
 mod leases;
 mod listen;
 mod live;
@@ -42,6 +41,7 @@ mod open;
 mod process;
 mod reason;
 mod retry_budget;
+mod seal;
 mod serving;
 mod stats;
 mod status;

@@ -73,6 +73,8 @@ reasons! {
     HeaderTooLarge = "header_too_large",
     /// 413: the body is too large.
     BodyTooLarge = "body_too_large",
+    /// 429: a limit lets no more requests pass for the moment.
+    RateLimited = "rate_limited",
     /// 429: the client has too many connections.
     TooManyConnections = "too_many_connections",
     /// Nothing passed through an upgraded connection for too long.
@@ -83,6 +85,8 @@ reasons! {
     Draining = "draining",
     /// 503: the backend was drained, and the time that it had for that was over.
     DrainDeadline = "drain_deadline",
+    /// 503: the client's own backend cannot serve it, and the pool gives it no other.
+    SessionUnavailable = "session_unavailable",
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached = "max_forwards_reached",
     /// 403: management that may be asked for on this machine only.

@@ -1,11 +1,17 @@
 //! What this proxy knows about itself: for `/readyz`, and for the control plane.
 
 use std::{
+    collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use lb_core::{model::Version, moment::Moment, stats::LatencyHistogram};
+use lb_core::{
+    model::{Key, Version},
+    moment::Moment,
+    stats::LatencyHistogram,
+    sync::Rejection,
+};
 
 use crate::clock::present;
 
@@ -23,6 +29,8 @@ struct Inner {
     draining: bool,
     /// As a control plane told it last.
     proxies: Option<u32>,
+    /// What is refused at present, with the revision that it would have come with.
+    rejected: BTreeSet<(Key, u64)>,
     following: Following,
 }
 
@@ -35,6 +43,8 @@ pub(crate) struct Following {
     pub(crate) applies: LatencyHistogram,
     /// Configurations that were refused whole.
     pub(crate) refusals: u64,
+    /// Objects that were refused so far, each of its values once.
+    pub(crate) rejections: u64,
     /// Objects that keep their former value at present.
     pub(crate) rejected_objects: usize,
 }
@@ -59,10 +69,15 @@ impl Status {
     }
 
     /// All workers serve from a new configuration, in which these objects are refused.
-    pub(crate) fn count_apply(&self, took: Duration, rejected_objects: usize) {
-        let following = &mut self.lock().following;
+    pub(crate) fn count_apply(&self, took: Duration, rejections: &[Rejection]) {
+        let mut inner = self.lock();
+        let rejected = rejections.iter().map(|it| (it.key.clone(), it.revision)).collect();
+        let before = std::mem::replace(&mut inner.rejected, rejected);
+        let new = inner.rejected.difference(&before).count();
+        let following = &mut inner.following;
         following.applies.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        following.rejected_objects = rejected_objects;
+        following.rejections += new as u64;
+        following.rejected_objects = rejections.len();
     }
 
     /// A configuration was refused whole.

@@ -161,11 +161,16 @@ pub(crate) async fn save(
     mut config: watch::Receiver<Arc<Config>>,
 ) {
     while config.changed().await.is_ok() {
-        let (last_good, held) = (last_good.clone(), Arc::clone(&held));
+        let (keeper, held) = (last_good.clone(), Arc::clone(&held));
         let proxies = status.proxies_told();
-        let saved = tokio::task::spawn_blocking(move || last_good.save(&held, proxies)).await;
+        let saved = tokio::task::spawn_blocking(move || keeper.save(&held, proxies)).await;
         if let Ok(Err(error)) = saved {
-            warn!(%error, "the configuration cannot be kept on disk: a restart without a control plane would serve an older one");
+            warn!(
+                path = %last_good.path().display(),
+                %error,
+                "the configuration cannot be kept on disk: a restart without a control plane would \
+                 serve an older one; make its directory writable again"
+            );
         }
         tokio::time::sleep(SAVE_PERIOD).await;
     }

@@ -148,6 +148,43 @@ async fn a_proxy_on_a_full_disk_serves_and_complains() {
     proxy.complaint("cannot be kept").await;
 }
 
+/// As on a file system that has become read-only, which not even root can write to: no file can
+/// take the place of a directory.
+#[tokio::test]
+async fn a_proxy_whose_directory_cannot_be_written_any_more_serves_and_says_where() {
+    let backend = Backend::saying("a");
+    let mut cluster = Cluster::start(program(), 1).await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    let kept = ["last-good", "last-good.1"].map(|name| cluster.proxy(0).data_dir().join(name));
+    eventually("both generations are kept", async || {
+        if kept.iter().all(|path| path.exists()) { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    fs::remove_file(&kept[1]).unwrap();
+    fs::create_dir(&kept[1]).unwrap();
+    fs::write(kept[1].join("in the way"), "").unwrap();
+    let weight = |weight: &'static str| ["set-backend", &ids[0], "--weight", weight];
+    drop(cluster.lbctl(&weight("7")).await.expect(0));
+    let process = cluster.proxy(0).process();
+    process.complaint(&format!("path={}", kept[0].display())).await;
+    process.complaint("make its directory writable again").await;
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+    // Mended, it is written with the next change.
+    fs::remove_dir_all(&kept[1]).unwrap();
+    drop(cluster.lbctl(&weight("8")).await.expect(0));
+    eventually(
+        "it is kept again",
+        async || {
+            if kept[1].is_file() { Ok(()) } else { Err("not yet") }
+        },
+    )
+    .await;
+    cluster.kill_control_plane().await;
+    cluster.kill_proxy(0).await;
+    cluster.start_proxy(0).await;
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+}
+
 #[tokio::test]
 async fn a_damaged_store_is_refused_and_not_replaced() {
     let directory = tempfile::tempdir().unwrap();

@@ -14,6 +14,25 @@ use rustix::process::Signal;
 use crate::program;
 
 #[tokio::test]
+async fn whoever_waits_may_stop_waiting() {
+    let cluster = Cluster::start(program(), 1).await;
+    let server = format!("http://{}", cluster.grpc());
+    let wait = ["--server", &server, "wait", "proxies", "--count", "2", "--timeout", "60s"];
+    let mut waiting = program().start("lbctl", &wait.map(str::to_owned));
+    eventually("it catches signals", async || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", waiting.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        let caught = u64::from_str_radix(caught, 16).unwrap();
+        // SIGINT is the second signal.
+        if caught & 0b10 != 0 { Ok(()) } else { Err(status) }
+    })
+    .await;
+    waiting.signal(Signal::INT);
+    assert_eq!(waiting.exited().await, 130);
+    assert_eq!(waiting.stdout(), "");
+}
+
+#[tokio::test]
 async fn a_new_backend_gets_traffic_after_its_first_passing_check() {
     let (old, new) = (Backend::saying("old"), Backend::saying("new"));
     let cluster = Cluster::start(program(), 3).await;

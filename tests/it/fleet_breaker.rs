@@ -13,12 +13,15 @@ use lb_tests::{
     backend::{Action, Backend, ok},
     client::{Client, exchange},
     cluster::Cluster,
+    eventually::eventually,
+    exposition::Scrape,
     load::Load,
 };
 use tonic::Streaming;
 
 use crate::program;
 
+const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const UNWELL: &[u8] = b"HTTP/1.1 503 Unwell\r\nContent-Length: 0\r\n\r\n";
 
 /// Answers 503 at once while it fails, and else `recovered`; its checks pass all the time.
@@ -72,6 +75,20 @@ async fn a_sinkhole_costs_a_fleet_of_eight_little_and_then_nothing() {
     load.stop().await.assert_flawless();
     let text = cluster.lbctl(&["describe", "backend", &ids[19]]).await.expect(0).stdout;
     assert!(text.contains("breaker") && text.contains("in a row"), "{text}");
+    let scrape = Scrape::of(cluster.http()).await;
+    let of_bad = |name: &str, more: &str| {
+        scrape.value(&format!("{name}{{pool=\"default\",backend=\"{}\"{more}}}", ids[19]))
+    };
+    assert_eq!(of_bad("lb_breaker_state", ",state=\"open\""), 1.0);
+    assert_eq!(of_bad("lb_breaker_state", ",state=\"closed\""), 0.0);
+    assert_eq!(of_bad("lb_backend_state", ",state=\"ejected\""), 1.0);
+    assert_eq!(of_bad("lb_backend_weight_effective", ""), 0.0);
+    assert_eq!(of_bad("lb_backend_up", ""), 0.0);
+    let opened = "lb_breaker_transitions_total{pool=\"default\",from=\"closed\",to=\"open\",\
+                  reason=\"breaker_consecutive_failures\"}";
+    assert_eq!(scrape.value(opened), 1.0);
+    assert_eq!(scrape.value("lb_backends{pool=\"default\",state=\"up\"}"), 19.0);
+    assert_eq!(scrape.value("lb_backends{pool=\"default\",state=\"ejected\"}"), 1.0);
 }
 
 #[tokio::test]
@@ -195,11 +212,31 @@ async fn a_backend_that_one_proxy_cannot_reach_stays_up_for_the_others() {
     assert!(reason.message.contains("proxy-1"), "{reason:?}");
     let status = cluster.api.backend(&ids[2]).await.status.unwrap();
     assert_eq!((status.health(), status.ejection), (Health::Up, None));
+    let text = eventually("it is told who avoids it", async || {
+        ask_all(&mut clients, 10).await;
+        let text = cluster.lbctl(&["describe", "backend", &ids[2]]).await.expect(0).stdout;
+        let mut avoids = text.lines().filter(|line| line.starts_with("  avoided by"));
+        let told = avoids.any(|line| line.contains(" proxy-1: "));
+        if told { Ok(text) } else { Err(text) }
+    })
+    .await;
+    assert!(text.contains("by proxy-1: its requests"), "{text}");
+    let wide = cluster.lbctl(&["get", "backends", "-o", "wide"]).await.expect(0).stdout;
+    let avoided = |id: &str| {
+        let line = wide.lines().find(|line| line.starts_with(id)).unwrap();
+        line.contains("proxy-1")
+    };
+    assert!(wide.contains("AVOIDED BY") && avoided(&ids[2]) && !avoided(&ids[0]), "{wide}");
+    let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
+    assert!(status.contains("avoided by proxy-1"), "{status}");
     let served = partial.requests();
-    ask_all(&mut clients[1..], 30).await;
+    for _ in 0..30 {
+        for client in &mut clients[1..] {
+            client.send(GET).await;
+            assert_eq!(client.response().await.status, 200);
+        }
+    }
     assert!(partial.requests() > served, "the others go on");
-    let text = cluster.lbctl(&["describe", "backend", &ids[2]]).await.expect(0).stdout;
-    assert!(text.contains("proxy-1"), "{text}");
 }
 
 #[tokio::test]

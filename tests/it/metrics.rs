@@ -1,9 +1,9 @@
 //! What Prometheus is told, beside what was done.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use lb_tests::{
-    backend::Backend,
+    backend::{Action, Backend, ok},
     client::{Client, get},
     cluster::Cluster,
     eventually::eventually,
@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::program;
 
-const OK: &str = "lb_requests_total{code_class=\"2xx\"}";
+const OK: &str = "lb_requests_total{route=\"default\",code_class=\"2xx\"}";
 const FLEET_OK: &str = "lb_fleet_requests_total{code_class=\"2xx\"}";
 
 /// A series of the pool `default`.
@@ -38,6 +38,8 @@ async fn every_request_is_counted_once_by_its_proxy_and_in_the_sums_of_the_fleet
         assert_eq!(scrape.value("lb_requests_received_total"), requests);
         assert_eq!(scrape.value(&success), requests);
         assert_eq!(scrape.value(&of_pool("lb_upstream_duration_seconds_count", "")), requests);
+        let waited = "lb_request_duration_seconds_count{route=\"default\"}";
+        assert_eq!(scrape.value(waited), requests);
         let each = |id| {
             let labels = format!(",backend=\"{id}\"");
             scrape.value(&of_pool("lb_backend_selections_total", &labels))
@@ -57,6 +59,40 @@ async fn every_request_is_counted_once_by_its_proxy_and_in_the_sums_of_the_fleet
     assert!(fleet.value(&of_pool("lb_backend_checks_total", ",result=\"passed\"")) >= 2.0);
     let revision = cluster.api.revision().await as f64;
     assert_eq!(fleet.value("lb_config_revision{stage=\"committed\"}"), revision);
+}
+
+#[tokio::test]
+async fn answers_are_told_by_route_and_how_long_clients_waited() {
+    let pause = Duration::from_millis(60);
+    let slow = Backend::scripted(move |_| vec![Action::Pause(pause), Action::Send(ok("slow"))]);
+    let quick = Backend::saying("quick");
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.add_backends(&[slow.address()]).await;
+    let address = quick.address().to_string();
+    for command in [
+        &["add-pool", "quick"][..],
+        &["add-backend", &address, "--pool", "quick"],
+        &["add-route", "api", "--path-prefix", "/api", "--pool", "quick"],
+        &["remove-route", "default"],
+        &["add-route", "home", "--path", "/", "--pool", "default"],
+    ] {
+        let _ = cluster.lbctl(command).await.expect(0);
+    }
+    for (path, status, times) in [("/api/x", 200, 3), ("/", 200, 2), ("/other", 404, 1)] {
+        for _ in 0..times {
+            assert_eq!(get(cluster.address(), path).await.status, status);
+        }
+    }
+    let admin = cluster.proxy(0).admin();
+    let none = "lb_requests_total{route=\"(none)\",code_class=\"4xx\"}";
+    let scrape = counted(admin, none, 1.0).await;
+    let of = |name: &str, route: &str| scrape.find(&format!("{name}{{route=\"{route}\"}}"));
+    assert_eq!(of("lb_request_duration_seconds_count", "api"), Some(3.0));
+    assert_eq!(of("lb_request_duration_seconds_count", "home"), Some(2.0));
+    assert_eq!(of("lb_request_duration_seconds_count", "(none)"), Some(1.0));
+    assert_eq!(of("lb_request_duration_seconds_count", "default"), None, "it is removed");
+    let waited = of("lb_request_duration_seconds_sum", "home").unwrap();
+    assert!(waited >= 0.12, "two times 60 ms, and not {waited} s");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ Examples:
   lbctl dev
   lbctl dev --algorithm least_connections --replicas 4
   lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
+  lbctl dev --session-timeout 1h        clients stay with their backends
   lbctl dev --config lb.toml            what there is, is in the file
   lbctl dev --data-dir ./state          keeps the state for the next time
 
@@ -42,7 +43,7 @@ pub(crate) struct Dev {
     /// A file of declared state, or a directory of them, instead of demo backends and trust
     /// in X-Forwarded-For
     #[arg(long, value_name = "FILE", conflicts_with_all = ["backends", "algorithm",
-          "health_interval", "request_timeout"])]
+          "health_interval", "request_timeout", "session_timeout"])]
     pub(crate) config: Option<PathBuf>,
     /// Between checks of a backend [default: 5s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
@@ -50,6 +51,9 @@ pub(crate) struct Dev {
     /// How long a backend may take until its response begins [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) request_timeout: Option<Duration>,
+    /// Keep each client with its backend by a cookie, until it has asked for nothing for so long
+    #[arg(long, value_name = "DURATION", value_parser = value::session_ttl)]
+    pub(crate) session_timeout: Option<Duration>,
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

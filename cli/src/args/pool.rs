@@ -8,6 +8,7 @@ use lb_core::model;
 use super::{
     WriteArgs,
     resilience::{Concurrency, Ejection, Retries},
+    session::Sessions,
     value,
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct PoolSettings {
     pub(crate) ejection: Ejection,
     #[command(flatten)]
     pub(crate) retries: Retries,
+    #[command(flatten)]
+    pub(crate) sessions: Sessions,
     #[command(flatten)]
     pub(crate) concurrency: Concurrency,
     #[command(flatten)]
@@ -143,7 +146,8 @@ pub(crate) struct AddPool {
         "outlier_interval", "outlier_ejection", "outlier_max_ejection", "outlier_success_rate",
         "outlier_failure_percentage", "outlier_latency", "panic_threshold", "slow_start", "retries",
         "try_timeout", "retry_budget", "retry_floor", "max_in_flight", "queue_length",
-        "queue_timeout",
+        "queue_timeout", "sticky", "session_cookie", "session_ttl", "session_path",
+        "session_same_site", "session_secure", "session_http_only", "session_strict",
     ]),
     after_help = "\
 Examples:
@@ -154,6 +158,8 @@ Examples:
   lbctl set-pool default --source file:/etc/lb/web.txt
   lbctl set-pool default --no-sources                removes what they discovered
   lbctl set-pool default --retries 2 --try-timeout 2s
+  lbctl set-pool default --sticky cookie --session-ttl 8h
+  lbctl set-pool default --sticky header:x-user-id
   lbctl set-pool default --max-in-flight 200 --queue-timeout 1s
   lbctl set-pool default --breaker-failures 0 --breaker-ratio 0    no breakers
 

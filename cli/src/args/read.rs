@@ -10,7 +10,9 @@ use super::{Target, value};
 Examples:
   lbctl get backends
   lbctl get backends --pool web -o wide
+  lbctl get limits -o wide              what each proxy has of them, and refused
   lbctl get proxies -o json
+  lbctl get session-keys
   lbctl get pool default")]
 pub(crate) struct Get {
     /// What to list
@@ -28,11 +30,12 @@ pub(crate) struct Get {
 Examples:
   lbctl describe backend backend2       verdict, reason, checks, traffic, next step
   lbctl describe proxy proxy-1
-  lbctl describe pool default")]
+  lbctl describe pool default
+  lbctl describe session 'lb_session=AQAAAAEA...'    where a client belongs, and what it meets")]
 pub(crate) struct Describe {
     /// What it is
     pub(crate) kind: GetKind,
-    /// Its name
+    /// Its name; of a session, its cookie
     pub(crate) name: String,
 }
 
@@ -51,9 +54,18 @@ pub(crate) enum GetKind {
     /// Which requests go to which pool
     #[value(alias = "route")]
     Routes,
+    /// How many requests may pass
+    #[value(alias = "limit")]
+    Limits,
     /// Processes that carry the traffic
     #[value(alias = "proxy")]
     Proxies,
+    /// What signs sessions, without the secrets
+    #[value(alias = "session-key")]
+    SessionKeys,
+    /// What a cookie says; for describe
+    #[value(alias = "sessions")]
+    Session,
 }
 
 impl GetKind {
@@ -64,7 +76,10 @@ impl GetKind {
             Self::Backends => "backend",
             Self::Listeners => "listener",
             Self::Routes => "route",
+            Self::Limits => "limit",
             Self::Proxies => "proxy",
+            Self::SessionKeys => "session-key",
+            Self::Session => "session",
         }
     }
 }
@@ -177,7 +192,7 @@ Examples:
 
 Needs no control plane. Keys and flags have the same names: request_timeout, --request-timeout.")]
 pub(crate) struct Explain {
-    /// pool, backend, listener or route, or one of its keys: KIND.KEY
+    /// pool, backend, listener, route or limit, or one of its keys: KIND.KEY
     #[arg(value_name = "KIND[.KEY]")]
     pub(crate) field: String,
 }

@@ -10,7 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Algorithm, BackendId, Invalid, ListenerName, PoolName, RouteName, Source, Weight,
+    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, LimitName, ListenerName,
+    PoolName, RouteName, Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
@@ -115,6 +116,11 @@ pub(super) fn route(text: &str) -> Result<String, Invalid> {
     RouteName::new(text).map(|name| name.to_string())
 }
 
+/// The name of a limit.
+pub(super) fn limit(text: &str) -> Result<String, Invalid> {
+    LimitName::new(text).map(|name| name.to_string())
+}
+
 /// `KEY=VALUE`.
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -179,6 +185,28 @@ pub(super) fn size(
 /// A number of bytes, where 0 means any number.
 pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
     if text == UNLIMITED { Ok(0) } else { unit::parse_size(text) }
+}
+
+/// What keeps a client with its backend: an affinity, or the algorithm that is one.
+pub(super) fn sticky(text: &str) -> Result<String, Invalid> {
+    if text == "ip_hash" {
+        return Ok(text.to_owned());
+    }
+    text.parse::<Affinity>().map(|affinity| affinity.to_string()).map_err(|mut invalid| {
+        if invalid.code == "unknown_affinity" {
+            invalid.message += ", ip_hash";
+        }
+        invalid
+    })
+}
+
+/// How long a session may live: whole seconds.
+pub(super) fn session_ttl(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
+        return Ok(duration);
+    }
+    Err("write 1s to 7d, in whole seconds".to_owned())
 }
 
 /// A known algorithm, under its canonical name.

@@ -224,6 +224,7 @@ mod tests {
                 pb::Object { object: Some(pb::object::Object::Backend(backend)), revision: 9 },
             ],
             progress: None,
+            warnings: Vec::new(),
         };
         let view = ApplyView::new(changes, &WriteView::read(answer, false));
         insta::assert_snapshot!(lay_out(&view, "the end"), @r"

@@ -2,12 +2,13 @@
 
 use lb_core::model::{Invalid, Route, natural_order};
 use lb_proto::{
+    convert,
     document::nearest,
     v1::{self as pb, object::Object as Wire},
 };
 use serde::Serialize;
 
-use super::Session;
+use super::{Session, limit, session as session_keys};
 use crate::{
     args::{Get, GetKind, OutputFormat},
     client::Client,
@@ -43,6 +44,13 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
             let found = choose(proxies(session).await?, name, "proxy", |view| &view.id)?;
             show(session, "proxy", name, &found, |v| &v.id, |v| proxy_table(v, now, wide))
         }
+        GetKind::SessionKeys => session_keys::show_keys(session, name).await,
+        GetKind::Session => Err(Failure::new(
+            Exit::Usage,
+            "nobody keeps a list of sessions: each is in its client's cookie. 'lbctl describe \
+             session COOKIE' tells of one, 'lbctl describe pool NAME' what became of all",
+        )),
+        GetKind::Limits => limit::list(session, name).await,
         GetKind::Listeners | GetKind::Routes => {
             let kind = args.kind.name();
             let found = match name {
@@ -105,7 +113,7 @@ pub(super) async fn objects(session: &Session, kind: &str) -> Result<Vec<ObjectV
 pub(super) async fn routes(session: &Session) -> Result<Vec<Result<Route, Invalid>>, Failure> {
     let told = objects_as_told(session, "route").await?;
     let routes = told.into_iter().filter_map(|object| match object.object {
-        Some(Wire::Route(route)) => Some(Route::try_from(route)),
+        Some(Wire::Route(route)) => Some(convert::stored_route(route)),
         _ => None,
     });
     Ok(routes.collect())
@@ -119,6 +127,13 @@ async fn objects_as_told(session: &Session, kind: &str) -> Result<Vec<pb::Object
 /// The names of all that there are of a kind.
 pub(crate) async fn names_of(client: &Client, kind: GetKind) -> Result<Vec<String>, Failure> {
     let session = Session { client: client.clone(), screen: Screen::new(OutputFormat::Name) };
+    if kind == GetKind::SessionKeys {
+        let keys = session_keys::keys(&session).await?;
+        return Ok(keys.into_iter().map(|key| key.id).collect());
+    }
+    if kind == GetKind::Session {
+        return Ok(Vec::new());
+    }
     if kind == GetKind::Proxies {
         return Ok(proxies(&session).await?.into_iter().map(|proxy| proxy.id).collect());
     }
@@ -156,7 +171,7 @@ fn not_found(kind: &str, name: &str, known: &[&str]) -> Failure {
 }
 
 /// Prints a list, or, when a name was given, the one object.
-fn show<T: Serialize>(
+pub(super) fn show<T: Serialize>(
     session: &Session,
     kind: &str,
     name: Option<&str>,
@@ -164,11 +179,23 @@ fn show<T: Serialize>(
     name_of: impl Fn(&T) -> &str,
     table: impl FnOnce(&[T]) -> Table,
 ) -> Result<(), Failure> {
+    show_text(session, kind, name, views, name_of, |views| session.screen.render(&table(views)))
+}
+
+/// The same, when it takes more than one table.
+pub(super) fn show_text<T: Serialize>(
+    session: &Session,
+    kind: &str,
+    name: Option<&str>,
+    views: &[T],
+    name_of: impl Fn(&T) -> &str,
+    text: impl FnOnce(&[T]) -> String,
+) -> Result<(), Failure> {
     if views.is_empty() {
         output::note(&nothing(kind));
     }
     let names = || views.iter().map(|view| format!("{kind}/{}", name_of(view))).collect();
-    let text = || session.screen.render(&table(views));
+    let text = || text(views);
     match (name, views) {
         (Some(_), [view]) => session.screen.answer(view, names, text),
         _ => session.screen.answer(&views, names, text),
@@ -182,6 +209,12 @@ fn nothing(kind: &str) -> String {
         "pool" => ("pools", "'lbctl add-pool NAME' adds one"),
         "listener" => ("listeners", "'lbctl add-listener NAME' adds one"),
         "route" => ("routes", "'lbctl add-route NAME --pool POOL' adds one"),
+        "session-key" => (
+            "session keys",
+            "'lbctl set-pool NAME --sticky cookie' turns sessions on and makes the first",
+        ),
+        "session" => ("sessions", "'lbctl describe session COOKIE' tells of one"),
+        "limit" => ("limits", "'lbctl add-limit NAME --rate 100/s' adds one"),
         _ => ("proxies", "'lbctl data-plane' starts one, 'lbctl dev' the whole balancer"),
     };
     format!("there are no {plural}; {next}")
@@ -201,7 +234,7 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         "FAILED",
     ];
     if wide {
-        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "REASON"]);
+        headers.extend(["REQ/S", "P50", "P99", "LAST CHECK", "AVOIDED BY", "REASON"]);
     }
     let mut table = Table::new(&headers);
     for view in views {
@@ -219,11 +252,12 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         ];
         if wide {
             let checked = view.checks.as_ref().and_then(|checks| checks.last_check_unix_ms);
-            row.extend::<[Cell; 5]>([
+            row.extend::<[Cell; 6]>([
                 format::rate(traffic.requests_per_second).into(),
                 format::latency(traffic.latency_p50_us).into(),
                 format::latency(traffic.latency_p99_us).into(),
                 format::age_of(checked, now).into(),
+                view.avoided_by().map_or_else(|| "-".into(), |by| Cell::toned(by, Tone::Bad)),
                 view.reason.sentence().into(),
             ]);
         }
@@ -363,7 +397,7 @@ fn object_table(kind: &str, views: &[ObjectView], wide: bool) -> Table {
         let mut row = match &view.object {
             AnyObject::Route(route) => route_row(route),
             AnyObject::Listener(listener) => listener_row(listener),
-            AnyObject::Pool(_) | AnyObject::Backend(_) => continue,
+            AnyObject::Pool(_) | AnyObject::Backend(_) | AnyObject::Limit(_) => continue,
         };
         if wide {
             row.push(view.revision.into());

@@ -12,6 +12,7 @@ mod explain;
 mod explain_route;
 mod get;
 mod judgement;
+mod limit;
 mod listener;
 mod manpages;
 mod pool;
@@ -19,6 +20,7 @@ mod progress;
 mod remedy;
 mod resilience;
 mod route;
+mod session;
 mod setting;
 mod stats;
 mod status;
@@ -128,12 +130,16 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetPool(args) => pool::set(&session, args).await,
         Command::RemovePool(args) => pool::remove(&session, args).await,
         Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
+        Command::RotateSessionKeys(args) => session::rotate(&session, &args).await,
         Command::AddListener(args) => listener::add(&session, args).await,
         Command::SetListener(args) => listener::change(&session, args).await,
         Command::RemoveListener(args) => listener::remove(&session, args).await,
         Command::AddRoute(args) => route::add(&session, args).await,
         Command::SetRoute(args) => route::change(&session, args).await,
         Command::RemoveRoute(args) => route::remove(&session, args).await,
+        Command::AddLimit(args) => limit::add(&session, args).await,
+        Command::SetLimit(args) => limit::change(&session, args).await,
+        Command::RemoveLimit(args) => limit::remove(&session, args).await,
         Command::ExplainRoute(args) => explain_route::run(&session, args).await,
         Command::Apply(args) => apply::apply(&session, &args).await,
         Command::Diff(args) => apply::diff(&session, &args).await,

@@ -6,6 +6,7 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 use super::{
     Session,
     resilience::{edit_concurrency, edit_ejection, edit_retries},
+    session,
     setting::{millis, set as replace, set_millis},
     write::{self, Change},
 };
@@ -53,6 +54,15 @@ pub(super) async fn remove(session: &Session, args: RemovePool) -> Result<(), Fa
 }
 
 fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
+    if let (Some("ip_hash"), Some(algorithm)) =
+        (settings.sessions.sticky.as_deref(), settings.algorithm.as_deref())
+        && algorithm != "ip_hash"
+    {
+        return Err(Failure::new(
+            Exit::Rejected,
+            format!("--sticky ip_hash is an algorithm, and so is {algorithm}; choose one of both"),
+        ));
+    }
     if let Some(algorithm) = &settings.algorithm {
         if pool.algorithm != *algorithm {
             // The parameters of an algorithm go with it.
@@ -91,6 +101,7 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     edit_retries(pool, &settings.retries);
     edit_concurrency(pool, &settings.concurrency);
     edit_connections(pool, &settings.connections);
+    session::edit(pool, &settings.sessions)?;
     edit_check(pool, settings)?;
     // The control plane judges by the same code; asking here spares the trip.
     Pool::try_from(pool.clone())?;

@@ -117,7 +117,13 @@ mod tests {
     }
 
     fn written(changed: bool, progress: Option<pb::ApplyProgress>) -> WriteView {
-        let wire = pb::WriteResponse { revision: 118, changed, objects: Vec::new(), progress };
+        let wire = pb::WriteResponse {
+            revision: 118,
+            changed,
+            objects: Vec::new(),
+            progress,
+            ..Default::default()
+        };
         WriteView::read(wire, false)
     }
 

@@ -80,6 +80,17 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         (_, "up") if backend.reason.code == "check_contradicted" => {
             for_reason(&backend.reason.code, backend).unwrap_or_default()
         }
+        (_, "up") if backend.avoided_by().is_some() => {
+            let by = backend.avoided_by().unwrap_or_default();
+            format!(
+                "see what its requests through {by} fail with ('lbctl describe backend {id}'), and \
+                 whether it can be reached from there; it is tried again by itself"
+            )
+        }
+        (_, "up") if backend.failing_checks().is_some() => {
+            let wait = || format!("it goes down if they go on: 'lbctl describe backend {id}'");
+            for_reason(&present(backend).code, backend).unwrap_or_else(wait)
+        }
         _ if backend.weight == 0 => {
             format!("it has weight 0; 'lbctl set-backend {id} --weight 1' sends it requests")
         }
@@ -106,8 +117,7 @@ fn ejected(backend: &BackendView) -> String {
 /// Why it is down now. A verdict keeps the reason for which it was given; the last check
 /// may have failed for another one, and that is what there is to be mended.
 pub(super) fn present(backend: &BackendView) -> &ReasonView {
-    let failing = backend.checks.as_ref().filter(|checks| checks.failures_in_a_row > 0);
-    failing.map_or(&backend.reason, |checks| &checks.last_result)
+    backend.failing_checks().map_or(&backend.reason, |checks| &checks.last_result)
 }
 
 #[cfg(test)]

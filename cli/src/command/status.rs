@@ -89,6 +89,8 @@ fn is_amiss(backend: &BackendView) -> bool {
     backend.health != "up"
         || backend.standing.ejection.is_some()
         || !backend.standing.disagreements.is_empty()
+        || backend.avoided_by().is_some()
+        || backend.failing_checks().is_some()
 }
 
 /// The screen.
@@ -186,9 +188,17 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         let why = match &backend.standing {
             StandingView { ejection: Some(ejection), .. } => ejection.reason.sentence(),
             StandingView { disagreements, .. } if backend.health == "up" => {
-                disagreements.first().map_or_else(String::new, |first| {
+                let first = disagreements.first();
+                let seen = first.map(|first| {
                     format!("{} sees it otherwise: {}", first.who(), first.reason.sentence())
-                })
+                });
+                let avoided = backend.avoided_by().map(|by| format!("avoided by {by}"));
+                let checks = backend.failing_checks().filter(|_| disagreements.is_empty());
+                let checks = checks.map(|checks| {
+                    let last = checks.last_result.sentence();
+                    format!("{} checks in a row failed: {last}", checks.failures_in_a_row)
+                });
+                [seen, avoided, checks].into_iter().flatten().collect::<Vec<_>>().join("; ")
             }
             StandingView { .. } => remedy::present(backend).sentence(),
         };
@@ -324,6 +334,38 @@ mod tests {
         ! proxy-2 behind at revision 117, last heard of 9.6s ago
           next: 'lbctl describe proxy proxy-2'
         ! backend2 localhost:8002 down for 41s: connection refused (backend_connect_refused)
+          next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+        ");
+    }
+
+    #[test]
+    fn checks_that_fail_are_told_before_they_take_a_backend_down() {
+        let view = BackendView::from(pb::BackendView {
+            backend: Some(pb::Backend {
+                id: "backend2".to_owned(),
+                address: "localhost:8002".to_owned(),
+                pool: "default".to_owned(),
+                ..pb::Backend::default()
+            }),
+            status: Some(pb::BackendStatus {
+                health: pb::Health::Up.into(),
+                since_unix_ms: NOW_MS - 41_000,
+                ..pb::BackendStatus::default()
+            }),
+            checks: Some(pb::CheckReport {
+                failures_in_a_row: 2,
+                last_result: Some(pb::Reason {
+                    code: "backend_connect_refused".to_owned(),
+                    message: "connection refused".to_owned(),
+                }),
+                ..pb::CheckReport::default()
+            }),
+            ..pb::BackendView::default()
+        });
+        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[view]);
+        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+        insta::assert_snapshot!(alarm.join("\n"), @r"
+        ! backend2 localhost:8002 up for 41s: 2 checks in a row failed: connection refused (backend_connect_refused)
           next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
         ");
     }

@@ -9,6 +9,7 @@ use super::{Session, progress};
 use crate::{
     args::WriteArgs,
     exit::{Exit, Failure},
+    output,
     view::{ObjectView, WriteView},
 };
 
@@ -92,7 +93,11 @@ pub(super) async fn send(
             client.call_within(deadline, registry.apply(request)).await
         }
     };
-    answer.map(|answer| WriteView::read(answer, args.dry_run)).map_err(doubtful)
+    let view = answer.map(|answer| WriteView::read(answer, args.dry_run)).map_err(doubtful)?;
+    for warning in &view.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    Ok(view)
 }
 
 /// A change that was sent and not answered may have been stored all the same.
@@ -252,6 +257,7 @@ mod tests {
             changed: true,
             objects: vec![object],
             progress: None,
+            warnings: Vec::new(),
         };
         WriteView::read(wire, false)
     }

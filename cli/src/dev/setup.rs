@@ -124,6 +124,11 @@ fn wanted_pool(args: &Dev, former: Option<pb::Pool>) -> pb::Pool {
     if let Some(timeout) = args.request_timeout {
         pool.request_timeout_ms = millis(timeout);
     }
+    if let Some(ttl) = args.session_timeout {
+        let affinity = pool.affinity.get_or_insert_default();
+        "cookie".clone_into(&mut affinity.kind);
+        affinity.ttl_ms = millis(ttl);
+    }
     pool
 }
 
@@ -253,10 +258,14 @@ mod tests {
     #[test]
     fn settings_of_the_pool_are_written_when_they_are_others() {
         let (pool, listener) = fresh();
-        let asked = args("--algorithm ip_hash --health-interval 30s --request-timeout 7s");
+        let asked = args(
+            "--algorithm ip_hash --health-interval 30s --request-timeout 7s --session-timeout 5m",
+        );
         let changes = changes(&asked, pool, listener, &[], &[]);
         let Wire::Pool(pool) = &changes[0] else { panic!("{changes:?}") };
         assert_eq!((pool.algorithm.as_str(), pool.request_timeout_ms), ("ip_hash", 7000));
         assert_eq!(pool.health_check.as_ref().unwrap().interval_ms, 30_000);
+        let affinity = pool.affinity.as_ref().unwrap();
+        assert_eq!((affinity.kind.as_str(), affinity.ttl_ms), ("cookie", 300_000));
     }
 }

@@ -74,6 +74,7 @@ async fn gather(
         backends: backends.to_vec(),
         health_interval: None,
         request_timeout: None,
+        session_timeout: None,
         data_dir: None,
         access_log: "off".to_owned(),
         debug: false,

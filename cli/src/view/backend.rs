@@ -70,6 +70,8 @@ pub(crate) struct ResolutionView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ProxyTraffic {
     pub(crate) proxy_id: String,
+    /// It avoids the backend for what it sees itself, whatever the verdict.
+    pub(crate) avoided: bool,
     pub(crate) traffic: Traffic,
 }
 
@@ -84,6 +86,18 @@ impl BackendView {
             (_, Some(drain)) => drain.state(),
             (admin, None) => format!("{} ({admin})", self.health),
         }
+    }
+
+    /// Its checks, if the last ones failed.
+    pub(crate) fn failing_checks(&self) -> Option<&ChecksView> {
+        self.checks.as_ref().filter(|checks| checks.failures_in_a_row > 0)
+    }
+
+    /// The proxies that avoid it for what they see themselves; nothing if there are none.
+    pub(crate) fn avoided_by(&self) -> Option<String> {
+        let avoiding = self.proxies.iter().filter(|proxy| proxy.avoided);
+        let ids: Vec<&str> = avoiding.map(|proxy| proxy.proxy_id.as_str()).collect();
+        (!ids.is_empty()).then(|| ids.join(", "))
     }
 
     /// Whether it gets new requests.
@@ -131,6 +145,7 @@ impl From<pb::BackendView> for BackendView {
                 .into_iter()
                 .map(|proxy| ProxyTraffic {
                     proxy_id: proxy.proxy_id,
+                    avoided: proxy.avoided,
                     traffic: proxy.totals.into(),
                 })
                 .collect(),

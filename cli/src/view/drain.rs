@@ -1,5 +1,7 @@
 //! The drain of a backend: what is left, and on which proxy.
 
+use std::time::Duration;
+
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
@@ -24,6 +26,10 @@ pub(crate) struct DrainView {
     /// Why it does not go on although it could.
     pub(crate) held_up: Option<String>,
     pub(crate) proxies: Vec<DrainShareView>,
+    /// Until its clients' sessions are given other backends; 0 without any, or when they were.
+    pub(crate) sessions_left_ms: u64,
+    /// Requests that such sessions brought it in the last five seconds.
+    pub(crate) session_requests: u64,
 }
 
 /// What one proxy has left.
@@ -57,6 +63,8 @@ impl DrainView {
             upgraded_left: heard().map(|proxy| proxy.upgraded).sum(),
             held_up: Some(report.held_up).filter(|why| !why.is_empty()),
             proxies,
+            sessions_left_ms: report.sessions_left_ms,
+            session_requests: report.session_requests,
         })
     }
 
@@ -82,6 +90,17 @@ impl DrainView {
         let mut parts: Vec<String> = self.proxies.iter().filter_map(DrainShareView::left).collect();
         if self.awaits_proxies {
             parts.push("proxies may still come back after the control plane's restart".to_owned());
+        }
+        if self.sessions_left_ms > 0 {
+            let left = format::duration(Duration::from_millis(self.sessions_left_ms));
+            parts.push(format!(
+                "its sessions stay for {left} ({} of them in the last 5s)",
+                format::count(
+                    usize::try_from(self.session_requests).unwrap_or(usize::MAX),
+                    "request",
+                    "requests"
+                )
+            ));
         }
         if parts.is_empty() { "nothing".to_owned() } else { parts.join("; ") }
     }
@@ -136,7 +155,7 @@ pub(crate) mod tests {
             left_ms: 48_000,
             awaits_proxies: false,
             proxies: shares.iter().map(share).collect(),
-            held_up: String::new(),
+            ..pb::DrainReport::default()
         };
         DrainView::read(Some(stored), Some(report)).unwrap()
     }

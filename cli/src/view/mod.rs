@@ -8,12 +8,14 @@
 mod backend;
 mod concurrency;
 mod drain;
+mod limit;
 mod listener;
 mod object;
 mod pool;
 mod proxy;
 mod resilience;
 mod route;
+mod session;
 mod source;
 mod standing;
 mod traffic;
@@ -28,11 +30,15 @@ pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     concurrency::{ConcurrencyView, SlotsView, max_in_flight},
     drain::DrainView,
+    limit::{LimitSettingsView, LimitView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
+    session::{
+        AffinityView, RotationView, SessionKeyView, SessionView, results as session_results,
+    },
     source::SourceView,
     standing::StandingView,
     traffic::Traffic,

@@ -1,11 +1,14 @@
 //! A pool: its policy, and how its backends are.
 
+use std::collections::BTreeMap;
+
 use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    ConcurrencyView, SlotsView, SourceView, Traffic, object::Fields, resilience::ResilienceView,
+    AffinityView, ConcurrencyView, SlotsView, SourceView, Traffic, object::Fields,
+    resilience::ResilienceView,
 };
 use crate::format::setting;
 
@@ -34,6 +37,8 @@ pub(crate) struct PoolView {
     #[serde(flatten)]
     pub(crate) resilience: ResilienceView,
     #[serde(flatten)]
+    pub(crate) affinity: AffinityView,
+    #[serde(flatten)]
     pub(crate) concurrency: ConcurrencyView,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +50,9 @@ pub(crate) struct PoolView {
     pub(crate) slots: Option<SlotsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traffic: Option<Traffic>,
+    /// What became of the sessions of its requests.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) sessions_total: BTreeMap<String, u64>,
 }
 
 /// Backends by state.
@@ -58,9 +66,13 @@ pub(crate) struct Counts {
 }
 
 impl PoolView {
-    /// One with every default.
-    pub(super) fn of_defaults() -> Self {
-        pb::Pool::from(&Pool::new(PoolName::default_pool())).into()
+    /// The settings of one with every default, with those that it would have if it had
+    /// sessions by cookie.
+    pub(super) fn default_fields() -> Fields {
+        let pool = Self::from(pb::Pool::from(&Pool::new(PoolName::default_pool())));
+        let mut fields = pool.fields();
+        fields.extend(AffinityView::cookie_defaults());
+        fields
     }
 
     /// Its settings, named as their flags.
@@ -94,6 +106,7 @@ impl PoolView {
             ("max-connection-age", setting(self.max_connection_age_ms)),
         ]);
         fields.extend(self.resilience.fields());
+        fields.extend(self.affinity.fields());
         fields.extend(self.concurrency.fields());
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
@@ -137,12 +150,14 @@ impl From<pb::Pool> for PoolView {
                 .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
             resilience,
+            affinity: wire.affinity.into(),
             concurrency,
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),
             slots: None,
             traffic: None,
+            sessions_total: BTreeMap::new(),
         }
     }
 }
@@ -160,6 +175,7 @@ impl From<pb::PoolStatus> for PoolView {
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
         view.slots = wire.slots.map(SlotsView::from);
         view.traffic = Some(wire.totals.into());
+        view.sessions_total = wire.sessions;
         view
     }
 }

@@ -13,6 +13,9 @@ pub(crate) struct WriteView {
     pub(crate) dry_run: bool,
     pub(crate) objects: Vec<ObjectView>,
     pub(crate) progress: Option<ProgressView>,
+    /// What works as asked and is hardly meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) warnings: Vec<String>,
 }
 
 /// How far a revision got.
@@ -53,6 +56,7 @@ impl WriteView {
             dry_run,
             objects: wire.objects.into_iter().filter_map(ObjectView::read).collect(),
             progress: wire.progress.map(ProgressView::from),
+            warnings: wire.warnings,
         }
     }
 }

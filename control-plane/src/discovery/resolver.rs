@@ -8,7 +8,7 @@
 //! were given with `--dns-server`.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -65,6 +65,9 @@ pub(crate) struct Target {
     pub(crate) priority: u16,
 }
 
+/// Where names below `localhost` are.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
 /// Asks name servers and the system.
 pub(crate) struct Resolver {
     /// None if the system is asked for everything.
@@ -106,7 +109,15 @@ impl Resolver {
         let deadline = Instant::now() + limit;
         let dns = match &self.dns {
             Some(dns) if !is_the_systems(name).await => dns,
-            _ => return self.ask_system(name, deadline, limit).await,
+            _ => {
+                let told = self.ask_system(name, deadline, limit).await;
+                // Not every system knows what these names mean (RFC 6761, 6.3); clients do.
+                let local = is_local(name).then_some(LOOPBACK);
+                return told.or_else(|failure| {
+                    let found = local.ok_or(failure)?.to_vec();
+                    Ok(Answer { found, ttl: TTL, incomplete: None })
+                });
+            }
         };
         let (v4, v6) = tokio::join!(
             timeout_at(deadline, dns.lookup(name, RecordType::A)),
@@ -230,10 +241,15 @@ fn at_port(mut connection: ConnectionConfig, port: u16) -> ConnectionConfig {
     connection
 }
 
+/// Whether a name is this machine's by definition.
+fn is_local(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 /// Whether the system has its own mind about a name. Its hosts file is read each time,
 /// since it is edited while we run.
 async fn is_the_systems(name: &str) -> bool {
-    if name == "localhost" || name.ends_with(".localhost") {
+    if is_local(name) {
         return true;
     }
     let Ok(name) = Name::from_ascii(name) else { return false };

@@ -312,9 +312,16 @@ impl Fleet {
         })
     }
 
-    /// The ids of the live proxies, in order.
+    /// The ids of the live proxies, in order. They are handed out, and not lent: whoever looked
+    /// again while it held a loan would wait for a change that waits for that loan to end.
     #[must_use]
-    pub fn live(&self) -> watch::Receiver<Arc<[ProxyId]>> {
+    pub fn live(&self) -> Arc<[ProxyId]> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Tells when proxies come and go.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<Arc<[ProxyId]>> {
         self.live.subscribe()
     }
 

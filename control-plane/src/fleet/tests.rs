@@ -100,7 +100,7 @@ async fn a_second_live_proxy_of_one_id_is_refused_by_name() {
 #[tokio::test(start_paused = true)]
 async fn the_live_ones_are_known_in_order() {
     let world = world(1);
-    let live = world.fleet.live();
+    let live = world.fleet.members();
     let ids = || live.borrow().iter().map(ToString::to_string).collect::<Vec<_>>();
     let (b, a) = (world.join("b"), world.join("a"));
     assert_eq!(ids(), ["a", "b"]);

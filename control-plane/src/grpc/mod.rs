@@ -4,6 +4,7 @@
 mod fleet;
 mod leases;
 mod registry;
+mod sessions;
 mod stats;
 mod status;
 mod sync;
@@ -17,15 +18,15 @@ use std::{sync::Arc, time::Duration};
 use lb_core::{metrics::PerBackend, moment::Moment};
 use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
-    stats_server::StatsServer, sync_server::SyncServer,
+    sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{
-    fleet::FleetService, leases::LeasesService, registry::RegistryService, stats::StatsService,
-    sync::SyncService,
+    fleet::FleetService, leases::LeasesService, registry::RegistryService,
+    sessions::SessionsService, stats::StatsService, sync::SyncService,
 };
 use crate::{
     discovery::Sources,
@@ -64,6 +65,8 @@ pub(crate) struct Context {
     pub(crate) started: Moment,
     pub(crate) heartbeat: Duration,
     pub(crate) lease: Duration,
+    /// After how long the key that signs sessions is replaced; zero: never.
+    pub(crate) session_key_age: Duration,
     pub(crate) metrics_per_backend: PerBackend,
     /// Ends streams.
     pub(crate) stop: CancellationToken,
@@ -101,8 +104,15 @@ impl Context {
     /// How often proxies report, so that a large fleet's reports stay a small part of a
     /// core: 250 ms up to a hundred proxies, and in proportion beyond.
     fn stats_period(&self) -> Duration {
-        let proxies = self.fleet.live().borrow().len();
+        let proxies = self.fleet.live().len();
         Duration::from_micros(2500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
+    }
+
+    /// Proxies that join or leave together move everybody's place only once: after 50 ms up to a
+    /// hundred proxies, and in proportion beyond, since all of them are told.
+    fn tune_delay(&self) -> Duration {
+        let proxies = self.fleet.live().len();
+        Duration::from_micros(500) * u32::try_from(proxies.max(100)).unwrap_or(u32::MAX)
     }
 }
 
@@ -114,6 +124,7 @@ pub(crate) async fn serve(
     let registry = RegistryServer::new(RegistryService::new(Arc::clone(&context)))
         .max_decoding_message_size(REGISTRY_MESSAGE_MAX);
     let fleet = FleetServer::new(FleetService::new(Arc::clone(&context)));
+    let sessions = SessionsServer::new(SessionsService::new(Arc::clone(&context)));
     let stats = StatsServer::new(StatsService::new(Arc::clone(&context)))
         .max_decoding_message_size(SYNC_MESSAGE_MAX);
     let leases = LeasesServer::new(LeasesService::new(Arc::clone(&context)));
@@ -123,6 +134,7 @@ pub(crate) async fn serve(
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
     health_reporter.set_serving::<FleetServer<FleetService>>().await;
+    health_reporter.set_serving::<SessionsServer<SessionsService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
     health_reporter.set_serving::<LeasesServer<LeasesService>>().await;
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
@@ -151,6 +163,7 @@ pub(crate) async fn serve(
         .add_service(reflection_alpha)
         .add_service(registry)
         .add_service(fleet)
+        .add_service(sessions)
         .add_service(stats)
         .add_service(leases)
         .add_service(sync);

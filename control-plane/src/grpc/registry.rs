@@ -105,6 +105,9 @@ fn known_kind(kind: &str) -> Result<Kind, Status> {
         Kind::Status => Err(Status::invalid_argument(
             "a status is part of its backend; ask Fleet.ListBackends for it",
         )),
+        Kind::SessionKeys => Err(Status::invalid_argument(
+            "session keys are told to proxies only; Sessions.ListKeys tells of them",
+        )),
         kind => Ok(kind),
     }
 }
@@ -207,7 +210,7 @@ impl registry_server::Registry for RegistryService {
         let pb::ListRequest { kind, pool } = message.into_inner();
         // No kind at all means everything, in an order in which it could be applied.
         let kinds = if kind.is_empty() {
-            vec![Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route]
+            vec![Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route, Kind::Limit]
         } else {
             vec![known_kind(&kind)?]
         };

@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
@@ -20,7 +20,10 @@ use crate::{
     clock::millis32,
     registry::Catalog,
     resilience::{ProbeReport, Role, Token},
-    stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
+    stats::{
+        BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, OwnAnswers, Process, Report,
+        ShareBasis,
+    },
 };
 
 /// More connections than one process can have.
@@ -123,7 +126,9 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             in_flight: part.in_flight,
             upgraded: part.upgraded,
             cut: part.cut,
+            sessions: part.sessions,
             trailing_failures: part.trailing_failures,
+            avoided: part.avoided,
             counters: counters_from_wire(part),
         })
     });
@@ -136,7 +141,30 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
         applied_revision: message.applied_revision,
         backends: backends.collect::<Result<_, Status>>()?,
+        limits: message.limits.iter().map(read_limit).collect::<Result<_, _>>()?,
         process: read_process(message.process.unwrap_or_default())?,
+        sessions: message.pools.into_iter().map(read_sessions).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_sessions(wire: pb::PoolReport) -> Result<(PoolName, OwnAnswers), Status> {
+    let pool = PoolName::new(&wire.pool).map_err(|invalid| status::of_invalid(&invalid))?;
+    all_plausible(wire.sessions.values())?;
+    words("sessions", wire.sessions).map(|results| (pool, results))
+}
+
+/// Counts by short words, of which there are not too many.
+fn words(
+    what: &str,
+    counts: std::collections::BTreeMap<String, u64>,
+) -> Result<OwnAnswers, Status> {
+    OwnAnswers::new(counts).ok_or_else(|| {
+        Status::invalid_argument(format!(
+            "{what} has at most {} reasons, each of at most {} lower-case letters, digits \
+             and underscores",
+            OwnAnswers::REASONS_MAX,
+            OwnAnswers::REASON_BYTES_MAX
+        ))
     })
 }
 
@@ -168,6 +196,27 @@ fn read_probe(wire: &pb::ProbeReport) -> Result<ProbeReport, Status> {
     })
 }
 
+fn read_limit(wire: &pb::LimitReport) -> Result<LimitPart, Status> {
+    all_plausible([wire.admitted, wire.refused, wire.forgiven].iter())?;
+    let basis = match pb::LimitBasis::try_from(wire.basis) {
+        Ok(pb::LimitBasis::Own) => ShareBasis::Own,
+        Ok(pb::LimitBasis::Leased) => ShareBasis::Leased,
+        Ok(pb::LimitBasis::EvenShare) => ShareBasis::Even,
+        Ok(pb::LimitBasis::SafeShare) => ShareBasis::Safe,
+        Ok(pb::LimitBasis::Unspecified) | Err(_) => ShareBasis::Unknown,
+    };
+    Ok(LimitPart {
+        limit: LimitName::new(&wire.limit).map_err(|invalid| status::of_invalid(&invalid))?,
+        incarnation: Incarnation(wire.incarnation),
+        counts: LimitCounts {
+            admitted: wire.admitted,
+            refused: wire.refused,
+            forgiven: wire.forgiven,
+        },
+        share: LimitShare { rate: wire.rate, hot_keys: wire.hot_keys, basis },
+    })
+}
+
 fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
     let mut status_classes = [0; 5];
     for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
@@ -185,14 +234,7 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
     ];
     let answers = wire.own_answers.values();
     all_plausible(counts.iter().chain(&status_classes).chain(answers))?;
-    let own_answers = OwnAnswers::new(wire.own_answers).ok_or_else(|| {
-        Status::invalid_argument(format!(
-            "own_answers has at most {} reasons, each of at most {} lower-case letters, digits \
-             and underscores",
-            OwnAnswers::REASONS_MAX,
-            OwnAnswers::REASON_BYTES_MAX
-        ))
-    })?;
+    let own_answers = words("own_answers", wire.own_answers)?;
     let gauge = |connections: u32| connections.min(CONNECTIONS_MAX);
     let workers = wire.worker_connections.into_iter().take(WORKERS_MAX);
     Ok(Process {
@@ -226,6 +268,7 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.status_5xx,
         failures.status_gateway,
         part.trailing_failures,
+        part.sessions,
         u64::from(part.in_flight) << 24,
         u64::from(part.upgraded) << 24,
         u64::from(part.cut) << 16,

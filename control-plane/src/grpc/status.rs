@@ -15,7 +15,7 @@ pub(super) fn of_write(error: &WriteError) -> Status {
         WriteError::AlreadyExists(_) => Status::already_exists(message),
         WriteError::RevisionConflict(_) => Status::aborted(message),
         WriteError::Precondition(_) => Status::failed_precondition(message),
-        WriteError::Store(_) => Status::internal(message),
+        WriteError::Random(_) | WriteError::Store(_) => Status::internal(message),
         WriteError::Stopping => Status::unavailable(message),
     }
 }

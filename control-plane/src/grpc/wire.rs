@@ -18,7 +18,7 @@ use crate::{
     leases::{HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
-    stats::{Process, Totals},
+    stats::{LimitTotals, Process, Totals},
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
@@ -51,6 +51,16 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
             failing_since_unix_ms: told_if_any(resolution.failing_since),
             failure: resolution.failing_since.map(|_| resolution.failure.into()),
         }),
+    }
+}
+
+pub(super) fn limit_totals(totals: &LimitTotals) -> pb::LimitTotals {
+    pb::LimitTotals {
+        admitted: totals.counts.admitted,
+        refused: totals.counts.refused,
+        forgiven: totals.counts.forgiven,
+        admitted_rate: totals.admitted_rate,
+        refused_rate: totals.refused_rate,
     }
 }
 
@@ -96,6 +106,8 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
         awaits_proxies: report.awaits_proxies,
         proxies: report.proxies.into_iter().map(share).collect(),
         held_up: report.held_up.unwrap_or_default(),
+        sessions_left_ms: millis(report.sessions_left),
+        session_requests: report.session_requests,
     }
 }
 
@@ -193,6 +205,7 @@ pub(super) fn written(written: &Written) -> pb::WriteResponse {
         changed: written.changed,
         objects: written.objects.iter().map(object).collect(),
         progress: None,
+        warnings: written.warnings.clone(),
     }
 }
 

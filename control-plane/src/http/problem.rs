@@ -49,6 +49,7 @@ impl From<WriteError> for Problem {
             WriteError::AlreadyExists(_) => (StatusCode::CONFLICT, "already_exists"),
             WriteError::RevisionConflict(_) => (StatusCode::CONFLICT, "revision_conflict"),
             WriteError::Precondition(_) => (StatusCode::CONFLICT, "precondition"),
+            WriteError::Random(_) => (StatusCode::INTERNAL_SERVER_ERROR, "no_random"),
             WriteError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_failed"),
             WriteError::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         };

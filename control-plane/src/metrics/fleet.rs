@@ -42,7 +42,13 @@ pub(super) fn write_sums(context: &Context, exposition: &mut Exposition<'_>) -> 
         counters: &totals.counters,
         in_flight: totals.in_flight,
     });
-    POOLS.expose(exposition, &samples.collect::<Vec<_>>())
+    POOLS.expose(exposition, &samples.collect::<Vec<_>>())?;
+    exposition.family(&names::FLEET_SESSION_REQUESTS, |family| {
+        context.statistics.sessions().iter().try_for_each(|(pool, results)| {
+            let mut results = results.iter();
+            results.try_for_each(|(result, count)| family.counter(&[pool.as_str(), result], count))
+        })
+    })
 }
 
 fn write_processes(process: &Process, exposition: &mut Exposition<'_>) -> fmt::Result {

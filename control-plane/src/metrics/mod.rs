@@ -93,7 +93,8 @@ pub(crate) const STATS_REPORTS: Definition = Definition::counter(
 pub(crate) const BACKENDS: Definition = Definition::gauge(
     "lb_backends",
     &["pool", "state"],
-    "Backends that are up, down, unknown (not checked yet), disabled or draining",
+    "Backends that are up, ejected (their checks pass and their traffic keeps them out: an open \
+     breaker, an outlier), down, unknown (not checked yet), disabled or draining",
 );
 pub(crate) const DRAIN_LEFT: Definition = Definition::gauge(
     "lb_drain_left",
@@ -104,6 +105,11 @@ pub(crate) const BACKEND_TRANSITIONS: Definition = Definition::counter(
     "lb_backend_transitions_total",
     &["pool", "to"],
     "Changes of verdicts, by the new one",
+);
+pub(crate) const BREAKER_TRANSITIONS: Definition = Definition::counter(
+    "lb_breaker_transitions_total",
+    &["pool", "from", "to", "reason"],
+    "Changes of breakers between closed, open and half_open, by why",
 );
 pub(crate) const BACKEND_CHECKS: Definition = Definition::counter(
     "lb_backend_checks_total",
@@ -118,7 +124,22 @@ pub(crate) const BACKEND_CHECK_DURATION: Definition = Definition::histogram(
 pub(crate) const BACKEND_UP: Definition = Definition::gauge(
     "lb_backend_up",
     &["pool", "backend"],
-    "1 while the backend may get traffic, else 0; this and the four lb_fleet_backend_ metrics only as far as --metrics-per-backend says",
+    "1 while the backend may get traffic, else 0; this, the next three and the four lb_fleet_backend_ metrics only as far as --metrics-per-backend says",
+);
+pub(crate) const BACKEND_STATE: Definition = Definition::gauge(
+    "lb_backend_state",
+    &["pool", "backend", "state"],
+    "1 for the state that the backend is in, of those of lb_backends, 0 for the others",
+);
+pub(crate) const BREAKER_STATE: Definition = Definition::gauge(
+    "lb_breaker_state",
+    &["pool", "backend", "state"],
+    "1 for the state that the backend's breaker is in, closed, open or half_open, 0 for the others",
+);
+pub(crate) const BACKEND_WEIGHT_EFFECTIVE: Definition = Definition::gauge(
+    "lb_backend_weight_effective",
+    &["pool", "backend"],
+    "The backend's weight times what slow start leaves of it; 0 while it gets no requests",
 );
 pub(crate) const FLEET_REQUESTS: Definition = Definition::counter(
     "lb_fleet_requests_total",
@@ -177,6 +198,12 @@ pub(crate) const FLEET_UPSTREAM_DURATION: Definition = Definition::histogram(
     &["pool"],
     "From the pick of a backend to the end of its response",
 );
+pub(crate) const FLEET_SESSION_REQUESTS: Definition = Definition::counter(
+    "lb_fleet_session_requests_total",
+    &["pool", "result"],
+    "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
+     another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
+);
 pub(crate) const FLEET_BACKEND_SELECTIONS: Definition = Definition::counter(
     "lb_fleet_backend_selections_total",
     &["pool", "backend"],
@@ -200,7 +227,7 @@ pub(crate) const FLEET_BACKEND_IN_FLIGHT: Definition = Definition::gauge(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-const DEFINITIONS: [Definition; 40] = [
+const DEFINITIONS: [Definition; 45] = [
     READY,
     CONFIG_REVISION,
     OBJECTS,
@@ -222,9 +249,13 @@ const DEFINITIONS: [Definition; 40] = [
     BACKENDS,
     DRAIN_LEFT,
     BACKEND_TRANSITIONS,
+    BREAKER_TRANSITIONS,
     BACKEND_CHECKS,
     BACKEND_CHECK_DURATION,
     BACKEND_UP,
+    BACKEND_STATE,
+    BREAKER_STATE,
+    BACKEND_WEIGHT_EFFECTIVE,
     FLEET_REQUESTS,
     FLEET_REQUESTS_RECEIVED,
     FLEET_OWN_ANSWERS,
@@ -237,6 +268,7 @@ const DEFINITIONS: [Definition; 40] = [
     FLEET_UPSTREAM_BYTES,
     FLEET_UPSTREAM_IN_FLIGHT,
     FLEET_UPSTREAM_DURATION,
+    FLEET_SESSION_REQUESTS,
     FLEET_BACKEND_SELECTIONS,
     FLEET_BACKEND_ATTEMPTS,
     FLEET_BACKEND_DURATION,

@@ -1,14 +1,18 @@
 //! One scrape: reads what is counted and writes the families.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use lb_core::{
     metrics::{BUILD_INFO, Exposition, Format, exposition},
-    model::{AdminState, BackendId, Health, Incarnation, Kind, PoolName},
+    model::{
+        AdminState, Backend, BackendId, EjectedBy, Ejection, Health, Incarnation, Kind, PoolName,
+    },
+    resilience::slow_start::Ramp,
 };
 
 use super::{self as names, fleet};
 use crate::{
+    clock::{now, unix_ms},
     fleet::{ProxyState, ProxyView},
     grpc::Context,
     process,
@@ -18,7 +22,9 @@ use crate::{
 /// Proxies that are told one by one.
 const PROXIES_MAX: usize = 500;
 /// What a backend can be.
-const BACKEND_STATES: [&str; 5] = ["up", "down", "unknown", "disabled", "draining"];
+const BACKEND_STATES: [&str; 6] = ["up", "ejected", "down", "unknown", "disabled", "draining"];
+/// What a breaker can be.
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// What a proxy can be.
 const PROXY_STATES: [ProxyState; 4] =
     [ProxyState::Synced, ProxyState::Behind, ProxyState::Rejected, ProxyState::Lost];
@@ -30,13 +36,16 @@ pub(super) struct Member {
     pub(super) id: BackendId,
     pub(super) incarnation: Incarnation,
     state: &'static str,
+    breaker: &'static str,
+    /// 0 while it gets no requests.
+    weight_effective: f64,
 }
 
 /// The desired state, copied as far as it is told, so that its lock is held shortly.
 #[derive(Debug)]
 struct Desired {
     revision: u64,
-    objects: [(&'static str, usize); 4],
+    objects: [(&'static str, usize); 5],
     pools: Vec<PoolName>,
     members: Vec<Member>,
 }
@@ -44,15 +53,39 @@ struct Desired {
 impl Desired {
     fn of(view: &View) -> Self {
         let catalog = &view.catalog;
-        let member = |backend: &lb_core::model::Backend| {
-            let health = catalog.status(backend).map_or(Health::Unknown, |status| status.health);
+        let (now, unix_ms) = (now(), unix_ms());
+        let member = |backend: &Backend| {
+            let status = catalog.status(backend);
+            let health = status.map_or(Health::Unknown, |status| status.health);
+            let standing = status.map(|status| &status.standing);
+            let ejection = standing.and_then(|standing| standing.ejection.as_ref());
             let state = match (backend.admin_state, health) {
                 (AdminState::Disabled, _) => "disabled",
                 (AdminState::Draining, _) => "draining",
+                (AdminState::Enabled, Health::Up) if ejection.is_some() => "ejected",
                 (AdminState::Enabled, health) => health.name(),
             };
-            let (pool, id) = (backend.pool.clone(), backend.id.clone());
-            Member { pool, id, incarnation: backend.incarnation, state }
+            let breaker = match ejection {
+                Some(Ejection { by: EjectedBy::Breaker, is_half_open: true, .. }) => "half_open",
+                Some(Ejection { by: EjectedBy::Breaker, .. }) => "open",
+                _ => "closed",
+            };
+            let ramp = standing.and_then(|standing| standing.slow_start).map(|start| {
+                let age = Duration::from_millis(unix_ms.saturating_sub(start.since_unix_ms));
+                Ramp::new(age, now, start.duration).factor(now)
+            });
+            let weight = match state {
+                "up" => f64::from(backend.weight.get()) * f64::from(ramp.unwrap_or(1.0)),
+                _ => 0.0,
+            };
+            Member {
+                pool: backend.pool.clone(),
+                id: backend.id.clone(),
+                incarnation: backend.incarnation,
+                state,
+                breaker,
+                weight_effective: weight,
+            }
         };
         Self {
             revision: view.publisher.version().revision,
@@ -61,6 +94,7 @@ impl Desired {
                 (Kind::Backend.name(), catalog.backends().len()),
                 (Kind::Listener.name(), catalog.listeners().len()),
                 (Kind::Route.name(), catalog.routes().len()),
+                (Kind::Limit.name(), catalog.limits().len()),
             ],
             pools: catalog.pools().keys().cloned().collect(),
             members: catalog.backends().values().map(|stored| member(&stored.value)).collect(),
@@ -94,7 +128,28 @@ fn write(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
             family.gauge(&[member.pool.as_str(), member.id.as_str()], up)
         })
     })?;
+    write_states(&desired.members, exposition)?;
     fleet::write_backends(context, &desired.members, exposition)
+}
+
+fn write_states(members: &[Member], exposition: &mut Exposition<'_>) -> fmt::Result {
+    let mut one_of = |definition, states: &[&str], is: fn(&Member) -> &'static str| {
+        exposition.family(definition, |family| {
+            members.iter().try_for_each(|member| {
+                states.iter().try_for_each(|state| {
+                    let is_it = f64::from(u8::from(is(member) == *state));
+                    family.gauge(&[member.pool.as_str(), member.id.as_str(), state], is_it)
+                })
+            })
+        })
+    };
+    one_of(&names::BACKEND_STATE, &BACKEND_STATES, |member| member.state)?;
+    one_of(&names::BREAKER_STATE, &BREAKER_STATES, |member| member.breaker)?;
+    exposition.family(&names::BACKEND_WEIGHT_EFFECTIVE, |family| {
+        members.iter().try_for_each(|member| {
+            family.gauge(&[member.pool.as_str(), member.id.as_str()], member.weight_effective)
+        })
+    })
 }
 
 fn write_registry(
@@ -164,7 +219,7 @@ fn write_proxies(
 }
 
 fn write_streams(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
-    let live = context.fleet.live().borrow().len();
+    let live = context.fleet.live().len();
     exposition.gauge(&names::SYNC_STREAMS, live as f64)?;
     exposition.counter(&names::SYNC_STREAMS_OPENED, context.fleet.streams_opened())?;
     let sent = context.fleet.sent();
@@ -206,6 +261,12 @@ fn write_health(
         transitions
             .iter()
             .try_for_each(|((pool, to), count)| family.counter(&[pool.as_str(), to], *count))
+    })?;
+    exposition.family(&names::BREAKER_TRANSITIONS, |family| {
+        let transitions = context.resilience.transitions();
+        transitions.iter().try_for_each(|(it, count)| {
+            family.counter(&[it.pool.as_str(), it.from, it.to, it.reason], *count)
+        })
     })?;
     let checks = context.checks.pools();
     exposition.family(&names::BACKEND_CHECKS, |family| {

@@ -86,8 +86,10 @@ async fn report(running: &Running, incarnation: u64) {
         backends: vec![part],
         process: Some(process),
         probes: Vec::new(),
+        limits: Vec::new(),
         sent_ms: 1,
         applied_revision: 0,
+        pools: Vec::new(),
     };
     let reports = tokio_stream::iter([report.clone(), report]);
     let mut answers = StatsClient::new(channel).report(reports).await.unwrap().into_inner();
@@ -134,6 +136,10 @@ async fn reports_are_told_as_sums_and_a_repetition_once() {
         "lb_backends{pool=\"default\",state=\"disabled\"} 2.0",
         "lb_backends{pool=\"default\",state=\"up\"} 0.0",
         "lb_backend_up{pool=\"default\",backend=\"backend1\"} 0.0",
+        "lb_backend_state{pool=\"default\",backend=\"backend1\",state=\"disabled\"} 1.0",
+        "lb_backend_state{pool=\"default\",backend=\"backend1\",state=\"up\"} 0.0",
+        "lb_breaker_state{pool=\"default\",backend=\"backend1\",state=\"closed\"} 1.0",
+        "lb_backend_weight_effective{pool=\"default\",backend=\"backend1\"} 0.0",
         "lb_stats_reports_total{result=\"counted\"} 1",
         "lb_stats_reports_total{result=\"repeated\"} 1",
         "lb_fleet_requests_total{code_class=\"2xx\"} 2",

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lb_core::{
     model::{
-        Address, Backend, BackendId, BackendStatus, Key, Kind, Listener, ListenerName, Pool,
-        PoolName, Resource, Route, RouteName, natural_order,
+        Address, Backend, BackendId, BackendStatus, Key, Kind, Limit, LimitName, Listener,
+        ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys, natural_order,
     },
     moment::Moment,
 };
@@ -29,6 +29,8 @@ pub struct Catalog {
     statuses: BTreeMap<BackendId, Verdict>,
     listeners: BTreeMap<ListenerName, Stored<Listener>>,
     routes: BTreeMap<RouteName, Stored<Route>>,
+    limits: BTreeMap<LimitName, Stored<Limit>>,
+    session_keys: Option<Stored<SessionKeys>>,
     /// The backends of each pool, by address: no two of a pool share one.
     members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
 }
@@ -59,10 +61,22 @@ impl Catalog {
         &self.routes
     }
 
+    /// The keys that sign sessions; none until some pool has sessions.
+    #[must_use]
+    pub(crate) fn session_keys(&self) -> Option<&Stored<SessionKeys>> {
+        self.session_keys.as_ref()
+    }
+
     /// The listeners, in order of names.
     #[must_use]
     pub fn listeners(&self) -> &BTreeMap<ListenerName, Stored<Listener>> {
         &self.listeners
+    }
+
+    /// The limits, in order of names.
+    #[must_use]
+    pub fn limits(&self) -> &BTreeMap<LimitName, Stored<Limit>> {
+        &self.limits
     }
 
     /// What is known about a backend; nothing before its first check, and nothing of
@@ -112,7 +126,7 @@ impl Catalog {
         backends
     }
 
-    /// One object with its revision. A malformed name names nothing.
+    /// One object with its revision. A malformed name names nothing; keys are nobody's to find.
     #[must_use]
     pub fn find(&self, kind: Kind, name: &str) -> Option<Stored<Resource>> {
         fn found<T: Clone>(
@@ -139,6 +153,10 @@ impl Catalog {
             Kind::Route => {
                 self.routes.get(&RouteName::new(name).ok()?).map(|s| found(s, Resource::Route))
             }
+            Kind::Limit => {
+                self.limits.get(&LimitName::new(name).ok()?).map(|s| found(s, Resource::Limit))
+            }
+            Kind::SessionKeys => None,
         }
     }
 
@@ -151,6 +169,8 @@ impl Catalog {
             Kind::Status => self.statuses.keys().map(BackendId::as_str).collect(),
             Kind::Listener => self.listeners.keys().map(ListenerName::as_str).collect(),
             Kind::Route => self.routes.keys().map(RouteName::as_str).collect(),
+            Kind::Limit => self.limits.keys().map(LimitName::as_str).collect(),
+            Kind::SessionKeys => Vec::new(),
         };
         names.sort_by(|a, b| natural_order(a, b));
         names
@@ -186,6 +206,10 @@ impl Catalog {
             Resource::Route(value) => {
                 self.routes.insert(value.name.clone(), Stored { value, revision });
             }
+            Resource::Limit(value) => {
+                self.limits.insert(value.name.clone(), Stored { value, revision });
+            }
+            Resource::SessionKeys(value) => self.session_keys = Some(Stored { value, revision }),
         }
     }
 
@@ -219,6 +243,12 @@ impl Catalog {
                     self.routes.remove(&name);
                 }
             }
+            Some(Kind::Limit) => {
+                if let Ok(name) = LimitName::new(name) {
+                    self.limits.remove(&name);
+                }
+            }
+            Some(Kind::SessionKeys) => self.session_keys = None,
             None => {}
         }
     }

@@ -31,6 +31,9 @@ pub enum WriteError {
     /// Something else must be done first, or `force` given.
     #[error("{0}")]
     Precondition(String),
+    /// A key that signs sessions could not be made.
+    #[error("no session key can be made, because the system gives no random bytes: {0}")]
+    Random(String),
     /// The store failed.
     #[error(
         "the write was not stored: {0}; the control plane goes on serving what it holds, but \

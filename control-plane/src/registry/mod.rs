@@ -18,6 +18,7 @@ mod discovered;
 mod draining;
 mod error;
 mod plan;
+pub(crate) mod session_keys;
 mod standing;
 mod writer;
 
@@ -43,6 +44,7 @@ pub use self::{
     counts::WriteCounts,
     draining::DrainStep,
     error::WriteError,
+    session_keys::KeyStep,
 };
 use crate::{
     events::EventLog,
@@ -162,6 +164,8 @@ pub struct Written {
     pub changed: bool,
     /// The objects that were put, as stored.
     pub objects: Vec<Stored<Resource>>,
+    /// What works and is hardly meant.
+    pub warnings: Vec<String>,
 }
 
 impl Registry {
@@ -190,6 +194,15 @@ impl Registry {
     pub async fn record(&self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Record { statuses, reply };
+        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
+    /// Takes a step of the rotation of session keys; the revision at which the keys were last
+    /// changed. Nothing is changed if the step was taken already.
+    pub async fn step_keys(&self, step: KeyStep) -> Result<u64, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Keys { step, reply };
         self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -265,6 +278,7 @@ impl Registry {
 enum Command {
     Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
     Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
+    Keys { step: KeyStep, reply: oneshot::Sender<Result<u64, WriteError>> },
     Stop { reply: oneshot::Sender<()> },
 }
 

@@ -22,8 +22,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Catalog, Command, Shared, Touched, View, WriteCounts, WriteError, WriteRequest, Written,
-    draining, plan::plan, standing,
+    Catalog, Command, KeyStep, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
+    Written, draining, plan::plan, session_keys, standing,
 };
 use crate::{
     clock::{present, told, unix_ms},
@@ -56,14 +56,8 @@ impl Writer {
             let resource = convert::decode_object(object).map_err(|invalid| {
                 StoreError::Damaged { what: format!("{} cannot be read: {invalid}", object.key) }
             })?;
-            if let Resource::Route(route) = &resource
-                && route.host.has_port()
-            {
-                warn!(
-                    route = %route.name,
-                    host = %route.host,
-                    "this route matches nothing, since its host has a port; set its host without it"
-                );
+            if let Resource::Route(route) = &resource {
+                warn_of_no_match(route);
             }
             catalog.put(resource, object.revision);
         }
@@ -113,6 +107,9 @@ impl Writer {
                 Command::Record { statuses, reply } => {
                     reply.send(self.record(statuses)).ok();
                 }
+                Command::Keys { step, reply } => {
+                    reply.send(self.step_keys(step)).ok();
+                }
                 Command::Stop { reply } => {
                     commands.close();
                     stopping.push(reply);
@@ -133,14 +130,20 @@ impl Writer {
             return self.repeat(answered, *fingerprint);
         }
         let (dry_run, idempotency) = (request.dry_run, request.idempotency.clone());
-        let (revision, plan) = {
+        let (revision, plan, warnings) = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             let revision = view.publisher.version().revision;
-            (revision, plan(&view.catalog, revision, self.next_backend_number, unix_ms(), request)?)
+            let (catalog, number) = (&view.catalog, self.next_backend_number);
+            let mut plan = plan(catalog, revision, number, unix_ms(), request)?;
+            let now_s = unix_ms() / 1000;
+            let keys = session_keys::needed(catalog, &plan.upserts, &plan.deletes, now_s)?;
+            plan.upserts.extend(keys.map(Resource::SessionKeys));
+            let warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            (revision, plan, warnings)
         };
         let changed = plan.changes_anything();
         if dry_run {
-            return Ok(Written { revision, changed, objects: plan.put });
+            return Ok(Written { revision, changed, objects: plan.put, warnings });
         }
         let after = revision + u64::from(changed);
         let answered = idempotency.map(|(key, fingerprint)| Answered {
@@ -150,10 +153,13 @@ impl Writer {
             changed,
             objects: plan.put.iter().map(|stored| stored.value.key()).collect(),
         });
+        for warning in &warnings {
+            warn!(warning, "a write that is hardly meant");
+        }
         if changed || answered.is_some() {
             self.commit(plan.upserts, plan.deletes, plan.next_backend_number, answered)?;
         }
-        Ok(Written { revision: after, changed, objects: plan.put })
+        Ok(Written { revision: after, changed, objects: plan.put, warnings })
     }
 
     /// The answer that the same write got before. Objects that were changed since are
@@ -172,6 +178,7 @@ impl Writer {
             revision: answered.revision,
             changed: answered.changed,
             objects: answered.objects.iter().filter_map(find).collect(),
+            warnings: Vec::new(),
         })
     }
 
@@ -190,6 +197,18 @@ impl Writer {
             return Ok(());
         }
         self.commit(upserts, Vec::new(), self.next_backend_number, None).map_err(WriteError::Store)
+    }
+
+    fn step_keys(&mut self, step: KeyStep) -> Result<u64, WriteError> {
+        let (keys, revision) = {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            let keys = session_keys::after(&view.catalog, step, unix_ms() / 1000)?;
+            (keys, view.catalog.session_keys().map_or(0, |stored| stored.revision))
+        };
+        let Some(keys) = keys else { return Ok(revision) };
+        let upserts = vec![Resource::SessionKeys(keys)];
+        self.commit(upserts, Vec::new(), self.next_backend_number, None)?;
+        Ok(*self.shared.revision.borrow())
     }
 
     /// Stores a change, then shows it.
@@ -298,6 +317,9 @@ impl Writer {
                     warn!(backend = %key.name, reason.code, reason.message, "drain deadline");
                 }
                 EventType::Drained => info!(backend = %key.name, reason.message, "drained"),
+                EventType::SessionKeysChanged => {
+                    info!(reason.code, reason.message, "session keys changed");
+                }
                 what if what.is_of_a_standing() => {
                     info!(backend = %key.name, reason.code, reason.message, "{}", what.name());
                 }
@@ -333,6 +355,13 @@ impl News {
     fn of(before: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<Self> {
         let put = upserts.iter().flat_map(|resource| match resource {
             Resource::Status(status) => Self::of_status(before, status),
+            Resource::SessionKeys(keys) => {
+                let former = before.session_keys().map(|stored| &stored.value);
+                let (what, kind) = (EventType::SessionKeysChanged, Kind::SessionKeys);
+                let news = session_keys::news(former, keys);
+                let news = news.map(|reason| Self { what, key: resource.key(), kind, reason });
+                news.into_iter().collect()
+            }
             resource => {
                 let new = before.find(resource.kind(), resource.name()).is_none();
                 let reason = if new {
@@ -409,6 +438,25 @@ impl Answers {
         {
             self.by_key.remove(&oldest);
         }
+    }
+}
+
+/// Former builds took routes that match nothing: said once, when they are loaded.
+fn warn_of_no_match(route: &Route) {
+    if route.host.has_port() {
+        warn!(
+            route = %route.name,
+            host = %route.host,
+            "this route matches nothing, since its host has a port; set its host without it"
+        );
+    }
+    if let Some(unmatched) = route.path.unmatched() {
+        warn!(
+            route = %route.name,
+            path = %route.path,
+            "this route matches nothing, since its path has {}; set its path without it",
+            unmatched.name()
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use lb_core::{
         BackendId, EjectedBy, Ejection, Health, PoolName, Reason, ResiliencePolicy, SlowStart,
     },
     resilience::{
-        breaker::{Event, Phase},
+        breaker::{ClosedBy, Event, Phase},
         outlier::{Ejected, Sample},
         slow_start::after_return,
     },
@@ -18,6 +18,29 @@ use super::{
     settle::{enabled, spare},
     words,
 };
+
+/// One way in which the breakers of a pool have changed.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Transition {
+    pub(crate) pool: PoolName,
+    /// `closed`, `open` or `half_open`, like `to`.
+    pub(crate) from: &'static str,
+    pub(crate) to: &'static str,
+    /// A word of a fixed set.
+    pub(crate) reason: &'static str,
+}
+
+/// What an event leads to, and why; `None` if nothing changes.
+fn transition(event: Event) -> Option<(&'static str, &'static str)> {
+    match event {
+        Event::Opened { cause, .. } => Some(("open", words::code_of_cause(cause))),
+        Event::HalfOpened => Some(("half_open", "open_time_over")),
+        Event::Closed { by: ClosedBy::Probes } => Some(("closed", "probes_succeeded")),
+        Event::Closed { by: ClosedBy::Checks } => Some(("closed", "checks_passed")),
+        Event::Closed { by: ClosedBy::Order } => Some(("closed", "no_longer_wanted")),
+        Event::Refused { .. } => None,
+    }
+}
 
 impl State {
     pub(super) fn advance_breakers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
@@ -60,6 +83,15 @@ impl State {
         self.dirty.insert(id.clone());
         self.failing.insert(id.clone());
         let Some(backend) = self.backends.get_mut(id) else { return };
+        if let Some((to, reason)) = transition(event) {
+            let from = match &backend.tripped {
+                None => "closed",
+                Some(Ejection { is_half_open: false, .. }) => "open",
+                Some(Ejection { is_half_open: true, .. }) => "half_open",
+            };
+            let transition = Transition { pool: backend.pool.clone(), from, to, reason };
+            *self.transitions.entry(transition).or_default() += 1;
+        }
         match event {
             Event::Opened { cause, lasts, times } => {
                 self.half_open.remove(id);

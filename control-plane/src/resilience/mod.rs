@@ -47,6 +47,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(crate) use self::ejections::Transition;
 pub use self::reports::ProbeReport;
 pub(crate) use self::reports::{Role, Token};
 use self::{backend::Backend, pool::Pool};
@@ -135,6 +136,8 @@ struct State {
     half_open: BTreeSet<BackendId>,
     /// The revision that pools and backends were last compared with.
     reconciled: u64,
+    /// How often breakers did what, since the process began.
+    transitions: BTreeMap<Transition, u64>,
     rng: fastrand::Rng,
 }
 
@@ -151,6 +154,7 @@ impl Resilience {
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
             reconciled: 0,
+            transitions: BTreeMap::new(),
             rng: fastrand::Rng::new(),
         };
         Self { state: Mutex::new(state), news: Notify::new() }
@@ -188,6 +192,11 @@ impl Resilience {
             }
         }
         breakers
+    }
+
+    /// How often breakers did what, since the process began.
+    pub(crate) fn transitions(&self) -> BTreeMap<Transition, u64> {
+        self.lock().transitions.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -150,7 +150,9 @@ impl World {
             in_flight: 0,
             upgraded: 0,
             cut: 0,
+            sessions: 0,
             trailing_failures: failed,
+            avoided: false,
         };
         let Reporter { proxy, instance } = process(proxy);
         let report = Report {
@@ -165,7 +167,9 @@ impl World {
             applied_revision: 0,
             interval: Duration::from_millis(250),
             backends: vec![part],
+            limits: Vec::new(),
             process: Process::default(),
+            sessions: Vec::new(),
         };
         let (_, tokens) = self.with(|state, _, at| state.report(&report, self.role, at));
         tokens

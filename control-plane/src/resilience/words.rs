@@ -10,22 +10,26 @@ use lb_core::{
 
 /// Why a breaker opened.
 pub(super) fn of_cause(cause: Cause, window: Duration) -> Reason {
-    match cause {
-        Cause::Consecutive { failures } => Reason::new(
-            "breaker_consecutive_failures",
-            format!("{failures} requests in a row failed, counted over all proxies"),
-        ),
-        Cause::Ratio { failures, requests } => Reason::new(
-            "breaker_failure_ratio",
-            format!("{failures} of {requests} requests failed within {window:?}"),
-        ),
-        Cause::ProbeFailed => {
-            Reason::new("breaker_probe_failed", "the request that tried it failed, too")
+    let message = match cause {
+        Cause::Consecutive { failures } => {
+            format!("{failures} requests in a row failed, counted over all proxies")
         }
-        Cause::ProbeLost => Reason::new(
-            "breaker_probe_lost",
-            "the proxy whose request tried it was lost before it ended",
-        ),
+        Cause::Ratio { failures, requests } => {
+            format!("{failures} of {requests} requests failed within {window:?}")
+        }
+        Cause::ProbeFailed => "the request that tried it failed, too".to_owned(),
+        Cause::ProbeLost => "the proxy whose request tried it was lost before it ended".to_owned(),
+    };
+    Reason::new(code_of_cause(cause), message)
+}
+
+/// The word for why a breaker opened.
+pub(super) fn code_of_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Consecutive { .. } => "breaker_consecutive_failures",
+        Cause::Ratio { .. } => "breaker_failure_ratio",
+        Cause::ProbeFailed => "breaker_probe_failed",
+        Cause::ProbeLost => "breaker_probe_lost",
     }
 }
 

@@ -50,7 +50,8 @@ impl Process {
     }
 }
 
-/// How often the proxies answered by themselves, by reason.
+/// How often the proxies answered by themselves, by reason; also what became of sessions, by
+/// result.
 ///
 /// The reasons are the proxies' words, so that a newer proxy can say something new. How
 /// many are told apart is bounded: what comes after the last that has a place is counted
@@ -82,7 +83,13 @@ impl OwnAnswers {
         self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
     }
 
-    fn add(&mut self, other: &Self) {
+    /// How often it was for this reason.
+    #[must_use]
+    pub fn of(&self, reason: &str) -> u64 {
+        self.0.get(reason).copied().unwrap_or_default()
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
         for (reason, count) in other.iter().filter(|(_, count)| *count > 0) {
             let place = if self.0.contains_key(reason) || self.0.len() + 1 < Self::REASONS_MAX {
                 reason

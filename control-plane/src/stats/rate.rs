@@ -33,11 +33,17 @@ impl Rate {
     pub(super) fn per_second(&self, now: Instant) -> f64 {
         let Some(start) = self.start else { return 0.0 };
         let elapsed = now.duration_since(start);
-        let second = elapsed.as_secs();
-        let oldest = second.saturating_sub(RATE_SECONDS as u64);
-        let sum: u64 = (oldest..=second.min(self.second)).map(|s| self.slots[Self::slot(s)]).sum();
+        let oldest = elapsed.as_secs().saturating_sub(RATE_SECONDS as u64);
         let covered = elapsed.as_secs_f64() - oldest as f64;
-        sum as f64 / covered.max(1.0)
+        self.lately(now) as f64 / covered.max(1.0)
+    }
+
+    /// What came in the last whole seconds and the running one.
+    pub(super) fn lately(&self, now: Instant) -> u64 {
+        let Some(start) = self.start else { return 0 };
+        let second = now.duration_since(start).as_secs();
+        let oldest = second.saturating_sub(RATE_SECONDS as u64);
+        (oldest..=second.min(self.second)).map(|s| self.slots[Self::slot(s)]).sum()
     }
 
     fn slot(second: u64) -> usize {

@@ -4,14 +4,14 @@
 //! has connections: each counts its reports for itself, and each has requests in flight.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     time::Duration,
 };
 
 use lb_core::model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId};
 use tokio::time::Instant;
 
-use super::{PERIODS_MAX, Report, process::Process, rate::Rate};
+use super::{BackendPart, PERIODS_MAX, Report, process::Process, rate::Rate};
 
 /// A former process that was silent for so long will not repeat a report any more.
 const FORMER_FOR: Duration = Duration::from_secs(600);
@@ -43,6 +43,8 @@ pub(super) struct Running {
     gauges: Process,
     /// Of its newest report; a backend that it does not name has nothing in flight.
     in_flight: HashMap<(BackendId, Incarnation), (PoolName, u32)>,
+    /// Backends that it avoids, by its newest report.
+    avoided: HashSet<(BackendId, Incarnation)>,
 }
 
 /// Where a report stands among those of its process.
@@ -76,6 +78,7 @@ impl Reporters {
                 fresh_until: now,
                 gauges: Process::default(),
                 in_flight: HashMap::new(),
+                avoided: HashSet::new(),
             }),
         };
         if report.sequence <= running.sequence {
@@ -86,24 +89,26 @@ impl Reporters {
         running.fresh_until = report.fresh_until(now);
         running.gauges.clone_from(&report.process);
         running.in_flight.clear();
+        running.avoided.clear();
         reporting.counted.add(&report.process);
         reporting.rate.add(now, report.process.requests);
         Turn::New { missing }
     }
 
-    /// Notes what a report has in flight at a backend that there is.
-    pub(super) fn note_in_flight(
+    /// Notes what a report says of the present of a backend that there is.
+    pub(super) fn note_gauges(
         &mut self,
         report: &Report,
         key: (BackendId, Incarnation),
-        pool: &PoolName,
-        count: u32,
+        part: &BackendPart,
     ) {
         let running = self.0.get_mut(&report.proxy).map(|reporting| &mut reporting.running);
-        if let Some(running) = running.and_then(|all| all.get_mut(&report.instance))
-            && count > 0
-        {
-            running.in_flight.insert(key, (pool.clone(), count));
+        let Some(running) = running.and_then(|all| all.get_mut(&report.instance)) else { return };
+        if part.avoided {
+            running.avoided.insert(key.clone());
+        }
+        if part.in_flight > 0 {
+            running.in_flight.insert(key, (part.pool.clone(), part.in_flight));
         }
     }
 
@@ -148,6 +153,11 @@ impl Reporting {
     pub(super) fn in_flight(&self, key: &(BackendId, Incarnation), now: Instant) -> u32 {
         let counts = self.fresh(now).filter_map(|process| process.in_flight.get(key));
         counts.map(|(_, count)| count).sum()
+    }
+
+    /// Whether it avoids a backend for what it sees itself.
+    pub(super) fn avoids(&self, key: &(BackendId, Incarnation), now: Instant) -> bool {
+        self.fresh(now).any(|process| process.avoided.contains(key))
     }
 
     /// Requests per second, lately.

@@ -36,6 +36,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         applied_revision: 0,
         sent: Duration::from_millis(250 * sequence),
         probes: Vec::new(),
+        limits: Vec::new(),
         backends: vec![BackendPart {
             pool: PoolName::default_pool(),
             backend: BackendId::new("b").unwrap(),
@@ -44,9 +45,12 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             in_flight,
             upgraded: 0,
             cut: 0,
+            sessions: 0,
             trailing_failures: 0,
+            avoided: false,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
+        sessions: Vec::new(),
     }
 }
 
@@ -58,6 +62,29 @@ fn process(name: &str) -> InstanceId {
 fn count(statistics: &Statistics, report: &Report, catalog: &Catalog) -> Counted {
     let present = if report.instance.as_str() == "old" { "new" } else { report.instance.as_str() };
     statistics.count(report, Some(&process(present)), catalog)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_avoids_a_backend_is_known_while_its_report_is_the_newest() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    let (id, incarnation) = b();
+    let avoided = |statistics: &Statistics| {
+        let (_, shares) = statistics.backend(&id, incarnation);
+        shares.iter().filter(|(_, share)| share.avoided).count()
+    };
+    count(&statistics, &report("p1", 1, 10, 0), &catalog);
+    let mut avoiding = report("p2", 1, 10, 0);
+    avoiding.backends[0].avoided = true;
+    count(&statistics, &avoiding, &catalog);
+    assert_eq!(avoided(&statistics), 1);
+    let mut silent = report("p2", 2, 0, 0);
+    silent.backends.clear();
+    count(&statistics, &silent, &catalog);
+    assert_eq!(avoided(&statistics), 0, "its newest report does not say so any more");
+    count(&statistics, &Report { sequence: 3, ..avoiding }, &catalog);
+    assert_eq!(avoided(&statistics), 1);
+    advance(Duration::from_secs(5)).await;
+    assert_eq!(avoided(&statistics), 0, "nobody has heard of it for long");
 }
 
 fn b() -> (BackendId, Incarnation) {
@@ -72,7 +99,8 @@ async fn proxies_add_up_and_are_told_apart() {
     let (id, incarnation) = b();
     let (totals, shares) = statistics.backend(&id, incarnation);
     assert_eq!((totals.counters.requests, totals.in_flight), (15, 3));
-    let shares: Vec<_> = shares.iter().map(|(p, t)| (p.as_str(), t.counters.requests)).collect();
+    let shares: Vec<_> =
+        shares.iter().map(|(p, t)| (p.as_str(), t.totals.counters.requests)).collect();
     assert_eq!(shares, [("p1", 10), ("p2", 5)]);
     assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
     assert_eq!(statistics.all().in_flight, 3);

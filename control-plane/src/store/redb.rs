@@ -11,7 +11,12 @@
 //! the last commit or the one before it, never a mixture; a test with a storage that
 //! loses what was not synced holds it to that.
 
-use std::{io::ErrorKind, path::Path};
+use std::{
+    fs::{OpenOptions, Permissions},
+    io::ErrorKind,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
 
 use bytes::Bytes;
 use lb_core::{
@@ -45,8 +50,12 @@ pub struct RedbStore {
 }
 
 impl RedbStore {
-    /// Opens the file, and creates it when it is not there.
+    /// Opens the file, and creates it when it is not there. It holds secrets, and is for this
+    /// user alone.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+        file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+            .map_err(failed("opened"))?;
         let database =
             Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(failed("opened"))?;
         Self::with_database(database)

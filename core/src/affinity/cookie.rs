@@ -207,6 +207,52 @@ impl Session {
     }
 }
 
+/// What a cookie says, for whoever asks about one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Inspected {
+    /// Which key it says that it was signed with.
+    pub key: KeyId,
+    /// Its last second, since the Unix epoch.
+    pub expires_s: u64,
+    /// The backend.
+    pub backend: String,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// The pool.
+    pub pool: String,
+    /// Why no proxy believes it, whatever its pool: of an unknown key, or with a bad
+    /// signature, nothing of what it says can be relied on.
+    pub refusal: Option<Refusal>,
+}
+
+impl Inspected {
+    /// Reads the value of a cookie of any pool; `None` for what is no session at all.
+    #[must_use]
+    pub fn read(value: &[u8], ring: Option<&KeyRing>, now_s: u64) -> Option<Self> {
+        if value.len() > Value::LEN_MAX {
+            return None;
+        }
+        let bytes = Bytes::decode(value)?;
+        let (signed, tag) = bytes.filled().split_last_chunk::<TAG_LEN>()?;
+        let layout = Layout::read(signed)?;
+        let refusal = match ring.and_then(|ring| ring.believed(layout.key, now_s)) {
+            None => Some(Refusal::UnknownKey),
+            Some(held) if !held.key.verifies(signed, tag) => Some(Refusal::BadSignature),
+            Some(_) if now_s > layout.expires_s.saturating_add(SKEW_S) => Some(Refusal::Expired),
+            Some(_) => None,
+        };
+        let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+        Some(Self {
+            key: layout.key,
+            expires_s: layout.expires_s,
+            backend: text(&signed[HEAD_LEN + layout.pool.len()..]),
+            incarnation: layout.incarnation,
+            pool: text(layout.pool),
+            refusal,
+        })
+    }
+}
+
 /// The parts of what was signed.
 struct Layout<'a> {
     key: KeyId,

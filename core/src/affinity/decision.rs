@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::cookie::{Refusal, Session};
-use crate::model::{AdminState, Incarnation};
+use crate::{
+    health::candidates::{Place, is_ejected},
+    model::{AdminState, BackendEntry, Health, Incarnation},
+};
 
 /// What a request brought along.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +54,28 @@ pub enum Fitness {
     AtCap,
 }
 
+impl Fitness {
+    /// Of a backend that has this place among those that may be picked; caps are not known
+    /// here. One that gets no new clients, because it drains or has no weight, has no place and
+    /// is judged by what is known of it alone. `is_avoided`: one proxy keeps away from it.
+    #[must_use]
+    pub fn of(entry: &BackendEntry, place: Place, is_avoided: bool) -> Self {
+        let is_left_out = entry.backend.admin_state == AdminState::Draining
+            || (entry.backend.admin_state == AdminState::Enabled
+                && entry.backend.weight.get() == 0);
+        let has_address = entry.status.as_ref().is_some_and(|status| !status.addresses.is_empty());
+        match place {
+            Place::Well | Place::Helping => Self::Fit,
+            Place::Out => Self::Ejected,
+            Place::Nowhere if is_ejected(entry) || is_avoided => Self::Ejected,
+            Place::Nowhere if is_left_out && entry.health() == Health::Up && has_address => {
+                Self::Fit
+            }
+            Place::Nowhere => Self::Down,
+        }
+    }
+}
+
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Decision {
@@ -89,6 +114,65 @@ pub enum NewReason {
     Ejected,
     /// It has as many requests as it may have.
     AtCap,
+}
+
+/// What became of the session of a request, as it is counted.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Met {
+    /// It stayed with its backend.
+    Kept,
+    /// It was given another backend, or refused if the pool is strict.
+    New(NewReason),
+}
+
+impl Met {
+    /// Every one, each at the index of its counter.
+    pub const ALL: [Self; 14] = [
+        Self::Kept,
+        Self::New(NewReason::NoCookie),
+        Self::New(NewReason::Refused(Refusal::Malformed)),
+        Self::New(NewReason::Refused(Refusal::UnknownKey)),
+        Self::New(NewReason::Refused(Refusal::BadSignature)),
+        Self::New(NewReason::Refused(Refusal::WrongPool)),
+        Self::New(NewReason::Refused(Refusal::Expired)),
+        Self::New(NewReason::Gone),
+        Self::New(NewReason::OtherIncarnation),
+        Self::New(NewReason::Disabled),
+        Self::New(NewReason::Drained),
+        Self::New(NewReason::Down),
+        Self::New(NewReason::Ejected),
+        Self::New(NewReason::AtCap),
+    ];
+
+    /// Its place in [`Self::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Kept => 0,
+            Self::New(NewReason::NoCookie) => 1,
+            Self::New(NewReason::Refused(Refusal::Malformed)) => 2,
+            Self::New(NewReason::Refused(Refusal::UnknownKey)) => 3,
+            Self::New(NewReason::Refused(Refusal::BadSignature)) => 4,
+            Self::New(NewReason::Refused(Refusal::WrongPool)) => 5,
+            Self::New(NewReason::Refused(Refusal::Expired)) => 6,
+            Self::New(NewReason::Gone) => 7,
+            Self::New(NewReason::OtherIncarnation) => 8,
+            Self::New(NewReason::Disabled) => 9,
+            Self::New(NewReason::Drained) => 10,
+            Self::New(NewReason::Down) => 11,
+            Self::New(NewReason::Ejected) => 12,
+            Self::New(NewReason::AtCap) => 13,
+        }
+    }
+
+    /// As metrics and the access log spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::New(reason) => reason.name(),
+        }
+    }
 }
 
 impl NewReason {
@@ -167,6 +251,13 @@ fn slot_of(
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    #[test]
+    fn each_end_is_counted_at_its_own_place() {
+        for (index, met) in Met::ALL.into_iter().enumerate() {
+            assert_eq!(met.index(), index, "{}", met.name());
+        }
+    }
 
     use super::*;
     use crate::epoch;

@@ -25,6 +25,27 @@ pub fn find<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'
         .map(|(_, value)| unquoted(value))
 }
 
+/// Whether the value of a `Cookie` field has a cookie of this name.
+#[must_use]
+pub fn has(field: &[u8], name: &str) -> bool {
+    find(std::iter::once(field), name).is_some()
+}
+
+/// Appends to `out` what is left of the value of a `Cookie` field without the cookies of
+/// this name, in the order and spelling of the client; nothing if none is left.
+pub fn strip(field: &[u8], name: &str, out: &mut Vec<u8>) {
+    let mut is_first = true;
+    for pair in field.split(|&byte| byte == b';').map(<[u8]>::trim_ascii) {
+        if pair.is_empty() || has(pair, name) {
+            continue;
+        }
+        if !std::mem::take(&mut is_first) {
+            out.extend_from_slice(b"; ");
+        }
+        out.extend_from_slice(pair);
+    }
+}
+
 /// Appends to `out` the value of a `Set-Cookie` field that gives a client its session.
 /// `is_tls`: the client's connection is encrypted, or whoever is trusted to know says so.
 pub fn set(policy: &CookieAffinity, value: &Value, is_tls: bool, out: &mut Vec<u8>) {
@@ -101,6 +122,23 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(found(fields), value, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_field_is_passed_on() {
+        for (field, left) in [
+            ("a=1", ""),
+            ("a=1; b=2", "b=2"),
+            ("b=2; a=1;c=3", "b=2; c=3"),
+            ("b=2; a=1; a=2; c", "b=2; c"),
+            (" b = \"2\" ;; A=1", "b = \"2\"; A=1"),
+            ("", ""),
+        ] {
+            let mut out = Vec::new();
+            strip(field.as_bytes(), "a", &mut out);
+            assert_eq!(str::from_utf8(&out).unwrap(), left, "{field}");
+            assert!(!has(&out, "a"));
         }
     }
 

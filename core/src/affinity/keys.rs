@@ -22,9 +22,17 @@ use sha2::Sha256;
 use super::cookie::SKEW_S;
 use crate::model::Invalid;
 
-/// Names a key in the cookies that it signed; never used twice by a control plane.
+/// Names a key in the cookies that it signed. Random, so that a control plane that was set up
+/// anew does not give another key the name of one whose cookies are still about.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct KeyId(pub u32);
+
+impl fmt::Display for KeyId {
+    /// Eight hexadecimal digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
 
 /// A secret that signs sessions. Its bytes are never shown.
 #[derive(Clone)]
@@ -33,7 +41,17 @@ pub struct SessionKey {
     bytes: [u8; Self::LEN],
     /// The key is mixed in once, not for every cookie: half of the work of a short one.
     keyed: Hmac<Sha256>,
+    /// When it was made, in seconds since the Unix epoch; 0: not known.
+    made_s: u64,
 }
+
+impl PartialEq for SessionKey {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, self.bytes, self.made_s) == (other.id, other.bytes, other.made_s)
+    }
+}
+
+impl Eq for SessionKey {}
 
 impl SessionKey {
     /// Bytes of a key: as many as of the hash, beyond which more would add nothing.
@@ -43,7 +61,19 @@ impl SessionKey {
     #[must_use]
     pub fn new(id: KeyId, bytes: [u8; Self::LEN]) -> Self {
         let keyed = Hmac::new_from_slice(&bytes).expect("HMAC takes keys of any length");
-        Self { id, bytes, keyed }
+        Self { id, bytes, keyed, made_s: 0 }
+    }
+
+    /// This key with when it was made, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn made_at(self, made_s: u64) -> Self {
+        Self { made_s, ..self }
+    }
+
+    /// When it was made, in seconds since the Unix epoch; 0: not known.
+    #[must_use]
+    pub fn made_s(&self) -> u64 {
+        self.made_s
     }
 
     /// Its name in cookies.
@@ -73,7 +103,7 @@ impl SessionKey {
 
 impl fmt::Debug for SessionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionKey({}, secret)", self.id.0)
+        write!(f, "SessionKey({}, secret)", self.id)
     }
 }
 
@@ -91,8 +121,20 @@ pub enum Role {
     },
 }
 
+impl Role {
+    /// As people and programs are told it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retired { .. } => "retired",
+        }
+    }
+}
+
 /// A key with its role.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RingKey {
     /// The key.
     pub key: SessionKey,
@@ -101,7 +143,7 @@ pub struct RingKey {
 }
 
 /// All keys of a fleet: one that signs, others that are believed as well.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct KeyRing {
     /// The active one first.
     keys: Vec<RingKey>,
@@ -136,7 +178,7 @@ impl KeyRing {
             if keys[..at].iter().any(|other| other.key.id == held.key.id) {
                 return refuse(format!(
                     "two session keys have the id {}; give each an id of its own",
-                    held.key.id.0
+                    held.key.id
                 ));
             }
         }
@@ -193,6 +235,12 @@ impl KeyRing {
     #[must_use]
     pub fn keys(&self) -> &[RingKey] {
         &self.keys
+    }
+
+    /// The key that is announced, if one is.
+    #[must_use]
+    pub fn next(&self) -> Option<&SessionKey> {
+        self.keys.iter().find(|held| held.role == Role::Next).map(|held| &held.key)
     }
 
     /// The key that signs.
@@ -253,7 +301,7 @@ mod tests {
             (vec![], "0 session keys are active"),
             (vec![held(1, Role::Active), held(2, Role::Active)], "2 session keys are active"),
             (vec![held(1, Role::Active), held(2, Role::Next), held(3, Role::Next)], "and 2 next"),
-            (vec![held(1, Role::Active), held(1, retired)], "the id 1"),
+            (vec![held(1, Role::Active), held(1, retired)], "the id 00000001"),
             (full.clone(), "9 session keys are too many"),
         ] {
             let error = KeyRing::new(keys).unwrap_err();
@@ -267,7 +315,7 @@ mod tests {
     fn keys_are_not_shown() {
         let secret = SessionKey::new(KeyId(7), *b"0123456789abcdef0123456789abcdef");
         let shown = format!("{:?} {:#?}", secret, KeyRing::first(secret.clone()));
-        assert!(shown.contains("SessionKey(7, secret)"));
+        assert!(shown.contains("SessionKey(00000007, secret)"));
         for leak in ["0123", "48, 49", "0x30", "keyed"] {
             assert!(!shown.contains(leak), "{shown}");
         }

@@ -22,7 +22,7 @@ pub mod field;
 pub mod keys;
 
 pub use self::{
-    cookie::{Refusal, Session, Value},
-    decision::{BackendState, Decision, Fitness, NewReason, Presented},
+    cookie::{Inspected, Refusal, Session, Value},
+    decision::{BackendState, Decision, Fitness, Met, NewReason, Presented},
     keys::{KeyId, KeyRing, RingKey, Role, SessionKey},
 };

@@ -1,6 +1,6 @@
 //! Whether a client stays with the backend that it was first sent to.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
 use super::Invalid;
 
@@ -20,16 +20,50 @@ pub enum Affinity {
 }
 
 impl Affinity {
-    /// The names of the kinds, in the order in which help texts list them.
-    pub const NAMES: [&str; 3] = ["none", "cookie", "header"];
+    /// How it is spelled, in the order in which help texts list it.
+    pub const FORMS: [&str; 3] = ["none", "cookie", "header:NAME"];
 
-    /// The name of the kind, as the command line and JSON spell it.
+    /// The policy of its cookie, if it has one.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn cookie(&self) -> Option<&CookieAffinity> {
         match self {
-            Self::None => Self::NAMES[0],
-            Self::Cookie(_) => Self::NAMES[1],
-            Self::Header(_) => Self::NAMES[2],
+            Self::Cookie(policy) => Some(policy),
+            Self::None | Self::Header(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Affinity {
+    /// As the command line and declared state spell it, without the settings of a cookie.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Cookie(_) => f.write_str("cookie"),
+            Self::Header(header) => write!(f, "header:{}", header.name()),
+        }
+    }
+}
+
+impl FromStr for Affinity {
+    type Err = Invalid;
+
+    /// A cookie has every default.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "" | "none" => Ok(Self::None),
+            "cookie" => Ok(Self::Cookie(CookieAffinity::default())),
+            _ => match text.strip_prefix("header:") {
+                Some(name) => HeaderAffinity::new(name).map(Self::Header),
+                None => Err(Invalid::unknown(
+                    "pool.sticky",
+                    "unknown_affinity",
+                    format!(
+                        "unknown affinity {:?}; known are {}",
+                        shown(text),
+                        Self::FORMS.join(", ")
+                    ),
+                )),
+            },
         }
     }
 }
@@ -78,12 +112,12 @@ impl CookieAffinity {
     /// cookie without a word: `SameSite=None` and names that begin with `__Secure-` or
     /// `__Host-` need [`Secure::Always`], `__Host-` the path `/` as well.
     pub fn checked(self) -> Result<Self, Invalid> {
-        check_token("pool.affinity_cookie", &self.name)?;
+        check_token("pool.session_cookie", &self.name)?;
         if !Self::TTLS.contains(&self.ttl) || self.ttl.subsec_nanos() != 0 {
             return Err(Invalid::value(
-                "pool.affinity_ttl",
+                "pool.session_ttl",
                 format!(
-                    "pool.affinity_ttl {:?} is not a number of whole seconds from 1 s to 7 days",
+                    "pool.session_ttl {:?} is not a number of whole seconds from 1 s to 7 days",
                     self.ttl
                 ),
             ));
@@ -98,9 +132,9 @@ impl CookieAffinity {
         let path = &*self.path;
         if !path.starts_with('/') || !path.bytes().all(fits) || path.len() > Self::TEXT_MAX {
             return Err(Invalid::value(
-                "pool.affinity_path",
+                "pool.session_path",
                 format!(
-                    "pool.affinity_path {:?} must begin with '/' and hold at most {} visible \
+                    "pool.session_path {:?} must begin with '/' and hold at most {} visible \
                      ASCII characters other than ';'",
                     shown(path),
                     Self::TEXT_MAX
@@ -124,19 +158,19 @@ impl CookieAffinity {
         };
         if self.secure != Secure::Always {
             return Err(Invalid::value(
-                "pool.affinity_secure",
+                "pool.session_secure",
                 format!(
                     "browsers drop a cookie with {what} unless it is Secure; \
-                     set pool.affinity_secure to always"
+                     set pool.session_secure to always"
                 ),
             ));
         }
         if is_host && &*self.path != Self::PATH {
             return Err(Invalid::value(
-                "pool.affinity_path",
+                "pool.session_path",
                 format!(
                     "browsers drop the cookie {} unless its path is /; \
-                     set pool.affinity_path to / or choose another name",
+                     set pool.session_path to / or choose another name",
                     self.name
                 ),
             ));
@@ -186,6 +220,15 @@ impl SameSite {
     }
 }
 
+impl FromStr for SameSite {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let known = [Self::Strict, Self::Lax, Self::None];
+        named("pool.session_same_site", text, known.map(|known| (known.name(), known)))
+    }
+}
+
 /// When the cookie is marked `Secure`, which forbids browsers to send it unencrypted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Secure {
@@ -213,6 +256,15 @@ impl Secure {
     }
 }
 
+impl FromStr for Secure {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let known = [Self::Auto, Self::Always, Self::Never];
+        named("pool.session_secure", text, known.map(|known| (known.name(), known)))
+    }
+}
+
 /// The field whose value is hashed. There is no strict variant: a value names no backend
 /// that could be gone.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -224,7 +276,7 @@ impl HeaderAffinity {
     /// The name of a field: a token (RFC 9110, 5.1) of at most 255 bytes, kept in lower
     /// case.
     pub fn new(name: &str) -> Result<Self, Invalid> {
-        check_token("pool.affinity_header", name)?;
+        check_token("pool.sticky", name)?;
         Ok(Self { name: name.to_ascii_lowercase().into() })
     }
 
@@ -253,6 +305,18 @@ fn check_token(field: &'static str, name: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
+/// The value of this name.
+fn named<T: Copy>(
+    field: &'static str,
+    text: &str,
+    known: [(&'static str, T); 3],
+) -> Result<T, Invalid> {
+    known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+        let names = known.map(|(name, _)| name).join(", ");
+        Invalid::value(field, format!("{field} {:?} is none of {names}", shown(text)))
+    })
+}
+
 fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
@@ -275,7 +339,26 @@ mod tests {
         assert_eq!(cookie.clone().checked(), Ok(cookie.clone()));
         assert!(cookie.http_only && !cookie.strict);
         assert_eq!((cookie.same_site.name(), cookie.secure.name()), ("lax", "auto"));
-        assert_eq!(Affinity::default().name(), "none");
+        assert_eq!(Affinity::default().to_string(), "none");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for text in ["none", "cookie", "header:x-user-id"] {
+            assert_eq!(text.parse::<Affinity>().unwrap().to_string(), text);
+        }
+        assert_eq!("header:X-User".parse::<Affinity>().unwrap().to_string(), "header:x-user");
+        for (bad, hint) in [("cookies", "known are none, cookie"), ("header:a b", "no token")] {
+            let error = bad.parse::<Affinity>().unwrap_err();
+            assert!(error.field == "pool.sticky" && error.message.contains(hint), "{error}");
+        }
+        for name in SameSite::NAMES {
+            assert_eq!(name.parse::<SameSite>().unwrap().name(), name);
+        }
+        for name in Secure::NAMES {
+            assert_eq!(name.parse::<Secure>().unwrap().name(), name);
+        }
+        assert!("maybe".parse::<Secure>().unwrap_err().message.contains("auto, always, never"));
     }
 
     #[test]
@@ -283,9 +366,9 @@ mod tests {
         let long = "x".repeat(256);
         for bad in ["", "a b", "a=b", "a;b", "a,b", "a\"b", "a\r\nb", "a\0", "ä", "(a)", &long] {
             let error = named(bad).checked().unwrap_err();
-            assert_eq!(error.field, "pool.affinity_cookie");
+            assert_eq!(error.field, "pool.session_cookie");
             assert!(error.message.contains("no token"), "{error}");
-            assert_eq!(HeaderAffinity::new(bad).unwrap_err().field, "pool.affinity_header");
+            assert_eq!(HeaderAffinity::new(bad).unwrap_err().field, "pool.sticky");
         }
         assert!(named("Jsession!#$%&'*+-.^_`|~").checked().is_ok());
         assert_eq!(HeaderAffinity::new("X-User-Id").unwrap().name(), "x-user-id");
@@ -295,7 +378,7 @@ mod tests {
     fn paths_that_would_break_out_of_their_attribute_are_refused() {
         let at = |path: &str| CookieAffinity { path: path.into(), ..CookieAffinity::default() };
         for bad in ["", "app", "/a;HttpOnly", "/a b", "/a\r\nX: y", "/ä"] {
-            assert_eq!(refused_field(at(bad)), "pool.affinity_path", "{bad:?}");
+            assert_eq!(refused_field(at(bad)), "pool.session_path", "{bad:?}");
         }
         assert!(at("/a/b").checked().is_ok());
     }
@@ -305,7 +388,7 @@ mod tests {
         let with =
             |ms| CookieAffinity { ttl: Duration::from_millis(ms), ..CookieAffinity::default() };
         for ms in [0, 999, 1_500, 7 * 24 * 3_600_000 + 1_000] {
-            assert_eq!(refused_field(with(ms)), "pool.affinity_ttl", "{ms} ms");
+            assert_eq!(refused_field(with(ms)), "pool.session_ttl", "{ms} ms");
         }
         assert!(with(1_000).checked().is_ok());
         assert!(with(7 * 24 * 3_600_000).checked().is_ok());
@@ -318,10 +401,10 @@ mod tests {
         assert!(none.clone().checked().unwrap_err().message.contains("SameSite=None"));
         assert!(secure(none).checked().is_ok());
         for name in ["__Secure-a", "__Host-a", "__host-a"] {
-            assert_eq!(refused_field(named(name)), "pool.affinity_secure");
+            assert_eq!(refused_field(named(name)), "pool.session_secure");
             assert!(secure(named(name)).checked().is_ok());
         }
         let host = CookieAffinity { path: "/app".into(), ..secure(named("__Host-a")) };
-        assert_eq!(refused_field(host), "pool.affinity_path");
+        assert_eq!(refused_field(host), "pool.session_path");
     }
 }

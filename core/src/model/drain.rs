@@ -74,6 +74,16 @@ impl Drain {
     /// lets its targets finish.
     pub const TIMEOUT: Duration = Duration::from_secs(300);
 
+    /// The longest time before the deadline at which sessions move on.
+    const SESSIONS_MOVE_BEFORE: Duration = Duration::from_secs(10);
+
+    /// For how long from its beginning the backend keeps its clients' sessions: a tenth of its
+    /// time, at most 10 s, is left for what they have asked until then, so that it is not cut.
+    #[must_use]
+    pub fn sessions_for(&self) -> Duration {
+        self.timeout - (self.timeout / 10).min(Self::SESSIONS_MOVE_BEFORE)
+    }
+
     /// The drain of a backend that is to be in `state`: none unless it is draining. One
     /// that is under way goes on, with what else is wished.
     #[must_use]

@@ -21,6 +21,7 @@ mod resilience;
 mod resource;
 mod route;
 mod route_pools;
+mod session_keys;
 mod snapshot;
 mod source;
 mod standing;
@@ -46,8 +47,9 @@ pub use self::{
     rate::Rate,
     resilience::{BreakerPolicy, OutlierPolicy, ResiliencePolicy, RetryPolicy},
     resource::{Key, Kind, Resource},
-    route::{HostMatch, PathMatch, Route},
+    route::{HostMatch, PathMatch, Route, Unmatched},
     route_pools::RoutePools,
+    session_keys::SessionKeys,
     snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
     source::Source,
     standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},

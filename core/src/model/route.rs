@@ -43,6 +43,35 @@ pub enum PathMatch {
     Exact(Arc<str>),
 }
 
+/// A part of a URL that is not in any path that routes see.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unmatched {
+    /// Begins with `?`.
+    Query,
+    /// Begins with `#`; browsers keep it to themselves, and proxies refuse it.
+    Fragment,
+}
+
+impl Unmatched {
+    /// For a sentence that says what a path has.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "a query",
+            Self::Fragment => "a fragment",
+        }
+    }
+
+    /// Its first character.
+    #[must_use]
+    pub fn begins_with(self) -> char {
+        match self {
+            Self::Query => '?',
+            Self::Fragment => '#',
+        }
+    }
+}
+
 impl HostMatch {
     /// Reads `example.com`, `*.example.com`, or nothing for every host.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
@@ -114,6 +143,25 @@ impl HostMatch {
 impl PathMatch {
     /// `exact` excludes `prefix`; neither means every path.
     pub fn parse(prefix: &str, exact: &str) -> Result<Self, Invalid> {
+        let path = Self::parse_stored(prefix, exact)?;
+        match path.unmatched() {
+            None => Ok(path),
+            Some(unmatched) => Err(Invalid::value(
+                "route.path",
+                format!(
+                    "path {:?} has {}, and would match nothing: paths are compared without; leave \
+                     out everything from '{}' on",
+                    shorten(if exact.is_empty() { prefix } else { exact }),
+                    unmatched.name(),
+                    unmatched.begins_with(),
+                ),
+            )),
+        }
+    }
+
+    /// Reads what a former build may have stored: also a path with a query or a fragment, which
+    /// matches nothing, as it always did.
+    pub fn parse_stored(prefix: &str, exact: &str) -> Result<Self, Invalid> {
         let check = |path: &str| {
             if path.starts_with('/')
                 && path.len() <= 1024
@@ -136,6 +184,17 @@ impl PathMatch {
             ("", exact) => check(exact).map(|()| Self::Exact(exact.into())),
             _ => Err(Invalid::value("route.path", "give a path or a path prefix, not both")),
         }
+    }
+
+    /// What keeps it from matching any path.
+    #[must_use]
+    pub fn unmatched(&self) -> Option<Unmatched> {
+        let (Self::Prefix(path) | Self::Exact(path)) = self;
+        path.chars().find_map(|character| match character {
+            '?' => Some(Unmatched::Query),
+            '#' => Some(Unmatched::Fragment),
+            _ => None,
+        })
     }
 
     /// Whether it matches a path without its query.
@@ -205,6 +264,21 @@ mod tests {
             assert_eq!(prefix.matches(path), expected, "{path}");
         }
         assert!(PathMatch::parse("", "").unwrap().matches("*"), "everything is everything");
+    }
+
+    #[test]
+    fn a_path_with_a_query_or_a_fragment_would_never_match() {
+        for (prefix, exact, why) in [
+            ("/a?b", "", "has a query"),
+            ("", "/?", "from '?' on"),
+            ("/#top", "", "has a fragment"),
+            ("", "/a#b?c", "from '#' on"),
+        ] {
+            let refused = PathMatch::parse(prefix, exact).unwrap_err();
+            assert!(refused.message.contains(why), "{refused}");
+            assert!(PathMatch::parse_stored(prefix, exact).is_ok(), "it may have been stored");
+        }
+        assert!(PathMatch::parse("/%3F%23", "").is_ok());
     }
 
     #[test]

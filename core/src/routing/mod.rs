@@ -10,12 +10,14 @@
 
 mod explain;
 mod obstacle;
+mod sessions;
 mod table;
 mod trie;
 
 pub use self::{
     explain::{Explanation, Verdict, explain},
     obstacle::{Obstacle, obstacle},
+    sessions::{Clash, clashes},
     table::RouteTable,
 };
 

@@ -1,15 +1,14 @@
 //! Why a route can never be taken, whatever is asked for.
 
-use super::path_of;
-use crate::model::Route;
+use crate::model::{Route, Unmatched};
 
 /// What keeps a route from ever being taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Obstacle<'r> {
     /// Its host has a port, and hosts are compared without theirs.
     HostHasPort,
-    /// Its path has a query, and paths are compared without theirs.
-    PathHasQuery,
+    /// Its path has a part that no path has that routes see.
+    PathHas(Unmatched),
     /// This one matches the same requests, and its name comes first.
     SameMatch(&'r Route),
 }
@@ -24,9 +23,8 @@ pub fn obstacle<'r>(
     if route.host.has_port() {
         return Some(Obstacle::HostHasPort);
     }
-    let path = route.path.stem().as_bytes();
-    if path_of(path).len() < path.len() {
-        return Some(Obstacle::PathHasQuery);
+    if let Some(unmatched) = route.path.unmatched() {
+        return Some(Obstacle::PathHas(unmatched));
     }
     let twins = routes.into_iter().filter(|other| other.matched() == route.matched());
     let first = twins.min_by_key(|twin| &twin.name).filter(|twin| twin.name < route.name);

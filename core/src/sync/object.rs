@@ -9,7 +9,7 @@ use crate::model::Key;
 
 /// One object of the state. The payload is opaque here: it is never decoded and
 /// encoded again on the way, so its hash means the same to everybody.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Object {
     /// Kind and name.
     pub key: Key,
@@ -31,6 +31,13 @@ impl Object {
         hasher.update(&self.revision.to_le_bytes());
         hasher.update(&self.payload);
         Digest(hasher.digest128())
+    }
+}
+
+impl fmt::Debug for Object {
+    /// Without the payload, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Object({} @{}, {} bytes)", self.key, self.revision, self.payload.len())
     }
 }
 

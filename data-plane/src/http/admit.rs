@@ -93,7 +93,7 @@ impl<S: Stream> Exchange<'_, S> {
             })
             .await;
             match event {
-                Event::Turn => match self.take_slots(attempts, caps, None) {
+                Event::Turn => match self.take_slots(attempts, caps, attempts.wanted()) {
                     Some(slot) => {
                         waiter.leave();
                         return Ok(slot);
@@ -132,6 +132,10 @@ impl<S: Stream> Exchange<'_, S> {
         {
             self.permit = Some(permit);
             return Some(slot);
+        }
+        if attempts.tie.is_strict && picked.is_some() {
+            // There is no other for this client.
+            return None;
         }
         self.trial = None;
         let pool = attempts.pool();

@@ -61,19 +61,22 @@ impl<S: Stream> Exchange<'_, S> {
         delivery: Delivery,
         with_body: bool,
     ) -> io::Result<()> {
+        self.connection.busy = now();
+        self.count_answer(answer.status, self.connection.busy);
         if self.is_traffic {
-            self.worker.shard.count_status(answer.status);
             self.worker.shard.count_own_answer(answer.reason);
         }
         let mut out = self.worker.buffers.output();
         answer.encode(delivery, with_body, &mut out);
         let timeout = self.limits(&self.worker.config()).drain_timeout;
-        self.connection.busy = now();
         self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
         if let Some(record) = &mut self.record {
             record.answered(answer.status, out.len() as u64, now());
             record.reason(answer.reason);
+            if let Some(over_limit) = &answer.over_limit {
+                record.over_limit(&over_limit.limit);
+            }
         }
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

@@ -10,10 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide};
+use lb_core::{
+    affinity::KeyRing,
+    limit::Decision as LimitDecision,
+    resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide},
+};
 
 use super::{
-    exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer, stream::Stream,
+    affinity::Tie, exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer,
+    stream::Stream,
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -59,6 +64,10 @@ pub(super) struct Again {
 pub(super) struct Attempts<'c> {
     pool: &'c PoolConfig,
     prepared: &'c Prepared,
+    /// What signs sessions.
+    pub(super) ring: Option<&'c KeyRing>,
+    /// What is known of the client's.
+    pub(super) tie: Tie,
     /// The request's time is for all of them together.
     started: Instant,
     slots: [u32; ATTEMPTS_MAX as usize],
@@ -72,13 +81,22 @@ pub(super) struct Attempts<'c> {
     waited_until: Option<Instant>,
     /// It was sent nowhere, for want of room.
     denied: Option<OwnAnswer>,
+    /// Backends that have had what a limit lets them have, and the soonest end of that.
+    over_limit: (Vec<u32>, Option<LimitDecision>),
 }
 
 impl<'c> Attempts<'c> {
-    pub(super) fn new(pool: &'c PoolConfig, prepared: &'c Prepared, started: Instant) -> Self {
+    pub(super) fn new(
+        pool: &'c PoolConfig,
+        prepared: &'c Prepared,
+        ring: Option<&'c KeyRing>,
+        started: Instant,
+    ) -> Self {
         Self {
             pool,
             prepared,
+            ring,
+            tie: Tie::default(),
             started,
             slots: [0; ATTEMPTS_MAX as usize],
             count: 0,
@@ -87,6 +105,7 @@ impl<'c> Attempts<'c> {
             last: None,
             waited_until: None,
             denied: None,
+            over_limit: (Vec::new(), None),
         }
     }
 
@@ -108,6 +127,16 @@ impl<'c> Attempts<'c> {
     /// The backends that were tried, the present one included.
     pub(super) fn slots(&self) -> &[u32] {
         &self.slots[..self.count]
+    }
+
+    /// The backend that is tried at present.
+    pub(super) fn current(&self) -> Option<u32> {
+        self.slots().last().copied()
+    }
+
+    /// The client's own backend, unless it was tried.
+    pub(super) fn wanted(&self) -> Option<u32> {
+        self.tie.own.filter(|own| !self.slots().contains(own))
     }
 
     /// When the request came.
@@ -133,6 +162,21 @@ impl<'c> Attempts<'c> {
         self.denied = Some(answer);
     }
 
+    /// Notes a backend that a limit keeps this request from; when the first of those may be
+    /// asked again.
+    pub(super) fn over_limit(&mut self, slot: u32, decision: LimitDecision) -> LimitDecision {
+        let (slots, soonest) = &mut self.over_limit;
+        slots.push(slot);
+        let former =
+            soonest.filter(|former| former.retry_after_seconds() <= decision.retry_after_seconds());
+        *soonest.insert(former.unwrap_or(decision))
+    }
+
+    /// The backends that limits keep this request from.
+    pub(super) fn over_limit_slots(&self) -> &[u32] {
+        &self.over_limit.0
+    }
+
     /// Notes why the last one failed.
     pub(super) fn failed(&mut self, failure: Failure) {
         self.last = Some(failure);
@@ -140,10 +184,15 @@ impl<'c> Attempts<'c> {
 
     /// Whether there is a backend that was not tried yet.
     pub(super) fn may_follow(&self) -> bool {
+        if self.tie.is_strict {
+            return false;
+        }
         // One that was tried although it is not picked leaves all others.
-        let is_picked = |slot: &&u32| match &self.pool.caution {
-            Some(caution) => caution.is_picked(**slot),
-            None => true,
+        let is_picked = |slot: &&u32| {
+            let caution = self.pool.caution.as_ref();
+            let sticky = self.pool.sticky.as_ref();
+            caution.is_none_or(|caution| caution.is_picked(**slot))
+                && sticky.is_none_or(|sticky| sticky.is_picked(**slot))
         };
         self.pool.picker.len() > self.slots().iter().filter(is_picked).count()
     }

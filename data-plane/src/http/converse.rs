@@ -36,7 +36,7 @@ use crate::{
         response::{self, Delivery},
         scan::HeadScan,
     },
-    live::{BackendState, FailureKind, PoolConfig},
+    live::{BackendState, FailureKind, Limits, PoolConfig},
     upstream::{ConnectError, Upstream, connect},
     worker::{Buffer, now, until},
 };
@@ -53,6 +53,8 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) prepared: &'e Prepared,
     pub(super) pool: &'e PoolConfig,
     pub(super) listener: &'e Listener,
+    /// Those of the configuration that the request is served from.
+    pub(super) limits: Option<&'e Limits>,
     pub(super) backend: &'e Arc<BackendState>,
     pub(super) upload: &'e mut Relay,
     pub(super) attempts: &'e mut Attempts<'p>,
@@ -194,8 +196,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         {
             return self.client_left();
         }
-        exchange.worker.shard.count_status(101);
-        let latency = now() - self.began;
+        let switched = now();
+        exchange.count_answer(101, switched);
+        let latency = switched - self.began;
         let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
         let index = exchange.worker.index;
         self.backend.count_end(index, None, Some(latency));
@@ -394,6 +397,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             101 => {
                 let mut out = Vec::new();
                 head.encode(delivery, &mut out);
+                self.attempts.give_session(&mut out);
                 Head::Switched(out)
             }
             // HTTP/1.0 knows no interim responses, and 100 has been said to those who wait
@@ -420,6 +424,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     && !self.exchange.worker.is_draining();
                 let mut out = self.exchange.worker.buffers.output();
                 head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
+                self.attempts.give_session(&mut out);
+                if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
+                    told.add(limits, &mut out);
+                }
                 Head::Final(Received {
                     status: head.status,
                     body: head.body,

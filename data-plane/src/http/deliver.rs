@@ -119,9 +119,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
-        if self.exchange.is_traffic {
-            worker.shard.count_status(received.status);
-        }
+        self.exchange.count_answer(received.status, ended);
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);
             record.answered(received.status, from_backend, ended);

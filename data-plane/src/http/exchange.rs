@@ -9,6 +9,7 @@ use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
     admit::Denied,
+    affinity::Bound,
     answer::{bad_chunks, protocol_error},
     attempts::{Attempts, InFlight},
     connection::{Connection, Next},
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     h1::body::{BodyLength, Framing},
     leases::Permit,
-    live::{Asked, BackendState, Management, PoolConfig, Trial},
+    live::{Asked, BackendState, CountersIndex, Management, PoolConfig, Trial},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
@@ -44,8 +45,18 @@ pub(super) struct Exchange<'a, S> {
     pub(super) trial: Option<Trial>,
     /// The slots that the attempt at hand has, where a pool or a backend may have only so many.
     pub(super) permit: Option<Permit>,
+    /// What is answered, once it is complete.
+    answering: Option<Answering>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
+}
+
+/// Where the answer to a request is counted, and since when its client waits.
+#[derive(Debug)]
+struct Answering {
+    config: Loaded,
+    counters: Option<CountersIndex>,
+    started: Instant,
 }
 
 impl<'a, S: Stream> Exchange<'a, S> {
@@ -57,6 +68,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record: None,
             trial: None,
             permit: None,
+            answering: None,
             is_traffic: true,
         }
     }
@@ -104,6 +116,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
 
     async fn one(&mut self) -> Next {
         self.is_traffic = true;
+        self.answering = None;
         let read = match self.read_request().await {
             Ok(Some(read)) => read,
             Ok(None) => {
@@ -124,6 +137,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if self.is_traffic {
             self.worker.shard.count_request();
         }
+        self.answering = Some(Answering {
+            config: Rc::clone(&read.config),
+            counters: read.counters(),
+            started: read.started,
+        });
         match read.result {
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
             Err(Refused { answer, request: Some(understood), .. }) => {
@@ -150,7 +168,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Next {
         let request = &prepared.understood;
         let pool = match (prepared.destination, &config.management) {
-            (Destination::Pool(index), _) => &config.pools[index],
+            (Destination::Pool(_, index), _) => &config.pools[index],
             (Destination::ControlPlane, Some(Management::At(pool))) => pool,
             // Unreachable: it would have been refused.
             (Destination::ControlPlane, _) => return Next::Close,
@@ -178,8 +196,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record.pool(&pool.name);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut attempts = Attempts::new(pool, prepared, started);
-        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
+        let mut attempts = Attempts::new(pool, prepared, config.ring(), started);
+        let limiter = self.limiter(config, started);
+        let of_backends = match (&limiter, prepared.destination) {
+            (Some(limiter), Destination::Pool(route, pool)) => {
+                limiter.limits.of_backends(route, pool)
+            }
+            _ => &[],
+        };
+        let mut next = match self.first(&mut attempts, &upload, started) {
+            Ok(next) => next,
+            Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
+        };
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -202,6 +230,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     }
                 }
             }
+            if !of_backends.is_empty()
+                && let Some(limiter) = &limiter
+            {
+                match self.within_limits(&mut attempts, limiter, of_backends, slot) {
+                    Ok(()) => {}
+                    Err(another) => {
+                        next = another;
+                        continue;
+                    }
+                }
+            }
             let began = attempts.begin(slot);
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
@@ -211,6 +250,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 prepared,
                 pool,
                 listener: &listener.listener,
+                limits: config.limits.as_deref(),
                 backend,
                 upload: &mut upload,
                 attempts: &mut attempts,
@@ -256,20 +296,31 @@ impl<'a, S: Stream> Exchange<'a, S> {
             next = Some(again.slot);
         }
         let answer = match prepared.destination {
-            Destination::Pool(_) => attempts.answer(),
+            Destination::Pool(..) => attempts.answer(),
             Destination::ControlPlane => {
                 let written = attempts.was_written();
                 management::unanswered(attempts.answer(), written)
             }
         };
+        self.answer_unsent(&answer, upload, request, config).await
+    }
+
+    /// Answers a request that no backend has answered.
+    async fn answer_unsent(
+        &mut self,
+        answer: &OwnAnswer,
+        upload: Relay,
+        request: &Understood,
+        config: &Loaded,
+    ) -> Next {
         let body_read = upload.is_read();
         let understood = Understood {
-            keep_alive: keep_alive && body_read,
+            keep_alive: request.keep_alive && body_read,
             // What is left of the body is not known any more once some was moved.
             body: if body_read { BodyLength::Known(0) } else { request.body },
             ..*request
         };
-        self.answer(&answer, &understood, config).await
+        self.answer(answer, &understood, config).await
     }
 
     /// Notes what a request has moved, and gives its buffer back.
@@ -296,6 +347,21 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
     }
 
+    /// Notes what the client is answered, and that it has waited until now for it.
+    pub(super) fn count_answer(&self, status: u16, now: Instant) {
+        if !self.is_traffic {
+            return;
+        }
+        let Worker { shard, index, .. } = &**self.worker;
+        shard.count_status(status);
+        let took = |it: &Answering| now.saturating_duration_since(it.started);
+        let counters = self
+            .answering
+            .as_ref()
+            .and_then(|it| Some(it.config.route_counters.get(it.counters?)?.of(*index)));
+        counters.unwrap_or(&shard.unrouted).count(status, self.answering.as_ref().map(took));
+    }
+
     /// Notes that the client is gone before it was answered.
     pub(super) fn client_left(&mut self) {
         if self.is_traffic {
@@ -318,7 +384,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Option<u32> {
         self.worker.release_held(now);
         let rng = &mut self.worker.rng.borrow_mut();
-        let key = HashKey::Client(prepared.client);
+        let key = match prepared.bound.as_deref() {
+            Some(Bound::Value(Some(value))) => HashKey::Value(value),
+            Some(_) | None => HashKey::Client(prepared.client),
+        };
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
         let fitness = match upload {

@@ -20,6 +20,7 @@
 //! | [`record`] | what the access log says of a request |
 
 mod admit;
+mod affinity;
 mod answer;
 mod attempts;
 mod connection;
@@ -28,6 +29,7 @@ mod deliver;
 mod exchange;
 mod failure;
 mod interim;
+mod limited;
 mod management;
 mod prepare;
 mod read;

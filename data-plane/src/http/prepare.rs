@@ -9,7 +9,13 @@ use lb_core::{
     routing::{path_of, without_port},
 };
 
-use super::{management, record::Record, respond::OwnAnswer};
+use super::{
+    affinity::{self, Bound},
+    limited::{Asker, Limiter, Told},
+    management,
+    record::Record,
+    respond::OwnAnswer,
+};
 use crate::{
     h1::{
         Version,
@@ -17,7 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{ListenerConfig, Management, PoolIndex},
+    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -34,12 +40,16 @@ pub(crate) struct Prepared {
     /// Whose request it is, for the picker.
     pub(crate) client: IpAddr,
     pub(crate) destination: Destination,
+    /// What keeps the client with its backend, in a pool where something does.
+    pub(crate) bound: Option<Box<Bound>>,
+    /// What the client is told of its limits; nothing without any.
+    pub(crate) told: Option<Told>,
 }
 
 /// Who is to answer a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Destination {
-    Pool(PoolIndex),
+    Pool(RouteIndex, PoolIndex),
     ControlPlane,
 }
 
@@ -60,6 +70,8 @@ pub(crate) struct Understood {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyLength,
+    /// Where its answer is counted; nowhere special when no route matches.
+    pub(crate) counters: Option<CountersIndex>,
 }
 
 /// What the connection knows beside the head.
@@ -71,6 +83,10 @@ pub(crate) struct Context<'a> {
     pub(crate) limits: &'a HttpLimits,
     pub(crate) management: Option<&'a Management>,
     pub(crate) request_id: u128,
+    /// Where the pools are.
+    pub(crate) config: &'a Config,
+    /// None, if the configuration limits nothing.
+    pub(crate) limiter: Option<Limiter<'a>>,
 }
 
 /// What came of reading a head.
@@ -123,22 +139,23 @@ pub(crate) fn prepare(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
+        counters: None,
     };
-    let result = forward(&head, &understood, client, context, local, out);
+    let result = forward(&head, understood, client, context, local, out);
     Reading::Complete { length: head.len(), result }
 }
 
 fn forward(
     head: &RequestHead<'_, '_>,
-    understood: &Understood,
+    mut understood: Understood,
     client: IpAddr,
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
 ) -> Result<Prepared, Refused> {
-    let refused = |status, reason, message: &str| {
+    let refused = |request, status, reason, message: &str| {
         let answer = OwnAnswer::new(status, reason, message);
-        Err(Refused { answer, request: Some(*understood), is_management: false })
+        Err(Refused { answer, request: Some(request), is_management: false })
     };
     let Some(config) = context.listener else {
         let name = context.listener_name;
@@ -146,18 +163,18 @@ fn forward(
             "listener {name} is not configured: add it with lbctl add-listener {name}, or, if this \
              proxy has never had a configuration, see whether the control plane is reachable"
         );
-        return refused(503, Reason::ConfigMissing, &message);
+        return refused(understood, 503, Reason::ConfigMissing, &message);
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
-        let (answer, request) = (OwnAnswer::options(), Some(*understood));
+        let (answer, request) = (OwnAnswer::options(), Some(understood));
         return Err(Refused { answer, request, is_management: false });
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
             management::admit(management, head.method_name, context.peer.ip()).map_err(
-                |answer| Refused { answer, request: Some(*understood), is_management: true },
+                |answer| Refused { answer, request: Some(understood), is_management: true },
             )?;
             None
         }
@@ -166,19 +183,39 @@ fn forward(
             let route = config.routes.find(host, head.path());
             if route.is_none() {
                 let message = no_route(host, head.path(), &config.listener.name);
-                return refused(404, Reason::NoRoute, &message);
+                return refused(understood, 404, Reason::NoRoute, &message);
             }
             route
         }
     };
+    understood.counters = route.map(|route| route.counters);
     let body_max = context.limits.body_bytes_max;
     if body_max > 0 && matches!(head.body, BodyLength::Known(length) if length > body_max) {
         return refused(
+            understood,
             413,
             Reason::BodyTooLarge,
             "the request's body is longer than allowed here",
         );
     }
+    // After what is refused without a look at the pools, so that it takes no turn.
+    let destination = match route {
+        Some(route) => {
+            let own = affinity::own_pool(head, route.shared(), context.config);
+            Destination::Pool(route.route, own.unwrap_or_else(|| route.pool()))
+        }
+        None => Destination::ControlPlane,
+    };
+    let told = match (context.limiter, destination) {
+        (Some(limiter), Destination::Pool(route, pool)) => {
+            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
+                answer,
+                request: Some(understood),
+                is_management: false,
+            })?
+        }
+        _ => None,
+    };
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -186,23 +223,38 @@ fn forward(
             .unwrap_or_default(),
         Some(_) => String::new(),
     };
+    let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
+    let sticky = match destination {
+        Destination::Pool(_, index) => {
+            let pool = &context.config.pools[index];
+            pool.sticky.as_deref().map(|sticky| (sticky, &pool.name))
+        }
+        Destination::ControlPlane => None,
+    };
+    let mut own_cookie = None;
+    let bound = sticky.map(|(sticky, pool)| {
+        let (bound, found) = Bound::read(head, sticky, pool, context.config.ring(), peer_trusted);
+        own_cookie = found;
+        Box::new(bound)
+    });
     let forwarding = Forwarding {
         peer,
-        peer_trusted: is_trusted(peer, &config.listener.forwarded_trust),
+        peer_trusted,
         fallback_host: &fallback_host,
         request_id: context.request_id,
+        own_cookie,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {
-        understood: *understood,
+        understood,
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,
         passes_trailers: head.names_no_fields(),
         client,
-        // Last, so that what is refused takes no turn.
-        destination: route
-            .map_or(Destination::ControlPlane, |route| Destination::Pool(route.pool())),
+        destination,
+        bound,
+        told,
     })
 }
 

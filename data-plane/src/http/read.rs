@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     h1::{fields::is_token_byte, request::scan_error, scan::HeadScan},
+    live::CountersIndex,
     reason::Reason,
     worker::{Loaded, now, until},
 };
@@ -42,6 +43,14 @@ impl Read {
         match &self.result {
             Ok(prepared) => prepared.destination == Destination::ControlPlane,
             Err(refused) => refused.is_management,
+        }
+    }
+
+    /// Where the answer is counted.
+    pub(super) fn counters(&self) -> Option<CountersIndex> {
+        match &self.result {
+            Ok(prepared) => prepared.understood.counters,
+            Err(refused) => refused.request.and_then(|request| request.counters),
         }
     }
 }
@@ -148,6 +157,8 @@ impl<S: Stream> Exchange<'_, S> {
             limits: self.limits(&config),
             management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
+            config: &config,
+            limiter: self.limiter(&config, started),
         };
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();

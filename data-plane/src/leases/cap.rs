@@ -99,6 +99,11 @@ impl PoolCaps {
         caps.filter(move |(_, cap)| is_full(cap)).map(|(slot, _)| slot)
     }
 
+    /// Whether a backend has no room for one more.
+    pub(crate) fn is_full(&self, slot: u32, now: Instant) -> bool {
+        self.of(slot).is_some_and(|cap| cap.slots().free(now) == 0)
+    }
+
     /// Takes what a request to this backend needs, if all of it is free.
     pub(crate) fn take(self: &Arc<Self>, slot: u32, now: Instant) -> Option<Permit> {
         let backend = self.of(slot);

@@ -57,6 +57,8 @@ struct WorkerCounters {
     /// Requests of this worker that no picker looks at.
     in_flight: AtomicU32,
     requests: AtomicU64,
+    /// Of these, those whose client's session keeps it here.
+    sessions: AtomicU64,
     successes: AtomicU64,
     connect: AtomicU64,
     reset: AtomicU64,
@@ -169,6 +171,16 @@ impl BackendState {
     /// Notes that a worker gave a request to the backend.
     pub(crate) fn count_request(&self, worker: usize) {
         bump(&self.live.workers[worker].0.requests, 1);
+    }
+
+    /// Notes that a session brought a request here.
+    pub(crate) fn count_session(&self, worker: usize) {
+        bump(&self.live.workers[worker].0.sessions, 1);
+    }
+
+    /// Requests that sessions brought here.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.live.workers.iter().map(|worker| worker.0.sessions.load(Relaxed)).sum()
     }
 
     /// Notes bytes on the backend's connections.
@@ -349,6 +361,7 @@ impl WorkerCounters {
         Self {
             in_flight: AtomicU32::new(0),
             requests: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             connect: AtomicU64::new(0),
             reset: AtomicU64::new(0),

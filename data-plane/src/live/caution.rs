@@ -100,7 +100,9 @@ impl PoolConfig {
             return Some((slot, Some(trial)));
         }
         let first = self.pick(key, tried, rng)?;
-        if caution.accepts(first, now, rng) || caution.is_all_cold(now) {
+        // Whoever belongs to a backend would be sent away and come back.
+        let is_bound = matches!(key, HashKey::Value(_));
+        if is_bound || caution.accepts(first, now, rng) || caution.is_all_cold(now) {
             return Some((first, None));
         }
         let mut passed = tried.to_vec();

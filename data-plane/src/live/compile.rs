@@ -15,7 +15,8 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
+    PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler, outlook::tell_panic,
+    routes::RouteCompiler, sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -36,6 +37,7 @@ pub(crate) struct Compiler {
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
     routes: RouteCompiler,
+    limits: LimitCompiler,
 }
 
 #[derive(Debug)]
@@ -78,14 +80,17 @@ impl Compiler {
             workers,
             listeners,
             Leases::new(workers, crate::leases::Remembered::default()),
+            100,
         )
     }
 
-    /// A compiler for a proxy that holds these shares.
+    /// A compiler for a proxy that holds these shares, and whose limits by key tell
+    /// `limit_keys` keys apart each.
     pub(crate) fn with_leases(
         workers: usize,
         listeners: Vec<ListenerName>,
         leases: Leases,
+        limit_keys: usize,
     ) -> Self {
         Self {
             leases: Arc::new(leases),
@@ -100,7 +105,8 @@ impl Compiler {
             outlook: Outlook::default(),
             management: None,
             told: None,
-            routes: RouteCompiler::default(),
+            routes: RouteCompiler::new(workers),
+            limits: LimitCompiler::new(workers, limit_keys),
         }
     }
 
@@ -182,7 +188,9 @@ impl Compiler {
         self.pools = pools;
         let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
         let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
-        self.leases.retain(&wanted.collect());
+        let limits = self.limits.compile(snapshot, &self.leases, self.phase.count, now());
+        let of_limits = limits.iter().flat_map(|limits| limits.quantities());
+        self.leases.retain(&wanted.chain(of_limits).collect());
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
@@ -190,7 +198,7 @@ impl Compiler {
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
-            let routes = routes.get(name).cloned();
+            let routes = routes.tables.get(name).cloned();
             let routes = routes.unwrap_or_else(|| Arc::new(Routes::new([])));
             Some(ListenerConfig { listener, routes })
         };
@@ -200,7 +208,10 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            limits,
+            route_counters: Arc::clone(routes.counters),
             cuts,
+            session_keys: snapshot.session_keys().cloned(),
             management: self.management.clone(),
         }
     }
@@ -243,10 +254,15 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
+        let former_sticky = former.and_then(|former| former.config.sticky.as_deref());
+        let context = sticky::Context { candidates: &candidates, workers: self.workers, now };
+        let sticky =
+            Sticky::compile(entry, &backends, &eligible, &self.outlook, former_sticky, context);
         let caps = self.leases.caps(entry, &backends);
         let mut config = PoolConfig {
             caps,
             picker,
+            sticky,
             cursor,
             backends,
             caution: Caution::of(&eligible, &out, self.outlook.ramps(entry, &eligible, now)),
@@ -313,6 +329,7 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
         queue_timeout: pool.concurrency.queue_timeout,
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         breaker: pool.resilience.breaker,
+        sticky: None,
         caution: None,
         panic: None,
         picker: Picker::build(pool.algorithm, &[]),

@@ -10,20 +10,25 @@ mod caution;
 mod compile;
 mod identity;
 mod ledger;
+mod limits;
 mod management;
 mod outlook;
 mod retries;
+mod route_counters;
 mod routes;
+mod sticky;
 mod trial;
 mod trouble;
 
 use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
+    affinity::KeyRing,
     balance::{HashKey, Loads, PickContext, Picker},
     health::panic::Panic,
     model::{
-        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy, Version,
+        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy,
+        SessionKeys, Version,
     },
 };
 
@@ -35,10 +40,13 @@ pub(crate) use self::{
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
+    limits::{Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits},
     management::Management,
     outlook::Outlook,
     retries::Retries,
-    routes::{PoolIndex, Routes},
+    route_counters::{CountersIndex, RouteCounters},
+    routes::{PoolIndex, RouteIndex, Routes},
+    sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
     trouble::Trouble,
 };
@@ -57,8 +65,14 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// The limits on requests; none most of the time.
+    pub(crate) limits: Option<Arc<Limits>>,
+    /// What clients of the routes were answered; routes point into it.
+    pub(crate) route_counters: Arc<[Arc<RouteCounters>]>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
+    /// What signs sessions; none while no pool has ever had any.
+    pub(crate) session_keys: Option<Arc<SessionKeys>>,
     /// Where `/lb/...` goes; `None` when that is ordinary traffic.
     pub(crate) management: Option<Management>,
 }
@@ -89,6 +103,8 @@ pub(crate) struct PoolConfig {
     pub(crate) picker: Picker,
     /// Picks start here; shared by all workers.
     pub(crate) cursor: Arc<Padded<AtomicU64>>,
+    /// What keeps its clients with their backends; nothing in most pools.
+    pub(crate) sticky: Option<Box<Sticky>>,
     /// When a backend of it is avoided, and for how long.
     pub(crate) breaker: BreakerPolicy,
     /// What picks must heed; nothing most of the time.
@@ -124,7 +140,20 @@ impl PoolConfig {
             elsewhere = AtomicU64::new(rng.u64(..));
             &elsewhere
         };
-        self.picker.pick(&mut PickContext { key, cursor, loads: self, rng, excluded })
+        let picker = match key {
+            HashKey::Client(_) => &self.picker,
+            HashKey::Value(_) => self.picker_of_values(),
+        };
+        picker.pick(&mut PickContext { key, cursor, loads: self, rng, excluded })
+    }
+
+    /// Hashes the value of the field that the pool's clients are told apart by.
+    #[cold]
+    fn picker_of_values(&self) -> &Picker {
+        match self.sticky.as_deref() {
+            Some(Sticky::Header(header)) => &header.picker,
+            Some(Sticky::Cookie(_)) | None => &self.picker,
+        }
     }
 }
 
@@ -142,6 +171,11 @@ impl Config {
             listener_names: listeners.into(),
             ..Self::default()
         }
+    }
+
+    /// The keys that sessions are signed with.
+    pub(crate) fn ring(&self) -> Option<&KeyRing> {
+        self.session_keys.as_ref().map(|keys| &keys.ring)
     }
 
     /// The listeners of this process that the control plane does not know.

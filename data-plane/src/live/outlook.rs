@@ -166,7 +166,7 @@ impl Outlook {
 
     /// How long ago something was by the control plane's clock. What is yet to come, because
     /// clocks were set, is now.
-    fn age(&self, since_unix_ms: u64, now: Instant) -> Duration {
+    pub(super) fn age(&self, since_unix_ms: u64, now: Instant) -> Duration {
         let (at, unix_ms) = self.told;
         let since_told = now.saturating_duration_since(at);
         (Duration::from_millis(unix_ms) + since_told)

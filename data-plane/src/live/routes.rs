@@ -11,7 +11,10 @@ use lb_core::{
     routing::RouteTable,
 };
 
-use super::Padded;
+use super::{
+    Padded,
+    route_counters::{CountersIndex, CountersOfRoutes, Laid, RouteCounters},
+};
 
 /// Where a pool stands in [`super::Config::pools`]: requests carry this, and touch no
 /// reference count that other workers share.
@@ -20,16 +23,26 @@ pub(crate) type PoolIndex = usize;
 /// The routes of a listener.
 pub(crate) type Routes = RouteTable<Destination>;
 
-/// Where the requests of one route go.
+/// Where a route stands in the order of all routes of a snapshot.
+pub(crate) type RouteIndex = usize;
+
+/// Where the requests of one route go, and where their answers are counted.
 #[derive(Clone, Debug)]
-pub(crate) enum Destination {
-    Pool(PoolIndex),
+pub(crate) struct Destination {
+    pub(crate) route: RouteIndex,
+    pub(crate) counters: CountersIndex,
+    pools: Pools,
+}
+
+#[derive(Clone, Debug)]
+enum Pools {
+    One(PoolIndex),
     Shared(Arc<Shared>),
 }
 
 /// Pools that share the requests of a route.
 #[derive(Debug)]
-pub(crate) struct Shared {
+struct Shared {
     split: Split,
     pools: Box<[PoolIndex]>,
     /// Whose turn it is; shared by all workers, so that shares are exact per proxy.
@@ -37,23 +50,33 @@ pub(crate) struct Shared {
 }
 
 impl Destination {
+    /// The pools among which the route shares its requests out; none if all go to one.
+    #[inline]
+    pub(crate) fn shared(&self) -> &[PoolIndex] {
+        match &self.pools {
+            Pools::One(_) => &[],
+            Pools::Shared(shared) => &shared.pools,
+        }
+    }
+
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {
-        match self {
-            Self::Pool(pool) => *pool,
-            Self::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
+        match &self.pools {
+            Pools::One(pool) => *pool,
+            Pools::Shared(shared) => shared.pools[shared.split.take(&shared.cursor.0)],
         }
     }
 }
 
 /// Lays out the routes, and keeps them for as long as they stay the same.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RouteCompiler {
     former: Option<Former>,
     /// The cursors of routes to several pools: they go on where they are while the
     /// shares stay.
     cursors: BTreeMap<RouteName, (RoutePools, Arc<Padded<AtomicU64>>)>,
+    counters: CountersOfRoutes,
 }
 
 #[derive(Debug)]
@@ -61,16 +84,27 @@ struct Former {
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
     pools: Vec<PoolName>,
     tables: HashMap<ListenerName, Arc<Routes>>,
+    counters: Arc<[Arc<RouteCounters>]>,
+}
+
+/// What routes are compiled to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Compiled<'a> {
+    /// The tables of all listeners that have routes.
+    pub(super) tables: &'a HashMap<ListenerName, Arc<Routes>>,
+    /// What they point into.
+    pub(super) counters: &'a Arc<[Arc<RouteCounters>]>,
 }
 
 impl RouteCompiler {
-    /// The tables of all listeners that have routes. Health changes many times a minute and
+    /// For so many workers.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { former: None, cursors: BTreeMap::new(), counters: CountersOfRoutes::new(workers) }
+    }
+
+    /// The tables of all listeners that have routes, and their counters. Health changes many times a minute and
     /// routes seldom do, so tables are taken over when no route and no pool's place is new.
-    pub(super) fn compile(
-        &mut self,
-        snapshot: &Snapshot,
-        phase: Phase,
-    ) -> &HashMap<ListenerName, Arc<Routes>> {
+    pub(super) fn compile(&mut self, snapshot: &Snapshot, phase: Phase) -> Compiled<'_> {
         let routes = snapshot.routes();
         let stays = |former: &Former| {
             Arc::ptr_eq(&former.routes, routes) && former.pools.iter().eq(snapshot.pools().keys())
@@ -79,31 +113,36 @@ impl RouteCompiler {
             Some(former) => former,
             None => self.lay_out(snapshot, phase),
         };
-        &self.former.insert(former).tables
+        let Former { tables, counters, .. } = self.former.insert(former);
+        Compiled { tables, counters }
     }
 
     fn lay_out(&mut self, snapshot: &Snapshot, phase: Phase) -> Former {
         let pools: Vec<PoolName> = snapshot.pools().keys().cloned().collect();
         let places: HashMap<&PoolName, PoolIndex> = pools.iter().zip(0..).collect();
+        let laid: Laid = self.counters.lay_out(snapshot.routes().keys());
         let former_cursors = std::mem::take(&mut self.cursors);
         let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
-        for route in snapshot.routes().values() {
+        for (index, route) in snapshot.routes().values().enumerate() {
             // The snapshot is consistent: every route's pools are there.
             let place = |pool| places.get(pool).copied();
             let Some(indexes) = route.pools.names().map(place).collect::<Option<Box<[_]>>>() else {
                 continue;
             };
-            let destination = match *indexes {
-                [pool] => Destination::Pool(pool),
+            let pools = match *indexes {
+                [pool] => Pools::One(pool),
                 _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
             };
+            let counters = laid.of(&route.name);
+            let destination = Destination { route: index, counters, pools };
             by_listener.entry(&route.listener).or_default().push((route, destination));
         }
         let tables = by_listener
             .into_iter()
             .map(|(listener, routes)| (listener.clone(), Arc::new(RouteTable::new(routes))))
             .collect();
-        Former { routes: Arc::clone(snapshot.routes()), pools, tables }
+        let routes = Arc::clone(snapshot.routes());
+        Former { routes, pools, tables, counters: laid.counters }
     }
 
     fn share(
@@ -112,7 +151,7 @@ impl RouteCompiler {
         pools: Box<[PoolIndex]>,
         former: Option<&(RoutePools, Arc<Padded<AtomicU64>>)>,
         phase: Phase,
-    ) -> Destination {
+    ) -> Pools {
         let weights: Vec<u16> = route.pools.iter().map(|(_, weight)| weight).collect();
         let split = Split::new(&weights);
         let cursor = match former {
@@ -120,7 +159,7 @@ impl RouteCompiler {
             _ => Arc::new(Padded(AtomicU64::new(split.start(phase)))),
         };
         self.cursors.insert(route.name.clone(), (route.pools.clone(), Arc::clone(&cursor)));
-        Destination::Shared(Arc::new(Shared { split, pools, cursor }))
+        Pools::Shared(Arc::new(Shared { split, pools, cursor }))
     }
 }
 
@@ -161,8 +200,8 @@ mod tests {
     }
 
     fn table(compiler: &mut RouteCompiler, snapshot: &Snapshot) -> Arc<Routes> {
-        let tables = compiler.compile(snapshot, Phase::default());
-        Arc::clone(&tables[&ListenerName::default_listener()])
+        let compiled = compiler.compile(snapshot, Phase::default());
+        Arc::clone(&compiled.tables[&ListenerName::default_listener()])
     }
 
     fn ask(table: &Routes, host: &str, times: usize) -> Vec<PoolIndex> {
@@ -171,14 +210,14 @@ mod tests {
 
     #[test]
     fn shares_are_exact_and_a_single_pool_takes_no_turns() {
-        let table = table(&mut RouteCompiler::default(), &start());
+        let table = table(&mut RouteCompiler::new(1), &start());
         assert_eq!(ask(&table, "any", 8).iter().sum::<usize>(), 2);
         assert_eq!(ask(&table, "one", 2), [1, 1]);
     }
 
     #[test]
     fn tables_stay_until_a_route_or_a_pool_s_place_changes() {
-        let (mut compiler, before) = (RouteCompiler::default(), start());
+        let (mut compiler, before) = (RouteCompiler::new(1), start());
         let first = table(&mut compiler, &before);
         let same = snapshot(&before, vec![pool("b")]);
         assert!(Arc::ptr_eq(&first, &table(&mut compiler, &same)));
@@ -190,7 +229,7 @@ mod tests {
 
     #[test]
     fn turns_go_on_while_the_shares_stay() {
-        let (mut compiler, before) = (RouteCompiler::default(), start());
+        let (mut compiler, before) = (RouteCompiler::new(1), start());
         let first = ask(&table(&mut compiler, &before), "any", 2);
         let more = snapshot(&before, vec![route("more", "more", &[("b", 1)])]);
         let rest = ask(&table(&mut compiler, &more), "any", 2);

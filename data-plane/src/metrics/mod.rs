@@ -20,8 +20,15 @@ pub(crate) const WORKERS: Definition =
     Definition::gauge("lb_workers", &[], "Worker threads that run");
 pub(crate) const REQUESTS: Definition = Definition::counter(
     "lb_requests_total",
-    &["code_class"],
-    "Requests that clients were answered, by the class of the status, a switch of protocols as 1xx",
+    &["route", "code_class"],
+    "Requests that clients were answered, by the class of the status, a switch of protocols as \
+     1xx; (none) for what no route matches, (other) for all routes beyond the first 100",
+);
+pub(crate) const REQUEST_DURATION: Definition = Definition::histogram(
+    "lb_request_duration_seconds",
+    &["route"],
+    "From the last byte of a request's head to the last byte of its answer, as the client gets \
+     it: waiting, retries and the client's own reading included",
 );
 pub(crate) const REQUESTS_RECEIVED: Definition = Definition::counter(
     "lb_requests_received_total",
@@ -148,6 +155,36 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
+pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
+    "lb_session_requests_total",
+    &["pool", "result"],
+    "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
+     another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
+);
+pub(crate) const RATELIMIT_DECISIONS: Definition = Definition::counter(
+    "lb_ratelimit_decisions_total",
+    &["limit", "decision"],
+    "Requests that a limit let pass (admitted) or refused (refused); of a limit in shadow mode, \
+     those that it would have refused (shadow_refused). A request that another limit refused \
+     does not count",
+);
+pub(crate) const RATELIMIT_LEASE_TOKENS: Definition = Definition::gauge(
+    "lb_ratelimit_lease_tokens",
+    &["limit"],
+    "Requests per second that this proxy may let pass now; of a limit by key, of each key that \
+     is not hot",
+);
+pub(crate) const RATELIMIT_HOT_KEYS: Definition = Definition::gauge(
+    "lb_ratelimit_hot_keys",
+    &["limit"],
+    "Keys of the limit of which this proxy reports, because one of them needs more than an even \
+     share",
+);
+pub(crate) const RATELIMIT_FORGIVEN_KEYS: Definition = Definition::counter(
+    "lb_ratelimit_forgiven_keys_total",
+    &["limit"],
+    "Keys of the limit that were forgotten before their bucket was full again, for want of room",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -158,8 +195,11 @@ pub(crate) const CONFIG_APPLY_DURATION: Definition = Definition::histogram(
     &[],
     "From the arrival of a change until all workers serve from it",
 );
-pub(crate) const CONFIG_REFUSALS: Definition =
-    Definition::counter("lb_config_refusals_total", &[], "Configurations that were refused whole");
+pub(crate) const CONFIG_REJECTIONS: Definition = Definition::counter(
+    "lb_config_rejections_total",
+    &["what"],
+    "Configurations that were refused whole, and objects that were refused in one that was applied",
+);
 pub(crate) const CONFIG_REJECTED_OBJECTS: Definition = Definition::gauge(
     "lb_config_rejected_objects",
     &[],
@@ -188,10 +228,11 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 35] = [
+pub(crate) const DEFINITIONS: [Definition; 41] = [
     READY,
     WORKERS,
     REQUESTS,
+    REQUEST_DURATION,
     REQUESTS_RECEIVED,
     OWN_ANSWERS,
     CLIENT_ABORTS,
@@ -216,9 +257,14 @@ pub(crate) const DEFINITIONS: [Definition; 35] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    SESSION_REQUESTS,
+    RATELIMIT_DECISIONS,
+    RATELIMIT_LEASE_TOKENS,
+    RATELIMIT_HOT_KEYS,
+    RATELIMIT_FORGIVEN_KEYS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
-    CONFIG_REFUSALS,
+    CONFIG_REJECTIONS,
     CONFIG_REJECTED_OBJECTS,
     CONTROL_CONNECTED,
     CONTROL_SESSIONS,

@@ -7,20 +7,22 @@ use std::{
 };
 
 use lb_core::{
+    affinity::Met,
+    limit::MICROS,
     metrics::{
         BUILD_INFO, Exposition, Format, PerBackend, exposition,
         upstream::{BackendFamilies, PoolFamilies, Sample},
     },
-    model::PoolName,
+    model::{PoolName, RouteName},
     stats::BackendCounters,
 };
 use tokio::sync::watch;
 
 use crate::{
-    live::{BackendState, Config, Ledger, PoolTotals},
+    live::{BackendState, Config, Ledger, PoolTotals, Sticky},
     metrics as names, process,
     reason::Reason,
-    stats::{Sums, sum},
+    stats::{Answers, Sums, sum},
     status::Status,
     worker::{Fleet, WorkerHandle, now},
 };
@@ -40,6 +42,12 @@ const BACKENDS: BackendFamilies = BackendFamilies {
     duration: names::BACKEND_DURATION,
     in_flight: names::BACKEND_IN_FLIGHT,
 };
+
+/// Classes of statuses, in the order in which they are counted.
+const CODE_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+/// For routes that are no route; no name of one has parentheses.
+const NO_ROUTE: &str = "(none)";
+const OTHER_ROUTES: &str = "(other)";
 
 /// Where everything is counted.
 #[derive(Debug)]
@@ -66,6 +74,7 @@ impl Metrics {
         self.write_pools(exposition)?;
         let config = Arc::clone(&self.config.borrow());
         self.write_backends(exposition, &config)?;
+        write_limits(exposition, &config)?;
         self.write_control(exposition)
     }
 
@@ -76,6 +85,7 @@ impl Metrics {
         exposition.gauge(&names::READY, f64::from(u8::from(ready)))?;
         let running = self.fleet.running.load(Ordering::Relaxed);
         exposition.gauge(&names::WORKERS, running as f64)?;
+        self.write_answers(exposition)?;
         write_requests(exposition, &sums)?;
         exposition.family(&names::CONNECTIONS, |family| {
             family.gauge(&["downstream", "open"], sums.connections as f64)?;
@@ -95,6 +105,29 @@ impl Metrics {
         })?;
         let dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         exposition.counter(&names::ACCESS_LOG_DROPPED, dropped)
+    }
+
+    /// What clients were answered, by route.
+    fn write_answers(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
+        let mut unrouted = Answers::default();
+        self.fleet.workers.iter().for_each(|worker| unrouted.add(&worker.shard.unrouted));
+        let config = Arc::clone(&self.config.borrow());
+        let mut routes = vec![(NO_ROUTE, unrouted)];
+        routes.extend(config.route_counters.iter().map(|counters| {
+            let route = counters.route.as_ref().map_or(OTHER_ROUTES, RouteName::as_str);
+            (route, counters.sum())
+        }));
+        exposition.family(&names::REQUESTS, |family| {
+            routes.iter().try_for_each(|(route, answers)| {
+                let mut classes = CODE_CLASSES.into_iter().zip(answers.status_classes);
+                classes.try_for_each(|(class, count)| family.counter(&[route, class], count))
+            })
+        })?;
+        exposition.family(&names::REQUEST_DURATION, |family| {
+            routes
+                .iter()
+                .try_for_each(|(route, answers)| family.histogram(&[route], &answers.durations))
+        })
     }
 
     fn write_pools(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
@@ -118,6 +151,17 @@ impl Metrics {
             config.pools.iter().try_for_each(|pool| {
                 let panics = f64::from(u8::from(pool.panic.is_some()));
                 family.gauge(&[pool.name.as_str()], panics)
+            })
+        })?;
+        exposition.family(&names::SESSION_REQUESTS, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else {
+                    return Ok(());
+                };
+                let mut sums = Met::ALL.into_iter().zip(cookie.counts.sums());
+                sums.try_for_each(|(met, count)| {
+                    family.counter(&[pool.name.as_str(), met.name()], count)
+                })
             })
         })?;
         exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {
@@ -158,7 +202,10 @@ impl Metrics {
         exposition.family(&names::CONFIG_APPLY_DURATION, |family| {
             family.histogram(&[], &following.applies)
         })?;
-        exposition.counter(&names::CONFIG_REFUSALS, following.refusals)?;
+        exposition.family(&names::CONFIG_REJECTIONS, |family| {
+            family.counter(&["configuration"], following.refusals)?;
+            family.counter(&["object"], following.rejections)
+        })?;
         let rejected = following.rejected_objects;
         exposition.gauge(&names::CONFIG_REJECTED_OBJECTS, rejected as f64)?;
         let connected = self.status.is_connected();
@@ -169,11 +216,37 @@ impl Metrics {
     }
 }
 
-fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
-    exposition.family(&names::REQUESTS, |family| {
-        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(sums.status_classes);
-        classes.into_iter().try_for_each(|(class, count)| family.counter(&[class], count))
+fn write_limits(exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
+    let now = now();
+    let all = config.limits.as_deref().map(|limits| limits.all()).unwrap_or_default();
+    let told = all.iter().map(|limit| (limit, limit.sums(), limit.gauges(now)));
+    let told: Vec<_> = told.collect();
+    exposition.family(&names::RATELIMIT_DECISIONS, |family| {
+        told.iter().try_for_each(|(limit, sums, _)| {
+            let name = limit.limit.name.as_str();
+            let refused = if limit.limit.shadow { "shadow_refused" } else { "refused" };
+            family.counter(&[name, "admitted"], sums.admitted)?;
+            family.counter(&[name, refused], sums.refused)
+        })
     })?;
+    exposition.family(&names::RATELIMIT_LEASE_TOKENS, |family| {
+        told.iter().try_for_each(|(limit, _, gauges)| {
+            family.gauge(&[limit.limit.name.as_str()], gauges.rate as f64 / MICROS as f64)
+        })
+    })?;
+    exposition.family(&names::RATELIMIT_HOT_KEYS, |family| {
+        told.iter().try_for_each(|(limit, _, gauges)| {
+            family.gauge(&[limit.limit.name.as_str()], gauges.hot_keys as f64)
+        })
+    })?;
+    exposition.family(&names::RATELIMIT_FORGIVEN_KEYS, |family| {
+        told.iter().try_for_each(|(limit, sums, _)| {
+            family.counter(&[limit.limit.name.as_str()], sums.forgiven)
+        })
+    })
+}
+
+fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {
     exposition.counter(&names::REQUESTS_RECEIVED, sums.requests)?;
     exposition.family(&names::OWN_ANSWERS, |family| {
         let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_an_answer());

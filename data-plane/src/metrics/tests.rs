@@ -8,8 +8,9 @@ use std::{
 use lb_core::{
     metrics::{BUILD_INFO, Format, PerBackend, process},
     model::{
-        Backend, BackendId, BackendStatus, Health, Incarnation, ListenerName, Pool, PoolName,
-        Resource, Snapshot, Standing, Version,
+        Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Listener, ListenerName,
+        PathMatch, Pool, PoolName, Resource, Route, RouteName, RoutePools, Snapshot, Standing,
+        Version,
     },
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -24,7 +25,17 @@ use crate::{
 
 /// A proxy of two workers with this many backends in one pool.
 fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>) {
-    let mut resources = vec![Resource::Pool(Pool::new(PoolName::default_pool()))];
+    let mut resources = vec![
+        Resource::Pool(Pool::new(PoolName::default_pool())),
+        Resource::Listener(Listener::new(ListenerName::default_listener())),
+        Resource::Route(Route {
+            name: RouteName::new("all").unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::Any,
+            path: PathMatch::parse("", "").unwrap(),
+            pools: RoutePools::one(PoolName::default_pool()),
+        }),
+    ];
     for number in 1..=backends {
         let id = BackendId::new(&format!("backend{number}")).unwrap();
         resources.push(Resource::Backend(Backend {
@@ -110,14 +121,20 @@ fn what_workers_count_is_told() {
     let backend = &config.pools[0].backends[1];
     for worker in 0..2 {
         metrics.fleet.workers[worker].shard.count_request();
-        metrics.fleet.workers[worker].shard.count_status(204);
+        metrics.fleet.workers[worker].shard.unrouted.count(404, None);
+        let answered = Some(std::time::Duration::from_millis(3));
+        config.route_counters[0].of(worker).count(204, answered);
         backend.count_request(worker);
         backend.count_bytes(worker, 10, 20);
         backend.count_end(worker, None, Some(3000));
     }
     let text = metrics.scrape(Format::OpenMetrics).unwrap();
     for line in [
-        "lb_requests_total{code_class=\"2xx\"} 2",
+        "lb_requests_total{route=\"(none)\",code_class=\"4xx\"} 2",
+        "lb_requests_total{route=\"all\",code_class=\"2xx\"} 2",
+        "lb_request_duration_seconds_bucket{le=\"0.00256\",route=\"all\"} 0",
+        "lb_request_duration_seconds_bucket{le=\"0.00512\",route=\"all\"} 2",
+        "lb_request_duration_seconds_count{route=\"(none)\"} 0",
         "lb_requests_received_total 2",
         "lb_upstream_attempts_total{pool=\"default\",result=\"success\"} 2",
         "lb_upstream_bytes_total{pool=\"default\",direction=\"from_backend\"} 40",

@@ -10,7 +10,8 @@ use std::{
 };
 
 use lb_core::{
-    model::{InstanceId, ProxyId},
+    affinity::Met,
+    model::{InstanceId, PoolName, ProxyId},
     stats::BackendCounters,
 };
 use lb_proto::{
@@ -24,9 +25,9 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Sums, sum};
+use super::{Sums, limits::LimitReporter, sum};
 use crate::{
-    live::{BackendState, Config, Identity, Trouble},
+    live::{BackendState, Config, Identity, SessionCounts, Sticky, Trouble},
     process,
     reason::Reason,
     sync::Connected,
@@ -52,9 +53,12 @@ pub(crate) struct Reporter {
     config: watch::Receiver<Arc<Config>>,
     trouble: Arc<Trouble>,
     backends: HashMap<Identity, Tracked>,
+    limits: LimitReporter,
     /// Those that there is or was a token for, until everything was said about it.
     tried: Vec<Arc<BackendState>>,
     sent: Sums,
+    /// Of each pool that had sessions, what was told.
+    sessions: HashMap<PoolName, ToldSessions>,
     sequence: u64,
     /// Made, and not answered yet.
     pending: Option<pb::StatsReport>,
@@ -91,6 +95,7 @@ impl LastReport {
 struct Tracked {
     state: Arc<BackendState>,
     sent: BackendCounters,
+    sessions: u64,
     activity: u64,
     in_flight: u32,
     configured: bool,
@@ -112,8 +117,10 @@ impl Reporter {
             config,
             trouble,
             backends: HashMap::new(),
+            limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
+            sessions: HashMap::new(),
             sequence: 0,
             pending: None,
             last: Instant::now(),
@@ -281,9 +288,35 @@ impl Reporter {
             backends,
             process: Some(process_report(&sums.since(&before), self.worker_connections())),
             probes,
+            pools: self.session_reports(),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
+            limits: self.limits.report(&self.config.borrow(), now.into_std()),
         }
+    }
+
+    /// What became of sessions since the last report, of each pool of which there is anything
+    /// to tell. A pool whose sessions have just ended tells its last.
+    fn session_reports(&mut self) -> Vec<pb::PoolReport> {
+        let config = Arc::clone(&self.config.borrow());
+        for pool in &config.pools {
+            let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else { continue };
+            let told = self.sessions.entry(pool.name.clone());
+            let told = told.or_insert_with(|| ToldSessions::of(&cookie.counts));
+            if !Arc::ptr_eq(&told.counts, &cookie.counts) {
+                *told = ToldSessions::of(&cookie.counts);
+            }
+        }
+        let report = |(pool, told): (&PoolName, &mut ToldSessions)| {
+            let sessions = told.news();
+            (!sessions.is_empty()).then(|| pb::PoolReport { pool: pool.to_string(), sessions })
+        };
+        let mut reports: Vec<pb::PoolReport> =
+            self.sessions.iter_mut().filter_map(report).collect();
+        reports.sort_by(|a, b| a.pool.cmp(&b.pool));
+        // Nobody counts there any more.
+        self.sessions.retain(|_, told| Arc::strong_count(&told.counts) > 1);
+        reports
     }
 
     fn worker_connections(&self) -> Vec<u32> {
@@ -306,6 +339,7 @@ impl Reporter {
             let tracked = self.backends.entry(state.identity.clone()).or_insert_with(|| Tracked {
                 state: Arc::clone(state),
                 sent: BackendCounters::default(),
+                sessions: 0,
                 activity: 0,
                 in_flight: 0,
                 configured: true,
@@ -314,6 +348,29 @@ impl Reporter {
             tracked.configured = true;
             tracked.state = Arc::clone(state);
         }
+    }
+}
+
+/// What was told of one pool's sessions.
+#[derive(Debug)]
+struct ToldSessions {
+    counts: Arc<SessionCounts>,
+    told: [u64; Met::ALL.len()],
+}
+
+impl ToldSessions {
+    fn of(counts: &Arc<SessionCounts>) -> Self {
+        Self { counts: Arc::clone(counts), told: [0; Met::ALL.len()] }
+    }
+
+    fn news(&mut self) -> BTreeMap<String, u64> {
+        let now = self.counts.sums();
+        let before = std::mem::replace(&mut self.told, now);
+        Met::ALL
+            .into_iter()
+            .filter(|met| now[met.index()] > before[met.index()])
+            .map(|met| (met.name().to_owned(), now[met.index()] - before[met.index()]))
+            .collect()
     }
 }
 
@@ -335,6 +392,8 @@ impl Tracked {
         let counters = self.state.counters();
         let new = difference(&counters, &self.sent);
         self.sent = counters;
+        let sessions = self.state.sessions();
+        let new_sessions = sessions - std::mem::replace(&mut self.sessions, sessions);
         let identity = &self.state.identity;
         // Without a success the run may be older than this period.
         let trailing_failures =
@@ -346,6 +405,7 @@ impl Tracked {
             in_flight,
             upgraded: self.state.upgraded(),
             cut: self.state.cut(),
+            sessions: new_sessions,
             trailing_failures,
             avoided,
             ..convert::counters_to_wire(&new)

@@ -209,7 +209,7 @@ impl Follower {
                 backoff.reset();
                 self.status.synced();
                 let answer = self.serving.subscriber().answer(update.nonce);
-                self.status.count_apply(now() - received, answer.rejections.len());
+                self.status.count_apply(now() - received, &answer.rejections);
                 for rejection in &answer.rejections {
                     error!(
                         object = %rejection.key,

@@ -4,14 +4,17 @@
 //! fails. A field that is 0 or absent on the wire means the default, so a client
 //! needs to say only what it wants different.
 
+mod affinity;
 mod backend;
 mod lease;
+pub(crate) mod limit;
 pub(crate) mod listener;
 mod object;
 mod pool;
 mod probe;
 mod resilience;
 mod route;
+mod session_keys;
 mod standing;
 mod stats;
 pub mod sync;
@@ -21,8 +24,10 @@ pub use self::{
         lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire,
         quantity_from_wire, quantity_to_wire,
     },
+    limit::told_limit,
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},
     probe::{probe_token_from_wire, probe_word_to_wire},
+    route::stored_route,
     stats::{counters_from_wire, counters_to_wire, histogram_from_wire, histogram_to_wire},
 };
 

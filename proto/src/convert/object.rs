@@ -18,6 +18,8 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::Status(status) => pb::BackendStatus::from(status).encode_to_vec(),
         Resource::Listener(listener) => pb::Listener::from(listener).encode_to_vec(),
         Resource::Route(route) => pb::Route::from(route).encode_to_vec(),
+        Resource::Limit(limit) => pb::Limit::from(limit).encode_to_vec(),
+        Resource::SessionKeys(keys) => pb::SessionKeys::from(keys).encode_to_vec(),
     }
     .into()
 }
@@ -31,7 +33,11 @@ pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
         Kind::Status => read::<pb::BackendStatus>(payload)?.try_into().map(Resource::Status),
         Kind::Listener => read::<pb::Listener>(payload)?.try_into().map(Resource::Listener),
         Kind::Route => {
-            read::<pb::Route>(payload).and_then(super::route::stored).map(Resource::Route)
+            read::<pb::Route>(payload).and_then(super::stored_route).map(Resource::Route)
+        }
+        Kind::Limit => read::<pb::Limit>(payload)?.try_into().map(Resource::Limit),
+        Kind::SessionKeys => {
+            read::<pb::SessionKeys>(payload)?.try_into().map(Resource::SessionKeys)
         }
     }
 }
@@ -61,7 +67,7 @@ fn read<M: Message + Default>(payload: &[u8]) -> Result<M, Invalid> {
 
 /// The form in which the registry answers.
 ///
-/// A status is no object of the registry and gives an empty one.
+/// A status is no object of the registry and gives an empty one; keys are told to nobody.
 #[must_use]
 pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
     use pb::object::Object as Wire;
@@ -70,7 +76,8 @@ pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
         Resource::Backend(backend) => Some(Wire::Backend(backend.into())),
         Resource::Listener(listener) => Some(Wire::Listener(listener.into())),
         Resource::Route(route) => Some(Wire::Route(route.into())),
-        Resource::Status(_) => None,
+        Resource::Limit(limit) => Some(Wire::Limit(super::limit::told_limit(limit))),
+        Resource::Status(_) | Resource::SessionKeys(_) => None,
     };
     pb::Object { object, revision }
 }
@@ -83,10 +90,11 @@ pub fn object_from_wire(wire: pb::Object) -> Result<Resource, Invalid> {
         Some(Wire::Backend(backend)) => backend.try_into().map(Resource::Backend),
         Some(Wire::Listener(listener)) => listener.try_into().map(Resource::Listener),
         Some(Wire::Route(route)) => route.try_into().map(Resource::Route),
+        Some(Wire::Limit(limit)) => limit.try_into().map(Resource::Limit),
         None => Err(Invalid::value(
             "object",
             "the object is empty or of a kind that this build does not know; \
-             give a pool, a backend, a listener or a route",
+             give a pool, a backend, a listener, a route or a limit",
         )),
     }
 }
@@ -163,6 +171,17 @@ mod tests {
                 }),
                 slow_start_ms: hold.map(u32::from),
                 panic_threshold_percent: hold.map(|n| u32::from(n) % 128),
+                affinity: hold.map(|n| pb::Affinity {
+                    kind: ["", "none", "cookie", "header", "sticky"][usize::from(n % 5)].into(),
+                    cookie: ["", "id", "__Host-id", "a b"][usize::from(n / 5 % 4)].into(),
+                    ttl_ms: check.2[0] as u32 % 5 * 500,
+                    path: ["", "/", "/app", "app"][usize::from(n / 20 % 4)].into(),
+                    same_site: ["", "lax", "none", "other"][usize::from(n / 80 % 4)].into(),
+                    secure: ["", "auto", "always", "yes"][usize::from(n / 320 % 4)].into(),
+                    http_only: (n % 3 > 0).then_some(n % 3 == 1),
+                    strict: n % 2 == 0,
+                    header: ["", "X-User", "a b"][usize::from(n % 3)].into(),
+                }),
                 max_in_flight: check.2[0].into(),
                 queue_length: hold.map(u32::from),
                 queue_timeout_ms: numbers[0],
@@ -237,6 +256,27 @@ mod tests {
         )
     }
 
+    fn wire_limit() -> impl Strategy<Value = pb::Limit> {
+        let key = prop::sample::select(vec!["", "all", "path", "header:X-A", "cookie:a", "x"]);
+        let scope = prop::sample::select(vec!["", "fleet", "proxy", "backend", "world"]);
+        let names = ("[a-z]{0,2}", prop::option::of("[ab]"), prop::option::of("[ab]"));
+        let amounts = ("[0-9]{1,3}(/[smhdx])?", prop::option::of(0_u32..9), any::<[u8; 16]>());
+        (names, key, scope, amounts).prop_map(|((name, pool, route), key, scope, amounts)| {
+            pb::Limit {
+                name,
+                pool: pool.unwrap_or_default(),
+                route: route.unwrap_or_default(),
+                key: key.to_owned(),
+                rate: amounts.0,
+                burst: amounts.1,
+                scope: scope.to_owned(),
+                shadow: amounts.2[0] > 99,
+                incarnation: amounts.2[1].into(),
+                secret: amounts.2.to_vec().into(),
+            }
+        })
+    }
+
     fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
         if let Ok(resource) = decode(kind, payload) {
             let again = encode(&resource);
@@ -268,8 +308,13 @@ mod tests {
         }
 
         #[test]
+        fn a_checked_limit_survives_the_wire(limit in wire_limit()) {
+            survives("limit", &limit.encode_to_vec())?;
+        }
+
+        #[test]
         fn garbage_is_an_error_and_never_a_panic(
-            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "x"]),
+            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "limit", "session_keys", "x"]),
             payload in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             survives(kind, &payload)?;
@@ -299,6 +344,22 @@ mod tests {
         assert_eq!(decode("route", &encode(&stored)), Ok(stored.clone()));
         let wire = pb::Object { object: Some(pb::object::Object::Route(wire)), revision: 0 };
         assert!(object_from_wire(wire).unwrap_err().message.contains("has a port"));
+    }
+
+    #[test]
+    fn a_path_with_a_query_is_no_damage_but_nobody_can_add_one() {
+        let wire = pb::Route {
+            name: "r".into(),
+            path: "/search?q=1".into(),
+            pool: "default".into(),
+            ..Default::default()
+        };
+        let stored = decode("route", &wire.encode_to_vec()).unwrap();
+        let Resource::Route(route) = &stored else { panic!("it is a route") };
+        assert!(!route.path.matches("/search"));
+        assert_eq!(decode("route", &encode(&stored)), Ok(stored.clone()));
+        let wire = pb::Object { object: Some(pb::object::Object::Route(wire)), revision: 0 };
+        assert!(object_from_wire(wire).unwrap_err().message.contains("has a query"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl TryFrom<pb::Pool> for Pool {
         pool.connections = connections(&wire)?;
         pool.concurrency = concurrency(&wire)?;
         pool.resilience = resilience_from_wire(&wire)?;
+        pool.affinity = wire.affinity.unwrap_or_default().try_into()?;
         let sources = wire.sources.iter().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = wire.health_check.unwrap_or_default().try_into()?;
@@ -100,6 +101,7 @@ impl From<&Pool> for pb::Pool {
             keep_alive_timeout_ms: millis(pool.connections.keep_alive_timeout),
             max_idle_connections: Some(pool.connections.idle_max),
             max_connection_age_ms: millis(pool.connections.age_max),
+            affinity: Some((&pool.affinity).into()),
             max_in_flight: pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get),
             queue_length: Some(pool.concurrency.queue_length),
             queue_timeout_ms: millis(pool.concurrency.queue_timeout),

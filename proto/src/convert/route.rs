@@ -11,12 +11,13 @@ impl TryFrom<pb::Route> for Route {
 
     fn try_from(wire: pb::Route) -> Result<Self, Invalid> {
         let host = HostMatch::parse(&wire.host)?;
-        Ok(Self { host, ..stored(wire)? })
+        let path = PathMatch::parse(&wire.path_prefix, &wire.path)?;
+        Ok(Self { host, path, ..stored_route(wire)? })
     }
 }
 
 /// Reads a route as it is stored and sent, which former builds checked less strictly.
-pub(super) fn stored(wire: pb::Route) -> Result<Route, Invalid> {
+pub fn stored_route(wire: pb::Route) -> Result<Route, Invalid> {
     Ok(Route {
         name: RouteName::new(&wire.name)?,
         listener: if wire.listener.is_empty() {
@@ -25,7 +26,7 @@ pub(super) fn stored(wire: pb::Route) -> Result<Route, Invalid> {
             ListenerName::new(&wire.listener)?
         },
         host: HostMatch::parse_stored(&wire.host)?,
-        path: PathMatch::parse(&wire.path_prefix, &wire.path)?,
+        path: PathMatch::parse_stored(&wire.path_prefix, &wire.path)?,
         pools: pools(&wire.pool, wire.pools)?,
     })
 }

@@ -9,7 +9,8 @@ use lb_core::model::{
 use serde_json::{Map, Value};
 
 use super::{
-    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Place, Wish,
+    Declaration, DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute,
+    Place, Wish,
     export::{chosen_fields, fields},
     keys::keys,
 };
@@ -125,7 +126,10 @@ pub fn changes(declared: &Declaration, current: &[Resource], prune: bool) -> Vec
     if prune {
         let mut gone: Vec<&Resource> = current
             .iter()
-            .filter(|resource| resource.kind() != Kind::Status && !kept.contains(&resource.key()))
+            .filter(|resource| {
+                !matches!(resource.kind(), Kind::Status | Kind::SessionKeys)
+                    && !kept.contains(&resource.key())
+            })
             .filter(|resource| !stays_anyway(resource, declared))
             // What a source discovered is not declared, and would come back.
             .filter(|resource| resource.as_backend().is_none_or(|b| b.source.is_none()))
@@ -203,7 +207,8 @@ pub(super) fn keys_of(kind: Kind) -> &'static [&'static str] {
         Kind::Backend => keys::<DeclaredBackend>(),
         Kind::Listener => keys::<DeclaredListener>(),
         Kind::Route => keys::<DeclaredRoute>(),
-        Kind::Status => &[],
+        Kind::Limit => keys::<DeclaredLimit>(),
+        Kind::Status | Kind::SessionKeys => &[],
     }
 }
 
@@ -215,7 +220,10 @@ fn stays_anyway(resource: &Resource, declared: &Declaration) -> bool {
             route.name == RouteName::default_route()
                 && !declared.wishes.iter().any(|wish| is_in_the_way(route, &wish.resource))
         }
-        Resource::Backend(_) | Resource::Status(_) => false,
+        Resource::Backend(_)
+        | Resource::Limit(_)
+        | Resource::Status(_)
+        | Resource::SessionKeys(_) => false,
     }
 }
 

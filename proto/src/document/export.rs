@@ -1,14 +1,18 @@
 //! From domain objects to documents.
 
-use lb_core::model::{Algorithm, Backend, Kind, LeastConnections, Listener, Pool, Resource, Route};
+use lb_core::model::{
+    Affinity, Algorithm, Backend, CookieAffinity, Kind, LeastConnections, Limit, Listener, Pool,
+    Resource, Route,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute};
+use super::{DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute};
 
 /// The kinds of objects that can be declared, in the order of a document.
-pub const DECLARED_KINDS: [Kind; 4] = [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route];
+pub const DECLARED_KINDS: [Kind; 5] =
+    [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route, Kind::Limit];
 
 /// All that can be declared.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -27,11 +31,14 @@ pub struct Document {
     /// Which requests go to which pool.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DeclaredRoute>,
+    /// How many requests may pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<DeclaredLimit>,
 }
 
 impl Document {
     /// Declares these objects: with every key, or with those that differ from the
-    /// defaults. A status cannot be declared and is left out.
+    /// defaults. A status cannot be declared and is left out, and so are keys.
     #[must_use]
     pub fn of<'a>(resources: impl IntoIterator<Item = &'a Resource>, all: bool) -> Self {
         let mut document = Self::default();
@@ -47,7 +54,8 @@ impl Document {
                     document.listeners.push(chosen(listener.into(), resource, all));
                 }
                 Resource::Route(route) => document.routes.push(chosen(route.into(), resource, all)),
-                Resource::Status(_) => {}
+                Resource::Limit(limit) => document.limits.push(chosen(limit.into(), resource, all)),
+                Resource::Status(_) | Resource::SessionKeys(_) => {}
             }
         }
         document
@@ -76,7 +84,8 @@ pub(super) fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pool | Kind::Listener | Kind::Route => &["name"],
         Kind::Backend => &["address"],
-        Kind::Status => &[],
+        Kind::Limit => &["name", "rate"],
+        Kind::Status | Kind::SessionKeys => &[],
     }
 }
 
@@ -87,7 +96,8 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => to_map(&DeclaredBackend::from(backend)),
         Resource::Listener(listener) => to_map(&DeclaredListener::from(listener)),
         Resource::Route(route) => to_map(&DeclaredRoute::from(route)),
-        Resource::Status(_) => Map::new(),
+        Resource::Limit(limit) => to_map(&DeclaredLimit::from(limit)),
+        Resource::Status(_) | Resource::SessionKeys(_) => Map::new(),
     }
 }
 
@@ -100,9 +110,12 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             let pool = Pool::try_from(pool).expect("defaults are valid");
             let mut map = to_map(&DeclaredPool::from(&pool));
             let least = Algorithm::LeastConnections(LeastConnections::default());
-            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool }));
-            // These belong to one algorithm, and have defaults whenever it is chosen.
-            for (key, value) in least {
+            let least = to_map(&DeclaredPool::from(&Pool { algorithm: least, ..pool.clone() }));
+            let cookie = Affinity::Cookie(CookieAffinity::default());
+            let cookie = to_map(&DeclaredPool::from(&Pool { affinity: cookie, ..pool }));
+            // These belong to one algorithm, or to one affinity, and have defaults whenever it
+            // is chosen.
+            for (key, value) in least.into_iter().chain(cookie) {
                 map.entry(key).or_insert(value);
             }
             map
@@ -127,7 +140,16 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             map.remove("pool");
             map
         }
-        Kind::Status => Map::new(),
+        Kind::Limit => {
+            let (name, rate) = (NAME.to_owned(), "1/s".to_owned());
+            let limit = DeclaredLimit { name, rate, ..DeclaredLimit::default() };
+            let limit = Limit::try_from(limit).expect("defaults are valid");
+            let mut map = to_map(&DeclaredLimit::from(&limit));
+            // It is made from the rate.
+            map.remove("burst");
+            map
+        }
+        Kind::Status | Kind::SessionKeys => Map::new(),
     };
     defaults.remove("id");
     for key in required(kind) {
@@ -143,6 +165,11 @@ pub(super) fn chosen_fields(resource: &Resource) -> Map<String, Value> {
         if fields.get(&key) == Some(&value) {
             fields.remove(&key);
         }
+    }
+    if let Resource::Limit(limit) = resource
+        && limit.burst() == limit.rate.one_second()
+    {
+        fields.remove("burst");
     }
     fields
 }

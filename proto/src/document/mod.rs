@@ -13,11 +13,13 @@
 //! alone, whose refusals are reported with the place of the value that they are about. All
 //! faults of all files are found in one go.
 
+mod affinity;
 mod backend;
 mod changes;
 mod export;
 mod files;
 mod keys;
+mod limit;
 mod listener;
 mod pairs;
 mod pool;
@@ -31,11 +33,13 @@ mod tree;
 pub mod unit;
 
 pub use self::{
+    affinity::{SessionSameSite, SessionSecure},
     backend::{DeclaredBackend, DeclaredState},
     changes::{Action, Change, Field, changes},
     export::{DECLARED_KINDS, Document},
     files::{Unreadable, load},
     keys::nearest,
+    limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
     pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
+    affinity::{SessionSameSite, SessionSecure, affinity_keys, algorithm_of, declared_affinity},
     resilience::{declared_resilience, resilience_keys},
     unit::{Number, Time},
 };
@@ -149,6 +150,33 @@ pub struct DeclaredPool {
     /// least be connected to are used, too. 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Number>,
+    /// Whether a client stays with its backend: `none`, `cookie` (a signed cookie), `header:NAME`
+    /// (the same value of a field), or `ip_hash`, which is the algorithm of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<String>,
+    /// With `sticky = "cookie"`, as all of these: the cookie's name. Pools that share a host need
+    /// different ones, or different paths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_cookie: Option<String>,
+    /// How long a session lives without a request. Whole seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_ttl: Option<Time>,
+    /// The path below which browsers send it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_path: Option<String>,
+    /// Which sites' pages may cause a browser to send it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_same_site: Option<SessionSameSite>,
+    /// When it is marked `Secure`: on connections with TLS, always, or never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_secure: Option<SessionSecure>,
+    /// Whether scripts are kept from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_http_only: Option<bool>,
+    /// Whether a client is answered 503 rather than given another backend when its own cannot
+    /// serve it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_strict: Option<bool>,
     /// Requests in progress over all proxies; more wait, and then get 503. 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<Number>,
@@ -205,6 +233,7 @@ impl TryFrom<DeclaredPool> for Pool {
         }
         .checked()?;
         pool.resilience = declared_resilience(&declared)?;
+        pool.affinity = declared_affinity(&declared)?;
         let sources = declared.sources.iter().flatten().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = health(declared)?;
@@ -213,9 +242,10 @@ impl TryFrom<DeclaredPool> for Pool {
 }
 
 fn algorithm(declared: &DeclaredPool) -> Result<Algorithm, Invalid> {
-    let algorithm = match &declared.algorithm {
-        Some(name) => name.parse()?,
-        None => Algorithm::default(),
+    let algorithm = match (algorithm_of(declared)?, &declared.algorithm) {
+        (Some(algorithm), _) => algorithm,
+        (None, Some(name)) => name.parse()?,
+        (None, None) => Algorithm::default(),
     };
     match algorithm {
         Algorithm::LeastConnections(default) => {
@@ -309,7 +339,7 @@ impl From<&Pool> for DeclaredPool {
             queue_length: Some(Number(pool.concurrency.queue_length)),
             queue_timeout: Some(Time(pool.concurrency.queue_timeout)),
             sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
-            ..resilience_keys(&pool.resilience)
+            ..affinity_keys(&pool.affinity, resilience_keys(&pool.resilience))
         }
     }
 }

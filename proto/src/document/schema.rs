@@ -6,8 +6,8 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use lb_core::model::{
-    Algorithm, BackendConnections, BreakerPolicy, HealthPolicy, HttpLimits, Kind, LeastConnections,
-    Pool, ResiliencePolicy, RetryPolicy, Weight,
+    Affinity, Algorithm, BackendConnections, BreakerPolicy, CookieAffinity, HealthPolicy,
+    HttpLimits, Kind, LeastConnections, Limit, Pool, ResiliencePolicy, RetryPolicy, Weight,
 };
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -65,6 +65,10 @@ pub fn definitions(prefix: &str) -> Map<String, Value> {
             if key == "algorithm" {
                 schema.insert("examples".to_owned(), json!(Algorithm::NAMES));
             }
+            if key == "sticky" {
+                let forms = Affinity::FORMS.map(|form| form.replace("NAME", "x-user-id"));
+                schema.insert("examples".to_owned(), json!(forms));
+            }
             match range(kind, key) {
                 Some(Range::Number(range)) => {
                     schema.insert("minimum".to_owned(), json!(range.start()));
@@ -96,7 +100,9 @@ pub(super) fn type_name(kind: Kind) -> &'static str {
         Kind::Backend => "Backend",
         Kind::Listener => "Listener",
         Kind::Route => "Route",
+        Kind::Limit => "Limit",
         Kind::Status => "Status",
+        Kind::SessionKeys => "SessionKeys",
     }
 }
 
@@ -107,6 +113,7 @@ pub(super) fn range(kind: Kind, key: &str) -> Option<Range> {
         (Kind::Pool, "error_hold") => {
             Range::Time(Duration::ZERO..=LeastConnections::ERROR_HOLD_MAX)
         }
+        (Kind::Pool, "session_ttl") => Range::Time(CookieAffinity::TTLS),
         (Kind::Pool, "rise" | "fall") => Range::Number(HealthPolicy::THRESHOLDS),
         (Kind::Pool, "max_idle_connections") => Range::Number(BackendConnections::IDLE),
         (Kind::Pool, "breaker_failures") => Range::Number(BreakerPolicy::CONSECUTIVE),
@@ -127,6 +134,7 @@ pub(super) fn range(kind: Kind, key: &str) -> Option<Range> {
             Kind::Pool,
             "breaker_open" | "breaker_max_open" | "outlier_ejection" | "outlier_max_ejection",
         ) => Range::Time(Pool::DURATIONS),
+        (Kind::Limit, "burst") => Range::Number(Limit::BURST),
         (Kind::Backend, "weight") => Range::Number(0..=Weight::MAX),
         (Kind::Listener, "max_requests") => Range::Number(1..=u32::MAX),
         (Kind::Listener, "max_request_line_bytes") => Range::Size(HttpLimits::REQUEST_LINE_BYTES),

@@ -227,7 +227,8 @@ fn the_schema_knows_every_default_and_every_range() {
             let has_default = schema[*key].get("default").is_some();
             let needs_none = export::required(kind).contains(key)
                 || ["id", "path", "pools"].contains(key)
-                || (kind, *key) == (Kind::Route, "pool");
+                || (kind, *key) == (Kind::Route, "pool")
+                || (kind == Kind::Limit && ["burst", "pool", "route"].contains(key));
             assert_eq!(has_default, !needs_none, "{kind} {key}");
         }
     }
@@ -307,6 +308,17 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 }),
                 slow_start_ms: small.map(|n| u32::from(n) * 1000),
                 panic_threshold_percent: small.map(|n| u32::from(n) % 101),
+                affinity: small.map(|n| pb::Affinity {
+                    kind: ["none", "cookie", "cookie", "header"][usize::from(n % 4)].to_owned(),
+                    cookie: ["", "id"][usize::from(n / 4 % 2)].to_owned(),
+                    ttl_ms: u32::from(n / 8) * 1000,
+                    path: ["", "/app"][usize::from(n / 16 % 2)].to_owned(),
+                    same_site: ["", "strict"][usize::from(n / 32 % 2)].to_owned(),
+                    secure: ["", "never"][usize::from(n / 64 % 2)].to_owned(),
+                    http_only: (n > 100).then_some(n % 3 == 0),
+                    strict: n % 5 == 0,
+                    header: "X-User".to_owned(),
+                }),
                 max_in_flight: choices,
                 queue_length: small.map(u32::from),
                 queue_timeout_ms: times[2],
@@ -315,7 +327,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
     let backend = ("[d-f]", "[a-z]{1,3}:[1-9]", "[a-c]", 0..260_u32, 0..3_i32, labels).prop_map(
         |(id, address, pool, weight, admin_state, labels)| {
-            let weight = Some(weight);
+            let (max_in_flight, weight) = (weight, Some(weight));
             Any::Backend(pb::Backend {
                 source: String::new(),
                 id,
@@ -326,7 +338,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 labels,
                 incarnation: 0,
                 drain: None,
-                max_in_flight: weight.unwrap_or_default(),
+                max_in_flight,
             })
         },
     );
@@ -367,7 +379,23 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
             let pools = pools.unwrap_or_default();
             Any::Route(pb::Route { name, listener, host, path_prefix, path, pool, pools })
         });
-    prop_oneof![pool.boxed(), backend.boxed(), listener.boxed(), route.boxed()].prop_map(|object| {
+    let limit = ("[a-c]", 0..4_usize, 1..2000_u32, prop::option::of(1..5000_u32), any::<bool>())
+        .prop_map(|(name, kind, count, burst, shadow)| {
+            Any::Limit(pb::Limit {
+                pool: if kind == 1 { name.clone() } else { String::new() },
+                route: if kind == 2 { name.clone() } else { String::new() },
+                name,
+                key: ["", "path", "header:x-a", "all"][kind].to_owned(),
+                rate: format!("{count}/{}", ["s", "m", "h", "d"][kind]),
+                burst,
+                scope: ["", "proxy", "fleet", "backend"][kind].to_owned(),
+                shadow,
+                ..pb::Limit::default()
+            })
+        });
+    let any =
+        prop_oneof![pool.boxed(), backend.boxed(), listener.boxed(), route.boxed(), limit.boxed()];
+    any.prop_map(|object| {
         convert::object_from_wire(pb::Object { object: Some(object), revision: 0 }).ok()
     })
 }

@@ -6,7 +6,7 @@ use super::{Page, traffic_section};
 use crate::{
     command::remedy,
     format,
-    output::{Cell, Screen, Table},
+    output::{Cell, Screen, Table, Tone},
     view::{self, BackendView, ChecksView, DrainView, ResolutionView, StandingView},
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     if let Some(drain) = &view.drain {
         drain_section(&mut page, drain, now);
     }
-    standing_section(&mut page, &view.standing, now);
+    standing_section(&mut page, view, now);
     if let Some(resolution) = view.checks.as_ref().and_then(|checks| checks.resolution.as_ref()) {
         name_section(&mut page, resolution, now);
     }
@@ -71,11 +71,14 @@ fn drain_section(page: &mut Page, drain: &DrainView, now: u64) {
     page.row("afterwards", if drain.remove { "the backend is removed" } else { "it stays" });
 }
 
-fn standing_section(page: &mut Page, standing: &StandingView, now: u64) {
+fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
+    let standing = &view.standing;
     let ramp = standing.slow_start.as_ref();
     let ramp = ramp.and_then(|ramp| Some((ramp.percent(now)?, ramp.duration_ms)));
     let StandingView { ejection, disagreements, .. } = standing;
-    if ejection.is_none() && ramp.is_none() && disagreements.is_empty() {
+    let avoided_by = view.avoided_by();
+    let is_silent = ejection.is_none() && ramp.is_none() && disagreements.is_empty();
+    if is_silent && avoided_by.is_none() {
         return;
     }
     page.section("what traffic says");
@@ -94,6 +97,10 @@ fn standing_section(page: &mut Page, standing: &StandingView, now: u64) {
     if let Some((percent, duration_ms)) = ramp {
         let duration = format::duration(Duration::from_millis(duration_ms.into()));
         page.row("slow start", &format!("{percent} % of {duration}"));
+    }
+    if let Some(proxies) = avoided_by {
+        let why = "they see it fail, and send nothing for a while";
+        page.row("avoided by", &format!("{proxies}: {why}"));
     }
     for disagreement in disagreements {
         let (who, reason) = (disagreement.who(), disagreement.reason.sentence());
@@ -140,7 +147,8 @@ fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {
 }
 
 fn per_proxy(view: &BackendView) -> Table {
-    let headers = ["PROXY", "REQUESTS", "FAILED", "IN-FLIGHT", "REQ/S", "P50", "P99", "FAILURES"];
+    let headers =
+        ["PROXY", "REQUESTS", "FAILED", "IN-FLIGHT", "REQ/S", "P50", "P99", "AVOIDS", "FAILURES"];
     let mut table = Table::new(&headers).indented(2);
     for proxy in &view.proxies {
         let traffic = &proxy.traffic;
@@ -152,6 +160,7 @@ fn per_proxy(view: &BackendView) -> Table {
             format::rate(traffic.requests_per_second).into(),
             format::latency(traffic.latency_p50_us).into(),
             format::latency(traffic.latency_p99_us).into(),
+            if proxy.avoided { Cell::toned("yes", Tone::Bad) } else { "no".into() },
             traffic.failures.by_kind().into(),
         ]);
     }
@@ -210,6 +219,7 @@ mod tests {
             proxies: vec![pb::ProxyBackendTotals {
                 proxy_id: "proxy-1".to_owned(),
                 totals: Some(pb::BackendTotals { requests: 1000, ..pb::BackendTotals::default() }),
+                avoided: false,
             }],
             drain: None,
             slots: None,
@@ -245,10 +255,23 @@ mod tests {
           moved elsewhere    0
           latency            p50 -  p99 -  mean -
           bytes              0 B to backends, 0 B from them
-          PROXY    REQUESTS  FAILED  IN-FLIGHT  REQ/S  P50  P99  FAILURES
-          proxy-1      1000       0          0      0    -    -  none
+          PROXY    REQUESTS  FAILED  IN-FLIGHT  REQ/S  P50  P99  AVOIDS  FAILURES
+          proxy-1      1000       0          0      0    -    -  no      none
         next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
         ");
+    }
+
+    #[test]
+    fn who_avoids_a_backend_that_is_up_is_told() {
+        let mut wire = refused();
+        wire.proxies[0].avoided = true;
+        wire.status.as_mut().unwrap().health = pb::Health::Up.into();
+        let view = BackendView::from(wire);
+        let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+        assert!(text.contains("\nwhat traffic says\n  avoided by         proxy-1: "), "{text}");
+        assert!(text.lines().any(|line| line.ends_with("  yes     none")), "{text}");
+        let next = text.lines().last().unwrap();
+        assert!(next.contains("proxy-1"), "{next}");
     }
 
     #[test]

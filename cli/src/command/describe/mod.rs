@@ -2,6 +2,7 @@
 //! do next.
 
 mod backend;
+mod limit;
 mod listener;
 mod pool;
 mod proxy;
@@ -13,6 +14,7 @@ pub(crate) use self::{
 use super::{
     Session, backend as backends, get,
     judgement::{Facts, Finding},
+    limit as limits, session,
 };
 use crate::{
     args::{Describe, GetKind},
@@ -46,10 +48,17 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
             let view = first(found)?;
             screen.answer(&view, names, || proxy::page(&view, now))
         }
+        GetKind::Session => session::describe(session, name).await,
+        GetKind::SessionKeys => session::show_keys(session, Some(name)).await,
         GetKind::Listeners => {
             let view = get::object(session, "listener", name).await?;
             let facts = Facts::gather(session).await?;
             screen.answer(&view, names, || listener::page(&view, &facts, screen))
+        }
+        GetKind::Limits => {
+            let all = limits::all(session).await?;
+            let view = first(get::choose(all, Some(name), "limit", limits::name_of)?)?;
+            screen.answer(&view, names, || limit::page(&view, screen))
         }
         GetKind::Routes => {
             let view = get::object(session, "route", name).await?;
@@ -64,16 +73,16 @@ fn first<T>(found: Vec<T>) -> Result<T, Failure> {
 }
 
 /// Headed lines of labels and values.
-struct Page {
-    text: String,
+pub(super) struct Page {
+    pub(super) text: String,
 }
 
 impl Page {
-    fn new(title: &str) -> Self {
+    pub(super) fn new(title: &str) -> Self {
         Self { text: format!("{title}\n") }
     }
 
-    fn row(&mut self, label: &str, value: &str) {
+    pub(super) fn row(&mut self, label: &str, value: &str) {
         self.padded(18, label, value);
     }
 
@@ -114,7 +123,7 @@ impl Page {
         self.next_step(remedy.unwrap_or(otherwise));
     }
 
-    fn next_step(&mut self, step: &str) {
+    pub(super) fn next_step(&mut self, step: &str) {
         self.text += &format!("next: {step}\n");
     }
 }

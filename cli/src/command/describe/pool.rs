@@ -5,7 +5,7 @@ use crate::{
     command::get,
     format,
     output::Screen,
-    view::{BackendView, PoolView},
+    view::{BackendView, PoolView, session_results},
 };
 
 pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
@@ -18,6 +18,10 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     }
     if let Some(traffic) = &view.traffic {
         traffic_section(&mut page, traffic);
+    }
+    if !view.sessions_total.is_empty() {
+        page.section("sessions");
+        page.row("requests", &session_results(&view.sessions_total));
     }
     sources_section(&mut page, view, now);
     page.section("backends");

@@ -245,7 +245,7 @@ mod tests {
             name: RouteName::new(name).unwrap(),
             listener: ListenerName::new(listener).unwrap(),
             host: HostMatch::parse_stored(host).unwrap(),
-            path: PathMatch::parse("", path).unwrap(),
+            path: PathMatch::parse_stored("", path).unwrap(),
             pools: RoutePools::one(PoolName::default_pool()),
         }
     }
@@ -262,6 +262,7 @@ mod tests {
         facts.routes = vec![
             route("port", "extra", "a.example:80", "/"),
             route("query", "extra", "", "/a?b"),
+            route("fragment", "extra", "", "/#top"),
             route("silent", "internal", "", "/"),
             route("twin-a", "extra", "", "/x"),
             route("twin-b", "extra", "", "/x"),
@@ -269,6 +270,7 @@ mod tests {
         for (name, why) in [
             ("port", "has a port"),
             ("query", "has a query"),
+            ("fragment", "has a fragment"),
             ("silent", "no proxy listens for internal"),
             ("twin-b", "route twin-a matches the same requests"),
         ] {

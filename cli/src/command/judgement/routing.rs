@@ -93,10 +93,13 @@ fn obstacle_of(facts: &Facts, route: &Route) -> Option<(String, String)> {
             format!("{} has a port, and hosts are compared without", route.host),
             format!("'lbctl set-route {name} --host HOST' without the port"),
         ),
-        Obstacle::PathHasQuery => (
-            format!("{} has a query, and paths are compared without", route.path),
-            format!("'lbctl set-route {name} --path PATH' without what follows the '?'"),
-        ),
+        Obstacle::PathHas(unmatched) => {
+            let (what, begins) = (unmatched.name(), unmatched.begins_with());
+            (
+                format!("{} has {what}, and paths are compared without", route.path),
+                format!("'lbctl set-route {name} --path PATH' without what follows the '{begins}'"),
+            )
+        }
         Obstacle::SameMatch(other) => (
             format!("route {} matches the same requests, and its name comes first", other.name),
             format!("'lbctl remove-route {name}', or let it match something else"),

@@ -30,9 +30,6 @@ use self::{
 };
 use super::{Context, status};
 
-/// Proxies that join or leave together move everybody's place only once.
-const TUNE_DELAY: Duration = Duration::from_millis(50);
-
 /// Serves proxies.
 #[derive(Debug)]
 pub(super) struct SyncService {
@@ -82,8 +79,7 @@ async fn listen(
 ) -> Result<(), Status> {
     let lease = context.lease;
     let Some(hello) = first_message(&mut incoming, lease).await? else { return Ok(()) };
-    let live = context.fleet.live();
-    let mut members = WatchStream::from_changes(live.clone());
+    let mut members = WatchStream::from_changes(context.fleet.members());
     let stream = ProxyStream::open(context, Introduction::read(hello, peer)?)?;
     let id = stream.membership().id().clone();
     let replaced = stream.membership().replaced().clone();
@@ -113,11 +109,11 @@ async fn listen(
             }
             _ = heartbeat.tick() => drop(shared.with(ProxyStream::beat)),
             Some(_) = members.next() => {
-                tune_at.get_or_insert_with(|| Instant::now() + TUNE_DELAY);
+                tune_at.get_or_insert_with(|| Instant::now() + context.tune_delay());
             }
             () = sleep_until(tune_at.unwrap_or(heard)), if tune_at.is_some() => {
                 tune_at = None;
-                shared.with(|stream| stream.tune(&live.borrow()));
+                shared.with(ProxyStream::tune);
             }
             () = &mut lease_end => {
                 if heard + lease <= Instant::now() {

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use lb_core::{
-    model::{ProxyId, Version},
+    model::Version,
     moment::Moment,
     sync::{AckOutcome, Answer, Held, Nonce, Refusal, Session, Transmission},
 };
@@ -53,7 +53,7 @@ impl ProxyStream {
             committed: None,
             place: (0, 0),
         };
-        stream.place = stream.place_now(&context.fleet.live().borrow());
+        stream.place = stream.place_now();
         stream.welcome(protocol_version);
         stream.show(Step::Sent);
         Ok(stream)
@@ -204,8 +204,8 @@ impl ProxyStream {
     }
 
     /// Tells the proxy its place among the live ones, if it has moved.
-    pub(super) fn tune(&mut self, live: &[ProxyId]) {
-        let place = self.place_now(live);
+    pub(super) fn tune(&mut self) {
+        let place = self.place_now();
         if place != self.place {
             self.place = place;
             let (proxy_index, proxy_count) = place;
@@ -215,7 +215,8 @@ impl ProxyStream {
         }
     }
 
-    fn place_now(&self, live: &[ProxyId]) -> (u32, u32) {
+    fn place_now(&self) -> (u32, u32) {
+        let live = self.context.fleet.live();
         let index = live.binary_search(self.membership.id()).unwrap_or_default();
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         (number(index), number(live.len()).max(1))

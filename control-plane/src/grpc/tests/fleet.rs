@@ -51,8 +51,10 @@ async fn reports_are_counted_and_shown() {
             ..Default::default()
         }),
         probes: Vec::new(),
+        limits: Vec::new(),
         sent_ms: 250 * sequence,
         applied_revision: 0,
+        pools: Vec::new(),
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());

@@ -1,5 +1,7 @@
 //! The life of a sync stream.
 
+use std::sync::Arc;
+
 use super::*;
 
 #[tokio::test]
@@ -153,4 +155,31 @@ async fn stopping_says_goodbye_and_is_quick() {
     drop((proxy, channel));
     assert!(stopping.await.unwrap(), "in order");
     assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+/// Everybody's place is told anew whenever somebody comes or goes, on several threads at once:
+/// neither may ever wait for the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_come_and_go_while_places_are_told() {
+    // Those who stay say nothing meanwhile.
+    let lease = Duration::from_secs(600);
+    let world = Arc::new(world_with(Config { lease, ..Config::in_memory() }).await);
+    let mut staying = Vec::new();
+    for number in 0..100 {
+        staying.push(world.proxy_with(&format!("p{number}"), new_subscriber()).await);
+    }
+    let passing = (0..4).map(|task| {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            for number in 0..150 {
+                let id = format!("passing-{task}-{number}");
+                drop(world.proxy_with(&id, new_subscriber()).await);
+            }
+        })
+    });
+    for passed in passing.collect::<Vec<_>>() {
+        passed.await.unwrap();
+    }
+    let listed = world.proxies().await;
+    assert_eq!(listed.len(), 700, "everybody was there, and the control plane still answers");
 }

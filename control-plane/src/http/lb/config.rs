@@ -48,8 +48,9 @@ pub(super) async fn config(State(context): State<Arc<Context>>) -> Response {
         "HEALTH_CHECK_INTERVAL": health_interval(&pool),
         "REQUEST_TIMEOUT": seconds(pool.request_timeout),
         "ENABLE_ACCESS_LOG": access_log,
-        // Sessions are not kept.
-        "SESSION_TIMEOUT": null,
+        // Nothing when the pool keeps no sessions.
+        "SESSION_TIMEOUT": pool.affinity.cookie().map(|policy| seconds(policy.ttl)),
+        "sticky": pool.affinity.to_string(),
         "health_check": health_check(&pool),
         "connect_timeout": seconds(pool.connect_timeout),
         "response_idle_timeout": seconds(pool.connections.response_idle_timeout),

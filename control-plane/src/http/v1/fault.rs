@@ -101,6 +101,9 @@ impl Fault {
             WriteError::RevisionConflict(_) | WriteError::Precondition(_) => {
                 Self::new(StatusCode::CONFLICT, "conflict", detail)
             }
+            WriteError::Random(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "no_random", detail)
+            }
             WriteError::Store(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", detail)
             }

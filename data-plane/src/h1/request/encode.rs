@@ -2,6 +2,8 @@
 
 use std::{io::Write as _, net::IpAddr};
 
+use lb_core::affinity::field;
+
 use super::{Method, RequestHead};
 use crate::h1::{
     Version,
@@ -21,6 +23,9 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) fallback_host: &'a str,
     /// For a request that has no id.
     pub(crate) request_id: u128,
+    /// The name of the proxy's own cookie, if the request has it: it is no business of the
+    /// backend's.
+    pub(crate) own_cookie: Option<&'a str>,
 }
 
 impl RequestHead<'_, '_> {
@@ -36,7 +41,10 @@ impl RequestHead<'_, '_> {
         if !as_it_is {
             self.write_line(host, out);
         }
-        let (has_proto, has_host) = self.write_fields(as_it_is, forwarding.peer_trusted, out);
+        let (has_proto, has_host) = self.write_fields(as_it_is, forwarding, out);
+        if let Some(name) = forwarding.own_cookie {
+            self.write_cookies(name, out);
+        }
         self.write_forwarded(forwarding, out);
         if !has_proto {
             out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
@@ -86,12 +94,21 @@ impl RequestHead<'_, '_> {
 
     /// Passes on what is the client's and the backend's business. Whether an
     /// X-Forwarded-Proto and an X-Forwarded-Host are among it.
-    fn write_fields(&self, as_it_is: bool, peer_trusted: bool, out: &mut Vec<u8>) -> (bool, bool) {
+    fn write_fields(
+        &self,
+        as_it_is: bool,
+        forwarding: &Forwarding<'_>,
+        out: &mut Vec<u8>,
+    ) -> (bool, bool) {
+        let (peer_trusted, own_cookie) = (forwarding.peer_trusted, forwarding.own_cookie);
         let (mut has_proto, mut has_host) = (false, false);
         let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
             if !known {
-                return !self.connection.names(name, self.fields);
+                let is_rewritten = own_cookie.is_some_and(|cookie| {
+                    name.eq_ignore_ascii_case(COOKIE) && field::has(field.value, cookie)
+                });
+                return !is_rewritten && !self.connection.names(name, self.fields);
             }
             match fields::classify(name) {
                 Field::Host => as_it_is,
@@ -122,9 +139,28 @@ impl RequestHead<'_, '_> {
             }
         };
         let line = if as_it_is { self.line } else { 0 };
-        let ask_about_all = self.connection.names_any();
+        let ask_about_all = self.connection.names_any() || own_cookie.is_some();
         self.survey.copy((self.bytes, line), self.fields, ask_about_all, keep, out);
         (has_proto, has_host)
+    }
+
+    /// What is left of the fields in which the proxy's own cookie stood.
+    #[cold]
+    fn write_cookies(&self, own: &str, out: &mut Vec<u8>) {
+        if self.connection.names(COOKIE, self.fields) {
+            return;
+        }
+        for value in self.cookies().filter(|value| field::has(value, own)) {
+            let start = out.len();
+            out.extend_from_slice(b"Cookie: ");
+            let empty = out.len();
+            field::strip(value, own, out);
+            if out.len() == empty {
+                out.truncate(start);
+            } else {
+                out.extend_from_slice(b"\r\n");
+            }
+        }
     }
 
     /// One X-Forwarded-For: what a trusted peer said, and the peer.
@@ -140,6 +176,9 @@ impl RequestHead<'_, '_> {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+/// The name of the field, in lower case.
+const COOKIE: &[u8] = b"cookie";
 
 /// As it is written in X-Forwarded-For and in logs.
 pub(crate) fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
