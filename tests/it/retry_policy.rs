@@ -323,16 +323,23 @@ async fn ask_all(proxies: &[SocketAddr], requests_each: usize) {
     }
 }
 
-/// With every backend failing, counts what reaches them above what clients sent.
-async fn outage(proxies: usize) {
+/// With every backend failing, counts what reaches them above what clients sent. The control
+/// plane may die in the middle of it.
+async fn outage(proxies: usize, control_plane_dies: bool) {
     const EACH: usize = 400;
     let backends = [(); 3].map(|()| failing(503, ""));
-    let cluster = Cluster::start(program(), proxies).await;
+    let mut cluster = Cluster::start(program(), proxies).await;
     cluster.api.change_pool(no_checks).await;
     cluster.api.change_pool(nothing_ejects).await;
     cluster.add_backends(&backends.each_ref().map(Backend::address)).await;
-    let began = Instant::now();
-    ask_all(&cluster.addresses(), EACH).await;
+    let (began, addresses) = (Instant::now(), cluster.addresses());
+    let dies = async {
+        if control_plane_dies {
+            backends[0].reached(EACH * proxies / 6).await;
+            cluster.kill_control_plane().await;
+        }
+    };
+    tokio::join!(ask_all(&addresses, EACH), dies);
     let took = began.elapsed();
     let requests = EACH * proxies;
     let extra = delivered(&backends) - requests;
@@ -351,15 +358,20 @@ async fn outage(proxies: usize) {
 
 #[tokio::test]
 async fn an_outage_behind_one_proxy_is_not_made_worse_than_the_budget_allows() {
-    outage(1).await;
+    outage(1, false).await;
 }
 
 #[tokio::test]
 async fn an_outage_behind_three_proxies_is_not_made_worse_than_the_budget_allows() {
-    outage(3).await;
+    outage(3, false).await;
 }
 
 #[tokio::test]
 async fn an_outage_behind_eight_proxies_is_not_made_worse_than_the_budget_allows() {
-    outage(8).await;
+    outage(8, false).await;
+}
+
+#[tokio::test]
+async fn an_outage_whose_control_plane_dies_is_made_no_worse() {
+    outage(8, true).await;
 }

@@ -217,6 +217,15 @@ impl<'c> Attempts<'c> {
         }
     }
 
+    /// Whether a request whose kept connection has ended may be sent once more to the same
+    /// backend, the only one. If so, it must be: its permit is taken.
+    pub(super) fn may_repeat(&mut self, fault: Fault) -> bool {
+        let decision = decide(&self.pool.retry, &self.so_far(fault, true));
+        let may = decision == Decision::Retry && self.pool.retries.take();
+        self.retries += u32::from(may);
+        may
+    }
+
     /// Whether the request may have reached the last one.
     pub(super) fn was_written(&self) -> bool {
         self.last.as_ref().is_some_and(|failure| failure.written)
@@ -285,16 +294,6 @@ impl<S: Stream> Exchange<'_, S> {
         }
         let slot = self.pick(pool, attempts.prepared, attempts.slots(), None, at)?;
         Some(Again { slot, wait })
-    }
-
-    /// Whether a request whose kept connection has ended may be sent once more to the same
-    /// backend, the only one. If so, it must be: its permit is taken.
-    pub(super) fn may_repeat(&mut self, attempts: &mut Attempts<'_>, fault: Fault) -> bool {
-        let pool = attempts.pool;
-        let may = decide(&pool.retry, &attempts.so_far(fault, true)) == Decision::Retry
-            && pool.retries.take();
-        attempts.retries += u32::from(may);
-        may
     }
 
     fn refuse_retry(&mut self, reason: Reason) {

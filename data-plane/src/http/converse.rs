@@ -116,8 +116,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                         worker.upstreams.forget(self.backend.serial);
                         let failure = Failure { kept: true, ..failure };
                         // Another backend is asked, if there is one; else this one once more.
-                        if self.attempts.may_follow()
-                            || !self.exchange.may_repeat(self.attempts, failure.fault())
+                        if self.attempts.may_follow() || !self.attempts.may_repeat(failure.fault())
                         {
                             return Ended::Failed(failure);
                         }
