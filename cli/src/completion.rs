@@ -84,6 +84,7 @@ fn named(verb: &str, arg: &Arg) -> Option<Named> {
         ("wait", "target") => return Some(Named::Any),
         (_, "pool" | "pools") => return Some(Named::One(GetKind::Pools)),
         (_, "listener") => return Some(Named::One(GetKind::Listeners)),
+        (_, "route") => return Some(Named::One(GetKind::Routes)),
         _ => {}
     }
     let (action, kind) = verb.split_once('-')?;
@@ -172,6 +173,8 @@ mod tests {
         assert_eq!(named_by("remove-route", "name"), one(GetKind::Routes));
         assert_eq!(named_by("add-route", "listener"), one(GetKind::Listeners));
         assert_eq!(named_by("describe", "name"), Some(Named::OfKindBefore));
+        assert_eq!(named_by("remove-limit", "name"), one(GetKind::Limits));
+        assert_eq!(named_by("add-limit", "route"), one(GetKind::Routes));
         // A new name is nobody's.
         assert_eq!(named_by("add-pool", "name"), None);
         assert_eq!(named_by("add-backend", "id"), None);

@@ -8,6 +8,7 @@
 //! and not for longer than three periods.
 
 mod leavings;
+mod limits;
 mod process;
 mod rate;
 mod reporters;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
     stats::BackendCounters,
 };
 use tokio::time::Instant;
@@ -30,6 +31,7 @@ use self::leavings::Leavings;
 use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
+    limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{OwnAnswers, Process},
 };
 use self::{
@@ -62,6 +64,8 @@ pub struct Report {
     pub applied_revision: u64,
     /// Backends that have anything to tell.
     pub backends: Vec<BackendPart>,
+    /// Limits that have anything to tell.
+    pub limits: Vec<LimitPart>,
     /// The process itself.
     pub process: Process,
     /// What became of the sessions of pools, by result.
@@ -123,6 +127,7 @@ struct Sums {
     pools: BTreeMap<PoolName, Sum>,
     proxies: Reporters,
     leavings: Leavings,
+    limits: limits::Limits,
     sessions: Sessions,
     all: Sum,
     process: Process,
@@ -191,6 +196,9 @@ impl Statistics {
         for part in &report.backends {
             sums.add(report, part, catalog, now);
         }
+        for part in &report.limits {
+            sums.limits.add(&report.proxy, part, catalog, now);
+        }
         Counted { sequence: report.sequence, is_news: true }
     }
 
@@ -219,6 +227,16 @@ impl Statistics {
             .collect();
         let in_flight = shares.iter().map(|(_, share)| share.totals.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
+    }
+
+    /// The totals of one limit, and those of each proxy.
+    #[must_use]
+    pub fn limit(
+        &self,
+        limit: &LimitName,
+        incarnation: Incarnation,
+    ) -> (LimitTotals, Vec<(ProxyId, LimitTotals)>) {
+        self.lock().limits.of(limit, incarnation)
     }
 
     /// What a proxy has left of one backend, while that drains. `present` is its process
@@ -318,10 +336,11 @@ impl Statistics {
         Some((reporting.figures(now), reporting.rate(now)))
     }
 
-    /// Drops what is kept for backends that are gone. Their pools keep the sums.
+    /// Drops what is kept for backends and limits that are gone. The pools keep the sums.
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
+        sums.limits.forget_removed(catalog);
         sums.sessions.forget_removed(catalog);
         let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
         leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
@@ -333,6 +352,7 @@ impl Statistics {
         let mut sums = self.lock();
         sums.proxies.forget(id);
         sums.leavings.forget(id);
+        sums.limits.forget_proxy(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
         }

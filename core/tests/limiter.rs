@@ -53,6 +53,30 @@ proptest! {
         }
     }
 
+    /// What is given back was never taken: buckets of both kinds go on like one from which it
+    /// was not asked for.
+    #[test]
+    fn a_token_that_is_given_back_was_not_taken(
+        burst in 1_u32..20,
+        steps in prop::collection::vec((0_u64..300, any::<bool>()), 1..200),
+    ) {
+        let mut now = epoch();
+        let pace = Pace::new(10 * MICROS, burst, now);
+        let (plain, bucket, table) = (Bucket::new(), Bucket::new(), Table::new(1, 10 * MICROS, burst));
+        for (ms, is_kept) in steps {
+            now += Duration::from_millis(ms);
+            if is_kept {
+                let expected = plain.take(&pace, now);
+                prop_assert_eq!(bucket.take(&pace, now), expected);
+                prop_assert_eq!(table.take(7, &pace, now), expected);
+            } else if admits(bucket.take(&pace, now)) {
+                prop_assert!(admits(table.take(7, &pace, now)));
+                bucket.give_back();
+                table.give_back(7, &pace, now);
+            }
+        }
+    }
+
     /// A refusal says exactly when to come again.
     #[test]
     fn whoever_waits_as_told_is_admitted(rate in 1..20_000_000_u64, burst in 1_u32..20, pause_ms in 0..5000_u64) {

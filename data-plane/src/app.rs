@@ -74,7 +74,8 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     };
     let shelf = Shelf::new(opened.data_dir.path());
     let leases = Leases::new(opened.workers, shelf.load());
-    let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases);
+    let mut compiler =
+        Compiler::with_leases(opened.workers, names.clone(), leases, args.limit_keys as usize);
     let leases = compiler.leases();
     if args.expose_lb_api {
         compiler.expose_management();

@@ -58,6 +58,11 @@ pub struct Args {
     #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: Option<u32>,
+    /// Keys that each limit by key tells apart, at 16 to 32 bytes each; beyond them, the key
+    /// whose bucket is nearest to full is forgotten
+    #[arg(long, env = "LB_LIMIT_KEYS", value_name = "N", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u32).range(1..=33_554_432))]
+    pub limit_keys: u32,
     /// Take over the sockets of the process that runs with the same data directory, which
     /// then lets its connections end; without one, start as usual
     #[arg(long, env = "LB_TAKEOVER")]

@@ -73,6 +73,8 @@ reasons! {
     HeaderTooLarge = "header_too_large",
     /// 413: the body is too large.
     BodyTooLarge = "body_too_large",
+    /// 429: a limit lets no more requests pass for the moment.
+    RateLimited = "rate_limited",
     /// 429: the client has too many connections.
     TooManyConnections = "too_many_connections",
     /// Nothing passed through an upgraded connection for too long.

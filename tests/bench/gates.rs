@@ -27,6 +27,7 @@ const LOAD_MS: u32 = 20_000;
 enum Gate {
     Instructions,
     InstructionsManyBackends,
+    InstructionsLimited,
     InstructionsClose,
     CallsKeepAlive,
     CallsClose,
@@ -41,6 +42,7 @@ impl Gate {
         match self {
             Self::Instructions => "instructions_keep_alive",
             Self::InstructionsManyBackends => "instructions_keep_alive_many_backends",
+            Self::InstructionsLimited => "instructions_keep_alive_limited",
             Self::InstructionsClose => "instructions_new_connection",
             Self::CallsKeepAlive => "system_calls_keep_alive",
             Self::CallsClose => "system_calls_new_connection",
@@ -49,9 +51,10 @@ impl Gate {
 
     fn tool(self) -> &'static str {
         match self {
-            Self::Instructions | Self::InstructionsManyBackends | Self::InstructionsClose => {
-                "valgrind"
-            }
+            Self::Instructions
+            | Self::InstructionsManyBackends
+            | Self::InstructionsLimited
+            | Self::InstructionsClose => "valgrind",
             Self::CallsKeepAlive | Self::CallsClose => "strace",
         }
     }
@@ -59,6 +62,7 @@ impl Gate {
     fn budget(self) -> Budget {
         match self {
             Self::Instructions | Self::InstructionsManyBackends => Budget(12_000.0),
+            Self::InstructionsLimited => Budget(12_300.0),
             Self::InstructionsClose => Budget(18_000.0),
             Self::CallsKeepAlive => Budget(4.4),
             Self::CallsClose => Budget(10.0),
@@ -69,7 +73,9 @@ impl Gate {
     /// least once, which connects.
     fn requests(self, backends: u32) -> [u64; 2] {
         match self {
-            Self::Instructions | Self::InstructionsClose => [1_000, 5_000],
+            Self::Instructions | Self::InstructionsLimited | Self::InstructionsClose => {
+                [1_000, 5_000]
+            }
             Self::InstructionsManyBackends => {
                 [1_000, 5_000].map(|count| count + u64::from(backends))
             }
@@ -80,7 +86,7 @@ impl Gate {
 
     fn load(self) -> &'static [&'static str] {
         match self {
-            Self::Instructions => &["--connections=8"],
+            Self::Instructions | Self::InstructionsLimited => &["--connections=8"],
             // It takes a while until it is a backend's turn again.
             Self::InstructionsManyBackends => &["--connections=8", "--path=/kept"],
             Self::CallsKeepAlive => &["--connections=64"],
@@ -96,8 +102,13 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     let saved = baseline::read(&args.baseline)?;
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (_backends, backends) = peer::backends().await?;
-    let mut gates =
-        vec![Gate::Instructions, Gate::InstructionsClose, Gate::CallsKeepAlive, Gate::CallsClose];
+    let mut gates = vec![
+        Gate::Instructions,
+        Gate::InstructionsLimited,
+        Gate::InstructionsClose,
+        Gate::CallsKeepAlive,
+        Gate::CallsClose,
+    ];
     if args.backends.is_some() {
         gates.insert(1, Gate::InstructionsManyBackends);
     }
@@ -166,7 +177,9 @@ async fn count(
     };
     let mut texts = Vec::new();
     for requests in gate.requests(further_backends) {
-        let setup = Setup { workers: 1, under: &under, further_backends, ..Setup::default() };
+        let is_limited = gate == Gate::InstructionsLimited;
+        let setup =
+            Setup { workers: 1, under: &under, further_backends, is_limited, ..Setup::default() };
         let ours = Ours::start(binary, backends, &setup).await?;
         let exactly = format!("--requests={requests}");
         let args = [gate.load(), &[&exactly]].concat();

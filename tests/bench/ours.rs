@@ -40,6 +40,8 @@ pub(crate) struct Setup<'s> {
     pub(crate) under: &'s [String],
     /// Backends beside those that are named.
     pub(crate) further_backends: u32,
+    /// A limit over the fleet counts all requests by client, and refuses none.
+    pub(crate) is_limited: bool,
 }
 
 /// One proxy with its control plane; both are killed when this is dropped.
@@ -97,6 +99,16 @@ impl Ours {
             add_further(&cluster.api, backends[0].port(), setup.further_backends).await?;
         }
         cluster.add_backends(backends).await;
+        if setup.is_limited {
+            let limit = pb::Limit {
+                name: "by-client".to_owned(),
+                key: "client_address".to_owned(),
+                rate: "10000000/s".to_owned(),
+                ..pb::Limit::default()
+            };
+            let put = cluster.api.put(Any::Limit(limit), pb::WriteOptions::default()).await;
+            put.map_err(|status| status.message().to_owned())?;
+        }
         let (traffic, admin) = (Port::reserve(), Port::reserve());
         let mut command: Vec<String> = setup.under.to_vec();
         command.extend([

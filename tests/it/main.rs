@@ -34,6 +34,7 @@ mod http;
 mod lifecycle;
 mod metrics;
 mod panic_mode;
+mod rate_limits;
 mod rest;
 mod rest_description;
 mod retries;

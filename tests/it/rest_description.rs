@@ -93,6 +93,7 @@ fn sample(schema: &str) -> Value {
     match schema {
         "Backend" => json!({"id": "sample", "address": "127.0.0.1:1", "state": "disabled"}),
         "Route" => json!({"name": "sample", "host": "sample.test", "pool": "default"}),
+        "Limit" => json!({"name": "sample", "rate": "100/s", "pool": "default"}),
         "Patch" => json!({}),
         "Document" => json!({"pools": [{"name": "applied"}]}),
         _ => json!({"name": "sample"}),
@@ -202,6 +203,7 @@ fn tag_schema(tag: &str) -> &'static str {
     match tag {
         "backends" => "Backend",
         "routes" => "Route",
+        "limits" => "Limit",
         _ => "Pool",
     }
 }

@@ -30,6 +30,7 @@ pub mod exposition;
 pub mod load;
 pub mod meter;
 pub mod name_server;
+pub mod paced;
 pub mod port;
 pub mod process;
 pub mod scene;

@@ -186,6 +186,7 @@ impl From<Any> for Draft {
             Any::Backend(backend) => ("backend", &backend.id, backend.encode_to_vec()),
             Any::Listener(listener) => ("listener", &listener.name, listener.encode_to_vec()),
             Any::Route(route) => ("route", &route.name, route.encode_to_vec()),
+            Any::Limit(limit) => ("limit", &limit.name, limit.encode_to_vec()),
         };
         Self { key: Key::new(kind, name), payload }
     }

@@ -8,6 +8,7 @@ mod backend;
 mod declared;
 #[cfg(test)]
 mod docs;
+mod limit;
 mod listener;
 mod local;
 mod pool;
@@ -26,6 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use self::{
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
+    limit::{AddLimit, LimitSettings, RemoveLimit, SetLimit},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
@@ -179,6 +181,12 @@ Examples:
     SetRoute(SetRoute),
     /// Remove a route
     RemoveRoute(RemoveRoute),
+    /// Add a limit: how many requests may pass
+    AddLimit(AddLimit),
+    /// Change settings of a limit
+    SetLimit(SetLimit),
+    /// Remove a limit
+    RemoveLimit(RemoveLimit),
     /// Tell which route a request takes, and why not another
     ExplainRoute(ExplainRoute),
     /// Make true what files declare
@@ -306,6 +314,14 @@ mod tests {
             ("lbctl set-pool p --session-ttl 8d", "1s to 7d"),
             ("lbctl set-pool p --session-ttl 1500ms", "whole seconds"),
             ("lbctl set-pool p --tunnel-idle-timeout 300", "300s"),
+            ("lbctl add-limit a", "--rate"),
+            ("lbctl add-limit a --rate 0/s", "would refuse every request"),
+            ("lbctl add-limit a --rate 99999999999/s", "limits nothing"),
+            ("lbctl add-limit a --rate fast", "100/s"),
+            ("lbctl add-limit a --rate 1/s --burst 0", "0 is outside 1..=100000000"),
+            ("lbctl add-limit a --rate 1/s --key query:q", "header:NAME"),
+            ("lbctl add-limit a --rate 1/s --scope world", "fleet, proxy, backend"),
+            ("lbctl add-limit a --rate 1/s --pool a --route b", "cannot be used with"),
             ("lbctl --server ftp://x status", "http://"),
             ("lbctl --timeout 0s status", "1ms"),
             ("lbctl wait backend", "backend/ID"),
@@ -324,7 +340,12 @@ mod tests {
 
     #[test]
     fn a_change_of_nothing_is_a_mistake() {
-        for line in ["lbctl set-backend b1", "lbctl set-pool p", "lbctl set-listener l"] {
+        for line in [
+            "lbctl set-backend b1",
+            "lbctl set-pool p",
+            "lbctl set-listener l",
+            "lbctl set-limit l",
+        ] {
             assert_eq!(
                 parse(line).unwrap_err().kind(),
                 ErrorKind::MissingRequiredArgument,

@@ -10,6 +10,7 @@ use super::{Target, value};
 Examples:
   lbctl get backends
   lbctl get backends --pool web -o wide
+  lbctl get limits -o wide              what each proxy has of them, and refused
   lbctl get proxies -o json
   lbctl get session-keys
   lbctl get pool default")]
@@ -53,6 +54,9 @@ pub(crate) enum GetKind {
     /// Which requests go to which pool
     #[value(alias = "route")]
     Routes,
+    /// How many requests may pass
+    #[value(alias = "limit")]
+    Limits,
     /// Processes that carry the traffic
     #[value(alias = "proxy")]
     Proxies,
@@ -72,6 +76,7 @@ impl GetKind {
             Self::Backends => "backend",
             Self::Listeners => "listener",
             Self::Routes => "route",
+            Self::Limits => "limit",
             Self::Proxies => "proxy",
             Self::SessionKeys => "session-key",
             Self::Session => "session",
@@ -187,7 +192,7 @@ Examples:
 
 Needs no control plane. Keys and flags have the same names: request_timeout, --request-timeout.")]
 pub(crate) struct Explain {
-    /// pool, backend, listener or route, or one of its keys: KIND.KEY
+    /// pool, backend, listener, route or limit, or one of its keys: KIND.KEY
     #[arg(value_name = "KIND[.KEY]")]
     pub(crate) field: String,
 }

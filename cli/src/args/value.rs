@@ -10,8 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, ListenerName, PoolName,
-    RouteName, Source, Weight,
+    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, LimitName, ListenerName,
+    PoolName, RouteName, Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
@@ -114,6 +114,11 @@ pub(super) fn source(text: &str) -> Result<String, Invalid> {
 /// The name of a route.
 pub(super) fn route(text: &str) -> Result<String, Invalid> {
     RouteName::new(text).map(|name| name.to_string())
+}
+
+/// The name of a limit.
+pub(super) fn limit(text: &str) -> Result<String, Invalid> {
+    LimitName::new(text).map(|name| name.to_string())
 }
 
 /// `KEY=VALUE`.

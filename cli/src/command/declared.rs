@@ -19,8 +19,9 @@ use crate::{
 /// `validate`
 pub(super) fn validate(args: &Validate) -> Result<ExitCode, Failure> {
     let sources = load(&args.files)?;
-    let fresh =
-        |kind: Kind, name: &str| name == "default" && matches!(kind, Kind::Pool | Kind::Listener);
+    let fresh = |kind: Kind, name: &str| {
+        name == "default" && matches!(kind, Kind::Pool | Kind::Listener | Kind::Route)
+    };
     let declared = Declaration::read(&sources, fresh).map_err(|problems| invalid(&problems))?;
     let count = format::count(declared.wishes.len(), "object", "objects");
     output::print(&format!("valid: {count}"))?;

@@ -11,8 +11,13 @@ use crate::{
 };
 
 /// The kinds, and the types of the schema that tell their keys.
-const KINDS: [(&str, &str); 4] =
-    [("pool", "Pool"), ("backend", "Backend"), ("listener", "Listener"), ("route", "Route")];
+const KINDS: [(&str, &str); 5] = [
+    ("pool", "Pool"),
+    ("backend", "Backend"),
+    ("listener", "Listener"),
+    ("route", "Route"),
+    ("limit", "Limit"),
+];
 
 /// One key.
 #[derive(Debug, Serialize)]

@@ -8,7 +8,7 @@ use lb_proto::{
 };
 use serde::Serialize;
 
-use super::{Session, session as session_keys};
+use super::{Session, limit, session as session_keys};
 use crate::{
     args::{Get, GetKind, OutputFormat},
     client::Client,
@@ -50,6 +50,7 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
             "nobody keeps a list of sessions: each is in its client's cookie. 'lbctl describe \
              session COOKIE' tells of one, 'lbctl describe pool NAME' what became of all",
         )),
+        GetKind::Limits => limit::list(session, name).await,
         GetKind::Listeners | GetKind::Routes => {
             let kind = args.kind.name();
             let found = match name {
@@ -178,11 +179,23 @@ pub(super) fn show<T: Serialize>(
     name_of: impl Fn(&T) -> &str,
     table: impl FnOnce(&[T]) -> Table,
 ) -> Result<(), Failure> {
+    show_text(session, kind, name, views, name_of, |views| session.screen.render(&table(views)))
+}
+
+/// The same, when it takes more than one table.
+pub(super) fn show_text<T: Serialize>(
+    session: &Session,
+    kind: &str,
+    name: Option<&str>,
+    views: &[T],
+    name_of: impl Fn(&T) -> &str,
+    text: impl FnOnce(&[T]) -> String,
+) -> Result<(), Failure> {
     if views.is_empty() {
         output::note(&nothing(kind));
     }
     let names = || views.iter().map(|view| format!("{kind}/{}", name_of(view))).collect();
-    let text = || session.screen.render(&table(views));
+    let text = || text(views);
     match (name, views) {
         (Some(_), [view]) => session.screen.answer(view, names, text),
         _ => session.screen.answer(&views, names, text),
@@ -201,6 +214,7 @@ fn nothing(kind: &str) -> String {
             "'lbctl set-pool NAME --sticky cookie' turns sessions on and makes the first",
         ),
         "session" => ("sessions", "'lbctl describe session COOKIE' tells of one"),
+        "limit" => ("limits", "'lbctl add-limit NAME --rate 100/s' adds one"),
         _ => ("proxies", "'lbctl data-plane' starts one, 'lbctl dev' the whole balancer"),
     };
     format!("there are no {plural}; {next}")
@@ -383,7 +397,7 @@ fn object_table(kind: &str, views: &[ObjectView], wide: bool) -> Table {
         let mut row = match &view.object {
             AnyObject::Route(route) => route_row(route),
             AnyObject::Listener(listener) => listener_row(listener),
-            AnyObject::Pool(_) | AnyObject::Backend(_) => continue,
+            AnyObject::Pool(_) | AnyObject::Backend(_) | AnyObject::Limit(_) => continue,
         };
         if wide {
             row.push(view.revision.into());

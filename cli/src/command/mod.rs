@@ -12,6 +12,7 @@ mod explain;
 mod explain_route;
 mod get;
 mod judgement;
+mod limit;
 mod listener;
 mod manpages;
 mod pool;
@@ -136,6 +137,9 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::AddRoute(args) => route::add(&session, args).await,
         Command::SetRoute(args) => route::change(&session, args).await,
         Command::RemoveRoute(args) => route::remove(&session, args).await,
+        Command::AddLimit(args) => limit::add(&session, args).await,
+        Command::SetLimit(args) => limit::change(&session, args).await,
+        Command::RemoveLimit(args) => limit::remove(&session, args).await,
         Command::ExplainRoute(args) => explain_route::run(&session, args).await,
         Command::Apply(args) => apply::apply(&session, &args).await,
         Command::Diff(args) => apply::diff(&session, &args).await,

@@ -8,6 +8,7 @@
 mod backend;
 mod concurrency;
 mod drain;
+mod limit;
 mod listener;
 mod object;
 mod pool;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
     concurrency::{ConcurrencyView, SlotsView, max_in_flight},
     drain::DrainView,
+    limit::{LimitSettingsView, LimitView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1::{self as pb, object::Object as Kind};
 use serde::Serialize;
 
-use super::{ListenerView, PoolView, RouteView, max_in_flight};
+use super::{LimitSettingsView, ListenerView, PoolView, RouteView, max_in_flight};
 
 /// One object of the desired state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,6 +24,7 @@ pub(crate) enum AnyObject {
     Backend(BackendObject),
     Listener(ListenerView),
     Route(RouteView),
+    Limit(LimitSettingsView),
 }
 
 /// A backend, as the operator wants it.
@@ -53,6 +54,7 @@ impl ObjectView {
             Kind::Backend(backend) => ("backend", AnyObject::Backend(backend.into())),
             Kind::Listener(listener) => ("listener", AnyObject::Listener(listener.into())),
             Kind::Route(route) => ("route", AnyObject::Route(route.into())),
+            Kind::Limit(limit) => ("limit", AnyObject::Limit(limit.into())),
         };
         Some(Self { kind, revision: wire.revision, object })
     }
@@ -64,6 +66,7 @@ impl ObjectView {
             AnyObject::Backend(backend) => &backend.id,
             AnyObject::Listener(listener) => &listener.name,
             AnyObject::Route(route) => &route.name,
+            AnyObject::Limit(limit) => &limit.name,
         }
     }
 
@@ -73,7 +76,7 @@ impl ObjectView {
         let defaults = match &self.object {
             AnyObject::Pool(_) => PoolView::default_fields(),
             AnyObject::Listener(_) => ListenerView::of_defaults().fields(),
-            AnyObject::Backend(_) | AnyObject::Route(_) => Vec::new(),
+            AnyObject::Backend(_) | AnyObject::Route(_) | AnyObject::Limit(_) => Vec::new(),
         };
         let mut fields = self.fields();
         fields.retain(|field| field.0 == "algorithm" || !defaults.contains(field));
@@ -87,6 +90,7 @@ impl ObjectView {
             AnyObject::Backend(backend) => backend.fields(),
             AnyObject::Listener(listener) => listener.fields(),
             AnyObject::Route(route) => route.fields(),
+            AnyObject::Limit(limit) => limit.fields(),
         }
     }
 }

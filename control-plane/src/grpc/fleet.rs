@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use lb_core::{
     lease::QuantityKind,
-    model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName},
+    model::{AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName},
 };
 use lb_proto::{
     convert,
@@ -20,7 +20,12 @@ use super::{
     wire,
 };
 use crate::{
-    clock::told, drain, events::EVENTS_MAX, fleet::Waiter, registry::known_names, stats::Totals,
+    clock::told,
+    drain,
+    events::EVENTS_MAX,
+    fleet::Waiter,
+    registry::{Stored, known_names},
+    stats::Totals,
 };
 
 /// Messages that may wait for a reader of a stream.
@@ -47,6 +52,27 @@ impl FleetService {
                 wire::proxy(view, figures)
             })
             .collect()
+    }
+
+    fn limit_view(&self, stored: &Stored<Limit>) -> pb::LimitView {
+        let limit = &stored.value;
+        let (totals, proxies) = self.context.statistics.limit(&limit.name, limit.incarnation);
+        let proxies = proxies.into_iter().map(|(proxy, totals)| {
+            let share = totals.share.unwrap_or_default();
+            pb::ProxyLimitTotals {
+                proxy_id: proxy.to_string(),
+                totals: Some(wire::limit_totals(&totals)),
+                basis: share.basis.name().to_owned(),
+                rate: share.rate,
+                hot_keys: share.hot_keys,
+            }
+        });
+        pb::LimitView {
+            limit: Some(convert::told_limit(limit)),
+            revision: stored.revision,
+            totals: Some(wire::limit_totals(&totals)),
+            proxies: proxies.collect(),
+        }
     }
 
     fn pool_statuses(&self) -> Vec<pb::PoolStatus> {
@@ -175,7 +201,7 @@ impl fleet_server::Fleet for FleetService {
                     Status::not_found(format!("backend {shown} does not exist; {known}"))
                 })?);
             }
-            let with_status = |stored: &crate::registry::Stored<Backend>| {
+            let with_status = |stored: &Stored<Backend>| {
                 (stored.clone(), view.catalog.told_status(&stored.value))
             };
             let backends: Vec<_> = backends.into_iter().map(with_status).collect();
@@ -187,6 +213,27 @@ impl fleet_server::Fleet for FleetService {
             .map(|(stored, status)| self.backend_view(&stored.value, stored.revision, status))
             .collect();
         Ok(Response::new(pb::ListBackendsResponse { backends, store_revision }))
+    }
+
+    async fn list_limits(
+        &self,
+        message: Request<pb::ListLimitsRequest>,
+    ) -> Result<Response<pb::ListLimitsResponse>, Status> {
+        let name = message.into_inner().name;
+        let (stored, store_revision) = self.context.registry.read(|view| {
+            let limits = view.catalog.limits();
+            let wanted =
+                |stored: &&Stored<Limit>| name.is_empty() || stored.value.name.as_str() == name;
+            let stored: Vec<Stored<Limit>> = limits.values().filter(wanted).cloned().collect();
+            if stored.is_empty() && !name.is_empty() {
+                let shown: String = name.chars().take(63).collect();
+                let known = known_names("limit", &view.catalog.names(Kind::Limit));
+                return Err(Status::not_found(format!("limit {shown} does not exist; {known}")));
+            }
+            Ok((stored, view.publisher.version().revision))
+        })?;
+        let limits = stored.iter().map(|stored| self.limit_view(stored)).collect();
+        Ok(Response::new(pb::ListLimitsResponse { limits, store_revision }))
     }
 
     type WaitAppliedStream = ResponseStream<pb::ApplyProgress>;

@@ -210,7 +210,7 @@ impl registry_server::Registry for RegistryService {
         let pb::ListRequest { kind, pool } = message.into_inner();
         // No kind at all means everything, in an order in which it could be applied.
         let kinds = if kind.is_empty() {
-            vec![Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route]
+            vec![Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route, Kind::Limit]
         } else {
             vec![known_kind(&kind)?]
         };

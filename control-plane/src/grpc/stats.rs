@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
@@ -20,7 +20,10 @@ use crate::{
     clock::millis32,
     registry::Catalog,
     resilience::{ProbeReport, Role, Token},
-    stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
+    stats::{
+        BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, OwnAnswers, Process, Report,
+        ShareBasis,
+    },
 };
 
 /// More connections than one process can have.
@@ -138,6 +141,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
         applied_revision: message.applied_revision,
         backends: backends.collect::<Result<_, Status>>()?,
+        limits: message.limits.iter().map(read_limit).collect::<Result<_, _>>()?,
         process: read_process(message.process.unwrap_or_default())?,
         sessions: message.pools.into_iter().map(read_sessions).collect::<Result<_, _>>()?,
     })
@@ -189,6 +193,27 @@ fn read_probe(wire: &pb::ProbeReport) -> Result<ProbeReport, Status> {
         backend: BackendId::new(&wire.backend).map_err(|invalid| status::of_invalid(&invalid))?,
         incarnation: Incarnation(wire.incarnation),
         word: ProbeWord { id, state },
+    })
+}
+
+fn read_limit(wire: &pb::LimitReport) -> Result<LimitPart, Status> {
+    all_plausible([wire.admitted, wire.refused, wire.forgiven].iter())?;
+    let basis = match pb::LimitBasis::try_from(wire.basis) {
+        Ok(pb::LimitBasis::Own) => ShareBasis::Own,
+        Ok(pb::LimitBasis::Leased) => ShareBasis::Leased,
+        Ok(pb::LimitBasis::EvenShare) => ShareBasis::Even,
+        Ok(pb::LimitBasis::SafeShare) => ShareBasis::Safe,
+        Ok(pb::LimitBasis::Unspecified) | Err(_) => ShareBasis::Unknown,
+    };
+    Ok(LimitPart {
+        limit: LimitName::new(&wire.limit).map_err(|invalid| status::of_invalid(&invalid))?,
+        incarnation: Incarnation(wire.incarnation),
+        counts: LimitCounts {
+            admitted: wire.admitted,
+            refused: wire.refused,
+            forgiven: wire.forgiven,
+        },
+        share: LimitShare { rate: wire.rate, hot_keys: wire.hot_keys, basis },
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     leases::{HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
-    stats::{Process, Totals},
+    stats::{LimitTotals, Process, Totals},
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
@@ -51,6 +51,16 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
             failing_since_unix_ms: told_if_any(resolution.failing_since),
             failure: resolution.failing_since.map(|_| resolution.failure.into()),
         }),
+    }
+}
+
+pub(super) fn limit_totals(totals: &LimitTotals) -> pb::LimitTotals {
+    pb::LimitTotals {
+        admitted: totals.counts.admitted,
+        refused: totals.counts.refused,
+        forgiven: totals.counts.forgiven,
+        admitted_rate: totals.admitted_rate,
+        refused_rate: totals.refused_rate,
     }
 }
 

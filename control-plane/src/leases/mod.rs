@@ -162,7 +162,8 @@ fn wanted(catalog: &Catalog) -> BTreeMap<Quantity, Wanted> {
         let pool = pools.get(&backend.value.pool)?;
         Quantity::of_backend(&backend.value, &pool.value)
     });
-    of_pools.chain(of_backends).collect()
+    let of_limits = catalog.limits().values().filter_map(|limit| Quantity::of_limit(&limit.value));
+    of_pools.chain(of_backends).chain(of_limits).collect()
 }
 
 impl State {

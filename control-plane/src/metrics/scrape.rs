@@ -45,7 +45,7 @@ pub(super) struct Member {
 #[derive(Debug)]
 struct Desired {
     revision: u64,
-    objects: [(&'static str, usize); 4],
+    objects: [(&'static str, usize); 5],
     pools: Vec<PoolName>,
     members: Vec<Member>,
 }
@@ -94,6 +94,7 @@ impl Desired {
                 (Kind::Backend.name(), catalog.backends().len()),
                 (Kind::Listener.name(), catalog.listeners().len()),
                 (Kind::Route.name(), catalog.routes().len()),
+                (Kind::Limit.name(), catalog.limits().len()),
             ],
             pools: catalog.pools().keys().cloned().collect(),
             members: catalog.backends().values().map(|stored| member(&stored.value)).collect(),

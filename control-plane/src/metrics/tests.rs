@@ -86,6 +86,7 @@ async fn report(running: &Running, incarnation: u64) {
         backends: vec![part],
         process: Some(process),
         probes: Vec::new(),
+        limits: Vec::new(),
         sent_ms: 1,
         applied_revision: 0,
         pools: Vec::new(),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use lb_core::{
     model::{
-        Address, Backend, BackendId, BackendStatus, Key, Kind, Listener, ListenerName, Pool,
-        PoolName, Resource, Route, RouteName, SessionKeys, natural_order,
+        Address, Backend, BackendId, BackendStatus, Key, Kind, Limit, LimitName, Listener,
+        ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys, natural_order,
     },
     moment::Moment,
 };
@@ -29,6 +29,7 @@ pub struct Catalog {
     statuses: BTreeMap<BackendId, Verdict>,
     listeners: BTreeMap<ListenerName, Stored<Listener>>,
     routes: BTreeMap<RouteName, Stored<Route>>,
+    limits: BTreeMap<LimitName, Stored<Limit>>,
     session_keys: Option<Stored<SessionKeys>>,
     /// The backends of each pool, by address: no two of a pool share one.
     members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
@@ -70,6 +71,12 @@ impl Catalog {
     #[must_use]
     pub fn listeners(&self) -> &BTreeMap<ListenerName, Stored<Listener>> {
         &self.listeners
+    }
+
+    /// The limits, in order of names.
+    #[must_use]
+    pub fn limits(&self) -> &BTreeMap<LimitName, Stored<Limit>> {
+        &self.limits
     }
 
     /// What is known about a backend; nothing before its first check, and nothing of
@@ -146,6 +153,9 @@ impl Catalog {
             Kind::Route => {
                 self.routes.get(&RouteName::new(name).ok()?).map(|s| found(s, Resource::Route))
             }
+            Kind::Limit => {
+                self.limits.get(&LimitName::new(name).ok()?).map(|s| found(s, Resource::Limit))
+            }
             Kind::SessionKeys => None,
         }
     }
@@ -159,6 +169,7 @@ impl Catalog {
             Kind::Status => self.statuses.keys().map(BackendId::as_str).collect(),
             Kind::Listener => self.listeners.keys().map(ListenerName::as_str).collect(),
             Kind::Route => self.routes.keys().map(RouteName::as_str).collect(),
+            Kind::Limit => self.limits.keys().map(LimitName::as_str).collect(),
             Kind::SessionKeys => Vec::new(),
         };
         names.sort_by(|a, b| natural_order(a, b));
@@ -195,6 +206,9 @@ impl Catalog {
             Resource::Route(value) => {
                 self.routes.insert(value.name.clone(), Stored { value, revision });
             }
+            Resource::Limit(value) => {
+                self.limits.insert(value.name.clone(), Stored { value, revision });
+            }
             Resource::SessionKeys(value) => self.session_keys = Some(Stored { value, revision }),
         }
     }
@@ -227,6 +241,11 @@ impl Catalog {
             Some(Kind::Route) => {
                 if let Ok(name) = RouteName::new(name) {
                     self.routes.remove(&name);
+                }
+            }
+            Some(Kind::Limit) => {
+                if let Ok(name) = LimitName::new(name) {
+                    self.limits.remove(&name);
                 }
             }
             Some(Kind::SessionKeys) => self.session_keys = None,

@@ -10,7 +10,8 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::model::{
-    AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, PoolName, Resource, Route,
+    AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, Limit, PoolName, Resource,
+    Route,
 };
 
 use super::{
@@ -173,9 +174,23 @@ impl Draft<'_> {
                 self.deletes_status(&backend.id);
             }
         }
+        if let Resource::Limit(limit) = &mut resource {
+            self.settle_limit(limit, former.as_ref());
+        }
         self.named.push(key.clone());
         self.puts.insert(key, resource);
         Ok(())
+    }
+
+    /// A limit that counts something else is another one: its buckets are full again, and
+    /// proxies speak of its keys in other numbers.
+    fn settle_limit(&self, limit: &mut Limit, former: Option<&Stored<Resource>>) {
+        (limit.incarnation, limit.secret) = match former.map(|former| &former.value) {
+            Some(Resource::Limit(former)) if former.counts_like(limit) => {
+                (former.incarnation, former.secret)
+            }
+            _ => (Incarnation(self.next_revision), uuid::Uuid::new_v4().as_u64_pair().into()),
+        };
     }
 
     /// A backend that moves to another address or pool is another one: its counters
@@ -297,6 +312,19 @@ impl Draft<'_> {
         });
         let put = self.puts.values().filter_map(|resource| match resource {
             Resource::Route(route) => Some(route),
+            _ => None,
+        });
+        untouched.chain(put)
+    }
+
+    /// The limits as they would be.
+    fn limits(&self) -> impl Iterator<Item = &Limit> {
+        let untouched = self.base.limits().values().map(|stored| &stored.value).filter(|limit| {
+            let key = Key::new("limit", limit.name.as_str());
+            !self.puts.contains_key(&key) && !self.deletes.contains(&key)
+        });
+        let put = self.puts.values().filter_map(|resource| match resource {
+            Resource::Limit(limit) => Some(limit),
             _ => None,
         });
         untouched.chain(put)

@@ -1,9 +1,9 @@
 //! The rules of the registry, over a store in memory.
 
 use lb_core::model::{
-    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Listener,
-    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Standing,
-    Weight,
+    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Limit, LimitName,
+    Listener, ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools,
+    Standing, Weight,
 };
 use lb_proto::convert;
 
@@ -400,4 +400,43 @@ async fn the_prober_hears_of_backends_and_pools() {
     let written = registry.write(one(add("default", "h:1"))).await.unwrap();
     registry.record(vec![status(only(&written), Health::Up)]).await.unwrap();
     assert_eq!(registry.touched().await, [Key::new("backend", "backend1")].into());
+}
+
+#[tokio::test]
+async fn a_limit_counts_what_is_there_and_keeps_it_there() {
+    let registry = registry();
+    let limit = |target: &str, rate: &str| {
+        let mut limit = Limit::new(LimitName::new("l").unwrap(), rate.parse().unwrap());
+        limit.target = target.parse().unwrap();
+        put(Resource::Limit(limit))
+    };
+    let stored =
+        || registry.read(|view| view.catalog.limits().values().next().unwrap().value.clone());
+    let error = registry.write(one(limit("route:api", "1/s"))).await.unwrap_err().to_string();
+    assert!(
+        error.contains("limit.route names route \"api\"") && error.contains("known are default"),
+        "{error}"
+    );
+    registry.write(one(limit("route:default", "1/s"))).await.unwrap();
+    let first = stored();
+    assert_eq!(first.incarnation, Incarnation(2));
+    assert_ne!(first.secret, [0; 2]);
+    let error = registry.write(one(delete(Kind::Route, "default"))).await.unwrap_err();
+    assert!(
+        matches!(&error, WriteError::Precondition(text) if text.contains("limit l")),
+        "{error}"
+    );
+    // Another rate is no other limit, and the same one again is no change.
+    registry.write(one(limit("route:default", "9/s"))).await.unwrap();
+    assert!(!registry.write(one(limit("route:default", "9/s"))).await.unwrap().changed);
+    let faster = stored();
+    assert_eq!((faster.incarnation, faster.secret), (first.incarnation, first.secret));
+    registry.write(one(limit("pool:default", "9/s"))).await.unwrap();
+    let other = stored();
+    assert_eq!(other.incarnation, Incarnation(4));
+    assert_ne!(other.secret, first.secret);
+    registry
+        .write(batch(vec![delete(Kind::Limit, "l"), delete(Kind::Route, "default")]))
+        .await
+        .unwrap();
 }

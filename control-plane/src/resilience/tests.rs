@@ -167,6 +167,7 @@ impl World {
             applied_revision: 0,
             interval: Duration::from_millis(250),
             backends: vec![part],
+            limits: Vec::new(),
             process: Process::default(),
             sessions: Vec::new(),
         };

@@ -83,6 +83,12 @@ impl OwnAnswers {
         self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
     }
 
+    /// How often it was for this reason.
+    #[must_use]
+    pub fn of(&self, reason: &str) -> u64 {
+        self.0.get(reason).copied().unwrap_or_default()
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         for (reason, count) in other.iter().filter(|(_, count)| *count > 0) {
             let place = if self.0.contains_key(reason) || self.0.len() + 1 < Self::REASONS_MAX {

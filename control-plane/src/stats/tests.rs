@@ -36,6 +36,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         applied_revision: 0,
         sent: Duration::from_millis(250 * sequence),
         probes: Vec::new(),
+        limits: Vec::new(),
         backends: vec![BackendPart {
             pool: PoolName::default_pool(),
             backend: BackendId::new("b").unwrap(),

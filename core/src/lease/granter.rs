@@ -9,6 +9,7 @@ use super::{
     AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
     book::Book,
     fair::{Shares, shares},
+    rate::reserve,
 };
 
 /// Lends one quantity to holders of type `H`, which names one *start* of a proxy process:
@@ -224,13 +225,20 @@ impl<H: Clone + Ord> Granter<H> {
             })
             .collect();
         let floor = match self.terms.unit {
-            Unit::Divisible { floor } => floor.min(self.quantity / lendings.len().max(1) as u64),
+            Unit::Divisible { floor } => {
+                let even = self.quantity / lendings.len().max(1) as u64;
+                floor.min(even / Unit::FLOOR_PARTS)
+            }
             Unit::Whole { .. } => 0,
         };
         let demands: Vec<u64> = lendings
             .iter()
             .map(|lending| lending.report.demand.max(floor).min(self.quantity))
             .collect();
+        let demands = match self.terms.unit {
+            Unit::Divisible { .. } => reserved(self.quantity, demands),
+            Unit::Whole { .. } => demands,
+        };
         let shares = shares(self.quantity, &demands);
         for ((lending, &demand), &amount) in lendings.iter_mut().zip(&demands).zip(&shares.amounts)
         {
@@ -265,6 +273,19 @@ impl<H: Clone + Ord> Granter<H> {
     pub fn unheard(&self) -> impl Iterator<Item = &H> {
         self.books.iter().filter(|(_, book)| book.is_presumed()).map(|(holder, _)| holder)
     }
+}
+
+/// Demands with what each should have in reserve, as far as there is anything left for it: when
+/// too much is asked for, a reserve would be what others are refused.
+fn reserved(quantity: u64, mut demands: Vec<u64>) -> Vec<u64> {
+    let room = u128::from(quantity.saturating_sub(demands.iter().sum()));
+    let reserves: Vec<u128> = demands.iter().map(|&demand| reserve(demand).into()).collect();
+    let wanted = reserves.iter().sum::<u128>().max(1);
+    for (demand, reserve) in demands.iter_mut().zip(reserves) {
+        let part = reserve * room.min(wanted) / wanted;
+        *demand += u64::try_from(part).unwrap_or_default();
+    }
+    demands
 }
 
 /// What is to be lent to one holder.

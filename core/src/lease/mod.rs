@@ -189,8 +189,9 @@ pub struct Terms {
 pub enum Unit {
     /// Into shares of any size.
     Divisible {
-        /// Lent to every holder even if it needs nothing, unless an even share is less:
-        /// what comes after a pause must not be refused. Default one token per second.
+        /// Lent to every holder even if it needs nothing, but no more than a
+        /// [`Unit::FLOOR_PARTS`]th of an even share: what comes after a pause has a full
+        /// bucket, and then needs a little until the next grant. Default one token per second.
         floor: u64,
     },
     /// Into whole units, of which there may be fewer than holders: then they go round, and
@@ -199,6 +200,12 @@ pub enum Unit {
         /// Default 200 ms.
         turn: Duration,
     },
+}
+
+impl Unit {
+    /// So large a part of an even share is lent to those that need nothing: together at most
+    /// three percent of the quantity.
+    pub const FLOOR_PARTS: u64 = 32;
 }
 
 impl Terms {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::Terms;
-use crate::model::{Backend, MaxInFlight, Pool};
+use crate::model::{Backend, Limit, LimitKey, LimitScope, MaxInFlight, Pool};
 
 /// Names one quantity in the whole fleet.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -77,6 +77,24 @@ impl Quantity {
             incarnation: backend.incarnation.0,
         };
         Some((quantity, slots(amount, pool)))
+    }
+
+    /// The rate of a limit, if it holds over more than one proxy. Over backends it is one by
+    /// key: each backend is a key.
+    #[must_use]
+    pub fn of_limit(limit: &Limit) -> Option<(Self, Wanted)> {
+        let burst = limit.burst();
+        let sort = match (limit.scope(), limit.key()) {
+            (LimitScope::Proxy, _) => return None,
+            (LimitScope::Fleet, LimitKey::All) => Sort::Rate { burst },
+            (LimitScope::Fleet | LimitScope::Backend, _) => Sort::RateByKey { burst },
+        };
+        let quantity = Self {
+            kind: QuantityKind::Limit,
+            name: limit.name.as_str().into(),
+            incarnation: limit.incarnation.0,
+        };
+        Some((quantity, Wanted { amount: limit.rate.micros(), sort }))
     }
 }
 

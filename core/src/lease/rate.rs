@@ -43,13 +43,9 @@ impl RateShare {
             self.demand += (rate - self.demand) * weight;
             self.reported_at = now;
         }
-        // What comes at random differs by about the root of its number. Asking for half as
-        // much more puts the surplus where it will be needed; for more, and too much of a
-        // small limit would be kept in reserve.
-        let spread = (self.demand.max(0.0) / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
         // A demand beyond the limit is cut by the granter.
         #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
-        let demand = ((self.demand + spread) * MICROS as f64) as u64;
+        let demand = (self.demand * MICROS as f64) as u64;
         self.holder.report(demand, 0, now)
     }
 
@@ -89,3 +85,15 @@ impl RateShare {
 /// Long enough for a few requests per second to look steady, short enough to follow a
 /// change within two or three reports.
 const SMOOTHED_OVER: Duration = Duration::from_millis(500);
+
+/// What is to be lent beyond a demand, in millionths of a token per second, so that hardly
+/// anything of it is refused: what comes at random differs by about the root of its number.
+/// Half as much more puts a surplus where it will be needed; of a small limit, more would keep
+/// too much in reserve.
+pub(super) fn reserve(demand: u64) -> u64 {
+    let demand = demand as f64 / MICROS as f64;
+    let spread = (demand / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
+    #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
+    let spread = (spread * MICROS as f64) as u64;
+    spread
+}

@@ -38,6 +38,16 @@ impl Bucket {
             }
         }
     }
+
+    /// Gives a token back that was taken for a request which another limit refused.
+    pub fn give_back(&self) {
+        // What is below the present level is full, however far below.
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+                Some(full_at.saturating_sub(TOKEN))
+            })
+            .ok();
+    }
 }
 
 /// What a bucket that lacks `debt` parts of tokens lacks after a request; for a refusal,

@@ -64,6 +64,12 @@ impl Pace {
         self.stages.at(now)
     }
 
+    /// Whether a lease is in force at `now`, and not what follows it.
+    #[must_use]
+    pub fn is_leased(&self, now: Instant) -> bool {
+        now < self.stages.lease_until
+    }
+
     /// Parts of tokens that have come in until `now`.
     #[inline]
     pub(super) fn level(&self, now: Instant) -> u64 {

@@ -32,7 +32,7 @@ use super::{
 pub struct Table {
     sets: Box<[Set]>,
     /// More than any key can owe; what looks like more is an old word.
-    debt_max: u64,
+    debt_max: AtomicU64,
     forgiven: AtomicU64,
 }
 
@@ -59,15 +59,16 @@ impl Table {
     #[must_use]
     pub fn new(keys: usize, rate: u64, burst: u32) -> Self {
         let sets = (keys.clamp(1, Self::KEYS_MAX) * 2).div_ceil(WAYS).next_power_of_two();
-        // A worker that was interrupted comes with an earlier time than others had, and
-        // sees them in debt by what came in between.
-        let burst = u64::from(burst) * TOKEN;
-        let interruption = rate / (MICROS / TOKEN) * INTERRUPTED_SECONDS;
         Self {
             sets: (0..sets).map(|_| Set::default()).collect(),
-            debt_max: (burst + interruption).min(LEVEL / 2),
+            debt_max: AtomicU64::new(debt_max(rate, burst)),
             forgiven: AtomicU64::new(0),
         }
+    }
+
+    /// Makes room for the debts of another rate and burst of the limit. What keys owe stays.
+    pub fn fit(&self, rate: u64, burst: u32) {
+        self.debt_max.fetch_max(debt_max(rate, burst), Ordering::Relaxed);
     }
 
     /// Asks for one token for this key, a number of [`super::KeyHasher`], at `now`. Does
@@ -92,6 +93,22 @@ impl Table {
                 self.forgiven.fetch_add(1, Ordering::Relaxed);
             }
             return admitted(pace, debt_after, now);
+        }
+    }
+
+    /// Gives a token back that was taken with this key for a request which another limit
+    /// refused; nothing if the key lost its place meanwhile.
+    pub fn give_back(&self, key: u64, pace: &Pace, now: Instant) {
+        let level = pace.level(now);
+        let (set, tag) = self.place(key);
+        let less = |word: u64| {
+            let debt = self.debt(word, level).saturating_sub(TOKEN);
+            (word & !LEVEL == tag).then(|| tag | (level + debt) & LEVEL)
+        };
+        for way in &set.0 {
+            if way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+                return;
+            }
         }
     }
 
@@ -154,8 +171,16 @@ impl Table {
     #[inline]
     fn debt(&self, word: u64, level: u64) -> u64 {
         let ahead = word.wrapping_sub(level) & LEVEL;
-        if ahead > self.debt_max { 0 } else { ahead }
+        if ahead > self.debt_max.load(Ordering::Relaxed) { 0 } else { ahead }
     }
+}
+
+fn debt_max(rate: u64, burst: u32) -> u64 {
+    // A worker that was interrupted comes with an earlier time than others had, and sees them
+    // in debt by what came in between.
+    let burst = u64::from(burst) * TOKEN;
+    let interruption = rate / (MICROS / TOKEN) * INTERRUPTED_SECONDS;
+    (burst + interruption).min(LEVEL / 2)
 }
 
 impl std::fmt::Debug for Table {

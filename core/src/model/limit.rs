@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-use super::{Invalid, LimitKey, LimitName, PoolName, Rate, RouteName};
+use super::{Incarnation, Invalid, LimitKey, LimitName, PoolName, Rate, RouteName};
 
 /// A named limit on the rate of requests, which a token bucket keeps: `burst` requests at
 /// once, and then `rate`.
@@ -19,6 +19,12 @@ pub struct Limit {
     scope: LimitScope,
     /// It only counts what it would refuse, to be tried out; default no.
     pub shadow: bool,
+    /// Which life of it: one that counts something else is another one, with full buckets.
+    /// Set by the registry.
+    pub incarnation: Incarnation,
+    /// For [`crate::limit::KeyHasher`], the same on all proxies. Made by the registry, and told
+    /// to proxies only.
+    pub secret: [u64; 2],
 }
 
 /// Which requests a limit counts.
@@ -60,6 +66,8 @@ impl Limit {
             burst: rate.one_second(),
             scope: LimitScope::default(),
             shadow: false,
+            incarnation: Incarnation(0),
+            secret: [0; 2],
         }
     }
 
@@ -112,6 +120,12 @@ impl Limit {
     #[must_use]
     pub fn scope(&self) -> LimitScope {
         self.scope
+    }
+
+    /// Whether both count the same requests into the same buckets, however many may pass.
+    #[must_use]
+    pub fn counts_like(&self, other: &Self) -> bool {
+        (&self.target, &self.key, self.scope) == (&other.target, &other.key, other.scope)
     }
 }
 

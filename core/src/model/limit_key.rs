@@ -24,7 +24,7 @@ pub enum LimitKey {
 }
 
 impl LimitKey {
-    /// Every form, in the order in which help texts list them.
+    /// Every form (`client` is short for `client_address`), in the order in which help texts list them.
     pub const FORMS: [&str; 5] = ["all", "client_address", "header:NAME", "cookie:NAME", "path"];
 
     /// The longest name of a header field or a cookie.
@@ -37,7 +37,7 @@ impl FromStr for LimitKey {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text {
             "all" => return Ok(Self::All),
-            "client_address" => return Ok(Self::ClientAddress),
+            "client_address" | "client" => return Ok(Self::ClientAddress),
             "path" => return Ok(Self::Path),
             _ => {}
         }
@@ -96,6 +96,7 @@ mod tests {
         for text in ["all", "client_address", "header:x-api-key", "cookie:Session", "path"] {
             assert_eq!(text.parse::<LimitKey>().unwrap().to_string(), text);
         }
+        assert_eq!("client".parse(), Ok(LimitKey::ClientAddress));
         assert_eq!("header:X-Api-Key".parse(), Ok(LimitKey::Header("x-api-key".into())));
     }
 
@@ -103,7 +104,7 @@ mod tests {
     fn mistakes_are_named() {
         for (text, code, hint) in [
             ("", "unknown_key", "known are all"),
-            ("client", "unknown_key", "client_address"),
+            ("clients", "unknown_key", "client_address"),
             ("query:q", "unknown_key", "header:NAME"),
             ("header", "unknown_key", "header:NAME"),
             ("header:", "invalid_value", "header field"),

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Backend, BackendStatus, Invalid, Listener, Pool, Route, SessionKeys};
+use super::{Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route, SessionKeys};
 
 /// The kinds of objects, in the order in which they must be applied: what others
 /// refer to comes first.
@@ -18,14 +18,23 @@ pub enum Kind {
     Listener,
     /// [`Route`]
     Route,
+    /// [`Limit`]
+    Limit,
     /// [`SessionKeys`]: goes to proxies and to nobody else.
     SessionKeys,
 }
 
 impl Kind {
     /// All kinds, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Pool, Self::Backend, Self::Status, Self::Listener, Self::Route, Self::SessionKeys];
+    pub const ALL: [Self; 7] = [
+        Self::Pool,
+        Self::Backend,
+        Self::Status,
+        Self::Listener,
+        Self::Route,
+        Self::Limit,
+        Self::SessionKeys,
+    ];
 
     /// As it is spelled on the wire and on the command line.
     #[must_use]
@@ -36,6 +45,7 @@ impl Kind {
             Self::Status => "status",
             Self::Listener => "listener",
             Self::Route => "route",
+            Self::Limit => "limit",
             Self::SessionKeys => "session_keys",
         }
     }
@@ -56,7 +66,7 @@ impl FromStr for Kind {
             Invalid::unknown(
                 "kind",
                 "unknown_kind",
-                format!("unknown kind {shown:?}; known are pool, backend, listener, route"),
+                format!("unknown kind {shown:?}; known are pool, backend, listener, route, limit"),
             )
         })
     }
@@ -108,6 +118,8 @@ pub enum Resource {
     Listener(Listener),
     /// A route.
     Route(Route),
+    /// A limit.
+    Limit(Limit),
     /// The keys that sign sessions.
     SessionKeys(SessionKeys),
 }
@@ -122,6 +134,7 @@ impl Resource {
             Self::Status(_) => Kind::Status,
             Self::Listener(_) => Kind::Listener,
             Self::Route(_) => Kind::Route,
+            Self::Limit(_) => Kind::Limit,
             Self::SessionKeys(_) => Kind::SessionKeys,
         }
     }
@@ -144,6 +157,7 @@ impl Resource {
             Self::Status(status) => status.backend.as_str(),
             Self::Listener(listener) => listener.name.as_str(),
             Self::Route(route) => route.name.as_str(),
+            Self::Limit(limit) => limit.name.as_str(),
             Self::SessionKeys(_) => SessionKeys::NAME,
         }
     }

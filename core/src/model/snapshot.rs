@@ -5,11 +5,13 @@
 //! does not touch, so that one backend of ten thousand costs one pool's map, and a
 //! proxy can compile just the pools whose [`Arc`] is another.
 
+mod limits;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Listener, ListenerName, Pool,
-    PoolName, Resource, Route, RouteName, SessionKeys,
+    Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, Listener,
+    ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys,
 };
 use crate::health::candidates;
 
@@ -20,6 +22,7 @@ pub struct Snapshot {
     listeners: BTreeMap<ListenerName, Arc<Listener>>,
     /// Shared by snapshots of which none changed a route: there may be many.
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
+    limits: Arc<BTreeMap<LimitName, Arc<Limit>>>,
     session_keys: Option<Arc<SessionKeys>>,
 }
 
@@ -69,6 +72,12 @@ impl Snapshot {
         &self.routes
     }
 
+    /// The limits, by name; the very same map until one of them changes.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<BTreeMap<LimitName, Arc<Limit>>> {
+        &self.limits
+    }
+
     /// The keys that sign sessions; none until some pool has sessions.
     #[must_use]
     pub fn session_keys(&self) -> Option<&Arc<SessionKeys>> {
@@ -85,7 +94,7 @@ impl Snapshot {
         let mut next = self.clone();
         let mut rejected = Vec::new();
         upserts.sort_by_key(Resource::kind);
-        let mut fresh_routes = Vec::new();
+        let (mut fresh_routes, mut fresh_limits) = (Vec::new(), Vec::new());
         for resource in upserts {
             match resource {
                 Resource::Pool(pool) => next.put_pool(pool),
@@ -99,6 +108,7 @@ impl Snapshot {
                     next.listeners.insert(listener.name.clone(), Arc::new(listener));
                 }
                 Resource::Route(route) => fresh_routes.push(route),
+                Resource::Limit(limit) => fresh_limits.push(limit),
                 Resource::SessionKeys(keys) => next.session_keys = Some(Arc::new(keys)),
             }
         }
@@ -118,8 +128,15 @@ impl Snapshot {
         }
         // Only what is removed leaves a route dangling; looking takes long with many.
         let removes = |kind| deletes.iter().any(|key| key.known_kind() == Some(kind));
-        if removes(Kind::Pool) || removes(Kind::Listener) {
+        let drops_routes = removes(Kind::Pool) || removes(Kind::Listener);
+        if drops_routes {
             next.drop_dangling_routes(&mut rejected);
+        }
+        for limit in fresh_limits {
+            next.put_limit(limit, &mut rejected);
+        }
+        if drops_routes || removes(Kind::Route) {
+            next.drop_dangling_limits(&mut rejected);
         }
         (next, rejected)
     }
@@ -206,6 +223,13 @@ impl Snapshot {
                     && self.routes.contains_key(&name)
                 {
                     Arc::make_mut(&mut self.routes).remove(&name);
+                }
+            }
+            Some(Kind::Limit) => {
+                if let Ok(name) = LimitName::new(name)
+                    && self.limits.contains_key(&name)
+                {
+                    Arc::make_mut(&mut self.limits).remove(&name);
                 }
             }
             Some(kind @ (Kind::Backend | Kind::Status)) => {

@@ -17,8 +17,8 @@ use std::{
 
 use super::{Decode, Object, ObjectSet, Rejection};
 use crate::model::{
-    BackendEntry, BackendId, BackendStatus, Invalid, Key, Kind, ListenerName, PoolName, Rejected,
-    Resource, RouteName, Snapshot,
+    BackendEntry, BackendId, BackendStatus, Invalid, Key, Kind, LimitName, ListenerName, PoolName,
+    Rejected, Resource, RouteName, Snapshot,
 };
 
 /// The consistent whole of what is valid in a state, and what was left open.
@@ -84,7 +84,7 @@ impl Judgement {
             let (snapshot, rejected) = snapshot.changed(second, &[]);
             trial.note(&change, rejected);
             trial.note_waiting(&snapshot);
-            snapshot
+            trial.retry_limits(decode, &change, snapshot)
         };
         let fallbacks = trial
             .open
@@ -192,6 +192,7 @@ impl Trial {
             Resource::Pool(_)
             | Resource::Listener(_)
             | Resource::Route(_)
+            | Resource::Limit(_)
             | Resource::SessionKeys(_) => {}
         }
         self.now.push(resource);
@@ -204,6 +205,28 @@ impl Trial {
             let Some(object) = change.newest(&key) else { continue };
             self.open.entry(key).or_default().get_or_insert_with(|| rejection(object, invalid));
         }
+    }
+
+    /// Takes up limits again that had no place: one may name a route that is back only now,
+    /// with its last good value.
+    fn retry_limits(
+        &mut self,
+        decode: Decode,
+        change: &Change<'_>,
+        snapshot: Snapshot,
+    ) -> Snapshot {
+        let limits = self.open.keys().filter(|key| key.known_kind() == Some(Kind::Limit));
+        let newest = limits.filter_map(|key| decode_checked(decode, change.newest(key)?).ok());
+        let newest: Vec<Resource> = newest.collect();
+        if newest.is_empty() {
+            return snapshot;
+        }
+        let retried: BTreeSet<Key> = newest.iter().map(Resource::key).collect();
+        let (snapshot, rejected) = snapshot.changed(newest, &[]);
+        self.open.retain(|key, _| {
+            !retried.contains(key) || rejected.iter().any(|rejected| rejected.key == *key)
+        });
+        snapshot
     }
 
     fn note_waiting(&mut self, snapshot: &Snapshot) {
@@ -261,6 +284,9 @@ fn in_use(snapshot: &Snapshot, key: &Key) -> bool {
         }
         Some(Kind::Route) => {
             RouteName::new(name).is_ok_and(|name| snapshot.routes().contains_key(&name))
+        }
+        Some(Kind::Limit) => {
+            LimitName::new(name).is_ok_and(|name| snapshot.limits().contains_key(&name))
         }
         Some(Kind::SessionKeys) => snapshot.session_keys().is_some(),
         None => false,

@@ -51,6 +51,19 @@ fn when_too_much_is_asked_for_the_rate_is_used_and_not_exceeded() {
     }
 }
 
+/// Small limits, too, whose smaller parts are a few requests per second.
+#[test]
+fn a_small_rate_is_used_when_nine_tenths_come_to_one_proxy() {
+    for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {
+        let skewed = &[270.0, 4.3, 4.3, 4.3, 4.3, 4.3, 4.3, 4.3];
+        let plan = Plan { report_every_ms, quantity: 100, burst: 20, ..plan(seed, skewed) };
+        let (_, admitted) = figures(plan);
+        let used = admitted / 1_000.0;
+        println!("reports each {report_every_ms} ms: {:.2} % of the rate", used * 100.0);
+        assert!((0.95..1.05).contains(&used), "{used}");
+    }
+}
+
 #[test]
 fn a_legal_load_that_comes_unevenly_is_hardly_ever_refused() {
     for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {

@@ -6,8 +6,9 @@
 use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
-        Invalid, Kind, Labels, LeastConnections, Listener, ListenerName, PathMatch, Pool, PoolName,
-        Reason, Resource, Route, RouteName, RoutePools, Standing, Weight,
+        Invalid, Kind, Labels, LeastConnections, Limit, LimitName, LimitTarget, Listener,
+        ListenerName, PathMatch, Pool, PoolName, Rate, Reason, Resource, Route, RouteName,
+        RoutePools, Standing, Weight,
     },
     sync::Object,
 };
@@ -81,6 +82,14 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             path: PathMatch::parse(words[3], "")?,
             pools: RoutePools::one(PoolName::new(words[2])?),
         }),
+        Kind::Limit => {
+            let mut limit = Limit::new(LimitName::new(name)?, Rate::per_second(number(2))?);
+            limit.target = match words[1].starts_with('p') {
+                true => LimitTarget::Pool(PoolName::new(words[1])?),
+                false => LimitTarget::Route(RouteName::new(words[1])?),
+            };
+            Resource::Limit(limit)
+        }
         // As a build that does not know the kind says.
         Kind::SessionKeys => return Err(Invalid::unknown("kind", "unknown_kind", "unknown")),
     })

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::{
-    model::{Backend, BackendStatus, Key, Listener, Pool, Resource, Route, Snapshot},
+    model::{
+        Backend, BackendStatus, Key, Limit, LimitTarget, Listener, Pool, Resource, Route, Snapshot,
+    },
     sync::{Decode, Object, ObjectSet, Subscriber},
 };
 
@@ -22,6 +24,7 @@ pub(crate) struct Oracle {
     backends: BTreeMap<String, (Backend, Option<BackendStatus>)>,
     listeners: BTreeMap<String, Listener>,
     routes: BTreeMap<String, Route>,
+    limits: BTreeMap<String, Limit>,
 }
 
 impl Oracle {
@@ -34,6 +37,7 @@ impl Oracle {
             backends: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
+            limits: BTreeMap::new(),
         }
     }
 
@@ -53,7 +57,8 @@ impl Oracle {
         self.backends.clear();
         self.listeners.clear();
         self.routes.clear();
-        let mut kinds: [Vec<&Object>; 6] = Default::default();
+        self.limits.clear();
+        let mut kinds: [Vec<&Object>; 7] = Default::default();
         for object in objects.iter() {
             let order = match &*object.key.kind {
                 "pool" => 0,
@@ -61,7 +66,8 @@ impl Oracle {
                 "backend" => 2,
                 "status" => 3,
                 "route" => 4,
-                _ => 5,
+                "limit" => 5,
+                _ => 6,
             };
             kinds[order].push(object);
         }
@@ -110,6 +116,17 @@ impl Oracle {
                     return false;
                 }
                 self.routes.insert(name, route);
+            }
+            Resource::Limit(limit) => {
+                let is_there = match &limit.target {
+                    LimitTarget::All => true,
+                    LimitTarget::Pool(pool) => self.pools.contains_key(pool.as_str()),
+                    LimitTarget::Route(route) => self.routes.contains_key(route.as_str()),
+                };
+                if !is_there {
+                    return false;
+                }
+                self.limits.insert(name, limit);
             }
             // No payload of this test is read as one.
             Resource::SessionKeys(_) => return false,
@@ -163,6 +180,7 @@ impl Oracle {
             self.listeners.values(),
         )?;
         same("routes", snapshot.routes().values().map(|one| &**one), self.routes.values())?;
+        same("limits", snapshot.limits().values().map(|one| &**one), self.limits.values())?;
         let mut served: Vec<(&Backend, &Option<BackendStatus>)> = snapshot
             .pools()
             .values()

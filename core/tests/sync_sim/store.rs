@@ -95,8 +95,9 @@ fn random_key(rng: &mut Rng) -> Key {
         4..9 => ("backend", 'b', 5),
         9..14 => ("status", 'b', 5),
         14..16 => ("listener", 'l', 2),
-        16..19 => ("route", 'r', 3),
-        _ => ("limit", 'x', 1),
+        16..18 => ("route", 'r', 3),
+        18 => ("limit", 'm', 3),
+        _ => ("certificate", 'x', 1),
     };
     Key::new(kind, &format!("{letter}{}", rng.u32(..names)))
 }
@@ -116,6 +117,8 @@ pub(crate) fn random_payload(rng: &mut Rng, kind: &str) -> String {
         "status" => format!("{life} {}", u8::from(rng.u8(..4) > 0)),
         "listener" => format!("{}", rng.u32(1..1000)),
         "route" => format!("l{} p{pool} /{}", rng.u32(..2), rng.u32(..10)),
+        "limit" if rng.bool() => format!("p{pool} {}", rng.u32(1..100)),
+        "limit" => format!("r{} {}", rng.u32(..3), rng.u32(1..100)),
         _ => String::new(),
     };
     format!("{mark} {fields}")

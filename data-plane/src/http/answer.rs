@@ -74,6 +74,9 @@ impl<S: Stream> Exchange<'_, S> {
         if let Some(record) = &mut self.record {
             record.answered(answer.status, out.len() as u64, now());
             record.reason(answer.reason);
+            if let Some(over_limit) = &answer.over_limit {
+                record.over_limit(&over_limit.limit);
+            }
         }
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

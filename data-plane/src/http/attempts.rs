@@ -12,6 +12,7 @@ use std::{
 
 use lb_core::{
     affinity::KeyRing,
+    limit::Decision as LimitDecision,
     resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide},
 };
 
@@ -80,6 +81,8 @@ pub(super) struct Attempts<'c> {
     waited_until: Option<Instant>,
     /// It was sent nowhere, for want of room.
     denied: Option<OwnAnswer>,
+    /// Backends that have had what a limit lets them have, and the soonest end of that.
+    over_limit: (Vec<u32>, Option<LimitDecision>),
 }
 
 impl<'c> Attempts<'c> {
@@ -102,6 +105,7 @@ impl<'c> Attempts<'c> {
             last: None,
             waited_until: None,
             denied: None,
+            over_limit: (Vec::new(), None),
         }
     }
 
@@ -156,6 +160,21 @@ impl<'c> Attempts<'c> {
     /// Notes that there is no room for another one.
     pub(super) fn denied(&mut self, answer: OwnAnswer) {
         self.denied = Some(answer);
+    }
+
+    /// Notes a backend that a limit keeps this request from; when the first of those may be
+    /// asked again.
+    pub(super) fn over_limit(&mut self, slot: u32, decision: LimitDecision) -> LimitDecision {
+        let (slots, soonest) = &mut self.over_limit;
+        slots.push(slot);
+        let former =
+            soonest.filter(|former| former.retry_after_seconds() <= decision.retry_after_seconds());
+        *soonest.insert(former.unwrap_or(decision))
+    }
+
+    /// The backends that limits keep this request from.
+    pub(super) fn over_limit_slots(&self) -> &[u32] {
+        &self.over_limit.0
     }
 
     /// Notes why the last one failed.

@@ -36,7 +36,7 @@ use crate::{
         response::{self, Delivery},
         scan::HeadScan,
     },
-    live::{BackendState, FailureKind, PoolConfig},
+    live::{BackendState, FailureKind, Limits, PoolConfig},
     upstream::{ConnectError, Upstream, connect},
     worker::{Buffer, now, until},
 };
@@ -53,6 +53,8 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) prepared: &'e Prepared,
     pub(super) pool: &'e PoolConfig,
     pub(super) listener: &'e Listener,
+    /// Those of the configuration that the request is served from.
+    pub(super) limits: Option<&'e Limits>,
     pub(super) backend: &'e Arc<BackendState>,
     pub(super) upload: &'e mut Relay,
     pub(super) attempts: &'e mut Attempts<'p>,
@@ -424,6 +426,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 let mut out = self.exchange.worker.buffers.output();
                 head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
                 self.attempts.give_session(&mut out);
+                if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
+                    told.add(limits, &mut out);
+                }
                 Head::Final(Received {
                     status: head.status,
                     body: head.body,

@@ -161,7 +161,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Next {
         let request = &prepared.understood;
         let pool = match (prepared.destination, &config.management) {
-            (Destination::Pool(index), _) => &config.pools[index],
+            (Destination::Pool(_, index), _) => &config.pools[index],
             (Destination::ControlPlane, Some(Management::At(pool))) => pool,
             // Unreachable: it would have been refused.
             (Destination::ControlPlane, _) => return Next::Close,
@@ -190,6 +190,13 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
         let mut attempts = Attempts::new(pool, prepared, config.ring(), started);
+        let limiter = self.limiter(config, started);
+        let of_backends = match (&limiter, prepared.destination) {
+            (Some(limiter), Destination::Pool(route, pool)) => {
+                limiter.limits.of_backends(route, pool)
+            }
+            _ => &[],
+        };
         let mut next = match self.first(&mut attempts, &upload, started) {
             Ok(next) => next,
             Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
@@ -216,6 +223,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     }
                 }
             }
+            if !of_backends.is_empty()
+                && let Some(limiter) = &limiter
+            {
+                match self.within_limits(&mut attempts, limiter, of_backends, slot) {
+                    Ok(()) => {}
+                    Err(another) => {
+                        next = another;
+                        continue;
+                    }
+                }
+            }
             let began = attempts.begin(slot);
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
@@ -225,6 +243,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 prepared,
                 pool,
                 listener: &listener.listener,
+                limits: config.limits.as_deref(),
                 backend,
                 upload: &mut upload,
                 attempts: &mut attempts,
@@ -270,7 +289,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             next = Some(again.slot);
         }
         let answer = match prepared.destination {
-            Destination::Pool(_) => attempts.answer(),
+            Destination::Pool(..) => attempts.answer(),
             Destination::ControlPlane => {
                 let written = attempts.was_written();
                 management::unanswered(attempts.answer(), written)

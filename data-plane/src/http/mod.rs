@@ -30,6 +30,7 @@ mod deliver;
 mod exchange;
 mod failure;
 mod interim;
+mod limited;
 mod management;
 mod prepare;
 mod read;

@@ -11,6 +11,7 @@ use lb_core::{
 
 use super::{
     affinity::{self, Bound},
+    limited::{Asker, Limiter, Told},
     management,
     record::Record,
     respond::OwnAnswer,
@@ -22,7 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex},
+    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -41,12 +42,14 @@ pub(crate) struct Prepared {
     pub(crate) destination: Destination,
     /// What keeps the client with its backend, in a pool where something does.
     pub(crate) bound: Option<Box<Bound>>,
+    /// What the client is told of its limits; nothing without any.
+    pub(crate) told: Option<Told>,
 }
 
 /// Who is to answer a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Destination {
-    Pool(PoolIndex),
+    Pool(RouteIndex, PoolIndex),
     ControlPlane,
 }
 
@@ -82,6 +85,8 @@ pub(crate) struct Context<'a> {
     pub(crate) request_id: u128,
     /// Where the pools are.
     pub(crate) config: &'a Config,
+    /// None, if the configuration limits nothing.
+    pub(crate) limiter: Option<Limiter<'a>>,
 }
 
 /// What came of reading a head.
@@ -193,6 +198,24 @@ fn forward(
             "the request's body is longer than allowed here",
         );
     }
+    // After what is refused without a look at the pools, so that it takes no turn.
+    let destination = match route {
+        Some(route) => {
+            let own = affinity::own_pool(head, route.shared(), context.config);
+            Destination::Pool(route.route, own.unwrap_or_else(|| route.pool()))
+        }
+        None => Destination::ControlPlane,
+    };
+    let told = match (context.limiter, destination) {
+        (Some(limiter), Destination::Pool(route, pool)) => {
+            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
+                answer,
+                request: Some(understood),
+                is_management: false,
+            })?
+        }
+        _ => None,
+    };
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -201,16 +224,8 @@ fn forward(
         Some(_) => String::new(),
     };
     let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
-    // Last, so that what is refused takes no turn.
-    let destination = match route {
-        Some(route) => {
-            let own = affinity::own_pool(head, route.shared(), context.config);
-            Destination::Pool(own.unwrap_or_else(|| route.pool()))
-        }
-        None => Destination::ControlPlane,
-    };
     let sticky = match destination {
-        Destination::Pool(index) => {
+        Destination::Pool(_, index) => {
             let pool = &context.config.pools[index];
             pool.sticky.as_deref().map(|sticky| (sticky, &pool.name))
         }
@@ -239,6 +254,7 @@ fn forward(
         client,
         destination,
         bound,
+        told,
     })
 }
 

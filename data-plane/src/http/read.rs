@@ -158,6 +158,7 @@ impl<S: Stream> Exchange<'_, S> {
             management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
             config: &config,
+            limiter: self.limiter(&config, started),
         };
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();

@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,8 @@ pub(crate) struct Record {
     reason: Option<Reason>,
     /// Why a failed request was not sent again, although it could have been.
     not_retried: Option<Reason>,
+    /// The limit by which it was refused.
+    limit: Option<Arc<str>>,
     sent: u64,
     received: u64,
     /// When the client had its answer.
@@ -69,6 +72,7 @@ impl Record {
             status: 0,
             reason: None,
             not_retried: None,
+            limit: None,
             sent: 0,
             received: 0,
             answered: None,
@@ -202,6 +206,11 @@ impl Record {
         self.reason = Some(reason);
     }
 
+    /// Notes the limit by which it was refused.
+    pub(crate) fn over_limit(&mut self, limit: &Arc<str>) {
+        self.limit = Some(Arc::clone(limit));
+    }
+
     /// The complete line. `now` counts if the client was not answered before: waiting for
     /// it to close is not its waiting.
     pub(crate) fn end(&mut self, now: Instant) -> Vec<u8> {
@@ -214,6 +223,10 @@ impl Record {
             line.extend_from_slice(b",\"reason\":\"");
             line.extend_from_slice(reason.name().as_bytes());
             line.push(b'"');
+        }
+        if let Some(limit) = &self.limit {
+            line.extend_from_slice(b",\"limit\":");
+            write_string(limit.as_bytes(), line);
         }
         if let Some(reason) = self.not_retried {
             line.extend_from_slice(b",\"not_retried\":\"");
@@ -315,8 +328,7 @@ mod tests {
             incarnation: lb_core::model::Incarnation(1),
             address: "127.0.0.1:1".parse().unwrap(),
         };
-        let (pool, trouble) =
-            (PoolName::default_pool(), std::sync::Arc::new(crate::live::Trouble::new()));
+        let (pool, trouble) = (PoolName::default_pool(), Arc::new(crate::live::Trouble::new()));
         let backend = BackendState::new(identity, pool, 1, Box::new([]), 1, &trouble);
         record.attempt_answered(&backend, 503, ms(10));
         record.waited(ms(27));

@@ -1,5 +1,6 @@
 //! The proxy's own answers: small JSON that says what happened and why.
 
+use super::limited::OverLimit;
 use crate::{
     h1::{Version, body::write_decimal, response::Delivery},
     reason::Reason,
@@ -14,11 +15,13 @@ pub(crate) struct OwnAnswer {
     pub(crate) message: String,
     /// The value of a `Set-Cookie` field.
     pub(crate) set_cookie: Option<Box<[u8]>>,
+    /// The limit by which the request is refused.
+    pub(crate) over_limit: Option<Box<OverLimit>>,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into(), set_cookie: None }
+        Self { status, reason, message: message.into(), set_cookie: None, over_limit: None }
     }
 
     /// What the proxy itself can do, to an OPTIONS that goes no further.
@@ -39,9 +42,15 @@ impl OwnAnswer {
         out.extend_from_slice(b"\r\nContent-Length: ");
         write_decimal(body.len() as u64, out);
         out.extend_from_slice(b"\r\n");
-        match self.status {
-            429 | 503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
-            200 | 405 => {
+        match (self.status, &self.over_limit) {
+            (429, Some(over_limit)) => {
+                out.extend_from_slice(b"Retry-After: ");
+                write_decimal(over_limit.retry_after, out);
+                out.extend_from_slice(b"\r\n");
+                out.extend_from_slice(over_limit.fields.as_bytes());
+            }
+            (429 | 503, _) => out.extend_from_slice(b"Retry-After: 1\r\n"),
+            (200 | 405, _) => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}

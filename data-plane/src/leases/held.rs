@@ -267,6 +267,7 @@ impl HeldKeys {
     }
 
     pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
+        self.lease.table().fit(wanted.amount, burst(wanted));
         self.hot.set_limit(wanted.amount, burst(wanted), now);
         self.publish();
     }

@@ -89,6 +89,7 @@ impl Line {
     }
 
     /// How many have waited, and how long together.
+    #[expect(dead_code, reason = "no metric tells it yet")]
     pub(crate) fn waits(&self) -> (u64, Duration) {
         (self.waited.load(Relaxed), Duration::from_micros(self.waited_us.load(Relaxed)))
     }

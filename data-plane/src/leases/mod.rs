@@ -39,7 +39,8 @@ pub(crate) use self::{
     cap::{Cap, Permit, PoolCaps},
     keeper::run,
     line::{Line, Waiter},
-    rate::{KeyLease, RateLease},
+    published::Copy,
+    rate::{KeyLease, KeyPaces, RateLease},
     remembered::{Remembered, Shelf},
 };
 use crate::{live::BackendState, worker::now};
@@ -106,14 +107,14 @@ impl Leases {
         Some(Arc::new(PoolCaps::new(line, pool, caps)))
     }
 
-    /// The rate that a limit has in this proxy.
-    pub(crate) fn rate(&self, quantity: &Quantity, wanted: Wanted) -> Arc<RateLease> {
+    /// The rate that a limit has in this proxy, which is one of `proxies`, as far as is known.
+    pub(crate) fn rate(&self, quantity: &Quantity, wanted: Wanted, proxies: u32) -> Arc<RateLease> {
         let state = &mut *self.lock();
         if let Some(Held::Rate(held)) = state.held.get_mut(quantity) {
             held.change(wanted, now());
             return Arc::clone(&held.lease);
         }
-        let (number, holder) = state.holder(quantity, wanted);
+        let (number, holder) = state.holder(quantity, wanted, proxies);
         let held = HeldRate::new(number, holder, wanted, self.workers, now());
         let lease = Arc::clone(&held.lease);
         state.replace(quantity.clone(), Held::Rate(held));
@@ -126,6 +127,7 @@ impl Leases {
         &self,
         quantity: &Quantity,
         wanted: Wanted,
+        proxies: u32,
         table: impl FnOnce() -> Table,
     ) -> Arc<KeyLease> {
         let state = &mut *self.lock();
@@ -133,8 +135,8 @@ impl Leases {
             held.change(wanted, now());
             return Arc::clone(&held.lease);
         }
-        let (number, _) = state.holder(quantity, wanted);
-        let proxies = state.remembered.get(quantity).map_or(1, |(_, proxies)| proxies);
+        let proxies = state.remembered.get(quantity).map_or(proxies, |(_, proxies)| proxies);
+        let (number, _) = state.holder(quantity, wanted, proxies);
         let held = HeldKeys::new(number, wanted, proxies, table(), now());
         let lease = Arc::clone(&held.lease);
         state.replace(quantity.clone(), Held::Keys(held));
@@ -166,7 +168,7 @@ impl State {
             held.change(wanted, line, backends);
             return Arc::clone(&held.cap);
         }
-        let (number, holder) = self.holder(&quantity, wanted);
+        let (number, holder) = self.holder(&quantity, wanted, 1);
         let cap = Arc::new(Cap::new(quantity.clone(), Arc::clone(news), now()));
         let held = HeldSlots::new(number, holder, Arc::clone(&cap), line, backends, now());
         self.replace(quantity, Held::Slots(held));
@@ -181,10 +183,10 @@ impl State {
     }
 
     /// A holder, and its number.
-    fn holder(&mut self, quantity: &Quantity, wanted: Wanted) -> (u64, Holder) {
+    fn holder(&mut self, quantity: &Quantity, wanted: Wanted, proxies: u32) -> (u64, Holder) {
         self.holders += 1;
         // What was remembered is of this process's former start, and is used once.
-        let (safe, proxies) = self.remembered.take(quantity).unwrap_or((0, 1));
+        let (safe, proxies) = self.remembered.take(quantity).unwrap_or((0, proxies));
         let holder = Holder::new(wanted.terms(), OnLoss::SafeShare, safe, proxies, now());
         (self.holders, holder)
     }

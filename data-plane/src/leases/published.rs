@@ -48,6 +48,11 @@ impl<T: Clone> Published<T> {
         copy.value.get_or_insert_with(|| self.load())
     }
 
+    /// The newest value, for the control thread.
+    pub(crate) fn newest(&self) -> T {
+        self.load()
+    }
+
     #[cold]
     fn load(&self) -> T {
         self.value.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -61,6 +61,11 @@ impl RateLease {
         self.pace.read(copy)
     }
 
+    /// What the limit's bucket follows now, for the control thread.
+    pub(crate) fn newest(&self) -> Pace {
+        self.pace.newest()
+    }
+
     /// Counts a request that the limit was asked about, admitted or not.
     #[inline]
     pub(crate) fn count(&self, worker: usize) {
@@ -93,6 +98,11 @@ impl KeyLease {
         self.paces.read(copy)
     }
 
+    /// What the keys' buckets follow now, for the control thread.
+    pub(crate) fn newest(&self) -> Arc<KeyPaces> {
+        self.paces.newest()
+    }
+
     /// Says that a key was refused, so that it gets more than an even share. Forgets it if
     /// there are too many of them, or if another worker is at it: it will be back.
     pub(crate) fn note_refused(&self, key: u64) {
@@ -115,6 +125,16 @@ impl KeyLease {
 }
 
 impl KeyPaces {
+    /// The pace of a key.
+    pub(crate) fn pace(&self, key: u64) -> &Pace {
+        self.hot.get(&key).map_or(&self.cold, |hot| &hot.pace)
+    }
+
+    /// How many keys have a pace of their own.
+    pub(crate) fn hot_keys(&self) -> usize {
+        self.hot.len()
+    }
+
     /// The pace of a key, and whether it has one of its own; a request that asks counts.
     #[inline]
     pub(crate) fn of(&self, key: u64) -> (&Pace, bool) {

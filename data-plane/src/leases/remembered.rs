@@ -38,6 +38,7 @@ impl Remembered {
         self.0.remove(quantity)
     }
 
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

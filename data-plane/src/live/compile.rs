@@ -15,8 +15,8 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Retries, Routes, Sticky, Trouble, outlook::tell_panic, routes::RouteCompiler,
-    sticky,
+    PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler, outlook::tell_panic,
+    routes::RouteCompiler, sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -37,6 +37,7 @@ pub(crate) struct Compiler {
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
     routes: RouteCompiler,
+    limits: LimitCompiler,
 }
 
 #[derive(Debug)]
@@ -79,14 +80,17 @@ impl Compiler {
             workers,
             listeners,
             Leases::new(workers, crate::leases::Remembered::default()),
+            100,
         )
     }
 
-    /// A compiler for a proxy that holds these shares.
+    /// A compiler for a proxy that holds these shares, and whose limits by key tell
+    /// `limit_keys` keys apart each.
     pub(crate) fn with_leases(
         workers: usize,
         listeners: Vec<ListenerName>,
         leases: Leases,
+        limit_keys: usize,
     ) -> Self {
         Self {
             leases: Arc::new(leases),
@@ -102,6 +106,7 @@ impl Compiler {
             management: None,
             told: None,
             routes: RouteCompiler::new(workers),
+            limits: LimitCompiler::new(workers, limit_keys),
         }
     }
 
@@ -183,7 +188,9 @@ impl Compiler {
         self.pools = pools;
         let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
         let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
-        self.leases.retain(&wanted.collect());
+        let limits = self.limits.compile(snapshot, &self.leases, self.phase.count, now());
+        let of_limits = limits.iter().flat_map(|limits| limits.quantities());
+        self.leases.retain(&wanted.chain(of_limits).collect());
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
@@ -201,6 +208,7 @@ impl Compiler {
             listeners: self.listeners.iter().map(listener).collect(),
             listener_names: Arc::clone(&self.listeners),
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
+            limits,
             route_counters: Arc::clone(routes.counters),
             cuts,
             session_keys: snapshot.session_keys().cloned(),

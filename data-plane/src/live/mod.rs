@@ -10,6 +10,7 @@ mod caution;
 mod compile;
 mod identity;
 mod ledger;
+mod limits;
 mod management;
 mod outlook;
 mod retries;
@@ -39,11 +40,12 @@ pub(crate) use self::{
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
+    limits::{Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits},
     management::Management,
     outlook::Outlook,
     retries::Retries,
     route_counters::{CountersIndex, RouteCounters},
-    routes::{PoolIndex, Routes},
+    routes::{PoolIndex, RouteIndex, Routes},
     sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
     trouble::Trouble,
@@ -63,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) listener_names: Arc<[ListenerName]>,
     /// In order of their names; routes point into it.
     pub(crate) pools: Vec<Arc<PoolConfig>>,
+    /// The limits on requests; none most of the time.
+    pub(crate) limits: Option<Arc<Limits>>,
     /// What clients of the routes were answered; routes point into it.
     pub(crate) route_counters: Arc<[Arc<RouteCounters>]>,
     /// Some backend's requests are to be cut: those who wait are to look again.

@@ -23,9 +23,13 @@ pub(crate) type PoolIndex = usize;
 /// The routes of a listener.
 pub(crate) type Routes = RouteTable<Destination>;
 
+/// Where a route stands in the order of all routes of a snapshot.
+pub(crate) type RouteIndex = usize;
+
 /// Where the requests of one route go, and where their answers are counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
+    pub(crate) route: RouteIndex,
     pub(crate) counters: CountersIndex,
     pools: Pools,
 }
@@ -119,7 +123,7 @@ impl RouteCompiler {
         let laid: Laid = self.counters.lay_out(snapshot.routes().keys());
         let former_cursors = std::mem::take(&mut self.cursors);
         let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
-        for route in snapshot.routes().values() {
+        for (index, route) in snapshot.routes().values().enumerate() {
             // The snapshot is consistent: every route's pools are there.
             let place = |pool| places.get(pool).copied();
             let Some(indexes) = route.pools.names().map(place).collect::<Option<Box<[_]>>>() else {
@@ -129,7 +133,8 @@ impl RouteCompiler {
                 [pool] => Pools::One(pool),
                 _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
             };
-            let destination = Destination { counters: laid.of(&route.name), pools };
+            let counters = laid.of(&route.name);
+            let destination = Destination { route: index, counters, pools };
             by_listener.entry(&route.listener).or_default().push((route, destination));
         }
         let tables = by_listener

@@ -161,6 +161,30 @@ pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
     "Requests of pools with sessions by cookie, by what became of theirs: kept, or why it got \
      another backend (no_cookie, malformed, bad_signature, expired, gone, down, ...)",
 );
+pub(crate) const RATELIMIT_DECISIONS: Definition = Definition::counter(
+    "lb_ratelimit_decisions_total",
+    &["limit", "decision"],
+    "Requests that a limit let pass (admitted) or refused (refused); of a limit in shadow mode, \
+     those that it would have refused (shadow_refused). A request that another limit refused \
+     does not count",
+);
+pub(crate) const RATELIMIT_LEASE_TOKENS: Definition = Definition::gauge(
+    "lb_ratelimit_lease_tokens",
+    &["limit"],
+    "Requests per second that this proxy may let pass now; of a limit by key, of each key that \
+     is not hot",
+);
+pub(crate) const RATELIMIT_HOT_KEYS: Definition = Definition::gauge(
+    "lb_ratelimit_hot_keys",
+    &["limit"],
+    "Keys of the limit of which this proxy reports, because one of them needs more than an even \
+     share",
+);
+pub(crate) const RATELIMIT_FORGIVEN_KEYS: Definition = Definition::counter(
+    "lb_ratelimit_forgiven_keys_total",
+    &["limit"],
+    "Keys of the limit that were forgotten before their bucket was full again, for want of room",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -204,7 +228,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 37] = [
+pub(crate) const DEFINITIONS: [Definition; 41] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -234,6 +258,10 @@ pub(crate) const DEFINITIONS: [Definition; 37] = [
     BACKENDS_CONFIGURED,
     POOL_PANIC,
     SESSION_REQUESTS,
+    RATELIMIT_DECISIONS,
+    RATELIMIT_LEASE_TOKENS,
+    RATELIMIT_HOT_KEYS,
+    RATELIMIT_FORGIVEN_KEYS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REJECTIONS,

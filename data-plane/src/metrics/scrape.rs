@@ -8,6 +8,7 @@ use std::{
 
 use lb_core::{
     affinity::Met,
+    limit::MICROS,
     metrics::{
         BUILD_INFO, Exposition, Format, PerBackend, exposition,
         upstream::{BackendFamilies, PoolFamilies, Sample},
@@ -73,6 +74,7 @@ impl Metrics {
         self.write_pools(exposition)?;
         let config = Arc::clone(&self.config.borrow());
         self.write_backends(exposition, &config)?;
+        write_limits(exposition, &config)?;
         self.write_control(exposition)
     }
 
@@ -212,6 +214,36 @@ impl Metrics {
         let stale = self.status.stale_since().map_or(Duration::ZERO, |since| since.age(now()));
         exposition.gauge(&names::CONTROL_STALENESS, stale.as_secs_f64())
     }
+}
+
+fn write_limits(exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
+    let now = now();
+    let all = config.limits.as_deref().map(|limits| limits.all()).unwrap_or_default();
+    let told = all.iter().map(|limit| (limit, limit.sums(), limit.gauges(now)));
+    let told: Vec<_> = told.collect();
+    exposition.family(&names::RATELIMIT_DECISIONS, |family| {
+        told.iter().try_for_each(|(limit, sums, _)| {
+            let name = limit.limit.name.as_str();
+            let refused = if limit.limit.shadow { "shadow_refused" } else { "refused" };
+            family.counter(&[name, "admitted"], sums.admitted)?;
+            family.counter(&[name, refused], sums.refused)
+        })
+    })?;
+    exposition.family(&names::RATELIMIT_LEASE_TOKENS, |family| {
+        told.iter().try_for_each(|(limit, _, gauges)| {
+            family.gauge(&[limit.limit.name.as_str()], gauges.rate as f64 / MICROS as f64)
+        })
+    })?;
+    exposition.family(&names::RATELIMIT_HOT_KEYS, |family| {
+        told.iter().try_for_each(|(limit, _, gauges)| {
+            family.gauge(&[limit.limit.name.as_str()], gauges.hot_keys as f64)
+        })
+    })?;
+    exposition.family(&names::RATELIMIT_FORGIVEN_KEYS, |family| {
+        told.iter().try_for_each(|(limit, sums, _)| {
+            family.counter(&[limit.limit.name.as_str()], sums.forgiven)
+        })
+    })
 }
 
 fn write_requests(exposition: &mut Exposition<'_>, sums: &Sums) -> fmt::Result {

@@ -4,12 +4,17 @@
 //! locked instruction on the request path.
 
 mod answers;
+mod limits;
 pub(crate) mod report;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 pub(crate) use self::answers::{AnswerCounters, Answers};
 use crate::{live::bump, reason::Reason};
+
+/// One of each [`Reason`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct ByReason<T>([T; Reason::ALL.len()]);
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
@@ -22,11 +27,11 @@ pub(crate) struct Shard {
     /// Of these, those to requests of no route.
     pub(crate) unrouted: AnswerCounters,
     /// By [`Reason`].
-    reasons: [AtomicU64; Reason::ALL.len()],
+    reasons: ByReason<AtomicU64>,
     /// Requests that went to another backend, by the reason why they left the last one.
-    retries: [AtomicU64; Reason::ALL.len()],
+    retries: ByReason<AtomicU64>,
     /// Requests that could have been sent again and were not, by the reason.
-    retries_refused: [AtomicU64; Reason::ALL.len()],
+    retries_refused: ByReason<AtomicU64>,
     /// Connections to backends that were made.
     connects: AtomicU64,
     /// Idle connections to backends, as of the last sweep. A gauge.
@@ -40,9 +45,9 @@ pub(crate) struct Sums {
     pub(crate) status_classes: [u64; 5],
     /// Of the access log, which is one for all workers and counts for itself.
     pub(crate) access_log_dropped: u64,
-    reasons: [u64; Reason::ALL.len()],
-    retries: [u64; Reason::ALL.len()],
-    retries_refused: [u64; Reason::ALL.len()],
+    reasons: ByReason<u64>,
+    retries: ByReason<u64>,
+    retries_refused: ByReason<u64>,
     pub(crate) connects: u64,
     /// Client connections that were ever accepted.
     pub(crate) opened: u64,
@@ -50,6 +55,12 @@ pub(crate) struct Sums {
     pub(crate) connections: u64,
     /// A gauge, half a second old.
     pub(crate) idle: u64,
+}
+
+impl<T: Default> Default for ByReason<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
 }
 
 impl Shard {
@@ -65,7 +76,7 @@ impl Shard {
 
     /// Notes an answer that the proxy gave by itself.
     pub(crate) fn count_own_answer(&self, reason: Reason) {
-        bump(&self.reasons[reason as usize], 1);
+        bump(&self.reasons.0[reason as usize], 1);
     }
 
     pub(crate) fn count_client_abort(&self) {
@@ -74,12 +85,12 @@ impl Shard {
 
     /// Notes that a request left a backend for another one.
     pub(crate) fn count_retry(&self, reason: Reason) {
-        bump(&self.retries[reason as usize], 1);
+        bump(&self.retries.0[reason as usize], 1);
     }
 
     /// Notes that a request that failed was not sent again, although it could have been.
     pub(crate) fn count_retry_refused(&self, reason: Reason) {
-        bump(&self.retries_refused[reason as usize], 1);
+        bump(&self.retries_refused.0[reason as usize], 1);
     }
 
     /// Notes that a backend was connected to.
@@ -93,7 +104,7 @@ impl Shard {
     }
 
     fn arrays(&self) -> [&[AtomicU64]; 4] {
-        [&self.status_classes, &self.reasons, &self.retries, &self.retries_refused]
+        [&self.status_classes, &self.reasons.0, &self.retries.0, &self.retries_refused.0]
     }
 
     pub(crate) fn count_opened(&self) {
@@ -108,26 +119,31 @@ impl Shard {
 impl Sums {
     /// All that is counted by class or reason, in the order of [`Shard::arrays`].
     fn arrays_mut(&mut self) -> [&mut [u64]; 4] {
-        [&mut self.status_classes, &mut self.reasons, &mut self.retries, &mut self.retries_refused]
+        [
+            &mut self.status_classes,
+            &mut self.reasons.0,
+            &mut self.retries.0,
+            &mut self.retries_refused.0,
+        ]
     }
 
     fn arrays(&self) -> [&[u64]; 4] {
-        [&self.status_classes, &self.reasons, &self.retries, &self.retries_refused]
+        [&self.status_classes, &self.reasons.0, &self.retries.0, &self.retries_refused.0]
     }
 
     /// How often something ended for this reason.
     pub(crate) fn of(&self, reason: Reason) -> u64 {
-        self.reasons[reason as usize]
+        self.reasons.0[reason as usize]
     }
 
     /// How often a request went to another backend for this reason.
     pub(crate) fn retries(&self, reason: Reason) -> u64 {
-        self.retries[reason as usize]
+        self.retries.0[reason as usize]
     }
 
     /// How often a request was not sent again for this reason.
     pub(crate) fn retries_refused(&self, reason: Reason) -> u64 {
-        self.retries_refused[reason as usize]
+        self.retries_refused.0[reason as usize]
     }
 
     /// What was counted since `before`; gauges are those of now.

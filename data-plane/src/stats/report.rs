@@ -25,7 +25,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Sums, sum};
+use super::{Sums, limits::LimitReporter, sum};
 use crate::{
     live::{BackendState, Config, Identity, SessionCounts, Sticky, Trouble},
     process,
@@ -53,6 +53,7 @@ pub(crate) struct Reporter {
     config: watch::Receiver<Arc<Config>>,
     trouble: Arc<Trouble>,
     backends: HashMap<Identity, Tracked>,
+    limits: LimitReporter,
     /// Those that there is or was a token for, until everything was said about it.
     tried: Vec<Arc<BackendState>>,
     sent: Sums,
@@ -116,6 +117,7 @@ impl Reporter {
             config,
             trouble,
             backends: HashMap::new(),
+            limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
             sessions: HashMap::new(),
@@ -289,6 +291,7 @@ impl Reporter {
             pools: self.session_reports(),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
+            limits: self.limits.report(&self.config.borrow(), now.into_std()),
         }
     }
 

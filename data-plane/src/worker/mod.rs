@@ -34,7 +34,7 @@ pub(crate) use self::{
 };
 use crate::{
     access_log::Lines,
-    live::{BackendState, Config, CountedBy},
+    live::{BackendState, Config, CountedBy, LimitCopies},
     stats::Shard,
     upstream::Upstreams,
 };
@@ -56,6 +56,7 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Upstreams,
     pub(crate) shard: Arc<Shard>,
     pub(crate) rng: RefCell<fastrand::Rng>,
+    pub(crate) limit_copies: LimitCopies,
     config: RefCell<Loaded>,
     phase: Cell<Phase>,
     /// Errored requests that still count as in flight, in order of their release.
@@ -76,6 +77,7 @@ impl Worker {
             shard: Arc::clone(&fleet.workers[index].shard),
             fleet,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
+            limit_copies: LimitCopies::default(),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
             held: RefCell::default(),

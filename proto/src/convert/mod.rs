@@ -7,6 +7,7 @@
 mod affinity;
 mod backend;
 mod lease;
+pub(crate) mod limit;
 pub(crate) mod listener;
 mod object;
 mod pool;
@@ -23,6 +24,7 @@ pub use self::{
         lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire,
         quantity_from_wire, quantity_to_wire,
     },
+    limit::told_limit,
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},
     probe::{probe_token_from_wire, probe_word_to_wire},
     route::stored_route,

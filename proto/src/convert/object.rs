@@ -18,6 +18,7 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::Status(status) => pb::BackendStatus::from(status).encode_to_vec(),
         Resource::Listener(listener) => pb::Listener::from(listener).encode_to_vec(),
         Resource::Route(route) => pb::Route::from(route).encode_to_vec(),
+        Resource::Limit(limit) => pb::Limit::from(limit).encode_to_vec(),
         Resource::SessionKeys(keys) => pb::SessionKeys::from(keys).encode_to_vec(),
     }
     .into()
@@ -34,6 +35,7 @@ pub fn decode(kind: &str, payload: &[u8]) -> Result<Resource, Invalid> {
         Kind::Route => {
             read::<pb::Route>(payload).and_then(super::stored_route).map(Resource::Route)
         }
+        Kind::Limit => read::<pb::Limit>(payload)?.try_into().map(Resource::Limit),
         Kind::SessionKeys => {
             read::<pb::SessionKeys>(payload)?.try_into().map(Resource::SessionKeys)
         }
@@ -74,6 +76,7 @@ pub fn object_to_wire(resource: &Resource, revision: u64) -> pb::Object {
         Resource::Backend(backend) => Some(Wire::Backend(backend.into())),
         Resource::Listener(listener) => Some(Wire::Listener(listener.into())),
         Resource::Route(route) => Some(Wire::Route(route.into())),
+        Resource::Limit(limit) => Some(Wire::Limit(super::limit::told_limit(limit))),
         Resource::Status(_) | Resource::SessionKeys(_) => None,
     };
     pb::Object { object, revision }
@@ -87,10 +90,11 @@ pub fn object_from_wire(wire: pb::Object) -> Result<Resource, Invalid> {
         Some(Wire::Backend(backend)) => backend.try_into().map(Resource::Backend),
         Some(Wire::Listener(listener)) => listener.try_into().map(Resource::Listener),
         Some(Wire::Route(route)) => route.try_into().map(Resource::Route),
+        Some(Wire::Limit(limit)) => limit.try_into().map(Resource::Limit),
         None => Err(Invalid::value(
             "object",
             "the object is empty or of a kind that this build does not know; \
-             give a pool, a backend, a listener or a route",
+             give a pool, a backend, a listener, a route or a limit",
         )),
     }
 }
@@ -252,6 +256,27 @@ mod tests {
         )
     }
 
+    fn wire_limit() -> impl Strategy<Value = pb::Limit> {
+        let key = prop::sample::select(vec!["", "all", "path", "header:X-A", "cookie:a", "x"]);
+        let scope = prop::sample::select(vec!["", "fleet", "proxy", "backend", "world"]);
+        let names = ("[a-z]{0,2}", prop::option::of("[ab]"), prop::option::of("[ab]"));
+        let amounts = ("[0-9]{1,3}(/[smhdx])?", prop::option::of(0_u32..9), any::<[u8; 16]>());
+        (names, key, scope, amounts).prop_map(|((name, pool, route), key, scope, amounts)| {
+            pb::Limit {
+                name,
+                pool: pool.unwrap_or_default(),
+                route: route.unwrap_or_default(),
+                key: key.to_owned(),
+                rate: amounts.0,
+                burst: amounts.1,
+                scope: scope.to_owned(),
+                shadow: amounts.2[0] > 99,
+                incarnation: amounts.2[1].into(),
+                secret: amounts.2.to_vec().into(),
+            }
+        })
+    }
+
     fn survives(kind: &str, payload: &[u8]) -> Result<(), TestCaseError> {
         if let Ok(resource) = decode(kind, payload) {
             let again = encode(&resource);
@@ -283,8 +308,13 @@ mod tests {
         }
 
         #[test]
+        fn a_checked_limit_survives_the_wire(limit in wire_limit()) {
+            survives("limit", &limit.encode_to_vec())?;
+        }
+
+        #[test]
         fn garbage_is_an_error_and_never_a_panic(
-            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "session_keys", "x"]),
+            kind in prop::sample::select(vec!["pool", "backend", "status", "listener", "route", "limit", "session_keys", "x"]),
             payload in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             survives(kind, &payload)?;

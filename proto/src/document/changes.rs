@@ -9,7 +9,8 @@ use lb_core::model::{
 use serde_json::{Map, Value};
 
 use super::{
-    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Place, Wish,
+    Declaration, DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute,
+    Place, Wish,
     export::{chosen_fields, fields},
     keys::keys,
 };
@@ -206,6 +207,7 @@ pub(super) fn keys_of(kind: Kind) -> &'static [&'static str] {
         Kind::Backend => keys::<DeclaredBackend>(),
         Kind::Listener => keys::<DeclaredListener>(),
         Kind::Route => keys::<DeclaredRoute>(),
+        Kind::Limit => keys::<DeclaredLimit>(),
         Kind::Status | Kind::SessionKeys => &[],
     }
 }
@@ -218,7 +220,10 @@ fn stays_anyway(resource: &Resource, declared: &Declaration) -> bool {
             route.name == RouteName::default_route()
                 && !declared.wishes.iter().any(|wish| is_in_the_way(route, &wish.resource))
         }
-        Resource::Backend(_) | Resource::Status(_) | Resource::SessionKeys(_) => false,
+        Resource::Backend(_)
+        | Resource::Limit(_)
+        | Resource::Status(_)
+        | Resource::SessionKeys(_) => false,
     }
 }
 

@@ -1,17 +1,18 @@
 //! From domain objects to documents.
 
 use lb_core::model::{
-    Affinity, Algorithm, Backend, CookieAffinity, Kind, LeastConnections, Listener, Pool, Resource,
-    Route,
+    Affinity, Algorithm, Backend, CookieAffinity, Kind, LeastConnections, Limit, Listener, Pool,
+    Resource, Route,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute};
+use super::{DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute};
 
 /// The kinds of objects that can be declared, in the order of a document.
-pub const DECLARED_KINDS: [Kind; 4] = [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route];
+pub const DECLARED_KINDS: [Kind; 5] =
+    [Kind::Pool, Kind::Backend, Kind::Listener, Kind::Route, Kind::Limit];
 
 /// All that can be declared.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -30,6 +31,9 @@ pub struct Document {
     /// Which requests go to which pool.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<DeclaredRoute>,
+    /// How many requests may pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<DeclaredLimit>,
 }
 
 impl Document {
@@ -50,6 +54,7 @@ impl Document {
                     document.listeners.push(chosen(listener.into(), resource, all));
                 }
                 Resource::Route(route) => document.routes.push(chosen(route.into(), resource, all)),
+                Resource::Limit(limit) => document.limits.push(chosen(limit.into(), resource, all)),
                 Resource::Status(_) | Resource::SessionKeys(_) => {}
             }
         }
@@ -79,6 +84,7 @@ pub(super) fn required(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pool | Kind::Listener | Kind::Route => &["name"],
         Kind::Backend => &["address"],
+        Kind::Limit => &["name", "rate"],
         Kind::Status | Kind::SessionKeys => &[],
     }
 }
@@ -90,6 +96,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => to_map(&DeclaredBackend::from(backend)),
         Resource::Listener(listener) => to_map(&DeclaredListener::from(listener)),
         Resource::Route(route) => to_map(&DeclaredRoute::from(route)),
+        Resource::Limit(limit) => to_map(&DeclaredLimit::from(limit)),
         Resource::Status(_) | Resource::SessionKeys(_) => Map::new(),
     }
 }
@@ -133,6 +140,15 @@ pub(super) fn defaults(kind: Kind) -> Map<String, Value> {
             map.remove("pool");
             map
         }
+        Kind::Limit => {
+            let (name, rate) = (NAME.to_owned(), "1/s".to_owned());
+            let limit = DeclaredLimit { name, rate, ..DeclaredLimit::default() };
+            let limit = Limit::try_from(limit).expect("defaults are valid");
+            let mut map = to_map(&DeclaredLimit::from(&limit));
+            // It is made from the rate.
+            map.remove("burst");
+            map
+        }
         Kind::Status | Kind::SessionKeys => Map::new(),
     };
     defaults.remove("id");
@@ -149,6 +165,11 @@ pub(super) fn chosen_fields(resource: &Resource) -> Map<String, Value> {
         if fields.get(&key) == Some(&value) {
             fields.remove(&key);
         }
+    }
+    if let Resource::Limit(limit) = resource
+        && limit.burst() == limit.rate.one_second()
+    {
+        fields.remove("burst");
     }
     fields
 }

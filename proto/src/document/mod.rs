@@ -19,6 +19,7 @@ mod changes;
 mod export;
 mod files;
 mod keys;
+mod limit;
 mod listener;
 mod pairs;
 mod pool;
@@ -38,6 +39,7 @@ pub use self::{
     export::{DECLARED_KINDS, Document},
     files::{Unreadable, load},
     keys::nearest,
+    limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
     pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},

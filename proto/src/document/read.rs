@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use lb_core::model::{Backend, Invalid, Kind, Listener, Pool, Resource, Route};
+use lb_core::model::{Backend, Invalid, Kind, Limit, Listener, Pool, Resource, Route};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Document, Place, Problem,
-    Problems,
+    DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute, Document, Place,
+    Problem, Problems,
     backend::UNASSIGNED,
     keys::{keys, nearest},
     tree::{self, Entry, Node, Tree},
@@ -78,8 +78,8 @@ pub struct Wish {
 }
 
 impl Declaration {
-    /// Reads sources. `known` says which pools and listeners there are beside those that
-    /// are declared here.
+    /// Reads sources. `known` says which pools, listeners and routes there are beside
+    /// those that are declared here.
     pub fn read(sources: &[Source], known: impl Fn(Kind, &str) -> bool) -> Result<Self, Problems> {
         let mut reader = Reader::default();
         for source in sources {
@@ -158,6 +158,9 @@ impl Reader {
             Kind::Route => self.parse(kind, &place, entries, |declared: DeclaredRoute| {
                 Route::try_from(declared).map(Resource::Route)
             }),
+            Kind::Limit => self.parse(kind, &place, entries, |declared: DeclaredLimit| {
+                Limit::try_from(declared).map(Resource::Limit)
+            }),
             // Nobody declares what is observed, or secret.
             Kind::Status | Kind::SessionKeys => None,
         };
@@ -174,7 +177,8 @@ impl Reader {
             }
             let Tree::Leaf(Value::String(text)) = &entry.node.value else { continue };
             let refers_to = match (kind, entry.key.as_str()) {
-                (Kind::Backend | Kind::Route, "pool") => Some((Kind::Pool, "pool")),
+                (Kind::Backend | Kind::Route | Kind::Limit, "pool") => Some((Kind::Pool, "pool")),
+                (Kind::Limit, "route") => Some((Kind::Route, "route")),
                 (Kind::Route, "listener") => Some((Kind::Listener, "listener")),
                 _ => None,
             };
@@ -333,7 +337,11 @@ fn key_of<'a>(invalid: &Invalid, values: &'a Map<String, Value>) -> Option<&'a s
 
 /// A valid value for a key that must be there.
 fn stand_in(key: &str) -> &'static str {
-    if key == "address" { "unknown:1" } else { UNASSIGNED }
+    match key {
+        "address" => "unknown:1",
+        "rate" => "1/s",
+        _ => UNASSIGNED,
+    }
 }
 
 fn unknown_key(key: &str, of: &str, known: &[&str]) -> String {

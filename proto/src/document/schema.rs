@@ -7,7 +7,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use lb_core::model::{
     Affinity, Algorithm, BackendConnections, BreakerPolicy, CookieAffinity, HealthPolicy,
-    HttpLimits, Kind, LeastConnections, Pool, ResiliencePolicy, RetryPolicy, Weight,
+    HttpLimits, Kind, LeastConnections, Limit, Pool, ResiliencePolicy, RetryPolicy, Weight,
 };
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -100,6 +100,7 @@ pub(super) fn type_name(kind: Kind) -> &'static str {
         Kind::Backend => "Backend",
         Kind::Listener => "Listener",
         Kind::Route => "Route",
+        Kind::Limit => "Limit",
         Kind::Status => "Status",
         Kind::SessionKeys => "SessionKeys",
     }
@@ -133,6 +134,7 @@ pub(super) fn range(kind: Kind, key: &str) -> Option<Range> {
             Kind::Pool,
             "breaker_open" | "breaker_max_open" | "outlier_ejection" | "outlier_max_ejection",
         ) => Range::Time(Pool::DURATIONS),
+        (Kind::Limit, "burst") => Range::Number(Limit::BURST),
         (Kind::Backend, "weight") => Range::Number(0..=Weight::MAX),
         (Kind::Listener, "max_requests") => Range::Number(1..=u32::MAX),
         (Kind::Listener, "max_request_line_bytes") => Range::Size(HttpLimits::REQUEST_LINE_BYTES),

@@ -227,7 +227,8 @@ fn the_schema_knows_every_default_and_every_range() {
             let has_default = schema[*key].get("default").is_some();
             let needs_none = export::required(kind).contains(key)
                 || ["id", "path", "pools"].contains(key)
-                || (kind, *key) == (Kind::Route, "pool");
+                || (kind, *key) == (Kind::Route, "pool")
+                || (kind == Kind::Limit && ["burst", "pool", "route"].contains(key));
             assert_eq!(has_default, !needs_none, "{kind} {key}");
         }
     }
@@ -378,7 +379,23 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
             let pools = pools.unwrap_or_default();
             Any::Route(pb::Route { name, listener, host, path_prefix, path, pool, pools })
         });
-    prop_oneof![pool.boxed(), backend.boxed(), listener.boxed(), route.boxed()].prop_map(|object| {
+    let limit = ("[a-c]", 0..4_usize, 1..2000_u32, prop::option::of(1..5000_u32), any::<bool>())
+        .prop_map(|(name, kind, count, burst, shadow)| {
+            Any::Limit(pb::Limit {
+                pool: if kind == 1 { name.clone() } else { String::new() },
+                route: if kind == 2 { name.clone() } else { String::new() },
+                name,
+                key: ["", "path", "header:x-a", "all"][kind].to_owned(),
+                rate: format!("{count}/{}", ["s", "m", "h", "d"][kind]),
+                burst,
+                scope: ["", "proxy", "fleet", "backend"][kind].to_owned(),
+                shadow,
+                ..pb::Limit::default()
+            })
+        });
+    let any =
+        prop_oneof![pool.boxed(), backend.boxed(), listener.boxed(), route.boxed(), limit.boxed()];
+    any.prop_map(|object| {
         convert::object_from_wire(pb::Object { object: Some(object), revision: 0 }).ok()
     })
 }

@@ -2,6 +2,7 @@
 //! do next.
 
 mod backend;
+mod limit;
 mod listener;
 mod pool;
 mod proxy;
@@ -13,7 +14,7 @@ pub(crate) use self::{
 use super::{
     Session, backend as backends, get,
     judgement::{Facts, Finding},
-    session,
+    limit as limits, session,
 };
 use crate::{
     args::{Describe, GetKind},
@@ -53,6 +54,11 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
             let view = get::object(session, "listener", name).await?;
             let facts = Facts::gather(session).await?;
             screen.answer(&view, names, || listener::page(&view, &facts, screen))
+        }
+        GetKind::Limits => {
+            let all = limits::all(session).await?;
+            let view = first(get::choose(all, Some(name), "limit", limits::name_of)?)?;
+            screen.answer(&view, names, || limit::page(&view, screen))
         }
         GetKind::Routes => {
             let view = get::object(session, "route", name).await?;

@@ -51,6 +51,7 @@ async fn reports_are_counted_and_shown() {
             ..Default::default()
         }),
         probes: Vec::new(),
+        limits: Vec::new(),
         sent_ms: 250 * sequence,
         applied_revision: 0,
         pools: Vec::new(),

@@ -41,6 +41,7 @@ pub(super) async fn stats(State(context): State<Arc<Context>>) -> Response {
     let [informed, ok, redirected, refused, failed] = process.status_classes;
     let successful = informed + ok + redirected + refused;
     let total = successful + failed;
+    let limited = process.own_answers.of("rate_limited").min(total);
     let (counts, breakers) = (Counts::of(&context), context.resilience.breakers());
     let algorithm = class_of(default_algorithm(&context));
     Json(StatsAnswer {
@@ -55,12 +56,11 @@ pub(super) async fn stats(State(context): State<Arc<Context>>) -> Response {
             failure_count: breakers.failures_in_a_row,
             success_count: successful,
         },
-        // None is configured: everything is let through.
         rate_limiter: LimiterAnswer {
             kind: "token_bucket",
             total_requests: total,
-            allowed_requests: total,
-            rejected_requests: 0,
+            allowed_requests: total - limited,
+            rejected_requests: limited,
         },
         backends: BackendCounts {
             algorithm,

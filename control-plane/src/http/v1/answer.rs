@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{body::fields, collection::Collection, condition::etag};
+use super::{body::fields, collection::Collection, condition::etag, limits};
 use crate::{
     clock::millis,
     drain,
@@ -262,6 +262,7 @@ impl Found {
             Resource::Backend(backend) => Observed::Backend(catalog.told_status(backend)),
             Resource::Listener(_)
             | Resource::Route(_)
+            | Resource::Limit(_)
             | Resource::Status(_)
             | Resource::SessionKeys(_) => Observed::Nothing,
         };
@@ -294,6 +295,9 @@ impl Found {
                     fields.insert("source".to_owned(), source.to_string().into());
                 }
                 serde_json::to_value(observed(context, backend, self.stored.revision, status)).ok()
+            }
+            (_, Resource::Limit(limit)) => {
+                serde_json::to_value(limits::observed(context, limit)).ok()
             }
             _ => None,
         };

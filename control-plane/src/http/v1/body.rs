@@ -9,8 +9,8 @@ use axum::{
 };
 use lb_core::model::Resource;
 use lb_proto::document::{
-    Declaration, DeclaredBackend, DeclaredListener, DeclaredPool, DeclaredRoute, Format, Pairs,
-    Problems, Source,
+    Declaration, DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute,
+    Format, Pairs, Problems, Source,
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -122,6 +122,13 @@ pub(super) fn patch(
         same_name(collection, stored.name(), raw.get())?;
     }
     let mut merged = fields(stored);
+    if let Resource::Limit(limit) = stored
+        && changes.iter().any(|(key, _)| key == "rate")
+        && limit.burst() == limit.rate.one_second()
+    {
+        // A second's worth goes with the rate.
+        merged.remove("burst");
+    }
     for (given, replaced) in REPLACED {
         if changes.iter().any(|(key, _)| key == given) {
             merged.remove(*replaced);
@@ -159,6 +166,8 @@ const REPLACED: &[(&str, &str)] = &[
     ("path_prefix", "path"),
     ("pool", "pools"),
     ("pools", "pool"),
+    ("pool", "route"),
+    ("route", "pool"),
 ];
 
 fn merge(mut former: Map<String, Value>, changes: Map<String, Value>) -> Map<String, Value> {
@@ -179,6 +188,7 @@ pub(super) fn fields(resource: &Resource) -> Map<String, Value> {
         Resource::Backend(backend) => serde_json::to_value(DeclaredBackend::from(backend)),
         Resource::Listener(listener) => serde_json::to_value(DeclaredListener::from(listener)),
         Resource::Route(route) => serde_json::to_value(DeclaredRoute::from(route)),
+        Resource::Limit(limit) => serde_json::to_value(DeclaredLimit::from(limit)),
         Resource::Status(_) | Resource::SessionKeys(_) => Ok(Value::Null),
     };
     match value {

@@ -1,4 +1,4 @@
-//! The four kinds that are written, and how they are called in paths, bodies and schemas.
+//! The five kinds that are written, and how they are called in paths, bodies and schemas.
 
 use lb_core::model::Kind;
 use lb_proto::document::schema::keys;
@@ -49,8 +49,16 @@ pub(super) const ROUTES: Collection = Collection {
     stored_schema: "StoredRoute",
 };
 
+pub(super) const LIMITS: Collection = Collection {
+    kind: Kind::Limit,
+    plural: "limits",
+    name_key: "name",
+    schema: "Limit",
+    stored_schema: "StoredLimit",
+};
+
 /// All of them.
-pub(super) const COLLECTIONS: [Collection; 4] = [POOLS, BACKENDS, LISTENERS, ROUTES];
+pub(super) const COLLECTIONS: [Collection; 5] = [POOLS, BACKENDS, LISTENERS, ROUTES, LIMITS];
 
 impl Collection {
     /// The keys that can be declared.

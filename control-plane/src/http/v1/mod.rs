@@ -3,12 +3,12 @@
 //! | module | does |
 //! |---|---|
 //! | [`operation`] | the table of all paths and methods: served and described from it |
-//! | [`objects`] | reads and writes pools, backends, listeners and routes |
+//! | [`objects`] | reads and writes pools, backends, listeners, routes and limits |
 //! | [`apply`] | makes the state what a document declares |
 //! | [`observe`], [`events`] | proxies, status, traffic; what happens |
 //! | [`collection`] | how the kinds are called |
 //! | [`body`], [`query`], [`condition`] | what a request says |
-//! | [`answer`], [`fault`] | what it is answered |
+//! | [`answer`], [`limits`], [`fault`] | what it is answered |
 //! | [`openapi`] | writes `/openapi.json` |
 
 mod answer;
@@ -18,6 +18,7 @@ mod collection;
 mod condition;
 mod events;
 mod fault;
+mod limits;
 mod objects;
 mod observe;
 mod openapi;
@@ -61,7 +62,7 @@ async fn nothing_there(uri: Uri) -> Fault {
     // The router took the prefix off.
     Fault::not_found(format!(
         "there is nothing at /v1{path}; GET /openapi.json describes all there is, such as \
-         /v1/pools, /v1/backends, /v1/listeners, /v1/routes, /v1/proxies and /v1/status"
+         /v1/pools, /v1/backends, /v1/listeners, /v1/routes, /v1/limits, /v1/proxies and /v1/status"
     ))
 }
 

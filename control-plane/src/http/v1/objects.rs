@@ -1,4 +1,4 @@
-//! Reading and writing single objects of the four kinds.
+//! Reading and writing single objects of the five kinds.
 
 use std::sync::Arc;
 

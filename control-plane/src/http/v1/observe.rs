@@ -80,6 +80,7 @@ pub(super) struct StatusAnswer {
     backends: usize,
     listeners: usize,
     routes: usize,
+    limits: usize,
 }
 
 /// Proxies by their state.
@@ -192,6 +193,7 @@ pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
             backends: view.catalog.backends().len(),
             listeners: view.catalog.listeners().len(),
             routes: view.catalog.routes().len(),
+            limits: view.catalog.limits().len(),
         }
     });
     Ok(answer(StatusCode::OK, &body))

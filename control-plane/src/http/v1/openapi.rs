@@ -14,6 +14,7 @@ use super::{
     collection::COLLECTIONS,
     events::EventAnswer,
     fault::Fault,
+    limits::LimitObserved,
     observe::{ProxyAnswer, StatsAnswer, StatusAnswer},
     operation::{About, Answered, all},
 };
@@ -32,7 +33,7 @@ pub(super) fn document() -> Value {
         "info": {
             "title": "Load balancer control plane",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Pools, backends, listeners and routes have the keys that they have in \
+            "description": "Pools, backends, listeners, routes and limits have the keys that they have in \
                 files of declared state. A write answers when it is durable; with `wait`, when \
                 every live proxy serves by it. An object's ETag is its revision.",
             "license": { "name": "MIT", "identifier": "MIT" },
@@ -43,6 +44,7 @@ pub(super) fn document() -> Value {
             { "name": "backends", "description": "Addresses that serve requests" },
             { "name": "listeners", "description": "How proxies treat their connections" },
             { "name": "routes", "description": "Which requests go to which pool" },
+            { "name": "limits", "description": "How many requests may pass" },
             { "name": "proxies", "description": "The processes that carry traffic" },
             { "name": "state", "description": "The whole" },
         ],
@@ -207,6 +209,7 @@ fn schemas() -> Map<String, Value> {
     answers::<ApplyAnswer>(&mut schemas);
     answers::<BackendObserved>(&mut schemas);
     answers::<PoolObserved>(&mut schemas);
+    answers::<LimitObserved>(&mut schemas);
     answers::<EventAnswer>(&mut schemas);
     answers::<ProxyAnswer>(&mut schemas);
     answers::<StatsAnswer>(&mut schemas);
@@ -216,6 +219,7 @@ fn schemas() -> Map<String, Value> {
         let observed = match collection.plural {
             "pools" => Some("PoolObserved"),
             "backends" => Some("BackendObserved"),
+            "limits" => Some("LimitObserved"),
             _ => None,
         };
         let keys = &mut stored["properties"];

@@ -124,7 +124,8 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
         "pools" => (["/pools", "/pools/{name}"], "a pool"),
         "backends" => (["/backends", "/backends/{id}"], "a backend"),
         "listeners" => (["/listeners", "/listeners/{name}"], "a listener"),
-        _ => (["/routes", "/routes/{name}"], "a route"),
+        "routes" => (["/routes", "/routes/{name}"], "a route"),
+        _ => (["/limits", "/limits/{name}"], "a limit"),
     };
     let [many_path, one_path] = paths;
     let about = |id: &str, summary: String| About::new(id, plural, &summary);

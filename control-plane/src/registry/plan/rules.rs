@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use lb_core::model::{
-    Address, BackendId, Invalid, Key, Kind, ListenerName, PoolName, Resource, Route,
+    Address, BackendId, Invalid, Key, Kind, Limit, LimitTarget, ListenerName, PoolName, Resource,
+    Route, RouteName,
 };
 
 use super::{Draft, WriteError, known_names, some_of};
@@ -16,6 +17,7 @@ impl Draft<'_> {
                     return Err(self.missing("backend.pool", Kind::Pool, backend.pool.as_str()));
                 }
                 Resource::Route(route) => self.check_references_of(route)?,
+                Resource::Limit(limit) => self.check_target_of(limit)?,
                 _ => {}
             }
         }
@@ -40,6 +42,18 @@ impl Draft<'_> {
             return Err(self.missing("route.listener", Kind::Listener, listener));
         }
         Ok(())
+    }
+
+    fn check_target_of(&self, limit: &Limit) -> Result<(), WriteError> {
+        match &limit.target {
+            LimitTarget::Pool(pool) if !self.pool_exists(pool) => {
+                Err(self.missing("limit.pool", Kind::Pool, pool.as_str()))
+            }
+            LimitTarget::Route(route) if !self.route_exists(route) => {
+                Err(self.missing("limit.route", Kind::Route, route.as_str()))
+            }
+            LimitTarget::All | LimitTarget::Pool(_) | LimitTarget::Route(_) => Ok(()),
+        }
     }
 
     fn missing(&self, field: &'static str, kind: Kind, name: &str) -> WriteError {
@@ -93,6 +107,12 @@ impl Draft<'_> {
                 .collect(),
             _ => Vec::new(),
         };
+        let counting = self.limits().filter(|limit| match &limit.target {
+            LimitTarget::All => false,
+            LimitTarget::Pool(pool) => *key == Key::new("pool", pool.as_str()),
+            LimitTarget::Route(route) => *key == Key::new("route", route.as_str()),
+        });
+        users.extend(counting.map(|limit| format!("limit {}", limit.name)));
         if key.known_kind() == Some(Kind::Pool)
             && let Ok(pool) = PoolName::new(name)
         {
@@ -131,6 +151,12 @@ impl Draft<'_> {
         let key = Key::new("pool", name.as_str());
         self.puts.contains_key(&key)
             || (self.base.pools().contains_key(name) && !self.deletes.contains(&key))
+    }
+
+    fn route_exists(&self, name: &RouteName) -> bool {
+        let key = Key::new("route", name.as_str());
+        self.puts.contains_key(&key)
+            || (self.base.routes().contains_key(name) && !self.deletes.contains(&key))
     }
 
     fn listener_exists(&self, name: &ListenerName) -> bool {

@@ -347,10 +347,14 @@ impl<'b> RequestHead<'_, 'b> {
 
     /// The value of a field of this lower-case name that the proxy need not understand.
     pub(crate) fn field(&self, name: &[u8]) -> Option<&'b [u8]> {
-        self.fields
-            .iter()
-            .find(|field| field.name.as_bytes().eq_ignore_ascii_case(name))
-            .map(|field| field.value)
+        self.values(name).next()
+    }
+
+    /// The values of all fields of this lower-case name that the proxy need not understand.
+    pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+        let named =
+            move |field: &&httparse::Header<'b>| field.name.as_bytes().eq_ignore_ascii_case(name);
+        self.fields.iter().filter(named).map(|field| field.value)
     }
 
     /// The values of all Cookie fields, in order.

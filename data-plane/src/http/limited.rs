@@ -1,0 +1,257 @@
+//! Asks the limits of a request, and says what came of it: in fields, in the answer to a
+//! request that is refused, in the access log.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
+
+use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
+
+use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::Stream};
+use crate::{
+    h1::{body::write_decimal, request::RequestHead},
+    live::{
+        Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
+    },
+    reason::Reason,
+    worker::Loaded,
+};
+
+/// The limits of a configuration, for one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limiter<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) worker: usize,
+    pub(crate) copies: &'a LimitCopies,
+    pub(crate) now: Instant,
+}
+
+/// What a client is told of the limit that it is nearest to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Told {
+    limit: LimitIndex,
+    remaining: u32,
+    reset_seconds: u64,
+}
+
+/// What the client is told of a refusal beside its reason.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct OverLimit {
+    pub(crate) limit: Arc<str>,
+    pub(crate) retry_after: u64,
+    /// Whole lines.
+    pub(crate) fields: String,
+}
+
+/// Backends that one request is refused by before it gives up.
+const BACKENDS_MAX: usize = 32;
+
+impl<'a, S: Stream> Exchange<'a, S> {
+    /// The limits of a configuration; none if it has none.
+    pub(super) fn limiter<'c>(&self, config: &'c Loaded, now: Instant) -> Option<Limiter<'c>>
+    where
+        'a: 'c,
+    {
+        let limits = config.limits.as_deref()?;
+        let (worker, copies) = (self.worker.index, &self.worker.limit_copies);
+        Some(Limiter { limits, worker, copies, now })
+    }
+
+    /// Whether the limits of a backend let a request go there; else another backend, if there
+    /// is one that was not asked yet.
+    #[cold]
+    pub(super) fn within_limits(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        limiter: &Limiter<'_>,
+        asked: &[LimitIndex],
+        slot: u32,
+    ) -> Result<(), Option<u32>> {
+        let pool = attempts.pool();
+        let Err(decision) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
+        // Its slots and its trial are for whoever may go there.
+        self.permit = None;
+        self.trial = None;
+        let soonest = attempts.over_limit(slot, decision);
+        let next = match attempts.over_limit_slots().len() {
+            ..BACKENDS_MAX => {
+                let tried = [attempts.slots(), attempts.over_limit_slots()].concat();
+                self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
+            }
+            _ => None,
+        };
+        if next.is_none()
+            && let Some(answer) = exhausted(limiter, asked, pool, &soonest)
+        {
+            attempts.denied(answer);
+        }
+        Err(next)
+    }
+}
+
+/// What one request is counted by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker<'a, 'h, 'b> {
+    pub(super) head: &'a RequestHead<'h, 'b>,
+    pub(super) client: IpAddr,
+}
+
+impl Asker<'_, '_, '_> {
+    /// The number under which a limit counts it; none if the limit does not concern it.
+    #[inline]
+    fn key(&self, limit: &LimitConfig) -> Option<u64> {
+        let hasher = &limit.state.hasher;
+        match limit.limit.key() {
+            LimitKey::All => Some(0),
+            LimitKey::ClientAddress => Some(hasher.client(self.client)),
+            LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
+            LimitKey::Header(name) => {
+                self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
+            }
+            LimitKey::Cookie(name) => {
+                field::find(self.head.values(b"cookie"), name).map(|value| hasher.bytes(value))
+            }
+        }
+    }
+}
+
+impl<'a> Limiter<'a> {
+    /// Asks all limits that apply before a backend is picked. If one refuses, nothing is
+    /// taken from any.
+    pub(super) fn admit(
+        &self,
+        route: RouteIndex,
+        pool: PoolIndex,
+        asker: &Asker<'_, '_, '_>,
+    ) -> Result<Option<Told>, OwnAnswer> {
+        let asked = self.limits.of_requests(route, pool);
+        let mut told: Option<Told> = None;
+        for (place, &index) in asked.iter().enumerate() {
+            let limit = self.limit(index);
+            let Some(key) = asker.key(limit) else { continue };
+            let decision = limit.take(key, &self.asking(index));
+            if limit.limit.shadow {
+                continue;
+            }
+            if !decision.is_admitted() {
+                for &index in &asked[..place] {
+                    let limit = self.limit(index);
+                    if let Some(key) = asker.key(limit) {
+                        limit.give_back(key, &self.asking(index));
+                    }
+                }
+                return Err(refusal(limit, &decision));
+            }
+            if told.is_none_or(|told| decision.remaining() < told.remaining) {
+                told = Some(Told::of(index, &decision));
+            }
+        }
+        Ok(told)
+    }
+
+    /// Asks the limits of a backend for a request that is to go there; if one refuses, nothing
+    /// is taken from any, and it is told what the client is to know.
+    pub(super) fn admit_at(
+        &self,
+        asked: &[LimitIndex],
+        pool: &PoolConfig,
+        slot: u32,
+    ) -> Result<(), Decision> {
+        let identity = &pool.backends[slot as usize].identity;
+        let key = |limit: &LimitConfig| limit.state.backend_key(identity);
+        for (place, &index) in asked.iter().enumerate() {
+            let limit = self.limit(index);
+            let decision = limit.take(key(limit), &self.asking(index));
+            if decision.is_admitted() || limit.limit.shadow {
+                continue;
+            }
+            for &index in &asked[..place] {
+                let limit = self.limit(index);
+                limit.give_back(key(limit), &self.asking(index));
+            }
+            return Err(decision);
+        }
+        Ok(())
+    }
+
+    fn asking(&self, index: LimitIndex) -> Asking<'a> {
+        Asking { worker: self.worker, copies: self.copies, index, now: self.now }
+    }
+
+    fn limit(&self, index: LimitIndex) -> &'a LimitConfig {
+        &self.limits.all()[index]
+    }
+}
+
+/// 429 by this limit.
+#[cold]
+fn refusal(limit: &LimitConfig, decision: &Decision) -> OwnAnswer {
+    let seconds = decision.retry_after_seconds().unwrap_or(1);
+    let message = format!(
+        "limit {} lets {} pass{}, and this one was too many; try again in {seconds} s",
+        limit.limit.name,
+        limit.limit.rate,
+        limit.each()
+    );
+    let mut fields = Vec::new();
+    Told::of(0, decision).write(limit, &mut fields);
+    over_limit(limit, seconds, String::from_utf8_lossy(&fields), message)
+}
+
+/// 429 because every backend has had what a limit lets it have.
+#[cold]
+pub(super) fn exhausted(
+    limiter: &Limiter<'_>,
+    asked: &[LimitIndex],
+    pool: &PoolConfig,
+    soonest: &Decision,
+) -> Option<OwnAnswer> {
+    let limits = asked.iter().map(|&index| limiter.limit(index));
+    let limit = limits.into_iter().find(|limit| !limit.limit.shadow)?;
+    let seconds = soonest.retry_after_seconds().unwrap_or(1);
+    let message = format!(
+        "every backend of pool {} that could be asked has had what limit {} lets pass, {}{}; try \
+         again in {seconds} s",
+        pool.name,
+        limit.limit.name,
+        limit.limit.rate,
+        limit.each()
+    );
+    Some(over_limit(limit, seconds, Cow::Borrowed(""), message))
+}
+
+fn over_limit(
+    limit: &LimitConfig,
+    retry_after: u64,
+    fields: Cow<'_, str>,
+    message: String,
+) -> OwnAnswer {
+    let limit = Arc::from(&limit.limit.name);
+    let over_limit = OverLimit { limit, retry_after, fields: fields.into_owned() };
+    OwnAnswer {
+        over_limit: Some(Box::new(over_limit)),
+        ..OwnAnswer::new(429, Reason::RateLimited, message)
+    }
+}
+
+impl Told {
+    fn of(limit: LimitIndex, decision: &Decision) -> Self {
+        let (remaining, reset_seconds) = (decision.remaining(), decision.reset_seconds());
+        Self { limit, remaining, reset_seconds }
+    }
+
+    /// Adds its fields to a head that is complete.
+    pub(super) fn add(&self, limits: &Limits, head: &mut Vec<u8>) {
+        let Some(limit) = limits.all().get(self.limit) else { return };
+        // Before the empty line.
+        head.truncate(head.len().saturating_sub(2));
+        self.write(limit, head);
+        head.extend_from_slice(b"\r\n");
+    }
+
+    fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {
+        out.extend_from_slice(limit.fields.as_bytes());
+        write_decimal(self.remaining.into(), out);
+        out.extend_from_slice(b";t=");
+        write_decimal(self.reset_seconds, out);
+        out.extend_from_slice(b"\r\n");
+    }
+}

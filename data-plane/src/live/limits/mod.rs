@@ -1,0 +1,251 @@
+//! Rate limits as workers ask them: which ones apply to a request, and whether it may pass.
+//!
+//! What a limit remembers is in [`LimitState`] and outlives configurations; how many may pass
+//! is in [`LimitConfig`]. For each destination there is a list of those that apply, so that a
+//! request without limits costs one branch, and one with limits looks at these only.
+
+mod compile;
+mod state;
+
+use std::{cell::RefCell, sync::Arc, time::Instant};
+
+use lb_core::{
+    lease::Quantity,
+    limit::{Decision, Pace, Quota, Table},
+    model::{Limit, LimitKey, LimitScope},
+};
+
+pub(super) use self::compile::LimitCompiler;
+pub(crate) use self::state::{LimitState, LimitSums};
+use super::{PoolIndex, RouteIndex};
+use crate::leases::{Copy, KeyLease, KeyPaces, RateLease};
+
+/// Where a limit stands in a configuration.
+pub(crate) type LimitIndex = usize;
+
+/// All limits of a configuration.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    all: Box<[LimitConfig]>,
+    /// By route: those of each of its pools.
+    routes: Box<[Box<[Applicable]>]>,
+}
+
+/// The limits of the requests that go by one route to one pool.
+#[derive(Debug)]
+struct Applicable {
+    pool: PoolIndex,
+    /// Before a backend is picked. Those in shadow mode are last: they take nothing from a
+    /// request that another refuses.
+    of_requests: Box<[LimitIndex]>,
+    /// Of the backend that is picked, in the same order.
+    of_backends: Box<[LimitIndex]>,
+}
+
+/// One limit.
+#[derive(Clone, Debug)]
+pub(crate) struct LimitConfig {
+    pub(crate) limit: Arc<Limit>,
+    pub(crate) state: Arc<LimitState>,
+    source: Source,
+    /// The fields `RateLimit-Policy` and, until its figures, `RateLimit`.
+    pub(crate) fields: Arc<str>,
+}
+
+/// Who asks a limit, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    pub(crate) worker: usize,
+    pub(crate) copies: &'a LimitCopies,
+    /// Where the limit stands.
+    pub(crate) index: LimitIndex,
+    pub(crate) now: Instant,
+}
+
+/// Where its tokens come from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Each proxy has all of them.
+    Own(Pace),
+    /// The same, for each key.
+    OwnByKey(Pace, Arc<Table>),
+    /// The control plane lends this proxy a part.
+    Whole(Arc<RateLease>),
+    /// The same, for each key.
+    ByKey(Arc<KeyLease>),
+}
+
+/// What one worker knows of the paces that are lent, by limit. They are looked up at every
+/// request and change a few times a second.
+#[derive(Debug, Default)]
+pub(crate) struct LimitCopies(RefCell<Vec<LimitCopy>>);
+
+#[derive(Debug, Default)]
+struct LimitCopy {
+    /// Of the state of the limit.
+    serial: u64,
+    pace: Copy<Pace>,
+    paces: Copy<Arc<KeyPaces>>,
+}
+
+impl LimitCopies {
+    #[inline]
+    fn with<R>(&self, index: LimitIndex, serial: u64, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
+        let copies = &mut *self.0.borrow_mut();
+        if copies.len() <= index {
+            copies.resize_with(index + 1, LimitCopy::default);
+        }
+        let copy = &mut copies[index];
+        if copy.serial != serial {
+            // Another limit has this place now.
+            *copy = LimitCopy { serial, ..LimitCopy::default() };
+        }
+        read(copy)
+    }
+}
+
+/// What a limit lets pass in this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LimitGauges {
+    /// Millionths of a request per second; of a limit by key, of each key that is not hot.
+    pub(crate) rate: u64,
+    /// Keys of which more than an even share is lent.
+    pub(crate) hot_keys: usize,
+    pub(crate) basis: Basis,
+}
+
+/// Why it is that much.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Basis {
+    /// The limit holds for each proxy by itself.
+    Own,
+    /// A lease of the control plane.
+    Leased,
+    /// An even share of every key; those that need more have leases.
+    EvenShare,
+    /// The control plane has not been heard for the length of a lease.
+    SafeShare,
+}
+
+impl Limits {
+    /// All of them, in the order of their names.
+    pub(crate) fn all(&self) -> &[LimitConfig] {
+        &self.all
+    }
+
+    /// What is lent to this proxy for them.
+    pub(super) fn quantities(&self) -> impl Iterator<Item = Quantity> {
+        let of_limits = self.all.iter().filter_map(|limit| Quantity::of_limit(&limit.limit));
+        of_limits.map(|(quantity, _)| quantity)
+    }
+
+    /// Those to ask before a backend is picked.
+    #[inline]
+    pub(crate) fn of_requests(&self, route: RouteIndex, pool: PoolIndex) -> &[LimitIndex] {
+        self.applicable(route, pool).map_or(&[], |applicable| &applicable.of_requests)
+    }
+
+    /// Those of the backend that is picked.
+    #[inline]
+    pub(crate) fn of_backends(&self, route: RouteIndex, pool: PoolIndex) -> &[LimitIndex] {
+        self.applicable(route, pool).map_or(&[], |applicable| &applicable.of_backends)
+    }
+
+    #[inline]
+    fn applicable(&self, route: RouteIndex, pool: PoolIndex) -> Option<&Applicable> {
+        self.routes.get(route)?.iter().find(|applicable| applicable.pool == pool)
+    }
+}
+
+impl LimitConfig {
+    fn new(limit: &Arc<Limit>, state: Arc<LimitState>, source: Source) -> Self {
+        let quota = Quota::new(limit.rate.micros(), limit.burst());
+        let (name, Quota { quota, window_seconds }) = (&limit.name, quota);
+        let fields = format!(
+            "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
+        );
+        Self { limit: Arc::clone(limit), state, source, fields: fields.into() }
+    }
+
+    /// Asks for one token; of a limit by key, for the key of this number.
+    #[inline]
+    pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
+        let Asking { worker, copies, index, now } = *asking;
+        let serial = self.state.serial;
+        let decision = match &self.source {
+            Source::Own(pace) => self.state.bucket().take(pace, now),
+            Source::OwnByKey(pace, table) => table.take(key, pace, now),
+            Source::Whole(lease) => {
+                lease.count(worker);
+                let take = |copy: &mut LimitCopy| {
+                    self.state.bucket().take(lease.pace(&mut copy.pace), now)
+                };
+                copies.with(index, serial, take)
+            }
+            Source::ByKey(lease) => copies.with(index, serial, |copy| {
+                let (pace, is_hot) = lease.paces(&mut copy.paces).of(key);
+                let decision = lease.table().take(key, pace, now);
+                if !is_hot && !decision.is_admitted() {
+                    lease.note_refused(key);
+                }
+                decision
+            }),
+        };
+        self.state.count(worker, &decision);
+        decision
+    }
+
+    /// Gives a token back that was taken for a request which another limit refused.
+    #[cold]
+    pub(crate) fn give_back(&self, key: u64, asking: &Asking<'_>) {
+        match &self.source {
+            Source::Own(_) | Source::Whole(_) => self.state.bucket().give_back(),
+            Source::OwnByKey(pace, table) => table.give_back(key, pace, asking.now),
+            Source::ByKey(lease) => {
+                lease.table().give_back(key, lease.newest().pace(key), asking.now);
+            }
+        }
+        self.state.count_returned(asking.worker);
+    }
+
+    /// What it came to in this process.
+    pub(crate) fn sums(&self) -> LimitSums {
+        let mut sums = self.state.sums();
+        sums.forgiven = match &self.source {
+            Source::Own(_) | Source::Whole(_) => 0,
+            Source::OwnByKey(_, table) => table.forgiven(),
+            Source::ByKey(lease) => lease.table().forgiven(),
+        };
+        sums
+    }
+
+    /// What may pass at `now`, and why.
+    pub(crate) fn gauges(&self, now: Instant) -> LimitGauges {
+        match &self.source {
+            Source::Own(pace) | Source::OwnByKey(pace, _) => {
+                LimitGauges { rate: pace.rate(now), hot_keys: 0, basis: Basis::Own }
+            }
+            Source::Whole(lease) => {
+                let pace = lease.newest();
+                let basis = if pace.is_leased(now) { Basis::Leased } else { Basis::SafeShare };
+                LimitGauges { rate: pace.rate(now), hot_keys: 0, basis }
+            }
+            Source::ByKey(lease) => {
+                let (paces, basis) = (lease.newest(), Basis::EvenShare);
+                LimitGauges { rate: paces.cold.rate(now), hot_keys: paces.hot_keys(), basis }
+            }
+        }
+    }
+
+    /// What tells requests apart, in words.
+    pub(crate) fn each(&self) -> String {
+        match (self.limit.scope(), self.limit.key()) {
+            (LimitScope::Backend, _) => " to each backend".to_owned(),
+            (_, LimitKey::All) => String::new(),
+            (_, LimitKey::ClientAddress) => " for each client address".to_owned(),
+            (_, LimitKey::Header(name)) => format!(" for each value of the header {name}"),
+            (_, LimitKey::Cookie(name)) => format!(" for each value of the cookie {name}"),
+            (_, LimitKey::Path) => " for each path".to_owned(),
+        }
+    }
+}
