@@ -11,6 +11,7 @@ use super::{
     admit::Denied,
     affinity::Bound,
     answer::{bad_chunks, protocol_error},
+    answering::Answering,
     attempts::{Attempts, InFlight},
     connection::{Connection, Next},
     converse::Conversation,
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     h1::body::{BodyLength, Framing},
     leases::Permit,
-    live::{Asked, BackendState, CountersIndex, Management, PoolConfig, Trial},
+    live::{Asked, BackendState, Management, PoolConfig, Trial},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
 };
@@ -46,17 +47,9 @@ pub(super) struct Exchange<'a, S> {
     /// The slots that the attempt at hand has, where a pool or a backend may have only so many.
     pub(super) permit: Option<Permit>,
     /// What is answered, once it is complete.
-    answering: Option<Answering>,
+    pub(super) answering: Option<Answering>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
-}
-
-/// Where the answer to a request is counted, and since when its client waits.
-#[derive(Debug)]
-struct Answering {
-    config: Loaded,
-    counters: Option<CountersIndex>,
-    started: Instant,
 }
 
 impl<'a, S: Stream> Exchange<'a, S> {
@@ -345,21 +338,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
             let latency_us = failure.response.map(|response| response.latency_us);
             backend.count_end(self.worker.index, failure.kind, latency_us);
         }
-    }
-
-    /// Notes what the client is answered, and that it has waited until now for it.
-    pub(super) fn count_answer(&self, status: u16, now: Instant) {
-        if !self.is_traffic {
-            return;
-        }
-        let Worker { shard, index, .. } = &**self.worker;
-        shard.count_status(status);
-        let took = |it: &Answering| now.saturating_duration_since(it.started);
-        let counters = self
-            .answering
-            .as_ref()
-            .and_then(|it| Some(it.config.route_counters.get(it.counters?)?.of(*index)));
-        counters.unwrap_or(&shard.unrouted).count(status, self.answering.as_ref().map(took));
     }
 
     /// Notes that the client is gone before it was answered.

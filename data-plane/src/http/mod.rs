@@ -22,6 +22,7 @@
 mod admit;
 mod affinity;
 mod answer;
+mod answering;
 mod attempts;
 mod connection;
 mod converse;
