@@ -21,6 +21,9 @@ use crate::{
 /// Requests per second that one client sends at most.
 const OF_ONE_CLIENT: f64 = 25.0;
 
+/// Why a lock is not poisoned.
+const UNBROKEN: &str = "nobody panics while it is held";
+
 /// Clients that send GETs at a rate, whatever they are answered.
 #[derive(Debug)]
 pub struct Paced {
@@ -126,7 +129,7 @@ impl Arrivals {
         let times = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&times);
         let backend = Backend::scripted(move |_| {
-            noted.lock().unwrap().push(Instant::now());
+            noted.lock().expect(UNBROKEN).push(Instant::now());
             vec![Action::Send(ok("here"))]
         });
         Self { backend, times }
@@ -141,14 +144,14 @@ impl Arrivals {
     /// How many have come.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.times.lock().unwrap().len()
+        self.times.lock().expect(UNBROKEN).len()
     }
 
     /// What comes within so long from now: when, in seconds from now.
     pub async fn within(&self, time: Duration) -> Window {
         let began = Instant::now();
         sleep(time).await;
-        let times = self.times.lock().unwrap();
+        let times = self.times.lock().expect(UNBROKEN);
         let of_it = times.iter().filter(|at| **at >= began && **at < began + time);
         let mut offsets: Vec<f64> = of_it.map(|at| (*at - began).as_secs_f64()).collect();
         offsets.sort_by(f64::total_cmp);

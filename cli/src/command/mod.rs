@@ -15,6 +15,7 @@ mod judgement;
 mod limit;
 mod listener;
 mod manpages;
+mod object_table;
 mod pool;
 mod progress;
 mod remedy;
