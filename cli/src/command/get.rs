@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Screen, Table, Tone},
-    view::{AnyObject, BackendView, ObjectView, PoolView, ProxyView, slots},
+    view::{BackendView, ObjectView, PoolView, ProxyView, slots},
 };
 
 pub(crate) use self::pools::pool_table;

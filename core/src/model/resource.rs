@@ -110,7 +110,6 @@ impl fmt::Display for Key {
     reason = "few exist at a time, each on its way to where its kind is kept"
 )]
 #[derive(Clone, Debug, Eq, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "few are held at a time, and never for long")]
 pub enum Resource {
     /// A pool.
     Pool(Pool),
