@@ -19,6 +19,7 @@ use std::{
 
 use lb_core::{
     model::{BackendId, Incarnation, PoolName, ProxyId},
+    overload::Stage,
     stats::BackendCounters,
 };
 use tokio::time::Instant;
@@ -28,7 +29,7 @@ use self::leavings::Leavings;
 use self::rate::Rate;
 pub use self::{
     leavings::Leaving,
-    process::{OwnAnswers, Process},
+    process::{Overload, OwnAnswers, Process},
 };
 use crate::{registry::Catalog, resilience::ProbeReport};
 
@@ -114,6 +115,8 @@ pub struct Counted {
     pub sequence: u64,
     /// It was not heard before, and its process is the one that serves now.
     pub is_news: bool,
+    /// Its proxy gives up more than before, or less.
+    pub overload_worse: Option<bool>,
 }
 
 /// What became of the reports.
@@ -194,7 +197,7 @@ impl Statistics {
         if report.sequence <= *last {
             debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
             sums.reports.repeated += 1;
-            return Counted { sequence: *last, is_news: false };
+            return Counted { sequence: *last, is_news: false, overload_worse: None };
         }
         let missing = report.sequence - *last - 1;
         if missing > 0 {
@@ -205,14 +208,20 @@ impl Statistics {
         sums.reports.lost += missing;
         let fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
         reporter.fresh_until = fresh_until;
+        let before = reporter.process.overload.clone();
         reporter.process.add(&report.process);
+        // What a process gives up that is being replaced says nothing of the proxy.
+        if is_former {
+            reporter.process.overload.clone_from(&before);
+        }
+        let overload_worse = reporter.process.overload.is_worse_than(&before);
         reporter.rate.add(now, report.process.requests);
         sums.process.add(&report.process);
         sums.leavings.note(report, fresh_until, catalog);
         for part in &report.backends {
             sums.add(&report.proxy, report.sequence, part, catalog, now);
         }
-        Counted { sequence: report.sequence, is_news: !is_former }
+        Counted { sequence: report.sequence, is_news: !is_former, overload_worse }
     }
 
     /// The totals of one backend, and the share of each proxy in them.
@@ -301,10 +310,26 @@ impl Statistics {
         Process {
             client_connections: fresh().map(|r| r.process.client_connections).sum(),
             worker_connections: Vec::new(),
+            connections_max: fresh().map(|r| r.process.connections_max).sum(),
+            memory_max: 0,
+            overload: Overload::default(),
             resident_bytes: fresh().map(|r| r.process.resident_bytes).sum(),
             cpu_us: sums.proxies.values().map(|r| r.process.cpu_us).sum(),
             ..sums.process.clone()
         }
+    }
+
+    /// How many proxies are at each stage of overload but the normal one.
+    #[must_use]
+    pub fn overloaded(&self) -> Vec<(&'static str, u32)> {
+        let sums = self.lock();
+        let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Normal);
+        let at = |stage: Stage| {
+            let reporters = sums.proxies.values();
+            let count = reporters.filter(|r| r.process.overload.stage == stage.name()).count();
+            (stage.name(), u32::try_from(count).unwrap_or(u32::MAX))
+        };
+        stages.map(at).collect()
     }
 
     /// The process of one proxy, and its requests per second.
@@ -329,6 +354,7 @@ impl Statistics {
     pub fn lose(&self, id: &ProxyId) {
         if let Some(reporter) = self.lock().proxies.get_mut(id) {
             reporter.fresh_until = Instant::now();
+            reporter.process.overload = Overload::default();
         }
     }
 

@@ -18,6 +18,8 @@
 //! | `access_log` | writes a line for each request |
 //! | `stats` | counts and reports |
 //! | `retry_budget` | says four times a second how many retries there may be |
+//! | `overload` | sees connections or memory run out, and tells the workers what to give up |
+//! | `memory` | how much of it there is, and how much is in use |
 //! | `metrics` | tells Prometheus what was counted |
 //! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
@@ -35,8 +37,10 @@ mod http;
 mod last_good;
 mod listen;
 mod live;
+mod memory;
 mod metrics;
 mod open;
+mod overload;
 mod process;
 mod reason;
 mod retry_budget;

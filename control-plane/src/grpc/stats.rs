@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId, Reason},
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
@@ -18,8 +18,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, status};
 use crate::{
     clock::millis32,
+    events::EventType,
     resilience::{ProbeReport, Token},
-    stats::{BackendPart, COUNT_MAX, OwnAnswers, Process, Report},
+    stats::{BackendPart, COUNT_MAX, Overload, OwnAnswers, Process, Report},
 };
 
 /// More connections than one process can have.
@@ -76,11 +77,26 @@ fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, 
         let hear = || context.resilience.report(&report, &view.catalog);
         (counted, if counted.is_news { hear() } else { Vec::new() })
     });
+    if let Some(is_worse) = counted.overload_worse {
+        tell_overload(context, &report, is_worse);
+    }
     Ok(pb::StatsReply {
         sequence: counted.sequence,
         period_ms: millis32(context.stats_period()),
         probes: tokens.iter().map(token_to_wire).collect(),
     })
+}
+
+/// Tells that a proxy gives up more for want of connections or memory than before, or less.
+fn tell_overload(context: &Context, report: &Report, is_worse: bool) {
+    let Overload { stage, reason } = &report.process.overload;
+    let (what, message) = match (is_worse, reason.message.is_empty()) {
+        (true, _) => (EventType::ProxyOverloaded, format!("{stage}: {}", reason.message)),
+        (false, true) => (EventType::ProxyRelieved, stage.clone()),
+        (false, false) => (EventType::ProxyRelieved, format!("{stage}: {}", reason.message)),
+    };
+    let (name, revision) = (report.proxy.as_str(), context.registry.revision());
+    context.events.record(what, "proxy", name, revision, Reason::new(stage, message));
 }
 
 fn read(message: pb::StatsReport) -> Result<Report, Status> {
@@ -167,6 +183,7 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
             OwnAnswers::REASON_BYTES_MAX
         ))
     })?;
+    let overload = wire.overload.unwrap_or_default();
     let gauge = |connections: u32| connections.min(CONNECTIONS_MAX);
     let workers = wire.worker_connections.into_iter().take(WORKERS_MAX);
     Ok(Process {
@@ -182,6 +199,9 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
         worker_connections: workers.map(gauge).collect(),
         resident_bytes: wire.resident_bytes,
         cpu_us: wire.cpu_us,
+        connections_max: gauge(wire.max_connections),
+        memory_max: wire.max_memory_bytes,
+        overload: Overload::new(wire.overload_stage, &overload.code, &overload.message),
     })
 }
 

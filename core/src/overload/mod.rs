@@ -27,15 +27,18 @@
 //!   size: one small read, and what the kernel's out-of-memory killer counts. It contains
 //!   what the allocator keeps for later; mimalloc gives that back within moments, so that
 //!   the figure falls when traffic does. It does not contain the socket buffers of the
-//!   kernel: add to it what connections may hold there, or, in a container of its own,
-//!   take `memory.current` less `inactive_file` of `memory.stat`, which counts both.
+//!   kernel. In a container of its own the proxy takes `memory.current` less `inactive_file`
+//!   of `memory.stat`, which counts both.
 //! - *The limit* is what the operator says, else `memory.max` of the container, else none.
 //!   It must be well above what an idle proxy needs: refusing traffic cannot give back what
 //!   traffic did not take.
-//! - When the kernel says that tasks wait for memory (`some avg10` of
-//!   `/proc/pressure/memory` is above 10), something else has taken it: the caller may then
-//!   report the share of the limit that is 5 points higher, not more, since that is no fault
-//!   of the proxy's clients.
+//!
+//! # What the caller does in a stage
+//!
+//! How many idle connections are to be closed is [`Shedder::surplus`], those that have been
+//! idle for longest first. Whether accepting pauses is [`Shedder::holds_accepting`]: for want
+//! of connections it need not, because the bound on them holds at each single one and lets
+//! the next in when one ends.
 
 use std::{
     fmt,
@@ -53,10 +56,10 @@ pub enum Stage {
     /// Connections of clients that are idle between two requests: they are closed, and
     /// answers say `Connection: close`.
     CloseIdle,
-    /// New connections: they are not accepted.
+    /// New connections: they are not accepted, and wait in the system's queue.
     RefuseConnections,
     /// New requests: they are answered 503, reason `overloaded`, with the `Retry-After` of
-    /// [`Shedder::retry_after`].
+    /// [`Policy::retry_after`].
     RefuseRequests,
 }
 
@@ -173,7 +176,8 @@ pub struct Policy {
     /// that are there may use theirs.
     pub connections: [Band; 2],
     /// How long everything must have been below a stage's lower thresholds before it is
-    /// left; default 5 s.
+    /// left; default 500 ms: three readings in a row, and all stages are over within two
+    /// seconds.
     pub dwell: Duration,
 }
 
@@ -196,6 +200,15 @@ impl Policy {
         Ok(self)
     }
 
+    /// What `Retry-After` says: one to two dwells in whole seconds, and a spread of 1 to 5 s
+    /// at least. Sooner the stage cannot be over, and clients that were refused together must
+    /// not come back together.
+    #[must_use]
+    pub fn retry_after(&self, rng: &mut fastrand::Rng) -> Duration {
+        let least = self.dwell.as_secs().max(1);
+        Duration::from_secs(rng.u64(least..=(2 * least).max(RETRY_AFTER_SPREAD)))
+    }
+
     /// The bands of a stage; a resource that does not lead to it has none.
     fn bands(&self, stage: Stage) -> [(Resource, Option<Band>); 2] {
         let of = |bands: &[Band]| bands.get((stage as usize).checked_sub(1)?).copied();
@@ -210,7 +223,7 @@ impl Default for Policy {
         Self {
             memory: [band(80, 5), band(90, 5), band(95, 5)],
             connections: [band(90, 10), band(100, 10)],
-            dwell: Duration::from_secs(5),
+            dwell: Duration::from_millis(500),
         }
     }
 }
@@ -242,6 +255,9 @@ fn check_bands(field: &'static str, bands: &[Band]) -> Result<(), Invalid> {
     }
     Ok(())
 }
+
+/// The latest that `Retry-After` names where dwells are short, in seconds.
+const RETRY_AFTER_SPREAD: u64 = 5;
 
 /// What led to a stage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -329,12 +345,36 @@ impl Shedder {
         self.causes.pop().map(|cause| Change { from, to: previous, cause })
     }
 
-    /// What `Retry-After` says: one to two dwells in whole seconds. Sooner the stage cannot
-    /// be over, and clients that were refused together must not come back together.
+    /// How many connections are to be closed that are idle between two requests: as many as
+    /// are open above the lower threshold, and all of them when memory is what runs out,
+    /// whatever little each of them holds.
     #[must_use]
-    pub fn retry_after(&self, rng: &mut fastrand::Rng) -> Duration {
-        let dwell_s = self.policy.dwell.as_secs().max(1);
-        Duration::from_secs(rng.u64(dwell_s..=2 * dwell_s))
+    pub fn surplus(&self, reading: &Reading) -> u64 {
+        if !self.stage.closes_idle() {
+            return 0;
+        }
+        let [memory, connections] = self.policy.bands(Stage::CloseIdle);
+        if self.is_short_of_memory(Stage::CloseIdle, reading, memory.1) {
+            return u64::MAX;
+        }
+        let Usage { used, limit } = reading.connections;
+        let leave = connections.1.map_or(100, |band| band.leave_percent);
+        used.saturating_sub(limit / 100 * u64::from(leave) + limit % 100 * u64::from(leave) / 100)
+    }
+
+    /// Whether accepting pauses, however many connections there are: memory is running out.
+    #[must_use]
+    pub fn holds_accepting(&self, reading: &Reading) -> bool {
+        let stage = Stage::RefuseConnections;
+        let [memory, _] = self.policy.bands(stage);
+        self.stage >= stage && self.is_short_of_memory(stage, reading, memory.1)
+    }
+
+    /// Whether memory led to this stage or a graver one, or would keep it from being left.
+    fn is_short_of_memory(&self, stage: Stage, reading: &Reading, band: Option<Band>) -> bool {
+        let first = (stage as usize).saturating_sub(1);
+        self.causes.iter().skip(first).any(|cause| cause.resource == Resource::Memory)
+            || band.is_some_and(|band| reading.memory.reaches(band.leave_percent))
     }
 
     /// The next stage, if something reaches its upper threshold.

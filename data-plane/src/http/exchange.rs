@@ -120,6 +120,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
             self.worker.shard.count_request();
         }
         match read.result {
+            Ok(prepared) if self.is_traffic && self.worker.stage().refuses_requests() => {
+                self.worker.buffers.return_output(read.head);
+                self.shed(&prepared.understood, &read.config).await
+            }
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
             Err(Refused { answer, request: Some(understood), .. }) => {
                 self.worker.buffers.return_output(read.head);
@@ -334,15 +338,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
         wanted
             && !self.worker.is_draining()
             && self.connection.requests < requests_max
-            && !self.is_crowded(config)
+            && !self.passes_on_place(config)
     }
 
-    /// Whether other clients wait until there is room for them.
-    fn is_crowded(&self, config: &Loaded) -> bool {
+    /// Whether other clients wait until there is room for them, or soon will, and it is for
+    /// this one to make some.
+    fn passes_on_place(&self, config: &Loaded) -> bool {
         let listener = self.connection.listener;
         let max =
             config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max);
-        self.worker.fleet.admission.is_full(listener, max)
+        let (worker, admission) = (self.worker, &self.worker.fleet.admission);
+        let is_crowded = worker.stage().closes_idle() || admission.is_full(listener, max);
+        is_crowded && worker.passes_on_place(admission.places(max))
     }
 
     pub(super) fn begin_record(&mut self, now: Instant) {

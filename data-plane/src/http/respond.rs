@@ -1,5 +1,7 @@
 //! The proxy's own answers: small JSON that says what happened and why.
 
+use std::time::Duration;
+
 use crate::{
     h1::{Version, body::write_decimal, response::Delivery},
     reason::Reason,
@@ -12,11 +14,19 @@ pub(crate) struct OwnAnswer {
     /// Of the reason vocabulary.
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    /// When the client may come again, if it may: for 429 and 503.
+    pub(crate) retry_after_s: u64,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into() }
+        Self { status, reason, message: message.into(), retry_after_s: 1 }
+    }
+
+    /// The same for a client that may come again after this long, in whole seconds.
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        let rounded_up = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after_s: rounded_up.max(1), ..self }
     }
 
     /// What the proxy itself can do, to an OPTIONS that goes no further.
@@ -38,7 +48,11 @@ impl OwnAnswer {
         write_decimal(body.len() as u64, out);
         out.extend_from_slice(b"\r\n");
         match self.status {
-            429 | 503 => out.extend_from_slice(b"Retry-After: 1\r\n"),
+            429 | 503 => {
+                out.extend_from_slice(b"Retry-After: ");
+                write_decimal(self.retry_after_s, out);
+                out.extend_from_slice(b"\r\n");
+            }
             200 | 405 => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
@@ -112,6 +126,16 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         assert!(body.contains(r#""reason":"no_healthy_backend""#));
         assert!(body.contains(r#"pool \"x\" has"#));
+    }
+
+    #[test]
+    fn clients_are_told_when_to_come_again() {
+        for (wait_ms, seconds) in [(0, 1), (1000, 1), (1001, 2), (5000, 5)] {
+            let answer = OwnAnswer::new(503, Reason::Overloaded, "later")
+                .retry_after(Duration::from_millis(wait_ms));
+            let text = encoded(&answer, false, true);
+            assert!(text.contains(&format!("\r\nRetry-After: {seconds}\r\n")), "{text}");
+        }
     }
 
     #[test]

@@ -76,6 +76,27 @@ pub(crate) const WORKER_CONNECTIONS: Definition = Definition::gauge(
     &["worker"],
     "Open connections of clients, by the worker that serves them",
 );
+pub(crate) const OVERLOAD_STAGE: Definition = Definition::gauge(
+    "lb_overload_stage",
+    &[],
+    "What is given up for want of connections or memory: 0 nothing, 1 idle connections, 2 new \
+     connections too, 3 new requests too",
+);
+pub(crate) const OVERLOAD_CLOSED: Definition = Definition::counter(
+    "lb_overload_closed_connections_total",
+    &[],
+    "Idle connections of clients that were closed to make room",
+);
+pub(crate) const MEMORY_USED: Definition = Definition::gauge(
+    "lb_memory_used_bytes",
+    &[],
+    "Memory in use as the stage goes by it, as of the last quarter second",
+);
+pub(crate) const MEMORY_MAX: Definition = Definition::gauge(
+    "lb_memory_max_bytes",
+    &[],
+    "Memory that the process may have by --max-memory or its container; 0 for any",
+);
 pub(crate) const UPSTREAM_REQUESTS: Definition = Definition::counter(
     "lb_upstream_requests_total",
     &["pool"],
@@ -188,7 +209,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 35] = [
+pub(crate) const DEFINITIONS: [Definition; 39] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -202,6 +223,10 @@ pub(crate) const DEFINITIONS: [Definition; 35] = [
     CONNECTIONS_MAX,
     CONNECTIONS_OPENED,
     WORKER_CONNECTIONS,
+    OVERLOAD_STAGE,
+    OVERLOAD_CLOSED,
+    MEMORY_USED,
+    MEMORY_MAX,
     UPSTREAM_REQUESTS,
     UPSTREAM_ATTEMPTS,
     UPSTREAM_RETRIES,

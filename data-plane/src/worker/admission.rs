@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -21,6 +21,8 @@ use crate::live::Padded;
 pub(crate) struct Admission {
     open: Padded<AtomicUsize>,
     open_max: usize,
+    /// Nobody is let in, whatever room there is.
+    held: AtomicBool,
     /// By the process's number of the listener.
     listeners: Box<[Padded<AtomicUsize>]>,
     /// Used only for listeners that bound the connections of a client.
@@ -55,6 +57,7 @@ impl Admission {
         Self {
             open: Padded::default(),
             open_max,
+            held: AtomicBool::new(false),
             listeners: (0..listeners).map(|_| Padded::default()).collect(),
             clients: Mutex::default(),
             room: Notify::new(),
@@ -66,12 +69,33 @@ impl Admission {
         self.open_max
     }
 
+    /// The client connections of the process.
+    pub(crate) fn open(&self) -> usize {
+        self.open.0.load(Relaxed)
+    }
+
+    /// How many of the process's connections the listener may have. `listener_max` 0 means
+    /// that it has no bound of its own.
+    pub(crate) fn places(&self, listener_max: u32) -> usize {
+        if listener_max == 0 { self.open_max } else { self.open_max.min(listener_max as usize) }
+    }
+
     /// Whether the process or the listener has as many connections as it may.
-    /// `listener_max` 0 means that the listener has no bound of its own.
     pub(crate) fn is_full(&self, listener: usize, listener_max: u32) -> bool {
-        let listener_max = if listener_max == 0 { usize::MAX } else { listener_max as usize };
-        self.open.0.load(Relaxed) >= self.open_max
-            || self.listeners[listener].0.load(Relaxed) >= listener_max
+        self.open() >= self.open_max
+            || self.listeners[listener].0.load(Relaxed) >= self.places(listener_max)
+    }
+
+    /// Lets nobody in any more, or those again who find room.
+    pub(crate) fn hold(&self, held: bool) {
+        if self.held.swap(held, Relaxed) != held {
+            self.look_again();
+        }
+    }
+
+    /// Whether nobody is let in at present.
+    pub(crate) fn is_closed(&self, listener: usize, listener_max: u32) -> bool {
+        self.held.load(Relaxed) || self.is_full(listener, listener_max)
     }
 
     /// Counts a connection. Several workers may do so at once and exceed a bound by their
@@ -93,7 +117,7 @@ impl Admission {
     pub(crate) async fn room(&self, listener: usize, listener_max: impl Fn() -> u32) {
         loop {
             let room = self.room.notified();
-            if !self.is_full(listener, listener_max()) {
+            if !self.is_closed(listener, listener_max()) {
                 return;
             }
             room.await;
@@ -162,6 +186,14 @@ mod tests {
         let admission = Admission::new(1, 1);
         admission.enter(0);
         tokio::join!(admission.room(0, || 0), async { admission.leave(0) });
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_while_memory_is_short() {
+        let admission = Admission::new(10, 1);
+        admission.hold(true);
+        assert!(admission.is_closed(0, 0) && !admission.is_full(0, 0));
+        tokio::join!(admission.room(0, || 0), async { admission.hold(false) });
     }
 
     #[tokio::test]

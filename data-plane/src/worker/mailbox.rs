@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use lb_core::overload::Stage;
 use tokio::sync::{Notify, mpsc};
 
 use super::Admission;
@@ -25,6 +26,8 @@ pub(crate) enum Mail {
     Config(Arc<Config>),
     /// A connection that another worker accepted.
     Connection(Accepted),
+    /// Give up so much, and close so many connections that are idle.
+    Shed { stage: Stage, close: usize },
     /// Tell clients to close after their next answer, but keep accepting.
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.

@@ -10,6 +10,7 @@ mod mailbox;
 mod pipes;
 mod run;
 mod timer;
+mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_core::overload::Stage;
+
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
@@ -30,12 +33,17 @@ pub(crate) use self::{
     run::spawn,
     timer::{Timer, Wheel},
 };
+use self::turns::Turns;
 use crate::{
     access_log::Lines,
     live::{BackendState, Config, CountedBy},
     stats::Shard,
     upstream::Upstreams,
 };
+
+/// A client that asks again within this time is at work, and is not closed to make room: its
+/// next request would be lost.
+const IDLE_FOR: Duration = Duration::from_millis(250);
 
 /// A configuration, as requests hold it.
 pub(crate) type Loaded = Rc<Arc<Config>>;
@@ -54,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) rng: RefCell<fastrand::Rng>,
     config: RefCell<Loaded>,
     phase: Cell<Phase>,
+    stage: Cell<Stage>,
+    turns: Cell<Turns>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
 }
@@ -73,6 +83,8 @@ impl Worker {
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
+            stage: Cell::default(),
+            turns: Cell::new(Turns::new(now())),
             held: RefCell::default(),
         }
     }
@@ -90,6 +102,32 @@ impl Worker {
     /// Whether idle connections are closed.
     pub(crate) fn is_stopping(&self) -> bool {
         self.phase.get() == Phase::Stopping
+    }
+
+    /// Gives up as much as the proxy does from now on, and closes so many connections of
+    /// clients that are idle.
+    fn shed(&self, stage: Stage, close: usize) {
+        self.stage.set(stage);
+        if close == 0 {
+            return;
+        }
+        let until = now().checked_sub(IDLE_FOR).unwrap_or_else(now);
+        let closed = self.wheel.fire_idle(until, close);
+        self.shard.count_idle_closed(closed);
+    }
+
+    /// How much the proxy gives up.
+    pub(crate) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Whether a client gives up its place after this answer, since others want one. `places`
+    /// is how many there are.
+    pub(crate) fn passes_on_place(&self, places: usize) -> bool {
+        let mut turns = self.turns.get();
+        let passes_on = turns.take(now(), places / self.fleet.workers.len());
+        self.turns.set(turns);
+        passes_on
     }
 
     /// Closes what is open and not in use: descriptors have run out.
