@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lb_core::overload::{Change, Policy, Reading, Resource, Shedder, Stage, Usage};
+use lb_core::overload::{Change, Places, Policy, Reading, Resource, Shedder, Stage, Usage};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -34,6 +34,7 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 pub(crate) struct Watch {
     shedder: Shedder,
+    places: Places,
     memory: Memory,
     fleet: Arc<Fleet>,
     status: Arc<Status>,
@@ -67,7 +68,7 @@ impl Watch {
                 ),
             }
         }
-        Ok(Self { shedder: Shedder::new(policy), memory, fleet, status })
+        Ok(Self { shedder: Shedder::new(policy), places: Places::default(), memory, fleet, status })
     }
 
     /// Takes a reading every now and then, for as long as it is polled.
@@ -93,10 +94,12 @@ impl Watch {
         if let Some(change) = &change {
             tell(change);
         }
-        admission.hold(self.shedder.holds_accepting(&reading));
+        let bound = self.places.observe(&self.shedder, &reading);
+        let bound = usize::try_from(bound).unwrap_or(usize::MAX);
+        admission.set_bound(bound);
         let surplus = usize::try_from(self.shedder.surplus(&reading)).unwrap_or(usize::MAX);
-        if change.is_some() || surplus > 0 {
-            self.shed(surplus);
+        if change.is_some() || self.shedder.stage() != Stage::Normal {
+            self.shed(surplus, bound);
         }
         self.status.shows(Standing {
             stage: self.shedder.stage(),
@@ -106,14 +109,15 @@ impl Watch {
     }
 
     /// Tells each worker its part, by the connections that it has.
-    fn shed(&self, surplus: usize) {
+    fn shed(&self, surplus: usize, bound: usize) {
         let stage = self.shedder.stage();
+        let places = bound.div_ceil(self.fleet.workers.len());
         let all = self.fleet.admission.open().max(1);
         for worker in &self.fleet.workers {
             let own = worker.connections.0.load(std::sync::atomic::Ordering::Relaxed);
             let close = surplus.min(all).saturating_mul(own).div_ceil(all);
             // A worker that ended serves nothing any more.
-            drop(worker.mail.send(Mail::Shed { stage, close }));
+            drop(worker.mail.send(Mail::Shed { stage, close, places }));
         }
     }
 }
@@ -124,7 +128,7 @@ fn consequence(stage: Stage) -> &'static str {
         Stage::Normal => "nothing is given up any more",
         Stage::CloseIdle => "idle connections of clients are closed",
         Stage::RefuseConnections => "new connections wait",
-        Stage::RefuseRequests => "new requests are answered 503",
+        Stage::RefuseRequests => "new requests that there is no memory for are answered 503",
     }
 }
 
@@ -202,7 +206,7 @@ mod tests {
         let closes: Vec<usize> = mails
             .iter_mut()
             .map(|mail| match mail.try_recv() {
-                Ok(Mail::Shed { stage: Stage::CloseIdle, close }) => close,
+                Ok(Mail::Shed { stage: Stage::CloseIdle, close, places: 50 }) => close,
                 other => panic!("{other:?}"),
             })
             .collect();

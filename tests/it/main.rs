@@ -31,6 +31,7 @@ mod fleet_breaker;
 mod http;
 mod lifecycle;
 mod metrics;
+mod overload;
 mod panic_mode;
 mod rest;
 mod rest_description;

@@ -104,7 +104,7 @@ impl OverloadView {
             "normal" => return "no".to_owned(),
             "close_idle" => "idle clients are closed",
             "refuse_connections" => "new connections wait",
-            "refuse_requests" => "new requests are answered 503",
+            "refuse_requests" => "requests that there is no memory for are answered 503",
             other => other,
         };
         format!("{means} ({}): {}", self.stage, self.cause)

@@ -4,7 +4,7 @@
 //!             gets worse: one stage with each reading
 //!   Normal -> CloseIdle -> RefuseConnections -> RefuseRequests
 //!   Normal <- CloseIdle <- RefuseConnections <- RefuseRequests
-//!             gets better: one stage after each quiet dwell
+//!             gets better: one stage after each quiet dwell, the last at once
 //! ```
 //!
 //! Each stage does what those before it do, and more. First goes what nobody waits for,
@@ -13,7 +13,8 @@
 //! with readings 250 ms apart the last is reached in three quarters of a second.
 //!
 //! A stage is left only when everything has been below its lower threshold for a whole
-//! dwell. So a load that stays the same never goes back and forth: it cannot be both above
+//! dwell; the last one at the first such reading, since while it lasts hardly anything is
+//! served. So a load that stays the same never goes back and forth: it cannot be both above
 //! the threshold at which a stage is entered and below the one at which it is left. And a
 //! proxy that is worse off is never at a milder stage than one that was better off all
 //! along.
@@ -36,15 +37,18 @@
 //! # What the caller does in a stage
 //!
 //! How many idle connections are to be closed is [`Shedder::surplus`], those that have been
-//! idle for longest first. Whether accepting pauses is [`Shedder::holds_accepting`]: for want
-//! of connections it need not, because the bound on them holds at each single one and lets
-//! the next in when one ends.
+//! idle for longest first. How many connections there may be is what [`Places`] says: where
+//! these are what runs out, as many as ever, because that bound holds at each single one and
+//! lets the next in when one ends; where memory is, no more than there are.
+
+mod places;
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
+pub use self::places::Places;
 use crate::model::Invalid;
 
 /// How much a proxy gives up.
@@ -56,10 +60,12 @@ pub enum Stage {
     /// Connections of clients that are idle between two requests: they are closed, and
     /// answers say `Connection: close`.
     CloseIdle,
-    /// New connections: they are not accepted, and wait in the system's queue.
+    /// New connections: they are not accepted, and wait in the system's queue until another
+    /// one ends.
     RefuseConnections,
-    /// New requests: they are answered 503, reason `overloaded`, with the `Retry-After` of
-    /// [`Policy::retry_after`].
+    /// New requests, on connections beyond those that there is memory for ([`Places`]): they
+    /// are answered 503, reason `overloaded`, with the `Retry-After` of
+    /// [`Policy::retry_after`], and closed.
     RefuseRequests,
 }
 
@@ -176,8 +182,8 @@ pub struct Policy {
     /// that are there may use theirs.
     pub connections: [Band; 2],
     /// How long everything must have been below a stage's lower thresholds before it is
-    /// left; default 500 ms: three readings in a row, and all stages are over within two
-    /// seconds.
+    /// left, but for the last; default 500 ms: three readings in a row, and all stages are
+    /// over within two seconds.
     pub dwell: Duration,
 }
 
@@ -336,7 +342,9 @@ impl Shedder {
             return None;
         }
         let calm_since = *self.calm_since.get_or_insert(now);
-        if now.saturating_duration_since(calm_since) < self.policy.dwell {
+        // Requests are refused for no longer than must be: nobody is served meanwhile.
+        let dwell = if from.refuses_requests() { Duration::ZERO } else { self.policy.dwell };
+        if now.saturating_duration_since(calm_since) < dwell {
             return None;
         }
         self.stage = previous;
@@ -362,9 +370,8 @@ impl Shedder {
         used.saturating_sub(limit / 100 * u64::from(leave) + limit % 100 * u64::from(leave) / 100)
     }
 
-    /// Whether accepting pauses, however many connections there are: memory is running out.
-    #[must_use]
-    pub fn holds_accepting(&self, reading: &Reading) -> bool {
+    /// Whether there must be no more connections than there are, since memory runs out.
+    fn holds_connections(&self, reading: &Reading) -> bool {
         let stage = Stage::RefuseConnections;
         let [memory, _] = self.policy.bands(stage);
         self.stage >= stage && self.is_short_of_memory(stage, reading, memory.1)

@@ -39,11 +39,12 @@ fn stages_come_and_go_one_by_one() {
     let full = [reading(1000, 0); 4];
     let [_, idle, connections, requests] = Stage::ALL;
     assert_eq!(stages(&mut shedder, epoch(), &full), [idle, connections, requests, requests]);
-    // Twenty ticks are a dwell.
+    // Twenty ticks are a dwell; requests are not refused for as long.
     let later = epoch() + Duration::from_secs(60);
-    let back = stages(&mut shedder, later, &[reading(0, 0); 62]);
+    let press = [reading(900, 0), reading(900, 0)];
+    let back = stages(&mut shedder, later, &[&press[..], &[reading(0, 0); 42]].concat());
     let lengths: Vec<_> = back.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
-    assert_eq!(lengths, [(requests, 20), (connections, 20), (idle, 20), (Stage::Normal, 2)]);
+    assert_eq!(lengths, [(requests, 2), (connections, 20), (idle, 20), (Stage::Normal, 2)]);
 }
 
 #[test]
@@ -144,13 +145,13 @@ fn only_memory_holds_up_who_would_find_a_place() {
     let full = reading(0, 1000);
     let mut shedder = Shedder::new(policy());
     stages(&mut shedder, epoch(), &[full; 4]);
-    assert!(shedder.stage().refuses_connections() && !shedder.holds_accepting(&full));
+    assert!(shedder.stage().refuses_connections() && !shedder.holds_connections(&full));
     // Memory keeps the stage although connections led to it.
-    assert!(shedder.holds_accepting(&reading(850, 1000)));
+    assert!(shedder.holds_connections(&reading(850, 1000)));
     let mut shedder = Shedder::new(policy());
     stages(&mut shedder, epoch(), &[reading(900, 0); 4]);
     // Until the stage is left, however little is in use by now.
-    assert!(shedder.holds_accepting(&reading(0, 0)));
+    assert!(shedder.holds_connections(&reading(0, 0)));
 }
 
 #[test]

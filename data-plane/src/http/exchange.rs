@@ -120,7 +120,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             self.worker.shard.count_request();
         }
         match read.result {
-            Ok(prepared) if self.is_traffic && self.worker.stage().refuses_requests() => {
+            Ok(prepared) if self.is_traffic && self.worker.refuses_requests() => {
                 self.worker.buffers.return_output(read.head);
                 self.shed(&prepared.understood, &read.config).await
             }
@@ -348,7 +348,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let max =
             config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max);
         let (worker, admission) = (self.worker, &self.worker.fleet.admission);
-        let is_crowded = worker.stage().closes_idle() || admission.is_full(listener, max);
+        let is_crowded = worker.closes_idle() || admission.is_full(listener, max);
         is_crowded && worker.passes_on_place(admission.places(max))
     }
 

@@ -8,7 +8,7 @@ use std::{
     net::IpAddr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -21,8 +21,8 @@ use crate::live::Padded;
 pub(crate) struct Admission {
     open: Padded<AtomicUsize>,
     open_max: usize,
-    /// Nobody is let in, whatever room there is.
-    held: AtomicBool,
+    /// The most that there may be at present: fewer while memory is short.
+    bound: AtomicUsize,
     /// By the process's number of the listener.
     listeners: Box<[Padded<AtomicUsize>]>,
     /// Used only for listeners that bound the connections of a client.
@@ -57,7 +57,7 @@ impl Admission {
         Self {
             open: Padded::default(),
             open_max,
-            held: AtomicBool::new(false),
+            bound: AtomicUsize::new(open_max),
             listeners: (0..listeners).map(|_| Padded::default()).collect(),
             clients: Mutex::default(),
             room: Notify::new(),
@@ -77,25 +77,21 @@ impl Admission {
     /// How many of the process's connections the listener may have. `listener_max` 0 means
     /// that it has no bound of its own.
     pub(crate) fn places(&self, listener_max: u32) -> usize {
-        if listener_max == 0 { self.open_max } else { self.open_max.min(listener_max as usize) }
+        let bound = self.bound.load(Relaxed);
+        if listener_max == 0 { bound } else { bound.min(listener_max as usize) }
     }
 
     /// Whether the process or the listener has as many connections as it may.
     pub(crate) fn is_full(&self, listener: usize, listener_max: u32) -> bool {
-        self.open() >= self.open_max
+        self.open() >= self.bound.load(Relaxed)
             || self.listeners[listener].0.load(Relaxed) >= self.places(listener_max)
     }
 
-    /// Lets nobody in any more, or those again who find room.
-    pub(crate) fn hold(&self, held: bool) {
-        if self.held.swap(held, Relaxed) != held {
+    /// Lets so many in from now on.
+    pub(crate) fn set_bound(&self, bound: usize) {
+        if self.bound.swap(bound, Relaxed) < bound {
             self.look_again();
         }
-    }
-
-    /// Whether nobody is let in at present.
-    pub(crate) fn is_closed(&self, listener: usize, listener_max: u32) -> bool {
-        self.held.load(Relaxed) || self.is_full(listener, listener_max)
     }
 
     /// Counts a connection. Several workers may do so at once and exceed a bound by their
@@ -117,7 +113,7 @@ impl Admission {
     pub(crate) async fn room(&self, listener: usize, listener_max: impl Fn() -> u32) {
         loop {
             let room = self.room.notified();
-            if !self.is_closed(listener, listener_max()) {
+            if !self.is_full(listener, listener_max()) {
                 return;
             }
             room.await;
@@ -189,11 +185,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_let_in_while_memory_is_short() {
+    async fn fewer_are_let_in_while_memory_is_short() {
         let admission = Admission::new(10, 1);
-        admission.hold(true);
-        assert!(admission.is_closed(0, 0) && !admission.is_full(0, 0));
-        tokio::join!(admission.room(0, || 0), async { admission.hold(false) });
+        admission.enter(0);
+        admission.set_bound(1);
+        assert!(admission.is_full(0, 0));
+        assert_eq!((admission.places(5), admission.open_max()), (1, 10));
+        tokio::join!(admission.room(0, || 0), async { admission.set_bound(2) });
     }
 
     #[tokio::test]

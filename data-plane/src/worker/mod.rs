@@ -18,7 +18,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -63,6 +63,8 @@ pub(crate) struct Worker {
     config: RefCell<Loaded>,
     phase: Cell<Phase>,
     stage: Cell<Stage>,
+    /// Connections that there is memory for, when it comes to refusing requests.
+    places: Cell<usize>,
     turns: Cell<Turns>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
@@ -84,6 +86,7 @@ impl Worker {
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
             stage: Cell::default(),
+            places: Cell::new(usize::MAX),
             turns: Cell::new(Turns::new(now())),
             held: RefCell::default(),
         }
@@ -106,8 +109,10 @@ impl Worker {
 
     /// Gives up as much as the proxy does from now on, and closes so many connections of
     /// clients that are idle.
-    fn shed(&self, stage: Stage, close: usize) {
+    fn shed(&self, stage: Stage, close: usize, places: usize) {
         self.stage.set(stage);
+        self.places.set(places);
+        self.buffers.release();
         if close == 0 {
             return;
         }
@@ -116,9 +121,16 @@ impl Worker {
         self.shard.count_idle_closed(closed);
     }
 
-    /// How much the proxy gives up.
-    pub(crate) fn stage(&self) -> Stage {
-        self.stage.get()
+    /// Whether idle connections are closed, and answers tell clients to close.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.stage.get().closes_idle()
+    }
+
+    /// Whether a request is refused because memory runs out: there are more connections than
+    /// there is room for, each with one request at most.
+    pub(crate) fn refuses_requests(&self) -> bool {
+        let connections = || self.fleet.workers[self.index].connections.0.load(Relaxed);
+        self.stage.get().refuses_requests() && connections() > self.places.get()
     }
 
     /// Whether a client gives up its place after this answer, since others want one. `places`

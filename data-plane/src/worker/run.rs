@@ -114,7 +114,7 @@ async fn run(
                 fleet.changed.notify_waiters();
             }
             Mail::Connection(accepted) => serve(&worker, accepted),
-            Mail::Shed { stage, close } => worker.shed(stage, close),
+            Mail::Shed { stage, close, places } => worker.shed(stage, close, places),
             Mail::Drain => worker.phase.set(Phase::Draining),
             Mail::Retire => {
                 worker.phase.set(Phase::Draining);
@@ -170,14 +170,14 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
     let mut pausing = false;
     loop {
         let max = || connections_max(worker, number);
-        if fleet.admission.is_closed(number, max()) {
-            debug!(worker = worker.index, "accepting waits: no more clients are allowed");
+        if fleet.admission.is_full(number, max()) {
+            debug!(worker = worker.index, "accepting waits: there are as many clients as allowed");
             fleet.admission.room(number, max).await;
         }
         let Ok(mut ready) = listener.readable().await else { return };
         for _ in 0..ACCEPT_BATCH {
             // The bound may have changed since it was waited for a client.
-            if fleet.admission.is_closed(number, max()) {
+            if fleet.admission.is_full(number, max()) {
                 break;
             }
             match ready.try_io(|listener| accept_one(listener.get_ref())) {
