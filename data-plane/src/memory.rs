@@ -204,6 +204,9 @@ mod tests {
     fn the_operators_word_goes_first() {
         let memory = Memory::new(Some(1 << 20));
         assert_eq!((memory.usage().limit, memory.origin), (1 << 20, Origin::Flag));
-        assert_eq!((Memory::new(Some(0)).usage().limit, Memory::new(Some(0)).origin), (0, Origin::Nobody));
+        assert_eq!(
+            (Memory::new(Some(0)).usage().limit, Memory::new(Some(0)).origin),
+            (0, Origin::Nobody)
+        );
     }
 }

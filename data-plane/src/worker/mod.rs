@@ -25,6 +25,7 @@ use std::{
 
 use lb_core::overload::Stage;
 
+use self::turns::Turns;
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
@@ -33,7 +34,6 @@ pub(crate) use self::{
     run::spawn,
     timer::{Timer, Wheel},
 };
-use self::turns::Turns;
 use crate::{
     access_log::Lines,
     live::{BackendState, Config, CountedBy},

@@ -239,8 +239,7 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
 
 fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
     let ProxyView { info, state, progress, connected, last_seen, lag } = view;
-    let (process, request_rate) =
-        asked.context.statistics.proxy(&info.id).unwrap_or_default();
+    let (process, request_rate) = asked.context.statistics.proxy(&info.id).unwrap_or_default();
     ProxyAnswer {
         id: info.id.to_string(),
         instance: info.instance.to_string(),
