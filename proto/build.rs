@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "lb/v1/config.proto",
     "lb/v1/sync.proto",
     "lb/v1/stats.proto",
     "lb/v1/registry.proto",
     "lb/v1/fleet.proto",
+    "lb/v1/lease.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -27,6 +27,7 @@ use crate::{
     fleet::Fleet,
     grpc::{self, Context},
     http,
+    leases::{self, Leases},
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
     registry::{Registry, WriteError},
@@ -220,6 +221,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     };
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
+    let term = registry.term();
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -229,7 +231,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
-        resilience: Arc::new(Resilience::new(config.lease)),
+        resilience: Arc::new(Resilience::new(term, config.lease)),
+        leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
         drains: Drains::new(resumed, config.lease),
         events,
@@ -259,9 +262,16 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
+        let registry = shared.registry.clone();
+        leases::run(Arc::clone(&shared.leases), registry, shared.stop.clone()).await;
+        "leases"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
         let (registry, events) = (shared.registry.clone(), Arc::clone(&shared.events));
         let judged = Arc::clone(&shared.resilience);
-        resilience::run(judged, registry, events, receiver, shared.stop.clone()).await;
+        let (fleet, stop) = (Arc::clone(&shared.fleet), shared.stop.clone());
+        resilience::run(judged, registry, fleet, events, receiver, stop).await;
         "the judge of backends"
     });
     let shared = Arc::clone(&context);

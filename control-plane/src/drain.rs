@@ -181,9 +181,9 @@ impl Clock {
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
-    let told = context.statistics.leavings(&backend.id, backend.incarnation);
     let proxies = context.fleet.list().into_iter().map(|view| {
-        let left = told.get(&view.info.id).copied().unwrap_or_default();
+        let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
+        let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
         let word = match view.state {
             ProxyState::Lost => DrainWord::Lost,
             _ if left.applied_revision >= revision => DrainWord::Told,

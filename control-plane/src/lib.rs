@@ -27,6 +27,7 @@ pub mod events;
 pub mod fleet;
 mod grpc;
 mod http;
+mod leases;
 mod listen;
 mod metrics;
 mod probe;

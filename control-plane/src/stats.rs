@@ -10,6 +10,7 @@
 mod leavings;
 mod process;
 mod rate;
+mod reporters;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +19,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{BackendId, Incarnation, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId},
     overload::Stage,
     stats::BackendCounters,
 };
@@ -26,10 +27,13 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use self::leavings::Leavings;
-use self::rate::Rate;
 pub use self::{
     leavings::Leaving,
     process::{Overload, OwnAnswers, Process},
+};
+use self::{
+    rate::Rate,
+    reporters::{Reporters, Reporting, Running, Turn},
 };
 use crate::{registry::Catalog, resilience::ProbeReport};
 
@@ -44,7 +48,7 @@ pub struct Report {
     /// Whose.
     pub proxy: ProxyId,
     /// Of which start of it.
-    pub instance: String,
+    pub instance: InstanceId,
     /// Grows by one with each report of an instance.
     pub sequence: u64,
     /// When it was sent, by its process's own monotonic clock since its start.
@@ -101,7 +105,7 @@ pub struct Statistics(Mutex<Sums>);
 struct Sums {
     backends: HashMap<(BackendId, Incarnation), BackendSums>,
     pools: BTreeMap<PoolName, Sum>,
-    proxies: HashMap<ProxyId, Reporter>,
+    proxies: Reporters,
     leavings: Leavings,
     all: Sum,
     process: Process,
@@ -113,7 +117,7 @@ struct Sums {
 pub struct Counted {
     /// The number of the last report of its process that was counted.
     pub sequence: u64,
-    /// It was not heard before, and its process is the one that serves now.
+    /// It was not heard before.
     pub is_news: bool,
     /// Its proxy gives up more than before, or less.
     pub overload_worse: Option<bool>,
@@ -138,90 +142,40 @@ struct Sum {
 
 #[derive(Debug)]
 struct BackendSums {
-    pool: PoolName,
     all: Sum,
-    by_proxy: BTreeMap<ProxyId, ProxySum>,
-}
-
-#[derive(Debug, Default)]
-struct ProxySum {
-    sum: Sum,
-    in_flight: u32,
-    /// The report that told `in_flight`.
-    told_in: u64,
-}
-
-#[derive(Debug)]
-struct Reporter {
-    instance: String,
-    sequence: u64,
-    /// The instance before, which still reports while its last connections end, and its
-    /// last report.
-    former: Option<(String, u64)>,
-    process: Process,
-    rate: Rate,
-    fresh_until: Instant,
-}
-
-impl Reporter {
-    fn is_fresh(&self, now: Instant) -> bool {
-        now < self.fresh_until
-    }
+    by_proxy: BTreeMap<ProxyId, Sum>,
 }
 
 impl Statistics {
     /// Counts a report. Backends that are not in the catalog count for their pool only.
-    pub fn count(&self, report: &Report, catalog: &Catalog) -> Counted {
+    /// `present` is the process of the proxy that follows the control plane, if one does.
+    pub fn count(
+        &self,
+        report: &Report,
+        present: Option<&InstanceId>,
+        catalog: &Catalog,
+    ) -> Counted {
         let now = Instant::now();
         let sums = &mut *self.lock();
-        let reporter = sums.proxies.entry(report.proxy.clone()).or_insert_with(|| Reporter {
-            instance: report.instance.clone(),
-            // A control plane that restarted takes up the count wherever it is.
-            sequence: report.sequence.saturating_sub(1),
-            former: None,
-            process: Process::default(),
-            rate: Rate::default(),
-            fresh_until: now,
-        });
-        let is_former =
-            reporter.former.as_ref().is_some_and(|(former, _)| *former == report.instance);
-        if !is_former && reporter.instance != report.instance {
-            let instance = std::mem::replace(&mut reporter.instance, report.instance.clone());
-            reporter.former = Some((instance, reporter.sequence));
-            reporter.sequence = 0;
-        }
-        let last = match &mut reporter.former {
-            Some((_, sequence)) if is_former => sequence,
-            _ => &mut reporter.sequence,
+        let (missing, overload_worse) = match sums.proxies.turn(report, present, now) {
+            Turn::Repeated(last) => {
+                debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
+                sums.reports.repeated += 1;
+                return Counted { sequence: last, is_news: false, overload_worse: None };
+            }
+            Turn::New { missing, overload_worse } => (missing, overload_worse),
         };
-        if report.sequence <= *last {
-            debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
-            sums.reports.repeated += 1;
-            return Counted { sequence: *last, is_news: false, overload_worse: None };
-        }
-        let missing = report.sequence - *last - 1;
         if missing > 0 {
             debug!(proxy = %report.proxy, missing, "reports were lost");
         }
-        *last = report.sequence;
         sums.reports.counted += 1;
         sums.reports.lost += missing;
-        let fresh_until = now + report.interval.max(Duration::from_millis(100)) * PERIODS_MAX;
-        reporter.fresh_until = fresh_until;
-        let before = reporter.process.overload.clone();
-        reporter.process.add(&report.process);
-        // What a process gives up that is being replaced says nothing of the proxy.
-        if is_former {
-            reporter.process.overload.clone_from(&before);
-        }
-        let overload_worse = reporter.process.overload.is_worse_than(&before);
-        reporter.rate.add(now, report.process.requests);
         sums.process.add(&report.process);
-        sums.leavings.note(report, fresh_until, catalog);
+        sums.leavings.note(report, report.fresh_until(now), catalog);
         for part in &report.backends {
-            sums.add(&report.proxy, report.sequence, part, catalog, now);
+            sums.add(report, part, catalog, now);
         }
-        Counted { sequence: report.sequence, is_news: !is_former, overload_worse }
+        Counted { sequence: report.sequence, is_news: true, overload_worse }
     }
 
     /// The totals of one backend, and the share of each proxy in them.
@@ -233,27 +187,36 @@ impl Statistics {
     ) -> (Totals, Vec<(ProxyId, Totals)>) {
         let now = Instant::now();
         let sums = self.lock();
-        let Some(backend) = sums.backends.get(&(id.clone(), incarnation)) else {
+        let key = (id.clone(), incarnation);
+        let Some(backend) = sums.backends.get(&key) else {
             return (Totals::default(), Vec::new());
         };
         let shares: Vec<(ProxyId, Totals)> = backend
             .by_proxy
             .iter()
             .map(|(proxy, share)| {
-                let in_flight = sums.in_flight(proxy, share, now);
-                (proxy.clone(), share.sum.totals(now, in_flight))
+                let reporting = sums.proxies.get(proxy);
+                let in_flight = reporting.map_or(0, |known| known.in_flight(&key, now));
+                (proxy.clone(), share.totals(now, in_flight))
             })
             .collect();
         let in_flight = shares.iter().map(|(_, share)| share.in_flight).sum();
         (backend.all.totals(now, in_flight), shares)
     }
 
-    /// What each proxy that reports has left of one backend, while that drains.
+    /// What a proxy has left of one backend, while that drains. `present` is its process
+    /// that follows the control plane; others count until they fall silent, which is their
+    /// end.
     #[must_use]
-    pub fn leavings(&self, id: &BackendId, incarnation: Incarnation) -> HashMap<ProxyId, Leaving> {
-        let sums = &*self.lock();
-        let current = |proxy: &ProxyId| sums.proxies.get(proxy).map(|r| r.instance.as_str());
-        sums.leavings.of(id, incarnation, current, Instant::now())
+    pub fn leaving(
+        &self,
+        id: &BackendId,
+        incarnation: Incarnation,
+        proxy: &ProxyId,
+        present: &InstanceId,
+    ) -> Leaving {
+        let key = (id.clone(), incarnation);
+        self.lock().leavings.of(&key, proxy, present, Instant::now())
     }
 
     /// What became of the reports since the control plane started.
@@ -267,11 +230,12 @@ impl Statistics {
     pub fn backends(&self, ids: &[(BackendId, Incarnation)]) -> Vec<(BackendCounters, u32)> {
         let now = Instant::now();
         let sums = self.lock();
-        let found = |id| {
-            let backend = sums.backends.get(id)?;
-            Some((backend.all.counters.clone(), sums.backend_in_flight(backend, now)))
+        let found = |key| {
+            let backend = sums.backends.get(key)?;
+            let in_flight = sums.proxies.iter().map(|known| known.in_flight(key, now)).sum();
+            Some((backend.all.counters.clone(), in_flight))
         };
-        ids.iter().map(|id| found(id).unwrap_or_default()).collect()
+        ids.iter().map(|key| found(key).unwrap_or_default()).collect()
     }
 
     /// The totals of every pool that was ever reported.
@@ -280,8 +244,8 @@ impl Statistics {
         let now = Instant::now();
         let sums = self.lock();
         let mut in_flight: HashMap<&PoolName, u32> = HashMap::new();
-        for backend in sums.backends.values() {
-            *in_flight.entry(&backend.pool).or_default() += sums.backend_in_flight(backend, now);
+        for (pool, count) in sums.in_flight(now) {
+            *in_flight.entry(pool).or_default() += count;
         }
         sums.pools
             .iter()
@@ -297,7 +261,7 @@ impl Statistics {
     pub fn all(&self) -> Totals {
         let now = Instant::now();
         let sums = self.lock();
-        let in_flight = sums.backends.values().map(|b| sums.backend_in_flight(b, now)).sum();
+        let in_flight = sums.in_flight(now).map(|(_, count)| count).sum();
         sums.all.totals(now, in_flight)
     }
 
@@ -306,15 +270,15 @@ impl Statistics {
     pub fn process(&self) -> Process {
         let now = Instant::now();
         let sums = self.lock();
-        let fresh = || sums.proxies.values().filter(|reporter| reporter.is_fresh(now));
+        let fresh = || sums.proxies.iter().flat_map(|known| known.fresh(now)).map(Running::gauges);
         Process {
-            client_connections: fresh().map(|r| r.process.client_connections).sum(),
+            client_connections: fresh().map(|gauges| gauges.client_connections).sum(),
             worker_connections: Vec::new(),
-            connections_max: fresh().map(|r| r.process.connections_max).sum(),
+            connections_max: fresh().map(|gauges| gauges.connections_max).sum(),
             memory_max: 0,
             overload: Overload::default(),
-            resident_bytes: fresh().map(|r| r.process.resident_bytes).sum(),
-            cpu_us: sums.proxies.values().map(|r| r.process.cpu_us).sum(),
+            resident_bytes: fresh().map(|gauges| gauges.resident_bytes).sum(),
+            cpu_us: sums.proxies.iter().map(Reporting::cpu_us).sum(),
             ..sums.process.clone()
         }
     }
@@ -322,46 +286,38 @@ impl Statistics {
     /// How many proxies are at each stage of overload but the normal one.
     #[must_use]
     pub fn overloaded(&self) -> Vec<(&'static str, u32)> {
-        let sums = self.lock();
+        let (sums, now) = (self.lock(), Instant::now());
         let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Normal);
         let at = |stage: Stage| {
-            let reporters = sums.proxies.values();
-            let count = reporters.filter(|r| r.process.overload.stage == stage.name()).count();
+            let known = sums.proxies.iter();
+            let count = known.filter(|known| known.overload(now).stage == stage.name()).count();
             (stage.name(), u32::try_from(count).unwrap_or(u32::MAX))
         };
         stages.map(at).collect()
     }
 
-    /// The process of one proxy, and its requests per second.
+    /// The processes of one proxy together, and its requests per second.
     #[must_use]
     pub fn proxy(&self, id: &ProxyId) -> Option<(Process, f64)> {
         let now = Instant::now();
         let sums = self.lock();
-        let reporter = sums.proxies.get(id)?;
-        Some((reporter.process.clone(), reporter.rate.per_second(now)))
+        let reporting = sums.proxies.get(id)?;
+        Some((reporting.figures(now), reporting.rate(now)))
     }
 
     /// Drops what is kept for backends that are gone. Their pools keep the sums.
     pub fn forget_removed(&self, catalog: &Catalog) {
         let sums = &mut *self.lock();
         sums.backends.retain(|(id, incarnation), _| is_known(catalog, id, *incarnation));
-        let Sums { proxies, leavings, .. } = sums;
-        let current = |proxy: &ProxyId| proxies.get(proxy).map(|r| r.instance.as_str());
-        leavings.forget_ended(current, Instant::now());
-    }
-
-    /// A proxy that is gone has nothing in flight.
-    pub fn lose(&self, id: &ProxyId) {
-        if let Some(reporter) = self.lock().proxies.get_mut(id) {
-            reporter.fresh_until = Instant::now();
-            reporter.process.overload = Overload::default();
-        }
+        let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
+        leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
+        proxies.forget_ended(now);
     }
 
     /// Drops what is kept for one proxy. The sums keep what it did.
     pub fn forget_proxy(&self, id: &ProxyId) {
         let mut sums = self.lock();
-        sums.proxies.remove(id);
+        sums.proxies.forget(id);
         sums.leavings.forget(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
@@ -374,14 +330,7 @@ impl Statistics {
 }
 
 impl Sums {
-    fn add(
-        &mut self,
-        proxy: &ProxyId,
-        sequence: u64,
-        part: &BackendPart,
-        catalog: &Catalog,
-        now: Instant,
-    ) {
+    fn add(&mut self, report: &Report, part: &BackendPart, catalog: &Catalog, now: Instant) {
         if !catalog.pools().contains_key(&part.pool) && !self.pools.contains_key(&part.pool) {
             return;
         }
@@ -392,30 +341,19 @@ impl Sums {
         }
         let BackendPart { pool, backend, incarnation, counters, in_flight, .. } = part;
         let key = (backend.clone(), *incarnation);
-        let backend = self.backends.entry(key).or_insert_with(|| BackendSums {
-            pool: pool.clone(),
-            all: Sum::default(),
-            by_proxy: BTreeMap::new(),
-        });
+        self.proxies.note_in_flight(report, key.clone(), pool, *in_flight);
+        let backend = self
+            .backends
+            .entry(key)
+            .or_insert_with(|| BackendSums { all: Sum::default(), by_proxy: BTreeMap::new() });
         backend.all.add(now, counters);
-        let share = backend.by_proxy.entry(proxy.clone()).or_default();
-        share.sum.add(now, counters);
-        share.in_flight = *in_flight;
-        share.told_in = sequence;
+        backend.by_proxy.entry(report.proxy.clone()).or_default().add(now, counters);
     }
 
-    /// A backend that the newest report does not name has nothing in flight there.
-    fn in_flight(&self, proxy: &ProxyId, share: &ProxySum, now: Instant) -> u32 {
-        match self.proxies.get(proxy) {
-            Some(reporter) if reporter.sequence == share.told_in && reporter.is_fresh(now) => {
-                share.in_flight
-            }
-            _ => 0,
-        }
-    }
-
-    fn backend_in_flight(&self, backend: &BackendSums, now: Instant) -> u32 {
-        backend.by_proxy.iter().map(|(proxy, share)| self.in_flight(proxy, share, now)).sum()
+    /// What is in flight anywhere, with its pool.
+    fn in_flight(&self, now: Instant) -> impl Iterator<Item = (&PoolName, u32)> {
+        let fresh = self.proxies.iter().flat_map(move |known| known.fresh(now));
+        fresh.flat_map(Running::all_in_flight)
     }
 }
 

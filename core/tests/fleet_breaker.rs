@@ -24,6 +24,7 @@ fn one_probe_at_a_time_and_always_an_end() {
     assert!(sum.opened > SEEDS && sum.probes > 2 * SEEDS && sum.closed_by_probes > SEEDS / 2);
     assert!(sum.lost_in_use > 20 && sum.waited_for > 20 && sum.restarts > SEEDS);
     assert!(sum.late_tokens > 100 && sum.tokens > sum.probes + 300 && sum.abandoned > 20);
+    assert!(sum.lapsed > 20);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::{
     args::Args,
     error::RunError,
     last_good::LastGood,
+    leases::{self, Leases, Shelf},
     live::{Compiler, Config, Padded},
     memory::Memory,
     metrics::Metrics,
@@ -68,7 +69,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_good = LastGood::new(opened.data_dir.path());
     let subscriber =
         last_good.load().unwrap_or_else(|| Subscriber::new(lb_proto::convert::decode_object));
-    let mut compiler = Compiler::new(opened.workers, names.clone());
+    let shelf = Shelf::new(opened.data_dir.path());
+    let leases = Leases::new(opened.workers, shelf.load());
+    let mut compiler = Compiler::with_leases(opened.workers, names.clone(), leases);
+    let leases = compiler.leases();
     if args.expose_lb_api {
         compiler.expose_management();
     }
@@ -110,6 +114,13 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     });
     let applied = config_receiver.clone();
     let budgeted = config_receiver.clone();
+    let keeper = leases::run(
+        Arc::clone(&leases),
+        opened.id.clone(),
+        instance.clone(),
+        shelf,
+        connected_receiver.clone(),
+    );
     let reporter = Reporter::new(
         opened.id.clone(),
         instance,
@@ -118,6 +129,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         compiler.trouble(),
         Arc::clone(&status),
     );
+    let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
     let follower = Follower::new(Parts {
@@ -136,6 +148,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     tokio::spawn(watch.run());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
+    tokio::spawn(keeper);
     tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
@@ -146,7 +159,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             // Nobody can take over from now on, and addresses are closed when they should be.
             drop(take(&estate));
             drop(successors);
-            Ok(stop::stop(&args, &fleet, &status, &mut signals).await)
+            let code = stop::stop(&args, &fleet, &status, &mut signals).await;
+            last_report.told().await;
+            Ok(code)
         }
         Some(successor) = successors.recv() => {
             // The new process follows and answers for this proxy; what is counted here is
@@ -156,7 +171,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             fleet.tell(|| Mail::Retire);
             drop(take(&estate));
             successor.retired.send(()).ok();
-            Ok(stop::retire(&args, &fleet, &mut signals).await)
+            let code = stop::retire(&args, &fleet, &mut signals).await;
+            // A drain that has cut connections here waits for what became of them.
+            last_report.told().await;
+            Ok(code)
         }
         () = stop::wait_for(parent.as_deref()) => {
             warn!("the parent process is gone; stopping at once");

@@ -53,6 +53,10 @@ reasons! {
     DnsFailure = "dns_failure",
     /// The backend answered 502, 503 or 504, and another one was asked in its place.
     BackendStatus = "backend_status",
+    /// 503: as many requests are in progress as may be, and as many wait as may.
+    QueueFull = "queue_full",
+    /// 503: it waited until a request may wait no longer, and there was no room for it.
+    QueueTimeout = "queue_timeout",
     /// Not sent again: the pool's retries of the last ten seconds are as many as allowed.
     RetryBudgetExhausted = "retry_budget_exhausted",
     /// Not sent again: it was sent as often as the pool allows.

@@ -27,6 +27,7 @@ const LOAD_MS: u32 = 20_000;
 enum Gate {
     Instructions,
     InstructionsManyBackends,
+    InstructionsClose,
     CallsKeepAlive,
     CallsClose,
 }
@@ -40,6 +41,7 @@ impl Gate {
         match self {
             Self::Instructions => "instructions_keep_alive",
             Self::InstructionsManyBackends => "instructions_keep_alive_many_backends",
+            Self::InstructionsClose => "instructions_new_connection",
             Self::CallsKeepAlive => "system_calls_keep_alive",
             Self::CallsClose => "system_calls_new_connection",
         }
@@ -47,7 +49,9 @@ impl Gate {
 
     fn tool(self) -> &'static str {
         match self {
-            Self::Instructions | Self::InstructionsManyBackends => "valgrind",
+            Self::Instructions | Self::InstructionsManyBackends | Self::InstructionsClose => {
+                "valgrind"
+            }
             Self::CallsKeepAlive | Self::CallsClose => "strace",
         }
     }
@@ -55,6 +59,7 @@ impl Gate {
     fn budget(self) -> Budget {
         match self {
             Self::Instructions | Self::InstructionsManyBackends => Budget(12_000.0),
+            Self::InstructionsClose => Budget(18_000.0),
             Self::CallsKeepAlive => Budget(4.4),
             Self::CallsClose => Budget(10.0),
         }
@@ -64,7 +69,7 @@ impl Gate {
     /// least once, which connects.
     fn requests(self, backends: u32) -> [u64; 2] {
         match self {
-            Self::Instructions => [1_000, 5_000],
+            Self::Instructions | Self::InstructionsClose => [1_000, 5_000],
             Self::InstructionsManyBackends => {
                 [1_000, 5_000].map(|count| count + u64::from(backends))
             }
@@ -79,6 +84,7 @@ impl Gate {
             // It takes a while until it is a backend's turn again.
             Self::InstructionsManyBackends => &["--connections=8", "--path=/kept"],
             Self::CallsKeepAlive => &["--connections=64"],
+            Self::InstructionsClose => &["--connections=8", "--close"],
             Self::CallsClose => &["--connections=64", "--close"],
         }
     }
@@ -90,7 +96,8 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     let saved = baseline::read(&args.baseline)?;
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (_backends, backends) = peer::backends().await?;
-    let mut gates = vec![Gate::Instructions, Gate::CallsKeepAlive, Gate::CallsClose];
+    let mut gates =
+        vec![Gate::Instructions, Gate::InstructionsClose, Gate::CallsKeepAlive, Gate::CallsClose];
     if args.backends.is_some() {
         gates.insert(1, Gate::InstructionsManyBackends);
     }

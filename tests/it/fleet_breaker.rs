@@ -1,8 +1,11 @@
 //! One breaker, one probe and one verdict for a fleet of real proxies.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
 
 use lb_proto::v1::{self as pb, Health};
@@ -23,7 +26,7 @@ fn sinkhole() -> (Backend, Arc<AtomicBool>) {
     let failing = Arc::new(AtomicBool::new(true));
     let fails = Arc::clone(&failing);
     let answer = move || if fails.load(SeqCst) { UNWELL.to_vec() } else { ok("recovered") };
-    (Backend::scripted(move |_| vec![Action::Send(answer())]), failing)
+    (Backend::scripted(move |_| vec![Action::ReadBody, Action::Send(answer())]), failing)
 }
 
 async fn event(events: &mut Streaming<pb::Event>, wanted: &str, name: &str) -> pb::Event {
@@ -88,6 +91,42 @@ async fn one_request_of_the_fleet_at_a_time_tries_a_backend_until_it_is_well() {
     failing.store(false, SeqCst);
     event(&mut events, "breaker_closed", &ids[2]).await;
     load.answered_by("recovered").await;
+    load.stop().await.assert_flawless();
+}
+
+#[tokio::test]
+async fn a_client_that_never_ends_its_body_keeps_nobody_from_trying_a_backend() {
+    let well = [Backend::saying("well"), Backend::saying("well")];
+    let (bad, failing) = sinkhole();
+    let cluster = Cluster::start(program(), 1).await;
+    breaker(&cluster, 300).await;
+    let ids = cluster.add_backends(&[well[0].address(), well[1].address(), bad.address()]).await;
+    let mut events = cluster.api.watch(0).await;
+    let load = Load::start(&cluster.addresses(), 1);
+    event(&mut events, "breaker_opened", &ids[2]).await;
+    failing.store(false, SeqCst);
+    // From now on all others that come are uploads which do not end.
+    load.stop().await.assert_flawless();
+    event(&mut events, "breaker_half_opened", &ids[2]).await;
+    let before = bad.requests();
+    let mut dripping = VecDeque::new();
+    // For want of others, one of them tries it in the end.
+    while bad.requests() == before {
+        let asked = well[0].requests() + well[1].requests();
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99\r\n\r\nbegun").await;
+        dripping.push_back(client);
+        while bad.requests() == before && well[0].requests() + well[1].requests() == asked {
+            tokio::task::yield_now().await;
+        }
+        if dripping.len() > 100 {
+            dripping.pop_front();
+        }
+    }
+    // It does not end, and the next one may try all the same.
+    let load = Load::start(&cluster.addresses(), 1);
+    load.answered_by("recovered").await;
+    event(&mut events, "breaker_closed", &ids[2]).await;
     load.stop().await.assert_flawless();
 }
 

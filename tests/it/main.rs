@@ -18,6 +18,7 @@ mod caps;
 mod changes;
 mod client_faults;
 mod completions;
+mod concurrency_caps;
 mod control_plane_loss;
 mod deadlines;
 mod declared;

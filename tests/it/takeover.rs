@@ -89,6 +89,38 @@ async fn requests_in_flight_end_in_the_old_process_and_the_new_one_follows() {
 }
 
 #[tokio::test]
+async fn a_drain_cuts_what_a_process_has_left_that_was_taken_over_twice() {
+    let switching =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n";
+    let backend = Backend::scripted(move |request| match request.path() {
+        "/chat" => vec![Action::Send(switching.to_vec()), Action::Hang],
+        _ => vec![Action::Send(ok("drained"))],
+    });
+    let mut cluster = Cluster::start_with(program(), 1, &ARGS).await;
+    let id = cluster.add_backends(&[backend.address()]).await.remove(0);
+    let (mut chats, mut former) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let mut chat = Client::connect(cluster.address()).await;
+        let asked =
+            "GET /chat HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n";
+        chat.send(asked).await;
+        assert_eq!(chat.response().await.status, 101);
+        chats.push(chat);
+        former.push(cluster.take_proxy(0));
+        cluster.start_proxy(0).await;
+    }
+    let other = Backend::saying("other");
+    cluster.add_backends(&[other.address()]).await;
+    let drain = ["drain-backend", &id, "--timeout", "1s", "--wait", "--remove"];
+    let told = cluster.lbctl(&drain).await.expect(0);
+    assert!(told.stdout.contains("2 cut at the deadline"), "{}", told.stdout);
+    for (mut chat, mut process) in chats.into_iter().zip(former) {
+        assert_eq!(chat.reset().await, b"");
+        assert_eq!(process.exited().await, 0);
+    }
+}
+
+#[tokio::test]
 async fn a_new_process_that_fails_changes_nothing() {
     let backend = Backend::saying("a");
     let mut cluster = Cluster::start_with(program(), 1, &ARGS).await;

@@ -28,6 +28,7 @@ pub mod cluster;
 pub mod eventually;
 pub mod exposition;
 pub mod load;
+pub mod meter;
 pub mod name_server;
 pub mod port;
 pub mod process;

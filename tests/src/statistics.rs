@@ -96,7 +96,8 @@ impl stats_server::Stats for Service {
                 let sequence = report.sequence;
                 // A test that looks at no reports does not hear them.
                 reports.send(report).ok();
-                let reply = pb::StatsReply { sequence, period_ms: 0, probes: given };
+                let reply =
+                    pb::StatsReply { sequence, period_ms: 0, probes: given, ..Default::default() };
                 if down.send(Ok(reply)).await.is_err() {
                     return;
                 }

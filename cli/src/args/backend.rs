@@ -1,7 +1,7 @@
 //! Commands that change backends.
 
 use clap::{ArgGroup, Args};
-use lb_core::model::Address;
+use lb_core::model::{Address, MaxInFlight};
 
 use super::{WriteArgs, value};
 
@@ -28,6 +28,9 @@ pub(crate) struct AddBackend {
     /// The pool that it joins
     #[arg(long, default_value = "default", value_parser = value::pool)]
     pub(crate) pool: String,
+    /// Requests in progress at it, over all proxies; 0: no limit [default: 0]
+    #[arg(long, value_name = "N", value_parser = value::number(0..=*MaxInFlight::RANGE.end()))]
+    pub(crate) max_in_flight: Option<u32>,
     /// A label, for people and automation; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]
     pub(crate) labels: Vec<(String, String)>,
@@ -42,11 +45,12 @@ pub(crate) struct AddBackend {
 #[derive(Args, Debug, Default)]
 #[command(
     group = ArgGroup::new("settings").required(true).multiple(true)
-        .args(["weight", "address", "labels", "unlabels"]),
+        .args(["weight", "max_in_flight", "address", "labels", "unlabels"]),
     after_help = "\
 Examples:
   lbctl set-backend backend2 --weight 3
   lbctl set-backend backend2 --weight 0          no new requests
+  lbctl set-backend backend2 --max-in-flight 20  a backend with 20 threads
   lbctl set-backend backend2 --label zone=b --unlabel rack
 
 Settings that are not named stay as they are.")]
@@ -57,6 +61,9 @@ pub(crate) struct SetBackend {
     /// Its share, 0 to 256; 0 takes no new requests
     #[arg(long, value_name = "N", value_parser = value::weight)]
     pub(crate) weight: Option<u32>,
+    /// Requests in progress at it, over all proxies; 0: no limit
+    #[arg(long, value_name = "N", value_parser = value::number(0..=*MaxInFlight::RANGE.end()))]
+    pub(crate) max_in_flight: Option<u32>,
     /// Where it listens now
     #[arg(long, value_name = "HOST:PORT", value_parser = value::address)]
     pub(crate) address: Option<Address>,

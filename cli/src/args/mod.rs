@@ -29,7 +29,7 @@ pub(crate) use self::{
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
     pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
-    resilience::{Ejection, Retries},
+    resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
     target::Target,
     top::Top,

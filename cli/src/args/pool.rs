@@ -7,7 +7,7 @@ use lb_core::model;
 
 use super::{
     WriteArgs,
-    resilience::{Ejection, Retries},
+    resilience::{Concurrency, Ejection, Retries},
     value,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct PoolSettings {
     pub(crate) ejection: Ejection,
     #[command(flatten)]
     pub(crate) retries: Retries,
+    #[command(flatten)]
+    pub(crate) concurrency: Concurrency,
     #[command(flatten)]
     pub(crate) connections: BackendConnections,
 }
@@ -140,7 +142,8 @@ pub(crate) struct AddPool {
         "breaker_open", "breaker_max_open", "breaker_successes", "outlier_detection",
         "outlier_interval", "outlier_ejection", "outlier_max_ejection", "outlier_success_rate",
         "outlier_failure_percentage", "outlier_latency", "panic_threshold", "slow_start", "retries",
-        "try_timeout", "retry_budget", "retry_floor",
+        "try_timeout", "retry_budget", "retry_floor", "max_in_flight", "queue_length",
+        "queue_timeout",
     ]),
     after_help = "\
 Examples:
@@ -151,6 +154,7 @@ Examples:
   lbctl set-pool default --source file:/etc/lb/web.txt
   lbctl set-pool default --no-sources                removes what they discovered
   lbctl set-pool default --retries 2 --try-timeout 2s
+  lbctl set-pool default --max-in-flight 200 --queue-timeout 1s
   lbctl set-pool default --breaker-failures 0 --breaker-ratio 0    no breakers
 
 Settings that are not named stay as they are.")]

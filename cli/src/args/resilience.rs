@@ -66,6 +66,22 @@ pub(crate) struct Ejection {
     pub(crate) slow_start: Option<Duration>,
 }
 
+/// How many requests may be in progress at once, and what becomes of more.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Concurrency")]
+pub(crate) struct Concurrency {
+    /// Requests in progress in the pool, over all proxies; 0: no limit [default: 0]
+    #[arg(long, value_name = "N", value_parser = value::number(0..=*model::MaxInFlight::RANGE.end()))]
+    pub(crate) max_in_flight: Option<u32>,
+    /// Requests that may wait in each proxy until the pool or a backend has room; beyond: 503;
+    /// 0: none waits [default: 100]
+    #[arg(long, value_name = "N", value_parser = value::number(model::Concurrency::QUEUE_LENGTHS))]
+    pub(crate) queue_length: Option<u32>,
+    /// How long a request may wait for that; beyond: 503 [default: 3s]
+    #[arg(long, value_name = "DURATION", value_parser = value::setting)]
+    pub(crate) queue_timeout: Option<Duration>,
+}
+
 /// When a request that failed goes to another backend.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Retries")]

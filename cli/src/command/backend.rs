@@ -33,6 +33,7 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
         incarnation: 0,
         source: String::new(),
         drain: None,
+        max_in_flight: args.max_in_flight.unwrap_or(0),
     };
     // Followed from before the change, since the first check does not wait for us.
     let follow = session.screen.is_for_people() && !args.write.dry_run && !args.write.no_wait;
@@ -129,6 +130,9 @@ async fn edit(session: &Session, args: &SetBackend) -> Result<(WriteView, Vec<St
         let Wire::Backend(backend) = object else { return Ok(()) };
         if let Some(weight) = args.weight {
             backend.weight = Some(weight);
+        }
+        if let Some(slots) = args.max_in_flight {
+            backend.max_in_flight = slots;
         }
         if let Some(address) = &args.address {
             backend.address = address.to_string();

@@ -3,7 +3,7 @@
 use lb_proto::v1 as pb;
 
 use super::setting::{millis, set, set_millis};
-use crate::args::{Ejection, Retries};
+use crate::args::{Concurrency, Ejection, Retries};
 
 /// Lays settings over a pool's breaker, outlier detection, slow start and panic mode.
 pub(super) fn edit_ejection(pool: &mut pb::Pool, settings: &Ejection) {
@@ -34,6 +34,13 @@ pub(super) fn edit_retries(pool: &mut pb::Pool, settings: &Retries) {
     set_millis(&mut retries.try_timeout_ms, settings.try_timeout);
     set_option(&mut retries.budget_percent, settings.retry_budget);
     set_option(&mut retries.budget_floor, settings.retry_floor);
+}
+
+/// Lays settings over a pool's limit of requests in progress.
+pub(super) fn edit_concurrency(pool: &mut pb::Pool, settings: &Concurrency) {
+    set(&mut pool.max_in_flight, settings.max_in_flight);
+    set_option(&mut pool.queue_length, settings.queue_length);
+    set_millis(&mut pool.queue_timeout_ms, settings.queue_timeout);
 }
 
 /// Replaces a field that may be absent if there is a setting for it.

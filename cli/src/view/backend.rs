@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{DrainView, ReasonView, StandingView, Traffic, object::admin_state, some_unix_ms};
+use super::{
+    DrainView, ReasonView, SlotsView, StandingView, Traffic, object::admin_state, some_unix_ms,
+};
 
 /// One backend with verdict, checks and traffic.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,6 +16,8 @@ pub(crate) struct BackendView {
     pub(crate) address: String,
     pub(crate) pool: String,
     pub(crate) weight: u32,
+    /// 0: no limit.
+    pub(crate) max_in_flight: u32,
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
     /// What discovered it; nothing when it was added by hand.
@@ -29,6 +33,9 @@ pub(crate) struct BackendView {
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
     pub(crate) proxies: Vec<ProxyTraffic>,
+    /// Only where requests in progress are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slots: Option<SlotsView>,
     /// Only while it is draining.
     pub(crate) drain: Option<DrainView>,
 }
@@ -104,6 +111,7 @@ impl From<pb::BackendView> for BackendView {
             address: backend.address,
             pool: backend.pool,
             weight: backend.weight.unwrap_or(1),
+            max_in_flight: backend.max_in_flight,
             admin_state,
             labels: backend.labels,
             source: Some(backend.source).filter(|source| !source.is_empty()),
@@ -116,6 +124,7 @@ impl From<pb::BackendView> for BackendView {
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),
+            slots: wire.slots.map(SlotsView::from),
             drain: DrainView::read(backend.drain, wire.drain),
             proxies: wire
                 .proxies

@@ -6,6 +6,7 @@
 //! null.
 
 mod backend;
+mod concurrency;
 mod drain;
 mod listener;
 mod object;
@@ -25,6 +26,7 @@ use serde::Serialize;
 pub(crate) use self::drain::tests::drain as a_drain;
 pub(crate) use self::{
     backend::{BackendView, ChecksView, ResolutionView},
+    concurrency::{ConcurrencyView, SlotsView, max_in_flight},
     drain::DrainView,
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb_proto::v1::{self as pb, object::Object as Kind};
 use serde::Serialize;
 
-use super::{ListenerView, PoolView, RouteView};
+use super::{ListenerView, PoolView, RouteView, max_in_flight};
 
 /// One object of the desired state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,6 +33,8 @@ pub(crate) struct BackendObject {
     pub(crate) address: String,
     pub(crate) pool: String,
     pub(crate) weight: u32,
+    /// 0: no limit.
+    pub(crate) max_in_flight: u32,
     pub(crate) admin_state: &'static str,
     pub(crate) labels: BTreeMap<String, String>,
     /// What discovered it; nothing when it was added by hand.
@@ -96,6 +98,9 @@ impl BackendObject {
             ("weight", self.weight.to_string()),
             ("pool", self.pool.clone()),
         ];
+        if self.max_in_flight > 0 {
+            fields.push(("max-in-flight", max_in_flight(self.max_in_flight)));
+        }
         if self.admin_state != "enabled" {
             fields.push(("state", self.admin_state.to_owned()));
         }
@@ -114,6 +119,7 @@ impl From<pb::Backend> for BackendObject {
             address: wire.address,
             pool: wire.pool,
             weight: wire.weight.unwrap_or(1),
+            max_in_flight: wire.max_in_flight,
             admin_state,
             labels: wire.labels,
             source: Some(wire.source).filter(|source| !source.is_empty()),

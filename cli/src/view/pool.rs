@@ -4,7 +4,9 @@ use lb_core::model::{BackendConnections, Pool, PoolName};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{SourceView, Traffic, object::Fields, resilience::ResilienceView};
+use super::{
+    ConcurrencyView, SlotsView, SourceView, Traffic, object::Fields, resilience::ResilienceView,
+};
 use crate::format::setting;
 
 /// A pool with the number of its backends by state, and its traffic.
@@ -31,11 +33,16 @@ pub(crate) struct PoolView {
     pub(crate) max_connection_age_ms: u32,
     #[serde(flatten)]
     pub(crate) resilience: ResilienceView,
+    #[serde(flatten)]
+    pub(crate) concurrency: ConcurrencyView,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) source_status: Vec<SourceView>,
+    /// Only where requests in progress are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slots: Option<SlotsView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) traffic: Option<Traffic>,
 }
@@ -87,6 +94,7 @@ impl PoolView {
             ("max-connection-age", setting(self.max_connection_age_ms)),
         ]);
         fields.extend(self.resilience.fields());
+        fields.extend(self.concurrency.fields());
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
         }
@@ -104,6 +112,7 @@ impl Counts {
 impl From<pb::Pool> for PoolView {
     fn from(wire: pb::Pool) -> Self {
         let resilience = ResilienceView::from(&wire);
+        let concurrency = ConcurrencyView::from(&wire);
         let least = wire.algorithm == "least_connections";
         let check = wire.health_check.unwrap_or_default();
         Self {
@@ -128,9 +137,11 @@ impl From<pb::Pool> for PoolView {
                 .unwrap_or_else(|| BackendConnections::default().idle_max),
             max_connection_age_ms: wire.max_connection_age_ms,
             resilience,
+            concurrency,
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),
+            slots: None,
             traffic: None,
         }
     }
@@ -147,6 +158,7 @@ impl From<pb::PoolStatus> for PoolView {
             draining: wire.draining,
         });
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
+        view.slots = wire.slots.map(SlotsView::from);
         view.traffic = Some(wire.totals.into());
         view
     }

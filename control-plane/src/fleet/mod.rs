@@ -192,6 +192,17 @@ pub struct ProxyView {
     pub lag: Duration,
 }
 
+/// The process that a proxy's last stream was of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Which start of the proxy.
+    pub instance: InstanceId,
+    /// It took over from another process, which may still finish what it has.
+    pub took_over: bool,
+    /// Whether the stream is open.
+    pub is_live: bool,
+}
+
 /// Another live proxy has the id.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -287,6 +298,18 @@ impl Fleet {
             lag: entry.lag,
         };
         self.lock().by_id.values().map(|entry| view(&locked(entry))).collect()
+    }
+
+    /// The process that a proxy's last stream was of; `None` if it was never connected.
+    #[must_use]
+    pub fn member(&self, id: &ProxyId) -> Option<Member> {
+        let entry = Arc::clone(self.lock().by_id.get(id)?);
+        let entry = locked(&entry);
+        Some(Member {
+            instance: entry.info.instance.clone(),
+            took_over: !entry.info.replaces.is_empty(),
+            is_live: matches!(entry.life, Life::Live),
+        })
     }
 
     /// The ids of the live proxies, in order.

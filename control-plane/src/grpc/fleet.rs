@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use lb_core::model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName};
+use lb_core::{
+    lease::QuantityKind,
+    model::{AdminState, Backend, BackendId, BackendStatus, Health, Pool, PoolName},
+};
 use lb_proto::{
     convert,
     v1::{self as pb, fleet_server},
@@ -57,6 +60,7 @@ impl FleetService {
                         pool: Some((&pool.value).into()),
                         totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
                         sources: self.source_statuses(&pool.value),
+                        slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };
                     for stored in view.catalog.backends_of(Some(name)) {
@@ -103,7 +107,12 @@ impl FleetService {
                 })
                 .collect(),
             drain: drain::report(&self.context, backend, revision).map(wire::drain),
+            slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
         }
+    }
+
+    fn slots(&self, kind: QuantityKind, name: &str, incarnation: u64) -> Option<pb::SlotsReport> {
+        self.context.leases.view(kind, name, incarnation).map(wire::slots)
     }
 }
 

@@ -2,6 +2,7 @@
 //! messages. Wire types do not get past them.
 
 mod fleet;
+mod leases;
 mod registry;
 mod stats;
 mod status;
@@ -15,21 +16,23 @@ use std::{sync::Arc, time::Duration};
 
 use lb_core::{metrics::PerBackend, moment::Moment};
 use lb_proto::v1::{
-    fleet_server::FleetServer, registry_server::RegistryServer, stats_server::StatsServer,
-    sync_server::SyncServer,
+    fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
+    stats_server::StatsServer, sync_server::SyncServer,
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server, server::TcpIncoming};
 
 use self::{
-    fleet::FleetService, registry::RegistryService, stats::StatsService, sync::SyncService,
+    fleet::FleetService, leases::LeasesService, registry::RegistryService, stats::StatsService,
+    sync::SyncService,
 };
 use crate::{
     discovery::Sources,
     drain::Drains,
     events::EventLog,
     fleet::{Fleet, WaitProgress, Waiter},
+    leases::Leases,
     listen::{Endpoint, Listener},
     probe::Checks,
     registry::{Registry, WriteError, WriteRequest, Written},
@@ -50,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) statistics: Arc<Statistics>,
     pub(crate) checks: Arc<Checks>,
     pub(crate) resilience: Arc<Resilience>,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) drains: Drains,
     pub(crate) events: Arc<EventLog>,
@@ -112,6 +116,7 @@ pub(crate) async fn serve(
     let fleet = FleetServer::new(FleetService::new(Arc::clone(&context)));
     let stats = StatsServer::new(StatsService::new(Arc::clone(&context)))
         .max_decoding_message_size(SYNC_MESSAGE_MAX);
+    let leases = LeasesServer::new(LeasesService::new(Arc::clone(&context)));
     let sync = SyncServer::new(SyncService::new(Arc::clone(&context)))
         .max_decoding_message_size(SYNC_MESSAGE_MAX);
 
@@ -119,6 +124,7 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
     health_reporter.set_serving::<FleetServer<FleetService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
+    health_reporter.set_serving::<LeasesServer<LeasesService>>().await;
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
     let watched = Arc::clone(&context);
     context.tracker.spawn(async move {
@@ -146,6 +152,7 @@ pub(crate) async fn serve(
         .add_service(registry)
         .add_service(fleet)
         .add_service(stats)
+        .add_service(leases)
         .add_service(sync);
     let stopped = context.stop.clone().cancelled_owned();
     match listener {

@@ -19,7 +19,8 @@ use super::{Context, status};
 use crate::{
     clock::millis32,
     events::EventType,
-    resilience::{ProbeReport, Token},
+    registry::Catalog,
+    resilience::{ProbeReport, Role, Token},
     stats::{BackendPart, COUNT_MAX, Overload, OwnAnswers, Process, Report},
 };
 
@@ -72,10 +73,21 @@ impl stats_server::Stats for StatsService {
 
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let report = read(message)?;
-    let (counted, tokens) = context.registry.read(|view| {
-        let counted = context.statistics.count(&report, &view.catalog);
-        let hear = || context.resilience.report(&report, &view.catalog);
-        (counted, if counted.is_news { hear() } else { Vec::new() })
+    let member = context.fleet.member(&report.proxy);
+    let present = member.as_ref().map(|member| &member.instance);
+    let role = match &member {
+        Some(member) if member.is_live && member.instance == report.instance => {
+            Role::Present { took_over: member.took_over }
+        }
+        _ => Role::Other,
+    };
+    let (counted, tokens, cuts) = context.registry.read(|view| {
+        let counted = context.statistics.count(&report, present, &view.catalog);
+        let hear = || context.resilience.report(&report, role, &view.catalog);
+        let tokens = if counted.is_news { hear() } else { Vec::new() };
+        // Whoever is present learns of it by the configuration.
+        let cuts = if role == Role::Other { cuts(&report, &view.catalog) } else { Vec::new() };
+        (counted, tokens, cuts)
     });
     if let Some(is_worse) = counted.overload_worse {
         tell_overload(context, &report, is_worse);
@@ -84,6 +96,7 @@ fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, 
         sequence: counted.sequence,
         period_ms: millis32(context.stats_period()),
         probes: tokens.iter().map(token_to_wire).collect(),
+        cuts,
     })
 }
 
@@ -97,6 +110,19 @@ fn tell_overload(context: &Context, report: &Report, is_worse: bool) {
     };
     let (name, revision) = (report.proxy.as_str(), context.registry.revision());
     context.events.record(what, "proxy", name, revision, Reason::new(stage, message));
+}
+
+/// The backends at which a process has something in flight that is to be cut.
+fn cuts(report: &Report, catalog: &Catalog) -> Vec<pb::DrainCut> {
+    let busy = report.backends.iter().filter(|part| part.in_flight > 0);
+    busy.filter(|part| {
+        catalog.backends().get(&part.backend).is_some_and(|stored| {
+            stored.value.incarnation == part.incarnation
+                && stored.value.drain.is_some_and(|drain| drain.cutting)
+        })
+    })
+    .map(|part| pb::DrainCut { backend: part.backend.to_string(), incarnation: part.incarnation.0 })
+    .collect()
 }
 
 fn read(message: pb::StatsReport) -> Result<Report, Status> {
@@ -119,7 +145,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
     });
     Ok(Report {
         proxy: ProxyId::new(&message.proxy_id).map_err(invalid)?,
-        instance: InstanceId::new(&message.instance_id).map_err(invalid)?.to_string(),
+        instance: InstanceId::new(&message.instance_id).map_err(invalid)?,
         sequence: message.sequence,
         sent: Duration::from_millis(message.sent_ms),
         probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,

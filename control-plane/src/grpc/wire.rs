@@ -15,6 +15,7 @@ use crate::{
     drain::DrainReport,
     events::Event,
     fleet::{ProxyView, WaitProgress},
+    leases::{HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
     stats::{Process, Totals},
@@ -232,4 +233,15 @@ pub(super) fn drain_wish(
         )));
     }
     Ok(wish)
+}
+
+/// Who may have how many requests in progress.
+pub(super) fn slots(lease: LeaseView) -> pb::SlotsReport {
+    let share = |holder: HolderView| pb::SlotsShare {
+        proxy_id: holder.proxy.map_or_else(String::new, |proxy| proxy.to_string()),
+        granted: holder.granted,
+        in_use: holder.in_use,
+        waiting: holder.waiting,
+    };
+    pb::SlotsReport { proxies: lease.holders.into_iter().map(share).collect() }
 }

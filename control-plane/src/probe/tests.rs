@@ -15,6 +15,7 @@ use tokio::{
 use super::*;
 use crate::{
     events::EventLog,
+    fleet::Fleet,
     registry::{Item, PutMode, WriteRequest},
     resilience::{CHECKED_MAX, run as judge},
     store::MemoryStore,
@@ -75,10 +76,11 @@ fn judged_prober(
     events: Arc<EventLog>,
     stop: &CancellationToken,
 ) -> Prober {
-    let resilience = Arc::new(Resilience::new(Duration::from_secs(5)));
+    let resilience = Arc::new(Resilience::new(registry.term(), Duration::from_secs(5)));
     let (checked, receiver) = mpsc::channel(CHECKED_MAX);
     let judged = Arc::clone(&resilience);
-    tokio::spawn(judge(judged, registry.clone(), events, receiver, stop.clone()));
+    let fleet = Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events)));
+    tokio::spawn(judge(judged, registry.clone(), fleet, events, receiver, stop.clone()));
     Prober { checks, resilience, checked, resolver: resolver() }
 }
 
@@ -113,6 +115,7 @@ impl Probed {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(0),
         };
         self.put(Resource::Backend(backend)).await;

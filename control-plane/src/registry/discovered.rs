@@ -149,6 +149,7 @@ mod tests {
             labels: Labels::default(),
             source: Some(source.parse().unwrap()),
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation::default(),
         }
     }

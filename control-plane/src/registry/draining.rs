@@ -109,6 +109,7 @@ mod tests {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation::default(),
         }
     }

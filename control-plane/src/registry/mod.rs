@@ -220,6 +220,13 @@ impl Registry {
         *self.shared.revision.borrow()
     }
 
+    /// The term of this process: above that of every process that used the store before it.
+    /// It begins with the time in seconds, so that it rises over a restored backup too.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.shared.term
+    }
+
     /// Whether writes are taken. False once the store has failed, or while stopping.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
@@ -268,6 +275,7 @@ struct Shared {
     store_works: watch::Sender<bool>,
     touched: Touched,
     counts: Mutex<WriteCounts>,
+    term: u64,
 }
 
 /// The names of what changed: bounded by what there is, however far the reader lags.

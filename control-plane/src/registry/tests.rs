@@ -24,6 +24,7 @@ fn backend(id: &str, pool: &str, address: &str) -> Backend {
         labels: Labels::default(),
         source: None,
         drain: None,
+        max_in_flight: None,
         incarnation: Incarnation(0),
     }
 }
@@ -375,6 +376,9 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
             };
             self.1 = left;
             self.0.commit(batch)
+        }
+        fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+            self.0.begin_term(at_least)
         }
     }
     let store = Box::new(Failing(MemoryStore::new(), 1, 1));

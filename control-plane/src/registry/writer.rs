@@ -50,6 +50,7 @@ impl Writer {
         events: Arc<EventLog>,
     ) -> Result<(Self, Arc<Shared>), StoreError> {
         let contents = store.load()?;
+        let term = begin_term(&mut *store);
         let mut catalog = Catalog::default();
         for object in &contents.objects {
             let resource = convert::decode_object(object).map_err(|invalid| {
@@ -80,6 +81,7 @@ impl Writer {
             store_works: watch::Sender::new(true),
             touched: Touched::default(),
             counts: Mutex::default(),
+            term,
         });
         let mut writer = Self {
             store,
@@ -408,6 +410,16 @@ impl Answers {
             self.by_key.remove(&oldest);
         }
     }
+}
+
+/// A term that is above all before it. A store that cannot be written now serves all the
+/// same: then the term rests on the clock.
+fn begin_term(store: &mut dyn Store) -> u64 {
+    let seconds = unix_ms() / 1000;
+    store.begin_term(seconds).unwrap_or_else(|error| {
+        warn!(%error, "the term of this start could not be stored; it rests on the wall clock");
+        seconds
+    })
 }
 
 /// What a fresh store holds, so that adding a backend is all that is left to do.

@@ -12,8 +12,7 @@ use lb_core::{
     stats::BackendCounters,
 };
 
-use super::Checked;
-use crate::registry::Catalog;
+use super::{At, Beginning, Checked};
 
 /// Everything that is known about one life of one backend.
 #[derive(Debug)]
@@ -68,28 +67,23 @@ impl Seen {
 
 impl Backend {
     /// Goes on from a status that was stored: by this process, or by the one before it.
-    pub(super) fn resumed(
-        backend: &model::Backend,
-        catalog: &Catalog,
-        lease: Duration,
-        now: Instant,
-        unix_ms: u64,
-    ) -> Self {
-        let known = catalog.status(backend);
-        let pool = catalog.pools().get(&backend.pool);
+    pub(super) fn resumed(backend: &model::Backend, beginning: Beginning, at: At<'_>) -> Self {
+        let Beginning { term, lease } = beginning;
+        let known = at.catalog.status(backend);
+        let pool = at.catalog.pools().get(&backend.pool);
         let health = known.map_or(Health::Unknown, |known| known.health);
         let standing = known.map(|known| known.standing.clone()).unwrap_or_default();
         let tripped = standing.ejection.filter(|ejection| ejection.by == EjectedBy::Breaker);
         let breaker = match &tripped {
             // Whoever still probes by a token of the former process has reported, or is lost,
             // before another token is given out.
-            Some(ejection) => Breaker::resumed(unix_ms, ejection.times, now + lease),
-            None => Breaker::new(unix_ms),
+            Some(ejection) => Breaker::resumed(term, lease, ejection.times, at.now + lease),
+            None => Breaker::new(term, lease),
         };
         let tripped = tripped.map(|ejection| Ejection {
             is_half_open: false,
             open_for: lease,
-            since_unix_ms: unix_ms,
+            since_unix_ms: at.unix_ms,
             ..ejection
         });
         Self {
@@ -98,13 +92,13 @@ impl Backend {
             policy: pool.map(|pool| pool.value.resilience).unwrap_or_default(),
             check: known.map(|known| Checked { status: known.clone(), failing_since: None }),
             breaker,
-            flap: Flap::new(health, now),
+            flap: Flap::new(health, at.now),
             hold: None,
             tripped,
             outlier: None,
             slow_start: standing.slow_start,
             seen: Seen::default(),
-            failing_until: now,
+            failing_until: at.now,
             told: None,
         }
     }

@@ -1,6 +1,6 @@
 //! Who is out, and who comes back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lb_core::{
     model::{
@@ -8,46 +8,40 @@ use lb_core::{
     },
     resilience::{
         breaker::{Event, Phase},
-        outlier::Sample,
+        outlier::{Ejected, Sample},
         slow_start::after_return,
     },
 };
 
 use super::{
-    State,
+    At, State,
     settle::{enabled, spare},
     words,
 };
-use crate::registry::Catalog;
 
 impl State {
-    pub(super) fn advance_breakers(
-        &mut self,
-        catalog: &Catalog,
-        now: Instant,
-        unix_ms: u64,
-    ) -> Vec<(BackendId, Reason)> {
+    pub(super) fn advance_breakers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
         let mut refusals = Vec::new();
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get_mut(&id) else { continue };
             let policy = backend.policy;
             let pool = self.pools.entry(backend.pool.clone()).or_default();
-            let has_traffic = pool.has_traffic(now);
+            let has_traffic = pool.has_traffic(at.now);
             let (name, ejections) = (&backend.pool, &mut pool.ejections);
             let admit = || {
-                let spare = spare(catalog, name, &id, |other| ejections.is_out(other));
+                let spare = spare(at.catalog, name, &id, |other| ejections.is_out(other));
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let event =
-                backend.breaker.advance(&policy.breaker, has_traffic, admit, now, &mut self.rng);
+                backend.breaker.advance(&policy.breaker, has_traffic, admit, at.now, &mut self.rng);
             let settled =
-                matches!(backend.breaker.phase(), Phase::Closed) && now >= backend.failing_until;
+                matches!(backend.breaker.phase(), Phase::Closed) && at.now >= backend.failing_until;
             match event {
                 Some(Event::Refused { cause, refused }) => {
                     let why = words::of_cause(cause, policy.breaker.window);
                     refusals.push((id, words::of_refusal(&why, refused)));
                 }
-                Some(event) => self.moved(&id, event, &policy, now, unix_ms),
+                Some(event) => self.moved(&id, event, &policy, at),
                 None if settled => drop(self.failing.remove(&id)),
                 None => {}
             }
@@ -61,8 +55,7 @@ impl State {
         id: &BackendId,
         event: Event,
         policy: &ResiliencePolicy,
-        now: Instant,
-        unix_ms: u64,
+        at: At<'_>,
     ) {
         self.dirty.insert(id.clone());
         self.failing.insert(id.clone());
@@ -76,14 +69,14 @@ impl State {
                     open_for: lasts,
                     times,
                     reason: words::of_cause(cause, policy.breaker.window),
-                    since_unix_ms: unix_ms,
+                    since_unix_ms: at.unix_ms,
                 });
             }
             Event::HalfOpened => {
                 self.half_open.insert(id.clone());
                 if let Some(ejection) = &mut backend.tripped {
                     ejection.is_half_open = true;
-                    ejection.since_unix_ms = unix_ms;
+                    ejection.since_unix_ms = at.unix_ms;
                 }
             }
             Event::Closed { .. } => {
@@ -93,57 +86,52 @@ impl State {
                 if let Some(pool) = self.pools.get_mut(&name) {
                     pool.ejections.release(id, EjectedBy::Breaker);
                 }
-                self.ramp(id, after_return(policy.slow_start), now, unix_ms);
+                self.ramp(id, after_return(policy.slow_start), at);
             }
             Event::Refused { .. } => {}
         }
     }
 
-    pub(super) fn look_for_outliers(
-        &mut self,
-        catalog: &Catalog,
-        now: Instant,
-        unix_ms: u64,
-    ) -> Vec<(BackendId, Reason)> {
+    pub(super) fn look_for_outliers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
         let mut refusals = Vec::new();
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
         for name in names {
-            let Some(stored) = catalog.pools().get(&name) else { continue };
+            let Some(stored) = at.catalog.pools().get(&name) else { continue };
             let policy = stored.value.resilience;
             let Some(pool) = self.pools.get_mut(&name) else { continue };
-            let mut back = pool.outliers.expire(now);
+            let mut back = pool.outliers.expire(at.now);
             if !policy.outlier.enabled {
                 back.extend(pool.outliers.out().cloned());
             }
             for id in back {
                 self.end_outlier(&id);
-                self.ramp(&id, after_return(policy.slow_start), now, unix_ms);
+                self.ramp(&id, after_return(policy.slow_start), at);
             }
             let Some(pool) = self.pools.get_mut(&name) else { continue };
-            if !pool.outliers.is_due(&policy.outlier, now) {
+            if !pool.outliers.is_due(&policy.outlier, at.now) {
                 continue;
             }
             let mut samples: Vec<Sample> = Vec::new();
-            for id in enabled(catalog, &name) {
+            for id in enabled(at.catalog, &name) {
                 samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
             }
             let (outliers, ejections) = (&mut pool.outliers, &mut pool.ejections);
             let admit = |id: &BackendId| {
-                let spare = spare(catalog, &name, id, |other| ejections.is_out(other));
+                let spare = spare(at.catalog, &name, id, |other| ejections.is_out(other));
                 ejections.admit(id, EjectedBy::Outlier, spare)
             };
-            for found in outliers.sweep(&policy.outlier, &samples, admit, now, &mut self.rng) {
+            for found in outliers.sweep(&policy.outlier, &samples, admit, at.now, &mut self.rng) {
                 let reason = words::of_outlier(found.outlier);
                 match found.ejected {
-                    Ok(lasts) => {
+                    Ok(Ejected { lasts, times }) => {
                         let Some(backend) = self.backends.get_mut(&found.backend) else { continue };
                         backend.outlier = Some(Ejection {
                             by: EjectedBy::Outlier,
                             is_half_open: false,
                             open_for: lasts,
-                            times: 1,
+                            times,
                             reason,
-                            since_unix_ms: unix_ms,
+                            since_unix_ms: at.unix_ms,
                         });
                         self.dirty.insert(found.backend);
                     }
@@ -169,21 +157,22 @@ impl State {
 
     /// Leads a backend up to its share, if its pool has traffic worth that and others that can
     /// bear it meanwhile.
-    pub(super) fn ramp(&mut self, id: &BackendId, duration: Duration, now: Instant, unix_ms: u64) {
+    pub(super) fn ramp(&mut self, id: &BackendId, duration: Duration, at: At<'_>) {
         let Some(name) = self.backends.get(id).map(|backend| backend.pool.clone()) else { return };
         let pool = self.pools.entry(name.clone()).or_default();
         // Others are looked for last, for there may be many.
         let wanted = !duration.is_zero()
-            && pool.deserves_ramps(now)
+            && pool.deserves_ramps(at.now)
             && self.backends.iter().any(|(other, backend)| {
                 other != id
                     && backend.pool == name
                     && backend.shown() == Health::Up
                     && backend.ejection().is_none()
-                    && backend.is_warm(unix_ms)
+                    && backend.is_warm(at.unix_ms)
             });
         if let Some(backend) = self.backends.get_mut(id) {
-            backend.slow_start = wanted.then_some(SlowStart { since_unix_ms: unix_ms, duration });
+            backend.slow_start =
+                wanted.then_some(SlowStart { since_unix_ms: at.unix_ms, duration });
         }
     }
 }

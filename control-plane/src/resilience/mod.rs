@@ -31,14 +31,14 @@ mod words;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use lb_core::{
     model::{BackendId, BackendStatus, Incarnation, PoolName, ProxyId},
-    resilience::breaker,
+    resilience::breaker::{self, Reporter},
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -48,12 +48,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub use self::reports::ProbeReport;
-pub(crate) use self::reports::Token;
+pub(crate) use self::reports::{Role, Token};
 use self::{backend::Backend, pool::Pool};
 use crate::{
     clock::{now, unix_ms},
     events::{EventLog, EventType},
-    registry::{Registry, WriteError},
+    fleet::Fleet,
+    registry::{Catalog, Registry, WriteError},
 };
 
 /// Words of the prober that may wait; beyond that, its tasks wait.
@@ -62,6 +63,10 @@ pub(crate) const CHECKED_MAX: usize = 1024;
 const BATCH_MAX: usize = 512;
 /// Between two looks at what time alone changes.
 const TICK: Duration = Duration::from_millis(100);
+/// How many half-open times a breaker may have in one term of the store, as a power of two:
+/// 2 ^ 24 of a tenth of a second are three weeks of nothing else, and the next term begins
+/// later than the seconds that have passed.
+const TERM_BITS: u32 = 24;
 /// Between attempts to store statuses while the store fails.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -93,14 +98,35 @@ pub(crate) struct Resilience {
     news: Notify,
 }
 
+/// What is judged by: the state of the registry, and the present by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct At<'a> {
+    catalog: &'a Catalog,
+    now: Instant,
+    unix_ms: u64,
+}
+
+impl<'a> At<'a> {
+    fn present(catalog: &'a Catalog) -> Self {
+        Self { catalog, now: now(), unix_ms: unix_ms() }
+    }
+}
+
+/// What every breaker begins with.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    term: u64,
+    /// After how long without a word a process is lost.
+    lease: Duration,
+}
+
 #[derive(Debug)]
 struct State {
-    /// After how long without a word a proxy is lost.
-    lease: Duration,
+    beginning: Beginning,
     backends: BTreeMap<BackendId, Backend>,
     pools: BTreeMap<PoolName, Pool>,
-    /// The running process of each proxy that reports.
-    instances: HashMap<ProxyId, String>,
+    /// When each process last reported.
+    heard: BTreeMap<Reporter, Instant>,
     /// Backends whose status may have changed.
     dirty: BTreeSet<BackendId>,
     /// Backends whose breakers may move.
@@ -113,13 +139,14 @@ struct State {
 }
 
 impl Resilience {
-    /// Nothing is known.
-    pub(crate) fn new(lease: Duration) -> Self {
+    /// Nothing is known. `term` is the store's, by which tokens of this process are told from
+    /// those of all before it; after a `lease` without a word a process of a proxy is lost.
+    pub(crate) fn new(term: u64, lease: Duration) -> Self {
         let state = State {
-            lease,
+            beginning: Beginning { term: term << TERM_BITS, lease },
             backends: BTreeMap::new(),
             pools: BTreeMap::new(),
-            instances: HashMap::new(),
+            heard: BTreeMap::new(),
             dirty: BTreeSet::new(),
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
@@ -140,15 +167,9 @@ impl Resilience {
         }
     }
 
-    /// Hears that a proxy's lease has ended.
-    pub(crate) fn lost(&self, proxy: &ProxyId) {
-        self.lock().lost(proxy, now());
-        self.news.notify_one();
-    }
-
     /// Forgets a proxy that is no longer listed.
     pub(crate) fn forget(&self, proxy: &ProxyId) {
-        self.lock().instances.remove(proxy);
+        self.lock().forget(proxy);
     }
 
     /// How the breakers stand.
@@ -178,6 +199,7 @@ impl Resilience {
 pub(crate) async fn run(
     resilience: Arc<Resilience>,
     registry: Registry,
+    fleet: Arc<Fleet>,
     events: Arc<EventLog>,
     mut checked: mpsc::Receiver<Checked>,
     stop: CancellationToken,
@@ -197,8 +219,16 @@ pub(crate) async fn run(
         {
             fresh.push(word);
         }
-        let (statuses, refusals) =
-            registry.read(|view| resilience.lock().settle(view, fresh, now(), unix_ms()));
+        let lives = |reporter: &Reporter| {
+            fleet
+                .member(&reporter.proxy)
+                .is_some_and(|member| member.is_live && member.instance == reporter.instance)
+        };
+        let (statuses, refusals) = registry.read(|view| {
+            let (mut state, at) = (resilience.lock(), At::present(&view.catalog));
+            state.lose_silent(lives, at);
+            state.settle(view, fresh, at)
+        });
         for (id, reason) in refusals {
             let (what, revision) = (EventType::EjectionRefused, registry.revision());
             events.record(what, "backend", id.as_str(), revision, reason);

@@ -5,16 +5,15 @@ use std::time::{Duration, Instant};
 use lb_core::{
     model::{BackendId, Incarnation, ProxyId},
     resilience::{
-        breaker,
+        breaker::{self, Reporter},
         probe::{ProbeToken, ProbeWord},
         sightings::{Outcomes, Traffic},
     },
     stats::BackendCounters,
 };
 
-use super::{Resilience, State};
+use super::{At, Resilience, State};
 use crate::{
-    clock::{now, unix_ms},
     registry::Catalog,
     stats::{BackendPart, Report},
 };
@@ -38,12 +37,25 @@ pub(crate) struct Token {
     pub(crate) token: ProbeToken,
 }
 
+/// What a process that reports is to its proxy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// It is the one that is live.
+    Present {
+        /// It took over from another one, which finishes what it has.
+        took_over: bool,
+    },
+    /// It was taken over and finishes its connections, or is not (yet) connected. What it
+    /// says is heard, and it gets no tokens.
+    Other,
+}
+
 impl Resilience {
     /// Takes in a report that was not heard before, and returns the tokens that its proxy may
     /// use.
-    pub(crate) fn report(&self, report: &Report, catalog: &Catalog) -> Vec<Token> {
+    pub(crate) fn report(&self, report: &Report, role: Role, catalog: &Catalog) -> Vec<Token> {
         let mut state = self.lock();
-        let (is_news, tokens) = state.report(report, catalog, now());
+        let (is_news, tokens) = state.report(report, role, At::present(catalog));
         drop(state);
         if is_news {
             self.news.notify_one();
@@ -53,50 +65,41 @@ impl Resilience {
 }
 
 impl State {
-    pub(super) fn report(
-        &mut self,
-        report: &Report,
-        catalog: &Catalog,
-        now: Instant,
-    ) -> (bool, Vec<Token>) {
-        let proxy = &report.proxy;
-        let before = self.instances.insert(proxy.clone(), report.instance.clone());
-        if before.is_some_and(|before| before != report.instance) {
+    pub(super) fn report(&mut self, report: &Report, role: Role, at: At<'_>) -> (bool, Vec<Token>) {
+        let reporter = Reporter { proxy: report.proxy.clone(), instance: report.instance.clone() };
+        let is_new = self.heard.insert(reporter.clone(), at.now).is_none();
+        if is_new && role == (Role::Present { took_over: false }) {
             // What the former process had under way is beyond hearing of.
-            self.lost(proxy, now);
+            self.others_lost(&reporter, at);
         }
         let mut is_news = false;
         for part in &report.backends {
-            is_news |= self.part(report, part, catalog, now);
+            is_news |= self.part(report, part, at);
         }
         let mut tokens = Vec::new();
         for id in self.half_open.clone() {
             if !report.backends.iter().any(|part| part.backend == id) {
-                is_news |= self.hear(report, &id, Traffic::default(), now);
+                is_news |= self.hear(report, &id, Traffic::default(), at);
             }
-            tokens.extend(self.offer(proxy, &id, report.sent, now));
+            if role != Role::Other {
+                tokens.extend(self.offer(&reporter, &id, report.sent, at.now));
+            }
         }
         (is_news, tokens)
     }
 
     /// What a report says of one backend; returns whether that may change its status.
-    fn part(
-        &mut self,
-        report: &Report,
-        part: &BackendPart,
-        catalog: &Catalog,
-        now: Instant,
-    ) -> bool {
-        let Some(stored) = catalog.backends().get(&part.backend) else { return false };
+    fn part(&mut self, report: &Report, part: &BackendPart, at: At<'_>) -> bool {
+        let Some(stored) = at.catalog.backends().get(&part.backend) else { return false };
         let backend = &stored.value;
         if backend.incarnation != part.incarnation {
             return false;
         }
         if part.counters.requests > 0 {
             let pool = self.pools.entry(backend.pool.clone()).or_default();
-            pool.sent(&report.proxy, part.counters.requests, now);
+            pool.sent(&report.proxy, part.counters.requests, at.now);
         }
-        let kept = self.kept(backend, catalog, now, unix_ms());
+        let kept = self.kept(backend, at);
         if kept.incarnation != backend.incarnation {
             return false;
         }
@@ -105,29 +108,29 @@ impl State {
             outcomes: outcomes(&part.counters),
             trailing_failures: short(part.trailing_failures),
         };
-        self.hear(report, &part.backend, traffic, now)
+        self.hear(report, &part.backend, traffic, at)
     }
 
-    fn hear(&mut self, report: &Report, id: &BackendId, traffic: Traffic, now: Instant) -> bool {
+    fn hear(&mut self, report: &Report, id: &BackendId, traffic: Traffic, at: At<'_>) -> bool {
         let Some(backend) = self.backends.get_mut(id) else { return false };
         let policy = backend.policy;
         let about =
             |probe: &&ProbeReport| probe.backend == *id && probe.incarnation == backend.incarnation;
         let heard = breaker::Report {
-            proxy: report.proxy.clone(),
+            reporter: Reporter { proxy: report.proxy.clone(), instance: report.instance.clone() },
             sent: report.sent,
             traffic,
             probe: report.probes.iter().find(about).map(|probe| probe.word),
         };
-        let event = backend.breaker.report(&policy.breaker, &heard, now, &mut self.rng);
+        let event = backend.breaker.report(&policy.breaker, &heard, at.now, &mut self.rng);
         let failed = traffic.outcomes.failures() > 0;
         if failed {
-            backend.failing_until = now + policy.breaker.window;
+            backend.failing_until = at.now + policy.breaker.window;
             self.failing.insert(id.clone());
             self.dirty.insert(id.clone());
         }
         if let Some(event) = event {
-            self.moved(id, event, &policy, now, unix_ms());
+            self.moved(id, event, &policy, at);
             return true;
         }
         failed
@@ -135,32 +138,67 @@ impl State {
 
     fn offer(
         &mut self,
-        proxy: &ProxyId,
+        reporter: &Reporter,
         id: &BackendId,
         sent: Duration,
         now: Instant,
     ) -> Option<Token> {
         let backend = self.backends.get_mut(id)?;
         let pool = self.pools.get(&backend.pool)?;
-        if !pool.has_traffic_at(proxy, now) {
+        if !pool.has_traffic_at(&reporter.proxy, now) {
             return None;
         }
-        let others = pool.has_traffic_beside(proxy, now);
-        let token = backend.breaker.offer(proxy, sent, others)?;
+        let others = pool.has_traffic_beside(&reporter.proxy, now);
+        let token = backend.breaker.offer(reporter, sent, others, now)?;
         Some(Token { backend: id.clone(), incarnation: backend.incarnation, token })
     }
 
-    /// A proxy is gone, with whatever it had under way.
-    pub(super) fn lost(&mut self, proxy: &ProxyId, now: Instant) {
-        self.pools.values_mut().for_each(|pool| pool.forget(proxy));
-        let ids: Vec<BackendId> = self.backends.keys().cloned().collect();
-        for id in ids {
+    /// Gives up processes that have not reported for a lease, unless they are said to live.
+    pub(super) fn lose_silent(&mut self, lives: impl Fn(&Reporter) -> bool, at: At<'_>) {
+        let lease = self.beginning.lease;
+        let is_silent = |heard: &Instant| at.now.saturating_duration_since(*heard) > lease;
+        let silent: Vec<Reporter> = self
+            .heard
+            .iter()
+            .filter(|(reporter, heard)| is_silent(heard) && !lives(reporter))
+            .map(|(reporter, _)| reporter.clone())
+            .collect();
+        silent.iter().for_each(|reporter| self.lost(reporter, at));
+    }
+
+    /// A process has begun, and all others of its proxy have ended.
+    fn others_lost(&mut self, present: &Reporter, at: At<'_>) {
+        let others: Vec<Reporter> = self
+            .heard
+            .keys()
+            .filter(|other| other.proxy == present.proxy && *other != present)
+            .cloned()
+            .collect();
+        others.iter().for_each(|other| self.lost(other, at));
+    }
+
+    /// A process is gone, with whatever it had under way. Only breakers that are not at rest
+    /// are told: there may be very many, and the others have nothing to do with it.
+    fn lost(&mut self, reporter: &Reporter, at: At<'_>) {
+        self.heard.remove(reporter);
+        if !self.heard.keys().any(|other| other.proxy == reporter.proxy) {
+            self.pools.values_mut().for_each(|pool| pool.forget(&reporter.proxy));
+        }
+        for id in self.failing.union(&self.half_open).cloned().collect::<Vec<_>>() {
             let Some(backend) = self.backends.get_mut(&id) else { continue };
             let policy = backend.policy;
-            if let Some(event) = backend.breaker.lost(&policy.breaker, proxy, now, &mut self.rng) {
-                self.moved(&id, event, &policy, now, unix_ms());
+            let breaker = &mut backend.breaker;
+            if let Some(event) = breaker.lost(&policy.breaker, reporter, at.now, &mut self.rng) {
+                self.moved(&id, event, &policy, at);
             }
         }
+    }
+
+    /// Forgets a proxy altogether.
+    pub(super) fn forget(&mut self, proxy: &ProxyId) {
+        self.heard.retain(|reporter, _| reporter.proxy != *proxy);
+        self.pools.values_mut().for_each(|pool| pool.forget(proxy));
+        self.backends.values_mut().for_each(|backend| backend.breaker.forget(proxy));
     }
 }
 

@@ -1,9 +1,6 @@
 //! Moves everything on, and makes the statuses that are new.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::{
     health::Flap,
@@ -11,7 +8,7 @@ use lb_core::{
     resilience::ejection::Pool as Spare,
 };
 
-use super::{Backend, Checked, State};
+use super::{At, Backend, Checked, State};
 use crate::registry::{Catalog, View};
 
 /// What is new: statuses, and reasons to eject that did not.
@@ -19,36 +16,29 @@ type News = (Vec<BackendStatus>, Vec<(BackendId, Reason)>);
 
 impl State {
     /// Takes in what the prober said, moves on to `now`, and tells what is new.
-    pub(super) fn settle(
-        &mut self,
-        view: &View,
-        fresh: Vec<Checked>,
-        now: Instant,
-        unix_ms: u64,
-    ) -> News {
-        let catalog = &view.catalog;
+    pub(super) fn settle(&mut self, view: &View, fresh: Vec<Checked>, at: At<'_>) -> News {
         if self.reconciled == 0 {
-            self.resume(catalog, now, unix_ms);
+            self.resume(at);
         }
-        self.reconcile(view, now, unix_ms);
+        self.reconcile(view.publisher.version().revision, at);
         for word in fresh {
-            self.take(word, catalog, now, unix_ms);
+            self.take(word, at);
         }
-        let mut refusals = self.advance_breakers(catalog, now, unix_ms);
-        refusals.extend(self.look_for_outliers(catalog, now, unix_ms));
-        (self.statuses(catalog, now, unix_ms), refusals)
+        let mut refusals = self.advance_breakers(at);
+        refusals.extend(self.look_for_outliers(at));
+        (self.statuses(at), refusals)
     }
 
     /// Takes up what an earlier process had taken out; the caps are kept to afterwards. Outliers get another chance, as what
     /// was seen of them is gone with that process.
-    fn resume(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
-        for stored in catalog.backends().values() {
+    fn resume(&mut self, at: At<'_>) {
+        for stored in at.catalog.backends().values() {
             let backend = &stored.value;
-            let status = catalog.status(backend);
+            let status = at.catalog.status(backend);
             if status.is_none_or(|status| status.standing.ejection.is_none()) {
                 continue;
             }
-            if self.kept(backend, catalog, now, unix_ms).tripped.is_some() {
+            if self.kept(backend, at).tripped.is_some() {
                 self.failing.insert(backend.id.clone());
             }
             self.dirty.insert(backend.id.clone());
@@ -56,21 +46,20 @@ impl State {
     }
 
     /// A pool cannot spare a backend whose breaker is open.
-    fn keep_in(&mut self, id: &BackendId, now: Instant, unix_ms: u64) {
+    fn keep_in(&mut self, id: &BackendId, at: At<'_>) {
         let Some(backend) = self.backends.get_mut(id) else { return };
         let policy = backend.policy;
-        if let Some(event) = backend.breaker.release(&policy.breaker, now) {
-            self.moved(id, event, &policy, now, unix_ms);
+        if let Some(event) = backend.breaker.release(&policy.breaker, at.now) {
+            self.moved(id, event, &policy, at);
         }
     }
 
     /// Forgets what is gone, and learns policies that have changed.
-    fn reconcile(&mut self, view: &View, now: Instant, unix_ms: u64) {
-        let revision = view.publisher.version().revision;
+    fn reconcile(&mut self, revision: u64, at: At<'_>) {
         if std::mem::replace(&mut self.reconciled, revision) == revision {
             return;
         }
-        let catalog = &view.catalog;
+        let catalog = at.catalog;
         self.backends.retain(|id, backend| {
             let stored = catalog.backends().get(id);
             stored.is_some_and(|stored| stored.value.incarnation == backend.incarnation)
@@ -87,81 +76,77 @@ impl State {
             }
         }
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
-        self.keep_to_caps(catalog, now, unix_ms);
+        self.keep_to_caps(at);
     }
 
     /// A pool that has shrunk can spare fewer of its backends.
-    fn keep_to_caps(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
+    fn keep_to_caps(&mut self, at: At<'_>) {
         let mut back = Vec::new();
         for (name, pool) in &mut self.pools {
             if pool.ejections.iter().next().is_some() {
-                let enabled: BTreeSet<BackendId> = enabled(catalog, name).cloned().collect();
+                let enabled: BTreeSet<BackendId> = enabled(at.catalog, name).cloned().collect();
                 back.extend(pool.ejections.keep_to(&enabled));
             }
         }
-        self.count_what_is_out(catalog, now, unix_ms);
+        // First, so that it is not asked for what is let back.
         for id in back {
             self.end_outlier(&id);
-            self.keep_in(&id, now, unix_ms);
+            self.keep_in(&id, at);
         }
+        self.count_what_is_out(at);
     }
 
     /// A backend whose breaker was open before this process began, or while it was disabled,
     /// counts against the cap like any other.
-    fn count_what_is_out(&mut self, catalog: &Catalog, now: Instant, unix_ms: u64) {
+    fn count_what_is_out(&mut self, at: At<'_>) {
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get(&id) else { continue };
             let name = backend.pool.clone();
             let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
             let is_enabled =
-                catalog.backends().get(&id).is_some_and(|stored| stored.value.is_wanted());
+                at.catalog.backends().get(&id).is_some_and(|stored| stored.value.is_wanted());
             if backend.tripped.is_none() || !is_enabled || ejections.is_out(&id) {
                 continue;
             }
-            let spare = spare(catalog, &name, &id, |other| ejections.is_out(other));
+            let spare = spare(at.catalog, &name, &id, |other| ejections.is_out(other));
             if ejections.admit(&id, EjectedBy::Breaker, spare).is_err() {
-                self.keep_in(&id, now, unix_ms);
+                self.keep_in(&id, at);
             }
         }
     }
 
-    fn take(&mut self, word: Checked, catalog: &Catalog, now: Instant, unix_ms: u64) {
+    fn take(&mut self, word: Checked, at: At<'_>) {
         let id = word.status.backend.clone();
-        let Some(stored) = catalog.backends().get(&id) else { return };
+        let Some(stored) = at.catalog.backends().get(&id) else { return };
         if stored.value.incarnation != word.status.incarnation {
             return;
         }
-        let backend = self.kept(&stored.value, catalog, now, unix_ms);
+        let backend = self.kept(&stored.value, at);
         let before = backend.check.as_ref().map_or(Health::Unknown, |check| check.status.health);
         let comes_up = before == Health::Down && word.status.health == Health::Up;
         if word.status.health == Health::Unknown {
-            backend.flap = Flap::new(Health::Unknown, now);
+            backend.flap = Flap::new(Health::Unknown, at.now);
             backend.hold = None;
         }
         backend.check = Some(word);
         let policy = backend.policy;
-        let closed = if comes_up { backend.breaker.came_back(&policy.breaker, now) } else { None };
+        let closed =
+            if comes_up { backend.breaker.came_back(&policy.breaker, at.now) } else { None };
         if comes_up {
             self.end_outlier(&id);
         }
         if let Some(event) = closed {
-            self.moved(&id, event, &policy, now, unix_ms);
+            self.moved(&id, event, &policy, at);
         }
         self.dirty.insert(id);
     }
 
     /// What is kept of a backend, if need be from now on.
-    pub(super) fn kept(
-        &mut self,
-        backend: &Declared,
-        catalog: &Catalog,
-        now: Instant,
-        unix_ms: u64,
-    ) -> &mut Backend {
-        let lease = self.lease;
+    pub(super) fn kept(&mut self, backend: &Declared, at: At<'_>) -> &mut Backend {
+        let beginning = self.beginning;
         self.backends
             .entry(backend.id.clone())
-            .or_insert_with(|| Backend::resumed(backend, catalog, lease, now, unix_ms))
+            .or_insert_with(|| Backend::resumed(backend, beginning, at))
     }
 }
 

@@ -1,11 +1,13 @@
 //! The judge with a real registry, simulated proxies and a clock of its own.
 
+mod processes;
+
 use std::{sync::Arc, time::Duration};
 
 use lb_core::{
     model::{
-        AdminState, Backend as Declared, BackendId, BackendStatus, Health, Incarnation, Labels,
-        PoolName, ProxyId, Reason, Resource, Standing, Weight,
+        AdminState, Backend as Declared, BackendId, BackendStatus, Health, Incarnation, InstanceId,
+        Labels, PoolName, ProxyId, Reason, Resource, Standing, Weight,
     },
     resilience::probe::{ProbeState, ProbeWord},
     stats::{BackendCounters, Failures},
@@ -13,7 +15,7 @@ use lb_core::{
 
 use super::*;
 use crate::{
-    registry::{Item, PutMode, WriteRequest},
+    registry::{Item, PutMode, View, WriteRequest},
     stats::{BackendPart, Process, Report},
     store::MemoryStore,
 };
@@ -26,6 +28,8 @@ struct World {
     now: Instant,
     began: Instant,
     sequence: u64,
+    /// What the next reports are taken for.
+    role: Role,
 }
 
 impl World {
@@ -34,8 +38,15 @@ impl World {
         let registry =
             Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
         let began = now();
-        let resilience = Resilience::new(LEASE);
-        let mut world = Self { registry, resilience, now: began, began, sequence: 0 };
+        let resilience = Resilience::new(1, LEASE);
+        let mut world = Self {
+            registry,
+            resilience,
+            now: began,
+            began,
+            sequence: 0,
+            role: Role::Present { took_over: false },
+        };
         for number in 1..=backends {
             let backend = Declared {
                 id: BackendId::new(&format!("b{number}")).unwrap(),
@@ -46,6 +57,7 @@ impl World {
                 labels: Labels::default(),
                 source: None,
                 drain: None,
+                max_in_flight: None,
                 incarnation: Incarnation(0),
             };
             let resource = Box::new(Resource::Backend(backend));
@@ -90,11 +102,22 @@ impl World {
 
     /// Moves on to the present.
     async fn settle(&mut self, words: Vec<Checked>) {
-        let unix_ms = 1_000_000 + u64::try_from((self.now - self.began).as_millis()).unwrap();
-        let (statuses, _) = self
-            .registry
-            .read(|view| self.resilience.lock().settle(view, words, self.now, unix_ms));
+        let (statuses, _) = self.with(|state, view, at| state.settle(view, words, at));
         self.registry.record(statuses).await.unwrap();
+    }
+
+    fn with<R>(&self, act: impl FnOnce(&mut State, &View, At<'_>) -> R) -> R {
+        let unix_ms = 1_000_000 + u64::try_from((self.now - self.began).as_millis()).unwrap();
+        self.registry.read(|view| {
+            let at = At { catalog: &view.catalog, now: self.now, unix_ms };
+            act(&mut self.resilience.lock(), view, at)
+        })
+    }
+
+    /// Gives up whoever is silent, unless its stream is open.
+    fn lose_silent(&self, lives: &[&str]) {
+        let lives = |reporter: &Reporter| lives.iter().any(|name| process(name) == *reporter);
+        self.with(|state, _, at| state.lose_silent(lives, at));
     }
 
     async fn pass(&mut self, time: Duration) {
@@ -102,7 +125,7 @@ impl World {
         self.settle(Vec::new()).await;
     }
 
-    /// One proxy reports successes and failures (status 503) of one backend.
+    /// One proxy reports, by its first process unless `PROXY/INSTANCE` is named: successes and failures (status 503) of one backend.
     fn report(
         &mut self,
         proxy: &str,
@@ -129,9 +152,10 @@ impl World {
             cut: 0,
             trailing_failures: failed,
         };
+        let Reporter { proxy, instance } = process(proxy);
         let report = Report {
-            proxy: ProxyId::new(proxy).unwrap(),
-            instance: format!("{proxy}-1"),
+            proxy,
+            instance,
             sequence: self.sequence,
             sent: self.now - self.began,
             probes: probe
@@ -143,10 +167,31 @@ impl World {
             backends: vec![part],
             process: Process::default(),
         };
-        let (_, tokens) = self
-            .registry
-            .read(|view| self.resilience.lock().report(&report, &view.catalog, self.now));
+        let (_, tokens) = self.with(|state, _, at| state.report(&report, self.role, at));
         tokens
+    }
+
+    /// Opens the breaker of the first backend and waits until it is half-open; the process
+    /// has a request under way there then.
+    async fn trying(&mut self, name: &str) -> ProbeWord {
+        self.report(name, 1, (0, 5), None);
+        self.settle(Vec::new()).await;
+        self.pass(Duration::from_secs(8)).await;
+        let tokens = self.report(name, 2, (1, 0), None);
+        let [token] = &tokens[..] else { panic!("{tokens:?}") };
+        let word = ProbeWord { id: token.token.id, state: ProbeState::InUse };
+        self.report(name, 2, (1, 0), None);
+        self.report_of(name, word)
+    }
+
+    fn report_of(&mut self, name: &str, word: ProbeWord) -> ProbeWord {
+        self.report(name, 1, (0, 0), Some(word));
+        word
+    }
+
+    fn ejection(&self, number: u64) -> Option<(String, bool)> {
+        let ejection = self.status(number).standing.ejection?;
+        Some((ejection.reason.code, ejection.is_half_open))
     }
 
     fn status(&self, number: u64) -> BackendStatus {
@@ -159,6 +204,11 @@ impl World {
     fn is_out(&self, number: u64) -> bool {
         self.status(number).standing.ejection.is_some()
     }
+}
+
+fn process(name: &str) -> Reporter {
+    let (name, instance) = name.split_once('/').unwrap_or((name, "1"));
+    Reporter { proxy: ProxyId::new(name).unwrap(), instance: InstanceId::new(instance).unwrap() }
 }
 
 #[tokio::test]
@@ -237,6 +287,19 @@ async fn one_token_at_a_time_closes_a_breaker_into_a_slow_start() {
 }
 
 #[tokio::test]
+async fn a_pool_that_shrinks_gets_the_last_one_that_is_out_back_and_is_not_asked_again() {
+    let mut world = World::new(6).await;
+    for number in 1..=2 {
+        world.report("p1", number, (0, 20), None);
+        world.settle(Vec::new()).await;
+    }
+    assert!(world.is_out(1) && world.is_out(2), "a third of six");
+    world.set_state(6, AdminState::Disabled).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert!(world.is_out(1) && !world.is_out(2), "a third of five");
+}
+
+#[tokio::test]
 async fn a_check_that_cannot_reach_what_proxies_reach_takes_nothing_out() {
     let mut world = World::new(3).await;
     let cut_off = world.word(1, Health::Down, "backend_reset");
@@ -264,7 +327,7 @@ async fn what_was_open_before_a_restart_stays_open_and_is_tried_again() {
     world.report("p1", 1, (0, 5), None);
     world.settle(Vec::new()).await;
     assert!(world.is_out(1));
-    world.resilience = Resilience::new(LEASE);
+    world.resilience = Resilience::new(1, LEASE);
     world.pass(Duration::from_millis(10)).await;
     assert!(world.is_out(1), "a restart forgets nothing");
     world.pass(LEASE).await;
@@ -311,6 +374,27 @@ async fn an_outlier_that_is_disabled_meanwhile_comes_back_when_its_time_is_over(
     world.set_state(1, AdminState::Enabled).await;
     world.pass(Duration::from_secs(60)).await;
     assert!(!world.is_out(1));
+}
+
+#[tokio::test]
+async fn an_outlier_is_told_for_which_time_in_a_row_it_is_one() {
+    let mut world = World::new(6).await;
+    world.pass(Duration::from_millis(100)).await;
+    let mut lasts = Duration::from_secs(11);
+    for times in 1..=2 {
+        for number in 1..=6 {
+            let failing = number == 1;
+            for _ in 0..100 {
+                world.report("p1", number, (1, 0), None);
+                world.report("p1", number, (u64::from(!failing), u64::from(failing)), None);
+            }
+        }
+        // Its time is over, and it is one again.
+        world.pass(lasts).await;
+        let ejection = world.status(1).standing.ejection.expect("it differs");
+        assert_eq!(ejection.times, times);
+        lasts = ejection.open_for;
+    }
 }
 
 #[tokio::test]

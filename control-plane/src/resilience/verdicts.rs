@@ -12,11 +12,10 @@ use lb_core::{
 };
 
 use super::{
-    State,
+    At, State,
     settle::{enabled, spare},
     words,
 };
-use crate::registry::Catalog;
 
 /// How often a status is stored of which only words have changed: who disagrees at the moment
 /// may change with every report.
@@ -24,12 +23,7 @@ const WORDS_EVERY: Duration = Duration::from_secs(5);
 
 impl State {
     /// Judges whatever may have changed.
-    pub(super) fn statuses(
-        &mut self,
-        catalog: &Catalog,
-        now: Instant,
-        unix_ms: u64,
-    ) -> Vec<BackendStatus> {
+    pub(super) fn statuses(&mut self, at: At<'_>) -> Vec<BackendStatus> {
         let mut pools: BTreeMap<PoolName, Vec<BackendId>> = BTreeMap::new();
         for id in std::mem::take(&mut self.dirty) {
             if let Some(backend) = self.backends.get(&id) {
@@ -44,13 +38,13 @@ impl State {
                 check.is_some_and(|check| check.status.health == Health::Down)
             };
             if ids.iter().any(fails) {
-                ids = enabled(catalog, &name).cloned().chain(ids).collect();
+                ids = enabled(at.catalog, &name).cloned().chain(ids).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 ids.retain(|id| self.backends.contains_key(id));
             }
-            for (id, verdict) in self.judge(ids, now) {
-                statuses.extend(self.status(catalog, &id, verdict, now, unix_ms));
+            for (id, verdict) in self.judge(ids, at.now) {
+                statuses.extend(self.status(&id, verdict, at));
             }
         }
         statuses
@@ -74,27 +68,20 @@ impl State {
     }
 
     /// The status of a backend, if it is another than the one that is stored.
-    fn status(
-        &mut self,
-        catalog: &Catalog,
-        id: &BackendId,
-        verdict: Verdict,
-        now: Instant,
-        unix_ms: u64,
-    ) -> Option<BackendStatus> {
-        let stored = &catalog.backends().get(id)?.value;
-        let known = catalog.status(stored);
+    fn status(&mut self, id: &BackendId, verdict: Verdict, at: At<'_>) -> Option<BackendStatus> {
+        let stored = &at.catalog.backends().get(id)?.value;
+        let known = at.catalog.status(stored);
         let kept = self.backends.get(id)?;
         if known.is_none() && kept.check.is_none() {
             return None;
         }
         let was = kept.shown();
-        let health = self.observe(catalog, id, &verdict, now);
+        let health = self.observe(id, &verdict, at);
         if was != health && health == Health::Up {
             let policy = self.backends.get(id)?.policy;
             let is_new = was == Health::Unknown;
             let duration = if is_new { policy.slow_start } else { after_return(policy.slow_start) };
-            self.ramp(id, duration, now, unix_ms);
+            self.ramp(id, duration, at);
         }
         let backend = self.backends.get_mut(id)?;
         let addresses = backend.check.as_ref().map(|check| check.status.addresses.clone());
@@ -108,7 +95,7 @@ impl State {
             reason: backend.hold.clone().unwrap_or(verdict.reason),
             since_unix_ms: known
                 .filter(|known| known.health == health)
-                .map_or(unix_ms, |known| known.since_unix_ms),
+                .map_or(at.unix_ms, |known| known.since_unix_ms),
             was_up: BackendStatus::was_up_by(health, known),
             standing: Standing {
                 ejection: backend.ejection().cloned(),
@@ -119,39 +106,33 @@ impl State {
             },
         };
         let waits = known.is_some_and(|known| differ_in_words(known, &status))
-            && backend.told.is_some_and(|told| now < told + WORDS_EVERY);
+            && backend.told.is_some_and(|told| at.now < told + WORDS_EVERY);
         if is_unsettled || waits {
             self.dirty.insert(id.clone());
         }
         let is_news = known != Some(&status) && !waits;
         if is_news {
-            backend.told = Some(now);
+            backend.told = Some(at.now);
         }
         is_news.then_some(status)
     }
 
     /// The verdict as it is shown: one that comes and goes is held down.
-    fn observe(
-        &mut self,
-        catalog: &Catalog,
-        id: &BackendId,
-        verdict: &Verdict,
-        now: Instant,
-    ) -> Health {
+    fn observe(&mut self, id: &BackendId, verdict: &Verdict, at: At<'_>) -> Health {
         let Some(backend) = self.backends.get(id) else { return verdict.health };
         let matters = verdict.health != backend.shown() || backend.flap.held_until().is_some();
         let is_needed = matters && {
             let ejections = self.pools.get(&backend.pool).map(|pool| &pool.ejections);
             let is_out = |other: &BackendId| ejections.is_some_and(|out| out.is_out(other));
-            spare(catalog, &backend.pool, id, is_out).others_serving == 0
+            spare(at.catalog, &backend.pool, id, is_out).others_serving == 0
         };
         let Some(backend) = self.backends.get_mut(id) else { return verdict.health };
-        let health = backend.flap.observe(verdict.health, is_needed, now);
+        let health = backend.flap.observe(verdict.health, is_needed, at.now);
         match backend.flap.held_until() {
             None => backend.hold = None,
             Some(until) if backend.hold.is_none() => {
-                let lasts = until.saturating_duration_since(now);
-                let score = backend.flap.score(now);
+                let lasts = until.saturating_duration_since(at.now);
+                let score = backend.flap.score(at.now);
                 backend.hold = Some(words::of_hold(score, lasts, &verdict.reason));
             }
             Some(_) => {}

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use lb_core::model::{AdminState, BackendId, Incarnation, ProxyId};
+use lb_core::model::{AdminState, BackendId, Incarnation, InstanceId, ProxyId};
 use tokio::time::Instant;
 
 use super::Report;
@@ -27,7 +27,7 @@ pub struct Leaving {
 
 /// The newest word of each instance of each proxy.
 #[derive(Debug, Default)]
-pub(super) struct Leavings(HashMap<ProxyId, HashMap<String, Word>>);
+pub(super) struct Leavings(HashMap<ProxyId, HashMap<InstanceId, Word>>);
 
 #[derive(Debug)]
 struct Word {
@@ -39,12 +39,7 @@ struct Word {
 impl Leavings {
     /// Takes note of a report, which is newer than all others of its instance.
     pub(super) fn note(&mut self, report: &Report, fresh_until: Instant, catalog: &Catalog) {
-        let drains = |id: &BackendId, incarnation: Incarnation| {
-            catalog.backends().get(id).is_some_and(|stored| {
-                let backend = &stored.value;
-                backend.incarnation == incarnation && backend.admin_state == AdminState::Draining
-            })
-        };
+        let drains = |id: &BackendId, incarnation| drains(catalog, id, incarnation);
         let words = self.0.entry(report.proxy.clone()).or_default();
         let former = words.remove(&report.instance);
         // A backend that is not named has nothing in flight; what was cut stays cut.
@@ -69,47 +64,45 @@ impl Leavings {
         words.insert(report.instance.clone(), Word { applied_revision, fresh_until, backends });
     }
 
-    /// What each proxy that ever reported has left of a backend. `current` names its present
-    /// instance; earlier ones count until they fall silent, which is their end.
-    pub(super) fn of<'a>(
+    /// What a proxy has left of a backend. `present` is its process that follows the control
+    /// plane; others count until they fall silent, which is their end.
+    pub(super) fn of(
         &self,
-        backend: &BackendId,
-        incarnation: Incarnation,
-        current: impl Fn(&ProxyId) -> Option<&'a str>,
+        key: &(BackendId, Incarnation),
+        proxy: &ProxyId,
+        present: &InstanceId,
         now: Instant,
-    ) -> HashMap<ProxyId, Leaving> {
-        let key = (backend.clone(), incarnation);
-        let mut all = HashMap::new();
-        for (proxy, words) in &self.0 {
-            let current = current(proxy);
-            let mut sum = Leaving::default();
-            for (instance, word) in words {
-                let is_current = current == Some(instance.as_str());
-                if is_current {
-                    sum.applied_revision = word.applied_revision;
-                }
-                let Some(left) = word.backends.get(&key) else { continue };
-                sum.cut += left.cut;
-                if is_current || now < word.fresh_until {
-                    sum.requests += left.requests;
-                    sum.upgraded += left.upgraded;
-                }
+    ) -> Leaving {
+        let mut sum = Leaving::default();
+        for (instance, word) in self.0.get(proxy).into_iter().flatten() {
+            let is_present = instance == present;
+            if is_present {
+                sum.applied_revision = word.applied_revision;
             }
-            all.insert(proxy.clone(), sum);
+            let Some(left) = word.backends.get(key) else { continue };
+            sum.cut += left.cut;
+            if is_present || now < word.fresh_until {
+                sum.requests += left.requests;
+                sum.upgraded += left.upgraded;
+            }
         }
-        all
+        sum
     }
 
-    /// Drops instances that have fallen silent, except those that are current.
+    /// Drops processes that have fallen silent, except those that are present, and those
+    /// that have cut something: how much is told at the drain's end.
     pub(super) fn forget_ended<'a>(
         &mut self,
-        current: impl Fn(&ProxyId) -> Option<&'a str>,
+        present: impl Fn(&ProxyId) -> Option<&'a InstanceId>,
+        catalog: &Catalog,
         now: Instant,
     ) {
         for (proxy, words) in &mut self.0 {
-            let current = current(proxy);
+            let present = present(proxy);
             words.retain(|instance, word| {
-                current == Some(instance.as_str()) || now < word.fresh_until
+                word.backends.retain(|(id, incarnation), _| drains(catalog, id, *incarnation));
+                let has_cut = word.backends.values().any(|left| left.cut > 0);
+                present == Some(instance) || now < word.fresh_until || has_cut
             });
         }
     }
@@ -118,4 +111,11 @@ impl Leavings {
     pub(super) fn forget(&mut self, proxy: &ProxyId) {
         self.0.remove(proxy);
     }
+}
+
+fn drains(catalog: &Catalog, id: &BackendId, incarnation: Incarnation) -> bool {
+    catalog.backends().get(id).is_some_and(|stored| {
+        let backend = &stored.value;
+        backend.incarnation == incarnation && backend.admin_state == AdminState::Draining
+    })
 }

@@ -18,6 +18,7 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(*incarnation),
         };
         catalog.put(Resource::Backend(backend), *incarnation);
@@ -29,7 +30,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
     let counters = BackendCounters { requests, successes: requests, ..BackendCounters::default() };
     Report {
         proxy: ProxyId::new(proxy).unwrap(),
-        instance: "i1".to_owned(),
+        instance: process("i1"),
         sequence,
         interval: Duration::from_millis(250),
         applied_revision: 0,
@@ -49,6 +50,16 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
     }
 }
 
+fn process(name: &str) -> InstanceId {
+    InstanceId::new(name).unwrap()
+}
+
+/// Counts a report of whoever is present: the process of the report, unless it is `old`.
+fn count(statistics: &Statistics, report: &Report, catalog: &Catalog) -> Counted {
+    let present = if report.instance.as_str() == "old" { "new" } else { report.instance.as_str() };
+    statistics.count(report, Some(&process(present)), catalog)
+}
+
 fn b() -> (BackendId, Incarnation) {
     (BackendId::new("b").unwrap(), Incarnation(2))
 }
@@ -56,8 +67,8 @@ fn b() -> (BackendId, Incarnation) {
 #[tokio::test(start_paused = true)]
 async fn proxies_add_up_and_are_told_apart() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(&report("p1", 1, 10, 2), &catalog);
-    statistics.count(&report("p2", 1, 5, 1), &catalog);
+    count(&statistics, &report("p1", 1, 10, 2), &catalog);
+    count(&statistics, &report("p2", 1, 5, 1), &catalog);
     let (id, incarnation) = b();
     let (totals, shares) = statistics.backend(&id, incarnation);
     assert_eq!((totals.counters.requests, totals.in_flight), (15, 3));
@@ -71,41 +82,38 @@ async fn proxies_add_up_and_are_told_apart() {
 #[tokio::test(start_paused = true)]
 async fn a_repeated_report_counts_once_and_a_new_instance_begins_again() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7, "wherever it is");
-    assert_eq!(statistics.count(&report("p1", 7, 10, 0), &catalog).sequence, 7);
-    assert_eq!(statistics.count(&report("p1", 6, 10, 0), &catalog).sequence, 7);
+    assert_eq!(count(&statistics, &report("p1", 7, 10, 0), &catalog).sequence, 7, "wherever it is");
+    assert_eq!(count(&statistics, &report("p1", 7, 10, 0), &catalog).sequence, 7);
+    assert_eq!(count(&statistics, &report("p1", 6, 10, 0), &catalog).sequence, 7);
     assert_eq!(statistics.all().counters.requests, 10);
-    assert_eq!(statistics.count(&report("p1", 9, 1, 0), &catalog).sequence, 9, "one is missing");
-    let restarted = Report { instance: "i2".to_owned(), ..report("p1", 1, 100, 0) };
-    assert_eq!(statistics.count(&restarted, &catalog).sequence, 1);
+    assert_eq!(count(&statistics, &report("p1", 9, 1, 0), &catalog).sequence, 9, "one is missing");
+    let restarted = Report { instance: process("i2"), ..report("p1", 1, 100, 0) };
+    assert_eq!(count(&statistics, &restarted, &catalog).sequence, 1);
     assert_eq!(statistics.all().counters.requests, 111);
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_in_flight_are_those_of_the_newest_report_and_expire() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(&report("p1", 1, 1, 4), &catalog);
+    count(&statistics, &report("p1", 1, 1, 4), &catalog);
     assert_eq!(statistics.all().in_flight, 4);
     let idle = Report { backends: Vec::new(), ..report("p1", 2, 0, 0) };
-    statistics.count(&idle, &catalog);
+    count(&statistics, &idle, &catalog);
     assert_eq!(statistics.all().in_flight, 0, "what is not named is not in flight");
-    statistics.count(&report("p1", 3, 1, 4), &catalog);
+    count(&statistics, &report("p1", 3, 1, 4), &catalog);
     advance(Duration::from_millis(749)).await;
     assert_eq!(statistics.all().in_flight, 4);
     advance(Duration::from_millis(1)).await;
     assert_eq!(statistics.all().in_flight, 0, "three periods without a word");
-    statistics.count(&report("p1", 4, 1, 4), &catalog);
-    statistics.lose(&ProxyId::new("p1").unwrap());
-    assert_eq!(statistics.all().in_flight, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_gone_stays_in_the_sums() {
     let statistics = Statistics::default();
-    statistics.count(&report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
+    count(&statistics, &report("p1", 1, 10, 0), &catalog(&[("b", 2)]));
     let after = catalog(&[("b", 9)]);
     statistics.forget_removed(&after);
-    statistics.count(&report("p1", 2, 5, 0), &after);
+    count(&statistics, &report("p1", 2, 5, 0), &after);
     statistics.forget_proxy(&ProxyId::new("p1").unwrap());
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
@@ -116,7 +124,7 @@ async fn what_is_gone_stays_in_the_sums() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_nobody_made_is_not_counted() {
     let statistics = Statistics::default();
-    statistics.count(&report("p1", 1, 10, 0), &Catalog::default());
+    count(&statistics, &report("p1", 1, 10, 0), &Catalog::default());
     assert!(statistics.pools().is_empty());
 }
 
@@ -124,7 +132,7 @@ async fn a_pool_that_nobody_made_is_not_counted() {
 async fn rates_follow_the_last_seconds() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
     for sequence in 1..=40 {
-        statistics.count(&report("p1", sequence, 25, 0), &catalog);
+        count(&statistics, &report("p1", sequence, 25, 0), &catalog);
         advance(Duration::from_millis(250)).await;
     }
     let rate = statistics.all().request_rate;
@@ -144,10 +152,10 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
         report.process.worker_connections = vec![2, 1];
         report
     };
-    statistics.count(&refusing("p1", 1, &[("no_route", 2)]), &catalog);
-    statistics.count(&refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
-    statistics.count(&refusing("p1", 2, &[("no_route", 100)]), &catalog);
-    statistics.count(&refusing("p2", 1, &[("no_route", 4)]), &catalog);
+    count(&statistics, &refusing("p1", 1, &[("no_route", 2)]), &catalog);
+    count(&statistics, &refusing("p1", 2, &[("no_route", 1), ("internal", 1)]), &catalog);
+    count(&statistics, &refusing("p1", 2, &[("no_route", 100)]), &catalog);
+    count(&statistics, &refusing("p2", 1, &[("no_route", 4)]), &catalog);
 
     let p1 = ProxyId::new("p1").unwrap();
     let (process, _) = statistics.proxy(&p1).unwrap();
@@ -168,16 +176,16 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
 async fn a_process_that_was_taken_over_reports_its_last_requests_once() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
     let of = |instance: &str, sequence| Report {
-        instance: instance.to_owned(),
+        instance: process(instance),
         ..report("p1", sequence, 10, 0)
     };
-    assert_eq!(statistics.count(&of("old", 7), &catalog).sequence, 7);
-    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
-    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
+    assert_eq!(count(&statistics, &of("old", 7), &catalog).sequence, 7);
+    assert_eq!(count(&statistics, &of("new", 1), &catalog).sequence, 1);
+    assert_eq!(count(&statistics, &of("old", 8), &catalog).sequence, 8);
     // Neither's repetitions are counted.
-    assert_eq!(statistics.count(&of("old", 8), &catalog).sequence, 8);
-    assert_eq!(statistics.count(&of("new", 1), &catalog).sequence, 1);
-    assert_eq!(statistics.count(&of("new", 2), &catalog).sequence, 2);
+    assert_eq!(count(&statistics, &of("old", 8), &catalog).sequence, 8);
+    assert_eq!(count(&statistics, &of("new", 1), &catalog).sequence, 1);
+    assert_eq!(count(&statistics, &of("new", 2), &catalog).sequence, 2);
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 40);
 }
@@ -192,32 +200,37 @@ fn draining(mut catalog: Catalog) -> Catalog {
 /// A report of somebody who serves from revision 5.
 fn leaving(instance: &str, sequence: u64, in_flight: u32, upgraded: u32, cut: u32) -> Report {
     let mut report = report("p1", sequence, 0, in_flight);
-    report.instance = instance.to_owned();
+    report.instance = process(instance);
     report.applied_revision = 5;
     report.backends[0].upgraded = upgraded;
     report.backends[0].cut = cut;
     report
 }
 
-fn left(statistics: &Statistics) -> Leaving {
+fn left_of(statistics: &Statistics, present: &str) -> Leaving {
     let (id, incarnation) = b();
-    statistics.leavings(&id, incarnation)[&ProxyId::new("p1").unwrap()]
+    let proxy = ProxyId::new("p1").unwrap();
+    statistics.leaving(&id, incarnation, &proxy, &process(present))
+}
+
+fn left(statistics: &Statistics) -> Leaving {
+    left_of(statistics, "i1")
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
     let statistics = Statistics::default();
     let catalog = draining(catalog(&[("b", 2)]));
-    statistics.count(&leaving("i1", 1, 5, 2, 0), &catalog);
+    count(&statistics, &leaving("i1", 1, 5, 2, 0), &catalog);
     let expected = Leaving { applied_revision: 5, requests: 3, upgraded: 2, cut: 0 };
     assert_eq!(left(&statistics), expected);
     // It holds, however long nothing else is heard: only more news may end a drain.
     advance(Duration::from_secs(60)).await;
     assert_eq!(left(&statistics), expected);
-    statistics.count(&leaving("i1", 2, 0, 0, 5), &catalog);
+    count(&statistics, &leaving("i1", 2, 0, 0, 5), &catalog);
     // What it does not name any more is not in flight, and stays cut.
     let idle = Report { backends: Vec::new(), ..leaving("i1", 3, 0, 0, 0) };
-    statistics.count(&idle, &catalog);
+    count(&statistics, &idle, &catalog);
     assert_eq!(left(&statistics), Leaving { applied_revision: 5, cut: 5, ..Leaving::default() });
 }
 
@@ -225,17 +238,63 @@ async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
 async fn a_process_that_was_taken_over_is_waited_for_until_it_falls_silent() {
     let statistics = Statistics::default();
     let catalog = draining(catalog(&[("b", 2)]));
-    statistics.count(&leaving("old", 1, 2, 2, 0), &catalog);
-    statistics.count(&leaving("new", 1, 0, 0, 0), &catalog);
-    assert_eq!(left(&statistics).upgraded, 2, "the old one still has its connections");
+    count(&statistics, &leaving("old", 1, 2, 2, 0), &catalog);
+    count(&statistics, &leaving("new", 1, 0, 0, 0), &catalog);
+    let left = || left_of(&statistics, "new");
+    assert_eq!(left().upgraded, 2, "the old one still has its connections");
     advance(Duration::from_secs(1)).await;
     statistics.forget_removed(&catalog);
-    assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
+    assert_eq!(left(), Leaving { applied_revision: 5, ..Leaving::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_present_is_what_the_fleet_says_and_not_who_reports() {
+    let statistics = Statistics::default();
+    let catalog = draining(catalog(&[("b", 2)]));
+    let count = |instance, sequence, left, present: Option<&str>| {
+        let present = present.map(process);
+        statistics.count(&leaving(instance, sequence, left, left, 0), present.as_ref(), &catalog)
+    };
+    // The control plane has restarted while one process takes over from another: the old one
+    // is heard first.
+    assert!(count("old", 400, 2, None).is_news);
+    assert!(count("new", 3, 1, Some("new")).is_news);
+    assert!(count("old", 401, 2, Some("new")).is_news);
+    let left = || left_of(&statistics, "new");
+    assert_eq!(left(), Leaving { applied_revision: 5, upgraded: 3, ..Leaving::default() });
+    assert_eq!(statistics.reports().lost, 0, "what was before is not known to be lost");
+    // It is taken over again before the first has ended: all three are told apart.
+    assert!(count("newest", 1, 1, Some("newest")).is_news);
+    for instance in ["old", "new"] {
+        assert!(count(instance, 402, 1, Some("newest")).is_news);
+    }
+    assert_eq!(left_of(&statistics, "newest").upgraded, 3);
+    assert_eq!(statistics.all().in_flight, 3, "each has its own in flight");
+    advance(Duration::from_secs(1)).await;
+    assert!(count("newest", 2, 1, Some("newest")).is_news);
+    assert_eq!(left_of(&statistics, "newest").upgraded, 1, "the others are silent");
+    assert_eq!(statistics.all().in_flight, 1);
+    // One that falls silent for long is not mistaken for another one when it comes back.
+    assert!(!count("old", 402, 1, Some("newest")).is_news);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_process_cut_that_has_ended_is_told_at_the_end_of_the_drain() {
+    let statistics = Statistics::default();
+    let undrained = catalog(&[("b", 2)]);
+    let catalog = draining(catalog(&[("b", 2)]));
+    count(&statistics, &leaving("old", 1, 0, 0, 2), &catalog);
+    count(&statistics, &leaving("new", 1, 0, 0, 0), &catalog);
+    advance(Duration::from_secs(60)).await;
+    statistics.forget_removed(&catalog);
+    assert_eq!(left_of(&statistics, "new").cut, 2);
+    statistics.forget_removed(&undrained);
+    assert_eq!(left_of(&statistics, "new").cut, 0, "it is enabled again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_of_backends_that_do_not_drain() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
-    statistics.count(&leaving("i1", 1, 5, 2, 9), &catalog);
+    count(&statistics, &leaving("i1", 1, 5, 2, 9), &catalog);
     assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
 }

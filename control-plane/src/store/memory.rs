@@ -17,6 +17,7 @@ pub struct MemoryStore {
     revision: u64,
     next_backend_number: u64,
     committed_unix_ms: u64,
+    term: u64,
     objects: BTreeMap<Key, Object>,
     answers: VecDeque<Answered>,
 }
@@ -30,6 +31,7 @@ impl MemoryStore {
             revision: 0,
             next_backend_number: 1,
             committed_unix_ms: 0,
+            term: 0,
             objects: BTreeMap::new(),
             answers: VecDeque::new(),
         }
@@ -75,6 +77,11 @@ impl Store for MemoryStore {
         self.next_backend_number = batch.next_backend_number;
         self.committed_unix_ms = batch.committed_unix_ms;
         Ok(())
+    }
+
+    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+        self.term = at_least.max(self.term + 1);
+        Ok(self.term)
     }
 }
 

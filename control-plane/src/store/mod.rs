@@ -35,6 +35,11 @@ pub trait Store: fmt::Debug + Send {
     /// Stores a batch durably and whole, or not at all. Once this returns `Ok`, the
     /// batch survives the loss of power.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Begins a term: a number above all that were begun before, and at least `at_least`.
+    /// Stored durably before it is returned, so that what one process hands out in its term
+    /// is never taken for what another does, whatever the wall clock says.
+    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError>;
 }
 
 /// What a store holds.
@@ -158,6 +163,9 @@ pub(crate) mod tests {
 
     /// The rules that hold for every store.
     pub(crate) fn behaves_like_a_store(store: &mut dyn Store) {
+        assert_eq!(store.begin_term(5).unwrap(), 5);
+        assert_eq!(store.begin_term(5).unwrap(), 6);
+        assert_eq!(store.begin_term(3).unwrap(), 7, "a clock that was set back");
         let fresh = store.load().unwrap();
         assert_eq!((fresh.revision, fresh.next_backend_number), (0, 1));
         assert!(fresh.objects.is_empty() && fresh.answers.is_empty());

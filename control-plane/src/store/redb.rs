@@ -199,6 +199,25 @@ impl Store for RedbStore {
         self.next_answer += u64::from(batch.answered.is_some());
         Ok(())
     }
+
+    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
+        let doing = "written";
+        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let term = {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            // A store of an earlier build has none.
+            let last = meta
+                .get("term")
+                .map_err(failed(doing))?
+                .map_or(Ok(0), |value| number(value.value(), "the term"))?;
+            let term = at_least.max(last + 1);
+            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            term
+        };
+        transaction.commit().map_err(failed(doing))?;
+        Ok(term)
+    }
 }
 
 fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> StoreError {

@@ -140,6 +140,7 @@ impl<'a> Draft<'a> {
                 incarnation: Incarnation::default(),
                 source: Some(source.clone()),
                 drain: None,
+                max_in_flight: None,
             });
             return Ok(());
         };
@@ -248,6 +249,7 @@ mod tests {
             id: BackendId::new("backend1").unwrap(),
             source: None,
             drain: None,
+            max_in_flight: None,
             ..changes.puts[0].clone()
         };
         Member { backend, health: Health::Up }

@@ -107,6 +107,7 @@ mod tests {
             let id = BackendId::new(&format!("b{number}")).unwrap();
             resources.push(Resource::Backend(Backend {
                 drain: None,
+                max_in_flight: None,
                 id: id.clone(),
                 pool: name.clone(),
                 address: "10.0.0.1:80".parse().unwrap(),

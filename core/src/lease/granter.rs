@@ -1,6 +1,9 @@
 //! The control plane's end: who may use how much.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use super::{
     AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
@@ -17,6 +20,8 @@ pub struct Granter<H> {
     quantity: u64,
     /// Until then only what holders have is prolonged.
     carries_until: Instant,
+    /// A shorter `hold`, and when it begins to count.
+    shorter: Option<(Duration, Instant)>,
     grants: u64,
     books: BTreeMap<H, Book>,
 }
@@ -55,13 +60,39 @@ impl<H: Clone + Ord> Granter<H> {
             Former::MayHaveLent => now + terms.counted_for(),
         };
         let quantity = quantity.min(AMOUNT_MAX);
-        Self { term, terms, quantity, carries_until, grants: 0, books: BTreeMap::new() }
+        let books = BTreeMap::new();
+        Self { term, terms, quantity, carries_until, shorter: None, grants: 0, books }
     }
 
     /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
     /// latest when they end; slots in use are not taken away.
     pub fn set_quantity(&mut self, quantity: u64) {
         self.quantity = quantity.min(AMOUNT_MAX);
+    }
+
+    /// Numbers the grants from here on, if they are not further already: a granter that
+    /// follows another of the same quantity and term must not be taken for late.
+    pub fn number_after(&mut self, grants: u64) {
+        self.grants = self.grants.max(grants);
+    }
+
+    /// The number of the last grant.
+    #[must_use]
+    pub fn last_number(&self) -> u64 {
+        self.grants
+    }
+
+    /// Changes how long what was begun under a lease may last beyond it. A longer time
+    /// counts at once; a shorter one when what was begun under the former has ended.
+    pub fn set_hold(&mut self, hold: Duration, now: Instant) {
+        if hold == self.terms.hold {
+            self.shorter = None;
+        } else if hold > self.terms.hold {
+            self.terms.hold = hold;
+            self.shorter = None;
+        } else if self.shorter.is_none_or(|(shorter, _)| shorter != hold) {
+            self.shorter = Some((hold, now + self.terms.counted_for()));
+        }
     }
 
     /// Presumes that this holder uses `safe` until it is heard of or removed: it has a
@@ -110,6 +141,12 @@ impl<H: Clone + Ord> Granter<H> {
     /// [`Granter::hear`] says so; only while this process is sure to be the only one that
     /// grants. A grant that is not sent costs nothing but time.
     pub fn grant(&mut self, now: Instant) -> Vec<(H, Grant)> {
+        if let Some((hold, from)) = self.shorter
+            && now >= from
+        {
+            self.terms.hold = hold;
+            self.shorter = None;
+        }
         let counted_for = self.terms.counted_for();
         self.books.retain(|_, book| !book.is_over(counted_for, now));
         let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
@@ -215,6 +252,13 @@ impl<H: Clone + Ord> Granter<H> {
         let counted_for = self.terms.counted_for();
         let live = self.books.values().filter(|book| !book.is_over(counted_for, now));
         live.map(|book| book.counted(counted_for, now)).sum()
+    }
+
+    /// What is known of each holder, and what it was granted last; those that are merely
+    /// presumed are left out.
+    pub fn holders(&self) -> impl Iterator<Item = (&H, &Report, u64)> {
+        let heard = self.books.iter().filter(|(_, book)| !book.is_presumed());
+        heard.map(|(holder, book)| (holder, book.report(), book.granted.0))
     }
 
     /// Holders that are presumed to have something and were not heard of.

@@ -1,6 +1,9 @@
 //! The proxy's end: what it may use, and until when.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{AMOUNT_MAX, Grant, Report, Term, Terms};
 
@@ -118,7 +121,7 @@ impl Holder {
             starts_safe: false,
             proxies: proxies.max(1),
             seq: 0,
-            sent: VecDeque::with_capacity(SENT_MAX),
+            sent: VecDeque::new(),
         }
     }
 
@@ -128,6 +131,11 @@ impl Holder {
     pub fn with_safe_share(terms: Terms, safe: u64, proxies: u32, now: Instant) -> Self {
         let holder = Self::new(terms, OnLoss::SafeShare, safe, proxies, now);
         Self { starts_safe: true, ..holder }
+    }
+
+    /// Changes how long what is begun under a lease may last beyond it.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.terms.hold = hold;
     }
 
     /// What to send to the granter. The lease that answers it counts from `now`, so `now`
@@ -160,9 +168,10 @@ impl Holder {
             return Err(Refused::Stale { id: grant.id, applied: self.applied });
         }
         let answers = grant.answers;
-        let Some(&(_, sent_at)) = self.sent.iter().find(|(seq, _)| *seq == answers) else {
+        let Ok(place) = self.sent.binary_search_by_key(&answers, |(seq, _)| *seq) else {
             return Err(Refused::Unknown { answers });
         };
+        let (_, sent_at) = self.sent[place];
         // Never longer than this end believes leases to be.
         let until = sent_at + grant.lease.min(self.terms.lease);
         if until <= now {
@@ -229,5 +238,5 @@ impl Holder {
     }
 }
 
-/// Answers to earlier reports have ended, at a report every 100 ms or less often.
-const SENT_MAX: usize = 32;
+/// Answers to earlier reports have ended, at a report every 10 ms or less often.
+const SENT_MAX: usize = 128;

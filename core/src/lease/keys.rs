@@ -22,6 +22,8 @@ pub struct KeyGranter<H> {
     keys_max: usize,
     /// Until then a former granter may have lent any key.
     former_until: Instant,
+    /// Grants of keys that are lent no more were numbered up to here.
+    grants: u64,
     members: BTreeSet<H>,
     keys: BTreeMap<u64, Key<H>>,
 }
@@ -48,7 +50,34 @@ impl<H: Clone + Ord> KeyGranter<H> {
             Former::None => now,
             Former::MayHaveLent => now + TERMS.counted_for(),
         };
-        Self { term, rate, keys_max, former_until, members: BTreeSet::new(), keys: BTreeMap::new() }
+        let (members, keys) = (BTreeSet::new(), BTreeMap::new());
+        Self { term, rate, keys_max, former_until, grants: 0, members, keys }
+    }
+
+    /// Changes the rate of every key.
+    pub fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+        for key in self.keys.values_mut() {
+            key.granter.set_quantity(rate);
+        }
+    }
+
+    /// Numbers all grants from here on; see [`Granter::number_after`].
+    pub fn number_after(&mut self, grants: u64) {
+        self.grants = self.grants.max(grants);
+    }
+
+    /// The largest number of a grant.
+    #[must_use]
+    pub fn last_number(&self) -> u64 {
+        let numbers = self.keys.values().map(|key| key.granter.last_number());
+        numbers.fold(self.grants, u64::max)
+    }
+
+    /// The proxies that serve this limit.
+    #[must_use]
+    pub fn members(&self) -> &BTreeSet<H> {
+        &self.members
     }
 
     /// A proxy that serves this limit; it is presumed to use its even share of every key.
@@ -102,6 +131,7 @@ impl<H: Clone + Ord> KeyGranter<H> {
     pub fn grant(&mut self, now: Instant) -> Vec<(H, u64, Grant)> {
         // When the last lease and what follows it have ended, too.
         let over = Self::CALM + 3 * TERMS.counted_for();
+        self.grants = self.last_number();
         self.keys.retain(|_, key| now < key.needed_at + over);
         let mut sent = Vec::new();
         for (&key, one) in &mut self.keys {
@@ -128,6 +158,7 @@ impl<H: Clone + Ord> KeyGranter<H> {
     fn open(&mut self, key: u64, now: Instant) {
         let former = if now < self.former_until { Former::MayHaveLent } else { Former::None };
         let mut granter = Granter::new(self.term, self.rate, TERMS, former, now);
+        granter.number_after(self.grants);
         let even = self.even_share();
         for member in &self.members {
             granter.presume(member.clone(), even, now);

@@ -83,7 +83,9 @@ mod fair;
 mod granter;
 mod holder;
 mod keys;
+mod quantity;
 mod rate;
+mod shared_slots;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -94,7 +96,9 @@ pub use self::{
     granter::{Former, Granter, Heard},
     holder::{Applied, Holder, OnLoss, Refused, Stages},
     keys::KeyGranter,
+    quantity::{Quantity, QuantityKind, Sort, Wanted},
     rate::RateShare,
+    shared_slots::SharedSlots,
     slots::Slots,
 };
 

@@ -60,6 +60,14 @@ impl RateShare {
         Ok(applied)
     }
 
+    /// Changes the burst of the limit; after it [`RateShare::pace`] is another.
+    pub fn set_burst(&mut self, burst: u32, now: Instant) {
+        if self.burst != burst {
+            self.burst = burst;
+            self.set_pace(now);
+        }
+    }
+
     /// What the buckets of this limit follow until the next grant, also if there is none.
     #[must_use]
     pub fn pace(&self) -> Pace {

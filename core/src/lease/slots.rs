@@ -1,6 +1,6 @@
 //! One proxy's share of a number of slots, of which a request holds one while it runs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Applied, Grant, Holder, Refused, Report};
 
@@ -56,6 +56,17 @@ impl Slots {
         let was_recalled = self.in_use > self.holder.usable(now);
         self.in_use = self.in_use.saturating_sub(1);
         was_recalled
+    }
+
+    /// Says how many slots are in use, where others take them ([`super::SharedSlots`]).
+    pub fn set_in_use(&mut self, in_use: u64, now: Instant) {
+        self.count(now);
+        self.in_use = in_use;
+    }
+
+    /// Changes how long a request may hold a slot beyond a lease.
+    pub fn set_hold(&mut self, hold: Duration) {
+        self.holder.set_hold(hold);
     }
 
     /// Says how many requests wait for a slot. Whether the granter has not been told that
@@ -127,8 +138,6 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::epoch;
     use crate::lease::{OnLoss, Term, Terms};

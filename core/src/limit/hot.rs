@@ -54,6 +54,24 @@ impl HotKeys {
         self.cold = self.cold.steadied(self.even_share(), burst, now);
     }
 
+    /// Changes the limit: the rate and the burst of every key.
+    pub fn set_limit(&mut self, rate: u64, burst: u32, now: Instant) {
+        if (self.rate, self.burst) == (rate, burst) {
+            return;
+        }
+        (self.rate, self.burst) = (rate, burst);
+        self.set_proxies(self.proxies, now);
+        for hot in self.keys.values_mut() {
+            hot.share.set_burst(burst, now);
+        }
+    }
+
+    /// How many proxies share the limit, as it was told last.
+    #[must_use]
+    pub fn proxies(&self) -> u32 {
+        self.proxies
+    }
+
     /// Reports about this key from now on: a worker refused it, or the control plane asks
     /// ([`crate::lease::KeyGranter::unheard`]). `false` if that is one too many.
     pub fn open(&mut self, key: u64, now: Instant) -> bool {

@@ -41,12 +41,17 @@ impl Queue {
     pub const LENGTH_MAX: usize = 100;
     /// The default of the longest wait: that of a connection attempt, which a request that
     /// waits for a slot stands before.
-    pub const WAIT_MAX: Duration = crate::model::Pool::CONNECT_TIMEOUT;
+    pub const WAIT_MAX: Duration = crate::model::Pool::QUEUE_TIMEOUT;
 
     /// An empty queue; with a `length_max` of 0 nobody waits.
     #[must_use]
     pub fn new(length_max: usize, wait_max: Duration) -> Self {
         Self { waiting: VecDeque::new(), length_max, wait_max, tickets: 0 }
+    }
+
+    /// Changes how many may wait; those who do, stay.
+    pub fn set_length(&mut self, length_max: usize) {
+        self.length_max = length_max;
     }
 
     /// Joins the end.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Address, BackendId, Drain, Invalid, PoolName, Source};
+use super::{Address, BackendId, Drain, Invalid, MaxInFlight, PoolName, Source};
 
 /// One address that serves requests, as the operator wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Backend {
     pub source: Option<Source>,
     /// How its drain goes; only while it is draining.
     pub drain: Option<Drain>,
+    /// Requests in progress at it, over all proxies; none is no limit.
+    pub max_in_flight: Option<MaxInFlight>,
     /// Tells it apart from an earlier backend of the same id.
     pub incarnation: Incarnation,
 }

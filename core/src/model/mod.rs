@@ -6,6 +6,7 @@
 mod address;
 mod affinity;
 mod backend;
+mod concurrency;
 mod drain;
 mod fallback;
 mod id;
@@ -29,6 +30,7 @@ pub use self::{
     address::{Address, Host},
     affinity::{Affinity, CookieAffinity, HeaderAffinity, SameSite, Secure},
     backend::{AdminState, Backend, Incarnation, Labels, Weight},
+    concurrency::{Concurrency, MaxInFlight},
     drain::{Drain, DrainWish},
     fallback::{Fallback, Instead, StaticAnswer, check_fallbacks},
     id::{

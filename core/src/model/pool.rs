@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Invalid, PoolName, ResiliencePolicy, Source};
+use super::{Concurrency, Invalid, PoolName, ResiliencePolicy, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Pool {
     pub request_timeout: Duration,
     /// Its connections once a response has begun.
     pub connections: BackendConnections,
+    /// How many requests may be in progress, and how long more wait.
+    pub concurrency: Concurrency,
     /// How it meets failure.
     pub resilience: ResiliencePolicy,
     /// Where backends come from beside those added by hand; default none. Checked by
@@ -92,6 +94,9 @@ impl Default for BackendConnections {
 impl Pool {
     /// The default of [`Self::connect_timeout`].
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+    /// The default of [`Concurrency::queue_timeout`]: that of a connection attempt, which a
+    /// request that waits for a slot stands before.
+    pub const QUEUE_TIMEOUT: Duration = Self::CONNECT_TIMEOUT;
     /// The default of [`Self::request_timeout`].
     pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
     /// What every timeout and interval of pools and listeners may be.
@@ -108,6 +113,7 @@ impl Pool {
             connect_timeout: Self::CONNECT_TIMEOUT,
             request_timeout: Self::REQUEST_TIMEOUT,
             connections: BackendConnections::default(),
+            concurrency: Concurrency::default(),
             resilience: ResiliencePolicy::default(),
             sources: Vec::new(),
         }

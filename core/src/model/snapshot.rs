@@ -294,6 +294,7 @@ mod tests {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(incarnation),
         }
     }

@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::{breaker::open_time, ejection};
+use super::{breaker::open_time, ejection, probe::Fitness};
 use crate::model::BreakerPolicy;
 
 /// How one proxy stands to one backend.
@@ -45,8 +45,6 @@ enum Stage {
     Trial,
 }
 
-/// How long a trial may take before another may begin: it may have been cancelled.
-const TRIAL_MAX: Duration = Duration::from_secs(60);
 /// The most that is added to a time of avoidance, as a share of it.
 const JITTER: f64 = 0.5;
 /// Times avoided are forgotten after so many times the last one,
@@ -73,14 +71,15 @@ impl LocalState {
         self.0
     }
 
-    /// Whether a request may go there at `now`.
+    /// Whether this request may go there at `now`.
     #[must_use]
-    pub fn admission(self, now: Duration) -> Admission {
+    pub fn admission(self, request: Fitness, now: Duration) -> Admission {
+        let waited = now.saturating_sub(request.patience());
         match self.stage() {
             Stage::Trusted => Admission::Yes,
-            Stage::Avoiding | Stage::Trial if millis(now) < self.moment() => Admission::No,
+            Stage::Avoiding | Stage::Trial if millis(waited) < self.moment() => Admission::No,
             Stage::Avoiding | Stage::Trial => {
-                let until = millis(now + TRIAL_MAX);
+                let until = millis(now + request.lasts());
                 Admission::Trial(Self::pack(Stage::Trial, self.times(), until))
             }
         }
@@ -233,7 +232,7 @@ mod tests {
     }
 
     fn trial(state: LocalState, now: Duration) -> LocalState {
-        match state.admission(now) {
+        match state.admission(Fitness::Repeatable, now) {
             Admission::Trial(state) => state,
             other => panic!("{other:?}"),
         }
@@ -241,19 +240,30 @@ mod tests {
 
     #[test]
     fn one_request_at_a_time_tries_it_until_one_succeeds() {
-        assert_eq!(LocalState::CLEAN.admission(SECOND), Admission::Yes);
+        assert_eq!(LocalState::CLEAN.admission(Fitness::Repeatable, SECOND), Admission::Yes);
         let state = avoid(LocalState::CLEAN, SECOND);
         assert!(state.is_avoided());
-        assert_eq!(state.admission(5 * SECOND), Admission::No);
+        assert_eq!(state.admission(Fitness::Repeatable, 5 * SECOND), Admission::No);
         let now = 9 * SECOND;
         let state = trial(state, now);
-        assert_eq!(state.admission(now), Admission::No, "one is under way");
+        assert_eq!(state.admission(Fitness::Repeatable, now), Admission::No, "one is under way");
         let again = fail(state, now);
-        assert_eq!(again.admission(now + 9 * SECOND), Admission::No, "twice 5 s");
+        assert_eq!(
+            again.admission(Fitness::Repeatable, now + 9 * SECOND),
+            Admission::No,
+            "twice 5 s"
+        );
         let state = trial(again, now + 16 * SECOND).succeeded(&policy(), now);
-        assert_eq!((state.admission(now), state.is_avoided()), (Admission::Yes, false));
+        assert_eq!(
+            (state.admission(Fitness::Repeatable, now), state.is_avoided()),
+            (Admission::Yes, false)
+        );
         let soon = avoid(state, now + 99 * SECOND);
-        assert_eq!(soon.admission(now + 118 * SECOND), Admission::No, "four times 5 s");
+        assert_eq!(
+            soon.admission(Fitness::Repeatable, now + 118 * SECOND),
+            Admission::No,
+            "four times 5 s"
+        );
         let late = avoid(state, now + 100 * SECOND);
         assert!(trial(late, now + 108 * SECOND).is_avoided(), "forgotten: 5 s and the jitter");
     }
@@ -261,8 +271,13 @@ mod tests {
     #[test]
     fn a_trial_that_is_never_heard_of_makes_way_for_another() {
         let state = trial(avoid(LocalState::CLEAN, SECOND), 9 * SECOND);
-        assert_eq!(state.admission(68 * SECOND), Admission::No);
+        assert_eq!(state.admission(Fitness::Repeatable, 68 * SECOND), Admission::No);
         assert!(trial(state, 69 * SECOND).is_avoided());
+        let avoided = avoid(LocalState::CLEAN, SECOND);
+        let admission = |at| avoided.admission(Fitness::Uploading, at);
+        let Admission::Trial(state) = admission(10 * SECOND) else { panic!() };
+        assert_eq!(state.admission(Fitness::Repeatable, 14 * SECOND), Admission::No);
+        assert!(trial(state, 15 * SECOND).is_avoided(), "its client may never end");
         assert!(trial(state.abandoned(10 * SECOND), 10 * SECOND).is_avoided());
     }
 
@@ -278,10 +293,14 @@ mod tests {
     #[test]
     fn what_the_fleet_had_open_is_tried_alone_once_nobody_says_anything() {
         let state = LocalState::CLEAN.taken_over(9 * SECOND);
-        assert_eq!(state.admission(8 * SECOND), Admission::No);
+        assert_eq!(state.admission(Fitness::Repeatable, 8 * SECOND), Admission::No);
         let state = trial(state, 9 * SECOND);
         assert_eq!(state.taken_over(99 * SECOND), state);
-        assert_eq!(fail(state, 9 * SECOND).admission(18 * SECOND), Admission::No, "twice 5 s");
+        assert_eq!(
+            fail(state, 9 * SECOND).admission(Fitness::Repeatable, 18 * SECOND),
+            Admission::No,
+            "twice 5 s"
+        );
     }
 
     /// `s` serves, `f` serves and fails, `a` serves and is avoided, `e` ejected, `d` down.
@@ -345,7 +364,7 @@ mod tests {
                     2 => fail(state, now),
                     3 => avoid(state, now),
                     4 => state.taken_over(now + SECOND),
-                    _ => match state.admission(now) {
+                    _ => match state.admission(Fitness::Repeatable, now) {
                         Admission::Trial(state) => state,
                         Admission::Yes | Admission::No => state,
                     },
@@ -355,7 +374,7 @@ mod tests {
                 now += 451 * SECOND;
                 state = trial(state, now).succeeded(&policy(), now);
             }
-            prop_assert_eq!(state.admission(now), Admission::Yes);
+            prop_assert_eq!(state.admission(Fitness::Repeatable, now), Admission::Yes);
         }
 
         #[test]

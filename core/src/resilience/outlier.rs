@@ -71,8 +71,17 @@ pub struct Found {
     pub backend: BackendId,
     /// By which rule.
     pub outlier: Outlier,
-    /// For how long it is out, or why it is not.
-    pub ejected: Result<Duration, Refused>,
+    /// How it is out, or why it is not.
+    pub ejected: Result<Ejected, Refused>,
+}
+
+/// A backend that is out for being an outlier.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ejected {
+    /// For so long.
+    pub lasts: Duration,
+    /// For which time in a row.
+    pub times: u32,
 }
 
 /// The outliers of one pool.
@@ -149,7 +158,7 @@ impl Outliers {
                 let base = policy.ejection.saturating_mul(history.times).min(policy.ejection_max);
                 let lasts = base.mul_f64(1.0 + JITTER * rng.f64());
                 history.until = Some(now + lasts);
-                lasts
+                Ejected { lasts, times: history.times }
             });
             found.push(Found { backend, outlier, ejected });
         }
@@ -329,10 +338,11 @@ mod tests {
         let (mut outliers, mut now) = (Outliers::new(), epoch());
         let (bad, good) = (pool(4, 100, (90, 10)), pool(4, 100, (1, 10)));
         let id = &bad[0].backend;
-        for base in [30.0, 60.0, 90.0] {
+        for (nth, base) in [(1, 30.0), (2, 60.0), (3, 90.0)] {
             let found = outliers.sweep(&policy, &bad, |_| Ok(()), now, &mut rng);
-            let lasts = found[0].ejected.unwrap();
+            let Ejected { lasts, times } = found[0].ejected.unwrap();
             assert!((base..=base * 1.1).contains(&lasts.as_secs_f64()), "{lasts:?}");
+            assert_eq!(times, nth);
             assert!(outliers.is_out(id));
             // While it is out, nothing is found and nothing forgiven.
             assert_eq!(outliers.sweep(&policy, &bad, |_| Ok(()), now, &mut rng), []);
@@ -345,7 +355,7 @@ mod tests {
             outliers.sweep(&policy, &good, |_| Ok(()), now, &mut rng);
         }
         let found = outliers.sweep(&policy, &bad, |_| Ok(()), now, &mut rng);
-        assert!(found[0].ejected.unwrap() < Duration::from_secs(34));
+        assert!(found[0].ejected.unwrap().lasts < Duration::from_secs(34));
         assert!(outliers.release(id) && !outliers.release(id) && !outliers.is_out(id));
     }
 

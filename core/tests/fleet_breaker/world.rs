@@ -6,10 +6,10 @@ use std::{
 };
 
 use lb_core::{
-    model::{BreakerPolicy, ProxyId},
+    model::{BreakerPolicy, InstanceId, ProxyId},
     resilience::{
-        breaker::{Breaker, ClosedBy, Event, Phase, Report},
-        probe::{HeldProbe, ProbeState, ProbeToken, ProbeWord, TokenId},
+        breaker::{Breaker, ClosedBy, Event, Phase, Report, Reporter},
+        probe::{Fitness, HeldProbe, ProbeState, ProbeToken, ProbeWord, TokenId, USE_MAX},
         sightings::Traffic,
     },
 };
@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     pub(crate) late_tokens: u64,
     pub(crate) tokens: u64,
     pub(crate) abandoned: u64,
+    /// Requests that took so long that their tokens lapsed.
+    pub(crate) lapsed: u64,
 }
 
 impl Seen {
@@ -47,6 +49,7 @@ impl Seen {
         self.late_tokens += other.late_tokens;
         self.tokens += other.tokens;
         self.abandoned += other.abandoned;
+        self.lapsed += other.lapsed;
     }
 }
 
@@ -60,8 +63,9 @@ enum Message {
 /// A request sent by a token.
 struct Probing {
     id: TokenId,
+    since: u64,
     until: u64,
-    /// The control plane has given its proxy up.
+    /// The control plane has given its proxy up, or the proxy its token.
     orphan: bool,
 }
 
@@ -89,8 +93,8 @@ pub(crate) struct World {
     at: u64,
     policy: BreakerPolicy,
     breaker: Breaker,
-    /// Which instance of each proxy was heard when.
-    heard: BTreeMap<usize, (u64, u64)>,
+    /// Which instance of each proxy was heard when, and when it had sent that.
+    heard: BTreeMap<usize, (u64, u64, Duration)>,
     resumed: bool,
     proxies: Vec<Proxy>,
     network: Vec<(u64, Message)>,
@@ -103,6 +107,17 @@ pub(crate) struct World {
 #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
 fn epoch() -> Instant {
     Instant::now()
+}
+
+fn lease() -> Duration {
+    Duration::from_millis(LEASE)
+}
+
+impl Proxy {
+    fn process(&self, instance: u64) -> Reporter {
+        let instance = InstanceId::new(&instance.to_string()).expect("a valid name");
+        Reporter { proxy: self.id.clone(), instance }
+    }
 }
 
 impl World {
@@ -130,7 +145,7 @@ impl World {
             start: epoch(),
             at: 0,
             policy: BreakerPolicy::default(),
-            breaker: Breaker::new(0),
+            breaker: Breaker::new(0, lease()),
             heard: BTreeMap::new(),
             resumed: false,
             proxies,
@@ -205,9 +220,9 @@ impl World {
         self.seen.restarts += 1;
         let (term, until) = (self.at + 1, self.now() + Duration::from_millis(LEASE));
         self.breaker = match self.breaker.phase() {
-            Phase::Closed => Breaker::new(term),
+            Phase::Closed => Breaker::new(term, lease()),
             Phase::Open { .. } | Phase::HalfOpen { .. } => {
-                Breaker::resumed(term, self.breaker.times(), until)
+                Breaker::resumed(term, lease(), self.breaker.times(), until)
             }
         };
         self.heard.clear();
@@ -229,10 +244,19 @@ impl World {
                 proxy.held.finish(probing.id, self.backend_works);
             }
         }
-        if proxy.traffic && self.rng.u8(..10) == 0 {
-            if let Some(id) = proxy.held.take(true, now) {
-                let until = at + self.rng.u64(0..8_000);
-                proxy.probing = Some(Probing { id, until, orphan: false });
+        proxy.held.expire(now);
+        if let Some(probing) = &mut proxy.probing
+            && !probing.orphan
+            && Duration::from_millis(at - probing.since) >= USE_MAX
+        {
+            probing.orphan = true;
+            self.seen.lapsed += 1;
+        }
+        if proxy.traffic && proxy.probing.is_none() && self.rng.u8(..10) == 0 {
+            if let Some(id) = proxy.held.take(Fitness::Repeatable, now) {
+                let hangs = self.rng.u8(..20) == 0;
+                let until = at + self.rng.u64(0..if hangs { 200_000 } else { 8_000 });
+                proxy.probing = Some(Probing { id, since: at, until, orphan: false });
                 self.seen.probes += 1;
             } else if self.breaker.phase() == Phase::Closed {
                 let outcomes = &mut proxy.served.outcomes;
@@ -259,7 +283,7 @@ impl World {
         proxy.number += 1;
         proxy.asked.insert(proxy.number, self.at);
         let report = Report {
-            proxy: proxy.id.clone(),
+            reporter: proxy.process(proxy.instance),
             sent: Duration::from_millis(self.at - proxy.born),
             traffic: std::mem::take(&mut proxy.served),
             probe: proxy.held.word(proxy.number),
@@ -321,11 +345,13 @@ impl World {
     fn hear(&mut self, proxy: usize, instance: u64, number: u64, report: &Report, wants: bool) {
         let now = self.now();
         match self.heard.get(&proxy) {
-            Some((known, _)) if *known > instance => return,
-            Some((known, _)) if *known < instance => self.give_up(proxy),
+            Some((known, ..)) if *known > instance => return,
+            Some((known, ..)) if *known < instance => self.give_up(proxy, *known),
+            // It is known to be late, and is no sign of life.
+            Some((_, _, sent)) if report.sent <= *sent => return,
             _ => {}
         }
-        self.heard.insert(proxy, (instance, self.at));
+        self.heard.insert(proxy, (instance, self.at, report.sent));
         if let Some(ProbeWord { id, state: ProbeState::Succeeded }) = report.probe
             && self.breaker.term() == id.term
         {
@@ -334,33 +360,38 @@ impl World {
         let event = self.breaker.report(&self.policy, report, now, &mut self.rng);
         self.note(event);
         let others = self.heard.len() > 1;
-        let token = wants.then(|| self.breaker.offer(&report.proxy, report.sent, others)).flatten();
+        let offer = || self.breaker.offer(&report.reporter, report.sent, others, now);
+        let token = wants.then(offer).flatten();
         self.seen.tokens += u64::from(token.is_some());
         self.send(proxy, Message::Answer { proxy, instance, number, token });
     }
 
     /// The lease of a proxy has ended, or its process has.
-    fn give_up(&mut self, number: usize) {
+    fn give_up(&mut self, number: usize, instance: u64) {
         self.heard.remove(&number);
         let proxy = &mut self.proxies[number];
         if let Some(probing) = &mut proxy.probing {
             probing.orphan = true;
         }
-        let id = proxy.id.clone();
-        let event = self.breaker.lost(&self.policy, &id, self.now(), &mut self.rng);
+        let process = proxy.process(instance);
+        let event = self.breaker.lost(&self.policy, &process, self.now(), &mut self.rng);
         self.seen.lost_in_use += u64::from(event.is_some());
         self.note(event);
     }
 
     /// What the control plane does by itself.
     fn watch(&mut self) {
+        let stale = |heard: &(u64, u64, Duration)| self.at - heard.1 > LEASE;
+        let lost: Vec<(usize, u64)> = self
+            .heard
+            .iter()
+            .filter(|(_, heard)| stale(heard))
+            .map(|(proxy, heard)| (*proxy, heard.0))
+            .collect();
+        lost.into_iter().for_each(|(proxy, instance)| self.give_up(proxy, instance));
         if !self.at.is_multiple_of(PERIOD) {
             return;
         }
-        let stale = |heard: &(u64, u64)| self.at - heard.1 > LEASE;
-        let lost: Vec<usize> =
-            self.heard.iter().filter(|(_, heard)| stale(heard)).map(|(proxy, _)| *proxy).collect();
-        lost.into_iter().for_each(|proxy| self.give_up(proxy));
         let now = self.now();
         let event = self.breaker.advance(&self.policy, true, || Ok(()), now, &mut self.rng);
         if event == Some(Event::HalfOpened) && std::mem::take(&mut self.resumed) {
@@ -374,7 +405,7 @@ impl World {
         self.note(event);
         let is_half_open = matches!(self.breaker.phase(), Phase::HalfOpen { .. });
         self.seen.waited_for +=
-            u64::from(is_half_open && self.breaker.claimants().next().is_some());
+            u64::from(is_half_open && self.breaker.claimants(now).next().is_some());
     }
 
     fn note(&mut self, event: Option<Event>) {

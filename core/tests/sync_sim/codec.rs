@@ -56,6 +56,7 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation(number(3).into()),
         }),
         Kind::Status => Resource::Status(BackendStatus {

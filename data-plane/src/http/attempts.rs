@@ -68,6 +68,10 @@ pub(super) struct Attempts<'c> {
     /// It was written a second time to a backend that had closed a kept connection.
     pub(super) resent: bool,
     last: Option<Failure>,
+    /// It waited for room until then.
+    waited_until: Option<Instant>,
+    /// It was sent nowhere, for want of room.
+    denied: Option<OwnAnswer>,
 }
 
 impl<'c> Attempts<'c> {
@@ -81,12 +85,18 @@ impl<'c> Attempts<'c> {
             retries: 0,
             resent: false,
             last: None,
+            waited_until: None,
+            denied: None,
         }
     }
 
     /// Notes that this backend is tried, and from when on.
     pub(super) fn begin(&mut self, slot: u32) -> Instant {
-        let began = if self.count == 0 { self.started } else { now() };
+        let began = match self.waited_until.take() {
+            Some(until) => until,
+            None if self.count == 0 => self.started,
+            None => now(),
+        };
         // `decide` lets no more attempts begin than there is room for.
         if let Some(free) = self.slots.get_mut(self.count) {
             *free = slot;
@@ -96,8 +106,31 @@ impl<'c> Attempts<'c> {
     }
 
     /// The backends that were tried, the present one included.
-    fn slots(&self) -> &[u32] {
+    pub(super) fn slots(&self) -> &[u32] {
         &self.slots[..self.count]
+    }
+
+    /// When the request came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn pool(&self) -> &'c PoolConfig {
+        self.pool
+    }
+
+    pub(super) fn prepared(&self) -> &'c Prepared {
+        self.prepared
+    }
+
+    /// The next one begins only now, since there was no room before.
+    pub(super) fn waited(&mut self, now: Instant) {
+        self.waited_until = Some(now);
+    }
+
+    /// Notes that there is no room for another one.
+    pub(super) fn denied(&mut self, answer: OwnAnswer) {
+        self.denied = Some(answer);
     }
 
     /// Notes why the last one failed.
@@ -142,6 +175,9 @@ impl<'c> Attempts<'c> {
     pub(super) fn answer(self) -> OwnAnswer {
         let pool = self.pool;
         let Some(failure) = self.last else {
+            if let Some(denied) = self.denied {
+                return denied;
+            }
             let message = if pool.backends.is_empty() {
                 format!(
                     "pool {} has no backends; add one with lbctl add-backend HOST:PORT",

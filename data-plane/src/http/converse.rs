@@ -206,6 +206,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             from_backend: upstream_in,
             idle_timeout: self.pool.connections.tunnel_idle_timeout,
             record: exchange.record.take(),
+            permit: exchange.permit.take(),
         };
         let tunnel = Box::new(Tunnel::new(switched, self.backend, by));
         Ended::Answered { next: Next::Tunnel(tunnel), failed: false }

@@ -5,9 +5,10 @@
 
 use std::{rc::Rc, time::Instant};
 
-use lb_core::{balance::HashKey, model::HttpLimits};
+use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
 use super::{
+    admit::Denied,
     answer::{bad_chunks, protocol_error},
     attempts::{Attempts, InFlight},
     connection::{Connection, Next},
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     h1::body::{BodyLength, Framing},
+    leases::Permit,
     live::{Asked, BackendState, Management, PoolConfig, Trial},
     reason::Reason,
     worker::{Buffer, Loaded, Worker, now},
@@ -40,6 +42,8 @@ pub(super) struct Exchange<'a, S> {
     pub(super) record: Option<Box<Record>>,
     /// The request at hand tries its backend, and nothing of an answer has come.
     pub(super) trial: Option<Trial>,
+    /// The slots that the attempt at hand has, where a pool or a backend may have only so many.
+    pub(super) permit: Option<Permit>,
     /// Whether the request at hand is traffic, which is counted, and not management.
     pub(super) is_traffic: bool,
 }
@@ -52,6 +56,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             client_in: worker.buffers.buffer(),
             record: None,
             trial: None,
+            permit: None,
             is_traffic: true,
         }
     }
@@ -179,7 +184,25 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
-        while let Some(slot) = next {
+        while let Some(mut slot) = next {
+            if let Some(caps) = &pool.caps {
+                let admitted = match self.admit(&attempts, caps, slot) {
+                    Some(slot) => Ok(slot),
+                    // In a box: few wait, and all requests would have the room for it.
+                    None => Box::pin(self.admit_later(&mut attempts, caps)).await,
+                };
+                match admitted {
+                    Ok(admitted) => slot = admitted,
+                    Err(Denied::NoRoom(answer)) => {
+                        attempts.denied(answer);
+                        break;
+                    }
+                    Err(Denied::ClientLeft) => {
+                        self.client_left();
+                        return self.end_forwarding(upload, Next::Close);
+                    }
+                }
+            }
             let began = attempts.begin(slot);
             let backend = &pool.backends[slot as usize];
             let flight = InFlight::enter(backend, pool.counted_by(self.worker.index));
@@ -198,6 +221,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             };
             let ended = conversation.run().await;
             self.end_trial(&ended);
+            self.permit = None;
             let (failure, again) = match ended {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
@@ -298,9 +322,12 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let key = HashKey::Client(prepared.client);
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();
-        let is_repeatable = is_idempotent && upload.is_some_and(Relay::is_replayable);
-        let (slot, trial) =
-            pool.pick_with(caution, Asked { key, tried, is_repeatable, now }, rng)?;
+        let fitness = match upload {
+            Some(upload) if is_idempotent && upload.is_replayable() => Fitness::Repeatable,
+            Some(upload) if !upload.is_read() => Fitness::Uploading,
+            _ => Fitness::Whole,
+        };
+        let (slot, trial) = pool.pick_with(caution, Asked { key, tried, fitness, now }, rng)?;
         // Whoever is left for another backend is still to be judged.
         if trial.is_some() {
             self.trial = trial;

@@ -19,6 +19,7 @@
 //! | [`respond`] | what they look like |
 //! | [`record`] | what the access log says of a request |
 
+mod admit;
 mod answer;
 mod attempts;
 mod connection;

@@ -32,6 +32,8 @@ pub(crate) struct Record {
     attempts: u32,
     /// How long the attempt at hand had to wait for its turn.
     waited: Duration,
+    /// How long it had to wait for room.
+    queued: Duration,
     status: u16,
     reason: Option<Reason>,
     /// Why a failed request was not sent again, although it could have been.
@@ -63,6 +65,7 @@ impl Record {
             attempt_started: started,
             attempts: 0,
             waited: Duration::ZERO,
+            queued: Duration::ZERO,
             status: 0,
             reason: None,
             not_retried: None,
@@ -132,6 +135,12 @@ impl Record {
         self.attempt_started = now;
     }
 
+    /// Notes that there was no room for the next attempt until now.
+    pub(crate) fn queued(&mut self, now: Instant) {
+        self.queued = now.saturating_duration_since(self.attempt_started);
+        self.attempt_started = now;
+    }
+
     /// Notes why a failed request was not sent again, although it could have been.
     pub(crate) fn not_retried(&mut self, reason: Reason) {
         self.not_retried = Some(reason);
@@ -152,6 +161,11 @@ impl Record {
         if !waited.is_zero() {
             self.line.extend_from_slice(b",\"wait_ms\":");
             write_ms(waited, &mut self.line);
+        }
+        let queued = std::mem::take(&mut self.queued);
+        if !queued.is_zero() {
+            self.line.extend_from_slice(b",\"queue_ms\":");
+            write_ms(queued, &mut self.line);
         }
         self.line.extend_from_slice(b",\"duration_ms\":");
         write_ms(now.saturating_duration_since(since), &mut self.line);

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::{record::Record, stream::Stream};
 use crate::{
+    leases::Permit,
     live::{BackendState, CountedBy},
     reason::Reason,
     worker::{Buffer, Timer, Worker, now},
@@ -27,6 +28,8 @@ pub(crate) struct Tunnel {
     down: Direction,
     idle_timeout: Duration,
     flight: Flight,
+    /// The slots that it has, for as long as it lives.
+    _permit: Option<Permit>,
     record: Option<Box<Record>>,
 }
 
@@ -66,6 +69,7 @@ pub(crate) struct Switched {
     pub(crate) from_backend: Buffer,
     pub(crate) idle_timeout: Duration,
     pub(crate) record: Option<Box<Record>>,
+    pub(crate) permit: Option<Permit>,
 }
 
 impl Tunnel {
@@ -78,6 +82,7 @@ impl Tunnel {
             down: Direction::new(switched.from_backend, [BACKEND, CLIENT]),
             idle_timeout: switched.idle_timeout,
             flight: Flight(Arc::clone(backend), by),
+            _permit: switched.permit,
             record: switched.record,
         }
     }

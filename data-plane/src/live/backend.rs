@@ -269,7 +269,7 @@ impl BackendState {
 
     /// Says whether what is in flight is to be cut. Whoever waits for this backend looks
     /// when it is woken.
-    pub(super) fn set_cutting(&self, cutting: bool) {
+    pub(crate) fn set_cutting(&self, cutting: bool) {
         if self.live.cutting.swap(cutting, Relaxed) && !cutting {
             // What another drain will cut is counted anew.
             self.live.cut.store(0, Relaxed);

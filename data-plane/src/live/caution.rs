@@ -7,7 +7,10 @@ use std::time::Instant;
 use lb_core::{
     balance::HashKey,
     health::candidates::{Candidates, Place},
-    resilience::slow_start::{self, Ramp},
+    resilience::{
+        probe::Fitness,
+        slow_start::{self, Ramp},
+    },
 };
 
 use super::{PoolConfig, trial::Trial};
@@ -59,10 +62,10 @@ impl Caution {
     }
 
     /// A backend that is to be tried, for a request that has been nowhere yet.
-    fn trial(&self, pool: &PoolConfig, is_repeatable: bool, now: Instant) -> Option<(u32, Trial)> {
+    fn trial(&self, pool: &PoolConfig, request: Fitness, now: Instant) -> Option<(u32, Trial)> {
         self.trials.iter().find_map(|&slot| {
             let backend = &pool.backends[slot as usize];
-            Some((slot, backend.try_it(&pool.breaker, is_repeatable, now)?))
+            Some((slot, backend.try_it(&pool.breaker, request, now)?))
         })
     }
 
@@ -89,10 +92,10 @@ impl PoolConfig {
         asked: Asked<'_>,
         rng: &mut fastrand::Rng,
     ) -> Option<(u32, Option<Trial>)> {
-        let Asked { key, tried, is_repeatable, now } = asked;
+        let Asked { key, tried, fitness, now } = asked;
         // One that has just failed elsewhere has risked enough.
         if tried.is_empty()
-            && let Some((slot, trial)) = caution.trial(self, is_repeatable, now)
+            && let Some((slot, trial)) = caution.trial(self, fitness, now)
         {
             return Some((slot, Some(trial)));
         }
@@ -119,7 +122,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) key: HashKey<'a>,
     /// Where it has failed already.
     pub(crate) tried: &'a [u32],
-    /// It may be sent again if the backend fails.
-    pub(crate) is_repeatable: bool,
+    /// What it risks if it tries a backend.
+    pub(crate) fitness: Fitness,
     pub(crate) now: Instant,
 }

@@ -17,7 +17,7 @@ use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
     PoolConfig, Retries, Routes, Trouble, outlook::tell_panic, routes::RouteCompiler,
 };
-use crate::worker::now;
+use crate::{leases::Leases, worker::now};
 
 /// Compiles snapshots, and carries over what must survive.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Compiler {
     ledger: Arc<Ledger>,
     trouble: Arc<Trouble>,
     outlook: Outlook,
+    leases: Arc<Leases>,
     management: Option<Management>,
     /// What `management` was made from.
     told: Option<Result<Vec<SocketAddr>, String>>,
@@ -71,8 +72,23 @@ impl Compiled {
 }
 
 impl Compiler {
+    #[cfg(test)]
     pub(crate) fn new(workers: usize, listeners: Vec<ListenerName>) -> Self {
+        Self::with_leases(
+            workers,
+            listeners,
+            Leases::new(workers, crate::leases::Remembered::default()),
+        )
+    }
+
+    /// A compiler for a proxy that holds these shares.
+    pub(crate) fn with_leases(
+        workers: usize,
+        listeners: Vec<ListenerName>,
+        leases: Leases,
+    ) -> Self {
         Self {
+            leases: Arc::new(leases),
             workers,
             listeners: listeners.into(),
             phase: Phase::default(),
@@ -91,6 +107,11 @@ impl Compiler {
     /// The counters of all pools, removed backends included.
     pub(crate) fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)
+    }
+
+    /// The shares of what holds over the whole fleet.
+    pub(crate) fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
     }
 
     /// How workers tell that it should be compiled anew.
@@ -159,6 +180,9 @@ impl Compiler {
             pools.insert(name.clone(), compiled);
         }
         self.pools = pools;
+        let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
+        let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
+        self.leases.retain(&wanted.collect());
         self.outlook.settle();
         self.configs += 1;
         let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
@@ -219,7 +243,9 @@ impl Compiler {
             }
             _ => Arc::new(Padded(AtomicU64::new(picker.start(self.phase)))),
         };
+        let caps = self.leases.caps(entry, &backends);
         let mut config = PoolConfig {
+            caps,
             picker,
             cursor,
             backends,
@@ -283,6 +309,8 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
                 Duration::ZERO
             }
         },
+        caps: None,
+        queue_timeout: pool.concurrency.queue_timeout,
         watches_load: matches!(pool.algorithm, Algorithm::LeastConnections(_)),
         breaker: pool.resilience.breaker,
         caution: None,
@@ -318,6 +346,7 @@ mod tests {
             Resource::Backend(Backend {
                 source: None,
                 drain: None,
+                max_in_flight: None,
                 id: id.clone(),
                 pool: PoolName::default_pool(),
                 address: format!("127.0.0.1:{port}").parse().unwrap(),

@@ -27,6 +27,8 @@ use lb_core::{
     },
 };
 
+use crate::leases::PoolCaps;
+
 pub(crate) use self::{
     backend::{BackendState, CountedBy, FailureKind, bump},
     caution::{Asked, Caution},
@@ -78,6 +80,10 @@ pub(crate) struct PoolConfig {
     pub(crate) retry: RetryPolicy,
     /// How long an errored request counts as in flight; zero where no picker looks.
     pub(crate) error_hold: Duration,
+    /// The slots that its requests need; nothing where nothing is limited.
+    pub(crate) caps: Option<Arc<PoolCaps>>,
+    /// How long a request may wait for one, from its arrival on.
+    pub(crate) queue_timeout: Duration,
     /// Whether its picker looks at requests in flight.
     pub(crate) watches_load: bool,
     pub(crate) picker: Picker,

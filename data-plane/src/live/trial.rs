@@ -20,16 +20,12 @@ use lb_core::{
     model::BreakerPolicy,
     resilience::{
         local::{Admission, LocalState},
-        probe::{HeldProbe, ProbeToken, ProbeWord, TOKEN_LIFE, TokenId},
+        probe::{Fitness, HeldProbe, ProbeToken, ProbeWord, TokenId},
     },
 };
 use tracing::info;
 
 use super::BackendState;
-
-/// A request that could not be sent again elsewhere tries a backend only when no other has
-/// come for so long.
-const PATIENCE: Duration = Duration::from_secs(TOKEN_LIFE.as_secs() / 2);
 
 /// Where trials of one backend stand; shared by all workers.
 #[derive(Debug, Default)]
@@ -77,12 +73,12 @@ impl Trials {
         self.local.compare_exchange(before.to_bits(), after.to_bits(), AcqRel, Relaxed).is_ok()
     }
 
-    fn take_token(&self, is_repeatable: bool, now: Instant) -> Option<TokenId> {
+    fn take_token(&self, request: Fitness, now: Instant) -> Option<TokenId> {
         if !self.has_token.load(Acquire) {
             return None;
         }
         let mut held = self.held();
-        let taken = held.take(is_repeatable, now);
+        let taken = held.take(request, now);
         self.has_token.store(held.has_token(), Release);
         taken
     }
@@ -93,17 +89,18 @@ impl BackendState {
     pub(crate) fn try_it(
         self: &Arc<Self>,
         policy: &BreakerPolicy,
-        is_repeatable: bool,
+        request: Fitness,
         now: Instant,
     ) -> Option<Trial> {
         let trials = &self.live.trials;
-        let by = match trials.take_token(is_repeatable, now) {
+        let by = match trials.take_token(request, now) {
             Some(id) => By::Fleet(id),
             None => {
-                let patience = if is_repeatable { Duration::ZERO } else { PATIENCE };
-                let moment = self.live.trouble.moment(now).saturating_sub(patience);
+                let moment = self.live.trouble.moment(now);
                 let state = trials.local();
-                let Admission::Trial(next) = state.admission(moment) else { return None };
+                let Admission::Trial(next) = state.admission(request, moment) else {
+                    return None;
+                };
                 // Else another worker was faster.
                 trials.exchange_local(state, next).then_some(By::Proxy(next))?
             }

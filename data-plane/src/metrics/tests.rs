@@ -30,6 +30,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
         resources.push(Resource::Backend(Backend {
             source: None,
             drain: None,
+            max_in_flight: None,
             id: id.clone(),
             pool: PoolName::default_pool(),
             address: format!("10.{}.{}.1:80", number / 250, number % 250).parse().unwrap(),

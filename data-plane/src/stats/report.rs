@@ -31,7 +31,7 @@ use crate::{
     reason::Reason,
     status::Status,
     sync::Connected,
-    worker::{Fleet, WorkerHandle},
+    worker::{Fleet, Mail, WorkerHandle},
 };
 
 /// An answer that takes longer will not come.
@@ -40,6 +40,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const URGENT_AFTER: Duration = Duration::from_millis(20);
 /// Between two reports, however much fails.
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
+
+/// How long a process that ends waits until its last report was heard.
+const LAST_REPORT_FOR: Duration = Duration::from_millis(500);
 
 /// Makes reports, and remembers what was reported.
 #[derive(Debug)]
@@ -60,6 +63,30 @@ pub(crate) struct Reporter {
     last: Instant,
     /// What the times of reports are counted from.
     began: Instant,
+    /// When the last report was made that was heard.
+    heard: watch::Sender<Option<Instant>>,
+}
+
+/// Waits for the last report.
+#[derive(Debug)]
+pub(crate) struct LastReport {
+    heard: watch::Receiver<Option<Instant>>,
+    trouble: Arc<Trouble>,
+}
+
+impl LastReport {
+    /// Has everything reported that was counted until now, if there is somebody who takes
+    /// it, and not for long.
+    pub(crate) async fn told(mut self) {
+        if self.heard.borrow().is_none() {
+            return;
+        }
+        let counted = Instant::now();
+        self.trouble.news.notify_one();
+        let told = self.heard.wait_for(|heard| heard.is_some_and(|heard| heard >= counted));
+        // Whoever is away hears it from nobody.
+        drop(timeout(LAST_REPORT_FOR, told).await);
+    }
 }
 
 #[derive(Debug)]
@@ -95,7 +122,13 @@ impl Reporter {
             pending: None,
             last: Instant::now(),
             began: Instant::now(),
+            heard: watch::Sender::new(None),
         }
+    }
+
+    /// To wait by for the last report.
+    pub(crate) fn last(&self) -> LastReport {
+        LastReport { heard: self.heard.subscribe(), trouble: Arc::clone(&self.trouble) }
     }
 
     /// Reports to whichever control plane the follower has found.
@@ -186,8 +219,29 @@ impl Reporter {
                 self.tried.push(Arc::clone(state));
             }
         }
+        self.heard.send_replace(Some(self.last));
+        self.cut(&reply.cuts);
         let now = Instant::now().into_std();
         self.tried.retain(|state| state.acknowledge_probe(reply.sequence, now));
+    }
+
+    /// Cuts what is left at backends whose drain is over. A process that follows a
+    /// configuration learns of it by that, and hears nothing here.
+    fn cut(&self, cuts: &[pb::DrainCut]) {
+        let mut is_news = false;
+        for Tracked { state, .. } in self.backends.values() {
+            let identity = &state.identity;
+            let is_meant = |cut: &pb::DrainCut| {
+                cut.backend == identity.id.as_str() && cut.incarnation == identity.incarnation.0
+            };
+            if cuts.iter().any(is_meant) && !state.is_cutting() {
+                state.set_cutting(true);
+                is_news = true;
+            }
+        }
+        if is_news {
+            self.fleet.tell(|| Mail::LookAgain);
+        }
     }
 
     /// The report that is still unanswered, else a new one.

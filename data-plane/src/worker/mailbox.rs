@@ -33,6 +33,8 @@ pub(crate) enum Mail {
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.
     Retire,
+    /// Everything that waits looks at its backend again: what it has there may be cut.
+    LookAgain,
     /// End at once, with everything that is going on.
     Abort,
     /// Stop accepting, close idle connections, and end when the last one does.

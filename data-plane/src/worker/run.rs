@@ -120,6 +120,7 @@ async fn run(
                 worker.phase.set(Phase::Draining);
                 accepting.cancel();
             }
+            Mail::LookAgain => worker.wheel.wake_all(),
             Mail::Stop => break,
             Mail::Abort => return,
         }
@@ -134,6 +135,7 @@ async fn run(
             message = mail.recv() => match message {
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
+                Some(Mail::LookAgain) => worker.wheel.wake_all(),
                 Some(_) => {}
                 None => break,
             },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_core::model::{
     AdminState, Backend, BackendId, BackendStatus, Drain, Health, Incarnation, Invalid, Labels,
-    PoolName, Reason, Weight,
+    MaxInFlight, PoolName, Reason, Weight,
 };
 
 use super::standing::standing_from_wire;
@@ -31,6 +31,7 @@ impl TryFrom<pb::Backend> for Backend {
                 .map(|source| source.parse())
                 .transpose()?,
             drain: wire.drain.map(Drain::from),
+            max_in_flight: MaxInFlight::of_backend(wire.max_in_flight)?,
             incarnation: Incarnation(wire.incarnation),
         })
     }
@@ -111,6 +112,7 @@ impl From<&Backend> for pb::Backend {
             source: backend.source.as_ref().map(ToString::to_string).unwrap_or_default(),
             drain: backend.drain.map(Into::into),
             incarnation: backend.incarnation.0,
+            max_in_flight: backend.max_in_flight.map_or(0, MaxInFlight::get),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! needs to say only what it wants different.
 
 mod backend;
+mod lease;
 pub(crate) mod listener;
 mod object;
 mod pool;
@@ -16,6 +17,10 @@ mod stats;
 pub mod sync;
 
 pub use self::{
+    lease::{
+        lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire,
+        quantity_from_wire, quantity_to_wire,
+    },
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},
     probe::{probe_token_from_wire, probe_word_to_wire},
     stats::{counters_from_wire, counters_to_wire, histogram_from_wire, histogram_to_wire},

@@ -163,6 +163,9 @@ mod tests {
                 }),
                 slow_start_ms: hold.map(u32::from),
                 panic_threshold_percent: hold.map(|n| u32::from(n) % 128),
+                max_in_flight: check.2[0].into(),
+                queue_length: hold.map(u32::from),
+                queue_timeout_ms: numbers[0],
             })
     }
 
@@ -188,6 +191,7 @@ mod tests {
                     cutting: weight.is_some(),
                     ..pb::Drain::default()
                 }),
+                max_in_flight: weight.map_or(0, u32::from),
                 source: weight.map(|n| format!("srv:_http._tcp.web{n}.test")).unwrap_or_default(),
             })
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lb_core::model::{
-    Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
-    PoolName, Source,
+    Algorithm, BackendConnections, CheckProtocol, Concurrency, HealthPolicy, Invalid,
+    LeastConnections, MaxInFlight, Pool, PoolName, Source,
 };
 
 use super::{
@@ -24,6 +24,7 @@ impl TryFrom<pb::Pool> for Pool {
         )?;
         pool.algorithm = algorithm;
         pool.connections = connections(&wire)?;
+        pool.concurrency = concurrency(&wire)?;
         pool.resilience = resilience_from_wire(&wire)?;
         let sources = wire.sources.iter().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
@@ -43,6 +44,15 @@ fn connections(wire: &pb::Pool) -> Result<BackendConnections, Invalid> {
         keep_alive_timeout: duration_or(wire.keep_alive_timeout_ms, default.keep_alive_timeout),
         idle_max: wire.max_idle_connections.unwrap_or(default.idle_max),
         age_max: duration_or(wire.max_connection_age_ms, default.age_max),
+    }
+    .checked()
+}
+
+fn concurrency(wire: &pb::Pool) -> Result<Concurrency, Invalid> {
+    Concurrency {
+        max_in_flight: MaxInFlight::of_pool(wire.max_in_flight)?,
+        queue_length: wire.queue_length.unwrap_or(Concurrency::QUEUE_LENGTH),
+        queue_timeout: duration_or(wire.queue_timeout_ms, Pool::QUEUE_TIMEOUT),
     }
     .checked()
 }
@@ -90,6 +100,9 @@ impl From<&Pool> for pb::Pool {
             keep_alive_timeout_ms: millis(pool.connections.keep_alive_timeout),
             max_idle_connections: Some(pool.connections.idle_max),
             max_connection_age_ms: millis(pool.connections.age_max),
+            max_in_flight: pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get),
+            queue_length: Some(pool.concurrency.queue_length),
+            queue_timeout_ms: millis(pool.concurrency.queue_timeout),
             sources: pool.sources.iter().map(ToString::to_string).collect(),
             ..Self::default()
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_core::model::{
-    AdminState, Backend, BackendId, Incarnation, Invalid, Labels, PoolName, Weight,
+    AdminState, Backend, BackendId, Incarnation, Invalid, Labels, MaxInFlight, PoolName, Weight,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -28,6 +28,10 @@ pub struct DeclaredBackend {
     /// Its share beside the others of the pool; 0 takes no new requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<Number>,
+    /// Requests in progress at it, over all proxies; when it has no room, another backend is
+    /// picked, or the request waits. 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<Number>,
     /// What is wanted of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<DeclaredState>,
@@ -72,6 +76,7 @@ impl TryFrom<DeclaredBackend> for Backend {
             labels: Labels::new(declared.labels.unwrap_or_default())?,
             source: None,
             drain: None,
+            max_in_flight: MaxInFlight::of_backend(declared.max_in_flight.map_or(0, |n| n.0))?,
             incarnation: Incarnation::default(),
         })
     }
@@ -85,6 +90,7 @@ impl From<&Backend> for DeclaredBackend {
             address: backend.address.to_string(),
             pool: Some(backend.pool.to_string()),
             weight: Some(Number(backend.weight.get().into())),
+            max_in_flight: Some(Number(backend.max_in_flight.map_or(0, MaxInFlight::get))),
             state: Some(backend.admin_state.into()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()),
         }

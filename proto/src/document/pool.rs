@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lb_core::model::{
-    Algorithm, BackendConnections, CheckProtocol, HealthPolicy, Invalid, LeastConnections, Pool,
-    PoolName, Source,
+    Algorithm, BackendConnections, CheckProtocol, Concurrency, HealthPolicy, Invalid,
+    LeastConnections, MaxInFlight, Pool, PoolName, Source,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -149,6 +149,16 @@ pub struct DeclaredPool {
     /// least be connected to are used, too. 0: never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Number>,
+    /// Requests in progress over all proxies; more wait, and then get 503. 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<Number>,
+    /// Requests that may wait in each proxy until the pool, or a backend with a
+    /// `max_in_flight` of its own, has room; beyond: 503. 0: none waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_length: Option<Number>,
+    /// How long a request may wait for that; beyond: 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_timeout: Option<Time>,
     /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
     /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,6 +196,12 @@ impl TryFrom<DeclaredPool> for Pool {
             keep_alive_timeout: time_or(declared.keep_alive_timeout, default.keep_alive_timeout),
             idle_max: declared.max_idle_connections.map_or(default.idle_max, |number| number.0),
             age_max: time_or(declared.max_connection_age, default.age_max),
+        }
+        .checked()?;
+        pool.concurrency = Concurrency {
+            max_in_flight: MaxInFlight::of_pool(declared.max_in_flight.map_or(0, |n| n.0))?,
+            queue_length: declared.queue_length.map_or(Concurrency::QUEUE_LENGTH, |n| n.0),
+            queue_timeout: time_or(declared.queue_timeout, Self::QUEUE_TIMEOUT),
         }
         .checked()?;
         pool.resilience = declared_resilience(&declared)?;
@@ -289,6 +305,9 @@ impl From<&Pool> for DeclaredPool {
             keep_alive_timeout: Some(Time(pool.connections.keep_alive_timeout)),
             max_idle_connections: Some(Number(pool.connections.idle_max)),
             max_connection_age: Some(Time(pool.connections.age_max)),
+            max_in_flight: Some(Number(pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get))),
+            queue_length: Some(Number(pool.concurrency.queue_length)),
+            queue_timeout: Some(Time(pool.concurrency.queue_timeout)),
             sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
             ..resilience_keys(&pool.resilience)
         }

@@ -307,6 +307,9 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 }),
                 slow_start_ms: small.map(|n| u32::from(n) * 1000),
                 panic_threshold_percent: small.map(|n| u32::from(n) % 101),
+                max_in_flight: choices,
+                queue_length: small.map(u32::from),
+                queue_timeout_ms: times[2],
             })
         });
     let labels = prop::collection::btree_map("[a-zA-Z .\"=]{1,4}", ".{0,6}", 0..3);
@@ -323,6 +326,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 labels,
                 incarnation: 0,
                 drain: None,
+                max_in_flight: weight.unwrap_or_default(),
             })
         },
     );

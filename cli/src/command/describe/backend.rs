@@ -22,6 +22,9 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     page.row("address", &address);
     page.row("pool", &view.pool);
     page.row("weight", &view.weight.to_string());
+    if let Some(slots) = &view.slots {
+        page.row("max in flight", &slots.sentence(view.max_in_flight));
+    }
     page.row("wanted", view.admin_state);
     page.row("labels", &view::labels(&view.labels));
     if let Some(source) = &view.source {
@@ -206,6 +209,7 @@ mod tests {
                 totals: Some(pb::BackendTotals { requests: 1000, ..pb::BackendTotals::default() }),
             }],
             drain: None,
+            slots: None,
         }
     }
 

@@ -13,6 +13,9 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     for (field, value) in view.fields() {
         page.wide_row(field, &value);
     }
+    if let Some(slots) = &view.slots {
+        page.wide_row("in flight", &slots.sentence(view.concurrency.max_in_flight));
+    }
     if let Some(traffic) = &view.traffic {
         traffic_section(&mut page, traffic);
     }

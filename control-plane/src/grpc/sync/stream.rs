@@ -238,13 +238,6 @@ impl ProxyStream {
     }
 }
 
-impl Drop for ProxyStream {
-    fn drop(&mut self) {
-        self.context.statistics.lose(self.membership.id());
-        self.context.resilience.lost(self.membership.id());
-    }
-}
-
 fn heartbeat(version: Version, digest: lb_core::sync::Digest) -> pb::Heartbeat {
     pb::Heartbeat {
         sent_unix_ms: unix_ms(),

@@ -169,6 +169,7 @@ impl NewBackend {
             labels: Labels::default(),
             source: None,
             drain: None,
+            max_in_flight: None,
             incarnation: Incarnation::default(),
         })
     }

@@ -14,6 +14,19 @@ fn it_behaves_like_a_store() {
 }
 
 #[test]
+fn a_term_is_above_all_of_earlier_processes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let mut store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.begin_term(1_000).unwrap(), 1_000);
+    drop(store);
+    let mut store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.begin_term(10).unwrap(), 1_001);
+    store.commit(&batch(1, "a")).unwrap();
+    assert_eq!(store.begin_term(2_000).unwrap(), 2_000);
+}
+
+#[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");

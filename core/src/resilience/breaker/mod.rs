@@ -21,18 +21,20 @@
 //! open. One that may not goes on as closed, and asks again while the reason stands.
 
 mod event;
+mod heard;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-pub use self::event::{Cause, ClosedBy, Event, Phase};
+use self::heard::AllHeard;
+pub use self::{
+    event::{Cause, ClosedBy, Event, Phase},
+    heard::Reporter,
+};
 use super::{
     ejection::Refused,
-    probe::{ProbeState, ProbeToken, ProbeWord, TOKEN_LIFE, TokenId},
+    probe::{ProbeState, ProbeToken, ProbeWord, TOKEN_LIFE, TokenId, USE_MAX},
     sightings::{Sightings, Traffic},
 };
 use crate::model::{BreakerPolicy, ProxyId};
@@ -48,8 +50,9 @@ pub struct Breaker {
     /// Times open in a row.
     opens: u32,
     sightings: Sightings,
-    /// What the reports so far say of each proxy.
-    heard: BTreeMap<ProxyId, Heard>,
+    /// After how long without a word a process is lost.
+    lease: Duration,
+    heard: AllHeard,
     /// Whoever had the last token is last to get another.
     last_holder: Option<ProxyId>,
     /// Why it is not open although it should be.
@@ -83,26 +86,19 @@ struct Trial {
 #[derive(Debug)]
 struct Probe {
     id: TokenId,
-    proxy: ProxyId,
+    reporter: Reporter,
+    given: Instant,
     /// When the report that it answers was sent, by its proxy's clock.
     asked: Duration,
     in_use: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Heard {
-    /// When its last report was sent, by its own clock.
-    sent: Duration,
-    /// It has a request under way by a token that is not the one that is out.
-    claims: bool,
-}
-
-/// One report of one proxy about one backend.
+/// One report of one process of a proxy about one backend.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Whose.
-    pub proxy: ProxyId,
-    /// When it was sent: time since the proxy's process started, by its own monotonic
+    pub reporter: Reporter,
+    /// When it was sent: time since that process started, by its own monotonic
     /// clock. A report that was not sent after the last one heard is passed over.
     pub sent: Duration,
     /// What requests have come to since the last report.
@@ -124,17 +120,19 @@ const QUIET_FACTOR: u32 = 10;
 const QUIET_MAX: Duration = Duration::from_secs(300);
 
 impl Breaker {
-    /// A closed one. `term` must be higher than any term that an earlier process may have
-    /// given out tokens for this backend in: the time in milliseconds is.
+    /// A closed one. `term` must be higher than any term that an earlier process of the control
+    /// plane may have given out tokens for this backend in. `lease` is the time without a word
+    /// after which a process of a proxy is lost.
     #[must_use]
-    pub fn new(term: u64) -> Self {
+    pub fn new(term: u64, lease: Duration) -> Self {
         Self {
             state: State::Closed { quiet_at: None },
             term,
             sequence: 0,
             opens: 0,
             sightings: Sightings::new(),
-            heard: BTreeMap::new(),
+            lease,
+            heard: AllHeard::default(),
             last_holder: None,
             refused: None,
         }
@@ -144,8 +142,8 @@ impl Breaker {
     /// the proxies time to report, or to be lost: a lease from now. Only then is it known
     /// that none still has a request under way by a token of that process.
     #[must_use]
-    pub fn resumed(term: u64, times: u32, until: Instant) -> Self {
-        Self { state: State::Open { until }, opens: times.max(1), ..Self::new(term) }
+    pub fn resumed(term: u64, lease: Duration, times: u32, until: Instant) -> Self {
+        Self { state: State::Open { until }, opens: times.max(1), ..Self::new(term, lease) }
     }
 
     /// Whether traffic flows.
@@ -168,13 +166,13 @@ impl Breaker {
     #[must_use]
     pub fn holder(&self) -> Option<&ProxyId> {
         let State::HalfOpen(trial) = &self.state else { return None };
-        trial.probe.as_ref().map(|probe| &probe.proxy)
+        trial.probe.as_ref().map(|probe| &probe.reporter.proxy)
     }
 
     /// Proxies that still have a request under way by an earlier token: while there are
     /// any, no other is given out.
-    pub fn claimants(&self) -> impl Iterator<Item = &ProxyId> {
-        self.heard.iter().filter(|(_, heard)| heard.claims).map(|(proxy, _)| proxy)
+    pub fn claimants(&self, now: Instant) -> impl Iterator<Item = &ProxyId> {
+        self.heard.claimants(self.lease, now).map(|reporter| &reporter.proxy)
     }
 
     /// Times open in a row, this one included.
@@ -211,34 +209,41 @@ impl Breaker {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Event> {
-        let Report { proxy, sent, traffic, probe: word } = report;
-        if self.heard.get(proxy).is_some_and(|heard| *sent <= heard.sent) {
+        let Report { reporter, sent, traffic, probe: word } = report;
+        if self.heard.sent(reporter).is_some_and(|last| *sent <= last) {
             return None;
         }
-        self.sightings.record(proxy, *traffic, policy.window, now);
-        let outcome = self.settle(proxy, *sent, *word);
-        let is_ours = word.is_some_and(|word| self.is_out(proxy, word.id));
+        self.sightings.record(&reporter.proxy, *traffic, policy.window, now);
+        let outcome = self.settle(reporter, *sent, *word);
+        let is_ours = word.is_some_and(|word| self.is_out(reporter, word.id));
         let in_use = matches!(word, Some(ProbeWord { state: ProbeState::InUse, .. }));
-        self.heard.insert(proxy.clone(), Heard { sent: *sent, claims: in_use && !is_ours });
+        self.heard.note(reporter, *sent, in_use && !is_ours, self.lease, now);
         match outcome? {
             true => self.succeeded(policy, now),
             false => Some(self.open(policy, Cause::ProbeFailed, now, rng)),
         }
     }
 
-    /// Hears that a proxy's lease has ended, or that its process is another one now.
+    /// Hears that a process has ended, or was not heard of for a lease.
     pub fn lost(
         &mut self,
         policy: &BreakerPolicy,
-        proxy: &ProxyId,
+        reporter: &Reporter,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Event> {
-        self.heard.remove(proxy);
-        self.sightings.forget(proxy);
+        if self.heard.forget(reporter) {
+            self.sightings.forget(&reporter.proxy);
+        }
         let State::HalfOpen(trial) = &mut self.state else { return None };
-        let probe = trial.probe.take_if(|probe| probe.proxy == *proxy)?;
+        let probe = trial.probe.take_if(|probe| probe.reporter == *reporter)?;
         probe.in_use.then(|| self.open(policy, Cause::ProbeLost, now, rng))
+    }
+
+    /// Forgets what a proxy said that will not come back: it keeps nothing waiting any more.
+    pub fn forget(&mut self, proxy: &ProxyId) {
+        self.heard.forget_proxy(proxy);
+        self.sightings.forget(proxy);
     }
 
     /// Hears of an active check of this backend.
@@ -260,6 +265,7 @@ impl Breaker {
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Event> {
+        self.let_lapse(now);
         match &self.state {
             State::Closed { quiet_at } => {
                 if quiet_at.is_some_and(|at| now >= at) {
@@ -294,25 +300,32 @@ impl Breaker {
         }
     }
 
-    /// Asks for a token in the answer to a report of this proxy, which was sent at `sent`
+    /// Asks for a token in the answer to a report of this process, which was sent at `sent`
     /// by its clock and whose pool has traffic there. `others` tells whether the pool has
     /// traffic at another proxy that reports: one that had the last token waits for
     /// them.
-    pub fn offer(&mut self, proxy: &ProxyId, sent: Duration, others: bool) -> Option<ProbeToken> {
-        let is_claimed = self.claimants().next().is_some();
+    pub fn offer(
+        &mut self,
+        reporter: &Reporter,
+        sent: Duration,
+        others: bool,
+        now: Instant,
+    ) -> Option<ProbeToken> {
+        let is_claimed = self.claimants(now).next().is_some();
         let State::HalfOpen(trial) = &mut self.state else { return None };
         let is_due = trial.probe.is_none()
             && !is_claimed
             // An answer to anything but its last report would begin a life that is past.
-            && self.heard.get(proxy).is_some_and(|heard| heard.sent == sent)
-            && !(others && self.last_holder.as_ref() == Some(proxy));
+            && self.heard.sent(reporter) == Some(sent)
+            && !(others && self.last_holder.as_ref() == Some(&reporter.proxy));
         if !is_due {
             return None;
         }
         self.sequence += 1;
         let id = TokenId { term: self.term, sequence: self.sequence };
-        trial.probe = Some(Probe { id, proxy: proxy.clone(), asked: sent, in_use: false });
-        self.last_holder = Some(proxy.clone());
+        let reporter = reporter.clone();
+        self.last_holder = Some(reporter.proxy.clone());
+        trial.probe = Some(Probe { id, reporter, given: now, asked: sent, in_use: false });
         Some(ProbeToken { id, life: TOKEN_LIFE })
     }
 
@@ -344,9 +357,14 @@ impl Breaker {
 
     /// What a report says about the token that is out: whether its request succeeded, if
     /// it has ended.
-    fn settle(&mut self, proxy: &ProxyId, sent: Duration, word: Option<ProbeWord>) -> Option<bool> {
+    fn settle(
+        &mut self,
+        reporter: &Reporter,
+        sent: Duration,
+        word: Option<ProbeWord>,
+    ) -> Option<bool> {
         let State::HalfOpen(trial) = &mut self.state else { return None };
-        let probe = trial.probe.as_mut().filter(|probe| probe.proxy == *proxy)?;
+        let probe = trial.probe.as_mut().filter(|probe| probe.reporter == *reporter)?;
         match word.filter(|word| word.id == probe.id).map(|word| word.state) {
             Some(ProbeState::InUse) => {
                 probe.in_use = true;
@@ -371,9 +389,18 @@ impl Breaker {
         }
     }
 
-    fn is_out(&self, proxy: &ProxyId, id: TokenId) -> bool {
+    /// Waits no longer for a token whose request must have ended, or decides nothing any more:
+    /// its proxy has given it up by then, unless it does not report.
+    fn let_lapse(&mut self, now: Instant) {
+        let lasts = TOKEN_LIFE + USE_MAX + self.lease;
+        if let State::HalfOpen(trial) = &mut self.state {
+            trial.probe.take_if(|probe| now.saturating_duration_since(probe.given) >= lasts);
+        }
+    }
+
+    fn is_out(&self, reporter: &Reporter, id: TokenId) -> bool {
         let State::HalfOpen(Trial { probe: Some(probe), .. }) = &self.state else { return false };
-        probe.id == id && probe.proxy == *proxy
+        probe.id == id && probe.reporter == *reporter
     }
 
     fn succeeded(&mut self, policy: &BreakerPolicy, now: Instant) -> Option<Event> {

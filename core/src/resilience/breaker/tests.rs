@@ -3,12 +3,20 @@
 use proptest::prelude::*;
 
 use super::{super::sightings::Outcomes, *};
-use crate::epoch;
+use crate::{epoch, model::InstanceId};
 
 const SECOND: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(5);
 
 fn proxy(name: &str) -> ProxyId {
     ProxyId::new(name).unwrap()
+}
+
+/// A process by the name of its proxy, and of its start if that is not the first:
+/// `proxy/instance`.
+fn process(name: &str) -> Reporter {
+    let (name, instance) = name.split_once('/').unwrap_or((name, "1"));
+    Reporter { proxy: proxy(name), instance: InstanceId::new(instance).unwrap() }
 }
 
 fn served(successes: u32) -> Outcomes {
@@ -33,7 +41,7 @@ impl Bench {
     fn new() -> Self {
         let start = epoch();
         Self {
-            breaker: Breaker::new(1),
+            breaker: Breaker::new(1, LEASE),
             policy: BreakerPolicy::default(),
             start,
             now: start,
@@ -59,7 +67,7 @@ impl Bench {
         let trailing_failures =
             if outcomes.successes > 0 { 0 } else { outcomes.transport + outcomes.gateway };
         let report = Report {
-            proxy: proxy(name),
+            reporter: process(name),
             sent: self.sent(),
             traffic: Traffic { outcomes, trailing_failures },
             probe,
@@ -79,7 +87,7 @@ impl Bench {
     /// A quiet report, and the token in its answer.
     fn ask(&mut self, name: &str) -> Option<TokenId> {
         assert_eq!(self.hear(name, Outcomes::default(), None), None);
-        self.breaker.offer(&proxy(name), self.sent(), false).map(|token| token.id)
+        self.breaker.offer(&process(name), self.sent(), false, self.now).map(|token| token.id)
     }
 
     /// Opens it, and waits until it is half-open.
@@ -180,8 +188,8 @@ fn a_token_that_is_not_used_goes_to_another_once_it_is_dead() {
     bench.now += 10 * SECOND;
     assert_eq!(bench.ask("b"), None, "a has not said that it was not used");
     assert_eq!(bench.hear("a", Outcomes::default(), None), None);
-    let (sent, a) = (bench.sent(), proxy("a"));
-    assert!(bench.breaker.offer(&a, sent, true).is_none(), "it is another's turn");
+    let (sent, a) = (bench.sent(), process("a"));
+    assert!(bench.breaker.offer(&a, sent, true, bench.now).is_none(), "it is another's turn");
     let second = bench.ask("b").unwrap();
     assert!(second > first);
     assert_eq!(bench.word("a", first, ProbeState::Failed), None, "a straggler");
@@ -219,11 +227,11 @@ fn a_proxy_that_is_lost_fails_what_it_was_sending_and_nothing_else() {
     bench.half_open();
     let (now, policy) = (bench.now, bench.policy);
     bench.ask("a").unwrap();
-    assert_eq!(bench.breaker.lost(&policy, &proxy("a"), now, &mut bench.rng), None);
+    assert_eq!(bench.breaker.lost(&policy, &process("a"), now, &mut bench.rng), None);
     let id = bench.ask("b").unwrap();
     bench.word("b", id, ProbeState::InUse);
-    assert_eq!(bench.breaker.lost(&policy, &proxy("c"), now, &mut bench.rng), None);
-    let event = bench.breaker.lost(&policy, &proxy("b"), now, &mut bench.rng);
+    assert_eq!(bench.breaker.lost(&policy, &process("c"), now, &mut bench.rng), None);
+    let event = bench.breaker.lost(&policy, &process("b"), now, &mut bench.rng);
     assert!(matches!(event, Some(Event::Opened { cause: Cause::ProbeLost, times: 2, .. })));
 }
 
@@ -233,9 +241,10 @@ fn a_proxy_that_comes_back_with_a_request_under_way_is_waited_for() {
     bench.half_open();
     let id = bench.ask("a").unwrap();
     bench.word("a", id, ProbeState::InUse);
-    bench.breaker.lost(&bench.policy, &proxy("a"), bench.now, &mut bench.rng);
+    bench.breaker.lost(&bench.policy, &process("a"), bench.now, &mut bench.rng);
     assert_eq!(bench.word("a", id, ProbeState::InUse), None);
-    assert_eq!(bench.wait(60 * SECOND), Some(Event::HalfOpened));
+    assert_eq!(bench.wait(20 * SECOND), Some(Event::HalfOpened));
+    bench.word("a", id, ProbeState::InUse);
     assert_eq!(bench.ask("b"), None);
     assert_eq!(bench.word("a", id, ProbeState::Succeeded), None);
     assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 0 }, "of another term");
@@ -243,10 +252,67 @@ fn a_proxy_that_comes_back_with_a_request_under_way_is_waited_for() {
 }
 
 #[test]
+fn what_a_process_said_that_fell_silent_keeps_nobody_waiting() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a").unwrap();
+    bench.word("a", id, ProbeState::InUse);
+    bench.breaker.lost(&bench.policy, &process("a"), bench.now, &mut bench.rng);
+    assert_eq!(bench.wait(20 * SECOND), Some(Event::HalfOpened));
+    // A report that was long on its way; its process is gone, so that nobody says more.
+    bench.word("a", id, ProbeState::InUse);
+    bench.now += LEASE - SECOND;
+    assert_eq!(bench.ask("b"), None, "it may be under way yet");
+    bench.now += SECOND;
+    assert!(bench.ask("b").is_some());
+}
+
+#[test]
+fn a_request_that_takes_too_long_keeps_nobody_waiting() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a").unwrap();
+    let given = bench.now;
+    while bench.now < given + TOKEN_LIFE + USE_MAX + LEASE {
+        assert_eq!(bench.word("a", id, ProbeState::InUse), None);
+        bench.now += SECOND;
+    }
+    assert_eq!(bench.advance(), None);
+    // A proxy of an earlier build speaks of it for ever.
+    for _ in 0..70 {
+        bench.word("a", id, ProbeState::InUse);
+        bench.now += SECOND;
+    }
+    assert!(bench.ask("b").is_some());
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 0 });
+}
+
+#[test]
+fn a_process_that_was_taken_over_finishes_what_it_tries() {
+    let mut bench = Bench::new();
+    bench.half_open();
+    let id = bench.ask("a/1").unwrap();
+    bench.word("a/1", id, ProbeState::InUse);
+    assert_eq!(bench.ask("a/2"), None, "one at a time, whatever process it is");
+    assert_eq!(bench.word("a/2", id, ProbeState::Succeeded), None, "it is the other's");
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 0 });
+    bench.word("a/1", id, ProbeState::Succeeded);
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 1 });
+    // The end of the former one takes nothing from the present one.
+    bench.hear("a/2", gateway(2), None);
+    let second = bench.ask("a/2").unwrap();
+    bench.word("a/2", second, ProbeState::InUse);
+    let event = bench.breaker.lost(&bench.policy, &process("a/1"), bench.now, &mut bench.rng);
+    assert_eq!(event, None);
+    bench.word("a/2", second, ProbeState::Succeeded);
+    assert_eq!(bench.breaker.phase(), Phase::HalfOpen { successes: 2 });
+}
+
+#[test]
 fn reports_that_come_twice_or_late_say_nothing() {
     let mut bench = Bench::new();
     let report = Report {
-        proxy: proxy("a"),
+        reporter: process("a"),
         sent: SECOND,
         traffic: Traffic { outcomes: gateway(3), trailing_failures: 3 },
         probe: None,
@@ -294,7 +360,7 @@ fn passing_checks_close_it_only_where_nobody_has_requests() {
 fn a_backend_that_cannot_be_spared_stays_in_and_says_so_once() {
     let mut bench = Bench::new();
     let report = Report {
-        proxy: proxy("a"),
+        reporter: process("a"),
         sent: SECOND,
         traffic: Traffic { outcomes: gateway(5), trailing_failures: 5 },
         probe: None,
@@ -348,7 +414,7 @@ fn a_proxy_that_alone_cannot_reach_it_does_not_open_it() {
 #[test]
 fn a_restart_goes_on_where_it_was_open() {
     let mut bench = Bench::new();
-    bench.breaker = Breaker::resumed(1_000, 3, bench.now + 5 * SECOND);
+    bench.breaker = Breaker::resumed(1_000, LEASE, 3, bench.now + 5 * SECOND);
     assert_eq!(bench.wait(4 * SECOND), None);
     assert_eq!(bench.wait(SECOND), Some(Event::HalfOpened));
     let id = bench.ask("a").unwrap();
@@ -375,7 +441,7 @@ proptest! {
                 2 => {
                     bench.hear(name, Outcomes::default(), None);
                     let sent = bench.sent();
-                    let token = bench.breaker.offer(&proxy(name), sent, false);
+                    let token = bench.breaker.offer(&process(name), sent, false, bench.now);
                     held[who] = token.map(|token| token.id).or(held[who]);
                 }
                 3 | 4 => if let Some(id) = held[who].take_if(|_| what == 3) {
@@ -388,7 +454,7 @@ proptest! {
                 },
                 _ => {
                     held[who] = None;
-                    bench.breaker.lost(&bench.policy, &proxy(name), bench.now, &mut bench.rng);
+                    bench.breaker.lost(&bench.policy, &process(name), bench.now, &mut bench.rng);
                 }
             }
         }
@@ -412,6 +478,6 @@ impl Bench {
     /// A quiet report, whatever it changes, and the token in its answer.
     fn ask_freely(&mut self, name: &str) -> Option<TokenId> {
         self.hear(name, Outcomes::default(), None);
-        self.breaker.offer(&proxy(name), self.sent(), false).map(|token| token.id)
+        self.breaker.offer(&process(name), self.sent(), false, self.now).map(|token| token.id)
     }
 }

@@ -33,6 +33,7 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
                 labels: Labels::default(),
                 source: None,
                 drain: None,
+                max_in_flight: None,
                 incarnation: Incarnation(1),
             })
         }

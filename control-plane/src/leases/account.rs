@@ -1,0 +1,171 @@
+//! One quantity: who may use how much of it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use lb_core::lease::{Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted};
+use lb_proto::{convert, v1 as pb};
+
+use super::HolderId;
+
+/// A quantity that is lent, or was until lately.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) wanted: Wanted,
+    /// Whether the configuration wants it still.
+    pub(super) is_wanted: bool,
+    pub(super) lender: Lender,
+    /// Requests that wait, as each holder told last.
+    pub(super) waiting: BTreeMap<HolderId, u64>,
+}
+
+#[derive(Debug)]
+pub(super) enum Lender {
+    Whole(Granter<HolderId>),
+    ByKey(KeyGranter<HolderId>),
+}
+
+impl Account {
+    pub(super) fn open(term: Term, wanted: Wanted, former: Former, now: Instant) -> Self {
+        let lender = match wanted.sort {
+            Sort::Slots { .. } | Sort::Rate { .. } => {
+                Lender::Whole(Granter::new(term, wanted.amount, wanted.terms(), former, now))
+            }
+            Sort::RateByKey { .. } => {
+                let keys_max = KeyGranter::<HolderId>::KEYS_MAX;
+                Lender::ByKey(KeyGranter::new(term, wanted.amount, keys_max, former, now))
+            }
+        };
+        Self { wanted, is_wanted: true, lender, waiting: BTreeMap::new() }
+    }
+
+    /// Wants this from now on; `false` if that takes another account.
+    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) -> bool {
+        if !wanted.continues(&self.wanted) {
+            return false;
+        }
+        self.wanted = wanted;
+        self.is_wanted = true;
+        match &mut self.lender {
+            Lender::Whole(granter) => {
+                granter.set_quantity(wanted.amount);
+                granter.set_hold(wanted.terms().hold, now);
+            }
+            Lender::ByKey(granter) => granter.set_rate(wanted.amount),
+        }
+        true
+    }
+
+    pub(super) fn number_after(&mut self, grants: u64) {
+        match &mut self.lender {
+            Lender::Whole(granter) => granter.number_after(grants),
+            Lender::ByKey(granter) => granter.number_after(grants),
+        }
+    }
+
+    pub(super) fn last_number(&self) -> u64 {
+        match &self.lender {
+            Lender::Whole(granter) => granter.last_number(),
+            Lender::ByKey(granter) => granter.last_number(),
+        }
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        holder: &HolderId,
+        wire: &pb::LeaseReport,
+        now: Instant,
+    ) -> Heard {
+        let report = convert::lease_report_from_wire(wire);
+        match (&mut self.lender, wire.key) {
+            (Lender::Whole(granter), None) => {
+                self.waiting.insert(holder.clone(), wire.waiting);
+                granter.hear(holder, &report, now)
+            }
+            (Lender::ByKey(granter), key) => {
+                granter.join(holder, now);
+                match key {
+                    Some(key) => granter.hear(holder, key, &report, now),
+                    None => Heard::Noted,
+                }
+            }
+            // It takes the quantity for one of another sort: it is behind, or ahead.
+            (Lender::Whole(_), Some(_)) => Heard::Stale,
+        }
+    }
+
+    /// Frees what a process had that is done; whether there was anything.
+    pub(super) fn leave(&mut self, instance: &str) -> bool {
+        self.waiting.retain(|holder, _| &*holder.instance != instance);
+        match &mut self.lender {
+            Lender::Whole(granter) => {
+                let holders: Vec<_> =
+                    granter.holders().map(|(holder, ..)| holder.clone()).collect();
+                let own = holders.into_iter().filter(|holder| &*holder.instance == instance);
+                own.map(|holder| granter.remove(&holder)).count() > 0
+            }
+            Lender::ByKey(granter) => leave_keys(granter, instance),
+        }
+    }
+
+    /// Hears no more of a process: what it was lent ends by itself.
+    pub(super) fn lose(&mut self, instance: &str) {
+        self.waiting.retain(|holder, _| &*holder.instance != instance);
+        if let Lender::ByKey(granter) = &mut self.lender {
+            leave_keys(granter, instance);
+        }
+    }
+
+    /// Whether nothing of it can be in use any more.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        match &self.lender {
+            Lender::Whole(granter) => granter.counted(now) == 0,
+            Lender::ByKey(granter) => granter.keys() == 0,
+        }
+    }
+
+    /// The messages that are due, and to whom.
+    pub(super) fn grant(
+        &mut self,
+        quantity: &Quantity,
+        now: Instant,
+    ) -> Vec<(Arc<str>, pb::LeaseGrant)> {
+        let message = |holder: HolderId, key, grant| {
+            let wire = convert::lease_grant_to_wire(quantity, key, holder.number, &grant);
+            (holder.instance, wire)
+        };
+        match &mut self.lender {
+            Lender::Whole(granter) => {
+                let grants = granter.grant(now).into_iter();
+                grants.map(|(holder, grant)| message(holder, None, grant)).collect()
+            }
+            Lender::ByKey(granter) => {
+                let grants = granter.grant(now).into_iter();
+                let mut messages: Vec<_> =
+                    grants.map(|(holder, key, grant)| message(holder, Some(key), grant)).collect();
+                let proxies = u32::try_from(granter.members().len()).unwrap_or(u32::MAX);
+                let bare = |holder: &HolderId, key| {
+                    let wire = pb::LeaseGrant {
+                        quantity: Some(convert::quantity_to_wire(quantity)),
+                        key,
+                        holder: holder.number,
+                        proxies,
+                        ..pb::LeaseGrant::default()
+                    };
+                    (Arc::clone(&holder.instance), wire)
+                };
+                messages.extend(granter.members().iter().map(|holder| bare(holder, None)));
+                messages.extend(granter.unheard().map(|(holder, key)| bare(holder, Some(key))));
+                messages
+            }
+        }
+    }
+}
+
+fn leave_keys(granter: &mut KeyGranter<HolderId>, instance: &str) -> bool {
+    let own = granter.members().iter().filter(|holder| &*holder.instance == instance);
+    let own: Vec<_> = own.cloned().collect();
+    for holder in &own {
+        granter.leave(holder);
+    }
+    !own.is_empty()
+}

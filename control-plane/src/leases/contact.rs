@@ -1,0 +1,70 @@
+//! The processes that report about leases, and the way to each.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_core::model::ProxyId;
+use lb_proto::v1 as pb;
+use tokio::sync::mpsc;
+
+/// After how long without a word a process is forgotten; what it was lent has its own times.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Who reports.
+#[derive(Debug, Default)]
+pub(super) struct Contacts(HashMap<Arc<str>, Contact>);
+
+#[derive(Debug)]
+struct Contact {
+    proxy: ProxyId,
+    outbox: mpsc::Sender<pb::LeaseGrants>,
+    heard_at: Instant,
+}
+
+impl Contacts {
+    pub(super) fn open(
+        &mut self,
+        proxy: &ProxyId,
+        instance: &str,
+        outbox: mpsc::Sender<pb::LeaseGrants>,
+        now: Instant,
+    ) {
+        let contact = Contact { proxy: proxy.clone(), outbox, heard_at: now };
+        self.0.insert(instance.into(), contact);
+    }
+
+    /// Notes that a process is alive, and gives its shared name.
+    pub(super) fn hear(&mut self, instance: &str, now: Instant) -> Option<Arc<str>> {
+        self.0.get_mut(instance)?.heard_at = now;
+        self.0.get_key_value(instance).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// The proxy of a process.
+    pub(super) fn proxy(&self, instance: &str) -> Option<&ProxyId> {
+        self.0.get(instance).map(|contact| &contact.proxy)
+    }
+
+    pub(super) fn forget(&mut self, instance: &str) -> bool {
+        self.0.remove(instance).is_some()
+    }
+
+    /// Forgets those that were silent for long, and names them.
+    pub(super) fn forget_silent(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let is_silent = |contact: &Contact| {
+            now.saturating_duration_since(contact.heard_at) > SILENCE_MAX
+                || contact.outbox.is_closed()
+        };
+        let silent = self.0.extract_if(|_, contact| is_silent(contact));
+        silent.map(|(instance, _)| instance).collect()
+    }
+
+    /// Sends, unless the process does not read: a grant that is not sent costs nothing but time.
+    pub(super) fn send(&self, instance: &str, message: pb::LeaseGrants) {
+        if let Some(contact) = self.0.get(instance) {
+            contact.outbox.try_send(message).ok();
+        }
+    }
+}

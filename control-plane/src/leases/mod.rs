@@ -1,0 +1,309 @@
+//! Lends the proxies their shares of what holds over the whole fleet.
+//!
+//! [`lb_core::lease`] decides who may use how much; this keeps a granter for each quantity
+//! that the configuration wants, hears the reports, and sends the grants.
+//!
+//! | part | does |
+//! |---|---|
+//! | `account` | one quantity: its granter, and what is wanted of it |
+//! | `contact` | the proxies that report, and the way to each |
+//! | `view` | who holds how much, for people |
+//!
+//! Reports are taken in under a lock that is held for microseconds. Grants are made by one
+//! task: at every tick, and at once when a report says that somebody waits for it.
+
+mod account;
+mod contact;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lb_core::{
+    lease::{Former, Heard, Quantity, Term, Wanted},
+    model::ProxyId,
+};
+use lb_proto::{convert, v1 as pb};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+pub(crate) use self::view::{HolderView, LeaseView};
+use self::{account::Account, contact::Contacts};
+use crate::{
+    clock::{millis32, now},
+    registry::{Catalog, Registry},
+};
+
+/// Between two grants of one quantity, unless somebody waits.
+const TICK: Duration = Duration::from_millis(100);
+/// How long those who wait let others join them.
+const URGENT_AFTER: Duration = Duration::from_millis(2);
+/// Messages to one proxy that may wait; a proxy that does not read gets no grants.
+pub(crate) const OUTBOX: usize = 4;
+/// What reports a proxy may send in a period before they become less frequent.
+const REPORTS_OF_A_PERIOD: u32 = 200;
+/// The longest period between reports; four must fit into a lease.
+const PERIOD_MAX: Duration = Duration::from_millis(250);
+
+/// One start of one proxy's holder of a quantity: its process, and which holder of that.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct HolderId {
+    pub(crate) instance: Arc<str>,
+    pub(crate) number: u64,
+}
+
+/// What is lent of every quantity.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    state: Mutex<State>,
+    /// Somebody waits for a grant.
+    urgent: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of this start.
+    term: Term,
+    /// An earlier start may have lent what is wanted when this one begins.
+    former: Former,
+    accounts: BTreeMap<Quantity, Account>,
+    contacts: Contacts,
+    /// The revision that accounts were last compared with.
+    reconciled: Option<u64>,
+    urgent: BTreeSet<Quantity>,
+    /// The largest number of a grant of an account that is gone.
+    grants: u64,
+}
+
+impl Leases {
+    /// Lends nothing yet. `resumed` says that an earlier start of this control plane may
+    /// have lent something.
+    pub(crate) fn new(term: u64, resumed: bool) -> Self {
+        let state = State {
+            term: Term(term),
+            former: if resumed { Former::MayHaveLent } else { Former::None },
+            accounts: BTreeMap::new(),
+            contacts: Contacts::default(),
+            reconciled: None,
+            urgent: BTreeSet::new(),
+            grants: 0,
+        };
+        Self { state: Mutex::new(state), urgent: Notify::new() }
+    }
+
+    /// Takes a stream of a proxy's process. Grants go to `outbox` until another stream of
+    /// the same process is opened.
+    pub(crate) fn open(
+        &self,
+        proxy: &ProxyId,
+        instance: &str,
+        outbox: mpsc::Sender<pb::LeaseGrants>,
+    ) {
+        self.lock().contacts.open(proxy, instance, outbox, now());
+    }
+
+    /// Takes in what a process reports.
+    pub(crate) fn hear(&self, instance: &str, message: &pb::LeaseReports) {
+        let state = &mut *self.lock();
+        if message.leaves {
+            state.leave(instance);
+            self.urgent.notify_one();
+            return;
+        }
+        let Some(instance) = state.contacts.hear(instance, now()) else { return };
+        let mut is_urgent = false;
+        for report in &message.reports {
+            is_urgent |= state.hear(&instance, report);
+        }
+        if is_urgent {
+            self.urgent.notify_one();
+        }
+    }
+
+    /// Makes what is due now: to every quantity, or only to those that somebody waits for.
+    fn grant(&self, registry: &Registry, all: bool) {
+        let wanted = {
+            let state = self.lock();
+            // Read under the registry's own lock, which is never taken inside this one.
+            let reconciled = state.reconciled;
+            drop(state);
+            registry.read(|view| {
+                let revision = view.publisher.version().revision;
+                (reconciled != Some(revision)).then(|| (revision, wanted(&view.catalog)))
+            })
+        };
+        let state = &mut *self.lock();
+        if let Some((revision, wanted)) = wanted {
+            state.reconcile(wanted);
+            state.reconciled = Some(revision);
+        }
+        state.grant(all);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the configuration wants lent.
+fn wanted(catalog: &Catalog) -> BTreeMap<Quantity, Wanted> {
+    let pools = catalog.pools();
+    let of_pools = pools.values().filter_map(|pool| Quantity::of_pool(&pool.value));
+    let of_backends = catalog.backends().values().filter_map(|backend| {
+        let pool = pools.get(&backend.value.pool)?;
+        Quantity::of_backend(&backend.value, &pool.value)
+    });
+    of_pools.chain(of_backends).collect()
+}
+
+impl State {
+    /// Opens, changes and closes accounts, so that they are as the configuration wants. One
+    /// that is closed stays for as long as anything of it may be in use: it may be wanted
+    /// again.
+    fn reconcile(&mut self, wanted: BTreeMap<Quantity, Wanted>) {
+        let now = now();
+        for account in self.accounts.values_mut() {
+            account.is_wanted = false;
+        }
+        for (quantity, wanted) in wanted {
+            if let Some(account) = self.accounts.get_mut(&quantity)
+                && account.change(wanted, now)
+            {
+                continue;
+            }
+            // One of another sort lent something else under this name.
+            if let Some(former) = self.accounts.remove(&quantity) {
+                self.grants = self.grants.max(former.last_number());
+            }
+            let former = match self.reconciled {
+                None => self.former,
+                Some(_) => Former::None,
+            };
+            let mut account = Account::open(self.term, wanted, former, now);
+            account.number_after(self.grants);
+            self.accounts.insert(quantity, account);
+        }
+    }
+
+    fn hear(&mut self, instance: &Arc<str>, wire: &pb::LeaseReport) -> bool {
+        let quantity = wire.quantity.as_ref().and_then(convert::quantity_from_wire);
+        let Some(quantity) = quantity else { return false };
+        // A proxy may be ahead, or behind.
+        let Some(account) = self.accounts.get_mut(&quantity) else { return false };
+        let holder = HolderId { instance: Arc::clone(instance), number: wire.holder };
+        match account.hear(&holder, wire, now()) {
+            Heard::Noted => false,
+            Heard::Stale => {
+                debug!(%quantity, instance = &**instance, "a late report about a lease");
+                false
+            }
+            Heard::Urgent => self.urgent.insert(quantity),
+            Heard::Outranked(term) => {
+                self.outrank(term);
+                false
+            }
+        }
+    }
+
+    /// A proxy has had grants of a later start. The lock on the data directory says that
+    /// none is running: the store was restored from a copy, or made anew.
+    fn outrank(&mut self, outranked: Term) {
+        let term = Term(outranked.0.saturating_add(1));
+        warn!(
+            former = outranked.0,
+            "proxies have leases of a later start of a control plane, as after its store was \
+             replaced; nothing new is lent until those have ended"
+        );
+        let now = now();
+        self.term = term;
+        for account in self.accounts.values_mut() {
+            *account = Account::open(term, account.wanted, Former::MayHaveLent, now);
+        }
+    }
+
+    /// A process is done, with nothing in use.
+    fn leave(&mut self, instance: &str) {
+        if self.contacts.forget(instance) {
+            info!(instance, "it has given back its leases");
+        }
+        for (quantity, account) in &mut self.accounts {
+            if account.leave(instance) {
+                self.urgent.insert(quantity.clone());
+            }
+        }
+    }
+
+    fn grant(&mut self, all: bool) {
+        let now = now();
+        for lost in self.contacts.forget_silent(now) {
+            for account in self.accounts.values_mut() {
+                account.lose(&lost);
+            }
+        }
+        let urgent = std::mem::take(&mut self.urgent);
+        let mut letters: BTreeMap<Arc<str>, Vec<pb::LeaseGrant>> = BTreeMap::new();
+        for (quantity, account) in &mut self.accounts {
+            if !all && !urgent.contains(quantity) {
+                continue;
+            }
+            if account.is_wanted {
+                for (instance, grant) in account.grant(quantity, now) {
+                    letters.entry(instance).or_default().push(grant);
+                }
+            }
+        }
+        if all {
+            let grants = &mut self.grants;
+            self.accounts.retain(|_, account| {
+                let stays = account.is_wanted || !account.is_over(now);
+                if !stays {
+                    *grants = account.last_number().max(*grants);
+                }
+                stays
+            });
+        }
+        let period = millis32(self.period());
+        for (instance, grants) in letters {
+            self.contacts.send(&instance, pb::LeaseGrants { grants, period_ms: period });
+        }
+    }
+
+    /// How often proxies report: the more there is to tell, the less often.
+    fn period(&self) -> Duration {
+        let wanted = self.accounts.values().filter(|account| account.is_wanted).count();
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).max(REPORTS_OF_A_PERIOD);
+        (TICK * (wanted / REPORTS_OF_A_PERIOD)).min(PERIOD_MAX)
+    }
+}
+
+/// Lends until it is told to stop.
+pub(crate) async fn run(leases: Arc<Leases>, registry: Registry, stop: CancellationToken) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut revisions = registry.revisions();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => leases.grant(&registry, true),
+            changed = revisions.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                leases.grant(&registry, false);
+            }
+            () = leases.urgent.notified() => {
+                sleep(URGENT_AFTER).await;
+                leases.grant(&registry, false);
+            }
+            () = stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use lb_core::{
+    lease::{Holder, OnLoss, QuantityKind, Slots, Sort},
+    model::ProxyId,
+};
+
+use super::*;
+
+const HOLD: Duration = Duration::from_secs(30);
+
+/// A proxy that holds slots of the one quantity.
+struct Proxy {
+    name: &'static str,
+    number: u64,
+    slots: Slots,
+    inbox: mpsc::Receiver<pb::LeaseGrants>,
+}
+
+struct World {
+    leases: Leases,
+    quantity: Quantity,
+}
+
+impl World {
+    /// With so many slots of a pool.
+    fn new(slots: u64) -> Self {
+        let quantity =
+            Quantity { kind: QuantityKind::Pool, name: "default".into(), incarnation: 0 };
+        let world = Self { leases: Leases::new(1, false), quantity };
+        world.want(Some(slots));
+        world
+    }
+
+    fn want(&self, slots: Option<u64>) {
+        let wanted = |amount| Wanted { amount, sort: Sort::Slots { hold: HOLD } };
+        let wanted = slots.map(|slots| (self.quantity.clone(), wanted(slots)));
+        let state = &mut *self.leases.lock();
+        state.reconcile(wanted.into_iter().collect());
+        state.reconciled = Some(1);
+    }
+
+    fn proxy(&self, name: &'static str) -> Proxy {
+        let (outbox, inbox) = mpsc::channel(OUTBOX);
+        self.leases.open(&ProxyId::new(name).unwrap(), name, outbox);
+        let wanted = Wanted { amount: 0, sort: Sort::Slots { hold: HOLD } };
+        let holder = Holder::new(wanted.terms(), OnLoss::SafeShare, 0, 1, now());
+        Proxy { name, number: 1, slots: Slots::new(holder, now()), inbox }
+    }
+
+    fn report(&self, proxy: &mut Proxy) {
+        let report = proxy.slots.report(now());
+        let report = convert::lease_report_to_wire(&self.quantity, None, proxy.number, &report, 0);
+        let message = pb::LeaseReports {
+            proxy_id: proxy.name.to_owned(),
+            instance_id: proxy.name.to_owned(),
+            reports: vec![report],
+            leaves: false,
+        };
+        self.leases.hear(proxy.name, &message);
+    }
+
+    fn grant(&self) {
+        self.leases.lock().grant(true);
+    }
+
+    fn leave(&self, proxy: &Proxy) {
+        let message = pb::LeaseReports {
+            instance_id: proxy.name.to_owned(),
+            leaves: true,
+            ..pb::LeaseReports::default()
+        };
+        self.leases.hear(proxy.name, &message);
+    }
+
+    fn granted(&self) -> Vec<(Option<String>, u64)> {
+        let view = self.leases.view(QuantityKind::Pool, "default", 0).unwrap();
+        let holder = |holder: HolderView| (holder.proxy.map(|id| id.to_string()), holder.granted);
+        view.holders.into_iter().map(holder).collect()
+    }
+}
+
+impl Proxy {
+    /// Takes in what has arrived; what it may use then.
+    fn usable(&mut self) -> u64 {
+        while let Ok(message) = self.inbox.try_recv() {
+            for wire in message.grants.iter().filter(|wire| wire.holder == self.number) {
+                if let Some(grant) = convert::lease_grant_from_wire(wire) {
+                    self.slots.apply(&grant, now()).ok();
+                }
+            }
+        }
+        self.slots.holder().usable(now())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_are_shared_and_those_of_a_proxy_that_leaves_are_free_at_once() {
+    let world = World::new(10);
+    let mut first = world.proxy("p1");
+    world.report(&mut first);
+    world.grant();
+    assert_eq!(first.usable(), 10);
+    let mut second = world.proxy("p2");
+    for _ in 0..3 {
+        world.report(&mut second);
+        world.report(&mut first);
+        world.grant();
+        let sum = first.usable() + second.usable();
+        assert!(sum <= 10, "{sum}");
+    }
+    assert_eq!((first.usable(), second.usable()), (5, 5));
+    assert_eq!(world.granted(), [(Some("p1".to_owned()), 5), (Some("p2".to_owned()), 5)]);
+    world.leave(&second);
+    world.grant();
+    assert_eq!(first.usable(), 10, "nothing was asked for, and it is told all the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_again_is_not_lent_twice() {
+    let world = World::new(10);
+    let mut first = world.proxy("p1");
+    world.report(&mut first);
+    world.grant();
+    assert_eq!(first.usable(), 10);
+    world.want(None);
+    world.grant();
+    assert!(world.leases.view(QuantityKind::Pool, "default", 0).is_none());
+    world.want(Some(10));
+    // The same process holds it anew, and another proxy does not get what the former
+    // holder may be using.
+    let mut again = world.proxy("p1");
+    again.number = 2;
+    let mut second = world.proxy("p2");
+    world.report(&mut again);
+    world.report(&mut second);
+    world.grant();
+    assert_eq!(first.usable() + again.usable() + second.usable(), 10);
+    tokio::time::advance(HOLD + Duration::from_millis(1200)).await;
+    world.report(&mut again);
+    world.report(&mut second);
+    world.grant();
+    assert_eq!((again.usable(), second.usable()), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_start_is_told_of_by_its_leases() {
+    let world = World::new(10);
+    let mut first = world.proxy("p1");
+    world.report(&mut first);
+    let later = lb_core::lease::Grant {
+        term: Term(7),
+        id: 40,
+        answers: 1,
+        lease: Duration::from_secs(1),
+        amount: 3,
+        safe: 3,
+        carried: false,
+        proxies: 1,
+    };
+    first.slots.apply(&later, now()).unwrap();
+    world.report(&mut first);
+    world.report(&mut first);
+    world.grant();
+    assert_eq!(first.usable(), 3, "only what it has is prolonged");
+    assert_eq!(first.slots.holder().usable(now()), 3);
+    assert_eq!(world.leases.lock().term, Term(8));
+}

@@ -1,0 +1,121 @@
+//! What is lent: the name of a quantity, and how the configuration wants it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::Terms;
+use crate::model::{Backend, MaxInFlight, Pool};
+
+/// Names one quantity in the whole fleet.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Quantity {
+    /// What it belongs to.
+    pub kind: QuantityKind,
+    /// The name of that.
+    pub name: Arc<str>,
+    /// Which life of that name, for what has lives; else 0.
+    pub incarnation: u64,
+}
+
+/// What a quantity belongs to.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum QuantityKind {
+    /// Requests in progress in a pool.
+    Pool,
+    /// Requests in progress at a backend.
+    Backend,
+    /// The rate of a limit.
+    Limit,
+}
+
+/// How much the configuration wants lent, and how.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wanted {
+    /// Over the whole fleet, in the quantity's unit: slots, or millionths of a token per
+    /// second ([`crate::limit::MICROS`]).
+    pub amount: u64,
+    /// Of which kind it is.
+    pub sort: Sort,
+}
+
+/// How a quantity is used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sort {
+    /// By requests that hold a slot each.
+    Slots {
+        /// How long one may hold it beyond a lease: the request timeout.
+        hold: Duration,
+    },
+    /// As a rate, by all requests together.
+    Rate {
+        /// Over the whole fleet.
+        burst: u32,
+    },
+    /// As a rate, by each key on its own.
+    RateByKey {
+        /// Of each key, over the whole fleet.
+        burst: u32,
+    },
+}
+
+impl Quantity {
+    /// The slots of a pool, if their number is limited.
+    #[must_use]
+    pub fn of_pool(pool: &Pool) -> Option<(Self, Wanted)> {
+        let amount = pool.concurrency.max_in_flight?;
+        let name = pool.name.as_str().into();
+        let quantity = Self { kind: QuantityKind::Pool, name, incarnation: 0 };
+        Some((quantity, slots(amount, pool)))
+    }
+
+    /// The slots of a backend of this pool, if their number is limited.
+    #[must_use]
+    pub fn of_backend(backend: &Backend, pool: &Pool) -> Option<(Self, Wanted)> {
+        let amount = backend.max_in_flight?;
+        let quantity = Self {
+            kind: QuantityKind::Backend,
+            name: backend.id.as_str().into(),
+            incarnation: backend.incarnation.0,
+        };
+        Some((quantity, slots(amount, pool)))
+    }
+}
+
+fn slots(amount: MaxInFlight, pool: &Pool) -> Wanted {
+    let sort = Sort::Slots { hold: pool.request_timeout };
+    Wanted { amount: amount.get().into(), sort }
+}
+
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
+    }
+}
+
+impl QuantityKind {
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Backend => "backend",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+impl Wanted {
+    /// How it is lent.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        match self.sort {
+            Sort::Slots { hold } => Terms::slots(hold),
+            Sort::Rate { .. } | Sort::RateByKey { .. } => Terms::rate(),
+        }
+    }
+
+    /// Whether the same account goes on with this instead of `former`.
+    #[must_use]
+    pub fn continues(&self, former: &Self) -> bool {
+        std::mem::discriminant(&self.sort) == std::mem::discriminant(&former.sort)
+    }
+}

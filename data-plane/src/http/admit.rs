@@ -1,0 +1,152 @@
+//! Room for a request, where a pool or its backends may have only so many in progress: it
+//! takes its slots, goes to another backend than the one that was picked, or waits in line.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::Stream};
+use crate::{
+    leases::{PoolCaps, Waiter},
+    reason::Reason,
+    worker::now,
+};
+
+/// Why a request is sent nowhere.
+pub(super) enum Denied {
+    /// There was no room for it.
+    NoRoom(OwnAnswer),
+    /// The client left while it waited.
+    ClientLeft,
+}
+
+/// What a request in line comes upon.
+enum Event {
+    Turn,
+    ClientLeft,
+    TimedOut,
+}
+
+/// Picks of one turn: others may be faster.
+const PICKS_MAX: usize = 4;
+
+impl<S: Stream> Exchange<'_, S> {
+    /// Takes the slots that a request to the backend that was picked needs, or to another
+    /// one, if there are any at once. It has them in `permit` then.
+    pub(super) fn admit(
+        &mut self,
+        attempts: &Attempts<'_>,
+        caps: &Arc<PoolCaps>,
+        picked: u32,
+    ) -> Option<u32> {
+        // Whoever waits goes first.
+        let is_first = caps.line().waiting() == 0;
+        is_first.then(|| self.take_slots(attempts, caps, Some(picked))).flatten()
+    }
+
+    /// Waits for slots, in line with others.
+    pub(super) async fn admit_later(
+        &mut self,
+        attempts: &mut Attempts<'_>,
+        caps: &Arc<PoolCaps>,
+    ) -> Result<u32, Denied> {
+        let line = caps.line();
+        // Another request may try the backend meanwhile.
+        self.trial = None;
+        let began = now();
+        let waiter = line.join(began).map_err(|full| {
+            let pool = &attempts.pool().name;
+            Denied::NoRoom(OwnAnswer::new(
+                503,
+                Reason::QueueFull,
+                format!("pool {pool} has no room for another request, and {full} in this proxy"),
+            ))
+        })?;
+        let admitted = self.wait_in_line(attempts, caps, waiter).await;
+        let ended = now();
+        line.count_wait(ended - began);
+        if let Some(record) = &mut self.record {
+            record.queued(ended);
+        }
+        attempts.waited(ended);
+        admitted
+    }
+
+    async fn wait_in_line(
+        &mut self,
+        attempts: &Attempts<'_>,
+        caps: &Arc<PoolCaps>,
+        waiter: Waiter,
+    ) -> Result<u32, Denied> {
+        let pool = attempts.pool();
+        let began = now();
+        let left = pool.request_timeout.saturating_sub(began - attempts.started());
+        self.worker.wheel.arm(&self.connection.timer, began, pool.queue_timeout.min(left));
+        loop {
+            let connection = &mut *self.connection;
+            let event = poll_fn(|context| {
+                if connection.stream.is_reset(context) {
+                    return Poll::Ready(Event::ClientLeft);
+                }
+                if waiter.poll_turn(context).is_ready() {
+                    return Poll::Ready(Event::Turn);
+                }
+                connection.timer.poll(context).map(|()| Event::TimedOut)
+            })
+            .await;
+            match event {
+                Event::Turn => match self.take_slots(attempts, caps, None) {
+                    Some(slot) => {
+                        waiter.leave();
+                        return Ok(slot);
+                    }
+                    None => waiter.pass_on(),
+                },
+                Event::ClientLeft => return Err(Denied::ClientLeft),
+                Event::TimedOut => {
+                    return Err(Denied::NoRoom(OwnAnswer::new(
+                        503,
+                        Reason::QueueTimeout,
+                        format!(
+                            "pool {} had no room for another request within {:?}",
+                            pool.name,
+                            now() - began
+                        ),
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Takes slots if they are free, of the backend that was picked rather than of another.
+    fn take_slots(
+        &mut self,
+        attempts: &Attempts<'_>,
+        caps: &Arc<PoolCaps>,
+        picked: Option<u32>,
+    ) -> Option<u32> {
+        let now = now();
+        if !caps.has_room(now) {
+            return None;
+        }
+        if let Some(slot) = picked
+            && let Some(permit) = caps.take(slot, now)
+        {
+            self.permit = Some(permit);
+            return Some(slot);
+        }
+        self.trial = None;
+        let pool = attempts.pool();
+        for _ in 0..PICKS_MAX {
+            let mut left_out = attempts.slots().to_vec();
+            left_out.extend(caps.full(now));
+            let slot = self.pick(pool, attempts.prepared(), &left_out, None, now)?;
+            if let Some(permit) = caps.take(slot, now) {
+                self.permit = Some(permit);
+                return Some(slot);
+            }
+            if !caps.has_room(now) {
+                return None;
+            }
+        }
+        None
+    }
+}

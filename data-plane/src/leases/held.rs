@@ -1,0 +1,343 @@
+//! One quantity on the control thread.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use lb_core::{
+    lease::{
+        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort, Wanted,
+    },
+    limit::{HotKeys, Table},
+};
+use lb_proto::{convert, v1 as pb};
+
+use super::{
+    Cap, KeyLease, Line, RateLease,
+    rate::{HotPace, KeyPaces},
+};
+use crate::live::BackendState;
+
+/// A share without a lease is allowed for so long; longer than between two looks.
+const SAFE_FOR: Duration = Duration::from_secs(1);
+
+/// What this proxy has of a quantity.
+#[derive(Debug)]
+pub(super) enum Held {
+    Slots(HeldSlots),
+    Rate(HeldRate),
+    Keys(HeldKeys),
+}
+
+#[derive(Debug)]
+pub(super) struct HeldSlots {
+    number: u64,
+    slots: Slots,
+    pub(super) cap: Arc<Cap>,
+    line: Arc<Line>,
+    /// Requests that wait may go to any of so many backends.
+    pub(super) waiting_among: u64,
+    /// Requests that were in progress when the limit was set, and are still.
+    before: u64,
+    /// Where those are.
+    backends: Vec<Arc<BackendState>>,
+    is_urgent: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct HeldRate {
+    number: u64,
+    share: RateShare,
+    pub(super) lease: Arc<RateLease>,
+    asked: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct HeldKeys {
+    number: u64,
+    hot: HotKeys,
+    pub(super) lease: Arc<KeyLease>,
+    /// Of the keys that are hot, and what was counted of it already.
+    asked: HashMap<u64, (HotPace, u64)>,
+}
+
+impl Held {
+    /// Whether something should be reported before its time.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        match self {
+            Self::Slots(held) => held.look(now),
+            Self::Rate(_) | Self::Keys(_) => false,
+        }
+    }
+
+    /// Whether its use changes from moment to moment.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::Slots(held) => held.slots.in_use() > 0 || held.line.waiting() > 0,
+            Self::Rate(_) | Self::Keys(_) => false,
+        }
+    }
+
+    /// What to send up.
+    pub(super) fn report(
+        &mut self,
+        quantity: &Quantity,
+        now: Instant,
+        out: &mut Vec<pb::LeaseReport>,
+    ) {
+        match self {
+            Self::Slots(held) => {
+                let report = held.slots.report(now);
+                held.is_urgent = false;
+                let waiting = held.waiting();
+                let wire =
+                    convert::lease_report_to_wire(quantity, None, held.number, &report, waiting);
+                out.push(wire);
+            }
+            Self::Rate(held) => {
+                let asked = held.lease.asked();
+                let new = asked - std::mem::replace(&mut held.asked, asked);
+                let report = held.share.report(new, now);
+                out.push(convert::lease_report_to_wire(quantity, None, held.number, &report, 0));
+            }
+            Self::Keys(held) => held.report(quantity, now, out),
+        }
+    }
+
+    /// Takes in what the control plane says. Whether a report should follow at once.
+    pub(super) fn hear(&mut self, wire: &pb::LeaseGrant, now: Instant) -> Result<bool, Refused> {
+        let number = match self {
+            Self::Slots(held) => held.number,
+            Self::Rate(held) => held.number,
+            Self::Keys(held) => held.number,
+        };
+        // It is for a former holder.
+        if wire.holder != number {
+            return Ok(false);
+        }
+        let grant = convert::lease_grant_from_wire(wire);
+        let Applied { report_now } = match (&mut *self, grant) {
+            (Self::Slots(held), Some(grant)) => held.apply(&grant, now)?,
+            (Self::Rate(held), Some(grant)) => {
+                let applied = held.share.apply(&grant, now)?;
+                held.lease.publish(held.share.pace());
+                applied
+            }
+            (Self::Keys(held), grant) => held.hear(wire, grant, now)?,
+            (Self::Slots(_) | Self::Rate(_), None) => return Ok(false),
+        };
+        if let Self::Slots(held) = self {
+            held.is_urgent |= report_now;
+        }
+        Ok(report_now)
+    }
+
+    /// What to remember for the next start of this proxy.
+    pub(super) fn remembered(&self) -> (u64, u32) {
+        match self {
+            Self::Slots(held) => held.slots.holder().remembered(),
+            Self::Rate(held) => held.share.holder().remembered(),
+            Self::Keys(held) => (0, held.hot.proxies()),
+        }
+    }
+
+    /// Nothing is limited any more.
+    pub(super) fn give_up(self) {
+        if let Self::Slots(held) = self {
+            held.cap.lift();
+            (0..held.line.waiting()).for_each(|_| held.line.freed());
+        }
+    }
+}
+
+impl HeldSlots {
+    pub(super) fn new(
+        number: u64,
+        holder: Holder,
+        cap: Arc<Cap>,
+        line: &Arc<Line>,
+        backends: &[Arc<BackendState>],
+        now: Instant,
+    ) -> Self {
+        let before = in_flight(backends);
+        Self {
+            number,
+            slots: Slots::new(holder, now),
+            cap,
+            line: Arc::clone(line),
+            waiting_among: 1,
+            before,
+            backends: if before > 0 { backends.to_vec() } else { Vec::new() },
+            is_urgent: true,
+        }
+    }
+
+    pub(super) fn change(
+        &mut self,
+        wanted: Wanted,
+        line: &Arc<Line>,
+        backends: &[Arc<BackendState>],
+    ) {
+        self.slots.set_hold(wanted.terms().hold);
+        self.line = Arc::clone(line);
+        if self.before > 0 {
+            let known = |state: &&Arc<BackendState>| {
+                self.backends.iter().any(|known| known.identity == state.identity)
+            };
+            let new: Vec<_> = backends.iter().filter(|state| !known(state)).cloned().collect();
+            self.backends.extend(new);
+        }
+    }
+
+    /// Sees what is in use, and lets workers use what they may.
+    fn look(&mut self, now: Instant) -> bool {
+        let taken = self.cap.slots().taken();
+        if self.before > 0 {
+            self.before = self.before.min(in_flight(&self.backends).saturating_sub(taken));
+            if self.before == 0 {
+                self.backends.clear();
+            }
+        }
+        self.slots.set_in_use(taken + self.before, now);
+        self.is_urgent |= self.slots.set_waiting(self.waiting(), now);
+        self.is_urgent |= self.cap.was_returned();
+        self.publish(now);
+        self.is_urgent
+    }
+
+    fn waiting(&self) -> u64 {
+        self.line.waiting().div_ceil(self.waiting_among.max(1))
+    }
+
+    fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
+        let applied = self.slots.apply(grant, now)?;
+        self.publish(now);
+        Ok(applied)
+    }
+
+    fn publish(&self, now: Instant) {
+        let stages = self.slots.holder().stages();
+        let until = if now < stages.lease_until {
+            stages.lease_until
+        } else if now < stages.safe_from {
+            stages.safe_from.min(now + SAFE_FOR)
+        } else {
+            now + SAFE_FOR
+        };
+        self.cap.slots().allow(stages.at(now).saturating_sub(self.before), until);
+        for _ in 0..self.cap.free().min(self.line.waiting()) {
+            self.line.freed();
+        }
+    }
+}
+
+impl HeldRate {
+    pub(super) fn new(
+        number: u64,
+        holder: Holder,
+        wanted: Wanted,
+        workers: usize,
+        now: Instant,
+    ) -> Self {
+        let share = RateShare::new(holder, burst(wanted), now);
+        let lease = Arc::new(RateLease::new(share.pace(), workers));
+        Self { number, share, lease, asked: 0 }
+    }
+
+    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
+        self.share.set_burst(burst(wanted), now);
+        self.lease.publish(self.share.pace());
+    }
+}
+
+impl HeldKeys {
+    pub(super) fn new(
+        number: u64,
+        wanted: Wanted,
+        proxies: u32,
+        table: Table,
+        now: Instant,
+    ) -> Self {
+        let keys_max = KeyGranter::<()>::KEYS_MAX;
+        let hot = HotKeys::new(wanted.amount, burst(wanted), proxies, keys_max, now);
+        let lease = Arc::new(KeyLease::new(table, hot.cold()));
+        Self { number, hot, lease, asked: HashMap::new() }
+    }
+
+    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
+        self.hot.set_limit(wanted.amount, burst(wanted), now);
+        self.publish();
+    }
+
+    fn report(&mut self, quantity: &Quantity, now: Instant, out: &mut Vec<pb::LeaseReport>) {
+        for key in self.lease.take_refused() {
+            self.hot.open(key, now);
+        }
+        for (&key, (pace, counted)) in &mut self.asked {
+            let asked = pace.asked.load(Relaxed);
+            self.hot.count(key, asked - std::mem::replace(counted, asked));
+        }
+        for key in self.hot.close(now) {
+            self.lease.table().forget(key);
+        }
+        // That it is there, and serves this limit.
+        out.push(pb::LeaseReport {
+            quantity: Some(convert::quantity_to_wire(quantity)),
+            holder: self.number,
+            ..pb::LeaseReport::default()
+        });
+        for (key, report) in self.hot.reports(now) {
+            out.push(convert::lease_report_to_wire(quantity, Some(key), self.number, &report, 0));
+        }
+        self.publish();
+    }
+
+    fn hear(
+        &mut self,
+        wire: &pb::LeaseGrant,
+        grant: Option<Grant>,
+        now: Instant,
+    ) -> Result<Applied, Refused> {
+        let applied = match (wire.key, grant) {
+            (Some(key), Some(grant)) => self.hot.apply(key, &grant, now)?,
+            (Some(key), None) => {
+                self.hot.open(key, now);
+                Applied { report_now: false }
+            }
+            (None, _) => {
+                if wire.proxies.max(1) == self.hot.proxies() {
+                    return Ok(Applied { report_now: false });
+                }
+                self.hot.set_proxies(wire.proxies, now);
+                Applied { report_now: false }
+            }
+        };
+        self.publish();
+        Ok(applied)
+    }
+
+    fn publish(&mut self) {
+        let mut asked = std::mem::take(&mut self.asked);
+        for (key, pace) in self.hot.paces() {
+            let known = asked.remove(&key);
+            let (counter, counted) =
+                known.map(|(hot, counted)| (hot.asked, counted)).unwrap_or_default();
+            self.asked.insert(key, (HotPace { pace, asked: counter }, counted));
+        }
+        let hot = self.asked.iter().map(|(&key, (pace, _))| (key, pace.clone())).collect();
+        self.lease.publish(KeyPaces { cold: self.hot.cold(), hot });
+    }
+}
+
+fn burst(wanted: Wanted) -> u32 {
+    match wanted.sort {
+        Sort::Rate { burst } | Sort::RateByKey { burst } => burst,
+        Sort::Slots { .. } => 0,
+    }
+}
+
+fn in_flight(backends: &[Arc<BackendState>]) -> u64 {
+    backends.iter().map(|state| u64::from(state.in_flight())).sum()
+}

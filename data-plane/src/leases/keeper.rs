@@ -1,0 +1,250 @@
+//! The conversation with the control plane: reports up, grants down, on a stream of its own.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lb_core::{
+    lease::Quantity,
+    model::{InstanceId, ProxyId},
+};
+use lb_proto::{
+    convert,
+    v1::{self as pb, leases_client::LeasesClient},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{sleep, sleep_until},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+use tracing::{debug, warn};
+
+use super::{Leases, Shelf, State, remembered::Remembered};
+use crate::{sync::Connected, worker::now};
+
+/// Between two reports about a quantity, until the control plane says otherwise.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Between two looks at what is in use, while anything is.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two reports about one quantity, whatever is urgent.
+const URGENT_PERIOD: Duration = Duration::from_millis(10);
+/// Messages that may wait to be sent. A report that has no room is not sent: the next one
+/// says more.
+const OUTBOX: usize = 4;
+/// Before a stream is opened again that broke.
+const REOPEN_AFTER: Duration = Duration::from_millis(200);
+/// Between two writes of what is remembered.
+const SAVE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Holds this proxy's shares until it is dropped.
+pub(crate) async fn run(
+    leases: Arc<Leases>,
+    id: ProxyId,
+    instance: InstanceId,
+    shelf: Shelf,
+    connected: watch::Receiver<Option<Connected>>,
+) {
+    let keeper = Keeper {
+        leases,
+        id,
+        instance,
+        period: PERIOD,
+        reported: BTreeMap::new(),
+        saved: (Remembered::default(), now()),
+        shelf,
+    };
+    keeper.run(connected).await;
+}
+
+struct Keeper {
+    leases: Arc<Leases>,
+    id: ProxyId,
+    instance: InstanceId,
+    period: Duration,
+    /// When each quantity was reported last.
+    reported: BTreeMap<Quantity, Instant>,
+    /// What is on disk, and since when.
+    saved: (Remembered, Instant),
+    shelf: Shelf,
+}
+
+/// A stream, while there is one.
+struct Line {
+    reports: mpsc::Sender<pb::LeaseReports>,
+    /// Opened by a task of its own: an answer may be long in coming.
+    opening: Option<JoinHandle<Result<Streaming<pb::LeaseGrants>, tonic::Status>>>,
+    grants: Option<Streaming<pb::LeaseGrants>>,
+}
+
+enum Event {
+    Look,
+    Opened(Result<Streaming<pb::LeaseGrants>, String>),
+    Grants(pb::LeaseGrants),
+    Broken(String),
+    Connected,
+    Gone,
+}
+
+impl Keeper {
+    async fn run(mut self, mut connected: watch::Receiver<Option<Connected>>) {
+        let mut line: Option<Line> = None;
+        let mut reopen_at = now();
+        loop {
+            let at = now();
+            let wake = self.look(at, line.as_ref());
+            if line.is_none() && at >= reopen_at && self.has_any() {
+                line = connected.borrow_and_update().clone().map(|to| self.open(to.channel));
+            }
+            let event = tokio::select! {
+                event = next(&mut line) => event,
+                () = self.leases.news.notified() => Event::Look,
+                () = sleep_until(wake.into()) => Event::Look,
+                changed = connected.changed() => match changed {
+                    Ok(()) => Event::Connected,
+                    Err(_) => Event::Gone,
+                },
+            };
+            match event {
+                Event::Look => {}
+                Event::Opened(Ok(grants)) => {
+                    if let Some(line) = &mut line {
+                        line.grants = Some(grants);
+                        line.opening = None;
+                    }
+                }
+                Event::Grants(grants) => self.hear(&grants),
+                Event::Opened(Err(problem)) | Event::Broken(problem) => {
+                    debug!(problem, "leases are not renewed");
+                    line = None;
+                    reopen_at = now() + REOPEN_AFTER;
+                }
+                Event::Connected => {
+                    line = None;
+                    reopen_at = now();
+                }
+                // Nobody follows any more; what is in use may end.
+                Event::Gone => sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn has_any(&self) -> bool {
+        !self.leases.lock().held.is_empty()
+    }
+
+    fn open(&mut self, channel: Channel) -> Line {
+        self.reported.clear();
+        let (reports, outbox) = mpsc::channel(OUTBOX);
+        let mut client = LeasesClient::new(channel);
+        let opening = async move {
+            let grants = client.hold(ReceiverStream::new(outbox)).await;
+            grants.map(tonic::Response::into_inner)
+        };
+        Line { reports, opening: Some(tokio::spawn(opening)), grants: None }
+    }
+
+    /// Sees what is in use, reports what is due, and says when to look again.
+    fn look(&mut self, now: Instant, line: Option<&Line>) -> Instant {
+        let leases = Arc::clone(&self.leases);
+        let state = &mut *leases.lock();
+        let mut reports = Vec::new();
+        let mut wake = now + self.period;
+        for (quantity, held) in &mut state.held {
+            let is_urgent = held.look(now);
+            if held.is_busy() {
+                wake = wake.min(now + LOOK);
+            }
+            let Some(line) = line else { continue };
+            let pause = if is_urgent { URGENT_PERIOD } else { self.period };
+            let due = self.reported.get(quantity).map_or(now, |at| *at + pause);
+            if due > now {
+                wake = wake.min(due);
+            } else if line.reports.capacity() > 0 {
+                held.report(quantity, now, &mut reports);
+                self.reported.insert(quantity.clone(), now);
+                wake = wake.min(now + self.period);
+            }
+        }
+        if let Some(line) = line
+            && !reports.is_empty()
+        {
+            line.reports.try_send(self.message(reports)).ok();
+        }
+        self.save(state, now);
+        // Never at once again, whatever is due.
+        wake.max(now + Duration::from_millis(1))
+    }
+
+    fn message(&self, reports: Vec<pb::LeaseReport>) -> pb::LeaseReports {
+        pb::LeaseReports {
+            proxy_id: self.id.to_string(),
+            instance_id: self.instance.to_string(),
+            reports,
+            leaves: false,
+        }
+    }
+
+    fn hear(&mut self, message: &pb::LeaseGrants) {
+        if message.period_ms > 0 {
+            self.period = Duration::from_millis(message.period_ms.into());
+        }
+        let now = now();
+        let state = &mut *self.leases.lock();
+        for grant in &message.grants {
+            let quantity = grant.quantity.as_ref().and_then(convert::quantity_from_wire);
+            let Some(quantity) = quantity else { continue };
+            let Some(held) = state.held.get_mut(&quantity) else { continue };
+            match held.hear(grant, now) {
+                Ok(true) => {
+                    self.reported.remove(&quantity);
+                }
+                Ok(false) => {}
+                // None of these is a fault.
+                Err(refused) => debug!(%quantity, %refused, "a grant changes nothing"),
+            }
+        }
+    }
+
+    /// Keeps on disk what the next start may use.
+    fn save(&mut self, state: &State, now: Instant) {
+        let (saved, at) = &self.saved;
+        if now < *at + SAVE_PERIOD {
+            return;
+        }
+        let shares =
+            state.held.iter().map(|(quantity, held)| (quantity.clone(), held.remembered()));
+        let remembered = Remembered::new(shares);
+        if *saved == remembered {
+            return;
+        }
+        let shelf = self.shelf.clone();
+        self.saved = (remembered.clone(), now);
+        // Nobody waits for it: the next change writes again.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = shelf.save(&remembered) {
+                warn!(%error, "shares of limits cannot be kept on disk: a restart without a control plane would refuse what they limit");
+            }
+        }));
+    }
+}
+
+/// The next thing that the control plane says; nothing without a stream.
+async fn next(line: &mut Option<Line>) -> Event {
+    match line {
+        Some(Line { grants: Some(grants), .. }) => match grants.message().await {
+            Ok(Some(message)) => Event::Grants(message),
+            Ok(None) => Event::Broken("the stream ended".to_owned()),
+            Err(status) => Event::Broken(status.message().to_owned()),
+        },
+        Some(Line { opening: Some(opening), .. }) => match opening.await {
+            Ok(Ok(grants)) => Event::Opened(Ok(grants)),
+            Ok(Err(status)) => Event::Opened(Err(status.message().to_owned())),
+            Err(error) => Event::Opened(Err(error.to_string())),
+        },
+        _ => std::future::pending().await,
+    }
+}

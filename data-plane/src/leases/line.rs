@@ -1,0 +1,227 @@
+//! The requests of a pool that wait for a slot, of all workers: in the order in which they
+//! came, no more than a bound.
+//!
+//! A slot that becomes free is not handed over, because only the request itself knows which
+//! backends it may go to. Instead the first in line gets a *turn*: it looks whether there is
+//! a slot for it, and if not, passes the turn on to the next. A free slot thus reaches the
+//! first who can use it, and nobody looks for slots that are not there.
+//!
+//! While nobody waits, requests read one number here.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use lb_core::limit::{Queue, QueueFull, Ticket};
+use tokio::sync::Notify;
+
+use crate::live::Padded;
+
+/// Those who wait.
+#[derive(Debug)]
+pub(crate) struct Line {
+    waiting: Padded<AtomicU64>,
+    places: Mutex<Places>,
+    /// Those who waited, and how long together.
+    waited: AtomicU64,
+    waited_us: AtomicU64,
+    /// Told when somebody begins to wait.
+    news: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    queue: Queue,
+    places: BTreeMap<Ticket, Place>,
+    /// Turns that were given and neither used nor passed on.
+    turns: usize,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    has_turn: bool,
+    waker: Option<Waker>,
+}
+
+/// One place in the line. Dropped, it is given up, and a turn with it passed on.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    line: Arc<Line>,
+    ticket: Ticket,
+}
+
+impl Line {
+    pub(super) fn new(news: Arc<Notify>) -> Self {
+        Self {
+            waiting: Padded::default(),
+            places: Mutex::default(),
+            waited: AtomicU64::new(0),
+            waited_us: AtomicU64::new(0),
+            news,
+        }
+    }
+
+    /// How many may wait from now on.
+    pub(super) fn set_length(&self, length_max: usize) {
+        self.lock().queue.set_length(length_max);
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.0.load(Relaxed)
+    }
+
+    /// Notes how long one has waited.
+    pub(crate) fn count_wait(&self, wait: Duration) {
+        self.waited.fetch_add(1, Relaxed);
+        let us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        self.waited_us.fetch_add(us, Relaxed);
+    }
+
+    /// How many have waited, and how long together.
+    pub(crate) fn waits(&self) -> (u64, Duration) {
+        (self.waited.load(Relaxed), Duration::from_micros(self.waited_us.load(Relaxed)))
+    }
+
+    /// Joins the end. If no turn is on its way, it begins with one.
+    pub(crate) fn join(self: &Arc<Self>, now: Instant) -> Result<Waiter, QueueFull> {
+        let places = &mut *self.lock();
+        let ticket = places.queue.join(now)?;
+        let has_turn = places.turns == 0;
+        places.turns += usize::from(has_turn);
+        places.places.insert(ticket, Place { has_turn, waker: None });
+        if self.waiting.0.fetch_add(1, SeqCst) == 0 {
+            self.news.notify_one();
+        }
+        // Whoever gives a slot back from now on sees that somebody waits.
+        fence(SeqCst);
+        Ok(Waiter { line: Arc::clone(self), ticket })
+    }
+
+    /// A slot has become free.
+    pub(crate) fn freed(&self) {
+        fence(SeqCst);
+        if self.waiting.0.load(SeqCst) > 0 {
+            self.lock().give_turn(None);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    /// Gives a turn to the first who has none, behind this one.
+    fn give_turn(&mut self, behind: Option<Ticket>) {
+        let mut places = self.places.iter_mut();
+        let next = places.find(|(ticket, place)| !place.has_turn && Some(**ticket) > behind);
+        if let Some((_, place)) = next {
+            place.has_turn = true;
+            self.turns += 1;
+            if let Some(waker) = place.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Waiter {
+    /// Ready when it has a turn, to be used or passed on.
+    pub(crate) fn poll_turn(&self, context: &Context<'_>) -> Poll<()> {
+        let places = &mut *self.line.lock();
+        match places.places.get_mut(&self.ticket) {
+            Some(place) if !place.has_turn => {
+                place.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// There was no slot for it: the next one may look.
+    pub(crate) fn pass_on(&self) {
+        let places = &mut *self.line.lock();
+        if let Some(place) = places.places.get_mut(&self.ticket)
+            && std::mem::take(&mut place.has_turn)
+        {
+            places.turns -= 1;
+            places.give_turn(Some(self.ticket));
+        }
+    }
+
+    /// It has a slot: its turn is used.
+    pub(crate) fn leave(self) {
+        let places = &mut *self.line.lock();
+        if let Some(place) = places.places.get_mut(&self.ticket)
+            && std::mem::take(&mut place.has_turn)
+        {
+            places.turns -= 1;
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let places = &mut *self.line.lock();
+        places.queue.cancel(self.ticket);
+        let place = places.places.remove(&self.ticket);
+        self.line.waiting.0.fetch_sub(1, SeqCst);
+        if place.is_some_and(|place| place.has_turn) {
+            places.turns -= 1;
+            places.give_turn(Some(self.ticket));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::now;
+
+    fn line(length: usize) -> Arc<Line> {
+        let line = Arc::new(Line::new(Arc::default()));
+        line.set_length(length);
+        line
+    }
+
+    fn has_turn(waiter: &Waiter) -> bool {
+        waiter.poll_turn(&Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn turns_go_down_the_line_in_order() {
+        let (line, now) = (line(3), now());
+        let first = line.join(now).unwrap();
+        assert!(has_turn(&first), "it may look whether a slot has come back meanwhile");
+        first.pass_on();
+        let [second, third] = [(); 2].map(|()| line.join(now).unwrap());
+        assert!(!has_turn(&first) && has_turn(&second) && !has_turn(&third));
+        assert!(line.join(now + Duration::from_secs(1)).is_err());
+        second.pass_on();
+        assert!(has_turn(&third));
+        third.pass_on();
+        line.freed();
+        assert!(has_turn(&first) && !has_turn(&second) && !has_turn(&third));
+        line.freed();
+        assert!(has_turn(&second) && !has_turn(&third));
+        first.leave();
+        assert!(!has_turn(&third), "the slot is used");
+        drop(second);
+        assert!(has_turn(&third), "whoever gives up passes on");
+        assert_eq!(line.waiting(), 1);
+        third.leave();
+        assert_eq!((line.waiting(), line.lock().turns), (0, 0));
+        line.freed();
+    }
+}

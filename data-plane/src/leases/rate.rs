@@ -1,0 +1,132 @@
+//! Rates, as workers follow them.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use lb_core::limit::{Pace, Table};
+
+use super::published::{Copy, Published};
+use crate::live::{Padded, bump};
+
+/// This proxy's share of a limit without a key.
+#[derive(Debug)]
+pub(crate) struct RateLease {
+    pace: Published<Pace>,
+    /// By worker: what was asked for, admitted or not.
+    asked: Box<[Padded<AtomicU64>]>,
+}
+
+/// This proxy's shares of a limit by key.
+#[derive(Debug)]
+pub(crate) struct KeyLease {
+    table: Table,
+    paces: Published<Arc<KeyPaces>>,
+    /// Keys that were refused at the pace of all keys, until the control thread looks.
+    refused: Mutex<Vec<u64>>,
+}
+
+/// The paces of a limit's keys.
+#[derive(Debug)]
+pub(crate) struct KeyPaces {
+    /// Of every key that has none of its own.
+    pub(crate) cold: Pace,
+    pub(super) hot: HashMap<u64, HotPace>,
+}
+
+/// The pace of a key that needs more than an even share.
+#[derive(Clone, Debug)]
+pub(super) struct HotPace {
+    pub(super) pace: Pace,
+    /// What was asked for with it since it has one.
+    pub(super) asked: Arc<AtomicU64>,
+}
+
+/// Refused keys that are remembered between two looks.
+const REFUSED_MAX: usize = 256;
+
+impl RateLease {
+    pub(super) fn new(pace: Pace, workers: usize) -> Self {
+        let asked = (0..workers).map(|_| Padded::default()).collect();
+        Self { pace: Published::new(pace), asked }
+    }
+
+    /// What the limit's bucket follows now, by way of the worker's own copy.
+    #[inline]
+    pub(crate) fn pace<'c>(&self, copy: &'c mut Copy<Pace>) -> &'c Pace {
+        self.pace.read(copy)
+    }
+
+    /// Counts a request that the limit was asked about, admitted or not.
+    #[inline]
+    pub(crate) fn count(&self, worker: usize) {
+        bump(&self.asked[worker].0, 1);
+    }
+
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.iter().map(|count| count.0.load(Relaxed)).sum()
+    }
+
+    pub(super) fn publish(&self, pace: Pace) {
+        self.pace.set(pace);
+    }
+}
+
+impl KeyLease {
+    pub(super) fn new(table: Table, cold: Pace) -> Self {
+        let paces = Arc::new(KeyPaces { cold, hot: HashMap::new() });
+        Self { table, paces: Published::new(paces), refused: Mutex::default() }
+    }
+
+    /// The buckets of the keys.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// What the keys' buckets follow now, by way of the worker's own copy.
+    #[inline]
+    pub(crate) fn paces<'c>(&self, copy: &'c mut Copy<Arc<KeyPaces>>) -> &'c KeyPaces {
+        self.paces.read(copy)
+    }
+
+    /// Says that a key was refused, so that it gets more than an even share. Forgets it if
+    /// there are too many of them, or if another worker is at it: it will be back.
+    pub(crate) fn note_refused(&self, key: u64) {
+        if let Ok(mut refused) = self.refused.try_lock()
+            && refused.len() < REFUSED_MAX
+            && refused.last() != Some(&key)
+        {
+            refused.push(key);
+        }
+    }
+
+    pub(super) fn take_refused(&self) -> Vec<u64> {
+        let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *refused)
+    }
+
+    pub(super) fn publish(&self, paces: KeyPaces) {
+        self.paces.set(Arc::new(paces));
+    }
+}
+
+impl KeyPaces {
+    /// The pace of a key, and whether it has one of its own; a request that asks counts.
+    #[inline]
+    pub(crate) fn of(&self, key: u64) -> (&Pace, bool) {
+        if self.hot.is_empty() {
+            return (&self.cold, false);
+        }
+        match self.hot.get(&key) {
+            Some(hot) => {
+                hot.asked.fetch_add(1, Relaxed);
+                (&hot.pace, true)
+            }
+            None => (&self.cold, false),
+        }
+    }
+}
