@@ -27,6 +27,7 @@ mod discovery;
 mod drain;
 mod durability;
 mod failing_backends;
+mod fallback;
 mod fleet;
 mod fleet_breaker;
 mod http;

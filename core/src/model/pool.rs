@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Concurrency, Invalid, PoolName, ResiliencePolicy, Source};
+use super::{Concurrency, Fallback, Invalid, PoolName, ResiliencePolicy, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Pool {
     pub concurrency: Concurrency,
     /// How it meets failure.
     pub resilience: ResiliencePolicy,
+    /// Where its requests go while it has no backend for them.
+    pub fallback: Fallback,
     /// Where backends come from beside those added by hand; default none. Checked by
     /// [`Source::checked_list`].
     pub sources: Vec<Source>,
@@ -115,6 +117,7 @@ impl Pool {
             connections: BackendConnections::default(),
             concurrency: Concurrency::default(),
             resilience: ResiliencePolicy::default(),
+            fallback: Fallback::default(),
             sources: Vec::new(),
         }
     }

@@ -3,7 +3,11 @@
 //! A backend is picked, and another one when that is safe and allowed. What was written
 //! and must not be done twice is never sent again.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use lb_core::{balance::HashKey, model::HttpLimits, resilience::probe::Fitness};
 
@@ -153,7 +157,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         started: Instant,
     ) -> Next {
         let request = &prepared.understood;
-        let pool = match (prepared.destination, &config.management) {
+        let own = match (prepared.destination, &config.management) {
             (Destination::Pool(index), _) => &config.pools[index],
             (Destination::ControlPlane, Some(Management::At(pool))) => pool,
             // Unreachable: it would have been refused.
@@ -175,12 +179,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        let keep_alive = self.keeps_connection(request.keep_alive, config);
+        let mut next = self.pick(own, prepared, &[], Some(&upload), started);
+        let mut pool = own;
+        if next.is_none()
+            && let Some((other, slot)) = self.fall_back(own, config, prepared, &upload, started)
+        {
+            (pool, next) = (other, Some(slot));
+        }
         if let Some(record) = &mut self.record {
             record.pool(&pool.name);
         }
-        let keep_alive = self.keeps_connection(request.keep_alive, config);
         let mut attempts = Attempts::new(pool, prepared, started);
-        let mut next = self.pick(pool, prepared, &[], Some(&upload), started);
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -338,6 +348,25 @@ impl<'a, S: Stream> Exchange<'a, S> {
             record.reason(Reason::PoolPanic);
         }
         Some(slot)
+    }
+
+    /// Picks a backend of the pool that takes requests in this one's place, which has none. It
+    /// is the request's pool from then on, with the time that the request has left.
+    fn fall_back<'c>(
+        &mut self,
+        own: &PoolConfig,
+        config: &'c Loaded,
+        prepared: &Prepared,
+        upload: &Relay,
+        now: Instant,
+    ) -> Option<(&'c Arc<PoolConfig>, u32)> {
+        let other = config.pool(own.fallback.pool.as_ref()?)?;
+        let slot = self.pick(other, prepared, &[], Some(upload), now)?;
+        own.fallen.to_pool.fetch_add(1, Relaxed);
+        if let Some(record) = &mut self.record {
+            record.reason(Reason::PoolFallback);
+        }
+        Some((other, slot))
     }
 
     /// The backend that is tried has answered with a status that says so, or has failed.

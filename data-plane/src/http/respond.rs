@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use lb_core::model::StaticAnswer;
+
 use crate::{
     h1::{Version, body::write_decimal, response::Delivery},
     reason::Reason,
@@ -16,11 +19,18 @@ pub(crate) struct OwnAnswer {
     pub(crate) message: String,
     /// When the client may come again, if it may: for 429 and 503.
     pub(crate) retry_after_s: u64,
+    /// What is said in place of the usual JSON.
+    fixed: Option<StaticAnswer>,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into(), retry_after_s: 1 }
+        Self { status, reason, message: message.into(), retry_after_s: 1, fixed: None }
+    }
+
+    /// The answer that was written down for when nobody can give one.
+    pub(crate) fn fixed(answer: &StaticAnswer, reason: Reason) -> Self {
+        Self { fixed: Some(answer.clone()), ..Self::new(answer.status(), reason, "") }
     }
 
     /// The same for a client that may come again after this long, in whole seconds.
@@ -36,16 +46,24 @@ impl OwnAnswer {
 
     /// Writes the whole response. `with_body` is false for HEAD.
     pub(crate) fn encode(&self, delivery: Delivery, with_body: bool, out: &mut Vec<u8>) {
-        let body = if self.status == 200 { String::new() } else { self.body() };
+        let (content_type, body) = match &self.fixed {
+            Some(fixed) => (fixed.content_type(), fixed.body().clone()),
+            None if self.status == 200 => ("", Bytes::new()),
+            None => ("application/json", self.body().into()),
+        };
         out.extend_from_slice(b"HTTP/1.1 ");
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
         if !body.is_empty() {
-            out.extend_from_slice(b"\r\nContent-Type: application/json");
+            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(content_type.as_bytes());
         }
-        out.extend_from_slice(b"\r\nContent-Length: ");
-        write_decimal(body.len() as u64, out);
+        // These have none (RFC 9110, 8.6).
+        if !matches!(self.status, 204 | 304) {
+            out.extend_from_slice(b"\r\nContent-Length: ");
+            write_decimal(body.len() as u64, out);
+        }
         out.extend_from_slice(b"\r\n");
         match self.status {
             429 | 503 => {
@@ -53,7 +71,7 @@ impl OwnAnswer {
                 write_decimal(self.retry_after_s, out);
                 out.extend_from_slice(b"\r\n");
             }
-            200 | 405 => {
+            200 | 405 if self.fixed.is_none() => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}
@@ -65,7 +83,7 @@ impl OwnAnswer {
         }
         out.extend_from_slice(b"\r\n");
         if with_body {
-            out.extend_from_slice(body.as_bytes());
+            out.extend_from_slice(&body);
         }
     }
 
@@ -99,7 +117,9 @@ fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        _ => "Internal Server Error",
+        500 => "Internal Server Error",
+        // Of an answer that was written down; a phrase may be empty (RFC 9112, 4).
+        _ => "",
     }
 }
 

@@ -23,7 +23,8 @@ use lb_core::{
     balance::{HashKey, Loads, PickContext, Picker},
     health::panic::Panic,
     model::{
-        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy, Version,
+        BackendConnections, BreakerPolicy, Fallback, Listener, ListenerName, PoolName, RetryPolicy,
+        Version,
     },
 };
 
@@ -97,8 +98,20 @@ pub(crate) struct PoolConfig {
     pub(crate) panic: Option<Panic>,
     /// What its retries may be taken from; as long-lived as the pool's name.
     pub(crate) retries: Arc<Retries>,
+    /// Where its requests go while it has no backend for them.
+    pub(crate) fallback: Fallback,
+    /// How many went to another pool, and how many got its own answer; as long-lived as its
+    /// name.
+    pub(crate) fallen: Arc<Fallen>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
+}
+
+/// Requests of a pool that had no backend for them.
+#[derive(Debug, Default)]
+pub(crate) struct Fallen {
+    pub(crate) to_pool: AtomicU64,
+    pub(crate) to_answer: AtomicU64,
 }
 
 impl PoolConfig {
@@ -135,6 +148,12 @@ impl Loads for PoolConfig {
 }
 
 impl Config {
+    /// A pool by its name.
+    pub(crate) fn pool(&self, name: &PoolName) -> Option<&Arc<PoolConfig>> {
+        let at = self.pools.binary_search_by(|pool| pool.name.cmp(name)).ok()?;
+        Some(&self.pools[at])
+    }
+
     /// A process that has not been told anything yet.
     pub(crate) fn empty(listeners: &[ListenerName]) -> Self {
         Self {

@@ -169,6 +169,12 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
 );
+pub(crate) const POOL_FALLBACKS: Definition = Definition::counter(
+    "lb_pool_fallbacks_total",
+    &["pool", "to"],
+    "Requests of the pool that had no backend there: served by its fallback (pool), or given its \
+     answer (answer)",
+);
 pub(crate) const CONFIG_REVISION: Definition = Definition::gauge(
     "lb_config_revision",
     &["stage"],
@@ -209,7 +215,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 39] = [
+pub(crate) const DEFINITIONS: [Definition; 40] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -241,6 +247,7 @@ pub(crate) const DEFINITIONS: [Definition; 39] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    POOL_FALLBACKS,
     CONFIG_REVISION,
     CONFIG_APPLY_DURATION,
     CONFIG_REFUSALS,

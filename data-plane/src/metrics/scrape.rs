@@ -125,6 +125,13 @@ impl Metrics {
                 family.gauge(&[pool.name.as_str()], panics)
             })
         })?;
+        exposition.family(&names::POOL_FALLBACKS, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let (name, fallen) = (pool.name.as_str(), &pool.fallen);
+                family.counter(&[name, "pool"], fallen.to_pool.load(Ordering::Relaxed))?;
+                family.counter(&[name, "answer"], fallen.to_answer.load(Ordering::Relaxed))
+            })
+        })?;
         exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {
             config.pools.iter().try_for_each(|pool| {
                 family.gauge(&[pool.name.as_str()], pool.retries.remaining_ratio())

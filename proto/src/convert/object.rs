@@ -163,6 +163,12 @@ mod tests {
                 }),
                 slow_start_ms: hold.map(u32::from),
                 panic_threshold_percent: hold.map(|n| u32::from(n) % 128),
+                fallback_pool: hold.map(|n| format!("p{n}")).unwrap_or_default(),
+                fallback_answer: hold.map(|n| pb::StaticAnswer {
+                    status: u32::from(n) % 1000,
+                    content_type: String::new(),
+                    body: vec![b'x'; usize::from(n) % 3].into(),
+                }),
                 max_in_flight: check.2[0].into(),
                 queue_length: hold.map(u32::from),
                 queue_timeout_ms: numbers[0],

@@ -307,6 +307,13 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 }),
                 slow_start_ms: small.map(|n| u32::from(n) * 1000),
                 panic_threshold_percent: small.map(|n| u32::from(n) % 101),
+                fallback_pool: small.map(|_| "spare".to_owned()).unwrap_or_default(),
+                fallback_answer: small.map(|n| pb::StaticAnswer {
+                    status: 206 + u32::from(n) % 90,
+                    content_type: String::new(),
+                    body: "sorry
+"".into(),
+                }),
                 max_in_flight: choices,
                 queue_length: small.map(u32::from),
                 queue_timeout_ms: times[2],
