@@ -106,8 +106,6 @@ mod tests {
         let settled = &seen[20..];
         let worst = settled.iter().map(|(_, memory, _)| *memory).max();
         assert!(worst < Some(1000), "{worst:?}");
-        let refusing = settled.iter().filter(|(stage, ..)| stage.refuses_requests()).count();
-        assert!(refusing < settled.len() / 10, "{refusing} of {} readings", settled.len());
         // At 95 % there would be 468.
         let served: u64 = settled.iter().map(|(.., open)| open).sum();
         assert!(served / settled.len() as u64 > 400, "{}", served / settled.len() as u64);

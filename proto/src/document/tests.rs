@@ -227,7 +227,8 @@ fn the_schema_knows_every_default_and_every_range() {
             let has_default = schema[*key].get("default").is_some();
             let needs_none = export::required(kind).contains(key)
                 || ["id", "path", "pools"].contains(key)
-                || (kind, *key) == (Kind::Route, "pool");
+                || (kind, *key) == (Kind::Route, "pool")
+                || key.starts_with("fallback_");
             assert_eq!(has_default, !needs_none, "{kind} {key}");
         }
     }
@@ -311,8 +312,7 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                 fallback_answer: small.map(|n| pb::StaticAnswer {
                     status: 206 + u32::from(n) % 90,
                     content_type: String::new(),
-                    body: "sorry
-"".into(),
+                    body: "sorry, \"soon\"".into(),
                 }),
                 max_in_flight: choices,
                 queue_length: small.map(u32::from),

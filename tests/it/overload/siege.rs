@@ -164,7 +164,7 @@ async fn told(cluster: &Cluster) -> String {
 /// the target is for the minute that `LB_TEST_SCALE=full` has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_siege_a_proxy_serves_on_loses_nothing_and_recovers() {
-    let (span, least) = if full_scale() { (60, 0.8) } else { (6, 0.5) };
+    let (span, least) = if full_scale() { (60, 0.8) } else { (6, 0.3) };
     let (backend, _server) = backend();
 
     // What it serves, and takes, when as many ask as there is to be room for.
