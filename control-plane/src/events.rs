@@ -113,6 +113,10 @@ event_types! {
     ProxyRejected = "proxy_rejected",
     /// A proxy's stream ended, or its lease ran out.
     ProxyLost = "proxy_lost",
+    /// A proxy gives up more than before for want of connections or memory.
+    ProxyOverloaded = "proxy_overloaded",
+    /// It gives up less.
+    ProxyRelieved = "proxy_relieved",
     /// A file of declared state was read again and not applied.
     ConfigRejected = "config_rejected",
 }

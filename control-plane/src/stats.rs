@@ -22,6 +22,7 @@ use std::{
 
 use lb_core::{
     model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
+    overload::Stage,
     stats::BackendCounters,
 };
 use tokio::time::Instant;
@@ -32,7 +33,7 @@ use self::sessions::Sessions;
 pub use self::{
     leavings::Leaving,
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
-    process::{OwnAnswers, Process},
+    process::{Overload, OwnAnswers, Process},
 };
 use self::{
     rate::Rate,
@@ -141,6 +142,8 @@ pub struct Counted {
     pub sequence: u64,
     /// It was not heard before.
     pub is_news: bool,
+    /// Its proxy gives up more than before, or less.
+    pub overload_worse: Option<bool>,
 }
 
 /// What became of the reports.
@@ -177,13 +180,13 @@ impl Statistics {
     ) -> Counted {
         let now = Instant::now();
         let sums = &mut *self.lock();
-        let missing = match sums.proxies.turn(report, present, now) {
+        let (missing, overload_worse) = match sums.proxies.turn(report, present, now) {
             Turn::Repeated(last) => {
                 debug!(proxy = %report.proxy, sequence = report.sequence, "report repeated");
                 sums.reports.repeated += 1;
-                return Counted { sequence: last, is_news: false };
+                return Counted { sequence: last, is_news: false, overload_worse: None };
             }
-            Turn::New { missing } => missing,
+            Turn::New { missing, overload_worse } => (missing, overload_worse),
         };
         if missing > 0 {
             debug!(proxy = %report.proxy, missing, "reports were lost");
@@ -199,7 +202,7 @@ impl Statistics {
         for part in &report.limits {
             sums.limits.add(&report.proxy, part, catalog, now);
         }
-        Counted { sequence: report.sequence, is_news: true }
+        Counted { sequence: report.sequence, is_news: true, overload_worse }
     }
 
     /// The totals of one backend, and the share of each proxy in them.
@@ -321,10 +324,26 @@ impl Statistics {
         Process {
             client_connections: fresh().map(|gauges| gauges.client_connections).sum(),
             worker_connections: Vec::new(),
+            connections_max: fresh().map(|gauges| gauges.connections_max).sum(),
+            memory_max: 0,
+            overload: Overload::default(),
             resident_bytes: fresh().map(|gauges| gauges.resident_bytes).sum(),
             cpu_us: sums.proxies.iter().map(Reporting::cpu_us).sum(),
             ..sums.process.clone()
         }
+    }
+
+    /// How many proxies are at each stage of overload but the normal one.
+    #[must_use]
+    pub fn overloaded(&self) -> Vec<(&'static str, u32)> {
+        let (sums, now) = (self.lock(), Instant::now());
+        let stages = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Normal);
+        let at = |stage: Stage| {
+            let known = sums.proxies.iter();
+            let count = known.filter(|known| known.overload(now).stage == stage.name()).count();
+            (stage.name(), u32::try_from(count).unwrap_or(u32::MAX))
+        };
+        stages.map(at).collect()
     }
 
     /// The processes of one proxy together, and its requests per second.

@@ -23,6 +23,7 @@
 //! | [`cross_site`] | whether a request for management is sent by who it seems to be |
 //! | [`backoff`] | when to try again |
 //! | [`moment`] | how long ago something was, whatever the wall clock did since |
+//! | [`size`] | how many bytes `64KiB` are |
 //! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -44,6 +45,7 @@ pub mod moment;
 pub mod overload;
 pub mod resilience;
 pub mod routing;
+pub mod size;
 pub mod stats;
 pub mod sync;
 

@@ -26,8 +26,10 @@ use crate::{
     last_good::{Kept, LastGood},
     leases::{self, Shelf},
     live::{Compiler, Config, Padded},
+    memory::Memory,
     metrics::Metrics,
     open::Opened,
+    overload::Watch,
     process, retry_budget,
     seal::Seal,
     serving::Serving,
@@ -100,6 +102,8 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let estate = Arc::new(Mutex::new(Some(opened.estate(&instance)?)));
     let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
     let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
+    let memory = Memory::new(args.max_memory);
+    let watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status))?;
     let introduction = opened.introduction(instance.clone(), access_log.is_some());
     if let Some((old, _)) = opened.old.take() {
         let relieved = tokio::task::spawn_blocking(move || takeover::relieve(&old)).await;
@@ -133,6 +137,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         Arc::clone(&fleet),
         config_receiver,
         compiler.trouble(),
+        Arc::clone(&status),
     );
     let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
@@ -151,6 +156,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     // These end with the runtime, when this function returns.
     tokio::spawn(sync::save(last_good, held, Arc::clone(&status), applied));
     tokio::spawn(serving.watch());
+    tokio::spawn(watch.run());
     let following = tokio::spawn(follower.run());
     tokio::spawn(reporter.run(connected_receiver));
     tokio::spawn(keeper);

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use lb_core::metrics::PerBackend;
+use lb_core::{
+    metrics::PerBackend,
+    size::{UNLIMITED, parse_size},
+};
 
 use crate::access_log::AccessLogTarget;
 
@@ -63,6 +66,11 @@ pub struct Args {
     #[arg(long, env = "LB_LIMIT_KEYS", value_name = "N", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u32).range(1..=33_554_432))]
     pub limit_keys: u32,
+    /// Memory of this process, such as 512MiB; by default that of its container, else
+    /// unlimited. Close to it, idle clients are closed, then new ones wait, then new requests
+    /// are answered 503
+    #[arg(long, env = "LB_MAX_MEMORY", value_name = "SIZE", value_parser = parse_memory)]
+    pub max_memory: Option<u64>,
     /// Take over the sockets of the process that runs with the same data directory, which
     /// then lets its connections end; without one, start as usual
     #[arg(long, env = "LB_TAKEOVER")]
@@ -108,6 +116,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// A number of bytes; 0 for any number.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    if text == UNLIMITED {
+        return Ok(0);
+    }
+    match parse_size(text)? {
+        0 => Err(format!("nothing runs without memory; write {} for no bound", UNLIMITED)),
+        bytes => Ok(bytes),
+    }
+}
+
 fn parse_listen(text: &str) -> Result<Listen, String> {
     let (name, address) =
         text.split_once('=').ok_or("write NAME=ADDR:PORT, for example internal=127.0.0.1:8081")?;
@@ -135,6 +154,18 @@ mod tests {
         assert_eq!(args.control_plane, ["http://127.0.0.1:9400"]);
         assert_eq!((args.host.to_string().as_str(), args.port), ("::", 8080));
         assert_eq!(args.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn memory_is_a_size_or_unlimited() {
+        let memory = |text: &str| {
+            let args = ["lb-data-plane", "--max-memory", text];
+            Command::try_parse_from(args).map(|command| command.args.max_memory)
+        };
+        assert_eq!(memory("64MiB").unwrap(), Some(64 << 20));
+        assert_eq!(memory("unlimited").unwrap(), Some(0));
+        assert!(memory("0").unwrap_err().to_string().contains("write unlimited"));
+        assert!(memory("10MB").is_err());
     }
 
     #[test]

@@ -19,6 +19,8 @@
 //! | `leases` | this proxy's shares of what holds over the whole fleet |
 //! | `stats` | counts and reports |
 //! | `retry_budget` | says four times a second how many retries there may be |
+//! | `overload` | sees connections or memory run out, and tells the workers what to give up |
+//! | `memory` | how much of it there is, and how much is in use |
 //! | `metrics` | tells Prometheus what was counted |
 //! | `fuzzing` | what must hold of `h1` for any bytes; only in tests and fuzzers |
 
@@ -37,8 +39,10 @@ mod last_good;
 mod leases;
 mod listen;
 mod live;
+mod memory;
 mod metrics;
 mod open;
+mod overload;
 mod process;
 mod reason;
 mod retry_budget;

@@ -35,6 +35,8 @@ reasons! {
     NoHealthyBackend = "no_healthy_backend",
     /// A backend that is not well was used, because few others were left.
     PoolPanic = "pool_panic",
+    /// Another pool served in place of one that had no backend.
+    PoolFallback = "pool_fallback",
     /// 503: the proxy has never had a configuration for this listener.
     ConfigMissing = "config_missing",
     /// 502: nothing listens at the backend's address.
@@ -125,8 +127,10 @@ impl Reason {
     /// Whether it can be the reason of an answer that the proxy gave by itself: a client
     /// that left was not answered, and these others stand beside an answer.
     pub(crate) fn is_of_an_answer(self) -> bool {
-        let stands_beside =
-            matches!(self, Self::ClientAbort | Self::BackendStatus | Self::PoolPanic);
+        let stands_beside = matches!(
+            self,
+            Self::ClientAbort | Self::BackendStatus | Self::PoolPanic | Self::PoolFallback
+        );
         !self.is_of_a_retry() && !stands_beside
     }
 

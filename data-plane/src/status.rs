@@ -13,7 +13,7 @@ use lb_core::{
     sync::Rejection,
 };
 
-use crate::clock::present;
+use crate::{clock::present, overload::Standing};
 
 /// Shared by the control thread's tasks.
 #[derive(Debug, Default)]
@@ -32,6 +32,7 @@ struct Inner {
     /// What is refused at present, with the revision that it would have come with.
     rejected: BTreeSet<(Key, u64)>,
     following: Following,
+    overload: Standing,
 }
 
 /// What following control planes has come to so far.
@@ -134,13 +135,23 @@ impl Status {
         self.lock().stale_since
     }
 
+    /// What the proxy gives up for want of connections or memory, as of now.
+    pub(crate) fn shows(&self, standing: Standing) {
+        self.lock().overload = standing;
+    }
+
+    /// What it gave up as of the last reading.
+    pub(crate) fn overload(&self) -> Standing {
+        self.lock().overload.clone()
+    }
+
     /// The process is stopping.
     pub(crate) fn drain(&self) {
         self.lock().draining = true;
     }
 
     /// A proxy is ready with a configuration, whether or not a control plane answers.
-    pub(crate) fn checks(&self) -> [Check; 3] {
+    pub(crate) fn checks(&self) -> [Check; 4] {
         let inner = self.lock();
         [
             Check {
@@ -155,6 +166,15 @@ impl Status {
                 name: "serving",
                 passed: !inner.draining,
                 detail: if inner.draining { "stopping" } else { "accepting" }.to_owned(),
+            },
+            Check {
+                name: "overload",
+                // Whoever takes it out of service for this sends its load to the others.
+                passed: true,
+                detail: match &inner.overload.cause {
+                    Some((_, cause)) => format!("{}: {cause}", inner.overload.stage.name()),
+                    None => inner.overload.stage.name().to_owned(),
+                },
             },
             Check {
                 name: "control-plane",

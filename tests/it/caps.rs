@@ -65,6 +65,10 @@ async fn at_the_bound_clients_are_told_to_close_and_the_next_one_comes_in() {
         assert_eq!(told, (number == 3).then_some("close"), "{number}: {response:?}");
         clients.push(client);
     }
+    // The first two are at work again: idle, they would make room.
+    for client in &mut clients[..2] {
+        client.send("GET / HTTP/1.1\r\nHost: half a head").await;
+    }
     // The third has left; a fourth takes its place, a fifth waits.
     let mut fourth = Client::connect(cluster.address()).await;
     fourth.send("GET / HTTP/1.1\r\nHost: half a head").await;

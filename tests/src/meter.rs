@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -48,14 +48,14 @@ struct Held<'g>(&'g Mutex<Gauge>);
 
 impl<'g> Held<'g> {
     fn begin(gauge: &'g Mutex<Gauge>) -> Self {
-        gauge.lock().unwrap().change(1);
+        gauge.lock().unwrap_or_else(PoisonError::into_inner).change(1);
         Self(gauge)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap().change(-1);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).change(-1);
     }
 }
 
@@ -89,19 +89,19 @@ impl Meter {
     /// The most requests that it had at once.
     #[must_use]
     pub fn most(&self) -> u64 {
-        self.gauge.lock().unwrap().most
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner).most
     }
 
     /// Requests that were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.gauge.lock().unwrap().answered
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner).answered
     }
 
     /// Requests in progress on average, over this time from now on.
     pub async fn mean(&self, over: Duration) -> f64 {
         let area = || {
-            let mut gauge = self.gauge.lock().unwrap();
+            let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
             gauge.change(0);
             (gauge.area, gauge.changed)
         };
@@ -134,7 +134,7 @@ async fn serve(mut stream: TcpStream, gauge: &Mutex<Gauge>, answer: &[u8], servi
         }
         // Before the answer: whoever has it may send the next one at once.
         drop(held);
-        gauge.lock().unwrap().answered += 1;
+        gauge.lock().unwrap_or_else(PoisonError::into_inner).answered += 1;
         if stream.write_all(answer).await.is_err() {
             return;
         }

@@ -30,7 +30,9 @@ pub(crate) use self::{
     limit::{AddLimit, LimitSettings, RemoveLimit, SetLimit},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},
-    pool::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
+    pool::{
+        AddPool, BackendConnections, Fallback, PoolSettings, RemovePool, SetAlgorithm, SetPool,
+    },
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},

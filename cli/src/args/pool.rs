@@ -63,7 +63,29 @@ pub(crate) struct PoolSettings {
     #[command(flatten)]
     pub(crate) concurrency: Concurrency,
     #[command(flatten)]
+    pub(crate) fallback: Fallback,
+    #[command(flatten)]
     pub(crate) connections: BackendConnections,
+}
+
+/// What becomes of requests while the pool has no backend for them.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "While there is no backend")]
+pub(crate) struct Fallback {
+    /// The pool that takes its requests meanwhile, or none; that pool's own fallback is not
+    /// followed [default: none]
+    #[arg(long, value_name = "POOL")]
+    pub(crate) fallback_pool: Option<String>,
+    /// The status of the answer when there is no such pool, or it has no backend either: 200 to
+    /// 599, or none for the proxy's own 503 [default: none]
+    #[arg(long, value_name = "STATUS")]
+    pub(crate) fallback_status: Option<String>,
+    /// The answer's content type [default: text/plain; charset=utf-8]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) fallback_content_type: Option<String>,
+    /// The answer's body, at most 64 KiB; the status is 503 unless it is given
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) fallback_body: Option<String>,
 }
 
 /// How long backends are waited for once they answer, and which connections are kept.
@@ -146,6 +168,7 @@ pub(crate) struct AddPool {
         "outlier_interval", "outlier_ejection", "outlier_max_ejection", "outlier_success_rate",
         "outlier_failure_percentage", "outlier_latency", "panic_threshold", "slow_start", "retries",
         "try_timeout", "retry_budget", "retry_floor", "max_in_flight", "queue_length",
+        "fallback_pool", "fallback_status", "fallback_content_type", "fallback_body",
         "queue_timeout", "sticky", "session_cookie", "session_ttl", "session_path",
         "session_same_site", "session_secure", "session_http_only", "session_strict",
     ]),
@@ -162,6 +185,7 @@ Examples:
   lbctl set-pool default --sticky header:x-user-id
   lbctl set-pool default --max-in-flight 200 --queue-timeout 1s
   lbctl set-pool default --breaker-failures 0 --breaker-ratio 0    no breakers
+  lbctl set-pool web --fallback-pool spare --fallback-status 503 --fallback-body 'Back soon'
 
 Settings that are not named stay as they are.")]
 pub(crate) struct SetPool {

@@ -10,6 +10,7 @@ mod describe;
 mod drain;
 mod explain;
 mod explain_route;
+mod fallback;
 mod get;
 mod judgement;
 mod limit;

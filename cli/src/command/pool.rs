@@ -5,6 +5,7 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 
 use super::{
     Session,
+    fallback::edit_fallback,
     resilience::{edit_concurrency, edit_ejection, edit_retries},
     session,
     setting::{millis, set as replace, set_millis},
@@ -99,6 +100,7 @@ fn edit(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failure> {
     }
     edit_ejection(pool, &settings.ejection);
     edit_retries(pool, &settings.retries);
+    edit_fallback(pool, &settings.fallback)?;
     edit_concurrency(pool, &settings.concurrency);
     edit_connections(pool, &settings.connections);
     session::edit(pool, &settings.sessions)?;

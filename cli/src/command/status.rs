@@ -178,6 +178,11 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         }
         (line, format!("'lbctl describe proxy {}'", proxy.id))
     });
+    let overloaded = view.proxies.iter().filter_map(|proxy| {
+        let overload = proxy.process.as_ref()?.overload.as_ref()?;
+        let line = format!("{} is overloaded: {}", proxy.id, overload.sentence());
+        overload.is_overloaded().then(|| (line, overload.remedy().to_owned()))
+    });
     let backends = view.unhealthy_backends.iter().map(|backend| {
         let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
         let since = format::age_of(ejected.or(backend.since_unix_ms), now);
@@ -219,7 +224,8 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             Some((line, format!("'lbctl describe pool {}'", pool.name)))
         })
     });
-    let mut alarms: Vec<(String, String)> = proxies.chain(sources).chain(backends).collect();
+    let mut alarms: Vec<(String, String)> =
+        proxies.chain(overloaded).chain(sources).chain(backends).collect();
     if view.proxies.is_empty() {
         let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));

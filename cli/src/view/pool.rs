@@ -40,6 +40,12 @@ pub(crate) struct PoolView {
     pub(crate) affinity: AffinityView,
     #[serde(flatten)]
     pub(crate) concurrency: ConcurrencyView,
+    /// Takes its requests while it has no backend for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback_pool: Option<String>,
+    /// What they are answered when that cannot serve either.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fallback_answer: Option<AnswerView>,
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
@@ -53,6 +59,14 @@ pub(crate) struct PoolView {
     /// What became of the sessions of its requests.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) sessions_total: BTreeMap<String, u64>,
+}
+
+/// An answer that needs no backend.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct AnswerView {
+    pub(crate) status: u32,
+    pub(crate) content_type: String,
+    pub(crate) body: String,
 }
 
 /// Backends by state.
@@ -108,11 +122,28 @@ impl PoolView {
         fields.extend(self.resilience.fields());
         fields.extend(self.affinity.fields());
         fields.extend(self.concurrency.fields());
+        if let Some(pool) = &self.fallback_pool {
+            fields.push(("fallback-pool", pool.clone()));
+        }
+        if let Some(answer) = &self.fallback_answer {
+            fields.extend([
+                ("fallback-status", answer.status.to_string()),
+                ("fallback-content-type", answer.content_type.clone()),
+                ("fallback-body", shortened(&answer.body)),
+            ]);
+        }
         if !self.sources.is_empty() {
             fields.push(("sources", self.sources.join(", ")));
         }
         fields
     }
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 60;
+    let shown: String = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
+    if text.chars().nth(SHOWN).is_some() { shown + "..." } else { shown }
 }
 
 impl Counts {
@@ -152,6 +183,12 @@ impl From<pb::Pool> for PoolView {
             resilience,
             affinity: wire.affinity.into(),
             concurrency,
+            fallback_pool: Some(wire.fallback_pool).filter(|name| !name.is_empty()),
+            fallback_answer: wire.fallback_answer.map(|answer| AnswerView {
+                status: answer.status,
+                content_type: answer.content_type,
+                body: String::from_utf8_lossy(&answer.body).into_owned(),
+            }),
             sources: wire.sources,
             backends: None,
             source_status: Vec::new(),

@@ -72,6 +72,52 @@ pub(crate) struct ProcessView {
     pub(crate) access_log_dropped_total: u64,
     /// In the order of the workers.
     pub(crate) worker_connections: Vec<u32>,
+    /// What it gives up for want of connections or memory; nothing for the fleet, and for a
+    /// proxy that is too old to tell.
+    pub(crate) overload: Option<OverloadView>,
+    /// Connections of clients at which accepting pauses; 0 if it is not known.
+    pub(crate) connections_max: u32,
+    /// 0: any.
+    pub(crate) memory_max_bytes: u64,
+}
+
+/// What a proxy gives up.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct OverloadView {
+    /// `normal`, `close_idle`, `refuse_connections` or `refuse_requests`.
+    pub(crate) stage: String,
+    /// `connections` or `memory`; empty in normal times.
+    pub(crate) resource: String,
+    /// How much of it is in use.
+    pub(crate) cause: String,
+}
+
+impl OverloadView {
+    /// Whether anything is given up.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.stage != "normal"
+    }
+
+    /// What it means for clients, and why.
+    pub(crate) fn sentence(&self) -> String {
+        let means = match self.stage.as_str() {
+            "normal" => return "no".to_owned(),
+            "close_idle" => "idle clients are closed",
+            "refuse_connections" => "new connections wait",
+            "refuse_requests" => "requests that there is no memory for are answered 503",
+            other => other,
+        };
+        format!("{means} ({}): {}", self.stage, self.cause)
+    }
+
+    /// What an operator can do about it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        if self.resource == "memory" {
+            "give it more memory (--max-memory, or its container), or add a proxy"
+        } else {
+            "raise its --max-connections and limit of open files, or add a proxy"
+        }
+    }
 }
 
 impl ProcessView {
@@ -154,8 +200,16 @@ impl From<pb::ProcessReport> for ProcessView {
             own_answers_total: wire.own_answers,
             access_log_dropped_total: wire.access_log_dropped,
             worker_connections: wire.worker_connections,
+            overload: overload(wire.overload_stage, wire.overload.unwrap_or_default()),
+            connections_max: wire.max_connections,
+            memory_max_bytes: wire.max_memory_bytes,
         }
     }
+}
+
+fn overload(stage: String, reason: pb::Reason) -> Option<OverloadView> {
+    let view = OverloadView { stage, resource: reason.code, cause: reason.message };
+    (!view.stage.is_empty()).then_some(view)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
+    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId, Reason},
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
@@ -18,11 +18,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Context, status};
 use crate::{
     clock::millis32,
+    events::EventType,
     registry::Catalog,
     resilience::{ProbeReport, Role, Token},
     stats::{
-        BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, OwnAnswers, Process, Report,
-        ShareBasis,
+        BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, Overload, OwnAnswers, Process,
+        Report, ShareBasis,
     },
 };
 
@@ -91,12 +92,27 @@ fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, 
         let cuts = if role == Role::Other { cuts(&report, &view.catalog) } else { Vec::new() };
         (counted, tokens, cuts)
     });
+    if let Some(is_worse) = counted.overload_worse {
+        tell_overload(context, &report, is_worse);
+    }
     Ok(pb::StatsReply {
         sequence: counted.sequence,
         period_ms: millis32(context.stats_period()),
         probes: tokens.iter().map(token_to_wire).collect(),
         cuts,
     })
+}
+
+/// Tells that a proxy gives up more for want of connections or memory than before, or less.
+fn tell_overload(context: &Context, report: &Report, is_worse: bool) {
+    let Overload { stage, reason } = &report.process.overload;
+    let (what, message) = match (is_worse, reason.message.is_empty()) {
+        (true, _) => (EventType::ProxyOverloaded, format!("{stage}: {}", reason.message)),
+        (false, true) => (EventType::ProxyRelieved, stage.clone()),
+        (false, false) => (EventType::ProxyRelieved, format!("{stage}: {}", reason.message)),
+    };
+    let (name, revision) = (report.proxy.as_str(), context.registry.revision());
+    context.events.record(what, "proxy", name, revision, Reason::new(stage, message));
 }
 
 /// The backends at which a process has something in flight that is to be cut.
@@ -235,6 +251,7 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
     let answers = wire.own_answers.values();
     all_plausible(counts.iter().chain(&status_classes).chain(answers))?;
     let own_answers = words("own_answers", wire.own_answers)?;
+    let overload = wire.overload.unwrap_or_default();
     let gauge = |connections: u32| connections.min(CONNECTIONS_MAX);
     let workers = wire.worker_connections.into_iter().take(WORKERS_MAX);
     Ok(Process {
@@ -250,6 +267,9 @@ fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
         worker_connections: workers.map(gauge).collect(),
         resident_bytes: wire.resident_bytes,
         cpu_us: wire.cpu_us,
+        connections_max: gauge(wire.max_connections),
+        memory_max: wire.max_memory_bytes,
+        overload: Overload::new(wire.overload_stage, &overload.code, &overload.message),
     })
 }
 

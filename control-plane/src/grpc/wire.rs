@@ -126,6 +126,11 @@ pub(super) fn process(process: &Process) -> pb::ProcessReport {
         own_answers: own_answers.collect(),
         access_log_dropped: process.access_log_dropped,
         worker_connections: process.worker_connections.clone(),
+        overload_stage: process.overload.stage.clone(),
+        overload: (!process.overload.reason.code.is_empty())
+            .then(|| process.overload.reason.clone().into()),
+        max_connections: process.connections_max,
+        max_memory_bytes: process.memory_max,
     }
 }
 

@@ -35,6 +35,10 @@ const BACKENDS: BackendFamilies = BackendFamilies {
 
 pub(super) fn write_sums(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
     write_processes(&context.statistics.process(), exposition)?;
+    let overloaded = context.statistics.overloaded();
+    exposition.family(&names::FLEET_OVERLOADED, |family| {
+        overloaded.iter().try_for_each(|(stage, count)| family.gauge(&[stage], f64::from(*count)))
+    })?;
     let pools: Vec<(PoolName, Totals)> = context.statistics.pools().into_iter().collect();
     let labels: Vec<[&str; 1]> = pools.iter().map(|(pool, _)| [pool.as_str()]).collect();
     let samples = pools.iter().zip(&labels).map(|((_, totals), labels)| Sample {
@@ -63,7 +67,8 @@ fn write_processes(process: &Process, exposition: &mut Exposition<'_>) -> fmt::R
     })?;
     exposition.counter(&names::FLEET_CLIENT_ABORTS, process.client_aborts)?;
     exposition.counter(&names::FLEET_ACCESS_LOG_DROPPED, process.access_log_dropped)?;
-    exposition.gauge(&names::FLEET_CONNECTIONS, f64::from(process.client_connections))
+    exposition.gauge(&names::FLEET_CONNECTIONS, f64::from(process.client_connections))?;
+    exposition.gauge(&names::FLEET_CONNECTIONS_MAX, f64::from(process.connections_max))
 }
 
 pub(super) fn write_backends(

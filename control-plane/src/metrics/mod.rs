@@ -168,6 +168,17 @@ pub(crate) const FLEET_ACCESS_LOG_DROPPED: Definition = Definition::counter(
 );
 pub(crate) const FLEET_CONNECTIONS: Definition =
     Definition::gauge("lb_fleet_client_connections", &[], "Open connections of clients");
+pub(crate) const FLEET_CONNECTIONS_MAX: Definition = Definition::gauge(
+    "lb_fleet_client_connections_max",
+    &[],
+    "Connections of clients at which accepting pauses, of all proxies together",
+);
+pub(crate) const FLEET_OVERLOADED: Definition = Definition::gauge(
+    "lb_fleet_proxies_overloaded",
+    &["stage"],
+    "Proxies that give something up for want of connections or memory: close_idle, \
+     refuse_connections or refuse_requests",
+);
 pub(crate) const FLEET_UPSTREAM_REQUESTS: Definition = Definition::counter(
     "lb_fleet_upstream_requests_total",
     &["pool"],
@@ -227,7 +238,7 @@ pub(crate) const FLEET_BACKEND_IN_FLIGHT: Definition = Definition::gauge(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-const DEFINITIONS: [Definition; 45] = [
+const DEFINITIONS: [Definition; 47] = [
     READY,
     CONFIG_REVISION,
     OBJECTS,
@@ -262,6 +273,8 @@ const DEFINITIONS: [Definition; 45] = [
     FLEET_CLIENT_ABORTS,
     FLEET_ACCESS_LOG_DROPPED,
     FLEET_CONNECTIONS,
+    FLEET_CONNECTIONS_MAX,
+    FLEET_OVERLOADED,
     FLEET_UPSTREAM_REQUESTS,
     FLEET_UPSTREAM_ATTEMPTS,
     FLEET_UPSTREAM_RETRIES,

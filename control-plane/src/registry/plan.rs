@@ -10,8 +10,8 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::model::{
-    AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, Limit, PoolName, Resource,
-    Route,
+    AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, Limit, Pool, PoolName,
+    Resource, Route,
 };
 
 use super::{
@@ -325,6 +325,19 @@ impl Draft<'_> {
         });
         let put = self.puts.values().filter_map(|resource| match resource {
             Resource::Limit(limit) => Some(limit),
+            _ => None,
+        });
+        untouched.chain(put)
+    }
+
+    /// The pools as they would be.
+    fn pools(&self) -> impl Iterator<Item = &Pool> {
+        let untouched = self.base.pools().values().map(|stored| &stored.value).filter(|pool| {
+            let key = Key::new("pool", pool.name.as_str());
+            !self.puts.contains_key(&key) && !self.deletes.contains(&key)
+        });
+        let put = self.puts.values().filter_map(|resource| match resource {
+            Resource::Pool(pool) => Some(pool),
             _ => None,
         });
         untouched.chain(put)

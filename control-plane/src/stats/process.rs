@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lb_core::{model::Reason, overload::Stage};
+
 /// Figures of a proxy process. In a report, the counters are since the last one.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Process {
@@ -29,6 +31,49 @@ pub struct Process {
     pub resident_bytes: u64,
     /// Since the process began.
     pub cpu_us: u64,
+    /// Gauge: connections of clients at which accepting pauses.
+    pub connections_max: u32,
+    /// Gauge: memory that it may have, 0 for any; of one proxy only.
+    pub memory_max: u64,
+    /// Gauge, of one proxy only.
+    pub overload: Overload,
+}
+
+/// What a proxy gives up for want of connections or memory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Overload {
+    /// As the proxy spells it; empty if it is too old to tell.
+    pub stage: String,
+    /// What led to the stage; empty in normal times.
+    pub reason: Reason,
+}
+
+impl Overload {
+    /// The longest that a proxy may say.
+    const MESSAGE_CHARS_MAX: usize = 200;
+
+    /// Takes a proxy's words as far as people can be shown them.
+    #[must_use]
+    pub fn new(stage: String, code: &str, message: &str) -> Self {
+        let shown = |text: &str| -> String {
+            text.chars().filter(|c| !c.is_control()).take(Self::MESSAGE_CHARS_MAX).collect()
+        };
+        let stage = if is_word(&stage) { stage } else { String::new() };
+        Self { stage, reason: Reason::new(&shown(code), shown(message)) }
+    }
+
+    /// How grave the stage is; one that is not known, of a newer proxy, is not normal.
+    fn gravity(&self) -> usize {
+        let known = Stage::ALL.iter().position(|stage| stage.name() == self.stage);
+        known.unwrap_or(if self.stage.is_empty() { 0 } else { Stage::ALL.len() })
+    }
+
+    /// Whether a proxy gives up more than before, or less; nothing if it is the same.
+    #[must_use]
+    pub fn is_worse_than(&self, before: &Self) -> Option<bool> {
+        let (now, then) = (self.gravity(), before.gravity());
+        (now != then).then_some(now > then)
+    }
 }
 
 impl Process {
@@ -47,6 +92,9 @@ impl Process {
         self.worker_connections.clone_from(&other.worker_connections);
         self.resident_bytes = other.resident_bytes;
         self.cpu_us = other.cpu_us;
+        self.connections_max = other.connections_max;
+        self.memory_max = other.memory_max;
+        self.overload.clone_from(&other.overload);
     }
 }
 
@@ -70,11 +118,7 @@ impl OwnAnswers {
     /// The counts of one report; `None` if there are too many reasons, or one is no word.
     #[must_use]
     pub fn new(counts: BTreeMap<String, u64>) -> Option<Self> {
-        let is_word = |reason: &String| {
-            let bytes = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-            (1..=Self::REASON_BYTES_MAX).contains(&reason.len()) && reason.bytes().all(bytes)
-        };
-        let fits = counts.len() <= Self::REASONS_MAX && counts.keys().all(is_word);
+        let fits = counts.len() <= Self::REASONS_MAX && counts.keys().all(|reason| is_word(reason));
         fits.then_some(Self(counts))
     }
 
@@ -101,6 +145,12 @@ impl OwnAnswers {
     }
 }
 
+/// Whether it is a short word, as the names of reasons and stages are.
+fn is_word(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    (1..=OwnAnswers::REASON_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +165,19 @@ mod tests {
         sum.add(&answers(&[("no_route", 2), ("overloaded", 1)]).unwrap());
         sum.add(&answers(&[("no_route", 3), ("internal", 0)]).unwrap());
         assert_eq!(sum.iter().collect::<Vec<_>>(), [("no_route", 5), ("overloaded", 1)]);
+    }
+
+    #[test]
+    fn a_stage_is_worse_or_better_than_another() {
+        let of = |stage: &str| Overload::new(stage.to_owned(), "memory", "");
+        let news = |before, now| of(now).is_worse_than(&of(before));
+        assert_eq!(news("normal", "close_idle"), Some(true));
+        assert_eq!(news("refuse_requests", "close_idle"), Some(false));
+        assert_eq!(news("", "normal"), None, "a proxy that did not tell was not overloaded");
+        assert_eq!(news("normal", "something_newer"), Some(true));
+        assert_eq!(of("Not a word").stage, "");
+        let rude = Overload::new("close_idle".to_owned(), "m\n", &"x\u{1b}".repeat(300));
+        assert_eq!((&*rude.reason.code, rude.reason.message.len()), ("m", 200));
     }
 
     #[test]

@@ -11,7 +11,11 @@ use std::{
 use lb_core::model::{BackendId, Incarnation, InstanceId, PoolName, ProxyId};
 use tokio::time::Instant;
 
-use super::{BackendPart, PERIODS_MAX, Report, process::Process, rate::Rate};
+use super::{
+    BackendPart, PERIODS_MAX, Report,
+    process::{Overload, Process},
+    rate::Rate,
+};
 
 /// A former process that was silent for so long will not repeat a report any more.
 const FORMER_FOR: Duration = Duration::from_secs(600);
@@ -56,6 +60,8 @@ pub(super) enum Turn {
     New {
         /// Never heard.
         missing: u64,
+        /// Its proxy gives up more than before, or less.
+        overload_worse: Option<bool>,
     },
 }
 
@@ -87,12 +93,16 @@ impl Reporters {
         let missing = report.sequence - running.sequence - 1;
         running.sequence = report.sequence;
         running.fresh_until = report.fresh_until(now);
+        // What a process gives up that is being replaced says nothing of the proxy.
+        let overload_worse = (present == Some(&report.instance))
+            .then(|| report.process.overload.is_worse_than(&running.gauges.overload))
+            .flatten();
         running.gauges.clone_from(&report.process);
         running.in_flight.clear();
         running.avoided.clear();
         reporting.counted.add(&report.process);
         reporting.rate.add(now, report.process.requests);
-        Turn::New { missing }
+        Turn::New { missing, overload_worse }
     }
 
     /// Notes what a report says of the present of a backend that there is.
@@ -160,6 +170,16 @@ impl Reporting {
         self.fresh(now).any(|process| process.avoided.contains(key))
     }
 
+    /// What the process that is live gives up, as far as is known.
+    pub(super) fn overload(&self, now: Instant) -> Overload {
+        let live = self.live().filter(|process| now < process.fresh_until);
+        live.map(|process| process.gauges.overload.clone()).unwrap_or_default()
+    }
+
+    fn live(&self) -> Option<&Running> {
+        self.running.get(self.present.as_ref()?)
+    }
+
     /// Requests per second, lately.
     pub(super) fn rate(&self, now: Instant) -> f64 {
         self.rate.per_second(now)
@@ -174,13 +194,16 @@ impl Reporting {
             all.filter(|(instance, process)| is_present(instance) || now < process.fresh_until)
                 .map(|(_, process)| &process.gauges)
         };
-        let present = self.present.as_ref().and_then(|instance| self.running.get(instance));
+        let present = self.live();
         Process {
             client_connections: counted().map(|gauges| gauges.client_connections).sum(),
             worker_connections: present
                 .map(|process| process.gauges.worker_connections.clone())
                 .unwrap_or_default(),
             resident_bytes: counted().map(|gauges| gauges.resident_bytes).sum(),
+            connections_max: present.map_or(0, |process| process.gauges.connections_max),
+            memory_max: present.map_or(0, |process| process.gauges.memory_max),
+            overload: self.overload(now),
             ..self.counted.clone()
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Affinity, Concurrency, Invalid, PoolName, ResiliencePolicy, Source};
+use super::{Affinity, Concurrency, Fallback, Invalid, PoolName, ResiliencePolicy, Source};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +27,8 @@ pub struct Pool {
     pub resilience: ResiliencePolicy,
     /// Whether a client stays with the backend that it was first sent to; default: no.
     pub affinity: Affinity,
+    /// Where its requests go while it has no backend for them.
+    pub fallback: Fallback,
     /// Where backends come from beside those added by hand; default none. Checked by
     /// [`Source::checked_list`].
     pub sources: Vec<Source>,
@@ -118,6 +120,7 @@ impl Pool {
             concurrency: Concurrency::default(),
             resilience: ResiliencePolicy::default(),
             affinity: Affinity::default(),
+            fallback: Fallback::default(),
             sources: Vec::new(),
         }
     }

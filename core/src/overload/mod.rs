@@ -4,7 +4,7 @@
 //!             gets worse: one stage with each reading
 //!   Normal -> CloseIdle -> RefuseConnections -> RefuseRequests
 //!   Normal <- CloseIdle <- RefuseConnections <- RefuseRequests
-//!             gets better: one stage after each quiet dwell
+//!             gets better: one stage after each quiet dwell, the last at once
 //! ```
 //!
 //! Each stage does what those before it do, and more. First goes what nobody waits for,
@@ -13,7 +13,8 @@
 //! with readings 250 ms apart the last is reached in three quarters of a second.
 //!
 //! A stage is left only when everything has been below its lower threshold for a whole
-//! dwell. So a load that stays the same never goes back and forth: it cannot be both above
+//! dwell; the last one at the first such reading, since while it lasts hardly anything is
+//! served. So a load that stays the same never goes back and forth: it cannot be both above
 //! the threshold at which a stage is entered and below the one at which it is left. And a
 //! proxy that is worse off is never at a milder stage than one that was better off all
 //! along.
@@ -27,21 +28,27 @@
 //!   size: one small read, and what the kernel's out-of-memory killer counts. It contains
 //!   what the allocator keeps for later; mimalloc gives that back within moments, so that
 //!   the figure falls when traffic does. It does not contain the socket buffers of the
-//!   kernel: add to it what connections may hold there, or, in a container of its own,
-//!   take `memory.current` less `inactive_file` of `memory.stat`, which counts both.
+//!   kernel. In a container of its own the proxy takes `memory.current` less `inactive_file`
+//!   of `memory.stat`, which counts both.
 //! - *The limit* is what the operator says, else `memory.max` of the container, else none.
 //!   It must be well above what an idle proxy needs: refusing traffic cannot give back what
 //!   traffic did not take.
-//! - When the kernel says that tasks wait for memory (`some avg10` of
-//!   `/proc/pressure/memory` is above 10), something else has taken it: the caller may then
-//!   report the share of the limit that is 5 points higher, not more, since that is no fault
-//!   of the proxy's clients.
+//!
+//! # What the caller does in a stage
+//!
+//! How many idle connections are to be closed is [`Shedder::surplus`], those that have been
+//! idle for longest first. How many connections there may be is what [`Places`] says: where
+//! these are what runs out, as many as ever, because that bound holds at each single one and
+//! lets the next in when one ends; where memory is, no more than there are.
+
+mod places;
 
 use std::{
     fmt,
     time::{Duration, Instant},
 };
 
+pub use self::places::Places;
 use crate::model::Invalid;
 
 /// How much a proxy gives up.
@@ -53,10 +60,12 @@ pub enum Stage {
     /// Connections of clients that are idle between two requests: they are closed, and
     /// answers say `Connection: close`.
     CloseIdle,
-    /// New connections: they are not accepted.
+    /// New connections: they are not accepted, and wait in the system's queue until another
+    /// one ends.
     RefuseConnections,
-    /// New requests: they are answered 503, reason `overloaded`, with the `Retry-After` of
-    /// [`Shedder::retry_after`].
+    /// New requests, on connections beyond those that there is memory for ([`Places`]): they
+    /// are answered 503, reason `overloaded`, with the `Retry-After` of
+    /// [`Policy::retry_after`], and closed.
     RefuseRequests,
 }
 
@@ -173,7 +182,8 @@ pub struct Policy {
     /// that are there may use theirs.
     pub connections: [Band; 2],
     /// How long everything must have been below a stage's lower thresholds before it is
-    /// left; default 5 s.
+    /// left, but for the last; default 500 ms: three readings in a row, and all stages are
+    /// over within two seconds.
     pub dwell: Duration,
 }
 
@@ -196,6 +206,15 @@ impl Policy {
         Ok(self)
     }
 
+    /// What `Retry-After` says: one to two dwells in whole seconds, and a spread of 1 to 5 s
+    /// at least. Sooner the stage cannot be over, and clients that were refused together must
+    /// not come back together.
+    #[must_use]
+    pub fn retry_after(&self, rng: &mut fastrand::Rng) -> Duration {
+        let least = self.dwell.as_secs().max(1);
+        Duration::from_secs(rng.u64(least..=(2 * least).max(RETRY_AFTER_SPREAD)))
+    }
+
     /// The bands of a stage; a resource that does not lead to it has none.
     fn bands(&self, stage: Stage) -> [(Resource, Option<Band>); 2] {
         let of = |bands: &[Band]| bands.get((stage as usize).checked_sub(1)?).copied();
@@ -210,7 +229,7 @@ impl Default for Policy {
         Self {
             memory: [band(80, 5), band(90, 5), band(95, 5)],
             connections: [band(90, 10), band(100, 10)],
-            dwell: Duration::from_secs(5),
+            dwell: Duration::from_millis(500),
         }
     }
 }
@@ -242,6 +261,9 @@ fn check_bands(field: &'static str, bands: &[Band]) -> Result<(), Invalid> {
     }
     Ok(())
 }
+
+/// The latest that `Retry-After` names where dwells are short, in seconds.
+const RETRY_AFTER_SPREAD: u64 = 5;
 
 /// What led to a stage.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -320,7 +342,9 @@ impl Shedder {
             return None;
         }
         let calm_since = *self.calm_since.get_or_insert(now);
-        if now.saturating_duration_since(calm_since) < self.policy.dwell {
+        // Requests are refused for no longer than must be: nobody is served meanwhile.
+        let dwell = if from.refuses_requests() { Duration::ZERO } else { self.policy.dwell };
+        if now.saturating_duration_since(calm_since) < dwell {
             return None;
         }
         self.stage = previous;
@@ -329,12 +353,35 @@ impl Shedder {
         self.causes.pop().map(|cause| Change { from, to: previous, cause })
     }
 
-    /// What `Retry-After` says: one to two dwells in whole seconds. Sooner the stage cannot
-    /// be over, and clients that were refused together must not come back together.
+    /// How many connections are to be closed that are idle between two requests: as many as
+    /// are open above the lower threshold, and all of them when memory is what runs out,
+    /// whatever little each of them holds.
     #[must_use]
-    pub fn retry_after(&self, rng: &mut fastrand::Rng) -> Duration {
-        let dwell_s = self.policy.dwell.as_secs().max(1);
-        Duration::from_secs(rng.u64(dwell_s..=2 * dwell_s))
+    pub fn surplus(&self, reading: &Reading) -> u64 {
+        if !self.stage.closes_idle() {
+            return 0;
+        }
+        let [memory, connections] = self.policy.bands(Stage::CloseIdle);
+        if self.is_short_of_memory(Stage::CloseIdle, reading, memory.1) {
+            return u64::MAX;
+        }
+        let Usage { used, limit } = reading.connections;
+        let leave = connections.1.map_or(100, |band| band.leave_percent);
+        used.saturating_sub(limit / 100 * u64::from(leave) + limit % 100 * u64::from(leave) / 100)
+    }
+
+    /// Whether there must be no more connections than there are, since memory runs out.
+    fn holds_connections(&self, reading: &Reading) -> bool {
+        let stage = Stage::RefuseConnections;
+        let [memory, _] = self.policy.bands(stage);
+        self.stage >= stage && self.is_short_of_memory(stage, reading, memory.1)
+    }
+
+    /// Whether memory led to this stage or a graver one, or would keep it from being left.
+    fn is_short_of_memory(&self, stage: Stage, reading: &Reading, band: Option<Band>) -> bool {
+        let first = (stage as usize).saturating_sub(1);
+        self.causes.iter().skip(first).any(|cause| cause.resource == Resource::Memory)
+            || band.is_some_and(|band| reading.memory.reaches(band.leave_percent))
     }
 
     /// The next stage, if something reaches its upper threshold.

@@ -7,6 +7,11 @@ use crate::epoch;
 
 const TICK: Duration = Duration::from_millis(250);
 
+/// With dwells that are long beside a tick, so that they can be told apart.
+fn policy() -> Policy {
+    Policy { dwell: Duration::from_secs(5), ..Policy::default() }
+}
+
 /// Memory and connections in use, in thousandths of their limits.
 fn reading(memory: u64, connections: u64) -> Reading {
     let of_thousand = |used| Usage { used, limit: 1000 };
@@ -30,21 +35,22 @@ fn stages(shedder: &mut Shedder, start: Instant, readings: &[Reading]) -> Vec<St
 
 #[test]
 fn stages_come_and_go_one_by_one() {
-    let mut shedder = Shedder::new(Policy::default());
+    let mut shedder = Shedder::new(policy());
     let full = [reading(1000, 0); 4];
     let [_, idle, connections, requests] = Stage::ALL;
     assert_eq!(stages(&mut shedder, epoch(), &full), [idle, connections, requests, requests]);
-    // Twenty ticks are a dwell.
+    // Twenty ticks are a dwell; requests are not refused for as long.
     let later = epoch() + Duration::from_secs(60);
-    let back = stages(&mut shedder, later, &[reading(0, 0); 62]);
+    let press = [reading(900, 0), reading(900, 0)];
+    let back = stages(&mut shedder, later, &[&press[..], &[reading(0, 0); 42]].concat());
     let lengths: Vec<_> = back.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
-    assert_eq!(lengths, [(requests, 20), (connections, 20), (idle, 20), (Stage::Normal, 2)]);
+    assert_eq!(lengths, [(requests, 2), (connections, 20), (idle, 20), (Stage::Normal, 2)]);
 }
 
 #[test]
 fn each_resource_leads_to_its_stages_and_is_named() {
     let of = |readings: &[Reading]| {
-        let mut shedder = Shedder::new(Policy::default());
+        let mut shedder = Shedder::new(policy());
         stages(&mut shedder, epoch(), readings);
         (shedder.stage(), shedder.cause().map(|cause| cause.to_string()))
     };
@@ -66,7 +72,7 @@ fn each_resource_leads_to_its_stages_and_is_named() {
 
 #[test]
 fn one_reading_above_begins_the_dwell_anew() {
-    let mut shedder = Shedder::new(Policy::default());
+    let mut shedder = Shedder::new(policy());
     let calm = [reading(749, 0); 19];
     let readings = [&[reading(800, 0)], &calm[..], &[reading(750, 0)], &calm, &calm[..2]].concat();
     let stages = stages(&mut shedder, epoch(), &readings);
@@ -98,9 +104,8 @@ fn policies_without_hysteresis_or_order_are_refused() {
 
 #[test]
 fn clients_are_not_told_to_come_back_together_nor_too_early() {
-    let shedder = Shedder::new(Policy::default());
     let mut rng = fastrand::Rng::with_seed(1);
-    let mut waits: Vec<_> = (0..1000).map(|_| shedder.retry_after(&mut rng).as_secs()).collect();
+    let mut waits: Vec<_> = (0..1000).map(|_| policy().retry_after(&mut rng).as_secs()).collect();
     waits.sort_unstable();
     waits.dedup();
     assert_eq!(waits, [5, 6, 7, 8, 9, 10]);
@@ -109,7 +114,7 @@ fn clients_are_not_told_to_come_back_together_nor_too_early() {
 /// Idle connections pile up again as often as they are closed; what works never suffers.
 #[test]
 fn shedding_what_is_idle_is_enough_where_it_is_the_idle_that_is_too_much() {
-    let mut shedder = Shedder::new(Policy::default());
+    let mut shedder = Shedder::new(policy());
     let (mut idle, mut now, mut changes) = (0, epoch(), 0);
     for _ in 0..4 * 600 {
         let stage = shedder.stage();
@@ -123,6 +128,43 @@ fn shedding_what_is_idle_is_enough_where_it_is_the_idle_that_is_too_much() {
     assert!((80..=110).contains(&changes), "{changes} in ten minutes");
 }
 
+#[test]
+fn by_default_everything_is_over_within_two_seconds() {
+    let mut shedder = Shedder::new(Policy::default());
+    stages(&mut shedder, epoch(), &[reading(1000, 1000); 4]);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let policy = Policy::default();
+    let waits: Vec<_> = (0..1000).map(|_| policy.retry_after(&mut rng).as_secs()).collect();
+    assert_eq!((waits.iter().min(), waits.iter().max()), (Some(&1), Some(&5)));
+    let stages = stages(&mut shedder, epoch() + Duration::from_secs(60), &[reading(0, 0); 8]);
+    assert_eq!(stages.last(), Some(&Stage::Normal), "{stages:?}");
+}
+
+#[test]
+fn only_memory_holds_up_who_would_find_a_place() {
+    let full = reading(0, 1000);
+    let mut shedder = Shedder::new(policy());
+    stages(&mut shedder, epoch(), &[full; 4]);
+    assert!(shedder.stage().refuses_connections() && !shedder.holds_connections(&full));
+    // Memory keeps the stage although connections led to it.
+    assert!(shedder.holds_connections(&reading(850, 1000)));
+    let mut shedder = Shedder::new(policy());
+    stages(&mut shedder, epoch(), &[reading(900, 0); 4]);
+    // Until the stage is left, however little is in use by now.
+    assert!(shedder.holds_connections(&reading(0, 0)));
+}
+
+#[test]
+fn as_many_idle_connections_are_too_many_as_are_above_the_lower_threshold() {
+    let mut shedder = Shedder::new(policy());
+    assert_eq!(shedder.surplus(&reading(1000, 1000)), 0, "nothing is closed in normal times");
+    stages(&mut shedder, epoch(), &[reading(0, 900)]);
+    let few = Reading { connections: Usage { used: 3, limit: 3 }, ..Reading::default() };
+    let surplus = |reading: &Reading| shedder.surplus(reading);
+    assert_eq!([surplus(&reading(0, 950)), surplus(&reading(0, 700)), surplus(&few)], [150, 0, 1]);
+    assert_eq!(surplus(&reading(750, 700)), u64::MAX);
+}
+
 fn readings(count: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<Reading>> {
     // Often near the thresholds, and some that stay for long.
     let level = prop_oneof![0_u64..=1200, 740_u64..=1000];
@@ -134,7 +176,7 @@ fn readings(count: impl Into<prop::collection::SizeRange>) -> impl Strategy<Valu
 proptest! {
     #[test]
     fn no_stage_is_ever_skipped(readings in readings(0..30)) {
-        let mut shedder = Shedder::new(Policy::default());
+        let mut shedder = Shedder::new(policy());
         let mut before = Stage::Normal;
         for stage in stages(&mut shedder, epoch(), &readings) {
             prop_assert!((before as usize).abs_diff(stage as usize) <= 1);
@@ -145,7 +187,7 @@ proptest! {
     /// Whatever happened, three quiet dwells bring everything back.
     #[test]
     fn always_recovers(readings in readings(0..30), memory in 0_u64..750, connections in 0_u64..800) {
-        let mut shedder = Shedder::new(Policy::default());
+        let mut shedder = Shedder::new(policy());
         let start = epoch();
         stages(&mut shedder, start, &readings);
         let quiet = vec![reading(memory, connections); 3 * 20 + 1];
@@ -163,7 +205,7 @@ proptest! {
         connections in 0_u64..=1000,
         noise in prop::collection::vec((0_u64..50, 0_u64..50), 200),
     ) {
-        let mut shedder = Shedder::new(Policy::default());
+        let mut shedder = Shedder::new(policy());
         let start = epoch();
         stages(&mut shedder, start, &before);
         let steady: Vec<_> =
@@ -185,15 +227,15 @@ proptest! {
             .map(|(r, (m, c))| reading(r.memory.used + m, r.connections.used + c))
             .collect();
         let start = epoch();
-        let mild = stages(&mut Shedder::new(Policy::default()), start, &readings);
-        let grave = stages(&mut Shedder::new(Policy::default()), start, &worse);
+        let mild = stages(&mut Shedder::new(policy()), start, &readings);
+        let grave = stages(&mut Shedder::new(policy()), start, &worse);
         prop_assert!(mild.iter().zip(&grave).all(|(mild, grave)| mild <= grave));
     }
 
     /// A clock that stands still or jumps does no harm.
     #[test]
     fn any_clock_will_do(readings in readings(0..10), jumps in prop::collection::vec(-5_i32..60, 300)) {
-        let mut shedder = Shedder::new(Policy::default());
+        let mut shedder = Shedder::new(policy());
         let start = epoch() + Duration::from_secs(3600);
         for (reading, jump) in readings.iter().zip(jumps) {
             let by = Duration::from_secs(u64::from(jump.unsigned_abs()));

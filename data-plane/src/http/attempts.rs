@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
@@ -235,6 +235,10 @@ impl<'c> Attempts<'c> {
     pub(super) fn answer(self) -> OwnAnswer {
         let pool = self.pool;
         let Some(failure) = self.last else {
+            if let Some(answer) = &pool.fallback.answer {
+                pool.fallen.to_answer.fetch_add(1, Relaxed);
+                return OwnAnswer::fixed(answer, Reason::NoHealthyBackend);
+            }
             if let Some(denied) = self.denied {
                 return denied;
             }

@@ -91,7 +91,7 @@ impl<S: Stream> Connection<S> {
     }
 
     /// Waits for the first byte of a request. False when none will come: the client
-    /// left, it was silent for too long, or the proxy is stopping.
+    /// left, it was silent for too long, or the proxy is stopping or closes what is idle.
     async fn wait_for_request(&mut self, worker: &Worker) -> bool {
         let idle_for = match &worker.config().listeners[self.listener] {
             // A fresh connection has the time of a head for its first byte.
@@ -100,7 +100,11 @@ impl<S: Stream> Connection<S> {
             None => KEEP_ALIVE_WITHOUT_CONFIG,
         };
         worker.wheel.arm(&self.timer, self.busy, idle_for);
-        poll_fn(|context| {
+        if self.requests > 0 {
+            // Others may need its place more than it does.
+            worker.wheel.mark_idle(&self.timer, self.busy);
+        }
+        let comes = poll_fn(|context| {
             match self.stream.poll_readable(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(true),
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
@@ -112,6 +116,8 @@ impl<S: Stream> Connection<S> {
             }
             self.timer.poll(context).map(|()| false)
         })
-        .await
+        .await;
+        self.timer.mark_busy();
+        comes
     }
 }

@@ -12,10 +12,11 @@ use super::{
     affinity::Bound,
     answer::{bad_chunks, protocol_error},
     answering::Answering,
-    attempts::{Attempts, InFlight},
+    attempts::InFlight,
     connection::{Connection, Next},
     converse::Conversation,
     failure::{Ended, Failure},
+    fallback::Begun,
     management,
     prepare::{Destination, Prepared, Refused, Understood},
     read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
@@ -136,6 +137,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
             started: read.started,
         });
         match read.result {
+            Ok(prepared) if self.is_traffic && self.worker.refuses_requests() => {
+                self.worker.buffers.return_output(read.head);
+                self.shed(&prepared.understood, &read.config).await
+            }
             Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
             Err(Refused { answer, request: Some(understood), .. }) => {
                 self.worker.buffers.return_output(read.head);
@@ -160,7 +165,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
         started: Instant,
     ) -> Next {
         let request = &prepared.understood;
-        let pool = match (prepared.destination, &config.management) {
+        let own = match (prepared.destination, &config.management) {
             (Destination::Pool(_, index), _) => &config.pools[index],
             (Destination::ControlPlane, Some(Management::At(pool))) => pool,
             // Unreachable: it would have been refused.
@@ -182,25 +187,17 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
+        let begun = self.begin_in_a_pool(own, prepared, config, &upload, started);
+        let Begun { mut attempts, mut next, of_backends } = match begun {
+            Ok(begun) => begun,
+            Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
+        };
+        let pool = attempts.pool();
         if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
             upload.keep(&self.worker.replays);
         }
-        if let Some(record) = &mut self.record {
-            record.pool(&pool.name);
-        }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let mut attempts = Attempts::new(pool, prepared, config.ring(), started);
         let limiter = self.limiter(config, started);
-        let of_backends = match (&limiter, prepared.destination) {
-            (Some(limiter), Destination::Pool(route, pool)) => {
-                limiter.limits.of_backends(route, pool)
-            }
-            _ => &[],
-        };
-        let mut next = match self.first(&mut attempts, &upload, started) {
-            Ok(next) => next,
-            Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
-        };
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -411,15 +408,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
         wanted
             && !self.worker.is_draining()
             && self.connection.requests < requests_max
-            && !self.is_crowded(config)
+            && !self.passes_on_place(config)
     }
 
-    /// Whether other clients wait until there is room for them.
-    fn is_crowded(&self, config: &Loaded) -> bool {
+    /// Whether other clients wait until there is room for them, or soon will, and it is for
+    /// this one to make some.
+    fn passes_on_place(&self, config: &Loaded) -> bool {
         let listener = self.connection.listener;
         let max =
             config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max);
-        self.worker.fleet.admission.is_full(listener, max)
+        let (worker, admission) = (self.worker, &self.worker.fleet.admission);
+        let is_crowded = worker.closes_idle() || admission.is_full(listener, max);
+        is_crowded && worker.passes_on_place(admission.places(max))
     }
 
     pub(super) fn begin_record(&mut self, now: Instant) {

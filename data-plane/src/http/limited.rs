@@ -36,7 +36,6 @@ pub(crate) struct Told {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct OverLimit {
     pub(crate) limit: Arc<str>,
-    pub(crate) retry_after: u64,
     /// Whole lines.
     pub(crate) fields: String,
 }
@@ -225,11 +224,11 @@ fn over_limit(
     message: String,
 ) -> OwnAnswer {
     let limit = Arc::from(&limit.limit.name);
-    let over_limit = OverLimit { limit, retry_after, fields: fields.into_owned() };
-    OwnAnswer {
-        over_limit: Some(Box::new(over_limit)),
-        ..OwnAnswer::new(429, Reason::RateLimited, message)
-    }
+    let over_limit = OverLimit { limit, fields: fields.into_owned() };
+    let mut answer = OwnAnswer::new(429, Reason::RateLimited, message);
+    answer.retry_after_s = retry_after;
+    answer.over_limit = Some(Box::new(over_limit));
+    answer
 }
 
 impl Told {

@@ -29,6 +29,7 @@ mod converse;
 mod deliver;
 mod exchange;
 mod failure;
+mod fallback;
 mod interim;
 mod limited;
 mod management;

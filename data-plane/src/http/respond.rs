@@ -1,5 +1,10 @@
 //! The proxy's own answers: small JSON that says what happened and why.
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use lb_core::model::StaticAnswer;
+
 use super::limited::OverLimit;
 use crate::{
     h1::{Version, body::write_decimal, response::Delivery},
@@ -17,11 +22,34 @@ pub(crate) struct OwnAnswer {
     pub(crate) set_cookie: Option<Box<[u8]>>,
     /// The limit by which the request is refused.
     pub(crate) over_limit: Option<Box<OverLimit>>,
+    /// When the client may come again, if it may: for 429 and 503.
+    pub(crate) retry_after_s: u64,
+    /// What is said in place of the usual JSON.
+    fixed: Option<StaticAnswer>,
 }
 
 impl OwnAnswer {
     pub(crate) fn new(status: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { status, reason, message: message.into(), set_cookie: None, over_limit: None }
+        Self {
+            status,
+            reason,
+            message: message.into(),
+            set_cookie: None,
+            over_limit: None,
+            retry_after_s: 1,
+            fixed: None,
+        }
+    }
+
+    /// The answer that was written down for when nobody can give one.
+    pub(crate) fn fixed(answer: &StaticAnswer, reason: Reason) -> Self {
+        Self { fixed: Some(answer.clone()), ..Self::new(answer.status(), reason, "") }
+    }
+
+    /// The same for a client that may come again after this long, in whole seconds.
+    pub(crate) fn retry_after(self, wait: Duration) -> Self {
+        let rounded_up = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after_s: rounded_up.max(1), ..self }
     }
 
     /// What the proxy itself can do, to an OPTIONS that goes no further.
@@ -31,26 +59,35 @@ impl OwnAnswer {
 
     /// Writes the whole response. `with_body` is false for HEAD.
     pub(crate) fn encode(&self, delivery: Delivery, with_body: bool, out: &mut Vec<u8>) {
-        let body = if self.status == 200 { String::new() } else { self.body() };
+        let (content_type, body) = match &self.fixed {
+            Some(fixed) => (fixed.content_type(), fixed.body().clone()),
+            None if self.status == 200 => ("", Bytes::new()),
+            None => ("application/json", self.body().into()),
+        };
         out.extend_from_slice(b"HTTP/1.1 ");
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
         if !body.is_empty() {
-            out.extend_from_slice(b"\r\nContent-Type: application/json");
+            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(content_type.as_bytes());
         }
-        out.extend_from_slice(b"\r\nContent-Length: ");
-        write_decimal(body.len() as u64, out);
+        // These have none (RFC 9110, 8.6).
+        if !matches!(self.status, 204 | 304) {
+            out.extend_from_slice(b"\r\nContent-Length: ");
+            write_decimal(body.len() as u64, out);
+        }
         out.extend_from_slice(b"\r\n");
-        match (self.status, &self.over_limit) {
-            (429, Some(over_limit)) => {
+        match self.status {
+            429 | 503 => {
                 out.extend_from_slice(b"Retry-After: ");
-                write_decimal(over_limit.retry_after, out);
+                write_decimal(self.retry_after_s, out);
                 out.extend_from_slice(b"\r\n");
-                out.extend_from_slice(over_limit.fields.as_bytes());
+                if let Some(over_limit) = &self.over_limit {
+                    out.extend_from_slice(over_limit.fields.as_bytes());
+                }
             }
-            (429 | 503, _) => out.extend_from_slice(b"Retry-After: 1\r\n"),
-            (200 | 405, _) => {
+            200 | 405 if self.fixed.is_none() => {
                 out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n")
             }
             _ => {}
@@ -67,7 +104,7 @@ impl OwnAnswer {
         }
         out.extend_from_slice(b"\r\n");
         if with_body {
-            out.extend_from_slice(body.as_bytes());
+            out.extend_from_slice(&body);
         }
     }
 
@@ -101,7 +138,9 @@ fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        _ => "Internal Server Error",
+        500 => "Internal Server Error",
+        // Of an answer that was written down; a phrase may be empty (RFC 9112, 4).
+        _ => "",
     }
 }
 
@@ -128,6 +167,16 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         assert!(body.contains(r#""reason":"no_healthy_backend""#));
         assert!(body.contains(r#"pool \"x\" has"#));
+    }
+
+    #[test]
+    fn clients_are_told_when_to_come_again() {
+        for (wait_ms, seconds) in [(0, 1), (1000, 1), (1001, 2), (5000, 5)] {
+            let answer = OwnAnswer::new(503, Reason::Overloaded, "later")
+                .retry_after(Duration::from_millis(wait_ms));
+            let text = encoded(&answer, false, true);
+            assert!(text.contains(&format!("\r\nRetry-After: {seconds}\r\n")), "{text}");
+        }
     }
 
     #[test]

@@ -266,6 +266,7 @@ impl Compiler {
         };
         if let Some(former) = former {
             config.retries = Arc::clone(&former.config.retries);
+            config.fallen = Arc::clone(&former.config.fallen);
         }
         Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
     }
@@ -330,6 +331,8 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
         picker: Picker::build(pool.algorithm, &[]),
         cursor: Arc::default(),
         retries: Arc::new(Retries::new(workers)),
+        fallback: pool.fallback.clone(),
+        fallen: Arc::default(),
         backends: Vec::new(),
     }
 }

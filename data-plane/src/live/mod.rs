@@ -28,7 +28,7 @@ use lb_core::{
     health::panic::Panic,
     lease::{Quantity, QuantityKind},
     model::{
-        BackendConnections, BreakerPolicy, Listener, ListenerName, PoolName, RetryPolicy,
+        BackendConnections, BreakerPolicy, Fallback, Listener, ListenerName, PoolName, RetryPolicy,
         SessionKeys, Version,
     },
 };
@@ -114,8 +114,20 @@ pub(crate) struct PoolConfig {
     pub(crate) panic: Option<Panic>,
     /// What its retries may be taken from; as long-lived as the pool's name.
     pub(crate) retries: Arc<Retries>,
+    /// Where its requests go while it has no backend for them.
+    pub(crate) fallback: Fallback,
+    /// How many went to another pool, and how many got its own answer; as long-lived as its
+    /// name.
+    pub(crate) fallen: Arc<Fallen>,
     /// By slot. All of the pool, those that get no requests included.
     pub(crate) backends: Vec<Arc<BackendState>>,
+}
+
+/// Requests of a pool that had no backend for them.
+#[derive(Debug, Default)]
+pub(crate) struct Fallen {
+    pub(crate) to_pool: AtomicU64,
+    pub(crate) to_answer: AtomicU64,
 }
 
 impl PoolConfig {
@@ -177,6 +189,11 @@ impl Loads for PoolConfig {
 }
 
 impl Config {
+    /// Where a pool stands.
+    pub(crate) fn place_of(&self, name: &PoolName) -> Option<PoolIndex> {
+        self.pools.binary_search_by(|pool| pool.name.cmp(name)).ok()
+    }
+
     /// A process that has not been told anything yet.
     pub(crate) fn empty(listeners: &[ListenerName]) -> Self {
         Self {

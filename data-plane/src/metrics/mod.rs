@@ -83,6 +83,27 @@ pub(crate) const WORKER_CONNECTIONS: Definition = Definition::gauge(
     &["worker"],
     "Open connections of clients, by the worker that serves them",
 );
+pub(crate) const OVERLOAD_STAGE: Definition = Definition::gauge(
+    "lb_overload_stage",
+    &[],
+    "What is given up for want of connections or memory: 0 nothing, 1 idle connections, 2 new \
+     connections too, 3 new requests too",
+);
+pub(crate) const OVERLOAD_CLOSED: Definition = Definition::counter(
+    "lb_overload_closed_connections_total",
+    &[],
+    "Idle connections of clients that were closed to make room",
+);
+pub(crate) const MEMORY_USED: Definition = Definition::gauge(
+    "lb_memory_used_bytes",
+    &[],
+    "Memory in use as the stage goes by it, as of the last quarter second",
+);
+pub(crate) const MEMORY_MAX: Definition = Definition::gauge(
+    "lb_memory_max_bytes",
+    &[],
+    "Memory that the process may have by --max-memory or its container; 0 for any",
+);
 pub(crate) const UPSTREAM_REQUESTS: Definition = Definition::counter(
     "lb_upstream_requests_total",
     &["pool"],
@@ -154,6 +175,12 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
     "lb_pool_panic",
     &["pool"],
     "1 while backends of the pool are used that are not well because few others are left, else 0",
+);
+pub(crate) const POOL_FALLBACKS: Definition = Definition::counter(
+    "lb_pool_fallbacks_total",
+    &["pool", "to"],
+    "Requests of the pool that had no backend there: served by its fallback (pool), or given its \
+     answer (answer)",
 );
 pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
     "lb_session_requests_total",
@@ -245,7 +272,7 @@ pub(crate) const ACCESS_LOG_DROPPED: Definition = Definition::counter(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-pub(crate) const DEFINITIONS: [Definition; 45] = [
+pub(crate) const DEFINITIONS: [Definition; 50] = [
     READY,
     WORKERS,
     REQUESTS,
@@ -260,6 +287,10 @@ pub(crate) const DEFINITIONS: [Definition; 45] = [
     CONNECTIONS_MAX,
     CONNECTIONS_OPENED,
     WORKER_CONNECTIONS,
+    OVERLOAD_STAGE,
+    OVERLOAD_CLOSED,
+    MEMORY_USED,
+    MEMORY_MAX,
     UPSTREAM_REQUESTS,
     UPSTREAM_ATTEMPTS,
     UPSTREAM_RETRIES,
@@ -274,6 +305,7 @@ pub(crate) const DEFINITIONS: [Definition; 45] = [
     BACKEND_AVOIDED,
     BACKENDS_CONFIGURED,
     POOL_PANIC,
+    POOL_FALLBACKS,
     SESSION_REQUESTS,
     RATELIMIT_DECISIONS,
     RATELIMIT_LEASE_TOKENS,

@@ -103,6 +103,11 @@ impl Metrics {
                 family.gauge(&[&number.to_string()], count(worker) as f64)
             })
         })?;
+        let standing = self.status.overload();
+        exposition.gauge(&names::OVERLOAD_STAGE, f64::from(standing.stage as u8))?;
+        exposition.counter(&names::OVERLOAD_CLOSED, sums.idle_closed)?;
+        exposition.gauge(&names::MEMORY_USED, standing.memory.used as f64)?;
+        exposition.gauge(&names::MEMORY_MAX, standing.memory.limit as f64)?;
         let dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         exposition.counter(&names::ACCESS_LOG_DROPPED, dropped)
     }
@@ -162,6 +167,13 @@ impl Metrics {
                 sums.try_for_each(|(met, count)| {
                     family.counter(&[pool.name.as_str(), met.name()], count)
                 })
+            })
+        })?;
+        exposition.family(&names::POOL_FALLBACKS, |family| {
+            config.pools.iter().try_for_each(|pool| {
+                let (name, fallen) = (pool.name.as_str(), &pool.fallen);
+                family.counter(&[name, "pool"], fallen.to_pool.load(Ordering::Relaxed))?;
+                family.counter(&[name, "answer"], fallen.to_answer.load(Ordering::Relaxed))
             })
         })?;
         exposition.family(&names::RETRY_BUDGET_REMAINING, |family| {

@@ -34,6 +34,8 @@ pub(crate) struct Shard {
     retries_refused: ByReason<AtomicU64>,
     /// Connections to backends that were made.
     connects: AtomicU64,
+    /// Connections of clients that were closed while they were idle, to make room.
+    idle_closed: AtomicU64,
     /// Idle connections to backends, as of the last sweep. A gauge.
     idle: AtomicU64,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Sums {
     pub(crate) connects: u64,
     /// Client connections that were ever accepted.
     pub(crate) opened: u64,
+    /// Client connections that were closed while they were idle, to make room.
+    pub(crate) idle_closed: u64,
     /// A gauge.
     pub(crate) connections: u64,
     /// A gauge, half a second old.
@@ -96,6 +100,11 @@ impl Shard {
     /// Notes that a backend was connected to.
     pub(crate) fn count_connect(&self) {
         bump(&self.connects, 1);
+    }
+
+    /// Notes that so many idle clients had to make room.
+    pub(crate) fn count_idle_closed(&self, count: usize) {
+        bump(&self.idle_closed, count as u64);
     }
 
     /// Says how many connections to backends are idle.
@@ -153,6 +162,7 @@ impl Sums {
         new.access_log_dropped -= before.access_log_dropped;
         new.connects -= before.connects;
         new.opened -= before.opened;
+        new.idle_closed -= before.idle_closed;
         for (counts, before) in new.arrays_mut().into_iter().zip(before.arrays()) {
             for (count, before) in counts.iter_mut().zip(before) {
                 *count -= before;
@@ -172,6 +182,7 @@ pub(crate) fn sum<'a>(shards: impl IntoIterator<Item = &'a Shard>) -> Sums {
         sums.opened += opened;
         sums.connections += opened.saturating_sub(closed);
         sums.connects += shard.connects.load(Relaxed);
+        sums.idle_closed += shard.idle_closed.load(Relaxed);
         sums.idle += shard.idle.load(Relaxed);
         for (totals, counts) in sums.arrays_mut().into_iter().zip(shard.arrays()) {
             for (total, count) in totals.iter_mut().zip(counts) {

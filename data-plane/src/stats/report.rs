@@ -30,6 +30,7 @@ use crate::{
     live::{BackendState, Config, Identity, SessionCounts, Sticky, Trouble},
     process,
     reason::Reason,
+    status::Status,
     sync::Connected,
     worker::{Fleet, Mail, WorkerHandle},
 };
@@ -52,6 +53,7 @@ pub(crate) struct Reporter {
     fleet: Arc<Fleet>,
     config: watch::Receiver<Arc<Config>>,
     trouble: Arc<Trouble>,
+    status: Arc<Status>,
     backends: HashMap<Identity, Tracked>,
     limits: LimitReporter,
     /// Those that there is or was a token for, until everything was said about it.
@@ -109,6 +111,7 @@ impl Reporter {
         fleet: Arc<Fleet>,
         config: watch::Receiver<Arc<Config>>,
         trouble: Arc<Trouble>,
+        status: Arc<Status>,
     ) -> Self {
         Self {
             id,
@@ -116,6 +119,7 @@ impl Reporter {
             fleet,
             config,
             trouble,
+            status,
             backends: HashMap::new(),
             limits: LimitReporter::default(),
             tried: Vec::new(),
@@ -286,7 +290,7 @@ impl Reporter {
             sequence: self.sequence,
             interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
             backends,
-            process: Some(process_report(&sums.since(&before), self.worker_connections())),
+            process: Some(self.process_report(&sums.since(&before))),
             probes,
             pools: self.session_reports(),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
@@ -317,6 +321,21 @@ impl Reporter {
         // Nobody counts there any more.
         self.sessions.retain(|_, told| Arc::strong_count(&told.counts) > 1);
         reports
+    }
+
+    fn process_report(&self, new: &Sums) -> pb::ProcessReport {
+        let standing = self.status.overload();
+        let open_max = self.fleet.admission.open_max();
+        pb::ProcessReport {
+            overload_stage: standing.stage.name().to_owned(),
+            overload: standing.cause.map(|(resource, message)| pb::Reason {
+                code: resource.name().to_owned(),
+                message,
+            }),
+            max_connections: u32::try_from(open_max).unwrap_or(u32::MAX),
+            max_memory_bytes: standing.memory.limit,
+            ..process_report(new, self.worker_connections())
+        }
     }
 
     fn worker_connections(&self) -> Vec<u32> {
@@ -447,6 +466,7 @@ fn process_report(new: &Sums, worker_connections: Vec<u32>) -> pb::ProcessReport
         own_answers: own_answers(new),
         access_log_dropped: new.access_log_dropped,
         worker_connections,
+        ..pb::ProcessReport::default()
     }
 }
 

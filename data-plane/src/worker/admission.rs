@@ -21,6 +21,8 @@ use crate::live::Padded;
 pub(crate) struct Admission {
     open: Padded<AtomicUsize>,
     open_max: usize,
+    /// The most that there may be at present: fewer while memory is short.
+    bound: AtomicUsize,
     /// By the process's number of the listener.
     listeners: Box<[Padded<AtomicUsize>]>,
     /// Used only for listeners that bound the connections of a client.
@@ -55,6 +57,7 @@ impl Admission {
         Self {
             open: Padded::default(),
             open_max,
+            bound: AtomicUsize::new(open_max),
             listeners: (0..listeners).map(|_| Padded::default()).collect(),
             clients: Mutex::default(),
             room: Notify::new(),
@@ -66,12 +69,29 @@ impl Admission {
         self.open_max
     }
 
+    /// The client connections of the process.
+    pub(crate) fn open(&self) -> usize {
+        self.open.0.load(Relaxed)
+    }
+
+    /// How many of the process's connections the listener may have. `listener_max` 0 means
+    /// that it has no bound of its own.
+    pub(crate) fn places(&self, listener_max: u32) -> usize {
+        let bound = self.bound.load(Relaxed);
+        if listener_max == 0 { bound } else { bound.min(listener_max as usize) }
+    }
+
     /// Whether the process or the listener has as many connections as it may.
-    /// `listener_max` 0 means that the listener has no bound of its own.
     pub(crate) fn is_full(&self, listener: usize, listener_max: u32) -> bool {
-        let listener_max = if listener_max == 0 { usize::MAX } else { listener_max as usize };
-        self.open.0.load(Relaxed) >= self.open_max
-            || self.listeners[listener].0.load(Relaxed) >= listener_max
+        self.open() >= self.bound.load(Relaxed)
+            || self.listeners[listener].0.load(Relaxed) >= self.places(listener_max)
+    }
+
+    /// Lets so many in from now on.
+    pub(crate) fn set_bound(&self, bound: usize) {
+        if self.bound.swap(bound, Relaxed) < bound {
+            self.look_again();
+        }
     }
 
     /// Counts a connection. Several workers may do so at once and exceed a bound by their
@@ -162,6 +182,16 @@ mod tests {
         let admission = Admission::new(1, 1);
         admission.enter(0);
         tokio::join!(admission.room(0, || 0), async { admission.leave(0) });
+    }
+
+    #[tokio::test]
+    async fn fewer_are_let_in_while_memory_is_short() {
+        let admission = Admission::new(10, 1);
+        admission.enter(0);
+        admission.set_bound(1);
+        assert!(admission.is_full(0, 0));
+        assert_eq!((admission.places(5), admission.open_max()), (1, 10));
+        tokio::join!(admission.room(0, || 0), async { admission.set_bound(2) });
     }
 
     #[tokio::test]

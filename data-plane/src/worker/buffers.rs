@@ -28,6 +28,11 @@ const OUTPUTS_KEPT_MAX: usize = 64;
 /// The longest of them: nearly all heads are shorter.
 const OUTPUT_KEPT_BYTES_MAX: usize = 4 * 1024;
 
+/// What is taken and given back so that the allocator looks at what it has: sizes of all
+/// kinds that heads and bodies come in, and how many of each.
+const STIRRED: [usize; 6] = [1 << 10, LITTLE, USUAL, 32 << 10, 64 << 10, 128 << 10];
+const STIRRED_EACH: usize = 64;
+
 /// The free storage of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers {
@@ -56,6 +61,18 @@ impl Buffers {
         if kept.len() < OUTPUTS_KEPT_MAX && is_usual {
             output.clear();
             kept.push(output);
+        }
+    }
+
+    /// Lets go of everything that is free, and makes the allocator give back to the system what
+    /// is free there: it looks at that only as it is used, so that a worker that has nothing to
+    /// do would keep what a crowd has left behind.
+    pub(crate) fn release(&self) {
+        self.usual.take();
+        self.little.take();
+        self.output.take();
+        for size in STIRRED {
+            drop((0..STIRRED_EACH).map(|_| Vec::<u8>::with_capacity(size)).collect::<Vec<_>>());
         }
     }
 

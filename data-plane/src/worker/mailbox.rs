@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use lb_core::overload::Stage;
 use tokio::sync::{Notify, mpsc};
 
 use super::Admission;
@@ -25,6 +26,9 @@ pub(crate) enum Mail {
     Config(Arc<Config>),
     /// A connection that another worker accepted.
     Connection(Accepted),
+    /// Give up so much, close so many connections that are idle, and refuse requests beyond
+    /// so many connections if it comes to that.
+    Shed { stage: Stage, close: usize, places: usize },
     /// Tell clients to close after their next answer, but keep accepting.
     Drain,
     /// Accept no more, because another process does; answers tell clients to close.

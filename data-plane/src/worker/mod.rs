@@ -11,6 +11,7 @@ mod pipes;
 mod replays;
 mod run;
 mod timer;
+mod turns;
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,11 +19,14 @@ use std::{
     future::poll_fn,
     pin::pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::Poll,
     time::{Duration, Instant},
 };
 
+use lb_core::overload::Stage;
+
+use self::turns::Turns;
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
@@ -38,6 +42,10 @@ use crate::{
     stats::Shard,
     upstream::Upstreams,
 };
+
+/// A client that asks again within this time is at work, and is not closed to make room: its
+/// next request would be lost.
+const IDLE_FOR: Duration = Duration::from_millis(250);
 
 /// A configuration, as requests hold it.
 pub(crate) type Loaded = Rc<Arc<Config>>;
@@ -59,6 +67,10 @@ pub(crate) struct Worker {
     pub(crate) limit_copies: LimitCopies,
     config: RefCell<Loaded>,
     phase: Cell<Phase>,
+    stage: Cell<Stage>,
+    /// Connections that there is memory for, when it comes to refusing requests.
+    places: Cell<usize>,
+    turns: Cell<Turns>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
 }
@@ -80,6 +92,9 @@ impl Worker {
             limit_copies: LimitCopies::default(),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
+            stage: Cell::default(),
+            places: Cell::new(usize::MAX),
+            turns: Cell::new(Turns::new(now())),
             held: RefCell::default(),
         }
     }
@@ -97,6 +112,41 @@ impl Worker {
     /// Whether idle connections are closed.
     pub(crate) fn is_stopping(&self) -> bool {
         self.phase.get() == Phase::Stopping
+    }
+
+    /// Gives up as much as the proxy does from now on, and closes so many connections of
+    /// clients that are idle.
+    fn shed(&self, stage: Stage, close: usize, places: usize) {
+        self.stage.set(stage);
+        self.places.set(places);
+        self.buffers.release();
+        if close == 0 {
+            return;
+        }
+        let until = now().checked_sub(IDLE_FOR).unwrap_or_else(now);
+        let closed = self.wheel.fire_idle(until, close);
+        self.shard.count_idle_closed(closed);
+    }
+
+    /// Whether idle connections are closed, and answers tell clients to close.
+    pub(crate) fn closes_idle(&self) -> bool {
+        self.stage.get().closes_idle()
+    }
+
+    /// Whether a request is refused because memory runs out: there are more connections than
+    /// there is room for, each with one request at most.
+    pub(crate) fn refuses_requests(&self) -> bool {
+        let connections = || self.fleet.workers[self.index].connections.0.load(Relaxed);
+        self.stage.get().refuses_requests() && connections() > self.places.get()
+    }
+
+    /// Whether a client gives up its place after this answer, since others want one. `places`
+    /// is how many there are.
+    pub(crate) fn passes_on_place(&self, places: usize) -> bool {
+        let mut turns = self.turns.get();
+        let passes_on = turns.take(now(), places / self.fleet.workers.len());
+        self.turns.set(turns);
+        passes_on
     }
 
     /// Closes what is open and not in use: descriptors have run out.

@@ -114,6 +114,7 @@ async fn run(
                 fleet.changed.notify_waiters();
             }
             Mail::Connection(accepted) => serve(&worker, accepted),
+            Mail::Shed { stage, close, places } => worker.shed(stage, close, places),
             Mail::Drain => worker.phase.set(Phase::Draining),
             Mail::Retire => {
                 worker.phase.set(Phase::Draining);

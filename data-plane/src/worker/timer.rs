@@ -41,6 +41,8 @@ struct Entry {
     /// The tick of the bucket in which the wheel looks at it next.
     queued: Cell<u64>,
     fired: Cell<bool>,
+    /// Since which tick it has been that of a client between two requests.
+    idle_since: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -68,6 +70,7 @@ impl Wheel {
                 deadline: Cell::new(NEVER),
                 queued: Cell::new(NEVER),
                 fired: Cell::new(false),
+                idle_since: Cell::new(NEVER),
                 waker: RefCell::new(None),
             }),
         }
@@ -112,6 +115,38 @@ impl Wheel {
                 waker.wake_by_ref();
             }
         }
+    }
+
+    /// Says that since then the timer has been that of a client between two requests.
+    pub(crate) fn mark_idle(&self, timer: &Timer, since: Instant) {
+        timer.entry.idle_since.set(self.tick_before(since));
+    }
+
+    /// Fires so many of the timers that have been idle since before `until`: those first that
+    /// have been idle for longest. How many there were.
+    pub(crate) fn fire_idle(&self, until: Instant, count: usize) -> usize {
+        let until = self.tick_before(until);
+        let buckets = self.buckets.borrow();
+        let mut idle: Vec<&Rc<Entry>> =
+            buckets.iter().flatten().filter(|entry| entry.idle_since.get() < until).collect();
+        idle.sort_by_key(|entry| entry.idle_since.get());
+        let mut fired = 0;
+        for entry in idle {
+            if fired == count {
+                break;
+            }
+            // One that was armed anew may stand in two buckets.
+            if entry.idle_since.replace(NEVER) == NEVER {
+                continue;
+            }
+            fired += 1;
+            entry.fired.set(true);
+            entry.deadline.set(NEVER);
+            if let Some(waker) = entry.waker.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+        fired
     }
 
     /// Sleeps from bucket to bucket, for ever.
@@ -200,6 +235,11 @@ impl Timer {
         self.entry.fired.set(false);
     }
 
+    /// Says that it is not, or no more, that of a client between two requests.
+    pub(crate) fn mark_busy(&self) {
+        self.entry.idle_since.set(NEVER);
+    }
+
     /// Ready once the deadline has passed; else the task is woken when it has.
     pub(crate) fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.entry.fired.get() {
@@ -274,6 +314,26 @@ mod tests {
             assert!(now() - start >= Duration::from_secs(30));
         })
         .await;
+    }
+
+    #[test]
+    fn of_idle_timers_those_fire_first_that_have_waited_for_longest() {
+        let (start, ms) = (now(), Duration::from_millis);
+        let wheel = Wheel::new(start);
+        let timers: Vec<Timer> = (0..6).map(|_| Wheel::timer()).collect();
+        for (timer, since) in timers.iter().zip([900, 300, 500, 700, 100, 5000]) {
+            wheel.arm(timer, start, ms(30_000 - since));
+            wheel.mark_idle(timer, start + ms(since));
+        }
+        timers[4].mark_busy();
+        // This one stands in two buckets.
+        wheel.arm(&timers[0], start, ms(400));
+        let fired = || timers.iter().map(|timer| timer.entry.fired.get()).collect::<Vec<_>>();
+        assert_eq!(wheel.fire_idle(start + ms(2000), 2), 2);
+        assert_eq!(fired(), [false, true, true, false, false, false]);
+        assert_eq!(wheel.fire_idle(start + ms(2000), usize::MAX), 2);
+        assert_eq!(fired(), [true, true, true, true, false, false]);
+        assert_eq!(wheel.fire_idle(start + ms(2000), usize::MAX), 0);
     }
 
     #[tokio::test(start_paused = true)]

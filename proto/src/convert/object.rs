@@ -182,6 +182,12 @@ mod tests {
                     strict: n % 2 == 0,
                     header: ["", "X-User", "a b"][usize::from(n % 3)].into(),
                 }),
+                fallback_pool: hold.map(|n| format!("p{n}")).unwrap_or_default(),
+                fallback_answer: hold.map(|n| pb::StaticAnswer {
+                    status: u32::from(n) % 1000,
+                    content_type: String::new(),
+                    body: vec![b'x'; usize::from(n) % 3].into(),
+                }),
                 max_in_flight: check.2[0].into(),
                 queue_length: hold.map(u32::from),
                 queue_timeout_ms: numbers[0],

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lb_core::model::{
-    Algorithm, BackendConnections, CheckProtocol, Concurrency, HealthPolicy, Invalid,
-    LeastConnections, MaxInFlight, Pool, PoolName, Source,
+    Algorithm, BackendConnections, CheckProtocol, Concurrency, Fallback, HealthPolicy, Invalid,
+    LeastConnections, MaxInFlight, Pool, PoolName, Source, StaticAnswer,
 };
 
 use super::{
@@ -26,6 +26,7 @@ impl TryFrom<pb::Pool> for Pool {
         pool.connections = connections(&wire)?;
         pool.concurrency = concurrency(&wire)?;
         pool.resilience = resilience_from_wire(&wire)?;
+        pool.fallback = fallback(&wire)?;
         pool.affinity = wire.affinity.unwrap_or_default().try_into()?;
         let sources = wire.sources.iter().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
@@ -56,6 +57,29 @@ fn concurrency(wire: &pb::Pool) -> Result<Concurrency, Invalid> {
         queue_timeout: duration_or(wire.queue_timeout_ms, Pool::QUEUE_TIMEOUT),
     }
     .checked()
+}
+
+fn fallback(wire: &pb::Pool) -> Result<Fallback, Invalid> {
+    let pool = Some(&wire.fallback_pool).filter(|name| !name.is_empty());
+    let answer = wire.fallback_answer.as_ref().map(|wire| {
+        let status = if wire.status == 0 { StaticAnswer::STATUS.into() } else { wire.status };
+        let content_type = Some(wire.content_type.as_str()).filter(|text| !text.is_empty());
+        let content_type = content_type.unwrap_or(StaticAnswer::CONTENT_TYPE);
+        if str::from_utf8(&wire.body).is_err() {
+            return Err(Invalid::value(
+                "pool.fallback_body",
+                "pool.fallback_body is no UTF-8 text; let a backend of a fallback pool serve what \
+                 is no text",
+            ));
+        }
+        // Beyond what a status can be it is refused as such.
+        let status = u16::try_from(status).unwrap_or(u16::MAX);
+        StaticAnswer::new(status, content_type, wire.body.clone())
+    });
+    Ok(Fallback {
+        pool: pool.map(|name| PoolName::new(name)).transpose()?,
+        answer: answer.transpose()?,
+    })
 }
 
 /// The parameters of an algorithm are checked whatever the algorithm is, and then
@@ -105,6 +129,12 @@ impl From<&Pool> for pb::Pool {
             max_in_flight: pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get),
             queue_length: Some(pool.concurrency.queue_length),
             queue_timeout_ms: millis(pool.concurrency.queue_timeout),
+            fallback_pool: pool.fallback.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
+            fallback_answer: pool.fallback.answer.as_ref().map(|answer| pb::StaticAnswer {
+                status: answer.status().into(),
+                content_type: answer.content_type().to_owned(),
+                body: answer.body().clone(),
+            }),
             sources: pool.sources.iter().map(ToString::to_string).collect(),
             ..Self::default()
         };

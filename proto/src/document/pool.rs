@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lb_core::model::{
-    Algorithm, BackendConnections, CheckProtocol, Concurrency, HealthPolicy, Invalid,
-    LeastConnections, MaxInFlight, Pool, PoolName, Source,
+    Algorithm, BackendConnections, CheckProtocol, Concurrency, Fallback, HealthPolicy, Invalid,
+    LeastConnections, MaxInFlight, Pool, PoolName, Source, StaticAnswer,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -187,6 +187,20 @@ pub struct DeclaredPool {
     /// How long a request may wait for that; beyond: 503.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Time>,
+    /// The pool that takes its requests while it has no backend for them; that pool's own
+    /// fallback is not followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_pool: Option<String>,
+    /// The status of the answer while neither has a backend: 200 to 599; 503 when only the
+    /// body is given. Without this, a content type or a body: the proxy's own 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_status: Option<Number>,
+    /// The answer's content type; `text/plain; charset=utf-8` when it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_content_type: Option<String>,
+    /// The answer's body, at most 64 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback_body: Option<String>,
     /// Where backends come from beside those that are declared: `dns:NAME:PORT`,
     /// `srv:_SERVICE._PROTO.DOMAIN` or `file:/PATH` on the control plane's machine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -234,11 +248,30 @@ impl TryFrom<DeclaredPool> for Pool {
         .checked()?;
         pool.resilience = declared_resilience(&declared)?;
         pool.affinity = declared_affinity(&declared)?;
+        pool.fallback = fallback(&declared)?;
         let sources = declared.sources.iter().flatten().map(|source| source.parse());
         pool.sources = Source::checked_list(sources.collect::<Result<_, _>>()?)?;
         pool.health = health(declared)?;
         Ok(pool)
     }
+}
+
+fn fallback(declared: &DeclaredPool) -> Result<Fallback, Invalid> {
+    let DeclaredPool { fallback_status, fallback_content_type, fallback_body, .. } = declared;
+    let is_given =
+        fallback_status.is_some() || fallback_content_type.is_some() || fallback_body.is_some();
+    let answer = || {
+        let status = fallback_status.map_or(StaticAnswer::STATUS.into(), |number| number.0);
+        // Beyond what a status can be it is refused as such.
+        let status = u16::try_from(status).unwrap_or(u16::MAX);
+        let content_type = fallback_content_type.as_deref().unwrap_or(StaticAnswer::CONTENT_TYPE);
+        let body = fallback_body.clone().unwrap_or_default();
+        StaticAnswer::new(status, content_type, body.into())
+    };
+    Ok(Fallback {
+        pool: declared.fallback_pool.as_deref().map(PoolName::new).transpose()?,
+        answer: is_given.then(answer).transpose()?,
+    })
 }
 
 fn algorithm(declared: &DeclaredPool) -> Result<Algorithm, Invalid> {
@@ -311,6 +344,7 @@ impl From<&Pool> for DeclaredPool {
                 (None, None)
             }
         };
+        let answer = pool.fallback.answer.as_ref();
         let (health, health_path) = match pool.health.protocol() {
             CheckProtocol::Http { path } => (HealthProtocol::Http, Some(path.to_string())),
             CheckProtocol::Tcp => (HealthProtocol::Tcp, None),
@@ -338,6 +372,10 @@ impl From<&Pool> for DeclaredPool {
             max_in_flight: Some(Number(pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get))),
             queue_length: Some(Number(pool.concurrency.queue_length)),
             queue_timeout: Some(Time(pool.concurrency.queue_timeout)),
+            fallback_pool: pool.fallback.pool.as_ref().map(ToString::to_string),
+            fallback_status: answer.map(|answer| Number(answer.status().into())),
+            fallback_content_type: answer.map(|answer| answer.content_type().to_owned()),
+            fallback_body: answer.map(|answer| String::from_utf8_lossy(answer.body()).into_owned()),
             sources: Some(pool.sources.iter().map(ToString::to_string).collect()),
             ..affinity_keys(&pool.affinity, resilience_keys(&pool.resilience))
         }

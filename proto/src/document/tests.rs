@@ -228,7 +228,8 @@ fn the_schema_knows_every_default_and_every_range() {
             let needs_none = export::required(kind).contains(key)
                 || ["id", "path", "pools"].contains(key)
                 || (kind, *key) == (Kind::Route, "pool")
-                || (kind == Kind::Limit && ["burst", "pool", "route"].contains(key));
+                || (kind == Kind::Limit && ["burst", "pool", "route"].contains(key))
+                || key.starts_with("fallback_");
             assert_eq!(has_default, !needs_none, "{kind} {key}");
         }
     }
@@ -318,6 +319,12 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                     http_only: (n > 100).then_some(n % 3 == 0),
                     strict: n % 5 == 0,
                     header: "X-User".to_owned(),
+                }),
+                fallback_pool: small.map(|_| "spare".to_owned()).unwrap_or_default(),
+                fallback_answer: small.map(|n| pb::StaticAnswer {
+                    status: 206 + u32::from(n) % 90,
+                    content_type: String::new(),
+                    body: "sorry, \"soon\"".into(),
                 }),
                 max_in_flight: choices,
                 queue_length: small.map(u32::from),

@@ -5,14 +5,12 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
+pub use lb_core::size::{UNLIMITED, parse_size, size_text};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
 };
-
-/// How the absence of a bound is written.
-pub const UNLIMITED: &str = "unlimited";
 
 /// Reads `250ms`, `5s`, `1m30s`: whole milliseconds, possibly none.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -40,35 +38,6 @@ pub fn duration_text(duration: Duration) -> String {
     let parts =
         [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
     parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
-}
-
-/// Reads `8192`, `8192B`, `8k`, `64KiB`, `10M`: units are powers of 1024, as nginx's and
-/// HAProxy's. `KB` is refused, because half of its readers mean 1000.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        _ => u32::MAX,
-    };
-    if number.is_empty() || shift == u32::MAX {
-        return Err("write a number of bytes, also as 8k, 64KiB or 10M".to_owned());
-    }
-    let number: Option<u64> = number.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| format!("{text} is too large"))
-}
-
-/// Writes a size exactly, as it can be read: `1000B`, `64KiB`, `10MiB`.
-#[must_use]
-pub fn size_text(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    let (shift, unit) = whole.copied().unwrap_or((0, "B"));
-    format!("{}{unit}", bytes >> shift)
 }
 
 /// A duration: text with a unit.

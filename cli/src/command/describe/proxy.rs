@@ -54,10 +54,17 @@ fn process_section(page: &mut Page, process: &ProcessView, rate: f64) {
     page.section("process");
     let rate = format::rate(rate);
     page.row("requests", &format!("{} ({rate} per second)", process.requests_total));
-    page.row("connections", &process.client_connections.to_string());
+    let of = |max: u64, text: String| if max == 0 { String::new() } else { format!(" of {text}") };
+    let (count, max) = (process.client_connections, process.connections_max);
+    page.row("connections", &format!("{count}{}", of(max.into(), max.to_string())));
     let workers: Vec<String> = process.worker_connections.iter().map(u32::to_string).collect();
     page.row("of each worker", &workers.join(", "));
-    page.row("memory", &format::bytes(process.resident_bytes));
+    let max = process.memory_max_bytes;
+    let memory = format::bytes(process.resident_bytes);
+    page.row("memory", &format!("{memory}{}", of(max, format::bytes(max))));
+    if let Some(overload) = &process.overload {
+        page.row("overloaded", &overload.sentence());
+    }
     page.row("cpu time", &format::duration(Duration::from_micros(process.cpu_us_total)));
     page.row("client aborts", &process.client_aborts_total.to_string());
     page.row("log lines lost", &process.access_log_dropped_total.to_string());
@@ -73,8 +80,10 @@ fn process_section(page: &mut Page, process: &ProcessView, rate: f64) {
 
 fn proxy_next_step(view: &ProxyView) -> String {
     let id = &view.id;
+    let overload = view.process.as_ref().and_then(|process| process.overload.as_ref());
+    let overload = overload.filter(|overload| overload.is_overloaded());
     match view.state.as_str() {
-        "synced" => "nothing to do".to_owned(),
+        "synced" => overload.map_or("nothing to do", |overload| overload.remedy()).to_owned(),
         "behind" => format!(
             "'lbctl wait proxy/{id} --for synced'; if it stays behind, look at that process: it \
              may be stopped or overloaded"
@@ -143,6 +152,13 @@ mod tests {
                 client_connections: 5,
                 worker_connections: vec![3, 2],
                 resident_bytes: 9 << 20,
+                max_connections: 6,
+                max_memory_bytes: 64 << 20,
+                overload_stage: "close_idle".to_owned(),
+                overload: Some(pb::Reason {
+                    code: "connections".to_owned(),
+                    message: "5 of 6 connections are in use (83 %)".to_owned(),
+                }),
                 cpu_us: 1_200_000,
                 client_aborts: 1,
                 access_log_dropped: 7,
@@ -156,16 +172,17 @@ mod tests {
         insta::assert_snapshot!(process, @r"
         process
           requests           120 (4.0 per second)
-          connections        5
+          connections        5 of 6
           of each worker     3, 2
-          memory             9.0 MiB
+          memory             9.0 MiB of 64.0 MiB
+          overloaded         idle clients are closed (close_idle): 5 of 6 connections are in use (83 %)
           cpu time           1.2s
           client aborts      1
           log lines lost     7
         answers of its own
           no_route                   12
           client_protocol_error      3
-        next: nothing to do
+        next: raise its --max-connections and limit of open files, or add a proxy
         ");
     }
 }

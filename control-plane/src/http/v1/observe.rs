@@ -46,6 +46,11 @@ pub(super) struct ProxyAnswer {
     workers: u32,
     /// Requests per second, over the last seconds.
     request_rate: f64,
+    /// What it gives up for want of connections or memory: `normal`, `close_idle`,
+    /// `refuse_connections` or `refuse_requests`; empty until it has told.
+    overload_stage: String,
+    /// What led to the stage; empty in normal times.
+    overload_reason: String,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
 }
@@ -236,7 +241,7 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
 
 fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
     let ProxyView { info, state, progress, connected, last_seen, lag } = view;
-    let figures = asked.context.statistics.proxy(&info.id);
+    let (process, request_rate) = asked.context.statistics.proxy(&info.id).unwrap_or_default();
     ProxyAnswer {
         id: info.id.to_string(),
         instance: info.instance.to_string(),
@@ -251,7 +256,9 @@ fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
         admin_address: info.admin_address,
         build_version: info.build_version,
         workers: info.workers,
-        request_rate: figures.map_or(0.0, |(_, rate)| rate),
+        request_rate,
+        overload_stage: process.overload.stage,
+        overload_reason: process.overload.reason.message,
         rejections: progress
             .rejections
             .into_iter()

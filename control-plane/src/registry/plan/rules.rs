@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use lb_core::model::{
-    Address, BackendId, Invalid, Key, Kind, Limit, LimitTarget, ListenerName, PoolName, Resource,
-    Route, RouteName,
+    Address, BackendId, Fallback, Invalid, Key, Kind, Limit, LimitTarget, ListenerName, Pool,
+    PoolName, Resource, Route, RouteName, check_fallbacks,
 };
 
 use super::{Draft, WriteError, known_names, some_of};
@@ -18,6 +18,7 @@ impl Draft<'_> {
                 }
                 Resource::Route(route) => self.check_references_of(route)?,
                 Resource::Limit(limit) => self.check_target_of(limit)?,
+                Resource::Pool(pool) => self.check_fallback(pool)?,
                 _ => {}
             }
         }
@@ -53,6 +54,20 @@ impl Draft<'_> {
                 Err(self.missing("limit.route", Kind::Route, route.as_str()))
             }
             LimitTarget::All | LimitTarget::Pool(_) | LimitTarget::Route(_) => Ok(()),
+        }
+    }
+
+    /// A fallback is another pool, and is there. Two pools may be each other's: the way is one
+    /// step long.
+    fn check_fallback(&self, pool: &Pool) -> Result<(), WriteError> {
+        let Some(other) = &pool.fallback.pool else { return Ok(()) };
+        let both = [(&pool.name, &pool.fallback), (other, &Fallback::default())];
+        let known = if self.pool_exists(other) { &both[..] } else { &both[..1] };
+        match check_fallbacks(known.iter().copied()) {
+            Err(invalid) if invalid.code == "missing_reference" => {
+                Err(self.missing("pool.fallback_pool", Kind::Pool, other.as_str()))
+            }
+            checked => checked.map_err(WriteError::Invalid),
         }
     }
 
@@ -116,6 +131,9 @@ impl Draft<'_> {
         if key.known_kind() == Some(Kind::Pool)
             && let Ok(pool) = PoolName::new(name)
         {
+            let fallbacks =
+                self.pools().filter(|other| other.fallback.pool.as_ref() == Some(&pool));
+            users.extend(fallbacks.map(|other| format!("pool {}, as its fallback", other.name)));
             let stored = self.base.backends_of(Some(&pool));
             let staying = stored.iter().map(|s| &s.value.id).filter(|id| self.stays(id, &pool));
             users.extend(staying.map(|id| format!("backend {id}")));

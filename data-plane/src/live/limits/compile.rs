@@ -82,7 +82,17 @@ impl LimitCompiler {
             let pools = route.pools.names().filter_map(|pool| Some((pool, *places.get(pool)?)));
             pools.map(|(pool, place)| applicable(&all, route, pool, place)).collect()
         });
-        let result = Arc::new(Limits { routes: routes.collect(), all });
+        let routes = routes.collect();
+        let pools = snapshot.pools().keys().map(|pool| {
+            let applies = |limit: &Limit| match &limit.target {
+                LimitTarget::All => true,
+                LimitTarget::Pool(name) => name == pool,
+                LimitTarget::Route(_) => false,
+            };
+            listed(&all, true, applies)
+        });
+        let pools = pools.collect();
+        let result = Arc::new(Limits { routes, pools, all });
         self.laid_out = Some(LaidOut {
             limits: Arc::clone(snapshot.limits()),
             routes: Arc::clone(snapshot.routes()),
@@ -150,17 +160,24 @@ fn applicable(all: &[LimitConfig], route: &Route, pool: &PoolName, place: PoolIn
         LimitTarget::Pool(name) => name == pool,
         LimitTarget::Route(name) => *name == route.name,
     };
-    let list = |of_backends: bool| {
-        let mut list: Vec<LimitIndex> = (0..all.len())
-            .filter(|&index| {
-                let limit = &all[index].limit;
-                (limit.scope() == LimitScope::Backend) == of_backends && applies(limit)
-            })
-            .collect();
-        list.sort_by_key(|&index| all[index].limit.shadow);
-        list.into()
-    };
-    Applicable { pool: place, of_requests: list(false), of_backends: list(true) }
+    let [of_requests, of_backends] = [false, true].map(|kind| listed(all, kind, applies));
+    Applicable { pool: place, of_requests, of_backends }
+}
+
+/// The limits that apply, of backends or not; those in shadow mode last.
+fn listed(
+    all: &[LimitConfig],
+    of_backends: bool,
+    applies: impl Fn(&Limit) -> bool,
+) -> Box<[LimitIndex]> {
+    let mut list: Vec<LimitIndex> = (0..all.len())
+        .filter(|&index| {
+            let limit = &all[index].limit;
+            (limit.scope() == LimitScope::Backend) == of_backends && applies(limit)
+        })
+        .collect();
+    list.sort_by_key(|&index| all[index].limit.shadow);
+    list.into()
 }
 
 #[cfg(test)]

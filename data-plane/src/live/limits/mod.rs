@@ -29,6 +29,8 @@ pub(crate) struct Limits {
     all: Box<[LimitConfig]>,
     /// By route: those of each of its pools.
     routes: Box<[Box<[Applicable]>]>,
+    /// By pool: those of its backends, whatever the route.
+    pools: Box<[Box<[LimitIndex]>]>,
 }
 
 /// The limits of the requests that go by one route to one pool.
@@ -149,6 +151,12 @@ impl Limits {
     #[inline]
     pub(crate) fn of_backends(&self, route: RouteIndex, pool: PoolIndex) -> &[LimitIndex] {
         self.applicable(route, pool).map_or(&[], |applicable| &applicable.of_backends)
+    }
+
+    /// The limits of the backends of a pool for requests that fell back on it: those of all
+    /// requests and of the pool, not of a route.
+    pub(crate) fn of_fallback(&self, pool: PoolIndex) -> &[LimitIndex] {
+        self.pools.get(pool).map_or(&[], |of_backends| &**of_backends)
     }
 
     #[inline]

@@ -1,0 +1,88 @@
+//! A proxy that runs out of connections or memory gives things up in order, and says so.
+
+mod siege;
+
+use lb_tests::{
+    backend::{Action, Backend, Gate, ok},
+    client::{Client, get},
+    cluster::{Cluster, no_checks},
+    eventually::eventually,
+    exposition::Scrape,
+};
+
+use crate::program;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// Who comes is let in although all places are taken, because idle clients give theirs up;
+/// who is at work keeps it. Status, metrics, events and the log tell of it.
+#[tokio::test]
+async fn idle_clients_make_room_and_everybody_is_told() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |request| match request.path() {
+        "/held" => vec![Action::Await(held.clone()), Action::Send(ok("held"))],
+        _ => vec![Action::Send(ok("a"))],
+    });
+    let args = ["--max-connections=20", "--workers=2"];
+    let cluster = Cluster::start_with(program(), 1, &args).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let mut busy = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET /held HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        busy.push(client);
+    }
+    backend.reached(5).await;
+    let mut idle = Vec::new();
+    for _ in 0..14 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.text(), "a");
+        idle.push(client);
+    }
+    // 19 of 20: those that have been idle for longest go until there are 16.
+    for client in idle.drain(..3) {
+        let mut client = client;
+        assert_eq!(client.end().await.unwrap(), b"", "closed, not reset");
+    }
+    let mut events = cluster.api.watch(1000).await;
+    loop {
+        let event = events.message().await.unwrap().unwrap();
+        if event.r#type == "proxy_overloaded" {
+            let message = event.reason.unwrap().message;
+            assert!(message.contains("of 20 connections are in use"), "{message}");
+            break;
+        }
+    }
+    // It is quiet again: the next ones find room, and those at work have theirs.
+    eventually("nothing is given up any more", async || {
+        let stage = Scrape::of(cluster.proxy(0).admin()).await.value("lb_overload_stage");
+        if stage == 0.0 { Ok(()) } else { Err(stage) }
+    })
+    .await;
+    let scrape = Scrape::of(cluster.proxy(0).admin()).await;
+    let closed = scrape.value("lb_overload_closed_connections_total");
+    assert!((3.0..=4.0).contains(&closed), "two workers round up: {closed}");
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+    gate.open();
+    for client in &mut busy {
+        assert_eq!(client.response().await.text(), "held");
+    }
+    let ready = get(cluster.proxy(0).admin(), "/readyz?verbose").await;
+    assert!(ready.status == 200 && ready.text().contains("overload"), "{ready:?}");
+    let page = cluster.lbctl(&["describe", "proxy", "proxy-1"]).await.expect(0).stdout;
+    assert!(page.contains("overloaded") && page.contains(" of 20"), "{page}");
+    cluster.proxy(0).process().complaint("of 20 connections are in use").await;
+}
+
+#[tokio::test]
+async fn a_bound_of_memory_that_cannot_be_kept_is_refused_with_a_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let args = ["data-plane", "--port=0", "--admin=127.0.0.1:0", "--max-memory=1M", &data_dir];
+    let ended = program().run(&args).await;
+    assert_ne!(ended.code, 0);
+    assert!(ended.stderr.contains("--max-memory 1048576 is too little"), "{}", ended.stderr);
+}
