@@ -17,6 +17,7 @@ mod counts;
 mod discovered;
 mod draining;
 mod error;
+mod news;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;

@@ -154,16 +154,6 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         Ok(Upstream::new(stream, now, &self.pool.connections, rng))
     }
 
-    /// How long connecting may take. Nothing was written then, so any request can go to
-    /// another backend.
-    pub(super) fn connect_timeout(&self) -> Duration {
-        let whole = self.pool.connect_timeout;
-        match self.pool.retry.try_timeout {
-            Some(of_attempt) if self.attempts.may_follow() => whole.min(of_attempt),
-            _ => whole,
-        }
-    }
-
     /// Runs the attempt on one connection.
     async fn on(&mut self, mut upstream: Upstream) -> Ended {
         let mut upstream_in = self.exchange.worker.buffers.buffer();
@@ -295,18 +285,6 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 }
                 Event::TimedOut => return Err(self.timed_out(uploading)),
             }
-        }
-    }
-
-    /// Sets the time until the response's head: the request's, or the attempt's own.
-    fn arm_until_head(&self, try_timeout: Option<Duration>) {
-        let timer = &self.exchange.connection.timer;
-        let wheel = &self.exchange.worker.wheel;
-        match try_timeout {
-            Some(own) if self.began - self.started + own < self.pool.request_timeout => {
-                wheel.arm(timer, self.began, own);
-            }
-            _ => wheel.arm(timer, self.started, self.pool.request_timeout),
         }
     }
 

@@ -31,6 +31,7 @@ mod exchange;
 mod failure;
 mod fallback;
 mod interim;
+mod keep_alive;
 mod limited;
 mod management;
 mod prepare;
@@ -40,6 +41,7 @@ mod relay;
 pub(crate) mod respond;
 mod splice;
 mod stream;
+mod timing;
 mod tunnel;
 
 pub(crate) use self::connection::{serve, turn_away};

@@ -5,7 +5,9 @@
 
 mod answers;
 mod limits;
+mod process;
 pub(crate) mod report;
+mod sessions;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -4,14 +4,13 @@
 //! was, under the same number, so that nothing is lost and nothing counted twice.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use lb_core::{
-    affinity::Met,
-    model::{InstanceId, PoolName, ProxyId},
+    model::{InstanceId, ProxyId},
     stats::BackendCounters,
 };
 use lb_proto::{
@@ -25,11 +24,9 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-use super::{Sums, limits::LimitReporter, sum};
+use super::{Sums, limits::LimitReporter, process, sessions::SessionReporter, sum};
 use crate::{
-    live::{BackendState, Config, Identity, SessionCounts, Sticky, Trouble},
-    process,
-    reason::Reason,
+    live::{BackendState, Config, Identity, Trouble},
     status::Status,
     sync::Connected,
     worker::{Fleet, Mail, WorkerHandle},
@@ -60,7 +57,7 @@ pub(crate) struct Reporter {
     tried: Vec<Arc<BackendState>>,
     sent: Sums,
     /// Of each pool that had sessions, what was told.
-    sessions: HashMap<PoolName, ToldSessions>,
+    sessions: SessionReporter,
     sequence: u64,
     /// Made, and not answered yet.
     pending: Option<pb::StatsReport>,
@@ -124,7 +121,7 @@ impl Reporter {
             limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
-            sessions: HashMap::new(),
+            sessions: SessionReporter::default(),
             sequence: 0,
             pending: None,
             last: Instant::now(),
@@ -292,35 +289,11 @@ impl Reporter {
             backends,
             process: Some(self.process_report(&sums.since(&before))),
             probes,
-            pools: self.session_reports(),
+            pools: self.sessions.report(&self.config.borrow()),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
             limits: self.limits.report(&self.config.borrow(), now.into_std()),
         }
-    }
-
-    /// What became of sessions since the last report, of each pool of which there is anything
-    /// to tell. A pool whose sessions have just ended tells its last.
-    fn session_reports(&mut self) -> Vec<pb::PoolReport> {
-        let config = Arc::clone(&self.config.borrow());
-        for pool in &config.pools {
-            let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else { continue };
-            let told = self.sessions.entry(pool.name.clone());
-            let told = told.or_insert_with(|| ToldSessions::of(&cookie.counts));
-            if !Arc::ptr_eq(&told.counts, &cookie.counts) {
-                *told = ToldSessions::of(&cookie.counts);
-            }
-        }
-        let report = |(pool, told): (&PoolName, &mut ToldSessions)| {
-            let sessions = told.news();
-            (!sessions.is_empty()).then(|| pb::PoolReport { pool: pool.to_string(), sessions })
-        };
-        let mut reports: Vec<pb::PoolReport> =
-            self.sessions.iter_mut().filter_map(report).collect();
-        reports.sort_by(|a, b| a.pool.cmp(&b.pool));
-        // Nobody counts there any more.
-        self.sessions.retain(|_, told| Arc::strong_count(&told.counts) > 1);
-        reports
     }
 
     fn process_report(&self, new: &Sums) -> pb::ProcessReport {
@@ -334,7 +307,7 @@ impl Reporter {
             }),
             max_connections: u32::try_from(open_max).unwrap_or(u32::MAX),
             max_memory_bytes: standing.memory.limit,
-            ..process_report(new, self.worker_connections())
+            ..process::report(new, self.worker_connections())
         }
     }
 
@@ -367,29 +340,6 @@ impl Reporter {
             tracked.configured = true;
             tracked.state = Arc::clone(state);
         }
-    }
-}
-
-/// What was told of one pool's sessions.
-#[derive(Debug)]
-struct ToldSessions {
-    counts: Arc<SessionCounts>,
-    told: [u64; Met::ALL.len()],
-}
-
-impl ToldSessions {
-    fn of(counts: &Arc<SessionCounts>) -> Self {
-        Self { counts: Arc::clone(counts), told: [0; Met::ALL.len()] }
-    }
-
-    fn news(&mut self) -> BTreeMap<String, u64> {
-        let now = self.counts.sums();
-        let before = std::mem::replace(&mut self.told, now);
-        Met::ALL
-            .into_iter()
-            .filter(|met| now[met.index()] > before[met.index()])
-            .map(|met| (met.name().to_owned(), now[met.index()] - before[met.index()]))
-            .collect()
     }
 }
 
@@ -448,73 +398,5 @@ fn difference(now: &BackendCounters, before: &BackendCounters) -> BackendCounter
         bytes_to_backend: now.bytes_to_backend - before.bytes_to_backend,
         bytes_from_backend: now.bytes_from_backend - before.bytes_from_backend,
         latency: now.latency.since(&before.latency),
-    }
-}
-
-fn process_report(new: &Sums, worker_connections: Vec<u32>) -> pb::ProcessReport {
-    let client_errors = Reason::ALL.into_iter().filter(|reason| reason.is_client_error());
-    pb::ProcessReport {
-        requests: new.requests,
-        no_healthy_backend: new.of(Reason::NoHealthyBackend) + new.of(Reason::ConfigMissing),
-        no_route: new.of(Reason::NoRoute),
-        client_errors: client_errors.map(|reason| new.of(reason)).sum(),
-        client_aborts: new.of(Reason::ClientAbort),
-        client_connections: u32::try_from(new.connections).unwrap_or(u32::MAX),
-        resident_bytes: process::resident_bytes(),
-        cpu_us: process::cpu_us(),
-        status_classes: new.status_classes.to_vec(),
-        own_answers: own_answers(new),
-        access_log_dropped: new.access_log_dropped,
-        worker_connections,
-        ..pb::ProcessReport::default()
-    }
-}
-
-/// A client that left was not answered, so it is told as an abort only.
-fn own_answers(new: &Sums) -> BTreeMap<String, u64> {
-    Reason::ALL
-        .into_iter()
-        .filter(|reason| reason.is_of_an_answer() && new.of(*reason) > 0)
-        .map(|reason| (reason.name().to_owned(), new.of(reason)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stats::Shard;
-
-    #[test]
-    fn answers_are_told_by_reason_and_in_the_older_sums() {
-        let shard = Shard::default();
-        for reason in [
-            Reason::NoRoute,
-            Reason::ClientProtocolError,
-            Reason::HeaderTooLarge,
-            Reason::NoRoute,
-            Reason::ConfigMissing,
-            Reason::BackendReset,
-            Reason::DnsFailure,
-        ] {
-            shard.count_own_answer(reason);
-        }
-        shard.count_client_abort();
-        let report = process_report(&sum([&shard]), vec![3, 1]);
-        let answers: Vec<(&str, u64)> =
-            report.own_answers.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
-        assert_eq!(
-            answers,
-            [
-                ("backend_reset", 1),
-                ("client_protocol_error", 1),
-                ("config_missing", 1),
-                ("dns_failure", 1),
-                ("header_too_large", 1),
-                ("no_route", 2),
-            ]
-        );
-        assert_eq!((report.no_route, report.no_healthy_backend), (2, 1));
-        assert_eq!((report.client_errors, report.client_aborts), (2, 1));
-        assert_eq!(report.worker_connections, [3, 1]);
     }
 }

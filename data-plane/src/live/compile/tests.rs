@@ -1,0 +1,118 @@
+use std::sync::atomic::Ordering::Relaxed;
+
+use lb_core::model::{
+    Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Standing, Weight,
+};
+
+use super::{super::CountedBy, *};
+
+fn with(snapshot: &Snapshot, changes: Vec<Resource>) -> Snapshot {
+    let (next, rejected) = snapshot.changed(changes, &[]);
+    assert_eq!(rejected, []);
+    next
+}
+
+fn backend(id: &str, incarnation: u64, port: u16) -> [Resource; 2] {
+    let id = BackendId::new(id).unwrap();
+    let incarnation = Incarnation(incarnation);
+    [
+        Resource::Backend(Backend {
+            source: None,
+            drain: None,
+            max_in_flight: None,
+            id: id.clone(),
+            pool: PoolName::default_pool(),
+            address: format!("127.0.0.1:{port}").parse().unwrap(),
+            weight: Weight::default(),
+            admin_state: Default::default(),
+            labels: Default::default(),
+            incarnation,
+        }),
+        Resource::Status(BackendStatus {
+            backend: id,
+            incarnation,
+            health: Health::Up,
+            addresses: vec![([127, 0, 0, 1], port).into()],
+            reason: Reason::default(),
+            since_unix_ms: 0,
+            was_up: true,
+            standing: Standing::default(),
+        }),
+    ]
+}
+
+fn three() -> Snapshot {
+    let pool = Resource::Pool(Pool::new(PoolName::default_pool()));
+    let backends = [backend("b1", 1, 1), backend("b2", 1, 2), backend("b10", 1, 10)];
+    with(&Snapshot::default(), [pool].into_iter().chain(backends.into_iter().flatten()).collect())
+}
+
+fn compiler() -> Compiler {
+    Compiler::new(2, vec![ListenerName::default_listener()])
+}
+
+#[test]
+fn backends_stand_in_the_order_in_which_people_count() {
+    let config = compiler().compile(&three(), None);
+    let ids: Vec<&str> = config.pools[0].backends.iter().map(|b| b.identity.id.as_str()).collect();
+    assert_eq!(ids, ["b1", "b2", "b10"]);
+    assert_eq!(config.pools[0].picker.len(), 3);
+}
+
+#[test]
+fn an_unchanged_pool_is_taken_over_as_it_is() {
+    let (mut compiler, snapshot) = (compiler(), three());
+    let before = compiler.compile(&snapshot, None);
+    let other = Resource::Pool(Pool::new(PoolName::new("other").unwrap()));
+    let after = compiler.compile(&with(&snapshot, vec![other]), None);
+    assert!(Arc::ptr_eq(&before.pools[0], &after.pools[0]));
+}
+
+#[test]
+fn the_cursor_stays_while_the_members_do() {
+    let (mut compiler, snapshot) = (compiler(), three());
+    let before = compiler.compile(&snapshot, None);
+    before.pools[0].cursor.0.store(7, Relaxed);
+    let mut slower = Pool::new(PoolName::default_pool());
+    slower.request_timeout = Duration::from_secs(99);
+    let snapshot = with(&snapshot, vec![Resource::Pool(slower)]);
+    let same = compiler.compile(&snapshot, None);
+    assert_eq!(same.pools[0].cursor.0.load(Relaxed), 7);
+    assert!(Arc::ptr_eq(&same.pools[0].retries, &before.pools[0].retries));
+    compiler.set_phase(Phase { index: 1, count: 2 });
+    let more = compiler.compile(&with(&snapshot, backend("b3", 5, 3).into()), None);
+    assert_eq!(more.pools[0].cursor.0.load(Relaxed), 2);
+    // What was retried counts against the budget, whoever has joined since.
+    assert!(Arc::ptr_eq(&more.pools[0].retries, &before.pools[0].retries));
+}
+
+#[test]
+fn counters_live_as_long_as_the_backend_does() {
+    let (mut compiler, snapshot) = (compiler(), three());
+    let before = compiler.compile(&snapshot, None);
+    let state = |config: &Config| Arc::clone(&config.pools[0].backends[0]);
+    state(&before).enter(CountedBy::All);
+    state(&before).count_request(1);
+    let mut moved = backend("b1", 1, 1);
+    if let Resource::Status(status) = &mut moved[1] {
+        status.addresses = vec!["[::1]:1".parse().unwrap()];
+    }
+    let after = compiler.compile(&with(&snapshot, moved.into()), None);
+    assert_eq!(state(&after).in_flight(), 1);
+    assert_eq!(state(&after).counters().requests, 1);
+    assert_ne!(state(&after).serial, state(&before).serial);
+    let (snapshot, _) = snapshot.changed(vec![], &[Key::new("backend", "b1")]);
+    let again = compiler.compile(&with(&snapshot, backend("b1", 9, 1).into()), None);
+    assert_eq!((state(&again).in_flight(), state(&again).counters().requests), (0, 0));
+}
+
+#[test]
+fn what_is_not_ready_is_not_picked() {
+    let snapshot = three();
+    let mut down = backend("b2", 1, 2);
+    if let Resource::Status(status) = &mut down[1] {
+        status.health = Health::Down;
+    }
+    let config = compiler().compile(&with(&snapshot, down.into()), None);
+    assert_eq!((config.pools[0].backends.len(), config.pools[0].picker.len()), (3, 2));
+}
