@@ -76,7 +76,7 @@ async fn answers_are_told_by_route_and_how_long_clients_waited() {
         &["remove-route", "default"],
         &["add-route", "home", "--path", "/", "--pool", "default"],
     ] {
-        let _ = cluster.lbctl(command).await.expect(0);
+        drop(cluster.lbctl(command).await.expect(0));
     }
     for (path, status, times) in [("/api/x", 200, 3), ("/", 200, 2), ("/other", 404, 1)] {
         for _ in 0..times {

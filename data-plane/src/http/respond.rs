@@ -25,7 +25,7 @@ pub(crate) struct OwnAnswer {
     /// When the client may come again, if it may: for 429 and 503.
     pub(crate) retry_after_s: u64,
     /// What is said in place of the usual JSON.
-    fixed: Option<StaticAnswer>,
+    fixed: Option<Box<StaticAnswer>>,
 }
 
 impl OwnAnswer {
@@ -43,7 +43,7 @@ impl OwnAnswer {
 
     /// The answer that was written down for when nobody can give one.
     pub(crate) fn fixed(answer: &StaticAnswer, reason: Reason) -> Self {
-        Self { fixed: Some(answer.clone()), ..Self::new(answer.status(), reason, "") }
+        Self { fixed: Some(Box::new(answer.clone())), ..Self::new(answer.status(), reason, "") }
     }
 
     /// The same for a client that may come again after this long, in whole seconds.
