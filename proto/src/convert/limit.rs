@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn bad_values_are_named() {
-        let changes: [(&str, fn(&mut pb::Limit)); 9] = [
+        type Change = fn(&mut pb::Limit);
+        let changes: [(&str, Change); 9] = [
             ("limit.name", |wire| wire.name.clear()),
             ("limit.rate", |wire| wire.rate.clear()),
             ("limit.rate", |wire| wire.rate = "0/s".to_owned()),
