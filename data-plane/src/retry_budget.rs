@@ -62,12 +62,13 @@ impl Budgets {
             let known = former.remove(&pool.name);
             let known = known.filter(|account| Arc::ptr_eq(&account.retries, &pool.retries));
             let mut account = known.unwrap_or_else(|| Account::open(&pool.retries, now));
-            let spent = account.granted - account.retries.collect();
             let requests = account.retries.requests();
             let fresh = requests - std::mem::replace(&mut account.requests, requests);
             let budget = &mut account.budget;
-            account.granted = budget.tick(&pool.retry, proxies, now, fresh, spent.into());
-            account.retries.grant(account.granted, budget.spent(now));
+            account.granted = account.retries.renew(account.granted, |spent| {
+                let permits = budget.tick(&pool.retry, proxies, now, fresh, spent.into());
+                (permits, budget.spent(now))
+            });
             self.pools.insert(pool.name.clone(), account);
         }
     }

@@ -201,6 +201,12 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
         .await;
     let ids = cluster.add_backends(&[backend.address()]).await;
     drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "2"]).await.expect(0));
+    // Whatever is lent from then on leaves the other proxy its even share.
+    eventually("both proxies are known", async || {
+        let known = cluster.api.backend(&ids[0]).await.slots.unwrap_or_default().proxies.len();
+        if known == 2 { Ok(()) } else { Err(known) }
+    })
+    .await;
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(cluster.address()).await;

@@ -49,7 +49,7 @@ impl RetryBudget {
     }
 
     /// Counts what was sent and retried since the last tick, and says how many retries
-    /// may be sent until the next: what [`Allowance::grant`] is to be given.
+    /// may be sent until the next: what [`Allowance::renew`] is to be given.
     /// `requests` are first attempts only. `proxies` are those that are live, this one
     /// included.
     pub fn tick(
@@ -80,8 +80,9 @@ impl RetryBudget {
 
 /// The retries that may be sent until the next tick, shared by all workers.
 ///
-/// A tick takes what is left with [`Self::collect`], learns from it how many were
-/// spent, and grants anew. A retry that asks in between finds nothing and is not sent.
+/// A tick learns from what is left how many were spent, and grants anew
+/// ([`Self::renew`]). Permits that are taken in between come out of the new grant, so that
+/// no retry finds nothing because a tick is under way.
 #[derive(Debug, Default)]
 pub struct Allowance {
     left: AtomicU32,
@@ -101,14 +102,16 @@ impl Allowance {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Takes everything that is left.
-    pub fn collect(&self) -> u32 {
-        self.left.swap(0, Ordering::Relaxed)
-    }
-
-    /// Replaces what is left.
-    pub fn grant(&self, permits: u32) {
-        self.left.store(permits, Ordering::Relaxed);
+    /// Replaces what is left. `tick` is told how many of the last grant were spent, and says
+    /// how many permits there are from now on. What counts as this grant is returned, for the
+    /// next call.
+    pub fn renew(&self, granted: u32, tick: impl FnOnce(u32) -> u32) -> u32 {
+        let before = self.left.load(Ordering::Relaxed);
+        let permits = tick(granted - before);
+        let left_of = |left: u32| permits.saturating_sub(before - left);
+        let left = self.left.update(Ordering::Relaxed, Ordering::Relaxed, left_of);
+        // More may have been taken meanwhile than there are now: the next tick hears of all.
+        permits.max(before - left)
     }
 }
 
@@ -147,11 +150,12 @@ mod tests {
         }
 
         fn tick(&mut self, proxies: u32, start: Instant, at: u64) {
-            let spent = self.granted - self.allowance.collect();
             let now = start + Duration::from_millis(at);
             let fresh = std::mem::take(&mut self.fresh);
-            self.granted = self.budget.tick(&policy(), proxies, now, fresh, spent.into());
-            self.allowance.grant(self.granted);
+            let budget = &mut self.budget;
+            self.granted = self.allowance.renew(self.granted, |spent| {
+                budget.tick(&policy(), proxies, now, fresh, spent.into())
+            });
         }
 
         fn request(&mut self, at: u64) {
@@ -271,13 +275,29 @@ mod tests {
     #[test]
     fn workers_that_take_at_once_never_take_more_than_was_granted() {
         let allowance = Allowance::default();
-        allowance.grant(1_000);
+        assert_eq!(allowance.renew(0, |_| 1_000), 1_000);
         let taken: usize = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..900).filter(|_| allowance.take()).count()))
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        assert_eq!((taken, allowance.left(), allowance.collect()), (1_000, 0, 0));
+        assert_eq!((taken, allowance.left()), (1_000, 0));
+    }
+
+    #[test]
+    fn a_permit_can_be_taken_while_a_tick_is_under_way() {
+        let allowance = Allowance::default();
+        let granted = allowance.renew(0, |_| 3);
+        assert!(allowance.take());
+        let tick = |spent| {
+            assert_eq!(spent, 1);
+            assert!(allowance.take() && allowance.take() && !allowance.take());
+            1
+        };
+        let granted = allowance.renew(granted, tick);
+        assert_eq!(allowance.left(), 0);
+        let granted = allowance.renew(granted, |spent| 10 - spent);
+        assert_eq!((granted, allowance.left()), (8, 8), "both were told");
     }
 }

@@ -44,16 +44,15 @@ impl Retries {
         self.allowance.take()
     }
 
-    /// Takes back what is left of the last grant.
-    pub(crate) fn collect(&self) -> u32 {
-        self.allowance.collect()
-    }
-
-    /// Grants permits, after `spent` in the last ten seconds.
-    pub(crate) fn grant(&self, permits: u32, spent: u64) {
-        let earned = u64::from(permits).saturating_add(spent);
-        self.earned.store(u32::try_from(earned).unwrap_or(u32::MAX), Relaxed);
-        self.allowance.grant(permits);
+    /// Grants permits anew. `tick` is told how many of the last grant were spent, and says how
+    /// many there are from now on and how many were spent in the last ten seconds.
+    pub(crate) fn renew(&self, granted: u32, tick: impl FnOnce(u32) -> (u32, u64)) -> u32 {
+        self.allowance.renew(granted, |spent| {
+            let (permits, spent_lately) = tick(spent);
+            let earned = u64::from(permits).saturating_add(spent_lately);
+            self.earned.store(u32::try_from(earned).unwrap_or(u32::MAX), Relaxed);
+            permits
+        })
     }
 
     /// Which part of the budget is left: 1 while nothing is retried, 0 when nothing may be.
@@ -73,10 +72,11 @@ mod tests {
     fn what_is_left_is_told_as_a_part_of_what_there_was() {
         let retries = Retries::new(2);
         assert_eq!((retries.take(), retries.remaining_ratio()), (false, 0.0));
-        retries.grant(3, 5);
+        retries.renew(0, |_| (3, 5));
         assert!(retries.take());
         assert_eq!(retries.remaining_ratio(), 0.25);
-        assert_eq!((retries.collect(), retries.remaining_ratio()), (2, 0.0));
+        retries.renew(3, |spent| (2 - spent, 6));
+        assert_eq!(retries.remaining_ratio(), 1.0 / 7.0);
     }
 
     #[test]
