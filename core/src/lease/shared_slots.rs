@@ -17,7 +17,7 @@ use std::{
 /// The slots of one quantity in one proxy, for all of its workers.
 ///
 /// The word: 20 bits for the slots taken, 20 for those allowed, 24 for the time until
-/// which, in [`UNIT_MS`] since `origin`, on a ring of twelve days.
+/// which, in units of 64 ms since `origin`, on a ring of twelve days.
 #[derive(Debug)]
 pub struct SharedSlots {
     word: AtomicU64,
