@@ -80,9 +80,16 @@ pub(super) struct Attempts<'c> {
     /// It waited for room until then.
     waited_until: Option<Instant>,
     /// It was sent nowhere, for want of room.
-    denied: Option<OwnAnswer>,
+    denied: Option<Box<OwnAnswer>>,
     /// Backends that have had what a limit lets them have, and the soonest end of that.
-    over_limit: (Vec<u32>, Option<LimitDecision>),
+    over_limit: Option<Box<OverLimits>>,
+}
+
+/// What limits of backends have refused.
+#[derive(Debug, Default)]
+struct OverLimits {
+    slots: Vec<u32>,
+    soonest: Option<LimitDecision>,
 }
 
 impl<'c> Attempts<'c> {
@@ -105,7 +112,7 @@ impl<'c> Attempts<'c> {
             last: None,
             waited_until: None,
             denied: None,
-            over_limit: (Vec::new(), None),
+            over_limit: None,
         }
     }
 
@@ -161,22 +168,22 @@ impl<'c> Attempts<'c> {
 
     /// Notes that there is no room for another one.
     pub(super) fn denied(&mut self, answer: OwnAnswer) {
-        self.denied = Some(answer);
+        self.denied = Some(Box::new(answer));
     }
 
     /// Notes a backend that a limit keeps this request from; when the first of those may be
     /// asked again.
     pub(super) fn over_limit(&mut self, slot: u32, decision: LimitDecision) -> LimitDecision {
-        let (slots, soonest) = &mut self.over_limit;
-        slots.push(slot);
-        let former =
-            soonest.filter(|former| former.retry_after_seconds() <= decision.retry_after_seconds());
-        *soonest.insert(former.unwrap_or(decision))
+        let over = self.over_limit.get_or_insert_default();
+        over.slots.push(slot);
+        let sooner =
+            |former: &LimitDecision| former.retry_after_seconds() <= decision.retry_after_seconds();
+        *over.soonest.insert(over.soonest.filter(sooner).unwrap_or(decision))
     }
 
     /// The backends that limits keep this request from.
     pub(super) fn over_limit_slots(&self) -> &[u32] {
-        &self.over_limit.0
+        self.over_limit.as_ref().map_or(&[], |over| &over.slots)
     }
 
     /// Notes why the last one failed.
@@ -240,7 +247,7 @@ impl<'c> Attempts<'c> {
                 return OwnAnswer::fixed(answer, Reason::NoHealthyBackend);
             }
             if let Some(denied) = self.denied {
-                return denied;
+                return *denied;
             }
             let message = if pool.backends.is_empty() {
                 format!(

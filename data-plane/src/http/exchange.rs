@@ -12,11 +12,10 @@ use super::{
     affinity::Bound,
     answer::{bad_chunks, protocol_error},
     answering::Answering,
-    attempts::InFlight,
+    attempts::{Attempts, InFlight},
     connection::{Connection, Next},
     converse::Conversation,
     failure::{Ended, Failure},
-    fallback::Begun,
     management,
     prepare::{Destination, Prepared, Refused, Understood},
     read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
@@ -187,8 +186,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {
             return self.refuse(&body_fault(&error), Some(request)).await;
         }
-        let begun = self.begin_in_a_pool(own, prepared, config, &upload, started);
-        let Begun { mut attempts, mut next, of_backends } = match begun {
+        let mut attempts = Attempts::new(own, prepared, config.ring(), started);
+        let begun = self.begin_in_a_pool(&mut attempts, config, &upload);
+        let (mut next, of_backends) = match begun {
             Ok(begun) => begun,
             Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
         };
