@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use lb_core::{
     affinity::{
-        BackendState, Decision, Fitness, Inspected, KeyRing, Met, Presented, Refusal, RingKey,
-        Role, Session, decision::resolve,
+        BackendState, Decision, Fitness, Inspected, KeyRing, Met, NewReason, Presented, Refusal,
+        RingKey, Role, Session, decision::resolve,
     },
     health::candidates::{self, is_ejected},
     model::{Backend, BackendEntry, BackendId, Pool, PoolEntry, PoolName},
@@ -152,6 +152,8 @@ impl sessions_server::Sessions for SessionsService {
         let presented = Presented::from(verified);
         let met = match resolve(&presented, state.as_ref(), policy.strict, now()) {
             Decision::Keep(_) => Met::Kept,
+            // Nobody here knows who is at a cap.
+            Decision::Elsewhere(_) => Met::New(NewReason::AtCap),
             Decision::New(reason) | Decision::Refuse { reason, .. } => Met::New(reason),
         };
         met.name().clone_into(&mut answer.verdict);

@@ -143,11 +143,11 @@ impl CookieSticky {
 }
 
 impl CookieSticky {
-    /// A backend at this moment. A client that may have no other waits in line for its own.
+    /// A backend at this moment.
     fn state_of(&self, seat: &Seat, pool: &PoolConfig, now: Instant) -> affinity::BackendState {
         let is_full = pool.caps.as_ref().is_some_and(|caps| caps.is_full(seat.state.slot, now));
         let fitness = match seat.state.fitness {
-            Fitness::Fit if is_full && !self.policy.strict => Fitness::AtCap,
+            Fitness::Fit if is_full => Fitness::AtCap,
             fitness => fitness,
         };
         affinity::BackendState { fitness, ..seat.state }

@@ -186,6 +186,21 @@ async fn a_key_is_replaced_when_it_is_old() {
 }
 
 #[tokio::test]
+async fn a_seal_key_of_no_use_keeps_no_proxy_from_serving() {
+    let (mut cluster, _backends) = fleet(1, 1).await;
+    let cookie = visit(cluster.address(), None).await.begun();
+    let seal_key = cluster.proxy(0).data_dir().join("seal-key");
+    cluster.kill_proxy(0).await;
+    fs::write(&seal_key, "short").unwrap();
+    cluster.start_proxy(0).await;
+    cluster.settled().await;
+    assert_eq!(visit(cluster.address(), Some(&cookie)).await.said, "backend1");
+    let told = cluster.proxy(0).process().stderr();
+    assert!(told.contains("this file has 5; delete the file"), "{told}");
+    assert_eq!(fs::read(&seal_key).unwrap(), b"short");
+}
+
+#[tokio::test]
 async fn support_is_told_what_a_session_is() {
     let (cluster, _backends) = fleet(1, 1).await;
     let cookie = visit(cluster.address(), None).await.begun();
