@@ -43,13 +43,17 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    /// Sends a request that takes the one place, and stays.
+    /// Sends a request that takes the one place, and stays; once the proxy has been lent it.
     async fn fill(&self) -> Client {
         let before = self.own.requests();
         let mut client = Client::connect(self.cluster.address()).await;
-        self.ask(&mut client, "/slow").await;
-        self.own.reached(before + 1).await;
-        client
+        loop {
+            self.ask(&mut client, "/slow").await;
+            tokio::select! {
+                _ = self.own.reached(before + 1) => return client,
+                elsewhere = client.response() => assert_eq!(elsewhere.text(), "other"),
+            }
+        }
     }
 
     async fn ask(&self, client: &mut Client, path: &str) {
@@ -68,7 +72,7 @@ async fn a_client_goes_elsewhere_for_one_request_and_keeps_its_session() {
         let elsewhere = visit(address, Some(&scene.cookie)).await;
         assert_eq!((elsewhere.said.as_str(), &elsewhere.cookie), ("other", &None));
     }
-    assert_eq!(counted(&scene.cluster, 1, "at_cap").await, 3.0);
+    assert!(counted(&scene.cluster, 1, "at_cap").await >= 3.0);
     // Its time goes on meanwhile: it is renewed, for its own backend.
     let old = aged(&ring, &scene.cookie, Duration::from_secs(600));
     let renewed = visit(address, Some(&old)).await;
