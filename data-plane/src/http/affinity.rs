@@ -136,9 +136,9 @@ fn pool_of_session(
 fn can_serve(pool: &PoolConfig, config: &Config) -> bool {
     let takes_over = || {
         let place = pool.fallback.pool.as_ref().and_then(|name| config.place_of(name));
-        place.is_some_and(|place| config.pools[place].picker.len() > 0)
+        place.is_some_and(|place| !config.pools[place].picker.is_empty())
     };
-    pool.picker.len() > 0 || takes_over()
+    !pool.picker.is_empty() || takes_over()
 }
 
 /// What is known of a request's session while it is served.
