@@ -8,6 +8,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`keys`] | which key signs, and which are still believed |
+//! | [`rotation`] | when a new key may sign |
 //! | [`cookie`] | what a session looks like as a cookie's value, and whether one is genuine |
 //! | [`field`] | where the value stands in `Cookie`, and what `Set-Cookie` says |
 //! | [`decision`] | whether the client stays |
@@ -21,6 +22,7 @@ pub mod cookie;
 pub mod decision;
 pub mod field;
 pub mod keys;
+pub mod rotation;
 pub mod sharing;
 
 pub use self::{

@@ -61,7 +61,15 @@ async fn keys_are_told_to_proxies_and_are_found_nowhere_else() {
         let told = cluster.lbctl(command).await.expect(0);
         said.push((command.join(" "), told.stdout.into_bytes()));
     }
-    for path in ["/v1/pools", "/v1/status", "/v1/export", "/metrics", "/lb/config", "/lb/stats"] {
+    for path in [
+        "/v1/pools",
+        "/v1/session-keys",
+        "/v1/status",
+        "/v1/export",
+        "/metrics",
+        "/lb/config",
+        "/lb/stats",
+    ] {
         said.push((path.to_owned(), get(cluster.http(), path).await.body));
     }
     said.push(("metrics".to_owned(), get(cluster.proxy(0).admin(), "/metrics").await.body));

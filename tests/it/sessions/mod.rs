@@ -9,7 +9,9 @@ mod forged;
 mod full;
 mod keys;
 mod lasting;
+mod rotation;
 mod shared_routes;
+mod timeout;
 
 use std::{net::SocketAddr, time::Duration};
 
