@@ -61,7 +61,7 @@ impl KeysView {
     /// The key that signs last: the next one, or else the active one.
     pub(crate) fn newest(&self) -> Option<KeyId> {
         let next = self.keys.iter().find(|key| key.role == Role::Next);
-        next.or(self.keys.first()).map(|key| key.id)
+        next.or_else(|| self.keys.first()).map(|key| key.id)
     }
 }
 

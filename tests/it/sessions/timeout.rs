@@ -1,9 +1,9 @@
 //! `--session-timeout` of the control plane: sessions without a file of declared state.
 
-use lb_tests::{backend::Backend, client::get, cluster::Cluster};
+use lb_tests::{backend::Backend, cluster::Cluster};
 
 use super::visit;
-use crate::program;
+use crate::{program, seed_rest::ask};
 
 #[tokio::test]
 async fn a_control_plane_is_started_with_sessions() {
@@ -14,7 +14,10 @@ async fn a_control_plane_is_started_with_sessions() {
     for _ in 0..3 {
         assert_eq!(visit(cluster.address(), Some(&first.begun())).await.said, first.said);
     }
-    assert_eq!(get(cluster.http(), "/lb/config").await.json()["SESSION_TIMEOUT"], 300);
+    assert_eq!(
+        ask(cluster.http(), "GET", "/lb/config", "", "").await.json()["SESSION_TIMEOUT"],
+        300
+    );
     let pool = cluster.lbctl(&["describe", "pool", "default"]).await.expect(0).stdout;
     assert!(pool.contains("5m"), "{pool}");
 }
