@@ -1,6 +1,6 @@
 //! Any objects as a document and back, and any text as a document.
 
-use lb_core::model::{Kind, Resource};
+use lb_core::model::Resource;
 use proptest::prelude::*;
 
 use super::{super::*, fresh, resources};
