@@ -387,7 +387,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             101 => {
                 let mut out = Vec::new();
                 head.encode(delivery, &mut out);
-                self.attempts.give_session(&mut out);
+                self.attempts.give_session(&head, &mut out);
                 Head::Switched(out)
             }
             // HTTP/1.0 knows no interim responses, and 100 has been said to those who wait
@@ -414,7 +414,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     && !self.exchange.worker.is_draining();
                 let mut out = self.exchange.worker.buffers.output();
                 head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
-                self.attempts.give_session(&mut out);
+                self.attempts.give_session(&head, &mut out);
                 if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
                     told.add(limits, &mut out);
                 }
