@@ -102,9 +102,9 @@ fn an_answer_tells_what_is_left() {
     let start = epoch();
     let pace = Pace::new(2 * MICROS, 3, start);
     let bucket = Bucket::new();
-    for (remaining, full_after_ms) in [(2, 500), (1, 1000), (0, 1500)] {
-        let full_after = Duration::from_millis(full_after_ms);
-        assert_eq!(bucket.take(&pace, start), Decision::Admitted { remaining, full_after });
+    for (remaining, full_after_seconds) in [(2, 1), (1, 1), (0, 2)] {
+        let admitted = Decision::Admitted { remaining, full_after_seconds };
+        assert_eq!(bucket.take(&pace, start), admitted);
     }
     let retry_after = Duration::from_millis(500);
     assert_eq!(bucket.take(&pace, start), Decision::Refused { retry_after });

@@ -9,8 +9,8 @@ pub enum Decision {
     Admitted {
         /// Further requests that would be admitted now.
         remaining: u32,
-        /// Until the bucket is full again.
-        full_after: Duration,
+        /// Whole seconds, rounded up, until the bucket is full again.
+        full_after_seconds: u64,
     },
     /// It is not, and took nothing.
     Refused {
@@ -22,12 +22,14 @@ pub enum Decision {
 
 impl Decision {
     /// Whether the request may go on.
+    #[inline]
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted { .. })
     }
 
     /// The parameter `r` of the field `RateLimit`: requests that are left.
+    #[inline]
     #[must_use]
     pub fn remaining(&self) -> u32 {
         match self {
@@ -38,10 +40,11 @@ impl Decision {
 
     /// The parameter `t` of the field `RateLimit`: whole seconds, rounded up, until the
     /// bucket is full, or until a request is admitted again.
+    #[inline]
     #[must_use]
     pub fn reset_seconds(&self) -> u64 {
         match self {
-            Self::Admitted { full_after, .. } => seconds(*full_after),
+            Self::Admitted { full_after_seconds, .. } => *full_after_seconds,
             Self::Refused { .. } => self.retry_after_seconds().unwrap_or_default(),
         }
     }
@@ -94,7 +97,7 @@ mod tests {
             assert_eq!((decision.reset_seconds(), decision.remaining()), (seconds, 0));
         }
         assert_eq!(refused(Duration::MAX).retry_after_seconds(), Some(1));
-        let admitted = Decision::Admitted { remaining: 7, full_after: Duration::from_millis(2500) };
+        let admitted = Decision::Admitted { remaining: 7, full_after_seconds: 3 };
         assert_eq!(admitted.retry_after_seconds(), None);
         assert_eq!((admitted.reset_seconds(), admitted.remaining()), (3, 7));
     }

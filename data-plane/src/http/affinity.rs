@@ -199,7 +199,7 @@ impl Attempts<'_> {
     #[cold]
     fn give_cookie(&self, sticky: &CookieSticky, head: &mut Vec<u8>) {
         let Some(slot) = self.current() else { return };
-        if self.tie.own == Some(slot) && !self.tie.is_due {
+        if self.tie.own == Some(slot) && !self.tie.is_due || self.is_guest() {
             return;
         }
         let (Some(ring), Some(Bound::Session { is_tls, .. })) =

@@ -55,7 +55,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// Whether the limits of a backend let a request go there; else another backend, if there
-    /// is one that was not asked yet.
+    /// is one that was not asked yet and the client may have another than its own.
     #[cold]
     pub(super) fn within_limits(
         &mut self,
@@ -65,24 +65,50 @@ impl<'a, S: Stream> Exchange<'a, S> {
         slot: u32,
     ) -> Result<(), Option<u32>> {
         let pool = attempts.pool();
-        let Err(decision) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
+        let Err(refused) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
         // Its slots and its trial are for whoever may go there.
         self.permit = None;
         self.trial = None;
-        let soonest = attempts.over_limit(slot, decision);
-        let next = match attempts.over_limit_slots().len() {
-            ..BACKENDS_MAX => {
-                let tried = [attempts.slots(), attempts.over_limit_slots()].concat();
-                self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
-            }
-            _ => None,
+        let is_strict = attempts.tie.is_strict;
+        let over = attempts.over_limit.get_or_insert_default();
+        over.note(slot, refused);
+        let (left_out, soonest) = (over.slots.clone(), over.soonest.unwrap_or(refused));
+        let next = if is_strict || left_out.len() >= BACKENDS_MAX {
+            None
+        } else {
+            let tried = [attempts.slots(), left_out.as_slice()].concat();
+            self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
         };
-        if next.is_none()
-            && let Some(answer) = exhausted(limiter, asked, pool, &soonest)
-        {
-            attempts.denied(answer);
+        if next.is_none() {
+            attempts.denied(exhausted(limiter, pool, &soonest, is_strict));
         }
         Err(next)
+    }
+}
+
+/// What limits of backends have refused.
+#[derive(Debug, Default)]
+pub(super) struct OverLimits {
+    /// The backends.
+    pub(super) slots: Vec<u32>,
+    /// The one of which the first may be asked again.
+    soonest: Option<Over>,
+}
+
+/// A limit that refused a request, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Over {
+    limit: LimitIndex,
+    decision: Decision,
+}
+
+impl OverLimits {
+    fn note(&mut self, slot: u32, refused: Over) {
+        self.slots.push(slot);
+        let wait = |over: &Over| over.decision.retry_after_seconds();
+        if self.soonest.is_none_or(|soonest| wait(&refused) < wait(&soonest)) {
+            self.soonest = Some(refused);
+        }
     }
 }
 
@@ -153,7 +179,7 @@ impl<'a> Limiter<'a> {
         asked: &[LimitIndex],
         pool: &PoolConfig,
         slot: u32,
-    ) -> Result<(), Decision> {
+    ) -> Result<(), Over> {
         let identity = &pool.backends[slot as usize].identity;
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
@@ -166,7 +192,7 @@ impl<'a> Limiter<'a> {
                 let limit = self.limit(index);
                 limit.give_back(key(limit), &self.asking(index));
             }
-            return Err(decision);
+            return Err(Over { limit: index, decision });
         }
         Ok(())
     }
@@ -195,26 +221,29 @@ fn refusal(limit: &LimitConfig, decision: &Decision) -> OwnAnswer {
     over_limit(limit, seconds, String::from_utf8_lossy(&fields), message)
 }
 
-/// 429 because every backend has had what a limit lets it have.
+/// 429 because every backend that this request may have has had what a limit lets it have.
 #[cold]
-pub(super) fn exhausted(
+fn exhausted(
     limiter: &Limiter<'_>,
-    asked: &[LimitIndex],
     pool: &PoolConfig,
-    soonest: &Decision,
-) -> Option<OwnAnswer> {
-    let limits = asked.iter().map(|&index| limiter.limit(index));
-    let limit = limits.into_iter().find(|limit| !limit.limit.shadow)?;
-    let seconds = soonest.retry_after_seconds().unwrap_or(1);
+    soonest: &Over,
+    is_strict: bool,
+) -> OwnAnswer {
+    let limit = limiter.limit(soonest.limit);
+    let seconds = soonest.decision.retry_after_seconds().unwrap_or(1);
+    let pool = &pool.name;
+    let who = if is_strict {
+        format!("the backend of this client's session, which pool {pool} does not move,")
+    } else {
+        format!("every backend of pool {pool} that could be asked")
+    };
     let message = format!(
-        "every backend of pool {} that could be asked has had what limit {} lets pass, {}{}; try \
-         again in {seconds} s",
-        pool.name,
+        "{who} has had what limit {} lets pass, {}{}; try again in {seconds} s",
         limit.limit.name,
         limit.limit.rate,
         limit.each()
     );
-    Some(over_limit(limit, seconds, Cow::Borrowed(""), message))
+    over_limit(limit, seconds, Cow::Borrowed(""), message)
 }
 
 fn over_limit(

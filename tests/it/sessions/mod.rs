@@ -7,6 +7,7 @@ mod drain;
 mod forged;
 mod keys;
 mod lasting;
+mod limited;
 
 use std::net::SocketAddr;
 
