@@ -142,18 +142,20 @@ impl Account {
                 let grants = granter.grant(now).into_iter();
                 let mut messages: Vec<_> =
                     grants.map(|(holder, key, grant)| message(holder, Some(key), grant)).collect();
-                let proxies = u32::try_from(granter.members().len()).unwrap_or(u32::MAX);
+                let proxies = granter.proxies(now);
                 let bare = |holder: &HolderId, key| {
                     let wire = pb::LeaseGrant {
                         quantity: Some(convert::quantity_to_wire(quantity)),
                         key,
                         holder: holder.number,
-                        proxies,
+                        proxies: proxies.unwrap_or_default(),
                         ..pb::LeaseGrant::default()
                     };
                     (Arc::clone(&holder.instance), wire)
                 };
-                messages.extend(granter.members().iter().map(|holder| bare(holder, None)));
+                if proxies.is_some() {
+                    messages.extend(granter.members().iter().map(|holder| bare(holder, None)));
+                }
                 messages.extend(granter.unheard().map(|(holder, key)| bare(holder, Some(key))));
                 messages
             }

@@ -64,7 +64,8 @@ impl Decision {
 /// What the field `RateLimit-Policy` tells about a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quota {
-    /// The parameter `q`: what may come at once.
+    /// The parameter `q`: what may come in `w` seconds; the burst, or what a second brings
+    /// if that is more: a client that keeps to `q` in each `w` uses all of the rate.
     pub quota: u32,
     /// The parameter `w`: whole seconds, rounded up, in which that comes in anew.
     pub window_seconds: u64,
@@ -74,8 +75,10 @@ impl Quota {
     /// Of a limit of `rate` millionths of a token per second.
     #[must_use]
     pub fn new(rate: u64, burst: u32) -> Self {
-        let parts = u64::from(burst) * super::MICROS;
-        Self { quota: burst, window_seconds: parts.div_ceil(rate.max(1)).max(1) }
+        let of_a_second = u32::try_from(rate / super::MICROS).unwrap_or(u32::MAX);
+        let quota = burst.max(of_a_second);
+        let parts = u64::from(quota) * super::MICROS;
+        Self { quota, window_seconds: parts.div_ceil(rate.max(1)).max(1) }
     }
 }
 
@@ -103,11 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_a_burst_and_how_long_it_takes_to_come_in() {
+    fn a_policy_is_a_burst_or_a_second_and_how_long_it_takes_to_come_in() {
         for (rate, burst, window_seconds) in
-            [(100 * MICROS, 100, 1), (MICROS, 60, 60), (MICROS / 60, 1, 61), (9 * MICROS, 1, 1)]
+            [(100 * MICROS, 100, 1), (MICROS, 60, 60), (MICROS / 60, 1, 61), (9 * MICROS, 9, 1)]
         {
             assert_eq!(Quota::new(rate, burst), Quota { quota: burst, window_seconds });
         }
+        let quota = Quota { quota: 200, window_seconds: 1 };
+        assert_eq!(Quota::new(200 * MICROS, 20), quota, "not 20 in a second");
     }
 }

@@ -19,6 +19,12 @@ impl KeyHasher {
         Self { seeded: SipHasher13::new_with_keys(secret[0], secret[1]) }
     }
 
+    /// Whether this is the secret.
+    #[must_use]
+    pub fn is_of(&self, secret: [u64; 2]) -> bool {
+        self.bytes(b"") == Self::new(secret).bytes(b"")
+    }
+
     /// The number of a client: its IPv4 address, or the /64 network of its IPv6 address,
     /// within which a client may have any address that it likes.
     #[inline]
@@ -80,6 +86,7 @@ mod tests {
         let one = KeyHasher::new([1, 2]);
         assert_eq!(one.bytes(b"a"), KeyHasher::new([1, 2]).bytes(b"a"));
         assert_ne!(one.bytes(b"a"), KeyHasher::new([1, 3]).bytes(b"a"));
+        assert!(one.is_of([1, 2]) && !one.is_of([1, 3]));
         assert_eq!(format!("{one:?}"), "KeyHasher");
     }
 }

@@ -28,28 +28,38 @@ pub struct Pace {
     from: Instant,
     stages: Stages,
     burst: u32,
+    /// What is lent within about a second if it is needed.
+    reach: u64,
 }
 
 impl Pace {
     /// A steady pace of `rate` millionths of a token per second.
     #[must_use]
     pub fn new(rate: u64, burst: u32, now: Instant) -> Self {
-        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst }
+        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst, reach: rate }
     }
 
     /// The steady pace that follows this one from `now` on.
     #[must_use]
     pub fn steadied(&self, rate: u64, burst: u32, now: Instant) -> Self {
-        self.replaced(&steady(rate, now), burst, now)
+        self.replaced(&steady(rate, now), burst, now).reaching(rate)
     }
 
-    /// The pace that follows this one from `now` on.
+    /// The same, when more than the present rate can be had within [`REACHED_AFTER`]: this many
+    /// millionths of a token per second. Whoever is refused need not wait for longer than that
+    /// takes.
+    #[must_use]
+    pub fn reaching(self, reach: u64) -> Self {
+        Self { reach, ..self }
+    }
+
+    /// The pace that follows this one from `now` on; its safe share is what can be reached.
     #[must_use]
     pub fn replaced(&self, stages: &Stages, burst: u32, now: Instant) -> Self {
         // A clock that steps back must not make tokens.
         let from = now.max(self.from);
         let (level, fraction) = self.exact_level(from);
-        Self { level, fraction, from, stages: *stages, burst }
+        Self { level, fraction, from, stages: *stages, burst, reach: stages.safe }
     }
 
     /// Tokens that a bucket of this limit holds when it is full.
@@ -99,19 +109,20 @@ impl Pace {
         (self.level.saturating_add(parts), fraction)
     }
 
-    /// How long after `now` this many parts of tokens have come in; the longest duration
-    /// if the pace of `now` is zero.
+    /// How long after `now` this many parts of tokens have come in, at the present rate or at
+    /// the one that can be reached; the longest duration if both are zero.
     pub(super) fn wait(&self, parts: u64, now: Instant) -> Duration {
-        let rate = self.rate(now);
-        if rate == 0 {
-            return Duration::MAX;
-        }
-        let nanos = (u128::from(parts) * u128::from(PER_PART)).div_ceil(u128::from(rate));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        let at = |rate: u64| {
+            let parts = u128::from(parts) * u128::from(PER_PART);
+            let nanos = (rate > 0).then(|| parts.div_ceil(rate.into()))?;
+            Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        };
+        let reached = at(self.reach).map(|wait| wait.saturating_add(REACHED_AFTER));
+        at(self.rate(now)).into_iter().chain(reached).min().unwrap_or(Duration::MAX)
     }
 
-    /// [`Self::wait`] in whole seconds, rounded up, without an intermediate that needs a
-    /// division of 128 bits: it is told with every answer. 1 if the pace of `now` is zero: a
+    /// In how many whole seconds, rounded up, this many parts come in at the present rate,
+    /// without a division of 128 bits: it is told with every answer. 1 if that rate is zero: a
     /// share may come at any moment.
     #[inline]
     pub(super) fn wait_seconds(&self, parts: u64, now: Instant) -> u64 {
@@ -122,6 +133,9 @@ impl Pace {
         }
     }
 }
+
+/// After how long a proxy that needs it has been lent its share, at the latest: a few reports.
+pub const REACHED_AFTER: Duration = Duration::from_secs(1);
 
 /// Millionths per second times nanoseconds, for one part of a token.
 const PER_PART: u64 = 1_000_000_000 * MICROS / TOKEN;

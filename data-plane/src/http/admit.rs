@@ -139,7 +139,7 @@ impl<S: Stream> Exchange<'_, S> {
         self.trial = None;
         let pool = attempts.pool();
         for _ in 0..PICKS_MAX {
-            let mut left_out = attempts.slots().to_vec();
+            let mut left_out = [attempts.slots(), attempts.over_slots()].concat();
             left_out.extend(caps.full(now));
             let slot = self.pick(pool, attempts.prepared(), &left_out, None, now)?;
             if let Some(permit) = caps.take(slot, now) {

@@ -135,7 +135,12 @@ impl<'c> Attempts<'c> {
 
     /// The client's own backend, unless it was tried.
     pub(super) fn wanted(&self) -> Option<u32> {
-        self.tie.own.filter(|own| !self.slots().contains(own))
+        self.tie.own.filter(|own| !self.slots().contains(own) && !self.over_slots().contains(own))
+    }
+
+    /// The backends that a limit keeps this request from.
+    pub(super) fn over_slots(&self) -> &[u32] {
+        self.over_limit.as_ref().map_or(&[], |over| &over.slots)
     }
 
     /// When the request's time began.
@@ -166,8 +171,7 @@ impl<'c> Attempts<'c> {
     /// The client is served by another backend than its own because a limit keeps it from that
     /// for now: what it will be given is for this request only.
     pub(super) fn is_guest(&self) -> bool {
-        let over = self.over_limit.as_ref();
-        over.is_some_and(|over| self.tie.own.is_some_and(|own| over.slots.contains(&own)))
+        self.tie.own.is_some_and(|own| self.over_slots().contains(&own))
     }
 
     /// Notes why the last one failed.

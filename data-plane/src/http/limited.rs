@@ -1,7 +1,7 @@
 //! Asks the limits of a request, and says what came of it: in fields, in the answer to a
 //! request that is refused, in the access log.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
+use std::{cell::Cell, net::IpAddr, sync::Arc, time::Instant};
 
 use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
 
@@ -12,7 +12,7 @@ use crate::{
         Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
     },
     reason::Reason,
-    worker::Loaded,
+    worker::{Loaded, now},
 };
 
 /// The limits of a configuration, for one request.
@@ -40,6 +40,10 @@ pub(crate) struct OverLimit {
     pub(crate) fields: String,
 }
 
+/// The number that a limit has for the peer of a connection, so that it is made once for all
+/// requests: the serial of the limit's state, and the number. No limit has the serial 0.
+pub(crate) type KeyMemo = Cell<(u64, u64)>;
+
 /// Backends that one request is refused by before it gives up.
 const BACKENDS_MAX: usize = 32;
 
@@ -65,6 +69,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
         slot: u32,
     ) -> Result<(), Option<u32>> {
         let pool = attempts.pool();
+        // It may have waited, or have been somewhere else before.
+        let limiter = &Limiter { now: now(), ..*limiter };
         let Err(refused) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
         // Its slots and its trial are for whoever may go there.
         self.permit = None;
@@ -117,22 +123,40 @@ impl OverLimits {
 pub(super) struct Asker<'a, 'h, 'b> {
     pub(super) head: &'a RequestHead<'h, 'b>,
     pub(super) client: IpAddr,
+    /// For a client that is the peer.
+    pub(super) memo: Option<&'a KeyMemo>,
 }
 
 impl Asker<'_, '_, '_> {
     /// The number under which a limit counts it; none if the limit does not concern it.
     #[inline]
-    fn key(&self, limit: &LimitConfig) -> Option<u64> {
+    pub(super) fn key(&self, limit: &LimitConfig) -> Option<u64> {
         let hasher = &limit.state.hasher;
         match limit.limit.key() {
             LimitKey::All => Some(0),
-            LimitKey::ClientAddress => Some(hasher.client(self.client)),
+            LimitKey::ClientAddress => Some(self.client_key(limit)),
             LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
             LimitKey::Header(name) => {
                 self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
             }
             LimitKey::Cookie(name) => {
                 field::find(self.head.values(b"cookie"), name).map(|value| hasher.bytes(value))
+            }
+        }
+    }
+}
+
+impl Asker<'_, '_, '_> {
+    #[inline]
+    fn client_key(&self, limit: &LimitConfig) -> u64 {
+        let make = || limit.state.hasher.client(self.client);
+        let Some(memo) = self.memo else { return make() };
+        match memo.get() {
+            (serial, key) if serial == limit.state.serial => key,
+            _ => {
+                let key = make();
+                memo.set((limit.state.serial, key));
+                key
             }
         }
     }
@@ -147,21 +171,32 @@ impl<'a> Limiter<'a> {
         pool: PoolIndex,
         asker: &Asker<'_, '_, '_>,
     ) -> Result<Option<Told>, OwnAnswer> {
-        let asked = self.limits.of_requests(route, pool);
+        let asked = self.limits.of_requests(route, pool).iter();
+        self.admit_all(asked.filter_map(|&index| Some((index, asker.key(self.limit(index))?))))
+    }
+
+    /// Asks limits of which it is known what they count a request by.
+    #[cold]
+    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), OwnAnswer> {
+        self.admit_all(keys.iter().copied()).map(|_| ())
+    }
+
+    /// Asks each of these; if one refuses, nothing is taken from any.
+    #[inline]
+    fn admit_all(
+        &self,
+        asked: impl Iterator<Item = (LimitIndex, u64)> + Clone,
+    ) -> Result<Option<Told>, OwnAnswer> {
         let mut told: Option<Told> = None;
-        for (place, &index) in asked.iter().enumerate() {
+        for (place, (index, key)) in asked.clone().enumerate() {
             let limit = self.limit(index);
-            let Some(key) = asker.key(limit) else { continue };
             let decision = limit.take(key, &self.asking(index));
             if limit.limit.shadow {
                 continue;
             }
             if !decision.is_admitted() {
-                for &index in &asked[..place] {
-                    let limit = self.limit(index);
-                    if let Some(key) = asker.key(limit) {
-                        limit.give_back(key, &self.asking(index));
-                    }
+                for (index, key) in asked.take(place) {
+                    self.limit(index).give_back(key, &self.asking(index));
                 }
                 return Err(refusal(limit, &decision));
             }
@@ -216,9 +251,7 @@ fn refusal(limit: &LimitConfig, decision: &Decision) -> OwnAnswer {
         limit.limit.rate,
         limit.each()
     );
-    let mut fields = Vec::new();
-    Told::of(0, decision).write(limit, &mut fields);
-    over_limit(limit, seconds, String::from_utf8_lossy(&fields), message)
+    over_limit(limit, decision, seconds, message)
 }
 
 /// 429 because every backend that this request may have has had what a limit lets it have.
@@ -243,17 +276,19 @@ fn exhausted(
         limit.limit.rate,
         limit.each()
     );
-    over_limit(limit, seconds, Cow::Borrowed(""), message)
+    over_limit(limit, &soonest.decision, seconds, message)
 }
 
 fn over_limit(
     limit: &LimitConfig,
+    decision: &Decision,
     retry_after: u64,
-    fields: Cow<'_, str>,
     message: String,
 ) -> OwnAnswer {
-    let limit = Arc::from(&limit.limit.name);
-    let over_limit = OverLimit { limit, fields: fields.into_owned() };
+    let mut fields = Vec::new();
+    Told::of(0, decision).write(limit, &mut fields);
+    let fields = String::from_utf8_lossy(&fields).into_owned();
+    let over_limit = OverLimit { limit: Arc::from(&limit.limit.name), fields };
     let mut answer = OwnAnswer::new(429, Reason::RateLimited, message);
     answer.retry_after_s = retry_after;
     answer.over_limit = Some(Box::new(over_limit));
@@ -266,13 +301,23 @@ impl Told {
         Self { limit, remaining, reset_seconds }
     }
 
-    /// Adds its fields to a head that is complete.
-    pub(super) fn add(&self, limits: &Limits, head: &mut Vec<u8>) {
+    /// Adds its fields to a head that is complete. As long as a limit is far from reached its
+    /// figures are the same from request to request, and so are the fields.
+    #[inline]
+    pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
         let Some(limit) = limits.all().get(self.limit) else { return };
         // Before the empty line.
         head.truncate(head.len().saturating_sub(2));
-        self.write(limit, head);
-        head.extend_from_slice(b"\r\n");
+        let figures = (self.remaining, self.reset_seconds);
+        copies.told(self.limit, limit.state.serial, |last| {
+            if last.figures != Some(figures) {
+                last.figures = Some(figures);
+                last.fields.clear();
+                self.write(limit, &mut last.fields);
+                last.fields.extend_from_slice(b"\r\n");
+            }
+            head.extend_from_slice(&last.fields);
+        });
     }
 
     fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {

@@ -10,7 +10,7 @@ use lb_core::{
     },
 };
 
-use super::{Applicable, LimitConfig, LimitIndex, LimitState, Limits, Source};
+use super::{Applicable, LimitConfig, LimitIndex, LimitState, Limits, OfFallback, Source};
 use crate::{leases::Leases, live::PoolIndex};
 
 /// Backends that a limit over each of them tells apart.
@@ -89,7 +89,10 @@ impl LimitCompiler {
                 LimitTarget::Pool(name) => name == pool,
                 LimitTarget::Route(_) => false,
             };
-            listed(&all, true, applies)
+            let of_requests = listed(&all, false, |limit| {
+                matches!(&limit.target, LimitTarget::Pool(name) if name == pool)
+            });
+            OfFallback { of_requests, of_backends: listed(&all, true, applies) }
         });
         let pools = pools.collect();
         let result = Arc::new(Limits { routes, pools, all });
