@@ -117,3 +117,29 @@ async fn a_pool_without_room_says_so_and_does_not_fall_back() {
     let answers = scrape.value("lb_pool_fallbacks_total{pool=\"default\",to=\"answer\"}");
     assert!(none == 0.0 && answers == 0.0, "{none} {answers}");
 }
+
+/// A pool's own limits hold for what another pool hands to it, too.
+#[tokio::test]
+async fn what_falls_back_is_counted_by_the_limits_of_the_pool_that_serves_it() {
+    let spare = Backend::saying("spare");
+    let cluster = Cluster::start(program(), 1).await;
+    let run = async |args: &[&str]| drop(cluster.lbctl(args).await.expect(0));
+    run(&["add-pool", "spare", "--health", "none"]).await;
+    run(&["add-backend", &spare.address().to_string(), "--pool", "spare"]).await;
+    run(&["set-pool", "default", "--fallback-pool", "spare"]).await;
+    let limit = ["--rate", "1/h", "--burst", "2", "--scope", "proxy", "--pool", "spare"];
+    run(&[&["add-limit", "by-key", "--key", "header:X-Key"][..], &limit].concat()).await;
+    let mut client = Client::connect(cluster.address()).await;
+    let mut send = async |field: &str| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{field}\r\n")).await;
+        client.response().await
+    };
+    for status in [200, 200, 429] {
+        let answer = send("X-Key: a\r\n").await;
+        assert_eq!(answer.status, status);
+        assert!(status == 200 || answer.text().contains("limit by-key"), "{}", answer.text());
+    }
+    assert_eq!(send("X-Key: b\r\n").await.status, 200);
+    assert_eq!(send("").await.status, 200, "it is not limited");
+    assert_eq!(spare.requests(), 4);
+}

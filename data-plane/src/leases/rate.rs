@@ -79,7 +79,7 @@ impl RateLease {
     }
 
     /// Requests that were counted so far; it may go back by those that are taken back.
-    pub(super) fn asked(&self) -> u64 {
+    pub(crate) fn asked(&self) -> u64 {
         self.asked.iter().map(|count| count.0.load(Relaxed)).sum()
     }
 

@@ -282,4 +282,22 @@ mod tests {
         let limits = compile(&mut compiler, &with(&larger, vec![other])).unwrap();
         assert!(admits(&limits) && !admits(&limits));
     }
+
+    /// Or a flood that one limit refuses would have a share of another lie idle.
+    #[test]
+    fn what_another_limit_refuses_asks_for_no_share() {
+        let mut compiler = LimitCompiler::new(1, 100);
+        let snapshot = with(&start(), vec![limit("l", "all", |limit| limit)]);
+        let limits = compile(&mut compiler, &snapshot).unwrap();
+        let copies = LimitCopies::default();
+        let asking = Asking { worker: 0, copies: &copies, index: 0, now: now() };
+        let limit = &limits.all()[0];
+        let Source::Whole(lease) = &limit.source else { panic!("it is lent") };
+        assert!(limit.take(0, &asking).is_admitted());
+        assert_eq!(lease.asked(), 1);
+        limit.give_back(0, &asking);
+        assert_eq!(lease.asked(), 0);
+        assert!(limit.take(0, &asking).is_admitted() && !limit.take(0, &asking).is_admitted());
+        assert_eq!(lease.asked(), 2, "what it refuses itself counts");
+    }
 }
