@@ -321,8 +321,7 @@ async fn the_limit_of_a_backend_that_refuses_is_the_one_that_is_told() {
     let backend = Backend::saying("here");
     let wide = ["a-wide", "--rate", "1000/s", "--scope", "backend"];
     let cluster = fleet(1, backend.address(), &wide).await;
-    let narrow =
-        ["add-limit", "z-narrow", "--rate", "1/h", "--burst", "1", "--scope", "backend"];
+    let narrow = ["add-limit", "z-narrow", "--rate", "1/h", "--burst", "1", "--scope", "backend"];
     drop(cluster.lbctl(&narrow).await.expect(0));
     assert_eq!(get(cluster.address(), "/").await.status, 200);
     let refused = get(cluster.address(), "/").await;

@@ -23,9 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{
-        Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex,
-    },
+    live::{Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 

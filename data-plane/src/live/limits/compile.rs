@@ -89,9 +89,11 @@ impl LimitCompiler {
                 LimitTarget::Pool(name) => name == pool,
                 LimitTarget::Route(_) => false,
             };
-            let of_requests = listed(&all, false, |limit| {
-                matches!(&limit.target, LimitTarget::Pool(name) if name == pool)
-            });
+            let of_requests = listed(
+                &all,
+                false,
+                |limit| matches!(&limit.target, LimitTarget::Pool(name) if name == pool),
+            );
             OfFallback { of_requests, of_backends: listed(&all, true, applies) }
         });
         let pools = pools.collect();
