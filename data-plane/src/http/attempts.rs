@@ -148,6 +148,11 @@ impl<'c> Attempts<'c> {
         self.started
     }
 
+    /// The request's time begins now.
+    pub(super) fn begin_time(&mut self, now: Instant) {
+        self.started = now;
+    }
+
     pub(super) fn pool(&self) -> &'c PoolConfig {
         self.pool
     }
@@ -166,12 +171,6 @@ impl<'c> Attempts<'c> {
     /// Notes that there is no room for another one.
     pub(super) fn denied(&mut self, answer: OwnAnswer) {
         self.denied = Some(Box::new(answer));
-    }
-
-    /// The client is served by another backend than its own because a limit keeps it from that
-    /// for now: what it will be given is for this request only.
-    pub(super) fn is_guest(&self) -> bool {
-        self.tie.own.is_some_and(|own| self.over_slots().contains(&own))
     }
 
     /// Notes why the last one failed.

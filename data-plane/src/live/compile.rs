@@ -217,7 +217,11 @@ impl Compiler {
         // Both in order of ids, so that one walk finds who was here before.
         for (id, backend) in &entry.backends {
             let known = known.as_mut().and_then(|known| {
-                while known.next_if(|known| known.identity.id < *id).is_some() {}
+                // To be the same is the rule, and is seen sooner than who comes first.
+                while known
+                    .next_if(|known| known.identity.id != *id && known.identity.id < *id)
+                    .is_some()
+                {}
                 known.next_if(|known| known.identity.id == *id)
             });
             let state = self.backend(entry, backend, known);
