@@ -57,7 +57,9 @@ async fn used(what: &str, backend: &Arrivals, rate: f64, most: f64) {
         if (0.95 * rate..=1.05 * rate).contains(&mean) {
             return;
         }
-        assert!(mean <= 1.05 * rate, "{what}: {mean} per second of {rate}");
+        // Buckets that were full at its beginning are what a window may have beyond the rate.
+        let bound = 1.05 * rate + (most - rate) / 4.0;
+        assert!(mean <= bound, "{what}: {mean} per second of {rate}");
         means.push(mean);
     }
     panic!("{what}: {means:?} per second of {rate}");
@@ -93,6 +95,13 @@ async fn one_rate_holds_over_eight_proxies_whatever_happens_to_them() {
     assert!(alone <= 1.05 * RATE, "{alone}");
     cluster.start_control_plane().await;
     cluster.api.settled(7).await;
+    for seconds in 1..=10 {
+        let mean = bounded("the control plane is back", 1).await;
+        if mean >= 0.95 * RATE {
+            println!("all of the rate is used in second {seconds} after all proxies are back");
+            break;
+        }
+    }
     used("the control plane back", &backend, RATE, most).await;
     load.stop().await;
 }
@@ -327,6 +336,6 @@ async fn the_limit_of_a_backend_that_refuses_is_the_one_that_is_told() {
     let refused = get(cluster.address(), "/").await;
     refused.expect(429, "rate_limited");
     assert!(refused.text().contains("limit z-narrow"), "{}", refused.text());
-    assert_eq!(refused.field("RateLimit-Policy"), Some("\"z-narrow\";q=1;w=3601"));
+    assert_eq!(refused.field("RateLimit-Policy"), Some("\"z-narrow\";q=1;w=3611"));
     assert!(refused.field("RateLimit").unwrap().starts_with("\"z-narrow\";r=0;t="));
 }
