@@ -289,7 +289,8 @@ mod tests {
     #[test]
     fn what_another_limit_refuses_asks_for_no_share() {
         let mut compiler = LimitCompiler::new(1, 100);
-        let snapshot = with(&start(), vec![limit("l", "all", |limit| limit)]);
+        let fleet = |limit: Limit| limit.counted(LimitScope::Fleet, LimitKey::All).unwrap();
+        let snapshot = with(&start(), vec![limit("l", "all", fleet)]);
         let limits = compile(&mut compiler, &snapshot).unwrap();
         let copies = LimitCopies::default();
         let asking = Asking { worker: 0, copies: &copies, index: 0, now: now() };
