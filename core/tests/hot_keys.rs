@@ -205,3 +205,17 @@ fn one_key_too_many_keeps_its_even_share() {
     granter.leave(&3);
     assert_eq!(granter.unheard().count(), 10 * (PROXIES - 2));
 }
+
+#[test]
+fn how_many_share_a_key_is_not_told_before_all_had_time_to_join() {
+    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+    let now = Instant::now();
+    for former in [Former::None, Former::Unknown, Former::MayHaveLent] {
+        let mut granter = KeyGranter::new(Term(1), RATE * MICROS, 10, former, now);
+        granter.join(&1, now);
+        // The others share it by eight, and this one must not begin to use all of it.
+        assert_eq!(granter.proxies(now + Duration::from_secs(1)), None);
+        granter.join(&2, now);
+        assert_eq!(granter.proxies(now + Duration::from_millis(1200)), Some(2));
+    }
+}

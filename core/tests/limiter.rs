@@ -102,9 +102,9 @@ fn an_answer_tells_what_is_left() {
     let start = epoch();
     let pace = Pace::new(2 * MICROS, 3, start);
     let bucket = Bucket::new();
-    for (remaining, full_after_ms) in [(2, 500), (1, 1000), (0, 1500)] {
-        let full_after = Duration::from_millis(full_after_ms);
-        assert_eq!(bucket.take(&pace, start), Decision::Admitted { remaining, full_after });
+    for (remaining, full_after_seconds) in [(2, 1), (1, 1), (0, 2)] {
+        let admitted = Decision::Admitted { remaining, full_after_seconds };
+        assert_eq!(bucket.take(&pace, start), admitted);
     }
     let retry_after = Duration::from_millis(500);
     assert_eq!(bucket.take(&pace, start), Decision::Refused { retry_after });
@@ -131,7 +131,33 @@ fn a_lease_that_ends_slows_the_bucket_by_itself() {
     let decision = Bucket::new();
     assert!(admits(decision.take(&pace, at(1500))));
     let refused = decision.take(&pace, at(1500));
-    assert_eq!(refused, Decision::Refused { retry_after: Duration::MAX });
+    let retry_after = Duration::from_millis(1100);
+    assert_eq!(refused, Decision::Refused { retry_after }, "the safe share comes again");
+}
+
+#[test]
+fn whoever_is_refused_hears_of_the_share_that_can_be_had() {
+    let start = epoch();
+    // 60 a minute over eight proxies, and this one had no traffic.
+    let even = MICROS / 8;
+    let stages = Stages {
+        lease: even / 32,
+        lease_until: start + Duration::from_secs(1),
+        between: even / 32,
+        safe_from: start + Duration::from_secs(3),
+        safe: even,
+    };
+    let pace = Pace::new(0, 1, start).replaced(&stages, 1, start);
+    let bucket = Bucket::new();
+    assert!(admits(bucket.take(&pace, start)));
+    let told = bucket.take(&pace, start).retry_after_seconds();
+    assert!(told.is_some_and(|seconds| (9..=10).contains(&seconds)), "not 256: {told:?}");
+    // A key that is not hot yet may have all of it once it is.
+    let cold = Pace::new(even, 1, start).reaching(MICROS);
+    let bucket = Bucket::new();
+    assert!(admits(bucket.take(&cold, start)));
+    let told = bucket.take(&cold, start).retry_after_seconds();
+    assert!(told.is_some_and(|seconds| (2..=3).contains(&seconds)), "not 8: {told:?}");
 }
 
 #[test]

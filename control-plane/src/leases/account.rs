@@ -161,13 +161,13 @@ impl Account {
                     .into_iter()
                     .map(|(holder, key, grant)| message(holder, Some(key), grant))
                     .collect();
-                let proxies = u32::try_from(granter.members().len()).unwrap_or(u32::MAX);
+                let proxies = granter.proxies(now);
                 let bare = |holder: &HolderId, key| {
                     let wire = pb::LeaseGrant {
                         quantity: Some(convert::quantity_to_wire(quantity)),
                         key,
                         holder: holder.number,
-                        proxies,
+                        proxies: proxies.unwrap_or_default(),
                         ..pb::LeaseGrant::default()
                     };
                     (Arc::clone(&holder.instance), wire)
@@ -180,7 +180,9 @@ impl Account {
                         }
                     }
                     None => {
-                        messages.extend(granter.members().iter().map(|one| bare(one, None)));
+                        if proxies.is_some() {
+                            messages.extend(granter.members().iter().map(|one| bare(one, None)));
+                        }
                         let unheard = granter.unheard();
                         messages.extend(unheard.map(|(holder, key)| bare(holder, Some(key))));
                     }

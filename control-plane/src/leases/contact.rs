@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 /// After how long without a word a process is forgotten; what it was lent has its own times.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// The same without a way to it: it may open another, and goes on with what it has meanwhile.
+const LOST_AFTER: Duration = Duration::from_millis(1500);
 
 /// Who reports.
 #[derive(Debug, Default)]
@@ -54,8 +56,8 @@ impl Contacts {
     /// Forgets those that were silent for long, and names them.
     pub(super) fn forget_silent(&mut self, now: Instant) -> Vec<Arc<str>> {
         let is_silent = |contact: &Contact| {
-            now.saturating_duration_since(contact.heard_at) > SILENCE_MAX
-                || contact.outbox.is_closed()
+            let silence = now.saturating_duration_since(contact.heard_at);
+            silence > SILENCE_MAX || silence > LOST_AFTER && contact.outbox.is_closed()
         };
         let silent = self.0.extract_if(|_, contact| is_silent(contact));
         silent.map(|(instance, _)| instance).collect()

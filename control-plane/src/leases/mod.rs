@@ -73,7 +73,8 @@ pub(crate) struct Leases {
 struct State {
     /// Of this start.
     term: Term,
-    /// An earlier start may have lent what is wanted when this one begins.
+    /// An earlier start may have lent what is wanted when this one begins; also with an empty
+    /// store, as a container without a volume has after a restart whose state is declared.
     former: Former,
     accounts: BTreeMap<Quantity, Account>,
     contacts: Contacts,
@@ -91,7 +92,7 @@ impl Leases {
     pub(crate) fn new(term: u64, resumed: bool) -> Self {
         let state = State {
             term: Term(term),
-            former: if resumed { Former::MayHaveLent } else { Former::None },
+            former: if resumed { Former::MayHaveLent } else { Former::Unknown },
             accounts: BTreeMap::new(),
             contacts: Contacts::default(),
             reconciled: None,

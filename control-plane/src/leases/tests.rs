@@ -26,8 +26,14 @@ impl World {
         let quantity =
             Quantity { kind: QuantityKind::Pool, name: "default".into(), incarnation: 0 };
         let world = Self { leases: Leases::new(1, false), quantity };
+        world.want(None);
         world.want(Some(slots));
         world
+    }
+
+    async fn gathered(self) -> Self {
+        tokio::time::advance(TICK).await;
+        self
     }
 
     fn want(&self, slots: Option<u64>) {
@@ -39,11 +45,16 @@ impl World {
     }
 
     fn proxy(&self, name: &'static str) -> Proxy {
-        let (outbox, inbox) = mpsc::channel(OUTBOX);
-        self.leases.open(&ProxyId::new(name).unwrap(), name, outbox);
+        let inbox = self.open(name);
         let wanted = Wanted { amount: 0, sort: Sort::Slots { hold: HOLD } };
         let holder = Holder::new(wanted.terms(), OnLoss::SafeShare, 0, 1, now());
         Proxy { name, number: 1, slots: Slots::new(holder, now()), inbox }
+    }
+
+    fn open(&self, name: &'static str) -> mpsc::Receiver<pb::LeaseGrants> {
+        let (outbox, inbox) = mpsc::channel(OUTBOX);
+        self.leases.open(&ProxyId::new(name).unwrap(), name, outbox);
+        inbox
     }
 
     fn report(&self, proxy: &mut Proxy) {
@@ -94,7 +105,7 @@ impl Proxy {
 
 #[tokio::test(start_paused = true)]
 async fn slots_are_shared_and_those_of_a_proxy_that_leaves_are_free_at_once() {
-    let world = World::new(10);
+    let world = World::new(10).gathered().await;
     let mut first = world.proxy("p1");
     world.report(&mut first);
     world.grant();
@@ -116,7 +127,7 @@ async fn slots_are_shared_and_those_of_a_proxy_that_leaves_are_free_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_wanted_again_is_not_lent_twice() {
-    let world = World::new(10);
+    let world = World::new(10).gathered().await;
     let mut first = world.proxy("p1");
     world.report(&mut first);
     world.grant();
@@ -193,4 +204,36 @@ async fn the_hot_keys_of_a_limit_that_is_gone_are_forgotten() {
     tokio::time::advance(Duration::from_secs(60)).await;
     leases.lock().grant(true);
     assert_eq!(leases.lock().accounts.len(), 0);
+}
+
+/// As after a restart of a container without a volume, whose state is declared.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_store_lent_is_not_lent_twice() {
+    let world = World::new(10).gathered().await;
+    let (mut early, mut late) = (world.proxy("p1"), world.proxy("p2"));
+    for _ in 0..3 {
+        world.report(&mut early);
+        world.report(&mut late);
+        world.grant();
+        assert!(early.usable() + late.usable() <= 10);
+    }
+    assert_eq!((early.usable(), late.usable()), (5, 5));
+
+    let anew = World { leases: Leases::new(2, false), quantity: world.quantity.clone() };
+    anew.want(Some(10));
+    early.inbox = anew.open("p1");
+    late.inbox = anew.open("p2");
+    tokio::time::advance(TICK).await;
+    // The other one takes its time.
+    anew.report(&mut early);
+    anew.grant();
+    assert_eq!(early.usable(), 5);
+    tokio::time::advance(Duration::from_millis(1200)).await;
+    anew.report(&mut early);
+    anew.grant();
+    assert!(early.usable() <= 5, "there was another before: what it lent may be in use for long");
+    tokio::time::advance(HOLD).await;
+    anew.report(&mut early);
+    anew.grant();
+    assert_eq!(early.usable(), 10);
 }

@@ -21,6 +21,8 @@ pub struct Granter<H> {
     quantity: u64,
     /// Until then only what holders have is prolonged.
     carries_until: Instant,
+    /// When what a former granter may have lent has ended.
+    former_ends: Instant,
     /// A shorter `hold`, and when it begins to count.
     shorter: Option<(Duration, Instant)>,
     grants: u64,
@@ -32,6 +34,10 @@ pub struct Granter<H> {
 pub enum Former {
     /// Nothing: the quantity is new.
     None,
+    /// Nothing that is known of, though the store may have been lost: for one lease only what
+    /// holders report is prolonged, and for as long as after [`Self::MayHaveLent`] if one of
+    /// them has had a grant of another granter.
+    Unknown,
     /// Anything: a granter of the same quantity may have run before, though it has
     /// stopped. For `lease + hold + margin` only what holders report is prolonged.
     MayHaveLent,
@@ -56,13 +62,22 @@ impl<H: Clone + Ord> Granter<H> {
     /// A granter that knows no holder yet.
     #[must_use]
     pub fn new(term: Term, quantity: u64, terms: Terms, former: Former, now: Instant) -> Self {
+        let former_ends = now + terms.counted_for();
         let carries_until = match former {
-            Former::None => now,
-            Former::MayHaveLent => now + terms.counted_for(),
+            Former::None => now + terms.gather(),
+            Former::Unknown => now + terms.lease + terms.margin,
+            Former::MayHaveLent => former_ends,
         };
-        let quantity = quantity.min(AMOUNT_MAX);
-        let books = BTreeMap::new();
-        Self { term, terms, quantity, carries_until, shorter: None, grants: 0, books }
+        Self {
+            term,
+            terms,
+            quantity: quantity.min(AMOUNT_MAX),
+            carries_until,
+            former_ends,
+            shorter: None,
+            grants: 0,
+            books: BTreeMap::new(),
+        }
     }
 
     /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
@@ -112,7 +127,8 @@ impl<H: Clone + Ord> Granter<H> {
     }
 
     /// Ends the wait of [`Former::MayHaveLent`]: every process to which a former granter
-    /// may have lent was heard from, or is known to have ended with nothing in use.
+    /// may have lent was heard from, or is known to have ended with nothing in use. Another one
+    /// that is heard of after all, with a grant of that, begins it again.
     pub fn former_is_accounted_for(&mut self, now: Instant) {
         self.carries_until = self.carries_until.min(now);
     }
@@ -126,6 +142,11 @@ impl<H: Clone + Ord> Granter<H> {
             return Heard::Stale; // No holder counts from there.
         }
         let counted_for = self.terms.counted_for();
+        if report.term != Term(0) && report.term < self.term && !self.books.contains_key(from) {
+            // There was a former granter, whatever is known of it, and others may have grants of
+            // it, too, who were not heard of yet.
+            self.carries_until = self.carries_until.max(self.former_ends);
+        }
         let book = self.books.entry(from.clone()).or_insert_with(|| Book::presumed(0, now));
         let (counted, demand) = (book.counted(counted_for, now), book.report().demand);
         if !book.hear(&report.bounded(), self.term, now) {
@@ -197,11 +218,15 @@ impl<H: Clone + Ord> Granter<H> {
         let safe_counted = self.books.values().map(Book::counted_safe).sum();
         let mut safe_free = self.quantity.saturating_sub(safe_counted);
         let even = self.quantity / u64::from(proxies);
+        let in_use: u64 = self.books.values().map(|book| book.report().in_use).sum();
         lendings.sort_by_key(|lending| (lending.counted, lending.served_at));
         for lending in lendings {
             let Some(book) = self.books.get_mut(&lending.holder) else { continue };
             let counted = book.counted(counted_for, now);
-            lending.amount = lending.amount.min(counted + free);
+            // More may be in use than there is: what began before the limit was set, or lowered.
+            let in_use_by_others = in_use.saturating_sub(book.report().in_use);
+            let unused_by_others = self.quantity.saturating_sub(in_use_by_others);
+            lending.amount = lending.amount.min(counted + free).min(unused_by_others);
             free -= lending.amount.saturating_sub(counted);
             lending.safe = even.min(book.counted_safe() + safe_free);
             safe_free -= lending.safe.saturating_sub(book.counted_safe());

@@ -193,7 +193,10 @@ impl Holder {
         self.starts_safe = false;
         self.term = grant.term;
         self.applied = grant.id;
-        self.proxies = grant.proxies.max(1);
+        // A granter that has just begun has not heard of all of them, and fewer would mean larger
+        // bursts for each.
+        let at_least = if grant.carried { self.proxies } else { 1 };
+        self.proxies = grant.proxies.max(at_least);
         Ok(Applied { report_now: self.amount < before })
     }
 

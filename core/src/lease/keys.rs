@@ -22,6 +22,8 @@ pub struct KeyGranter<H> {
     keys_max: usize,
     /// Until then a former granter may have lent any key.
     former_until: Instant,
+    /// Until then not all proxies may have been heard of.
+    gathers_until: Instant,
     /// Grants of keys that are lent no more were numbered up to here.
     grants: u64,
     members: BTreeSet<H>,
@@ -48,10 +50,11 @@ impl<H: Clone + Ord> KeyGranter<H> {
     pub fn new(term: Term, rate: u64, keys_max: usize, former: Former, now: Instant) -> Self {
         let former_until = match former {
             Former::None => now,
-            Former::MayHaveLent => now + TERMS.counted_for(),
+            Former::Unknown | Former::MayHaveLent => now + TERMS.counted_for(),
         };
+        let gathers_until = now + TERMS.counted_for();
         let (members, keys) = (BTreeSet::new(), BTreeMap::new());
-        Self { term, rate, keys_max, former_until, grants: 0, members, keys }
+        Self { term, rate, keys_max, former_until, gathers_until, grants: 0, members, keys }
     }
 
     /// Changes the rate of every key.
@@ -78,6 +81,14 @@ impl<H: Clone + Ord> KeyGranter<H> {
     #[must_use]
     pub fn members(&self) -> &BTreeSet<H> {
         &self.members
+    }
+
+    /// How many proxies are to share every key evenly; nothing before all that there are have had
+    /// time to be heard of: a smaller number would give each of them more.
+    #[must_use]
+    pub fn proxies(&self, now: Instant) -> Option<u32> {
+        let count = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        (now >= self.gathers_until).then_some(count)
     }
 
     /// A proxy that serves this limit; it is presumed to use its even share of every key.

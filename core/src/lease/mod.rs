@@ -63,7 +63,7 @@
 //! revision that created it, so that a limit that is removed and made again is another.
 //! `H` is the start of a proxy process (its instance id), which a report that is passed on
 //! came from. [`Former::None`] when the quantity is created, [`Former::MayHaveLent`] when
-//! the process starts. `grant` every 100 ms, and within a few milliseconds of
+//! the process starts, [`Former::Unknown`] when it starts with an empty store. `grant` every 100 ms, and within a few milliseconds of
 //! [`Heard::Urgent`]; several urgent ones may share a call. `remove` when a proxy said
 //! that it has drained and exits. Dropping a granter ends everything in time.
 //!
@@ -236,6 +236,15 @@ impl Terms {
             hold: request_timeout,
             margin: Self::MARGIN,
             unit: Unit::Whole { turn: Self::TURN },
+        }
+    }
+
+    /// How long a new granter waits before it lends anything of a quantity that is new. What is
+    /// in use already is in the first reports, and nobody is to be lent what another uses.
+    pub(super) fn gather(&self) -> Duration {
+        match self.unit {
+            Unit::Divisible { .. } => Duration::ZERO,
+            Unit::Whole { .. } => Duration::from_millis(100),
         }
     }
 

@@ -151,6 +151,73 @@ fn nobody_waits_for_a_former_granters_holders_that_are_accounted_for() {
 }
 
 #[test]
+fn a_granter_that_has_just_begun_does_not_make_proxies_fewer() {
+    let mut pair = Pair::new(10, 4);
+    (0..3).for_each(|_| drop(pair.round(&[1; 4])));
+    let proxies = |pair: &Pair| -> Vec<u32> {
+        pair.holders.iter().map(|holder| holder.remembered().1).collect()
+    };
+    assert_eq!(proxies(&pair), [4; 4]);
+    let started = pair.now;
+    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, started);
+    let others = pair.holders.split_off(1);
+    pair.round(&[1]);
+    assert_eq!(proxies(&pair), [4], "of four it has heard one so far");
+    pair.holders.extend(others);
+    while pair.now < started + TERMS.counted_for() {
+        pair.round(&[1; 4]);
+    }
+    pair.round(&[1; 4]);
+    assert_eq!(proxies(&pair), [4; 4]);
+}
+
+#[test]
+fn a_granter_that_knows_of_none_before_it_is_told_by_leases() {
+    for knows_leases in [true, false] {
+        let mut pair = Pair::new(10, 2);
+        if knows_leases {
+            (0..3).for_each(|_| drop(pair.round(&[10, 10])));
+        }
+        let started = pair.now;
+        pair.granter = Granter::new(Term(2), 10, TERMS, Former::Unknown, started);
+        let others = pair.holders.split_off(1);
+        let mut lent_after = Duration::ZERO;
+        while pair.round(&[10]) != [10] {
+            lent_after = pair.now - started;
+        }
+        let expected = if knows_leases { TERMS.counted_for() } else { TERMS.lease };
+        let late = lent_after.saturating_sub(expected);
+        assert!(lent_after + TICK >= expected && late <= 2 * TICK, "{lent_after:?}");
+        drop(others);
+    }
+}
+
+/// A cap that is set while there is more in progress than it allows.
+#[test]
+fn nothing_begins_while_more_is_in_use_than_may() {
+    let mut pair = Pair::new(10, 2);
+    let mut say = |in_use: [u64; 2]| {
+        pair.now += TICK;
+        for (index, holder) in pair.holders.iter_mut().enumerate() {
+            let report = holder.report(10, in_use[index], pair.now);
+            pair.granter.hear(&index, &report, pair.now);
+        }
+        for (index, grant) in pair.granter.grant(pair.now) {
+            pair.holders[index].apply(&grant, pair.now).unwrap();
+        }
+        pair.usable()
+    };
+    assert_eq!(say([0, 0]), [5, 5]);
+    // Those of the second began before it knew of the cap.
+    say([5, 50]);
+    for _ in 0..20 {
+        assert_eq!(say([5, 50])[0], 0);
+    }
+    say([0, 5]);
+    assert_eq!(say([0, 5]), [5, 5]);
+}
+
+#[test]
 fn a_granter_that_was_followed_hears_of_it() {
     let mut pair = Pair::new(10, 1);
     pair.round(&[1]);
@@ -264,9 +331,9 @@ proptest! {
 /// Its former process's share may have been lent to others since.
 #[test]
 fn a_process_that_begins_claims_nothing_that_others_may_have() {
-    let now = epoch();
     let terms = Terms::slots(Duration::from_secs(30));
-    let mut granter = Granter::new(Term(1), 10, terms, Former::None, now);
+    let mut granter = Granter::new(Term(1), 10, terms, Former::None, epoch());
+    let now = epoch() + TICK;
     let mut first = Slots::new(Holder::new(terms, OnLoss::SafeShare, 0, 1, now), now);
     let mut second = Slots::new(Holder::new(terms, OnLoss::SafeShare, 5, 2, now), now);
     granter.hear(&1, &first.report(now), now);

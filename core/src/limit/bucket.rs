@@ -59,14 +59,16 @@ pub(super) fn take(debt: u64, burst: u32) -> Result<u64, u64> {
     if after > most { Err(after - most) } else { Ok(after) }
 }
 
+#[inline]
 pub(super) fn admitted(pace: &Pace, debt: u64, now: Instant) -> Decision {
     let left = (u64::from(pace.burst()) * TOKEN).saturating_sub(debt) / TOKEN;
     Decision::Admitted {
         remaining: u32::try_from(left).unwrap_or(u32::MAX),
-        full_after: pace.wait(debt, now),
+        full_after_seconds: pace.wait_seconds(debt, now),
     }
 }
 
+#[cold]
 pub(super) fn refused(pace: &Pace, lacks: u64, now: Instant) -> Decision {
     Decision::Refused { retry_after: pace.wait(lacks, now) }
 }

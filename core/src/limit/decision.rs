@@ -9,8 +9,8 @@ pub enum Decision {
     Admitted {
         /// Further requests that would be admitted now.
         remaining: u32,
-        /// Until the bucket is full again.
-        full_after: Duration,
+        /// Whole seconds, rounded up, until the bucket is full again.
+        full_after_seconds: u64,
     },
     /// It is not, and took nothing.
     Refused {
@@ -22,12 +22,14 @@ pub enum Decision {
 
 impl Decision {
     /// Whether the request may go on.
+    #[inline]
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         matches!(self, Self::Admitted { .. })
     }
 
     /// The parameter `r` of the field `RateLimit`: requests that are left.
+    #[inline]
     #[must_use]
     pub fn remaining(&self) -> u32 {
         match self {
@@ -38,10 +40,11 @@ impl Decision {
 
     /// The parameter `t` of the field `RateLimit`: whole seconds, rounded up, until the
     /// bucket is full, or until a request is admitted again.
+    #[inline]
     #[must_use]
     pub fn reset_seconds(&self) -> u64 {
         match self {
-            Self::Admitted { full_after, .. } => seconds(*full_after),
+            Self::Admitted { full_after_seconds, .. } => *full_after_seconds,
             Self::Refused { .. } => self.retry_after_seconds().unwrap_or_default(),
         }
     }
@@ -61,7 +64,8 @@ impl Decision {
 /// What the field `RateLimit-Policy` tells about a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quota {
-    /// The parameter `q`: what may come at once.
+    /// The parameter `q`: what may come in `w` seconds; the burst, or what a second brings
+    /// if that is more: a client that keeps to `q` in each `w` uses all of the rate.
     pub quota: u32,
     /// The parameter `w`: whole seconds, rounded up, in which that comes in anew.
     pub window_seconds: u64,
@@ -71,8 +75,10 @@ impl Quota {
     /// Of a limit of `rate` millionths of a token per second.
     #[must_use]
     pub fn new(rate: u64, burst: u32) -> Self {
-        let parts = u64::from(burst) * super::MICROS;
-        Self { quota: burst, window_seconds: parts.div_ceil(rate.max(1)).max(1) }
+        let of_a_second = u32::try_from(rate / super::MICROS).unwrap_or(u32::MAX);
+        let quota = burst.max(of_a_second);
+        let parts = u64::from(quota) * super::MICROS;
+        Self { quota, window_seconds: parts.div_ceil(rate.max(1)).max(1) }
     }
 }
 
@@ -94,17 +100,19 @@ mod tests {
             assert_eq!((decision.reset_seconds(), decision.remaining()), (seconds, 0));
         }
         assert_eq!(refused(Duration::MAX).retry_after_seconds(), Some(1));
-        let admitted = Decision::Admitted { remaining: 7, full_after: Duration::from_millis(2500) };
+        let admitted = Decision::Admitted { remaining: 7, full_after_seconds: 3 };
         assert_eq!(admitted.retry_after_seconds(), None);
         assert_eq!((admitted.reset_seconds(), admitted.remaining()), (3, 7));
     }
 
     #[test]
-    fn a_policy_is_a_burst_and_how_long_it_takes_to_come_in() {
+    fn a_policy_is_a_burst_or_a_second_and_how_long_it_takes_to_come_in() {
         for (rate, burst, window_seconds) in
-            [(100 * MICROS, 100, 1), (MICROS, 60, 60), (MICROS / 60, 1, 61), (9 * MICROS, 1, 1)]
+            [(100 * MICROS, 100, 1), (MICROS, 60, 60), (MICROS / 60, 1, 61), (9 * MICROS, 9, 1)]
         {
             assert_eq!(Quota::new(rate, burst), Quota { quota: burst, window_seconds });
         }
+        let quota = Quota { quota: 200, window_seconds: 1 };
+        assert_eq!(Quota::new(200 * MICROS, 20), quota, "not 20 in a second");
     }
 }

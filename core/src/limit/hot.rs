@@ -44,6 +44,7 @@ impl HotKeys {
     pub fn new(rate: u64, burst: u32, proxies: u32, keys_max: usize, now: Instant) -> Self {
         let proxies = proxies.max(1);
         let cold = Pace::new(rate / u64::from(proxies), burst_share(burst, proxies), now);
+        let cold = cold.reaching(rate);
         Self { rate, burst, proxies, keys_max, cold, keys: BTreeMap::new() }
     }
 
@@ -51,7 +52,8 @@ impl HotKeys {
     pub fn set_proxies(&mut self, proxies: u32, now: Instant) {
         self.proxies = proxies.max(1);
         let burst = burst_share(self.burst, self.proxies);
-        self.cold = self.cold.steadied(self.even_share(), burst, now);
+        // A key that needs more is hot within a second, and gets up to all of it.
+        self.cold = self.cold.steadied(self.even_share(), burst, now).reaching(self.rate);
     }
 
     /// Changes the limit: the rate and the burst of every key.

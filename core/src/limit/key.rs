@@ -1,9 +1,6 @@
 //! The part of a request that a limit counts by, as a number.
 
-use std::{
-    hash::Hasher,
-    net::{IpAddr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv6Addr};
 
 use siphasher::sip::SipHasher13;
 
@@ -22,6 +19,12 @@ impl KeyHasher {
         Self { seeded: SipHasher13::new_with_keys(secret[0], secret[1]) }
     }
 
+    /// Whether this is the secret.
+    #[must_use]
+    pub fn is_of(&self, secret: [u64; 2]) -> bool {
+        self.bytes(b"") == Self::new(secret).bytes(b"")
+    }
+
     /// The number of a client: its IPv4 address, or the /64 network of its IPv6 address,
     /// within which a client may have any address that it likes.
     #[inline]
@@ -38,9 +41,7 @@ impl KeyHasher {
     #[inline]
     #[must_use]
     pub fn bytes(&self, value: &[u8]) -> u64 {
-        let mut hasher = self.seeded;
-        hasher.write(value);
-        hasher.finish()
+        self.seeded.hash(value)
     }
 }
 
@@ -58,6 +59,8 @@ impl std::fmt::Debug for KeyHasher {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::Hasher;
+
     use super::*;
 
     #[test]
@@ -71,10 +74,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_the_published_hash() {
+        // Proxies of different versions speak of the same key.
+        let (hasher, mut written) = (KeyHasher::new([7, 9]), SipHasher13::new_with_keys(7, 9));
+        written.write(b"a key of some length");
+        assert_eq!(hasher.bytes(b"a key of some length"), written.finish());
+    }
+
+    #[test]
     fn without_the_secret_numbers_say_nothing() {
         let one = KeyHasher::new([1, 2]);
         assert_eq!(one.bytes(b"a"), KeyHasher::new([1, 2]).bytes(b"a"));
         assert_ne!(one.bytes(b"a"), KeyHasher::new([1, 3]).bytes(b"a"));
+        assert!(one.is_of([1, 2]) && !one.is_of([1, 3]));
         assert_eq!(format!("{one:?}"), "KeyHasher");
     }
 }

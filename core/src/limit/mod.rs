@@ -44,7 +44,7 @@ pub use self::{
     decision::{Decision, Quota},
     hot::HotKeys,
     key::KeyHasher,
-    pace::{MICROS, Pace, burst_share},
+    pace::{MICROS, Pace, REACHED_AFTER, burst_share},
     queue::{Queue, QueueFull, Ticket},
     table::Table,
 };

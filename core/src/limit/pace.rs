@@ -28,28 +28,38 @@ pub struct Pace {
     from: Instant,
     stages: Stages,
     burst: u32,
+    /// What is lent within about a second if it is needed.
+    reach: u64,
 }
 
 impl Pace {
     /// A steady pace of `rate` millionths of a token per second.
     #[must_use]
     pub fn new(rate: u64, burst: u32, now: Instant) -> Self {
-        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst }
+        Self { level: 0, fraction: 0, from: now, stages: steady(rate, now), burst, reach: rate }
     }
 
     /// The steady pace that follows this one from `now` on.
     #[must_use]
     pub fn steadied(&self, rate: u64, burst: u32, now: Instant) -> Self {
-        self.replaced(&steady(rate, now), burst, now)
+        self.replaced(&steady(rate, now), burst, now).reaching(rate)
     }
 
-    /// The pace that follows this one from `now` on.
+    /// The same, when more than the present rate can be had within [`REACHED_AFTER`]: this many
+    /// millionths of a token per second. Whoever is refused need not wait for longer than that
+    /// takes.
+    #[must_use]
+    pub fn reaching(self, reach: u64) -> Self {
+        Self { reach, ..self }
+    }
+
+    /// The pace that follows this one from `now` on; its safe share is what can be reached.
     #[must_use]
     pub fn replaced(&self, stages: &Stages, burst: u32, now: Instant) -> Self {
         // A clock that steps back must not make tokens.
         let from = now.max(self.from);
         let (level, fraction) = self.exact_level(from);
-        Self { level, fraction, from, stages: *stages, burst }
+        Self { level, fraction, from, stages: *stages, burst, reach: stages.safe }
     }
 
     /// Tokens that a bucket of this limit holds when it is full.
@@ -64,7 +74,7 @@ impl Pace {
         self.stages.at(now)
     }
 
-    /// Whether a lease is in force at `now`, and not what follows it.
+    /// Whether the first stage lasts at `now`, and not what follows it: a lease, or a steady pace.
     #[must_use]
     pub fn is_leased(&self, now: Instant) -> bool {
         now < self.stages.lease_until
@@ -76,39 +86,92 @@ impl Pace {
         self.exact_level(now).0
     }
 
+    /// Parts of tokens that have come in, and what is left over in [`PER_PART`]ths.
     #[inline]
     fn exact_level(&self, now: Instant) -> (u64, u64) {
-        let Stages { lease, lease_until, between, safe_from, safe } = self.stages;
-        let product = |rate, from, to| u128::from(rate) * u128::from(nanos(from, to));
-        let mut sum = u128::from(self.fraction) + product(lease, self.from, now.min(lease_until));
+        let Stages { lease, lease_until, .. } = self.stages;
         if now >= lease_until {
-            // Each stage counts as far as it lies after the start.
-            sum += product(between, lease_until.max(self.from), now.min(safe_from));
-            sum += product(safe, safe_from.max(self.from), now);
+            return self.level_after_the_lease(now);
         }
-        let parts = u64::try_from(sum / u128::from(PER_PART)).unwrap_or(u64::MAX);
-        #[expect(clippy::cast_possible_truncation, reason = "a remainder is less than its divisor")]
-        let fraction = (sum % u128::from(PER_PART)) as u64;
+        let sum = product(lease, self.from, now) + u128::from(self.fraction);
+        let (parts, fraction) = divided(sum);
         (self.level.saturating_add(parts), fraction)
     }
 
-    /// How long after `now` this many parts of tokens have come in; the longest duration
-    /// if the pace of `now` is zero.
+    #[cold]
+    fn level_after_the_lease(&self, now: Instant) -> (u64, u64) {
+        let Stages { lease, lease_until, between, safe_from, safe } = self.stages;
+        let mut sum = u128::from(self.fraction) + product(lease, self.from, now.min(lease_until));
+        // Each stage counts as far as it lies after the start.
+        sum += product(between, lease_until.max(self.from), now.min(safe_from));
+        sum += product(safe, safe_from.max(self.from), now);
+        let (parts, fraction) = divided(sum);
+        (self.level.saturating_add(parts), fraction)
+    }
+
+    /// How long after `now` this many parts of tokens have come in, at the present rate or at
+    /// the one that can be reached; the longest duration if both are zero.
     pub(super) fn wait(&self, parts: u64, now: Instant) -> Duration {
-        let rate = self.rate(now);
-        if rate == 0 {
-            return Duration::MAX;
+        let at = |rate: u64| {
+            let parts = u128::from(parts) * u128::from(PER_PART);
+            let nanos = (rate > 0).then(|| parts.div_ceil(rate.into()))?;
+            Some(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        };
+        let reached = at(self.reach).map(|wait| wait.saturating_add(REACHED_AFTER));
+        at(self.rate(now)).into_iter().chain(reached).min().unwrap_or(Duration::MAX)
+    }
+
+    /// In how many whole seconds, rounded up, this many parts come in at the present rate,
+    /// without a division of 128 bits: it is told with every answer. 1 if that rate is zero: a
+    /// share may come at any moment.
+    #[inline]
+    pub(super) fn wait_seconds(&self, parts: u64, now: Instant) -> u64 {
+        const PARTS_TIMES_MICROS: u64 = PER_PART / 1_000_000_000;
+        match self.rate(now) {
+            0 => 1,
+            rate => parts.saturating_mul(PARTS_TIMES_MICROS).div_ceil(rate),
         }
-        let nanos = (u128::from(parts) * u128::from(PER_PART)).div_ceil(u128::from(rate));
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 }
+
+/// After how long a proxy that needs it has been lent its share, at the latest: a few reports.
+pub const REACHED_AFTER: Duration = Duration::from_secs(1);
 
 /// Millionths per second times nanoseconds, for one part of a token.
 const PER_PART: u64 = 1_000_000_000 * MICROS / TOKEN;
 
 fn steady(rate: u64, now: Instant) -> Stages {
-    Stages { lease: rate, lease_until: now, between: rate, safe_from: now, safe: rate }
+    // One stage only, which is the one that is looked at first.
+    let end = now + Duration::from_secs(100 * 366 * 24 * 3600);
+    Stages { lease: rate, lease_until: end, between: rate, safe_from: end, safe: rate }
+}
+
+/// What comes in between two instants, in [`PER_PART`]ths of parts of tokens.
+#[inline]
+fn product(rate: u64, from: Instant, to: Instant) -> u128 {
+    u128::from(rate) * u128::from(nanos(from, to))
+}
+
+/// Divides by [`PER_PART`]; the remainder, too. On the path of every request, where a division
+/// of 128 bits would be a tenth of what a limit costs: the divisor is a power of two times a
+/// number below 2^32, and the rest is done as on paper, with digits of 32 bits.
+#[inline]
+fn divided(sum: u128) -> (u64, u64) {
+    const TWOS: u32 = PER_PART.trailing_zeros();
+    const REST: u64 = PER_PART >> TWOS;
+    const _: () = assert!(REST < 1 << 32);
+    let high = sum >> TWOS;
+    let (Ok(first), second) = (u64::try_from(high >> 32), high & 0xFFFF_FFFF) else {
+        return (u64::MAX, 0);
+    };
+    let Some(parts) = (first / REST).checked_mul(1 << 32) else { return (u64::MAX, 0) };
+    let next = (first % REST) << 32 | low(second);
+    (parts + next / REST, (next % REST) << TWOS | low(sum) & ((1 << TWOS) - 1))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lowest bits are wanted")]
+fn low(bits: u128) -> u64 {
+    bits as u64
 }
 
 /// Nanoseconds between two instants, 0 if the second is not later.
@@ -142,6 +205,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn it_is_divided_exactly(sum: u128, shift in 0u32..128) {
+            let (sum, by) = (sum >> shift, u128::from(PER_PART));
+            match u64::try_from(sum / by) {
+                Ok(parts) => prop_assert_eq!(divided(sum), (parts, low(sum % by))),
+                Err(_) => prop_assert_eq!(divided(sum).0, u64::MAX),
+            }
+        }
+
         /// Counted in one go or in pieces, over both bends and any replacement.
         #[test]
         fn the_line_is_the_sum_of_its_pieces(

@@ -151,6 +151,18 @@ impl Table {
     /// The key's own word; or else the one that is missed least.
     #[inline]
     fn find<'a>(&self, set: &'a Set, tag: u64, level: u64) -> (&'a AtomicU64, u64) {
+        for way in &set.0 {
+            let word = way.load(Ordering::Relaxed);
+            if word & !LEVEL == tag {
+                return (way, word);
+            }
+        }
+        self.least_missed(set, tag, level)
+    }
+
+    /// A place for a key that has none; its own, if another worker has just made it one.
+    #[cold]
+    fn least_missed<'a>(&self, set: &'a Set, tag: u64, level: u64) -> (&'a AtomicU64, u64) {
         let mut best = (&set.0[0], 0);
         let mut least = u64::MAX;
         for way in &set.0 {

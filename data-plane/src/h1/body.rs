@@ -146,7 +146,15 @@ fn write_hex(number: usize, out: &mut Vec<u8>) {
 }
 
 /// Writes a number in decimal digits.
-pub(crate) fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+#[inline]
+pub(crate) fn write_decimal(number: u64, out: &mut Vec<u8>) {
+    match u8::try_from(number) {
+        Ok(digit) if digit < 10 => out.push(b'0' + digit),
+        _ => write_digits(number, out),
+    }
+}
+
+fn write_digits(mut number: u64, out: &mut Vec<u8>) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     loop {

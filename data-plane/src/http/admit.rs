@@ -139,7 +139,7 @@ impl<S: Stream> Exchange<'_, S> {
         self.trial = None;
         let pool = attempts.pool();
         for _ in 0..PICKS_MAX {
-            let mut left_out = attempts.slots().to_vec();
+            let mut left_out = [attempts.slots(), attempts.over_slots()].concat();
             left_out.extend(caps.full(now));
             // Whoever has waited may have a pool that is not what it was.
             left_out.extend(pool.closed());

@@ -12,13 +12,12 @@ use std::{
 
 use lb_core::{
     affinity::KeyRing,
-    limit::Decision as LimitDecision,
     resilience::retry::{self, ATTEMPTS_MAX, Decision, Failed, Fault, Why, decide},
 };
 
 use super::{
-    affinity::Tie, exchange::Exchange, failure::Failure, prepare::Prepared, respond::OwnAnswer,
-    stream::Stream,
+    affinity::Tie, exchange::Exchange, failure::Failure, limited::OverLimits, prepare::Prepared,
+    respond::OwnAnswer, stream::Stream,
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -82,14 +81,7 @@ pub(super) struct Attempts<'c> {
     /// It was sent nowhere, for want of room.
     denied: Option<Box<OwnAnswer>>,
     /// Backends that have had what a limit lets them have, and the soonest end of that.
-    over_limit: Option<Box<OverLimits>>,
-}
-
-/// What limits of backends have refused.
-#[derive(Debug, Default)]
-struct OverLimits {
-    slots: Vec<u32>,
-    soonest: Option<LimitDecision>,
+    pub(super) over_limit: Option<Box<OverLimits>>,
 }
 
 impl<'c> Attempts<'c> {
@@ -143,7 +135,12 @@ impl<'c> Attempts<'c> {
 
     /// The client's own backend, unless it was tried.
     pub(super) fn wanted(&self) -> Option<u32> {
-        self.tie.own.filter(|own| !self.slots().contains(own))
+        self.tie.own.filter(|own| !self.slots().contains(own) && !self.over_slots().contains(own))
+    }
+
+    /// The backends that a limit keeps this request from.
+    pub(super) fn over_slots(&self) -> &[u32] {
+        self.over_limit.as_ref().map_or(&[], |over| &over.slots)
     }
 
     /// When the request's time began.
@@ -174,21 +171,6 @@ impl<'c> Attempts<'c> {
     /// Notes that there is no room for another one.
     pub(super) fn denied(&mut self, answer: OwnAnswer) {
         self.denied = Some(Box::new(answer));
-    }
-
-    /// Notes a backend that a limit keeps this request from; when the first of those may be
-    /// asked again.
-    pub(super) fn over_limit(&mut self, slot: u32, decision: LimitDecision) -> LimitDecision {
-        let over = self.over_limit.get_or_insert_default();
-        over.slots.push(slot);
-        let sooner =
-            |former: &LimitDecision| former.retry_after_seconds() <= decision.retry_after_seconds();
-        *over.soonest.insert(over.soonest.filter(sooner).unwrap_or(decision))
-    }
-
-    /// The backends that limits keep this request from.
-    pub(super) fn over_limit_slots(&self) -> &[u32] {
-        self.over_limit.as_ref().map_or(&[], |over| &over.slots)
     }
 
     /// Notes why the last one failed.
@@ -247,12 +229,13 @@ impl<'c> Attempts<'c> {
     pub(super) fn answer(self) -> OwnAnswer {
         let pool = self.pool;
         let Some(failure) = self.last else {
+            // It has backends, which have no room for this one.
+            if let Some(denied) = self.denied {
+                return *denied;
+            }
             if let Some(answer) = &pool.fallback.answer {
                 pool.fallen.to_answer.fetch_add(1, Relaxed);
                 return OwnAnswer::fixed(answer, Reason::NoHealthyBackend);
-            }
-            if let Some(denied) = self.denied {
-                return *denied;
             }
             let message = if pool.backends.is_empty() {
                 format!(

@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{exchange::Exchange, respond::OwnAnswer, stream::Stream, tunnel::Tunnel};
+use super::{
+    exchange::Exchange, limited::KeyMemo, respond::OwnAnswer, stream::Stream, tunnel::Tunnel,
+};
 use crate::{
     reason::Reason,
     worker::{Timer, Wheel, Worker, now},
@@ -35,6 +37,8 @@ pub(crate) struct Connection<S> {
     pub(crate) skipped: usize,
     /// When it was last busy.
     pub(crate) busy: Instant,
+    /// The number that a limit had for its peer.
+    pub(crate) key: KeyMemo,
 }
 
 /// What follows on an exchange.
@@ -87,7 +91,16 @@ pub(crate) async fn turn_away<S: Stream>(
 
 impl<S: Stream> Connection<S> {
     fn new(stream: S, peer: SocketAddr, listener: usize) -> Self {
-        Self { stream, peer, listener, timer: Wheel::timer(), requests: 0, skipped: 0, busy: now() }
+        Self {
+            stream,
+            peer,
+            listener,
+            timer: Wheel::timer(),
+            requests: 0,
+            skipped: 0,
+            busy: now(),
+            key: KeyMemo::default(),
+        }
     }
 
     /// Waits for the first byte of a request. False when none will come: the client

@@ -416,7 +416,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
                 self.attempts.give_session(&head, &mut out);
                 if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
-                    told.add(limits, &mut out);
+                    told.add(limits, &self.exchange.worker.limit_copies, &mut out);
                 }
                 Head::Final(Received {
                     status: head.status,

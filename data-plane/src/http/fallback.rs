@@ -1,14 +1,20 @@
 //! The pool that serves a request: its own, or the one that takes its place while that has no
-//! backend. It is decided before anything is sent.
+//! backend. It is decided before anything is sent. The limits of that pool count it then, beside
+//! those that have counted it in its own.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{
-    attempts::Attempts, exchange::Exchange, prepare::Destination, relay::Relay, respond::OwnAnswer,
+    attempts::Attempts,
+    exchange::Exchange,
+    limited::{Asker, Limiter},
+    prepare::Destination,
+    relay::Relay,
+    respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
-    live::{LimitIndex, PoolConfig},
+    live::{Config, LimitIndex, PoolConfig, PoolIndex},
     reason::Reason,
     worker::Loaded,
 };
@@ -31,7 +37,7 @@ impl<S: Stream> Exchange<'_, S> {
         let next = self.first(attempts, upload, started)?;
         if next.is_none()
             && let Some(place) = own.fallback.pool.as_ref().and_then(|name| config.place_of(name))
-            && let Some(slot) = self.fall_back(attempts, &config.pools[place], upload)
+            && let Some(slot) = self.fall_back(attempts, config, place, upload)?
         {
             let limits = config.limits.as_deref();
             return Ok((Some(slot), limits.map_or(&[], |limits| limits.of_fallback(place))));
@@ -47,17 +53,53 @@ impl<S: Stream> Exchange<'_, S> {
     fn fall_back<'c>(
         &mut self,
         attempts: &mut Attempts<'c>,
-        other: &'c PoolConfig,
+        config: &'c Loaded,
+        place: PoolIndex,
         upload: &Relay,
-    ) -> Option<u32> {
+    ) -> Result<Option<u32>, OwnAnswer> {
         let (own, prepared, started) = (attempts.pool(), attempts.prepared(), attempts.started());
-        let slot = self.pick(other, prepared, &[], Some(upload), started)?;
+        let other = &config.pools[place];
+        let Some(slot) = self.pick(other, prepared, &[], Some(upload), started) else {
+            return Ok(None);
+        };
+        if let (Some(keys), Some(limiter)) = (&prepared.spare, self.limiter(config, started))
+            && let Err(answer) = limiter.admit_by(keys)
+        {
+            self.trial = None;
+            return Err(answer);
+        }
         own.fallen.to_pool.fetch_add(1, Relaxed);
         if let Some(record) = &mut self.record {
             record.pool(&other.name);
             record.reason(Reason::PoolFallback);
         }
         *attempts = Attempts::new(other, prepared, None, started);
-        Some(slot)
+        Ok(Some(slot))
+    }
+}
+
+impl Limiter<'_> {
+    /// What the limits of the pool that may take this one's place count a request by.
+    #[inline]
+    pub(super) fn spare(
+        &self,
+        own: &PoolConfig,
+        config: &Config,
+        asker: &Asker<'_, '_, '_>,
+    ) -> Option<Box<[(LimitIndex, u64)]>> {
+        let place = config.place_of(own.fallback.pool.as_ref()?)?;
+        self.keys_of_fallback(place, asker)
+    }
+
+    #[cold]
+    fn keys_of_fallback(
+        &self,
+        place: PoolIndex,
+        asker: &Asker<'_, '_, '_>,
+    ) -> Option<Box<[(LimitIndex, u64)]>> {
+        let asked = self.limits.of_requests_that_fall_back(place).iter();
+        let key = |&index| Some((index, asker.key(&self.limits.all()[index])?));
+        let keys: Box<[_]> = asked.filter_map(key).collect();
+        (!keys.is_empty()).then_some(keys)
     }
 }

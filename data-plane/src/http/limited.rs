@@ -1,7 +1,7 @@
 //! Asks the limits of a request, and says what came of it: in fields, in the answer to a
 //! request that is refused, in the access log.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Instant};
+use std::{cell::Cell, net::IpAddr, sync::Arc, time::Instant};
 
 use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
 
@@ -12,7 +12,7 @@ use crate::{
         Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
     },
     reason::Reason,
-    worker::Loaded,
+    worker::{Loaded, now},
 };
 
 /// The limits of a configuration, for one request.
@@ -40,6 +40,10 @@ pub(crate) struct OverLimit {
     pub(crate) fields: String,
 }
 
+/// The number that a limit has for the peer of a connection, so that it is made once for all
+/// requests: the serial of the limit's state, and the number. No limit has the serial 0.
+pub(crate) type KeyMemo = Cell<(u64, u64)>;
+
 /// Backends that one request is refused by before it gives up.
 const BACKENDS_MAX: usize = 32;
 
@@ -55,7 +59,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// Whether the limits of a backend let a request go there; else another backend, if there
-    /// is one that was not asked yet.
+    /// is one that was not asked yet and the client may have another than its own.
     #[cold]
     pub(super) fn within_limits(
         &mut self,
@@ -65,24 +69,52 @@ impl<'a, S: Stream> Exchange<'a, S> {
         slot: u32,
     ) -> Result<(), Option<u32>> {
         let pool = attempts.pool();
-        let Err(decision) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
+        // It may have waited, or have been somewhere else before.
+        let limiter = &Limiter { now: now(), ..*limiter };
+        let Err(refused) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
         // Its slots and its trial are for whoever may go there.
         self.permit = None;
         self.trial = None;
-        let soonest = attempts.over_limit(slot, decision);
-        let next = match attempts.over_limit_slots().len() {
-            ..BACKENDS_MAX => {
-                let tried = [attempts.slots(), attempts.over_limit_slots()].concat();
-                self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
-            }
-            _ => None,
+        let is_strict = attempts.tie.is_strict;
+        let over = attempts.over_limit.get_or_insert_default();
+        over.note(slot, refused);
+        let (left_out, soonest) = (over.slots.clone(), over.soonest.unwrap_or(refused));
+        let next = if is_strict || left_out.len() >= BACKENDS_MAX {
+            None
+        } else {
+            let tried = [attempts.slots(), left_out.as_slice()].concat();
+            self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
         };
-        if next.is_none()
-            && let Some(answer) = exhausted(limiter, asked, pool, &soonest)
-        {
-            attempts.denied(answer);
+        if next.is_none() {
+            attempts.denied(exhausted(limiter, pool, &soonest, is_strict));
         }
         Err(next)
+    }
+}
+
+/// What limits of backends have refused.
+#[derive(Debug, Default)]
+pub(super) struct OverLimits {
+    /// The backends.
+    pub(super) slots: Vec<u32>,
+    /// The one of which the first may be asked again.
+    soonest: Option<Over>,
+}
+
+/// A limit that refused a request, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Over {
+    limit: LimitIndex,
+    decision: Decision,
+}
+
+impl OverLimits {
+    fn note(&mut self, slot: u32, refused: Over) {
+        self.slots.push(slot);
+        let wait = |over: &Over| over.decision.retry_after_seconds();
+        if self.soonest.is_none_or(|soonest| wait(&refused) < wait(&soonest)) {
+            self.soonest = Some(refused);
+        }
     }
 }
 
@@ -91,22 +123,40 @@ impl<'a, S: Stream> Exchange<'a, S> {
 pub(super) struct Asker<'a, 'h, 'b> {
     pub(super) head: &'a RequestHead<'h, 'b>,
     pub(super) client: IpAddr,
+    /// For a client that is the peer.
+    pub(super) memo: Option<&'a KeyMemo>,
 }
 
 impl Asker<'_, '_, '_> {
     /// The number under which a limit counts it; none if the limit does not concern it.
     #[inline]
-    fn key(&self, limit: &LimitConfig) -> Option<u64> {
+    pub(super) fn key(&self, limit: &LimitConfig) -> Option<u64> {
         let hasher = &limit.state.hasher;
         match limit.limit.key() {
             LimitKey::All => Some(0),
-            LimitKey::ClientAddress => Some(hasher.client(self.client)),
+            LimitKey::ClientAddress => Some(self.client_key(limit)),
             LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
             LimitKey::Header(name) => {
                 self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
             }
             LimitKey::Cookie(name) => {
                 field::find(self.head.values(b"cookie"), name).map(|value| hasher.bytes(value))
+            }
+        }
+    }
+}
+
+impl Asker<'_, '_, '_> {
+    #[inline]
+    fn client_key(&self, limit: &LimitConfig) -> u64 {
+        let make = || limit.state.hasher.client(self.client);
+        let Some(memo) = self.memo else { return make() };
+        match memo.get() {
+            (serial, key) if serial == limit.state.serial => key,
+            _ => {
+                let key = make();
+                memo.set((limit.state.serial, key));
+                key
             }
         }
     }
@@ -121,21 +171,32 @@ impl<'a> Limiter<'a> {
         pool: PoolIndex,
         asker: &Asker<'_, '_, '_>,
     ) -> Result<Option<Told>, OwnAnswer> {
-        let asked = self.limits.of_requests(route, pool);
+        let asked = self.limits.of_requests(route, pool).iter();
+        self.admit_all(asked.filter_map(|&index| Some((index, asker.key(self.limit(index))?))))
+    }
+
+    /// Asks limits of which it is known what they count a request by.
+    #[cold]
+    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), OwnAnswer> {
+        self.admit_all(keys.iter().copied()).map(|_| ())
+    }
+
+    /// Asks each of these; if one refuses, nothing is taken from any.
+    #[inline]
+    fn admit_all(
+        &self,
+        asked: impl Iterator<Item = (LimitIndex, u64)> + Clone,
+    ) -> Result<Option<Told>, OwnAnswer> {
         let mut told: Option<Told> = None;
-        for (place, &index) in asked.iter().enumerate() {
+        for (place, (index, key)) in asked.clone().enumerate() {
             let limit = self.limit(index);
-            let Some(key) = asker.key(limit) else { continue };
             let decision = limit.take(key, &self.asking(index));
             if limit.limit.shadow {
                 continue;
             }
             if !decision.is_admitted() {
-                for &index in &asked[..place] {
-                    let limit = self.limit(index);
-                    if let Some(key) = asker.key(limit) {
-                        limit.give_back(key, &self.asking(index));
-                    }
+                for (index, key) in asked.take(place) {
+                    self.limit(index).give_back(key, &self.asking(index));
                 }
                 return Err(refusal(limit, &decision));
             }
@@ -153,7 +214,7 @@ impl<'a> Limiter<'a> {
         asked: &[LimitIndex],
         pool: &PoolConfig,
         slot: u32,
-    ) -> Result<(), Decision> {
+    ) -> Result<(), Over> {
         let identity = &pool.backends[slot as usize].identity;
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
@@ -166,7 +227,7 @@ impl<'a> Limiter<'a> {
                 let limit = self.limit(index);
                 limit.give_back(key(limit), &self.asking(index));
             }
-            return Err(decision);
+            return Err(Over { limit: index, decision });
         }
         Ok(())
     }
@@ -190,41 +251,44 @@ fn refusal(limit: &LimitConfig, decision: &Decision) -> OwnAnswer {
         limit.limit.rate,
         limit.each()
     );
-    let mut fields = Vec::new();
-    Told::of(0, decision).write(limit, &mut fields);
-    over_limit(limit, seconds, String::from_utf8_lossy(&fields), message)
+    over_limit(limit, decision, seconds, message)
 }
 
-/// 429 because every backend has had what a limit lets it have.
+/// 429 because every backend that this request may have has had what a limit lets it have.
 #[cold]
-pub(super) fn exhausted(
+fn exhausted(
     limiter: &Limiter<'_>,
-    asked: &[LimitIndex],
     pool: &PoolConfig,
-    soonest: &Decision,
-) -> Option<OwnAnswer> {
-    let limits = asked.iter().map(|&index| limiter.limit(index));
-    let limit = limits.into_iter().find(|limit| !limit.limit.shadow)?;
-    let seconds = soonest.retry_after_seconds().unwrap_or(1);
+    soonest: &Over,
+    is_strict: bool,
+) -> OwnAnswer {
+    let limit = limiter.limit(soonest.limit);
+    let seconds = soonest.decision.retry_after_seconds().unwrap_or(1);
+    let pool = &pool.name;
+    let who = if is_strict {
+        format!("the backend of this client's session, which pool {pool} does not move,")
+    } else {
+        format!("every backend of pool {pool} that could be asked")
+    };
     let message = format!(
-        "every backend of pool {} that could be asked has had what limit {} lets pass, {}{}; try \
-         again in {seconds} s",
-        pool.name,
+        "{who} has had what limit {} lets pass, {}{}; try again in {seconds} s",
         limit.limit.name,
         limit.limit.rate,
         limit.each()
     );
-    Some(over_limit(limit, seconds, Cow::Borrowed(""), message))
+    over_limit(limit, &soonest.decision, seconds, message)
 }
 
 fn over_limit(
     limit: &LimitConfig,
+    decision: &Decision,
     retry_after: u64,
-    fields: Cow<'_, str>,
     message: String,
 ) -> OwnAnswer {
-    let limit = Arc::from(&limit.limit.name);
-    let over_limit = OverLimit { limit, fields: fields.into_owned() };
+    let mut fields = Vec::new();
+    Told::of(0, decision).write(limit, &mut fields);
+    let fields = String::from_utf8_lossy(&fields).into_owned();
+    let over_limit = OverLimit { limit: Arc::from(&limit.limit.name), fields };
     let mut answer = OwnAnswer::new(429, Reason::RateLimited, message);
     answer.retry_after_s = retry_after;
     answer.over_limit = Some(Box::new(over_limit));
@@ -237,13 +301,23 @@ impl Told {
         Self { limit, remaining, reset_seconds }
     }
 
-    /// Adds its fields to a head that is complete.
-    pub(super) fn add(&self, limits: &Limits, head: &mut Vec<u8>) {
+    /// Adds its fields to a head that is complete. As long as a limit is far from reached its
+    /// figures are the same from request to request, and so are the fields.
+    #[inline]
+    pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
         let Some(limit) = limits.all().get(self.limit) else { return };
         // Before the empty line.
         head.truncate(head.len().saturating_sub(2));
-        self.write(limit, head);
-        head.extend_from_slice(b"\r\n");
+        let figures = (self.remaining, self.reset_seconds);
+        copies.told(self.limit, limit.state.serial, |last| {
+            if last.figures != Some(figures) {
+                last.figures = Some(figures);
+                last.fields.clear();
+                self.write(limit, &mut last.fields);
+                last.fields.extend_from_slice(b"\r\n");
+            }
+            head.extend_from_slice(&last.fields);
+        });
     }
 
     fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {

@@ -11,7 +11,7 @@ use lb_core::{
 
 use super::{
     affinity::{self, Bound},
-    limited::{Asker, Limiter, Told},
+    limited::{Asker, KeyMemo, Limiter, Told},
     management,
     record::Record,
     respond::OwnAnswer,
@@ -23,7 +23,7 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
+    live::{Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
     reason::Reason,
 };
 
@@ -44,6 +44,9 @@ pub(crate) struct Prepared {
     pub(crate) bound: Option<Box<Bound>>,
     /// What the client is told of its limits; nothing without any.
     pub(crate) told: Option<Told>,
+    /// What the limits of the pool count it by that takes its own one's place, if there is such
+    /// a pool and it has any.
+    pub(crate) spare: Option<Box<[(LimitIndex, u64)]>>,
 }
 
 /// Who is to answer a request.
@@ -87,6 +90,7 @@ pub(crate) struct Context<'a> {
     pub(crate) config: &'a Config,
     /// None, if the configuration limits nothing.
     pub(crate) limiter: Option<Limiter<'a>>,
+    pub(crate) key: &'a KeyMemo,
 }
 
 /// What came of reading a head.
@@ -228,9 +232,13 @@ fn forward(
         }
         None => Destination::ControlPlane,
     };
+    let mut spare = None;
     let told = match (context.limiter, destination) {
         (Some(limiter), Destination::Pool(route, pool)) => {
-            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| {
+            let is_peer = client == context.peer.ip().to_canonical();
+            let asker = Asker { head, client, memo: is_peer.then_some(context.key) };
+            spare = limiter.spare(&context.config.pools[pool], context.config, &asker);
+            limiter.admit(route, pool, &asker).map_err(|answer| {
                 Box::new(Refused { answer, request: Some(understood), is_management: false })
             })?
         }
@@ -275,6 +283,7 @@ fn forward(
         destination,
         bound,
         told,
+        spare,
     })
 }
 

@@ -146,6 +146,7 @@ impl<S: Stream> Exchange<'_, S> {
             request_id: self.worker.rng.borrow_mut().u128(..),
             config: &config,
             limiter: self.limiter(&config, started),
+            key: &self.connection.key,
         };
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();

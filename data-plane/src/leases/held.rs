@@ -126,7 +126,7 @@ impl Held {
             }
             Self::Rate(held) => {
                 let asked = held.lease.asked();
-                let new = asked - std::mem::replace(&mut held.asked, asked);
+                let new = newly(asked, &mut held.asked);
                 let report = held.share.report(new, now);
                 out.push(convert::lease_report_to_wire(quantity, None, held.number, &report, 0));
             }
@@ -355,7 +355,7 @@ impl HeldKeys {
         }
         for (&key, (pace, counted)) in &mut self.asked {
             let asked = pace.asked.load(Relaxed);
-            self.hot.count(key, asked - std::mem::replace(counted, asked));
+            self.hot.count(key, newly(asked, counted));
         }
         for key in self.hot.close(now) {
             self.lease.table().forget(key);
@@ -409,6 +409,14 @@ impl HeldKeys {
         let hot = self.asked.iter().map(|(&key, (pace, _))| (key, pace.clone())).collect();
         self.lease.publish(KeyPaces { cold: self.hot.cold(), hot });
     }
+}
+
+/// What was counted since the last time. Requests that were taken back after they had been
+/// reported make up for later ones.
+fn newly(counted: u64, before: &mut u64) -> u64 {
+    let new = counted.saturating_sub(*before);
+    *before += new;
+    new
 }
 
 fn burst(wanted: Wanted) -> u32 {

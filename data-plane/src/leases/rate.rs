@@ -72,7 +72,14 @@ impl RateLease {
         bump(&self.asked[worker].0, 1);
     }
 
-    pub(super) fn asked(&self) -> u64 {
+    /// Takes a request back that was counted.
+    pub(crate) fn uncount(&self, worker: usize) {
+        let asked = &self.asked[worker].0;
+        asked.store(asked.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    /// Requests that were counted so far; it may go back by those that are taken back.
+    pub(crate) fn asked(&self) -> u64 {
         self.asked.iter().map(|count| count.0.load(Relaxed)).sum()
     }
 
@@ -128,6 +135,13 @@ impl KeyPaces {
     /// The pace of a key.
     pub(crate) fn pace(&self, key: u64) -> &Pace {
         self.hot.get(&key).map_or(&self.cold, |hot| &hot.pace)
+    }
+
+    /// Takes a request back that counted.
+    pub(crate) fn uncount(&self, key: u64) {
+        if let Some(hot) = self.hot.get(&key) {
+            hot.asked.fetch_sub(1, Relaxed);
+        }
     }
 
     /// How many keys have a pace of their own.

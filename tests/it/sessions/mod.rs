@@ -9,6 +9,7 @@ mod forged;
 mod full;
 mod keys;
 mod lasting;
+mod limited;
 mod rotation;
 mod shared_routes;
 mod timeout;

@@ -10,7 +10,7 @@ use lb_core::{
     },
 };
 
-use super::{Applicable, LimitConfig, LimitIndex, LimitState, Limits, Source};
+use super::{Applicable, LimitConfig, LimitIndex, LimitState, Limits, OfFallback, Source};
 use crate::{leases::Leases, live::PoolIndex};
 
 /// Backends that a limit over each of them tells apart.
@@ -89,7 +89,12 @@ impl LimitCompiler {
                 LimitTarget::Pool(name) => name == pool,
                 LimitTarget::Route(_) => false,
             };
-            listed(&all, true, applies)
+            let of_requests = listed(
+                &all,
+                false,
+                |limit| matches!(&limit.target, LimitTarget::Pool(name) if name == pool),
+            );
+            OfFallback { of_requests, of_backends: listed(&all, true, applies) }
         });
         let pools = pools.collect();
         let result = Arc::new(Limits { routes, pools, all });
@@ -278,5 +283,24 @@ mod tests {
         });
         let limits = compile(&mut compiler, &with(&larger, vec![other])).unwrap();
         assert!(admits(&limits) && !admits(&limits));
+    }
+
+    /// Or a flood that one limit refuses would have a share of another lie idle.
+    #[test]
+    fn what_another_limit_refuses_asks_for_no_share() {
+        let mut compiler = LimitCompiler::new(1, 100);
+        let fleet = |limit: Limit| limit.counted(LimitScope::Fleet, LimitKey::All).unwrap();
+        let snapshot = with(&start(), vec![limit("l", "all", fleet)]);
+        let limits = compile(&mut compiler, &snapshot).unwrap();
+        let copies = LimitCopies::default();
+        let asking = Asking { worker: 0, copies: &copies, index: 0, now: now() };
+        let limit = &limits.all()[0];
+        let Source::Whole(lease) = &limit.source else { panic!("it is lent") };
+        assert!(limit.take(0, &asking).is_admitted());
+        assert_eq!(lease.asked(), 1);
+        limit.give_back(0, &asking);
+        assert_eq!(lease.asked(), 0);
+        assert!(limit.take(0, &asking).is_admitted() && !limit.take(0, &asking).is_admitted());
+        assert_eq!(lease.asked(), 2, "what it refuses itself counts");
     }
 }

@@ -29,8 +29,8 @@ pub(crate) struct Limits {
     all: Box<[LimitConfig]>,
     /// By route: those of each of its pools.
     routes: Box<[Box<[Applicable]>]>,
-    /// By pool: those of its backends, whatever the route.
-    pools: Box<[Box<[LimitIndex]>]>,
+    /// By pool: those of requests that fall back on it, whatever the route.
+    pools: Box<[OfFallback]>,
 }
 
 /// The limits of the requests that go by one route to one pool.
@@ -41,6 +41,15 @@ struct Applicable {
     /// request that another refuses.
     of_requests: Box<[LimitIndex]>,
     /// Of the backend that is picked, in the same order.
+    of_backends: Box<[LimitIndex]>,
+}
+
+/// The limits of the requests that fall back on a pool.
+#[derive(Debug)]
+struct OfFallback {
+    /// Of the pool. Those of all requests have counted them already.
+    of_requests: Box<[LimitIndex]>,
+    /// Of its backends: those of all requests, too.
     of_backends: Box<[LimitIndex]>,
 }
 
@@ -88,6 +97,16 @@ struct LimitCopy {
     serial: u64,
     pace: Copy<Pace>,
     paces: Copy<Arc<KeyPaces>>,
+    told: LastTold,
+}
+
+/// What the last client was told of a limit.
+#[derive(Debug, Default)]
+pub(crate) struct LastTold {
+    /// What is left, and in how many seconds the bucket is full.
+    pub(crate) figures: Option<(u32, u64)>,
+    /// The fields with these figures, and the end of a head.
+    pub(crate) fields: Vec<u8>,
 }
 
 impl LimitCopies {
@@ -103,6 +122,17 @@ impl LimitCopies {
             *copy = LimitCopy { serial, ..LimitCopy::default() };
         }
         read(copy)
+    }
+
+    /// What was told last of a limit whose state has this serial.
+    #[inline]
+    pub(crate) fn told<R>(
+        &self,
+        index: LimitIndex,
+        serial: u64,
+        use_it: impl FnOnce(&mut LastTold) -> R,
+    ) -> R {
+        self.with(index, serial, |copy| use_it(&mut copy.told))
     }
 }
 
@@ -156,7 +186,12 @@ impl Limits {
     /// The limits of the backends of a pool for requests that fell back on it: those of all
     /// requests and of the pool, not of a route.
     pub(crate) fn of_fallback(&self, pool: PoolIndex) -> &[LimitIndex] {
-        self.pools.get(pool).map_or(&[], |of_backends| &**of_backends)
+        self.pools.get(pool).map_or(&[], |pool| &*pool.of_backends)
+    }
+
+    /// The limits of a pool itself, for requests that fell back on it.
+    pub(crate) fn of_requests_that_fall_back(&self, pool: PoolIndex) -> &[LimitIndex] {
+        self.pools.get(pool).map_or(&[], |pool| &*pool.of_requests)
     }
 
     #[inline]
@@ -207,10 +242,17 @@ impl LimitConfig {
     #[cold]
     pub(crate) fn give_back(&self, key: u64, asking: &Asking<'_>) {
         match &self.source {
-            Source::Own(_) | Source::Whole(_) => self.state.bucket().give_back(),
+            Source::Own(_) => self.state.bucket().give_back(),
             Source::OwnByKey(pace, table) => table.give_back(key, pace, asking.now),
+            // What another limit refuses is no reason to be lent more.
+            Source::Whole(lease) => {
+                self.state.bucket().give_back();
+                lease.uncount(asking.worker);
+            }
             Source::ByKey(lease) => {
-                lease.table().give_back(key, lease.newest().pace(key), asking.now);
+                let paces = lease.newest();
+                lease.table().give_back(key, paces.pace(key), asking.now);
+                paces.uncount(key);
             }
         }
         self.state.count_returned(asking.worker);

@@ -15,7 +15,7 @@ pub(crate) struct LimitState {
     pub(crate) name: LimitName,
     pub(crate) incarnation: Incarnation,
     /// Unique in this process's life.
-    pub(super) serial: u64,
+    pub(crate) serial: u64,
     /// Turns keys into numbers that all proxies use.
     pub(crate) hasher: KeyHasher,
     /// Of a limit without a key.
@@ -55,7 +55,10 @@ impl LimitState {
     }
 
     pub(super) fn is_of(&self, limit: &Limit) -> bool {
+        // A control plane that lost its store has another secret for a limit that is declared
+        // again, and no two proxies may know one key by two numbers.
         (&self.name, self.incarnation) == (&limit.name, limit.incarnation)
+            && self.hasher.is_of(limit.secret)
     }
 
     /// The number of a backend, for a limit over each of them.
