@@ -226,7 +226,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     };
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
-    let term = registry.term();
+    let (term, former) = (registry.term(), registry.former_proxies());
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -239,7 +239,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         resilience: Arc::new(Resilience::new(term, config.lease)),
         leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
-        drains: Drains::new(resumed, config.lease),
+        drains: Drains::new(resumed, former, config.lease),
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
@@ -301,7 +301,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        drain::run(&shared).await;
+        tokio::join!(drain::run(&shared), drain::note_proxies(&shared));
         "drains"
     });
     let shared = Arc::clone(&context);

@@ -78,5 +78,6 @@ fn due(context: &Context, now_s: u64) -> Due {
 /// control plane proxies are on their way back to it, and are waited for.
 pub(crate) fn is_known_by_all(context: &Context, revision: u64) -> bool {
     let progress = context.fleet.progress(revision);
-    !context.drains.awaits_proxies() && progress.laggards.iter().all(|laggard| laggard.lost)
+    !context.drains.awaits_proxies(&context.fleet.live())
+        && progress.laggards.iter().all(|laggard| laggard.lost)
 }
