@@ -32,7 +32,8 @@ use crate::{
     probe::{self, Prober},
     registry::{Registry, WriteError},
     resilience::{self, Resilience},
-    session_keys,
+    session_keys::{self, Rotation},
+    session_timeout::{self, SessionTimeoutError},
     stats::Statistics,
     store::{MemoryStore, RedbStore, Store, StoreError},
     telemetry::BadLogLevel,
@@ -64,6 +65,8 @@ pub struct Config {
     pub lease: Duration,
     /// After how long the key that signs sessions is replaced; default 30 days, 0: never.
     pub session_key_age: Duration,
+    /// How long sessions of the pool `default` live, if this is to say so; default: it is not.
+    pub session_timeout: Option<Duration>,
     /// Whether `/metrics` tells of each backend; default up to 500 of them.
     pub metrics_per_backend: PerBackend,
 }
@@ -92,6 +95,7 @@ impl Config {
             heartbeat: Duration::from_secs(1),
             lease: Duration::from_secs(5),
             session_key_age: Duration::from_secs(30 * 24 * 3600),
+            session_timeout: None,
             metrics_per_backend: PerBackend::default(),
         }
     }
@@ -110,6 +114,7 @@ impl Config {
             heartbeat: args.heartbeat.max(Duration::from_millis(1)),
             lease: args.lease.max(Duration::from_millis(10)),
             session_key_age: args.session_key_age,
+            session_timeout: args.session_timeout,
             metrics_per_backend: args.metrics_per_backend,
         })
     }
@@ -139,6 +144,9 @@ pub enum RunError {
     /// The declared state cannot be applied.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The pool `default` cannot have the sessions that it should.
+    #[error(transparent)]
+    SessionTimeout(#[from] SessionTimeoutError),
     /// The log filter cannot be read.
     #[error(transparent)]
     LogLevel(#[from] BadLogLevel),
@@ -159,6 +167,7 @@ impl RunError {
             Self::Listen(ListenError::InUse { .. }) => 9,
             Self::Listen(ListenError::Malformed { .. } | ListenError::Exposed { .. })
             | Self::DataDir(_)
+            | Self::SessionTimeout(SessionTimeoutError::NoPool)
             | Self::Store {
                 source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
                 ..
@@ -178,6 +187,7 @@ impl RunError {
             )
             | Self::LogLevel(_) => 78,
             Self::Listen(ListenError::Failed { .. })
+            | Self::SessionTimeout(SessionTimeoutError::Refused(_))
             | Self::Store { .. }
             | Self::Config(ConfigError::Refused { .. })
             | Self::System(_)
@@ -230,6 +240,9 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
+    if let Some(ttl) = config.session_timeout {
+        session_timeout::apply(&registry, ttl).await?;
+    }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let context = Arc::new(Context {
         fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
@@ -240,6 +253,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
         drains: Drains::new(resumed, former, config.lease),
+        rotation: Rotation::new(resumed),
         events,
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),

@@ -6,6 +6,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use lb_core::metrics::PerBackend;
 
+use crate::session_timeout;
+
 /// Settings of a control plane. Every flag has an environment variable.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -40,6 +42,11 @@ pub struct Args {
     #[arg(long, env = "LB_SESSION_KEY_AGE", value_name = "DURATION", default_value = "30d",
           value_parser = humantime::parse_duration)]
     pub session_key_age: Duration,
+    /// Keep each client of the pool default with its backend by a cookie, until it has asked for
+    /// nothing for so long, 1s to 7d; applied at every start. Without it the pool stays as it is
+    #[arg(long, env = "LB_SESSION_TIMEOUT", value_name = "DURATION", conflicts_with = "config",
+          value_parser = session_timeout::parse)]
+    pub session_timeout: Option<Duration>,
     /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
     #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info",
           value_parser = lb_core::log_filter::parse)]

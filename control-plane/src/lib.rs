@@ -36,6 +36,7 @@ mod process;
 pub mod registry;
 pub mod resilience;
 mod session_keys;
+mod session_timeout;
 pub mod stats;
 pub mod store;
 mod telemetry;
@@ -47,5 +48,6 @@ pub use self::{
     declared::ConfigError,
     listen::{Endpoint, ListenError},
     process::run,
+    session_timeout::SessionTimeoutError,
     telemetry::BadLogLevel,
 };

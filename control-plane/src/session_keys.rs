@@ -1,16 +1,32 @@
-//! Looks after the keys that sign sessions: lets one that was announced sign once every live
-//! proxy knows it, replaces one that is old, and drops those of which no session is left.
+//! Looks after the keys that sign sessions: lets one that was announced sign once every proxy
+//! knows it ([`lb_core::affinity::rotation`]), replaces one that is old, and drops those of which
+//! no session is left.
 //!
 //! A cookie's time is wall time, since it outlives all processes; so it is here.
 
+mod rotation;
+mod view;
+
 use std::time::Duration;
 
-use lb_core::affinity::Role;
+use lb_core::{
+    affinity::{
+        KeyId, Role, SessionKey,
+        rotation::{Knowledge, Readiness, readiness},
+    },
+    model::{Kind, ProxyId, Reason, SessionKeys},
+};
 use tokio::time::sleep;
-use tracing::debug;
+use tracing::{debug, warn};
 
+pub(crate) use self::{
+    rotation::Rotation,
+    view::{KeyView, KeysView, Waits, rotate, view},
+};
 use crate::{
     clock::unix_ms,
+    events::EventType,
+    fleet::Laggard,
     grpc::Context,
     registry::{KeyStep, WriteError, session_keys::is_over},
 };
@@ -21,25 +37,45 @@ const LOOK: Duration = Duration::from_millis(50);
 const LOOK_AT_AGE: Duration = Duration::from_secs(10);
 
 /// What is to be done about the keys.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 enum Due {
     Nothing,
     Soon,
     Now(KeyStep),
+    /// A key that was announced cannot sign for a good while.
+    Held(Held),
+}
+
+/// Why a key that was announced does not sign.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Held {
+    key: KeyId,
+    /// Those that are lost and lack it; if none, others may be that nobody knows of.
+    lost: Vec<ProxyId>,
 }
 
 /// Looks after them until the context is stopped.
 pub(crate) async fn run(context: &Context) {
     let mut revisions = context.registry.revisions();
+    let mut members = context.fleet.members();
     let age_max = Some(context.session_key_age).filter(|age| !age.is_zero());
     let look_at_age = LOOK_AT_AGE.min(age_max.unwrap_or(LOOK_AT_AGE)).max(LOOK);
+    let mut told = None;
     loop {
         revisions.mark_unchanged();
+        members.mark_unchanged();
         let pause = match due(context, unix_ms() / 1000) {
             Due::Nothing => look_at_age,
             Due::Soon => LOOK,
-            Due::Now(step) => match context.registry.step_keys(step).await {
-                Ok(_) => continue,
+            Due::Held(held) => {
+                if told.as_ref() != Some(&held) {
+                    tell(context, &held);
+                    told = Some(held);
+                }
+                look_at_age
+            }
+            Due::Now(step) => match take(context, step).await {
+                Ok(()) => continue,
                 Err(WriteError::Stopping) => return,
                 Err(error) => {
                     debug!(%error, ?step, "a rotation of session keys waits");
@@ -50,6 +86,8 @@ pub(crate) async fn run(context: &Context) {
         tokio::select! {
             () = context.stop.cancelled() => return,
             changed = revisions.changed() => if changed.is_err() { return },
+            changed = members.changed() => if changed.is_err() { return },
+            () = context.rotation.news() => {}
             () = sleep(pause) => {}
         }
     }
@@ -59,9 +97,8 @@ fn due(context: &Context, now_s: u64) -> Due {
     let stored = context.registry.read(|view| view.catalog.session_keys().cloned());
     let Some(stored) = stored else { return Due::Nothing };
     let ring = &stored.value.ring;
-    if ring.next().is_some() {
-        let is_known = is_known_by_all(context, stored.revision);
-        return if is_known { Due::Now(KeyStep::Activate) } else { Due::Soon };
+    if let Some(next) = ring.next() {
+        return signs(context, next.id(), stored.revision);
     }
     if ring.keys().iter().any(|held| is_over(held, now_s)) {
         return Due::Now(KeyStep::Prune);
@@ -74,10 +111,89 @@ fn due(context: &Context, now_s: u64) -> Due {
     if is_old && retired.count() < 2 { Due::Now(KeyStep::Announce) } else { Due::Nothing }
 }
 
-/// Whether every live proxy has applied the keys of this revision. After a restart of the
-/// control plane proxies are on their way back to it, and are waited for.
-pub(crate) fn is_known_by_all(context: &Context, revision: u64) -> bool {
-    let progress = context.fleet.progress(revision);
-    !context.drains.awaits_proxies(&context.fleet.live())
-        && progress.laggards.iter().all(|laggard| laggard.lost)
+/// Whether a key that was announced with this revision is to sign.
+fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
+    let (lost, behind): (Vec<Laggard>, Vec<Laggard>) =
+        context.fleet.lacking(revision).into_iter().partition(|laggard| laggard.lost);
+    let rotation = &context.rotation;
+    let known = Knowledge {
+        behind: behind.len(),
+        lost: lost.len(),
+        is_awaited: context.drains.awaits_proxies(&context.fleet.live()),
+        may_be_more: rotation.may_be_more(),
+    };
+    match readiness(rotation.consent(key), known) {
+        Readiness::Ready => Due::Now(KeyStep::Activate),
+        Readiness::Soon => Due::Soon,
+        Readiness::LackedByLost | Readiness::Unsure => {
+            let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();
+            Due::Held(Held { key, lost })
+        }
+    }
+}
+
+/// Takes a step, and says who pays for one that was forced.
+async fn take(context: &Context, step: KeyStep) -> Result<(), WriteError> {
+    let ring = context.registry.read(|view| {
+        let stored = view.catalog.session_keys()?;
+        Some((stored.value.ring.next().map(SessionKey::id), stored.revision))
+    });
+    let lost = match (step, ring) {
+        (KeyStep::Activate, Some((Some(key), revision))) => {
+            let lacking = context.fleet.lacking(revision);
+            let lost = lacking.into_iter().filter(|laggard| laggard.lost);
+            Some((key, lost.map(|laggard| laggard.proxy).collect::<Vec<_>>()))
+        }
+        _ => None,
+    };
+    context.registry.step_keys(step).await?;
+    if let Some((key, lost)) = lost.filter(|(_, lost)| !lost.is_empty()) {
+        let message = format!(
+            "key {key} signs although {} it, as was asked for: a client that comes there and \
+             elsewhere begins a new session at each change, until the proxy is connected again",
+            lack(&lost)
+        );
+        warn!(message, "session keys changed");
+        record(context, Reason::new("forced", message));
+    }
+    Ok(())
+}
+
+/// Tells why a key does not sign, once.
+fn tell(context: &Context, held: &Held) {
+    let Held { key, lost } = held;
+    let reason = if lost.is_empty() {
+        let message = format!(
+            "key {key} does not sign yet: this control plane was restarted less than a day ago, and \
+             a proxy that was cut off before would not know the key. It signs a day after the \
+             restart, or once 'lbctl rotate-session-keys' is given"
+        );
+        Reason::new("unsure", message)
+    } else {
+        let message = format!(
+            "key {key} does not sign yet: {} it, and may be serving traffic. It signs once they are \
+             connected again, or have been lost for a day, or at once with 'lbctl \
+             rotate-session-keys --force', if they serve nobody any more",
+            lack(lost)
+        );
+        Reason::new("lacked_by_lost", message)
+    };
+    warn!(reason.code, reason.message, "session keys wait");
+    record(context, reason);
+}
+
+fn record(context: &Context, reason: Reason) {
+    let revision = *context.registry.revisions().borrow();
+    let kind = Kind::SessionKeys.name();
+    context.events.record(EventType::SessionKeysChanged, kind, SessionKeys::NAME, revision, reason);
+}
+
+/// `proxy-2 and 3 others, which are lost, lack`.
+fn lack(lost: &[ProxyId]) -> String {
+    match lost {
+        [] => "nobody lacks".to_owned(),
+        [one] => format!("{one}, which is lost, lacks"),
+        [one, another] => format!("{one} and {another}, which are lost, lack"),
+        [one, rest @ ..] => format!("{one} and {} others, which are lost, lack", rest.len()),
+    }
 }

@@ -80,6 +80,10 @@ fn a_session_is_renewed_when_a_tenth_of_it_is_over() {
     for (age_s, due) in [(0, false), (360, false), (361, true), (3_600, true), (3_630, true)] {
         assert_eq!(is_due(NOW_S + age_s, TTL), due, "{age_s} s");
     }
+    for (age_s, late) in [(0, false), (1_799, false), (1_800, true), (3_630, true)] {
+        let session = verify(value.as_bytes(), &ring, NOW_S + age_s).unwrap();
+        assert_eq!(session.is_late(), late, "{age_s} s");
+    }
     assert!(!is_due(NOW_S - SKEW_S, TTL), "signed by a clock that is ahead");
     assert!(is_due(NOW_S, Duration::from_secs(60)), "the TTL was lowered");
     assert!(is_due(NOW_S, 2 * TTL), "the TTL was raised");

@@ -6,11 +6,13 @@
 //! anything up for what others take.
 
 use std::{
+    cell::Cell,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use lb_core::overload::Usage;
+use tracing::{info, warn};
 
 use crate::process;
 
@@ -25,6 +27,14 @@ pub(crate) struct Memory {
     /// The container whose bound it is, if the process is alone in it as far as names tell.
     container: Option<Container>,
     pub(crate) origin: Origin,
+    last: Cell<Read>,
+}
+
+/// The last reading of what is in use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    used: u64,
+    has_failed: bool,
 }
 
 /// Who says how much memory there is.
@@ -63,8 +73,8 @@ impl Memory {
     /// The bound that a flag names (0: none), else that of the container.
     pub(crate) fn new(flag: Option<u64>) -> Self {
         match flag {
-            Some(0) => Self { limit: 0, container: None, origin: Origin::Nobody },
-            Some(limit) => Self { limit, container: None, origin: Origin::Flag },
+            Some(0) => Self::bounded(0, None, Origin::Nobody),
+            Some(limit) => Self::bounded(limit, None, Origin::Flag),
             None => Self::of_container(
                 Path::new("/sys/fs/cgroup"),
                 &fs::read_to_string("/proc/self/cgroup").unwrap_or_default(),
@@ -88,9 +98,13 @@ impl Memory {
         });
         let bounds = groups.flat_map(|(top, path, files)| bounds(&top, path, files));
         match bounds.min_by_key(|(limit, _)| *limit) {
-            Some((limit, container)) => Self { limit, container, origin: Origin::Container },
-            None => Self { limit: 0, container: None, origin: Origin::Nobody },
+            Some((limit, container)) => Self::bounded(limit, container, Origin::Container),
+            None => Self::bounded(0, None, Origin::Nobody),
         }
+    }
+
+    fn bounded(limit: u64, container: Option<Container>, origin: Origin) -> Self {
+        Self { limit, container, origin, last: Cell::default() }
     }
 
     /// How much is in use, of how much.
@@ -99,7 +113,27 @@ impl Memory {
             let container = self.container.as_ref()?;
             container.is_of(std::process::id()).then(|| container.used()).flatten()
         };
-        let used = of_container().unwrap_or_else(process::resident_bytes);
+        self.take(of_container().or_else(process::resident_bytes))
+    }
+
+    /// Takes a reading in. While none can be had, as when the system has no memory for it, what
+    /// was in use last still is: nothing at all would mean that all is well.
+    fn take(&self, read: Option<u64>) -> Usage {
+        let last = self.last.get();
+        let used = read.unwrap_or(last.used);
+        let has_failed = read.is_none();
+        if self.limit > 0 && has_failed != last.has_failed {
+            if has_failed {
+                warn!(
+                    used,
+                    "the memory in use cannot be read (/proc/self/statm, memory.current); as long \
+                     as that lasts, overload is judged by the last reading"
+                );
+            } else {
+                info!(used, "the memory in use can be read again");
+            }
+        }
+        self.last.set(Read { used, has_failed });
         Usage { used, limit: self.limit }
     }
 }
@@ -198,6 +232,15 @@ mod tests {
         };
         assert_eq!(of(&format!("{own}\n")), Usage { used: 500, limit: 1000 });
         assert!(of(&format!("{own}\n1\n")).used > 1 << 20, "the resident set");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_as_it_was() {
+        let memory = Memory::new(Some(1000));
+        assert_eq!(memory.take(Some(700)), Usage { used: 700, limit: 1000 });
+        assert_eq!(memory.take(None), Usage { used: 700, limit: 1000 });
+        assert_eq!(memory.take(None).used, 700);
+        assert_eq!(memory.take(Some(300)).used, 300);
     }
 
     #[test]

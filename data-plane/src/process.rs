@@ -5,12 +5,11 @@ use std::fs;
 use lb_core::metrics::process::{Process, Sources};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Resident memory, 0 where the system does not tell.
-pub(crate) fn resident_bytes() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|statm| statm.split(' ').nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or_default() * rustix::param::page_size() as u64
+/// Resident memory; nothing where the system does not tell, or has no descriptor left for it.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// CPU time of all threads so far, 0 where the system does not tell.

@@ -20,8 +20,6 @@ use chacha20poly1305::{
 };
 use tracing::warn;
 
-use crate::error::RunError;
-
 const KEY_LEN: usize = 32;
 const NONCE_LEN: usize = 24;
 
@@ -35,40 +33,28 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// Reads the key from a file, or makes both. A disk that takes no file keeps nobody from
-    /// serving: then the key is as long-lived as this process.
-    pub(crate) fn open(path: &Path) -> Result<Self, RunError> {
-        let bad = |problem: String| RunError::DataDir { path: path.to_owned(), problem };
-        let key = match fs::read(path) {
-            Ok(bytes) => <[u8; KEY_LEN]>::try_from(bytes.as_slice()).map_err(|_| {
-                bad(format!(
-                    "a key to seal with has {KEY_LEN} bytes, and this file has {}; delete the \
-                     file to have another made",
-                    bytes.len()
-                ))
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match make(path) {
-                Ok(key) => key,
-                Err(error) => {
-                    warn!(
-                        path = %path.display(), %error,
-                        "no key to seal with can be kept there (--seal-key): a restart without \
-                         a control plane would know no sessions"
-                    );
-                    random().map_err(|error| bad(format!("no key can be made: {error}")))?
+    /// Reads the key from a file, or makes both. A file that is of no use, or a disk that takes
+    /// none, keeps nobody from serving: then the key is as long-lived as this process, the file
+    /// is left as it is, and what it means is told.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let key = match kept(path) {
+            Ok(key) => {
+                let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+                if mode & 0o077 != 0 {
+                    let path = path.display();
+                    warn!(%path, "the key to seal with can be read by others; chmod 600 it");
                 }
-            },
-            Err(error) => {
-                return Err(bad(format!(
-                    "the key to seal with cannot be read: {error}. Name another file with \
-                     --seal-key"
-                )));
+                key
+            }
+            Err(problem) => {
+                warn!(
+                    path = %path.display(),
+                    "no key to seal with: {problem}. Clients are served all the same; only, a \
+                     restart while no control plane can be reached would know no sessions"
+                );
+                random()?
             }
         };
-        let mode = fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode() & 0o077);
-        if mode != 0 {
-            warn!(path = %path.display(), "the key to seal with can be read by others; chmod 600 it");
-        }
         Ok(Self::of(key))
     }
 
@@ -91,12 +77,29 @@ impl Seal {
     }
 }
 
+/// The key of a file, which is made if it is not there; else what is the matter, and what to do.
+fn kept(path: &Path) -> Result<[u8; KEY_LEN], String> {
+    match fs::read(path) {
+        Ok(bytes) => bytes.as_slice().try_into().map_err(|_| {
+            format!(
+                "it has {KEY_LEN} bytes, and this file has {}; delete the file to have another \
+                 made at the next start, or name another one with --seal-key",
+                bytes.len()
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)
+            .map_err(|error| format!("none can be kept there: {error}; name another --seal-key")),
+        Err(error) => Err(format!("it cannot be read: {error}; name another file with --seal-key")),
+    }
+}
+
 /// Makes a key that only this user can read, and that is there whole or not at all.
 fn make(path: &Path) -> io::Result<[u8; KEY_LEN]> {
     let key = random()?;
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file =
-        OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
+    // Of this attempt alone: in containers every process has the same number.
+    let suffix = u128::from_be_bytes(random()?);
+    let temporary = path.with_extension(format!("{suffix:032x}.new"));
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
     if let Err(error) = file.write_all(&key).and_then(|()| file.sync_all()) {
         // What is half there would only take room.
         fs::remove_file(&temporary).ok();
@@ -137,8 +140,24 @@ mod tests {
         assert_eq!(again.unseal(&sealed, b"p").unwrap(), b"secret");
         assert_ne!(again.seal(b"secret", b"p").unwrap(), sealed);
         fs::write(&path, b"short").unwrap();
-        assert!(Seal::open(&path).unwrap_err().to_string().contains("delete the file"));
+        assert!(kept(&path).unwrap_err().contains("delete the file"));
+        assert!(Seal::open(&path).unwrap().unseal(&sealed, b"p").is_none());
+        assert_eq!(fs::read(&path).unwrap(), b"short", "whatever it is, somebody has put it there");
+        assert!(Seal::open(directory.path()).is_ok(), "not a file at all");
         assert!(Seal::open(&directory.path().join("no/such/place")).is_ok(), "but not kept");
+    }
+
+    #[test]
+    fn of_many_that_make_the_key_at_once_all_have_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal-key");
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let open = || scope.spawn(|| kept(&path).unwrap());
+            let all: Vec<_> = (0..8).map(|_| open()).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A control plane and a proxy that say what a test tells them.
 
-use std::{net::SocketAddr, pin::Pin};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use lb_core::{
     model::{Epoch, Key, Version},
@@ -16,7 +16,12 @@ use lb_proto::{
     },
 };
 use prost::Message as _;
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_stream::{
     Stream,
     wrappers::{ReceiverStream, TcpListenerStream},
@@ -228,6 +233,7 @@ impl sync_server::Sync for Service {
 #[derive(Debug)]
 pub struct Proxy {
     follower: JoinHandle<Subscriber>,
+    leave: Arc<Notify>,
 }
 
 /// Which objects a scripted proxy refuses, and with which code and message.
@@ -283,7 +289,23 @@ impl Proxy {
         up.send(wire::up(Up::Hello(hello))).await.expect("the receiver is held here");
         let down = SyncClient::new(channel).stream(ReceiverStream::new(receiver)).await?;
         let down = down.into_inner();
-        Ok(Self { follower: tokio::spawn(follow(down, up, subscriber, refuse, observe)) })
+        let leave = Arc::new(Notify::new());
+        let left = Arc::clone(&leave);
+        let mut subscriber = subscriber;
+        let follower = tokio::spawn(async move {
+            tokio::select! {
+                () = follow(down, up, &mut subscriber, refuse, observe) => {}
+                () = left.notified() => {}
+            }
+            subscriber
+        });
+        Ok(Self { follower, leave })
+    }
+
+    /// Ends the stream; what the proxy holds then.
+    pub async fn left(self) -> Subscriber {
+        self.leave.notify_one();
+        self.ended().await
     }
 
     /// Waits for the end of the stream; what the proxy holds then.
@@ -301,10 +323,10 @@ impl Drop for Proxy {
 async fn follow(
     mut down: Streaming<pb::ControlMessage>,
     up: mpsc::Sender<pb::ProxyMessage>,
-    mut subscriber: Subscriber,
+    subscriber: &mut Subscriber,
     refuse: Refuse,
     mut observe: impl FnMut(Taken),
-) -> Subscriber {
+) {
     let mut assembly: Option<wire::Assembly> = None;
     // Of the message at hand, or of the snapshot that it belongs to.
     let (mut bytes, mut committed_unix_ms) = (0, 0);
@@ -335,7 +357,7 @@ async fn follow(
                 (subscriber.on_snapshot(state), objects)
             }
             Down::Heartbeat(beat) => {
-                up.send(wire::up(Up::Heartbeat(beat_back(&subscriber, &beat)))).await.ok();
+                up.send(wire::up(Up::Heartbeat(beat_back(subscriber, &beat)))).await.ok();
                 bytes = 0;
                 continue;
             }
@@ -367,7 +389,6 @@ async fn follow(
             break;
         }
     }
-    subscriber
 }
 
 fn beat_back(subscriber: &Subscriber, theirs: &pb::Heartbeat) -> pb::Heartbeat {

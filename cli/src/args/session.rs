@@ -105,11 +105,18 @@ Examples:
   lbctl rotate-session-keys
   lbctl rotate-session-keys --no-wait
   lbctl get session-keys                 how far it got
+  lbctl rotate-session-keys --force      although proxy-2, which is lost, does not know the key
 
-A new key is announced to all proxies, and signs once every live one knows it. Sessions that the
+A new key is announced to all proxies, and signs once every one knows it. One that is lost, cut off
+from the control plane, may be serving traffic all the same, and would take sessions that the new
+key signs for forgeries: so it is waited for until it has been lost for a day. Sessions that the
 former key signed are believed until they have ended.")]
 pub(crate) struct RotateSessionKeys {
     /// Do not wait until the new key signs
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Let the key sign although lost proxies lack it: they are stopped, or nobody comes to them
+    /// any more. Else their clients that come to others too lose their backends
+    #[arg(long)]
+    pub(crate) force: bool,
 }

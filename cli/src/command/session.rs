@@ -16,7 +16,7 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Table, Tone},
-    view::{RotationView, SessionKeyView, SessionView},
+    view::{LostProxyView, RotationView, SessionKeyView, SessionView, lacking},
 };
 
 /// How much longer than the proxies' time an answer may take to arrive.
@@ -79,17 +79,42 @@ async fn list(session: &Session) -> Result<pb::ListKeysResponse, Failure> {
 /// `get session-keys`
 pub(super) async fn show_keys(session: &Session, name: Option<&str>) -> Result<(), Failure> {
     let answer = list(session).await?;
-    let (rotated, progress) = (answer.rotated_after_ms, answer.progress);
+    let (rotated, progress, unsure_for_ms) =
+        (answer.rotated_after_ms, answer.progress, answer.unsure_for_ms);
     let views: Vec<_> = answer.keys.into_iter().map(SessionKeyView::from).collect();
     let found = get::choose(views, name, "session-key", |view| &view.id)?;
     let now = clock::unix_ms();
     get::show(session, "session-key", name, &found, |v| &v.id, |v| table(v, rotated, now))?;
-    let live = progress.unwrap_or_default().laggards.into_iter().filter(|l| l.state != "lost");
-    let waits: Vec<String> = live.map(|laggard| laggard.proxy_id).collect();
+    let (waits, lost) = lacking(progress);
     if !waits.is_empty() {
         output::note(&format!("the next key signs once these know it: {}", waits.join(", ")));
     }
+    if !lost.is_empty() {
+        output::note(&format!("the next key does not sign: {}", lost_lack(&lost)));
+    } else if unsure_for_ms > 0 {
+        output::note(&format!(
+            "the next key does not sign by itself for {}: the control plane was restarted, and \
+             proxies that were cut off before would not know the key; 'lbctl rotate-session-keys' \
+             lets it sign now",
+            format::age(Duration::from_millis(unsure_for_ms))
+        ));
+    }
     Ok(())
+}
+
+/// What lost proxies that lack a key mean, and what to do.
+fn lost_lack(lost: &[LostProxyView]) -> String {
+    let told = |proxy: &LostProxyView| {
+        let seen = format::age(Duration::from_millis(proxy.last_seen_ms));
+        format!("{} (lost, last seen {seen} ago)", proxy.proxy)
+    };
+    let who: Vec<String> = lost.iter().map(told).collect();
+    format!(
+        "{} may be serving traffic and would take its sessions for forgeries. Connect them again; \
+         or, if they serve nobody any more, 'lbctl rotate-session-keys --force'. They count until \
+         they have been lost for a day",
+        who.join(", ")
+    )
 }
 
 fn table(views: &[SessionKeyView], rotated_after_ms: u64, now: u64) -> Table {
@@ -116,7 +141,7 @@ fn table(views: &[SessionKeyView], rotated_after_ms: u64, now: u64) -> Table {
 pub(super) async fn rotate(session: &Session, args: &RotateSessionKeys) -> Result<(), Failure> {
     let timeout = session.client.timeout();
     let timeout_ms = if args.no_wait { 0 } else { millis(timeout) };
-    let request = pb::RotateKeysRequest { timeout_ms };
+    let request = pb::RotateKeysRequest { timeout_ms, force: args.force };
     let deadline = timeout.saturating_add(ANSWER_GRACE);
     let mut sessions = session.client.sessions();
     let answer = session.client.call_within(deadline, sessions.rotate_keys(request)).await?;
@@ -131,20 +156,32 @@ pub(super) async fn rotate(session: &Session, args: &RotateSessionKeys) -> Resul
                 format!("key {} signs; {former} believed until their sessions have ended", view.id)
             } else {
                 format!(
-                    "key {} is announced; it signs once every live proxy knows it   (lbctl get \
+                    "key {} is announced; it signs once every proxy knows it   (lbctl get \
                      session-keys)",
                     view.id
                 )
             }
         },
     )?;
+    let lost = &view.lacked_by_lost;
+    if view.active && !lost.is_empty() {
+        let who: Vec<&str> = lost.iter().map(|proxy| proxy.proxy.as_str()).collect();
+        output::note(&format!(
+            "{}, lost, does not know key {}: clients that come there and elsewhere begin new \
+             sessions until it is connected again",
+            who.join(", "),
+            view.id
+        ));
+    }
     if view.active || args.no_wait {
         return Ok(());
     }
-    let whom = if view.waits_for.is_empty() {
-        "proxies may still be on their way back to the control plane".to_owned()
-    } else {
+    let whom = if !view.waits_for.is_empty() {
         format!("waiting for {}", view.waits_for.join(", "))
+    } else if !lost.is_empty() {
+        lost_lack(lost)
+    } else {
+        "proxies may still be on their way back to the control plane".to_owned()
     };
     Err(Failure::new(
         Exit::TimedOut,

@@ -37,7 +37,8 @@ pub(crate) use self::{
     proxy::{ProcessView, ProxyView, RejectionView},
     route::{RouteView, ShareView},
     session::{
-        AffinityView, RotationView, SessionKeyView, SessionView, results as session_results,
+        AffinityView, LostProxyView, RotationView, SessionKeyView, SessionView, lacking,
+        results as session_results,
     },
     source::SourceView,
     standing::StandingView,

@@ -108,19 +108,43 @@ pub(crate) struct RotationView {
     pub(crate) id: String,
     /// It signs already.
     pub(crate) active: bool,
-    /// Proxies that do not know it yet.
+    /// Connected proxies that do not know it yet.
     pub(crate) waits_for: Vec<String>,
+    /// Lost proxies that do not know it.
+    pub(crate) lacked_by_lost: Vec<LostProxyView>,
     pub(crate) keys: Vec<SessionKeyView>,
+}
+
+/// A proxy that is cut off from the control plane.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct LostProxyView {
+    pub(crate) proxy: String,
+    /// Since it was last heard of.
+    pub(crate) last_seen_ms: u64,
+}
+
+/// Who lacks the newest key: connected proxies, and lost ones.
+pub(crate) fn lacking(progress: Option<pb::ApplyProgress>) -> (Vec<String>, Vec<LostProxyView>) {
+    let (mut behind, mut lost) = (Vec::new(), Vec::new());
+    for pb::Laggard { proxy_id: proxy, state, last_seen_ms, .. } in
+        progress.unwrap_or_default().laggards
+    {
+        match state.as_str() {
+            "lost" => lost.push(LostProxyView { proxy, last_seen_ms }),
+            _ => behind.push(proxy),
+        }
+    }
+    (behind, lost)
 }
 
 impl From<pb::RotateKeysResponse> for RotationView {
     fn from(wire: pb::RotateKeysResponse) -> Self {
-        let laggards = wire.progress.unwrap_or_default().laggards.into_iter();
-        let live = laggards.filter(|laggard| laggard.state != "lost");
+        let (waits_for, lacked_by_lost) = lacking(wire.progress);
         Self {
             id: wire.id,
             active: wire.active,
-            waits_for: live.map(|laggard| laggard.proxy_id).collect(),
+            waits_for,
+            lacked_by_lost,
             keys: wire.keys.into_iter().map(SessionKeyView::from).collect(),
         }
     }

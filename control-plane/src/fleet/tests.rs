@@ -121,6 +121,35 @@ async fn a_lost_proxy_is_listed_for_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_was_lost_before_a_revision_lacks_it_until_it_is_forgotten() {
+    let world = world(5);
+    let (stays, goes) = (world.join("p1"), world.join("p2"));
+    stays.advance(applied(5), ANSWERED);
+    goes.advance(applied(5), ANSWERED);
+    drop(goes);
+    let lacking = |revision| {
+        let lacking = world.fleet.lacking(revision).into_iter();
+        lacking.map(|laggard| (laggard.proxy.to_string(), laggard.lost)).collect::<Vec<_>>()
+    };
+    assert_eq!(lacking(5), []);
+    world.revision.send_replace(6);
+    assert_eq!(lacking(6), [("p1".to_owned(), false), ("p2".to_owned(), true)]);
+    assert!(world.fleet.progress(6).laggards.iter().all(|laggard| !laggard.lost));
+    stays.advance(applied(6), ANSWERED);
+    assert_eq!(lacking(6), [("p2".to_owned(), true)]);
+    let back = world.join("p2");
+    assert_eq!(lacking(6), [("p2".to_owned(), false)]);
+    back.advance(applied(6), ANSWERED);
+    drop(back);
+    assert_eq!(lacking(6), [], "what it has applied it knows also while it is lost");
+    world.revision.send_replace(7);
+    stays.advance(applied(7), ANSWERED);
+    tokio::time::advance(LOST_FOR).await;
+    world.fleet.forget_long_lost();
+    assert_eq!(lacking(7), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn with_no_proxy_there_is_nothing_to_wait_for() {
     let world = world(1);
     // Lost before the revision was committed: nobody waits for it.

@@ -134,16 +134,36 @@ impl Fleet {
             if entry.progress.applied_revision >= revision {
                 progress.applied += 1;
             } else {
-                progress.laggards.push(Laggard {
-                    proxy: id.clone(),
-                    applied_revision: entry.progress.applied_revision,
-                    lost: matches!(entry.life, Life::Lost { .. }),
-                    last_seen: entry.last_seen,
-                });
+                progress.laggards.push(Laggard::of(id, &entry));
             }
         }
         progress.done = progress.applied == progress.proxies || !progress.rejections.is_empty();
         progress
+    }
+}
+
+impl Fleet {
+    /// Every proxy that has not applied a revision, also one that was lost before: it may be
+    /// serving traffic by what it had then. Those that were lost long ago are forgotten.
+    #[must_use]
+    pub fn lacking(&self, revision: u64) -> Vec<Laggard> {
+        let entries = self.lock();
+        let lacking = entries.by_id.iter().filter_map(|(id, entry)| {
+            let entry = locked(entry);
+            (entry.progress.applied_revision < revision).then(|| Laggard::of(id, &entry))
+        });
+        lacking.collect()
+    }
+}
+
+impl Laggard {
+    fn of(id: &ProxyId, entry: &Entry) -> Self {
+        Self {
+            proxy: id.clone(),
+            applied_revision: entry.progress.applied_revision,
+            lost: matches!(entry.life, Life::Lost { .. }),
+            last_seen: entry.last_seen,
+        }
     }
 }
 

@@ -38,6 +38,7 @@ use crate::{
     probe::Checks,
     registry::{Registry, WriteError, WriteRequest, Written},
     resilience::Resilience,
+    session_keys::Rotation,
     stats::Statistics,
 };
 
@@ -57,6 +58,7 @@ pub(crate) struct Context {
     pub(crate) leases: Arc<Leases>,
     pub(crate) sources: Arc<Sources>,
     pub(crate) drains: Drains,
+    pub(crate) rotation: Rotation,
     pub(crate) events: Arc<EventLog>,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,

@@ -4,21 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use lb_core::{
     affinity::{
-        BackendState, Decision, Fitness, Inspected, KeyRing, Met, Presented, Refusal, RingKey,
-        Role, Session, decision::resolve,
+        BackendState, Decision, Fitness, Inspected, KeyRing, Met, NewReason, Presented, Refusal,
+        Session, decision::resolve,
     },
     health::candidates::{self, is_ejected},
     model::{Backend, BackendEntry, BackendId, Pool, PoolEntry, PoolName},
 };
 use lb_proto::v1::{self as pb, sessions_server};
-use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::{Context, status, wire};
 use crate::{
     clock::{millis, now, unix_ms},
     drain,
-    registry::{Catalog, KeyStep, Stored},
+    fleet::Laggard,
+    registry::{Catalog, Stored},
+    session_keys::{self, KeyView, KeysView, Waits},
 };
 
 /// Of what is sent as a cookie; the fields of a request are no longer.
@@ -35,21 +36,22 @@ impl SessionsService {
         Self { context }
     }
 
-    fn ring(&self) -> Option<(KeyRing, u64)> {
-        self.context.registry.read(|view| {
-            let stored = view.catalog.session_keys()?;
-            Some((stored.value.ring.clone(), stored.revision))
-        })
+    fn ring(&self) -> Option<KeyRing> {
+        let registry = &self.context.registry;
+        registry.read(|view| Some(view.catalog.session_keys()?.value.ring.clone()))
     }
 
-    fn keys(&self) -> Vec<pb::SessionKeyStatus> {
-        let ring = self.ring();
-        ring.iter().flat_map(|(ring, _)| ring.keys()).map(key_status).collect()
+    fn keys(view: &KeysView) -> Vec<pb::SessionKeyStatus> {
+        view.keys.iter().map(key_status).collect()
     }
 
-    /// How far a ring got.
-    fn progress(&self, revision: u64) -> pb::ApplyProgress {
-        wire::apply_progress(self.context.fleet.progress(revision), Duration::ZERO)
+    /// Who lacks a ring.
+    fn progress(&self, revision: u64, lacking: Vec<Laggard>) -> pb::ApplyProgress {
+        let mut progress = self.context.fleet.progress(revision);
+        progress.proxies = progress.applied + u32::try_from(lacking.len()).unwrap_or(u32::MAX);
+        progress.done = lacking.is_empty();
+        progress.laggards = lacking;
+        wire::apply_progress(progress, Duration::ZERO)
     }
 }
 
@@ -59,11 +61,15 @@ impl sessions_server::Sessions for SessionsService {
         &self,
         _: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let announced = self.ring().filter(|(ring, _)| ring.next().is_some());
+        let view = session_keys::view(&self.context);
+        let unsure_for = view.waits.as_ref().map_or(Duration::ZERO, |waits| waits.unsure_for);
         Ok(Response::new(pb::ListKeysResponse {
-            keys: self.keys(),
+            keys: Self::keys(&view),
             rotated_after_ms: millis(self.context.session_key_age),
-            progress: announced.map(|(_, revision)| self.progress(revision)),
+            progress: view
+                .waits
+                .map(|Waits { revision, lacking, .. }| self.progress(revision, lacking)),
+            unsure_for_ms: millis(unsure_for),
         }))
     }
 
@@ -71,32 +77,16 @@ impl sessions_server::Sessions for SessionsService {
         &self,
         message: Request<pb::RotateKeysRequest>,
     ) -> Result<Response<pb::RotateKeysResponse>, Status> {
-        let limit = Duration::from_millis(message.into_inner().timeout_ms.into());
-        let registry = &self.context.registry;
-        let mut revisions = registry.revisions();
-        let announced = registry.step_keys(KeyStep::Announce).await;
-        let revision = announced.map_err(|error| status::of_write(&error))?;
-        let deadline = Instant::now() + limit;
-        let mut new = None;
-        loop {
-            revisions.mark_unchanged();
-            let Some((ring, _)) = self.ring() else { break };
-            let next = ring.next().map(|key| key.id());
-            // It may have come to sign before anybody looked.
-            new = new.or(next).or_else(|| Some(ring.active().id()));
-            if next.is_none() {
-                break;
-            }
-            if !matches!(timeout_at(deadline, revisions.changed()).await, Ok(Ok(()))) {
-                break;
-            }
-        }
-        let keys = self.keys();
+        let pb::RotateKeysRequest { timeout_ms, force } = message.into_inner();
+        let limit = Duration::from_millis(timeout_ms.into());
+        let rotated = session_keys::rotate(&self.context, force, limit).await;
+        let (key, revision, lacking) = rotated.map_err(|error| status::of_write(&error))?;
+        let view = session_keys::view(&self.context);
         Ok(Response::new(pb::RotateKeysResponse {
-            id: new.map(|id| id.to_string()).unwrap_or_default(),
-            active: keys.iter().all(|key| key.role != Role::Next.name()),
-            keys,
-            progress: Some(self.progress(revision)),
+            id: key.to_string(),
+            active: view.waits.is_none(),
+            keys: Self::keys(&view),
+            progress: Some(self.progress(revision, lacking)),
         }))
     }
 
@@ -112,7 +102,7 @@ impl sessions_server::Sessions for SessionsService {
             )));
         }
         let now_s = unix_ms() / 1000;
-        let ring = self.ring().map(|(ring, _)| ring);
+        let ring = self.ring();
         let read = |value| Inspected::read(value, ring.as_ref(), now_s).map(|read| (value, read));
         let Some((value, inspected)) = values(cookie.as_bytes()).find_map(read) else {
             let verdict = Refusal::Malformed.name().to_owned();
@@ -152,6 +142,8 @@ impl sessions_server::Sessions for SessionsService {
         let presented = Presented::from(verified);
         let met = match resolve(&presented, state.as_ref(), policy.strict, now()) {
             Decision::Keep(_) => Met::Kept,
+            // Nobody here knows who is at a cap.
+            Decision::Elsewhere(_) => Met::New(NewReason::AtCap),
             Decision::New(reason) | Decision::Refuse { reason, .. } => Met::New(reason),
         };
         met.name().clone_into(&mut answer.verdict);
@@ -203,15 +195,12 @@ fn values(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn key_status(held: &RingKey) -> pb::SessionKeyStatus {
+fn key_status(key: &KeyView) -> pb::SessionKeyStatus {
     pb::SessionKeyStatus {
-        id: held.key.id().to_string(),
-        role: held.role.name().to_owned(),
-        made_unix_ms: held.key.made_s().saturating_mul(1000),
-        honoured_until_unix_ms: match held.role {
-            Role::Retired { honoured_until_s } => honoured_until_s.saturating_mul(1000),
-            Role::Active | Role::Next => 0,
-        },
+        id: key.id.to_string(),
+        role: key.role.name().to_owned(),
+        made_unix_ms: key.made_unix_ms,
+        honoured_until_unix_ms: key.honoured_until_unix_ms().unwrap_or_default(),
     }
 }
 

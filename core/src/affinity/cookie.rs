@@ -40,10 +40,12 @@ const BYTES_MAX: usize = HEAD_LEN + 2 * NAME_MAX + TAG_LEN;
 pub const SKEW_S: u64 = 30;
 
 /// A session is written anew when this part of its TTL is over. Not with every answer: an
-/// answer that sets a cookie is not kept by shared caches, and each costs a signature and a
-/// hundred bytes. So a client is sure to be remembered for nine tenths of the TTL after its
-/// last request, and usually for all of it.
+/// answer that sets a cookie must be kept from shared caches ([`super::sharing`]), and each
+/// costs a signature and a hundred bytes. So a client is sure to be remembered for nine tenths
+/// of the TTL after its last request, and usually for all of it.
 const RENEWAL_DIVISOR: u64 = 10;
+/// And when this part is over, also with an answer that should better carry none.
+const LATE_DIVISOR: u64 = 2;
 
 /// The value of a cookie, ready to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -142,6 +144,7 @@ pub struct Session {
     backend_at: usize,
     incarnation: Incarnation,
     is_due: bool,
+    is_late: bool,
 }
 
 impl Session {
@@ -182,8 +185,9 @@ impl Session {
         // a clock that is wrong.
         let is_long = left_s > ttl_s.saturating_add(SKEW_S);
         let is_due = !is_fresh || is_long || matches!(held.role, Role::Retired { .. });
+        let is_late = left_s <= ttl_s / LATE_DIVISOR;
         let (backend_at, incarnation) = (HEAD_LEN + layout.pool.len(), layout.incarnation);
-        Ok(Self { bytes, backend_at, incarnation, is_due })
+        Ok(Self { bytes, backend_at, incarnation, is_due, is_late })
     }
 
     /// The id of the backend that the client belongs to.
@@ -204,6 +208,13 @@ impl Session {
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.is_due
+    }
+
+    /// Whether half of its time is over: then even an answer should carry it anew that only
+    /// says that nothing has changed (304), or a client that gets no others would lose it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.is_late
     }
 }
 

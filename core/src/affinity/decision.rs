@@ -83,6 +83,9 @@ pub enum Decision {
     Keep(u32),
     /// To whichever backend the pool's algorithm picks; the answer sets a cookie.
     New(NewReason),
+    /// The same for this one request: the client's own backend, in this slot, has no room at
+    /// the moment. The session stays with it, or every burst would scatter the clients for good.
+    Elsewhere(u32),
     /// Nowhere: the pool is strict and the client's own backend cannot serve it. 503.
     Refuse {
         /// What is the matter with the backend.
@@ -121,7 +124,8 @@ pub enum NewReason {
 pub enum Met {
     /// It stayed with its backend.
     Kept,
-    /// It was given another backend, or refused if the pool is strict.
+    /// It was given another backend (at a cap for this one request only), or refused if the
+    /// pool is strict.
     New(NewReason),
 }
 
@@ -213,6 +217,11 @@ pub fn resolve(
     };
     match slot_of(session.incarnation(), backend, now) {
         Ok(slot) => Decision::Keep(slot),
+        Err(NewReason::AtCap) if let Some(own) = backend => match strict {
+            // It waits in line for its own.
+            true => Decision::Keep(own.slot),
+            false => Decision::Elsewhere(own.slot),
+        },
         Err(reason) if strict => Decision::Refuse {
             reason,
             ends_session: matches!(reason, NewReason::Gone | NewReason::OtherIncarnation),
@@ -304,7 +313,6 @@ mod tests {
             ),
             (Some(fitness(Fitness::Down)), Some(NewReason::Down)),
             (Some(fitness(Fitness::Ejected)), Some(NewReason::Ejected)),
-            (Some(fitness(Fitness::AtCap)), Some(NewReason::AtCap)),
             (
                 Some(BackendState { incarnation: Incarnation(10), ..FIT }),
                 Some(NewReason::OtherIncarnation),
@@ -321,6 +329,17 @@ mod tests {
             assert_eq!(lenient, Decision::New(reason));
             assert_eq!(strict, Decision::Refuse { reason, ends_session });
         }
+    }
+
+    #[test]
+    fn a_client_whose_backend_has_no_room_waits_or_goes_elsewhere_once() {
+        let full = BackendState { fitness: Fitness::AtCap, ..FIT };
+        assert_eq!(resolve(&session(), Some(&full), false, epoch()), Decision::Elsewhere(3));
+        assert_eq!(resolve(&session(), Some(&full), true, epoch()), Decision::Keep(3));
+        // What lasts longer goes first.
+        let gone = BackendState { admin_state: AdminState::Disabled, ..full };
+        let moved = Decision::New(NewReason::Disabled);
+        assert_eq!(resolve(&session(), Some(&gone), false, epoch()), moved);
     }
 
     #[test]

@@ -25,18 +25,18 @@ pub fn find<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'
         .map(|(_, value)| unquoted(value))
 }
 
-/// Whether the value of a `Cookie` field has a cookie of this name.
+/// Whether the value of a `Cookie` field has a cookie of one of these names.
 #[must_use]
-pub fn has(field: &[u8], name: &str) -> bool {
-    find(std::iter::once(field), name).is_some()
+pub fn has(field: &[u8], names: &[impl AsRef<str>]) -> bool {
+    names.iter().any(|name| find(std::iter::once(field), name.as_ref()).is_some())
 }
 
 /// Appends to `out` what is left of the value of a `Cookie` field without the cookies of
-/// this name, in the order and spelling of the client; nothing if none is left.
-pub fn strip(field: &[u8], name: &str, out: &mut Vec<u8>) {
+/// these names, in the order and spelling of the client; nothing if none is left.
+pub fn strip(field: &[u8], names: &[impl AsRef<str>], out: &mut Vec<u8>) {
     let mut is_first = true;
     for pair in field.split(|&byte| byte == b';').map(<[u8]>::trim_ascii) {
-        if pair.is_empty() || has(pair, name) {
+        if pair.is_empty() || has(pair, names) {
             continue;
         }
         if !std::mem::take(&mut is_first) {
@@ -130,15 +130,16 @@ mod tests {
         for (field, left) in [
             ("a=1", ""),
             ("a=1; b=2", "b=2"),
+            ("z=1; b=2; a=3", "b=2"),
             ("b=2; a=1;c=3", "b=2; c=3"),
             ("b=2; a=1; a=2; c", "b=2; c"),
             (" b = \"2\" ;; A=1", "b = \"2\"; A=1"),
             ("", ""),
         ] {
             let mut out = Vec::new();
-            strip(field.as_bytes(), "a", &mut out);
+            strip(field.as_bytes(), &["a", "z"], &mut out);
             assert_eq!(str::from_utf8(&out).unwrap(), left, "{field}");
-            assert!(!has(&out, "a"));
+            assert!(!has(&out, &["a", "z"]));
         }
     }
 

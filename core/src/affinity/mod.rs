@@ -8,9 +8,11 @@
 //! | module | decides |
 //! |---|---|
 //! | [`keys`] | which key signs, and which are still believed |
+//! | [`rotation`] | when a new key may sign |
 //! | [`cookie`] | what a session looks like as a cookie's value, and whether one is genuine |
 //! | [`field`] | where the value stands in `Cookie`, and what `Set-Cookie` says |
 //! | [`decision`] | whether the client stays |
+//! | [`sharing`] | whether shared caches must be kept from an answer that sets a cookie |
 //!
 //! The cookie is signed, not encrypted: whoever has it can read the names of its pool and
 //! backend. It grants nothing but the way to a backend, so one that was stolen or copied is
@@ -20,6 +22,8 @@ pub mod cookie;
 pub mod decision;
 pub mod field;
 pub mod keys;
+pub mod rotation;
+pub mod sharing;
 
 pub use self::{
     cookie::{Inspected, Refusal, Session, Value},

@@ -8,6 +8,9 @@
 //! once taken it gives back late, and it is in use again soon: memory that does not rise is
 //! no reason to serve ever fewer. Where less is in use than led to the stage, it
 //! becomes a little higher; once the stage is over, it grows by a tenth.
+//!
+//! A few connections are always let in: what they take is hardly what memory ran short of, and
+//! a proxy that has next to none serves nobody and can never tell that it could.
 
 use super::{Reading, Shedder, Stage};
 
@@ -19,6 +22,9 @@ const NOISE: u64 = 128;
 const A_LITTLE_MORE: u64 = 50;
 /// And once the stage is over.
 const MORE: u64 = 10;
+/// The bound is never below this, but for a configured one that is lower. Each costs some ten
+/// kilobytes and at most a few hundred, of a process that needs megabytes to begin with.
+const FEWEST: u64 = 16;
 
 /// A bound on connections beside the configured one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -31,7 +37,7 @@ pub struct Places {
 
 impl Places {
     /// How many connections there may be after this reading, which the shedder has taken:
-    /// at most the limit of the reading, at least one.
+    /// at most the limit of the reading, and at least 16 where that is not lower.
     pub fn observe(&mut self, shedder: &Shedder, reading: &Reading) -> u64 {
         let Reading { connections, memory } = *reading;
         if !shedder.stage.refuses_requests() {
@@ -53,7 +59,7 @@ impl Places {
             } else {
                 (held + held.div_ceil(A_LITTLE_MORE)).min(connections.limit)
             };
-            self.bound = Some(bound.max(1));
+            self.bound = Some(bound.max(FEWEST.min(connections.limit)));
         } else if let Some(bound) = self.bound {
             let grown = bound + bound.div_ceil(MORE);
             self.bound = (grown < connections.limit).then_some(grown);
@@ -135,6 +141,22 @@ mod tests {
         let back = bounds(0, 100, 12);
         assert_eq!((back[0], back.last()), (422, Some(&1000)));
         assert!(back.is_sorted());
-        assert_eq!(bounds(1000, 0, 100).last(), Some(&1), "somebody is always let in");
+        assert_eq!(bounds(1000, 0, 100).last(), Some(&FEWEST), "somebody is always let in");
+    }
+
+    #[test]
+    fn a_bound_that_is_low_already_is_not_made_lower() {
+        for limit in [1, 3, FEWEST, FEWEST + 1] {
+            let (mut shedder, mut places) = (Shedder::new(Policy::default()), Places::default());
+            let mut now = epoch();
+            for used in [0, 1, limit] {
+                let memory = Usage { used: 1000, limit: 1000 };
+                let reading = Reading { connections: Usage { used, limit }, memory };
+                shedder.observe(&reading, now);
+                now += TICK;
+                let bound = places.observe(&shedder, &reading);
+                assert!((FEWEST.min(limit)..=limit).contains(&bound), "{bound} of {limit}");
+            }
+        }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn read_request(head: &[u8], peer_trusted: bool) -> Option<Request> {
         peer_trusted,
         fallback_host: FALLBACK_HOST,
         request_id: 0x0123_4567_89ab_cdef,
-        own_cookie: None,
+        own_cookies: &[],
     };
     head.encode(&forwarding, &mut encoded);
     Some(Request {

@@ -199,6 +199,15 @@ impl ResponseHead<'_, '_> {
         !self.connection.names_any()
     }
 
+    /// The values of all fields of this lower-case name that are passed on.
+    pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &[u8]> {
+        let is_passed_on = !self.connection.names(name, self.fields);
+        let named = move |field: &&httparse::Header<'_>| {
+            is_passed_on && field.name.as_bytes().eq_ignore_ascii_case(name)
+        };
+        self.fields.iter().filter(named).map(|field| field.value)
+    }
+
     /// How many bytes of the input it is.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()

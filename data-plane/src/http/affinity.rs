@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use lb_core::{
-    affinity::{Decision, KeyRing, Met, NewReason, Presented, Refusal, Session, Value, field},
+    affinity::{
+        Decision, KeyRing, Met, NewReason, Presented, Refusal, Session, Value, field, sharing,
+    },
     model::PoolName,
 };
 
@@ -13,9 +15,10 @@ use super::{
 };
 use crate::{
     clock::unix_ms,
-    h1::request::RequestHead,
-    live::{Config, CookieSticky, PoolConfig, PoolIndex, Sticky},
+    h1::{request::RequestHead, response::ResponseHead},
+    live::{Config, CookieSticky, PoolConfig, PoolIndex, RouteDestination, Sticky},
     reason::Reason,
+    worker::now,
 };
 
 /// What a request of a pool with affinity brought along.
@@ -32,68 +35,110 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// Reads what a request brings along; beside it the name of the proxy's own cookie, if it
-    /// is there.
+    /// Reads what a request brings along.
     #[cold]
-    pub(super) fn read<'s>(
+    pub(super) fn read(
         head: &RequestHead<'_, '_>,
-        sticky: &'s Sticky,
+        sticky: &Sticky,
         pool: &PoolName,
         ring: Option<&KeyRing>,
         peer_trusted: bool,
-    ) -> (Self, Option<&'s str>) {
+    ) -> Self {
         let policy = match sticky {
             Sticky::Header(header) => {
                 let value = head.field(header.name.as_bytes()).filter(|value| !value.is_empty());
-                return (Self::Value(value.map(Box::from)), None);
+                return Self::Value(value.map(Box::from));
             }
             Sticky::Cookie(cookie) => &cookie.policy,
         };
-        let is_tls = peer_trusted
-            && head
-                .field(b"x-forwarded-proto")
-                .is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+        let is_tls = peer_trusted && head.field(b"x-forwarded-proto").is_some_and(began_as_https);
         let Some(value) = field::find(head.cookies(), &policy.name) else {
-            return (Self::Session { presented: Presented::Nothing, is_tls }, None);
+            return Self::Session { presented: Presented::Nothing, is_tls };
         };
         let verified = match ring {
             Some(ring) => Session::verify(value, ring, pool, unix_ms() / 1000, policy.ttl),
             None => Err(Refusal::UnknownKey),
         };
-        (Self::Session { presented: verified.into(), is_tls }, Some(&policy.name))
+        Self::Session { presented: verified.into(), is_tls }
     }
 }
 
-/// The pool, among those that share a route's requests, in which the client has a session: it
-/// stays there, whatever the shares say.
+/// Whether the client's own connection is encrypted, by the value of an `X-Forwarded-Proto`.
+///
+/// Where each of several proxies adds what it saw, the first tells of the client's connection, as
+/// it does in `X-Forwarded-For`. A client that writes it itself deceives nobody else: only its
+/// own browser keeps, or drops, the cookie.
+fn began_as_https(proto: &[u8]) -> bool {
+    let mut hops = proto.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    hops.find(|hop| !hop.is_empty()).is_some_and(|hop| hop.eq_ignore_ascii_case(b"https"))
+}
+
+/// The names of the proxy's own cookies, if the request has one of them at all.
+#[cold]
+pub(super) fn own_cookies<'n>(head: &RequestHead<'_, '_>, names: &'n [Box<str>]) -> &'n [Box<str>] {
+    if head.cookies().any(|value| field::has(value, names)) { names } else { &[] }
+}
+
+/// The pool of one request. Among those that share a route's requests it is the one in which the
+/// client has a session, whatever the shares say.
 #[inline]
-pub(super) fn own_pool(
+pub(super) fn pool_for(
     head: &RequestHead<'_, '_>,
-    pools: &[PoolIndex],
+    route: &RouteDestination,
     config: &Config,
-) -> Option<PoolIndex> {
+) -> PoolIndex {
     let has_sessions = |pool: &&PoolIndex| {
         matches!(config.pools[**pool].sticky.as_deref(), Some(Sticky::Cookie(_)))
     };
-    pools.iter().find(has_sessions)?;
-    pool_of_session(head, pools, config)
+    match route.shared().iter().find(has_sessions) {
+        None => route.pool(),
+        Some(_) => pool_of_session(head, route, config),
+    }
 }
 
+/// A client whose pools cannot serve it gets another one of the route's, which can: it would
+/// else be sent to where nobody is for as long as its cookie lasts.
 #[cold]
 fn pool_of_session(
     head: &RequestHead<'_, '_>,
-    pools: &[PoolIndex],
+    route: &RouteDestination,
     config: &Config,
-) -> Option<PoolIndex> {
-    let (ring, now_s) = (config.ring()?, unix_ms() / 1000);
-    pools.iter().copied().find(|&index| {
-        let pool = &config.pools[index];
-        let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else { return false };
+) -> PoolIndex {
+    let Some(ring) = config.ring() else { return route.pool() };
+    let (now_s, now) = (unix_ms() / 1000, now());
+    let mut is_bound = false;
+    for &index in route.shared() {
+        let pool = &*config.pools[index];
+        let Some(cookie) = pool.sticky.as_deref().and_then(Sticky::cookie) else { continue };
         let policy = &cookie.policy;
-        let value = field::find(head.cookies(), &policy.name);
-        let verified = value.map(|v| Session::verify(v, ring, &pool.name, now_s, policy.ttl));
-        verified.is_some_and(|verified| verified.is_ok())
-    })
+        let Some(value) = field::find(head.cookies(), &policy.name) else { continue };
+        let verified = Session::verify(value, ring, &pool.name, now_s, policy.ttl);
+        let Ok(session) = verified else { continue };
+        is_bound = true;
+        let stays = || {
+            let decision = cookie.decide(pool, &Presented::Session(session), now);
+            matches!(decision, Decision::Keep(_) | Decision::Elsewhere(_))
+        };
+        if policy.strict || can_serve(pool, config) || stays() {
+            return index;
+        }
+    }
+    let turn = route.pool();
+    if !is_bound || can_serve(&config.pools[turn], config) {
+        return turn;
+    }
+    let others = || route.shared().iter().copied();
+    others().find(|&other| can_serve(&config.pools[other], config)).unwrap_or(turn)
+}
+
+/// Whether a request without a session would come to a backend, of the pool or of the one that
+/// takes its place.
+fn can_serve(pool: &PoolConfig, config: &Config) -> bool {
+    let takes_over = || {
+        let place = pool.fallback.pool.as_ref().and_then(|name| config.place_of(name));
+        place.is_some_and(|place| !config.pools[place].picker.is_empty())
+    };
+    !pool.picker.is_empty() || takes_over()
 }
 
 /// What is known of a request's session while it is served.
@@ -101,8 +146,10 @@ fn pool_of_session(
 pub(super) struct Tie {
     /// The backend that it belongs to.
     pub(super) own: Option<u32>,
-    /// The cookie is to be sent anew even so.
+    /// The cookie is to be sent anew although it stays there.
     is_due: bool,
+    /// Also with an answer that should better carry none.
+    is_late: bool,
     /// It goes to no other.
     pub(super) is_strict: bool,
 }
@@ -123,7 +170,8 @@ impl<S: Stream> Exchange<'_, S> {
         {
             return Ok(Some(slot));
         }
-        Ok(self.pick(pool, prepared, &[], Some(upload), started))
+        // Without another the client waits for its own.
+        Ok(self.pick(pool, prepared, &[], Some(upload), started).or(attempts.tie.own))
     }
 
     /// The client's own backend, if it has one that can serve it.
@@ -140,13 +188,23 @@ impl<S: Stream> Exchange<'_, S> {
         };
         let pool = attempts.pool();
         let decision = sticky.decide(pool, presented, now);
+        let tie = |own| {
+            let (is_due, is_late) = match presented {
+                Presented::Session(session) => (session.is_due(), session.is_late()),
+                Presented::Nothing | Presented::Refused(_) => (false, false),
+            };
+            Tie { own: Some(own), is_due, is_late, is_strict: sticky.policy.strict }
+        };
         let (met, outcome) = match decision {
             Decision::Keep(slot) => {
-                let is_due = matches!(presented, Presented::Session(s) if s.is_due());
-                attempts.tie = Tie { own: Some(slot), is_due, is_strict: sticky.policy.strict };
+                attempts.tie = tie(slot);
                 self.worker.release_held(now);
                 pool.backends[slot as usize].count_session(self.worker.index);
                 (Met::Kept, Ok(Some(slot)))
+            }
+            Decision::Elsewhere(own) => {
+                attempts.tie = tie(own);
+                (Met::New(NewReason::AtCap), Ok(None))
             }
             Decision::New(reason) => (Met::New(reason), Ok(None)),
             Decision::Refuse { reason, ends_session } => {
@@ -187,19 +245,41 @@ fn refusal(pool: &PoolConfig, presented: &Presented, reason: NewReason) -> OwnAn
 }
 
 impl Attempts<'_> {
-    /// Adds to a complete head what keeps the client with the backend that answers, unless the
-    /// client has it already.
+    /// Adds to a complete head what keeps the client with its backend, unless the client has it
+    /// already. `answer` is what the backend has said.
     #[inline]
-    pub(super) fn give_session(&self, head: &mut Vec<u8>) {
+    pub(super) fn give_session(&self, answer: &ResponseHead<'_, '_>, head: &mut Vec<u8>) {
         if let Some(Sticky::Cookie(sticky)) = self.pool().sticky.as_deref() {
-            self.give_cookie(sticky, head);
+            self.give_cookie(sticky, answer, head);
+        }
+    }
+
+    /// The backend that the client has from now on. One that had no room, or that a limit kept
+    /// the request from, has not been tried and keeps its client: that passes. One that has
+    /// failed does not.
+    fn seat(&self) -> Option<u32> {
+        match self.tie.own {
+            Some(own) if !self.slots().contains(&own) => Some(own),
+            _ => self.current(),
         }
     }
 
     #[cold]
-    fn give_cookie(&self, sticky: &CookieSticky, head: &mut Vec<u8>) {
-        let Some(slot) = self.current() else { return };
-        if self.tie.own == Some(slot) && !self.tie.is_due {
+    fn give_cookie(
+        &self,
+        sticky: &CookieSticky,
+        answer: &ResponseHead<'_, '_>,
+        head: &mut Vec<u8>,
+    ) {
+        let Some(slot) = self.seat() else { return };
+        let is_own = self.tie.own == Some(slot);
+        // What an answer says that nothing has changed, caches add to what they keep, which is
+        // everybody's (RFC 9111, 3.2): so a session neither begins nor moves with it.
+        let is_called_for = match answer.status {
+            304 => is_own && self.tie.is_late,
+            _ => !is_own || self.tie.is_due,
+        };
+        if !is_called_for {
             return;
         }
         let (Some(ring), Some(Bound::Session { is_tls, .. })) =
@@ -217,6 +297,10 @@ impl Attempts<'_> {
             sticky.policy.ttl,
         );
         add_field(head, b"Set-Cookie: ", |out| field::set(&sticky.policy, &value, *is_tls, out));
+        // Nobody keeps an answer that changes the protocol.
+        if answer.status >= 200 && !sharing::is_private(answer.values(b"cache-control")) {
+            add_field(head, b"Cache-Control: ", |out| out.extend_from_slice(b"private"));
+        }
     }
 }
 
@@ -227,4 +311,25 @@ pub(super) fn add_field(head: &mut Vec<u8>, name: &[u8], value: impl FnOnce(&mut
     head.extend_from_slice(name);
     value(head);
     head.extend_from_slice(b"\r\n\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_hop_tells_of_the_clients_connection() {
+        for (proto, is_https) in [
+            ("https", true),
+            ("HTTPS", true),
+            ("https, http", true),
+            (" , https ,http", true),
+            ("http, https", false),
+            ("http", false),
+            ("httpss", false),
+            ("", false),
+        ] {
+            assert_eq!(began_as_https(proto.as_bytes()), is_https, "{proto}");
+        }
+    }
 }

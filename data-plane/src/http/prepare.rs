@@ -224,8 +224,7 @@ fn forward(
     // After what is refused without a look at the pools, so that it takes no turn.
     let destination = match route {
         Some(route) => {
-            let own = affinity::own_pool(head, route.shared(), context.config);
-            Destination::Pool(route.route, own.unwrap_or_else(|| route.pool()))
+            Destination::Pool(route.route, affinity::pool_for(head, route, context.config))
         }
         None => Destination::ControlPlane,
     };
@@ -251,18 +250,19 @@ fn forward(
         }
         Destination::ControlPlane => None,
     };
-    let mut own_cookie = None;
     let bound = sticky.map(|(sticky, pool)| {
-        let (bound, found) = Bound::read(head, sticky, pool, context.config.ring(), peer_trusted);
-        own_cookie = found;
-        Box::new(bound)
+        Box::new(Bound::read(head, sticky, pool, context.config.ring(), peer_trusted))
     });
+    let own_cookies = match route.map_or(&[][..], |route| route.cookies()) {
+        [] => &[],
+        names => affinity::own_cookies(head, names),
+    };
     let forwarding = Forwarding {
         peer,
         peer_trusted,
         fallback_host: &fallback_host,
         request_id: context.request_id,
-        own_cookie,
+        own_cookies,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {

@@ -46,7 +46,7 @@ pub(crate) use self::{
     outlook::Outlook,
     retries::Retries,
     route_counters::{CountersIndex, RouteCounters},
-    routes::{PoolIndex, RouteIndex, Routes},
+    routes::{Destination as RouteDestination, PoolIndex, RouteIndex, Routes},
     sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
     trouble::Trouble,

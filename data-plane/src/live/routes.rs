@@ -7,7 +7,7 @@ use std::{
 
 use lb_core::{
     balance::{Phase, Split},
-    model::{ListenerName, PoolName, Route, RouteName, RoutePools, Snapshot},
+    model::{ListenerName, PoolEntry, PoolName, Route, RouteName, RoutePools, Snapshot},
     routing::RouteTable,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Destination {
     pub(crate) route: RouteIndex,
     pub(crate) counters: CountersIndex,
     pools: Pools,
+    /// The names of the sessions' cookies of its pools and of those that take their place.
+    cookies: Option<Arc<[Box<str>]>>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +61,12 @@ impl Destination {
         }
     }
 
+    /// The cookies of the proxies' own that a request may carry; none in most cases.
+    #[inline]
+    pub(crate) fn cookies(&self) -> &[Box<str>] {
+        self.cookies.as_deref().unwrap_or_default()
+    }
+
     /// The pool of one request.
     #[inline]
     pub(crate) fn pool(&self) -> PoolIndex {
@@ -82,9 +90,36 @@ pub(super) struct RouteCompiler {
 #[derive(Debug)]
 struct Former {
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
-    pools: Vec<PoolName>,
+    pools: Vec<Known>,
     tables: HashMap<ListenerName, Arc<Routes>>,
     counters: Arc<[Arc<RouteCounters>]>,
+}
+
+/// What routes take from a pool.
+#[derive(Debug)]
+struct Known {
+    name: PoolName,
+    /// The name of its sessions' cookie.
+    cookie: Option<Box<str>>,
+    fallback: Option<PoolName>,
+}
+
+impl Known {
+    fn of(entry: &PoolEntry) -> Self {
+        let cookie = entry.pool.affinity.cookie();
+        Self {
+            name: entry.pool.name.clone(),
+            cookie: cookie.map(|policy| Box::from(&*policy.name)),
+            fallback: entry.pool.fallback.pool.clone(),
+        }
+    }
+
+    fn is_of(&self, entry: &PoolEntry) -> bool {
+        let cookie = entry.pool.affinity.cookie();
+        self.name == entry.pool.name
+            && self.cookie.as_deref() == cookie.map(|policy| &*policy.name)
+            && self.fallback == entry.pool.fallback.pool
+    }
 }
 
 /// What routes are compiled to.
@@ -103,11 +138,16 @@ impl RouteCompiler {
     }
 
     /// The tables of all listeners that have routes, and their counters. Health changes many times a minute and
-    /// routes seldom do, so tables are taken over when no route and no pool's place is new.
+    /// routes seldom do, so tables are taken over when no route is new and nothing that routes
+    /// take from pools.
     pub(super) fn compile(&mut self, snapshot: &Snapshot, phase: Phase) -> Compiled<'_> {
         let routes = snapshot.routes();
+        let entries = snapshot.pools();
         let stays = |former: &Former| {
-            Arc::ptr_eq(&former.routes, routes) && former.pools.iter().eq(snapshot.pools().keys())
+            let mut pairs = former.pools.iter().zip(entries.values());
+            Arc::ptr_eq(&former.routes, routes)
+                && former.pools.len() == entries.len()
+                && pairs.all(|(known, entry)| known.is_of(entry))
         };
         let former = match self.former.take().filter(stays) {
             Some(former) => former,
@@ -118,8 +158,9 @@ impl RouteCompiler {
     }
 
     fn lay_out(&mut self, snapshot: &Snapshot, phase: Phase) -> Former {
-        let pools: Vec<PoolName> = snapshot.pools().keys().cloned().collect();
-        let places: HashMap<&PoolName, PoolIndex> = pools.iter().zip(0..).collect();
+        let pools: Vec<Known> = snapshot.pools().values().map(|entry| Known::of(entry)).collect();
+        let places: HashMap<&PoolName, PoolIndex> =
+            pools.iter().map(|known| &known.name).zip(0..).collect();
         let laid: Laid = self.counters.lay_out(snapshot.routes().keys());
         let former_cursors = std::mem::take(&mut self.cursors);
         let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
@@ -129,12 +170,13 @@ impl RouteCompiler {
             let Some(indexes) = route.pools.names().map(place).collect::<Option<Box<[_]>>>() else {
                 continue;
             };
-            let pools = match *indexes {
+            let cookies = cookies(&pools, &indexes, |name| places.get(name).copied());
+            let shares = match *indexes {
                 [pool] => Pools::One(pool),
                 _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
             };
             let counters = laid.of(&route.name);
-            let destination = Destination { route: index, counters, pools };
+            let destination = Destination { route: index, counters, pools: shares, cookies };
             by_listener.entry(&route.listener).or_default().push((route, destination));
         }
         let tables = by_listener
@@ -163,9 +205,26 @@ impl RouteCompiler {
     }
 }
 
+/// The names of the cookies of these pools, and of those that take their place.
+fn cookies(
+    pools: &[Known],
+    indexes: &[PoolIndex],
+    place: impl Fn(&PoolName) -> Option<PoolIndex>,
+) -> Option<Arc<[Box<str>]>> {
+    let of_route = indexes.iter().map(|&index| &pools[index]);
+    let fallbacks = of_route.clone().filter_map(|known| place(known.fallback.as_ref()?));
+    let all = of_route.chain(fallbacks.map(|index| &pools[index]));
+    let mut names: Vec<Box<str>> = all.filter_map(|known| known.cookie.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then(|| names.into())
+}
+
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{HostMatch, Listener, PathMatch, Pool, Resource, Weight};
+    use lb_core::model::{
+        Affinity, CookieAffinity, Fallback, HostMatch, Listener, PathMatch, Pool, Resource, Weight,
+    };
 
     use super::*;
 
@@ -225,6 +284,36 @@ mod tests {
         assert_eq!(ask(&moved, "one", 1), [2], "pool c stands behind two others now");
         let other = snapshot(&same, vec![route("one", "one", &[("b", 1)])]);
         assert_eq!(ask(&table(&mut compiler, &other), "one", 1), [0]);
+    }
+
+    #[test]
+    fn a_route_knows_the_cookies_of_all_pools_that_may_serve_it() {
+        let named = |name: &str, cookie: Option<&str>, fallback: Option<&str>| {
+            let mut pool = Pool::new(PoolName::new(name).unwrap());
+            if let Some(name) = cookie {
+                let policy = CookieAffinity { name: name.into(), ..CookieAffinity::default() };
+                pool.affinity = Affinity::Cookie(policy);
+            }
+            let fallback = fallback.map(|name| PoolName::new(name).unwrap());
+            pool.fallback = Fallback { pool: fallback, ..Fallback::default() };
+            Resource::Pool(pool)
+        };
+        let (mut compiler, before) = (RouteCompiler::new(1), start());
+        let cookies = |compiler: &mut RouteCompiler, snapshot: &Snapshot, host: &str| {
+            let table = table(compiler, snapshot);
+            table.find(host.as_bytes(), b"/").unwrap().cookies().join(" ")
+        };
+        assert_eq!(cookies(&mut compiler, &before, "any"), "");
+        let one = snapshot(&before, vec![named("b", Some("y"), None)]);
+        assert_eq!(cookies(&mut compiler, &one, "any"), "y");
+        assert_eq!(cookies(&mut compiler, &one, "one"), "", "it leads to c only");
+        let more =
+            vec![named("c", None, Some("d")), named("d", Some("x"), None), named("e", None, None)];
+        let more = snapshot(&one, more);
+        assert_eq!(cookies(&mut compiler, &more, "any"), "x y");
+        assert_eq!(cookies(&mut compiler, &more, "one"), "x");
+        let other = snapshot(&more, vec![named("d", Some("z"), None)]);
+        assert_eq!(cookies(&mut compiler, &other, "one"), "z");
     }
 
     #[test]

@@ -137,17 +137,17 @@ impl CookieSticky {
             }
             Presented::Nothing | Presented::Refused(_) => None,
         };
-        let state = seat.map(|seat| self.state_of(seat, pool, now));
+        let state = seat.map(|seat| Self::state_of(seat, pool, now));
         resolve(presented, state.as_ref(), self.policy.strict, now)
     }
 }
 
 impl CookieSticky {
-    /// A backend at this moment. A client that may have no other waits in line for its own.
-    fn state_of(&self, seat: &Seat, pool: &PoolConfig, now: Instant) -> affinity::BackendState {
+    /// A backend at this moment.
+    fn state_of(seat: &Seat, pool: &PoolConfig, now: Instant) -> affinity::BackendState {
         let is_full = pool.caps.as_ref().is_some_and(|caps| caps.is_full(seat.state.slot, now));
         let fitness = match seat.state.fitness {
-            Fitness::Fit if is_full && !self.policy.strict => Fitness::AtCap,
+            Fitness::Fit if is_full => Fitness::AtCap,
             fitness => fitness,
         };
         affinity::BackendState { fitness, ..seat.state }

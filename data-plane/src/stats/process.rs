@@ -17,7 +17,7 @@ pub(super) fn report(new: &Sums, worker_connections: Vec<u32>) -> pb::ProcessRep
         client_errors: client_errors.map(|reason| new.of(reason)).sum(),
         client_aborts: new.of(Reason::ClientAbort),
         client_connections: u32::try_from(new.connections).unwrap_or(u32::MAX),
-        resident_bytes: process::resident_bytes(),
+        resident_bytes: process::resident_bytes().unwrap_or_default(),
         cpu_us: process::cpu_us(),
         status_classes: new.status_classes.to_vec(),
         own_answers: own_answers(new),

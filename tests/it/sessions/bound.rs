@@ -142,6 +142,11 @@ async fn browsers_get_the_attributes_and_backends_get_their_own_cookies_only() {
     assert_eq!(plain.text(), "none");
     let secure = ask("X-Forwarded-Proto: https\r\n").await;
     assert_eq!(attributes(&secure), "Path=/; Max-Age=300; HttpOnly; SameSite=Lax; Secure");
+    // Of several hops the first is the client's own.
+    for (hops, is_secure) in [("https, http", true), ("http, https", false)] {
+        let answer = ask(&format!("X-Forwarded-Proto: {hops}\r\n")).await;
+        assert_eq!(attributes(&answer).ends_with("; Secure"), is_secure, "{hops}");
+    }
     let own = Visit::of(&plain).begun();
     for (cookies, left) in [
         (format!("a=1; {own}; b=2"), "a=1; b=2"),

@@ -61,7 +61,15 @@ async fn keys_are_told_to_proxies_and_are_found_nowhere_else() {
         let told = cluster.lbctl(command).await.expect(0);
         said.push((command.join(" "), told.stdout.into_bytes()));
     }
-    for path in ["/v1/pools", "/v1/status", "/v1/export", "/metrics", "/lb/config", "/lb/stats"] {
+    for path in [
+        "/v1/pools",
+        "/v1/session-keys",
+        "/v1/status",
+        "/v1/export",
+        "/metrics",
+        "/lb/config",
+        "/lb/stats",
+    ] {
         said.push((path.to_owned(), get(cluster.http(), path).await.body));
     }
     said.push(("metrics".to_owned(), get(cluster.proxy(0).admin(), "/metrics").await.body));
@@ -183,6 +191,21 @@ async fn a_key_is_replaced_when_it_is_old() {
         if now[0].1 == first[0].1 { Err(format!("{now:?}")) } else { Ok(()) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_seal_key_of_no_use_keeps_no_proxy_from_serving() {
+    let (mut cluster, _backends) = fleet(1, 1).await;
+    let cookie = visit(cluster.address(), None).await.begun();
+    let seal_key = cluster.proxy(0).data_dir().join("seal-key");
+    cluster.kill_proxy(0).await;
+    fs::write(&seal_key, "short").unwrap();
+    cluster.start_proxy(0).await;
+    cluster.settled().await;
+    assert_eq!(visit(cluster.address(), Some(&cookie)).await.said, "backend1");
+    let told = cluster.proxy(0).process().stderr();
+    assert!(told.contains("this file has 5; delete the file"), "{told}");
+    assert_eq!(fs::read(&seal_key).unwrap(), b"short");
 }
 
 #[tokio::test]

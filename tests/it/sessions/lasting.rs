@@ -1,12 +1,15 @@
 //! What a session lasts through.
 
+use std::time::Duration;
+
+use lb_core::affinity::cookie::SKEW_S;
 use lb_tests::{
     backend::Backend,
     cluster::{Cluster, no_checks},
     wall_clock::WallClock,
 };
 
-use super::{counted, fleet, sticky, visit};
+use super::{TTL, aged, counted, fleet, ring, sticky, visit};
 use crate::program;
 
 const PROXIES: usize = 8;
@@ -107,6 +110,31 @@ async fn a_backend_that_was_removed_and_added_again_does_not_inherit_sessions() 
         assert_ne!(other.begun(), cookie);
     }
     assert_eq!(counted(&cluster, 3, "other_incarnation").await, 3.0);
+}
+
+/// A session is what its cookie says, so one that was signed in the past is as old as that.
+#[tokio::test]
+async fn a_session_slides_and_ends_on_every_proxy() {
+    let (cluster, _backends) = fleet(3, 3).await;
+    let first = visit(cluster.address(), None).await;
+    let (cookie, backend) = (first.begun(), first.said);
+    let ring = ring(&cluster).await;
+    let skew = Duration::from_secs(SKEW_S);
+    for address in cluster.addresses() {
+        let after = async |age| visit(address, Some(&aged(&ring, &cookie, age))).await;
+        let fresh = after(TTL / 20).await;
+        assert_eq!((fresh.said, fresh.cookie), (backend.clone(), None));
+        for age in [TTL / 5, TTL, TTL + skew / 2] {
+            let slid = after(age).await;
+            assert_eq!(slid.said, backend);
+            let renewed = visit(address, Some(&slid.begun())).await;
+            assert_eq!((renewed.said, renewed.cookie), (backend.clone(), None));
+        }
+        for age in [TTL + skew + Duration::from_secs(2), 2 * TTL, 100 * TTL] {
+            after(age).await.begun();
+        }
+    }
+    assert_eq!(counted(&cluster, 3, "expired").await, 9.0);
 }
 
 #[tokio::test]

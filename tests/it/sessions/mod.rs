@@ -2,21 +2,33 @@
 //! backend in its pool, and nobody is led anywhere by a cookie that the fleet has not given.
 
 mod bound;
+mod caching;
 mod distribution;
 mod drain;
 mod forged;
+mod full;
 mod keys;
 mod lasting;
+mod rotation;
+mod shared_routes;
+mod timeout;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
+use lb_core::{
+    affinity::{Inspected, KeyRing, Value},
+    model::{BackendId, PoolName},
+};
 use lb_proto::v1 as pb;
 use lb_tests::{
     backend::Backend,
     client::{Client, Response, exchange},
     cluster::Cluster,
     exposition::Scrape,
+    scene::unix_ms,
+    scripted::Proxy,
 };
+use tokio::sync::mpsc;
 
 use crate::program;
 
@@ -88,3 +100,36 @@ async fn counted(cluster: &Cluster, proxies: usize, result: &str) -> f64 {
     }
     sum
 }
+
+/// The keys of a fleet, as a proxy is told them.
+async fn ring(cluster: &Cluster) -> KeyRing {
+    let (told, mut taken) = mpsc::unbounded_channel();
+    let spy = Proxy::observed(
+        cluster.api.channel(),
+        "spy",
+        |_| None,
+        move |news| {
+            told.send(news).ok();
+        },
+    )
+    .await
+    .expect("the control plane is there");
+    taken.recv().await.expect("a configuration is sent");
+    let held = spy.left().await;
+    held.snapshot().session_keys().expect("there are keys").ring.clone()
+}
+
+/// A cookie as it would be if it had been set so long ago, with the usual TTL.
+fn aged(ring: &KeyRing, cookie: &str, age: Duration) -> String {
+    let (name, value) = cookie.split_once('=').unwrap();
+    let now_s = unix_ms() / 1000;
+    let said = Inspected::read(value.as_bytes(), Some(ring), now_s).unwrap();
+    let (pool, backend) =
+        (PoolName::new(&said.pool).unwrap(), BackendId::new(&said.backend).unwrap());
+    let set_s = now_s - age.as_secs();
+    let value = Value::sign(ring, &pool, &backend, said.incarnation, set_s, TTL);
+    format!("{name}={}", str::from_utf8(value.as_bytes()).unwrap())
+}
+
+/// How long a session lives unless a pool says otherwise.
+const TTL: Duration = Duration::from_secs(3600);

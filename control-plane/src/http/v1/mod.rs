@@ -6,6 +6,7 @@
 //! | [`objects`] | reads and writes pools, backends, listeners, routes and limits |
 //! | [`apply`] | makes the state what a document declares |
 //! | [`observe`], [`events`] | proxies, status, traffic; what happens |
+//! | [`session_keys`] | the keys of sessions, without their secrets |
 //! | [`collection`] | how the kinds are called |
 //! | [`body`], [`query`], [`condition`] | what a request says |
 //! | [`answer`], [`limits`], [`fault`] | what it is answered |
@@ -24,6 +25,7 @@ mod observe;
 mod openapi;
 mod operation;
 mod query;
+mod session_keys;
 mod slots;
 
 use std::sync::Arc;
@@ -63,7 +65,8 @@ async fn nothing_there(uri: Uri) -> Fault {
     // The router took the prefix off.
     Fault::not_found(format!(
         "there is nothing at /v1{path}; GET /openapi.json describes all there is, such as \
-         /v1/pools, /v1/backends, /v1/listeners, /v1/routes, /v1/limits, /v1/proxies and /v1/status"
+         /v1/pools, /v1/backends, /v1/listeners, /v1/routes, /v1/limits, /v1/session-keys, \
+         /v1/proxies and /v1/status"
     ))
 }
 

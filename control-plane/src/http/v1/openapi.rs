@@ -17,6 +17,7 @@ use super::{
     limits::LimitObserved,
     observe::{ProxyAnswer, StatsAnswer, StatusAnswer},
     operation::{About, Answered, all},
+    session_keys::SessionKeysAnswer,
 };
 
 const PREFIX: &str = "#/components/schemas/";
@@ -45,6 +46,7 @@ pub(super) fn document() -> Value {
             { "name": "listeners", "description": "How proxies treat their connections" },
             { "name": "routes", "description": "Which requests go to which pool" },
             { "name": "limits", "description": "How many requests may pass" },
+            { "name": "session-keys", "description": "What signs sessions" },
             { "name": "proxies", "description": "The processes that carry traffic" },
             { "name": "state", "description": "The whole" },
         ],
@@ -140,6 +142,15 @@ fn parameter(name: &str, tag: &str) -> Value {
             "Answer what would be stored, with the revision that it would get, and store nothing"
                 .to_owned(),
         ),
+        "force" if tag == "session-keys" => (
+            "query",
+            flag(),
+            "Let the key sign although lost proxies lack it: nobody comes to them any more"
+                .to_owned(),
+        ),
+        "wait" if tag == "session-keys" => {
+            ("query", duration(), "Wait until the new key signs, at most so long".to_owned())
+        }
         "force" => (
             "query",
             flag(),
@@ -154,7 +165,7 @@ fn parameter(name: &str, tag: &str) -> Value {
         "remove" => ("query", flag(), "Remove the backend when nothing is left of it".to_owned()),
         "wait" => (
             "query",
-            json!({ "type": "string", "examples": ["5s", "500ms"] }),
+            duration(),
             "Wait until every live proxy serves by the change, at most so long; the answer then \
              has `applied`"
                 .to_owned(),
@@ -187,6 +198,10 @@ fn parameter(name: &str, tag: &str) -> Value {
     })
 }
 
+fn duration() -> Value {
+    json!({ "type": "string", "examples": ["5s", "500ms"] })
+}
+
 fn refused(status: u16) -> &'static str {
     match status {
         400 => "Something in the request is wrong; `errors` names every fault of a body",
@@ -212,6 +227,7 @@ fn schemas() -> Map<String, Value> {
     answers::<LimitObserved>(&mut schemas);
     answers::<EventAnswer>(&mut schemas);
     answers::<ProxyAnswer>(&mut schemas);
+    answers::<SessionKeysAnswer>(&mut schemas);
     answers::<StatsAnswer>(&mut schemas);
     answers::<StatusAnswer>(&mut schemas);
     for collection in COLLECTIONS {

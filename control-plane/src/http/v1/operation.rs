@@ -18,7 +18,7 @@ use super::{
     events::events,
     fault::Fault,
     objects::{self, Asked},
-    observe,
+    observe, session_keys,
 };
 use crate::grpc::Context;
 
@@ -250,6 +250,32 @@ fn others() -> Vec<Operation> {
                 .parameters(&["id"])
                 .success(200, Answered::One("Proxy"))
                 .failures(&[400, 403, 404]),
+        },
+        Operation {
+            method: Method::GET,
+            path: "/session-keys",
+            handler: plain(&Method::GET, async |asked, _| session_keys::list(&asked)),
+            about: About::new(
+                "listSessionKeys",
+                "session-keys",
+                "Lists the keys that sign sessions, without their secrets",
+            )
+            .success(200, Answered::One("SessionKeys"))
+            .failures(&[400, 403]),
+        },
+        Operation {
+            method: Method::POST,
+            path: "/session-keys/rotate",
+            handler: plain(&Method::POST, async |asked, _| session_keys::rotate(&asked).await),
+            about: About::new(
+                "rotateSessionKeys",
+                "session-keys",
+                "Makes a new key, which signs once every proxy knows it, the lost ones included. \
+                 While one is announced, no further one is made",
+            )
+            .parameters(&["force", "wait"])
+            .success(200, Answered::One("SessionKeys"))
+            .failures(&[400, 403, 409, 500, 503]),
         },
         Operation {
             method: Method::GET,

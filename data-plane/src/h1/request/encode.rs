@@ -23,9 +23,9 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) fallback_host: &'a str,
     /// For a request that has no id.
     pub(crate) request_id: u128,
-    /// The name of the proxy's own cookie, if the request has it: it is no business of the
-    /// backend's.
-    pub(crate) own_cookie: Option<&'a str>,
+    /// The names of the proxy's own cookies, if the request has one of them: they are no
+    /// business of the backend's.
+    pub(crate) own_cookies: &'a [Box<str>],
 }
 
 impl RequestHead<'_, '_> {
@@ -42,8 +42,8 @@ impl RequestHead<'_, '_> {
             self.write_line(host, out);
         }
         let (has_proto, has_host) = self.write_fields(as_it_is, forwarding, out);
-        if let Some(name) = forwarding.own_cookie {
-            self.write_cookies(name, out);
+        if !forwarding.own_cookies.is_empty() {
+            self.write_cookies(forwarding.own_cookies, out);
         }
         self.write_forwarded(forwarding, out);
         if !has_proto {
@@ -100,14 +100,14 @@ impl RequestHead<'_, '_> {
         forwarding: &Forwarding<'_>,
         out: &mut Vec<u8>,
     ) -> (bool, bool) {
-        let (peer_trusted, own_cookie) = (forwarding.peer_trusted, forwarding.own_cookie);
+        let (peer_trusted, own_cookies) = (forwarding.peer_trusted, forwarding.own_cookies);
         let (mut has_proto, mut has_host) = (false, false);
         let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
             if !known {
-                let is_rewritten = own_cookie.is_some_and(|cookie| {
-                    name.eq_ignore_ascii_case(COOKIE) && field::has(field.value, cookie)
-                });
+                let is_rewritten = !own_cookies.is_empty()
+                    && name.eq_ignore_ascii_case(COOKIE)
+                    && field::has(field.value, own_cookies);
                 return !is_rewritten && !self.connection.names(name, self.fields);
             }
             match fields::classify(name) {
@@ -139,14 +139,14 @@ impl RequestHead<'_, '_> {
             }
         };
         let line = if as_it_is { self.line } else { 0 };
-        let ask_about_all = self.connection.names_any() || own_cookie.is_some();
+        let ask_about_all = self.connection.names_any() || !own_cookies.is_empty();
         self.survey.copy((self.bytes, line), self.fields, ask_about_all, keep, out);
         (has_proto, has_host)
     }
 
-    /// What is left of the fields in which the proxy's own cookie stood.
+    /// What is left of the fields in which the proxy's own cookies stood.
     #[cold]
-    fn write_cookies(&self, own: &str, out: &mut Vec<u8>) {
+    fn write_cookies(&self, own: &[Box<str>], out: &mut Vec<u8>) {
         if self.connection.names(COOKIE, self.fields) {
             return;
         }

@@ -13,7 +13,7 @@ fn forwarded_with(head: &str, peer_trusted: bool) -> Result<String, BadRequest> 
         peer_trusted,
         fallback_host: "10.0.0.1:80",
         request_id: 0xabc,
-        own_cookie: None,
+        own_cookies: &[],
     };
     let mut out = Vec::new();
     head.encode(&forwarding, &mut out);

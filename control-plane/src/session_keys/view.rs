@@ -1,0 +1,109 @@
+//! The keys as people and programs are told of them, without their secrets; and their rotation.
+//! gRPC and REST both come here.
+
+use std::time::Duration;
+
+use lb_core::affinity::{KeyId, RingKey, Role, rotation::Consent};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    fleet::Laggard,
+    grpc::Context,
+    registry::{KeyStep, WriteError},
+};
+
+/// A key without its secret.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct KeyView {
+    pub(crate) id: KeyId,
+    pub(crate) role: Role,
+    /// In milliseconds since the Unix epoch; 0: not known.
+    pub(crate) made_unix_ms: u64,
+}
+
+/// All keys, and what the next one waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct KeysView {
+    /// The active one first; none while no pool has ever had sessions.
+    pub(crate) keys: Vec<KeyView>,
+    /// Nothing, unless a key is announced.
+    pub(crate) waits: Option<Waits>,
+}
+
+/// What a key that was announced waits for.
+#[derive(Clone, Debug)]
+pub(crate) struct Waits {
+    /// At which the ring has it.
+    pub(crate) revision: u64,
+    /// Proxies that lack it, the lost ones too.
+    pub(crate) lacking: Vec<Laggard>,
+    /// For how long nobody can know of all proxies; only while nobody has asked for it.
+    pub(crate) unsure_for: Duration,
+}
+
+impl KeyView {
+    fn of(held: &RingKey) -> Self {
+        let made_unix_ms = held.key.made_s().saturating_mul(1000);
+        Self { id: held.key.id(), role: held.role, made_unix_ms }
+    }
+
+    /// Of a retired key: until when sessions that it signed are believed, in milliseconds since
+    /// the Unix epoch.
+    pub(crate) fn honoured_until_unix_ms(&self) -> Option<u64> {
+        match self.role {
+            Role::Retired { honoured_until_s } => Some(honoured_until_s.saturating_mul(1000)),
+            Role::Active | Role::Next => None,
+        }
+    }
+}
+
+impl KeysView {
+    /// The key that signs last: the next one, or else the active one.
+    pub(crate) fn newest(&self) -> Option<KeyId> {
+        let next = self.keys.iter().find(|key| key.role == Role::Next);
+        next.or_else(|| self.keys.first()).map(|key| key.id)
+    }
+}
+
+/// The keys at this moment.
+pub(crate) fn view(context: &Context) -> KeysView {
+    let (keys, revision) = context.registry.read(|view| match view.catalog.session_keys() {
+        Some(stored) => {
+            (stored.value.ring.keys().iter().map(KeyView::of).collect(), stored.revision)
+        }
+        None => (Vec::new(), 0),
+    });
+    let next = keys.iter().find(|key: &&KeyView| key.role == Role::Next);
+    let waits = next.map(|next| Waits {
+        revision,
+        lacking: context.fleet.lacking(revision),
+        unsure_for: context.rotation.unsure_for(next.id),
+    });
+    KeysView { keys, waits }
+}
+
+/// Makes a new key, unless one is announced already, and asks for it to sign; with `force` also
+/// while lost proxies lack it. Returns when it does, or when the time is up: the key, the
+/// revision at which the ring has it, and the proxies that lack it.
+pub(crate) async fn rotate(
+    context: &Context,
+    force: bool,
+    limit: Duration,
+) -> Result<(KeyId, u64, Vec<Laggard>), WriteError> {
+    let mut revisions = context.registry.revisions();
+    let revision = context.registry.step_keys(KeyStep::Announce).await?;
+    let deadline = Instant::now() + limit;
+    // It may have come to sign before anybody looked.
+    let Some(key) = view(context).newest() else { return Err(WriteError::Stopping) };
+    context.rotation.ask(key, if force { Consent::Forced } else { Consent::Asked });
+    loop {
+        revisions.mark_unchanged();
+        if view(context).waits.is_none() {
+            break;
+        }
+        if !matches!(timeout_at(deadline, revisions.changed()).await, Ok(Ok(()))) {
+            break;
+        }
+    }
+    Ok((key, revision, context.fleet.lacking(revision)))
+}
