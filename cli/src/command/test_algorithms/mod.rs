@@ -92,7 +92,7 @@ async fn examine(trial: &Trial, requests: u32) -> Result<Vec<Finding>, Failure> 
             _ => {
                 let crowd = members.len() * CROWD_PER_BACKEND;
                 // A rough share needs enough requests to be one.
-                let requests = judge::rounded(requests.max(weights * 20), weights);
+                let requests = judge::rounded(requests.max(weights * 40), weights);
                 let answers = at_once(at, requests, crowd).await?;
                 let promise = "in proportion to the weights, give or take half";
                 judge::rough(algorithm, promise, &members, &answers)
