@@ -283,7 +283,7 @@ pub(crate) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
         let quoted = serde_json::Value::String(text).to_string();
         let mut unwritten = &quoted[1..quoted.len() - 1];
         while let Some((at, steers)) = unwritten.char_indices().find(|(_, c)| steers(*c)) {
-            out.extend_from_slice(unwritten[..at].as_bytes());
+            out.extend_from_slice(&unwritten.as_bytes()[..at]);
             // All of them are below U+10000.
             out.extend_from_slice(format!("\\u{:04x}", u32::from(steers)).as_bytes());
             unwritten = &unwritten[at + steers.len_utf8()..];
