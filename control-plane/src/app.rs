@@ -236,7 +236,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     };
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
-    let term = registry.term();
+    let (term, former) = (registry.term(), registry.former_proxies());
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -252,7 +252,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         resilience: Arc::new(Resilience::new(term, config.lease)),
         leases: Arc::new(Leases::new(term, resumed)),
         sources: Arc::default(),
-        drains: Drains::new(resumed, config.lease),
+        drains: Drains::new(resumed, former, config.lease),
         rotation: Rotation::new(resumed),
         events,
         http: http.clone(),
@@ -315,7 +315,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        drain::run(&shared).await;
+        tokio::join!(drain::run(&shared), drain::note_proxies(&shared));
         "drains"
     });
     let shared = Arc::clone(&context);

@@ -8,8 +8,9 @@
 //! A step that is refused is told, and tried again when the state has changed, or after a
 //! while.
 //!
-//! Which proxies there are is not stored. So for a while after a restart no drain ends for
-//! want of proxies that have something left: they are on their way back.
+//! Which proxies are connected is noted in the store. After a restart no drain ends for want of
+//! those that have something left and are on their way back: until they are all there, or a
+//! while has passed.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ use lb_core::{
     drain::{self, Elapsed, Left, Step},
     model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::{
@@ -44,6 +45,8 @@ const LEASES_TO_COME_BACK: u32 = 3;
 pub(crate) struct Drains {
     /// Until then proxies may be on their way back.
     complete_from: Instant,
+    /// Those that were connected before; all that there may be, if that is not known.
+    former: Option<Vec<ProxyId>>,
     clocks: Mutex<BTreeMap<BackendId, Clock>>,
 }
 
@@ -141,16 +144,30 @@ impl DrainReport {
 
 impl Drains {
     /// `resumed` tells whether there may be proxies that were connected before this process
-    /// began.
+    /// began, and `former` which, if that is known.
     #[must_use]
-    pub(crate) fn new(resumed: bool, lease: Duration) -> Self {
+    pub(crate) fn new(resumed: bool, former: Option<Vec<ProxyId>>, lease: Duration) -> Self {
         let wait = if resumed { lease * LEASES_TO_COME_BACK } else { Duration::ZERO };
-        Self { complete_from: Instant::now() + wait, clocks: Mutex::default() }
+        Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
-    /// Whether proxies may still be on their way back after a restart.
-    pub(crate) fn awaits_proxies(&self) -> bool {
+    /// Whether proxies may still be on their way back after a restart, while these are live.
+    pub(crate) fn awaits_proxies(&self, live: &[ProxyId]) -> bool {
+        let is_away = |id: &ProxyId| live.binary_search(id).is_err();
         Instant::now() < self.complete_from
+            && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
+    }
+
+    /// The proxies that a process after this one would have to wait for, while these are live;
+    /// nothing while that is not known.
+    fn awaited_next(&self, live: &[ProxyId]) -> Option<Vec<ProxyId>> {
+        let mut awaited = live.to_vec();
+        if Instant::now() < self.complete_from {
+            awaited.extend(self.former.as_ref()?.iter().cloned());
+        }
+        awaited.sort_unstable();
+        awaited.dedup();
+        Some(awaited)
     }
 
     fn elapsed(&self, backend: &Backend, drain: &Drain) -> Elapsed {
@@ -246,7 +263,7 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         },
         session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: context.drains.awaits_proxies(),
+        awaits_proxies: context.drains.awaits_proxies(&context.fleet.live()),
         held_up: context.drains.held_up(&backend.id),
         proxies: proxies.collect(),
     })
@@ -263,6 +280,30 @@ pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
         .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
         .filter_map(under_way)
         .collect()
+}
+
+/// Has it noted which proxies are connected, until the context is stopped: that all streams end
+/// then says nothing of the proxies.
+pub(crate) async fn note_proxies(context: &Context) {
+    let mut members = context.fleet.members();
+    let mut noted = None;
+    loop {
+        members.mark_unchanged();
+        let awaited = context.drains.awaited_next(&context.fleet.live());
+        if context.stop.is_cancelled() {
+            return;
+        }
+        if awaited.is_some() && awaited != noted {
+            noted.clone_from(&awaited);
+            context.registry.remember_proxies(awaited.unwrap_or_default()).await;
+        }
+        let complete = context.drains.complete_from;
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            changed = members.changed() => if changed.is_err() { return },
+            () = sleep_until(complete), if Instant::now() < complete => {}
+        }
+    }
 }
 
 /// Looks after all drains until the context is stopped.

@@ -119,7 +119,7 @@ fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
     let known = Knowledge {
         behind: behind.len(),
         lost: lost.len(),
-        is_awaited: context.drains.awaits_proxies(),
+        is_awaited: context.drains.awaits_proxies(&context.fleet.live()),
         may_be_more: rotation.may_be_more(),
     };
     match readiness(rotation.consent(key), known) {

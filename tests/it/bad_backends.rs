@@ -1,13 +1,11 @@
 //! One of three backends never answers, each in another way; nothing but traffic can tell.
 
-use std::net::{TcpListener, TcpStream};
-
 use lb_proto::v1 as pb;
 use lb_tests::{
     backend::{Action, Backend},
     cluster::{Cluster, no_checks},
     load::Load,
-    port::Port,
+    port::{BlackHole, Port},
 };
 
 use crate::program;
@@ -63,22 +61,6 @@ async fn one_that_hangs_costs_no_request() {
 
 #[tokio::test]
 async fn one_whose_backlog_is_full_costs_no_request() {
-    let (listener, _full) = black_hole();
-    costs_no_request(listener.local_addr().unwrap()).await;
-}
-
-/// Listens, accepts nobody, and has no room for anybody to wait.
-fn black_hole() -> (TcpListener, Vec<TcpStream>) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
-    socket.bind(&any.into()).unwrap();
-    socket.listen(1).unwrap();
-    let listener = TcpListener::from(socket);
-    let address = listener.local_addr().unwrap();
-    // A queue of one holds two; more connections are neither accepted nor refused.
-    let wait = std::time::Duration::from_millis(200);
-    let waiting: Vec<TcpStream> =
-        (0..8).map_while(|_| TcpStream::connect_timeout(&address, wait).ok()).collect();
-    assert!(waiting.len() < 8, "the queue does not fill");
-    (listener, waiting)
+    let bad = BlackHole::open();
+    costs_no_request(bad.address()).await;
 }

@@ -6,7 +6,10 @@
 //! name it and say `SO_REUSEADDR` (as all servers here do), and refuses connections for
 //! as long as none of those listens.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{self, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -52,4 +55,38 @@ fn bound(address: SocketAddr) -> TcpSocket {
     socket.set_reuseaddr(true).expect("SO_REUSEADDR can be set");
     socket.bind(address).unwrap_or_else(|error| panic!("cannot bind {address}: {error}"));
     socket
+}
+
+/// Listens, accepts nobody, and has no room for anybody to wait: connections are neither made nor
+/// refused.
+#[derive(Debug)]
+pub struct BlackHole {
+    listener: net::TcpListener,
+    _waiting: Vec<net::TcpStream>,
+}
+
+impl BlackHole {
+    /// Listens on a free port, and fills its queue.
+    #[must_use]
+    pub fn open() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.expect("a socket can be made");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(&any.into()).expect("a port is free");
+        socket.listen(1).expect("a bound socket can listen");
+        let listener = net::TcpListener::from(socket);
+        let address = listener.local_addr().expect("a bound socket has an address");
+        // A queue of one holds two.
+        let wait = Duration::from_millis(200);
+        let waiting: Vec<_> =
+            (0..8).map_while(|_| net::TcpStream::connect_timeout(&address, wait).ok()).collect();
+        assert!(waiting.len() < 8, "the queue does not fill");
+        Self { listener, _waiting: waiting }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound socket has an address")
+    }
 }

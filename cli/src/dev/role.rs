@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::plan::ProxyPlan;
@@ -22,7 +23,7 @@ pub(super) struct Role {
 enum Kind {
     ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf, config: Option<PathBuf> },
     Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf, access_log: String },
-    DemoBackend { address: SocketAddr },
+    DemoBackend { address: SocketAddr, delay: Duration },
 }
 
 /// The line `listening NAME=VALUE ...` with which a child says that it is ready.
@@ -56,7 +57,16 @@ impl Role {
     pub(super) fn demo_backend(number: usize, port: u16) -> Self {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         let name = if port == 0 { format!("demo-{number}") } else { format!("backend-{port}") };
-        Self { name, kind: Kind::DemoBackend { address }, debug: false }
+        let kind = Kind::DemoBackend { address, delay: Duration::ZERO };
+        Self { name, kind, debug: false }
+    }
+
+    /// A demo backend that takes so long for each request.
+    pub(super) fn taking(mut self, time: Duration) -> Self {
+        if let Kind::DemoBackend { delay, .. } = &mut self.kind {
+            *delay = time;
+        }
+        self
     }
 
     /// As it is called in logs.
@@ -96,10 +106,11 @@ impl Role {
                 "--accept-grace=0s".to_owned(),
                 "--drain-timeout=3s".to_owned(),
             ],
-            Kind::DemoBackend { address } => vec![
+            Kind::DemoBackend { address, delay } => vec![
                 "demo-backend".to_owned(),
                 format!("--host={}", address.ip()),
                 format!("--port={}", address.port()),
+                format!("--delay={}ms", delay.as_millis()),
             ],
         };
         if self.debug {
@@ -125,7 +136,7 @@ impl Role {
                 keep(&mut plan.traffic, "default");
                 keep(&mut plan.admin, "admin");
             }
-            Kind::DemoBackend { address } => keep(address, "backend"),
+            Kind::DemoBackend { address, .. } => keep(address, "backend"),
         }
     }
 
@@ -136,7 +147,7 @@ impl Role {
         let changed = match &mut other.kind {
             Kind::ControlPlane { grpc, http, .. } => give_up_port(grpc) | give_up_port(http),
             Kind::Proxy { plan, .. } => give_up_port(&mut plan.admin),
-            Kind::DemoBackend { address } => give_up_port(address),
+            Kind::DemoBackend { address, .. } => give_up_port(address),
         };
         changed.then_some(other)
     }
@@ -211,6 +222,8 @@ mod tests {
         demo.settle(&Listening::parse("listening backend=127.0.0.1:40001").unwrap());
         assert!(demo.command_line().contains(&"--port=40001".to_owned()));
         assert_eq!(demo.name(), "demo-1");
+        let slow = demo.taking(Duration::from_millis(5)).command_line();
+        assert!(slow.contains(&"--delay=5ms".to_owned()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! backends unless others are given. All ports are free ones, and of what the children
 //! say only errors are shown.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use lb_core::model::Address;
 
@@ -19,6 +19,9 @@ use crate::{
     signal::StopSignals,
     view::BackendView,
 };
+
+/// What a demo backend takes for a request: requests that overlap are what some algorithms go by.
+const DELAY: Duration = Duration::from_millis(5);
 
 /// A running fleet.
 #[derive(Debug)]
@@ -82,7 +85,7 @@ async fn gather(
     let control = household.admit(Role::control_plane(any, any, data_dir.path(), &args)).await?;
     let mut demos = Vec::new();
     for number in 1..=if backends.is_empty() { 3 } else { 0 } {
-        demos.push(household.admit(Role::demo_backend(number, 0)).await?);
+        demos.push(household.admit(Role::demo_backend(number, 0).taking(DELAY)).await?);
     }
     let server = format!("http://{}", control.value("grpc"));
     let plan = ProxyPlan { id: "proxy-1".to_owned(), traffic: any, admin: any };

@@ -32,7 +32,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, Key, Kind, Resource},
+    model::{AdminState, BackendStatus, DrainWish, Key, Kind, ProxyId, Resource},
     moment::Moment,
     sync::Publisher,
 };
@@ -208,6 +208,19 @@ impl Registry {
         answer.await.map_err(|_| WriteError::Stopping)?
     }
 
+    /// Has it remembered which proxies are connected, for the next start.
+    pub(crate) async fn remember_proxies(&self, proxies: Vec<ProxyId>) {
+        // Nobody is left to remember it once the writer has stopped.
+        self.commands.send(Command::Remember { proxies }).await.ok();
+    }
+
+    /// The proxies that were connected when the process before this one ended; nothing if that
+    /// is not known.
+    #[must_use]
+    pub(crate) fn former_proxies(&self) -> Option<Vec<ProxyId>> {
+        self.shared.former_proxies.clone()
+    }
+
     /// Takes no more writes, and returns once the last accepted one is stored.
     pub async fn stop(&self) {
         let (reply, answer) = oneshot::channel();
@@ -280,6 +293,7 @@ enum Command {
     Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
     Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
     Keys { step: KeyStep, reply: oneshot::Sender<Result<u64, WriteError>> },
+    Remember { proxies: Vec<ProxyId> },
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -291,6 +305,7 @@ struct Shared {
     touched: Touched,
     counts: Mutex<WriteCounts>,
     term: u64,
+    former_proxies: Option<Vec<ProxyId>>,
 }
 
 /// The names of what changed: bounded by what there is, however far the reader lags.

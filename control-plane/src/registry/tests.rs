@@ -380,6 +380,9 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
         fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
             self.0.begin_term(at_least)
         }
+        fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
+            self.0.remember_proxies(proxies)
+        }
     }
     let store = Box::new(Failing(MemoryStore::new(), 1, 1));
     let registry = Registry::start(store, Arc::new(EventLog::new())).unwrap();

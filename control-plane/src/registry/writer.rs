@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Catalog, Command, KeyStep, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
@@ -76,6 +76,7 @@ impl Writer {
             touched: Touched::default(),
             counts: Mutex::default(),
             term,
+            former_proxies: contents.proxies,
         });
         let mut writer = Self {
             store,
@@ -109,6 +110,12 @@ impl Writer {
                 }
                 Command::Keys { step, reply } => {
                     reply.send(self.step_keys(step)).ok();
+                }
+                Command::Remember { proxies } => {
+                    if let Err(error) = self.store.remember_proxies(&proxies) {
+                        // Drains then wait longer after a restart, and nothing else.
+                        debug!(%error, "the proxies that are connected could not be noted");
+                    }
                 }
                 Command::Stop { reply } => {
                     commands.close();

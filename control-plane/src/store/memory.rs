@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lb_core::{
-    model::{Epoch, Key},
+    model::{Epoch, Key, ProxyId},
     sync::Object,
 };
 
@@ -20,6 +20,7 @@ pub struct MemoryStore {
     term: u64,
     objects: BTreeMap<Key, Object>,
     answers: VecDeque<Answered>,
+    proxies: Option<Vec<ProxyId>>,
 }
 
 impl MemoryStore {
@@ -34,6 +35,7 @@ impl MemoryStore {
             term: 0,
             objects: BTreeMap::new(),
             answers: VecDeque::new(),
+            proxies: None,
         }
     }
 }
@@ -53,6 +55,7 @@ impl Store for MemoryStore {
             committed_unix_ms: self.committed_unix_ms,
             objects: self.objects.values().cloned().collect(),
             answers: self.answers.iter().cloned().collect(),
+            proxies: self.proxies.clone(),
         })
     }
 
@@ -81,7 +84,13 @@ impl Store for MemoryStore {
 
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
         self.term = at_least.max(self.term + 1);
+        self.proxies = None;
         Ok(self.term)
+    }
+
+    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
+        self.proxies = Some(proxies.to_vec());
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ mod redb;
 use std::fmt;
 
 use lb_core::{
-    model::{Epoch, Key},
+    model::{Epoch, Key, ProxyId},
     sync::Object,
 };
 
@@ -40,6 +40,10 @@ pub trait Store: fmt::Debug + Send {
     /// Stored durably before it is returned, so that what one process hands out in its term
     /// is never taken for what another does, whatever the wall clock says.
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError>;
+
+    /// Remembers which proxies are connected in the present term, in place of what was
+    /// remembered before. No part of the state, and without a revision.
+    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError>;
 }
 
 /// What a store holds.
@@ -57,6 +61,8 @@ pub struct Contents {
     pub objects: Vec<Object>,
     /// What writes with an idempotency key were answered, oldest first.
     pub answers: Vec<Answered>,
+    /// The proxies that were connected at the end of the last term; nothing if nobody noted it.
+    pub proxies: Option<Vec<ProxyId>>,
 }
 
 /// One change of the state.
@@ -163,9 +169,15 @@ pub(crate) mod tests {
 
     /// The rules that hold for every store.
     pub(crate) fn behaves_like_a_store(store: &mut dyn Store) {
+        let proxies: Vec<ProxyId> = ["p1", "p2"].map(|id| ProxyId::new(id).unwrap()).into();
+        assert_eq!(store.load().unwrap().proxies, None);
         assert_eq!(store.begin_term(5).unwrap(), 5);
+        store.remember_proxies(&proxies[..1]).unwrap();
+        store.remember_proxies(&proxies).unwrap();
+        assert_eq!(store.load().unwrap().proxies, Some(proxies));
         assert_eq!(store.begin_term(5).unwrap(), 6);
         assert_eq!(store.begin_term(3).unwrap(), 7, "a clock that was set back");
+        assert_eq!(store.load().unwrap().proxies, None, "who was there in this term is not known");
         let fresh = store.load().unwrap();
         assert_eq!((fresh.revision, fresh.next_backend_number), (0, 1));
         assert!(fresh.objects.is_empty() && fresh.answers.is_empty());

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | number, or the epoch |
+//! | `meta` | name | number, the epoch, or a term and the proxies that were connected in it |
 //! | `objects` | (kind, name) | (revision, payload) |
 //! | `answers` | sequence | what a write with an idempotency key was answered |
 //!
@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use lb_core::{
-    model::{Epoch, Key},
+    model::{Epoch, Key, ProxyId},
     sync::Object,
 };
 use redb::{
@@ -47,6 +47,7 @@ pub struct RedbStore {
     database: Database,
     revision: u64,
     next_answer: u64,
+    term: u64,
 }
 
 impl RedbStore {
@@ -106,7 +107,7 @@ impl RedbStore {
         } else {
             transaction.abort().map_err(failed(doing))?;
         }
-        Ok(Self { database, revision: 0, next_answer: 0 })
+        Ok(Self { database, revision: 0, next_answer: 0, term: 0 })
     }
 }
 
@@ -149,6 +150,8 @@ impl Store for RedbStore {
             });
         }
 
+        // What another term left says nothing: a build that noted nothing may have come since.
+        let proxies = bytes("proxies")?.and_then(|noted| proxies_of(&noted, count("term").ok()?));
         self.revision = count("revision")?;
         Ok(Contents {
             epoch,
@@ -157,6 +160,7 @@ impl Store for RedbStore {
             committed_unix_ms: count("committed_unix_ms")?,
             objects,
             answers,
+            proxies,
         })
     }
 
@@ -225,7 +229,21 @@ impl Store for RedbStore {
             term
         };
         transaction.commit().map_err(failed(doing))?;
+        self.term = term;
         Ok(term)
+    }
+
+    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
+        let doing = "written";
+        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        {
+            let lines: Vec<&str> = proxies.iter().map(ProxyId::as_str).collect();
+            let noted = [&self.term.to_le_bytes()[..], lines.join("\n").as_bytes()].concat();
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            meta.insert("proxies", noted.as_slice()).map_err(failed(doing))?;
+        }
+        transaction.commit().map_err(failed(doing))
     }
 }
 
@@ -247,6 +265,13 @@ fn number(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
         what: format!("{what} has {} bytes instead of 8", bytes.len()),
     })?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// The proxies that were noted in a term, one a line; nothing if it was another term.
+fn proxies_of(noted: &[u8], term: u64) -> Option<Vec<ProxyId>> {
+    let (of, lines) = noted.split_first_chunk()?;
+    let lines = str::from_utf8(lines).ok().filter(|_| u64::from_le_bytes(*of) == term)?;
+    lines.lines().map(|id| ProxyId::new(id).ok()).collect()
 }
 
 /// Kinds and names hold neither spaces nor line ends.

@@ -29,12 +29,8 @@ fn resources(declaration: &Declaration) -> Vec<Resource> {
 }
 
 #[test]
-fn an_empty_document_declares_nothing() {
-    assert!(read("").unwrap().wishes.is_empty());
-}
-
-#[test]
 fn all_faults_are_told_at_once_each_with_its_place() {
+    assert!(read("").unwrap().wishes.is_empty(), "an empty document declares nothing");
     let text = r#"
 [[pools]]
 name = "web"
