@@ -12,20 +12,24 @@ use crate::{program, seed_rest::ask};
 async fn with_a_stray(control_plane_args: &[&str]) -> Cluster {
     let cluster = Cluster::start_as(program(), 2, &[], control_plane_args).await;
     let stray = Proxy::follow(cluster.api.channel(), "stray", |_| None).await;
-    eventually("it is in sync", async || {
-        let state = cluster.api.proxy("stray").await.state;
-        if state == "synced" { Ok(()) } else { Err(state) }
-    })
-    .await;
+    state_is(&cluster, "synced").await;
     stray.left().await;
-    eventually("it is lost", async || {
-        let state = cluster.api.proxy("stray").await.state;
-        if state == "lost" { Ok(()) } else { Err(state) }
-    })
-    .await;
+    state_is(&cluster, "lost").await;
     // From here on its clients have sessions, of which it knows nothing.
     cluster.api.change_pool(sticky).await;
     cluster
+}
+
+/// Waits until the stray proxy, which may not be listed yet, is in this state.
+async fn state_is(cluster: &Cluster, wanted: &str) {
+    eventually(wanted, async || {
+        let (proxies, _) = cluster.api.try_proxies().await.expect("the control plane answers");
+        match proxies.iter().find(|proxy| proxy.id == "stray") {
+            Some(stray) if stray.state == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
 }
 
 /// Waits for an event about the keys.
