@@ -2,8 +2,11 @@
 //! signs for forgeries.
 
 use lb_proto::v1 as pb;
-use lb_tests::{client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy};
+use lb_tests::{
+    PATIENCE, client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy,
+};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::sticky;
 use crate::{program, seed_rest::ask};
@@ -35,15 +38,19 @@ async fn state_is(cluster: &Cluster, wanted: &str) {
 /// Waits for an event about the keys.
 async fn told(cluster: &Cluster, code: &str) -> String {
     let mut events = cluster.api.watch(1000).await;
-    loop {
-        let event = events.message().await.unwrap().unwrap();
-        match event.reason {
-            Some(reason) if event.r#type == "session_keys_changed" && reason.code == code => {
-                return reason.message;
+    let found = async {
+        loop {
+            let event = events.message().await.unwrap().expect("the stream goes on");
+            match event.reason {
+                Some(reason) if event.r#type == "session_keys_changed" && reason.code == code => {
+                    return reason.message;
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
+    };
+    // After a restart proxies are waited for first, three leases long.
+    timeout(2 * PATIENCE, found).await.unwrap_or_else(|_| panic!("no event {code} came"))
 }
 
 async fn roles(cluster: &Cluster) -> Vec<String> {
