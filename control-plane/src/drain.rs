@@ -98,7 +98,7 @@ pub(crate) enum DrainWord {
     Told,
     /// It has not told any since.
     Unheard,
-    /// It is not connected: what it has is unknown.
+    /// It has not been connected for a lease: what it has is unknown.
     Lost,
 }
 
@@ -222,10 +222,12 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
     let proxies = context.fleet.list().into_iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
         let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
-        let word = match view.state {
-            ProxyState::Lost => DrainWord::Lost,
-            _ if left.applied_revision >= revision => DrainWord::Told,
-            _ => DrainWord::Unheard,
+        // One whose stream has just ended is on its way back, or about to be replaced.
+        let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
+        let word = match () {
+            () if is_gone => DrainWord::Lost,
+            () if left.applied_revision >= revision => DrainWord::Told,
+            () => DrainWord::Unheard,
         };
         let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
         DrainShare { proxy: view.info.id, word, requests, upgraded, cut }

@@ -8,7 +8,11 @@ use std::{
     str::FromStr,
 };
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+/// Connections that may wait to be accepted, if the system allows as many: after a restart all
+/// proxies of a large fleet come back at once.
+const BACKLOG: u32 = 4096;
 
 /// Where to listen.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -92,7 +96,7 @@ impl Endpoint {
 
     pub(crate) async fn bind(&self, flag: &'static str) -> Result<Listener, ListenError> {
         let bound = match self {
-            Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Self::Tcp(address) => bind_tcp(*address).map(Listener::Tcp),
             Self::Unix(path) => bind_unix(path).map(Listener::Unix),
         };
         bound.map_err(|source| {
@@ -147,6 +151,13 @@ impl fmt::Display for Endpoint {
 
 /// Binds a socket that only this user may connect to, in place of one that a process
 /// left behind when it died.
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

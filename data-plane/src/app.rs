@@ -101,9 +101,11 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         .map_err(|invalid| RunError::Usage(invalid.to_string()))?;
     let estate = Arc::new(Mutex::new(Some(opened.estate(&instance)?)));
     let (access_log, log_writer) = open_access_log(&args, &opened.id, &names)?.unzip();
-    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
     let memory = Memory::new(args.max_memory);
-    let watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status))?;
+    // Before anybody is served: a take-over that is refused changes nothing.
+    Watch::check(&memory)?;
+    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
+    let watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status));
     let introduction = opened.introduction(instance.clone(), access_log.is_some());
     if let Some((old, _)) = opened.old.take() {
         let relieved = tokio::task::spawn_blocking(move || takeover::relieve(&old)).await;
@@ -127,7 +129,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
         Arc::clone(&leases),
         opened.id.clone(),
         instance.clone(),
-        shelf,
+        shelf.clone(),
         connected_receiver.clone(),
         Arc::clone(&fleet),
     );
@@ -154,7 +156,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good, held, Arc::clone(&status), applied));
+    tokio::spawn(sync::save(last_good.clone(), held, Arc::clone(&status), applied));
     tokio::spawn(serving.watch());
     tokio::spawn(watch.run());
     let following = tokio::spawn(follower.run());
@@ -182,6 +184,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             admin.abort();
             fleet.tell(|| Mail::Retire);
             drop(take(&estate));
+            // What is kept on disk is the new process's from now on.
+            last_good.end();
+            shelf.end();
             successor.retired.send(()).ok();
             let code = stop::retire(&args, &fleet, &mut signals).await;
             leases.leave().await;

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use lb_core::model::ProxyId;
@@ -41,6 +42,7 @@ impl DataDir {
                 bad(format!("it cannot be locked: {error}"))
             }
         })?;
+        remove_unfinished(&path);
         Ok(Self { path, lock })
     }
 
@@ -98,9 +100,42 @@ impl DataDir {
     }
 }
 
-/// Replaces a file so that a crash leaves either the old or the new content.
+/// Leave to write into the directory, which ends when another process has it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leave {
+    /// Held while something is written.
+    has_ended: Arc<Mutex<bool>>,
+}
+
+impl Leave {
+    /// Nothing is written any more once this returns.
+    pub(crate) fn end(&self) {
+        *self.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Writes, one at a time; does nothing if another process has the directory.
+    pub(crate) fn write(&self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *has_ended { Ok(()) } else { write() }
+    }
+}
+
+/// Removes what processes that crashed had not written to its end. Nobody else writes here now.
+fn remove_unfinished(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let unfinished = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "new"));
+    for path in unfinished {
+        // It is in nobody's way.
+        fs::remove_file(path).ok();
+    }
+}
+
+/// Replaces a file so that a crash leaves either the old or the new content, and two processes
+/// that write it at once leave the content of one of them.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
@@ -124,6 +159,17 @@ mod tests {
         let first = DataDir::open(path.clone()).unwrap().id(None).unwrap();
         assert_eq!(DataDir::open(path.clone()).unwrap().id(None).unwrap(), first);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_a_crash_left_unfinished_goes() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (unfinished, kept) = ("last-good.7.new", "last-good");
+        fs::write(temporary.path().join(unfinished), "half").unwrap();
+        write_durably(&temporary.path().join(kept), b"whole").unwrap();
+        drop(DataDir::open(temporary.path().into()).unwrap());
+        assert!(!temporary.path().join(unfinished).exists());
+        assert_eq!(fs::read(temporary.path().join(kept)).unwrap(), b"whole");
     }
 
     #[test]

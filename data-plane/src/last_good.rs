@@ -23,7 +23,10 @@ use prost::Message as _;
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::{data_dir::write_durably, seal::Seal};
+use crate::{
+    data_dir::{Leave, write_durably},
+    seal::Seal,
+};
 
 /// Names the format; another one is not read.
 const HEADER: &[u8] = b"lb-last-good 1\n";
@@ -40,8 +43,7 @@ pub(crate) struct LastGood {
     newest: PathBuf,
     former: PathBuf,
     seal: Arc<Seal>,
-    /// Held while files are written.
-    writing: Arc<Mutex<()>>,
+    leave: Leave,
 }
 
 impl LastGood {
@@ -50,7 +52,7 @@ impl LastGood {
             seal: Arc::new(seal),
             newest: directory.join("last-good"),
             former: directory.join("last-good.1"),
-            writing: Arc::default(),
+            leave: Leave::default(),
         }
     }
 
@@ -84,13 +86,19 @@ impl LastGood {
         encoded.map_or(Ok(()), |encoded| self.write(&encoded))
     }
 
+    /// Leaves the files to the process that takes over: nothing is written once this returns.
+    pub(crate) fn end(&self) {
+        self.leave.end();
+    }
+
     fn write(&self, encoded: &[u8]) -> io::Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        match fs::rename(&self.newest, &self.former) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        write_durably(&self.newest, encoded)
+        self.leave.write(|| {
+            match fs::rename(&self.newest, &self.former) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            write_durably(&self.newest, encoded)
+        })
     }
 }
 

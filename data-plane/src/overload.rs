@@ -41,13 +41,14 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    pub(crate) fn new(memory: Memory, fleet: Arc<Fleet>, status: Arc<Status>) -> Self {
+        let shedder = Shedder::new(Policy::default());
+        Self { shedder, places: Places::default(), memory, fleet, status }
+    }
+
     /// Takes a first reading: a bound that the process reaches before it serves anybody is an
     /// error if a flag names it, and a warning if the container has it.
-    pub(crate) fn new(
-        memory: Memory,
-        fleet: Arc<Fleet>,
-        status: Arc<Status>,
-    ) -> Result<Self, RunError> {
+    pub(crate) fn check(memory: &Memory) -> Result<(), RunError> {
         let policy = Policy::default();
         let Usage { used, limit } = memory.usage();
         let leave = u64::from(policy.memory[0].leave_percent);
@@ -68,7 +69,7 @@ impl Watch {
                 ),
             }
         }
-        Ok(Self { shedder: Shedder::new(policy), places: Places::default(), memory, fleet, status })
+        Ok(())
     }
 
     /// Takes a reading every now and then, for as long as it is polled.
@@ -197,7 +198,7 @@ mod tests {
         let (fleet, mut mails) = fleet(100, &[60, 35]);
         let status = Arc::new(Status::default());
         let memory = Memory::new(Some(0));
-        let mut watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status)).unwrap();
+        let mut watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status));
         watch.observe();
         let standing = status.overload();
         assert_eq!(standing.stage, Stage::CloseIdle);
@@ -215,13 +216,8 @@ mod tests {
 
     #[test]
     fn a_bound_that_cannot_be_kept_is_refused_at_once() {
-        let (fleet, _mails) = fleet(100, &[0]);
-        let new = |bytes| {
-            let memory = Memory::new(Some(bytes));
-            Watch::new(memory, Arc::clone(&fleet), Arc::new(Status::default()))
-        };
-        let error = new(1 << 20).unwrap_err().to_string();
+        let error = Watch::check(&Memory::new(Some(1 << 20))).unwrap_err().to_string();
         assert!(error.contains("--max-memory 1048576 is too little"), "{error}");
-        assert!(new(1 << 40).is_ok());
+        assert!(Watch::check(&Memory::new(Some(1 << 40))).is_ok());
     }
 }

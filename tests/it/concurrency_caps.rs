@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use lb_tests::{
-    backend::{Action, Backend, Gate},
+    backend::{Action, Backend, Gate, ok},
     client::{Client, get},
     cluster::{Cluster, no_checks},
     eventually::eventually,
+    exposition::Scrape,
     load::Load,
     meter::Meter,
 };
@@ -31,6 +32,53 @@ async fn capped(proxies: usize, meter: &Meter, slots: u32) -> (Cluster, String) 
     let done = cluster.lbctl(&["set-backend", &id, "--max-in-flight", &slots]).await.expect(0);
     assert!(done.stdout.contains("applied"), "{done:?}");
     (cluster, id)
+}
+
+#[tokio::test]
+async fn whoever_waits_does_not_go_where_nothing_new_may_go() {
+    let gates = [(); 2].map(|()| Gate::default());
+    let backends = gates.each_ref().map(|gate| {
+        let gate = gate.clone();
+        Backend::scripted(move |_| vec![Action::Await(gate.clone()), Action::Send(ok("a"))])
+    });
+    let cluster = Cluster::start(program(), 1).await;
+    cluster
+        .api
+        .change_pool(|pool| {
+            no_checks(pool);
+            pool.queue_timeout_ms = 20_000;
+        })
+        .await;
+    let ids = cluster.add_backends(&backends.each_ref().map(Backend::address)).await;
+    for id in &ids {
+        let cap = ["set-backend", id, "--max-in-flight", "1"];
+        drop(cluster.lbctl(&cap).await.expect(0));
+    }
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        clients.push(client);
+    }
+    for backend in &backends {
+        backend.reached(1).await;
+    }
+    let mut waits = Client::connect(cluster.address()).await;
+    waits.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    eventually("it waits", async || {
+        let scrape = Scrape::of(cluster.proxy(0).admin()).await;
+        let waiting = scrape.value("lb_queue_depth{pool=\"default\"}");
+        if waiting == 1.0 { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+    drop(cluster.lbctl(&["drain-backend", &ids[0]]).await.expect(0));
+    gates[0].open();
+    let drained = ["wait", &format!("backend/{}", ids[0]), "--for", "drained"];
+    drop(cluster.lbctl(&drained).await.expect(0));
+    assert_eq!(backends[0].requests(), 1);
+    gates[1].open();
+    assert_eq!(waits.response().await.text(), "a");
+    assert_eq!((backends[0].requests(), backends[1].requests()), (1, 2));
 }
 
 #[tokio::test]

@@ -48,6 +48,34 @@ async fn sigterm_lets_requests_in_flight_complete() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_waits_for_its_last_requests_still_takes_changes() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend =
+        Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Send(ok("slow"))]);
+    let args = ["--accept-grace=0s", "--drain-timeout=30s"];
+    let mut cluster = Cluster::start_with(program(), 1, &args).await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    let address = cluster.address();
+    let mut slow = Client::connect(address).await;
+    slow.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    backend.reached(1).await;
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    refused(address).await;
+    let change = ["set-pool", "default", "--request-timeout", "20s"];
+    let done = cluster.lbctl(&change).await.expect(0).stdout;
+    assert!(done.contains("applied 1/1 proxies"), "{done}");
+    // A drain counts what it has, and cuts that in the end.
+    let drain = ["drain-backend", &ids[0], "--timeout", "1s", "--wait", "--force"];
+    let done = cluster.lbctl(&drain).await.expect(0).stdout;
+    println!("{done}");
+    let response = slow.response().await;
+    response.expect(503, "drain_deadline");
+    assert_eq!(proxy.exited().await, 0);
+}
+
+#[tokio::test]
 async fn an_empty_line_does_not_make_an_idle_connection_busy() {
     let backend = Backend::saying("a");
     let args = ["--accept-grace=0s", "--drain-timeout=30s", "--workers=1"];

@@ -212,6 +212,32 @@ async fn of_two_who_change_the_same_revision_one_is_told() {
     assert_eq!(labels.as_object().unwrap().len(), 8, "{labels}");
 }
 
+/// Whatever there was before: what a value makes meaningless goes.
+#[tokio::test]
+async fn sessions_and_fallbacks_are_switched_by_one_key() {
+    let cluster = Cluster::start(program(), 0).await;
+    let at = cluster.http();
+    expect(&send(at, "POST", "/v1/pools", "", &json!({"name": "p"})).await, 201);
+    let patch =
+        async |change: Value| expect(&send(at, "PATCH", "/v1/pools/p", "", &change).await, 200);
+    let wishes = [json!("none"), json!(null), json!("header:x-user"), json!("ip_hash")];
+    for wish in wishes {
+        let choosy = json!({"algorithm": "least_connections", "choices": 3});
+        patch(choosy).await;
+        patch(json!({"sticky": "cookie", "session_ttl": "2h", "session_strict": true})).await;
+        // What is said again keeps what goes with it.
+        assert_eq!(patch(json!({"sticky": "cookie"})).await["session_ttl"], "2h");
+        let patched = patch(json!({"sticky": wish})).await;
+        assert_eq!(patched.get("session_ttl"), None, "{wish}: {patched}");
+        let algorithm = if wish == "ip_hash" { "ip_hash" } else { "least_connections" };
+        assert_eq!(patched["algorithm"], algorithm, "{wish}");
+    }
+    let answer = json!({"fallback_status": 200, "fallback_body": "closed", "fall": 9});
+    assert_eq!(patch(answer).await["fallback_body"], "closed");
+    let patched = patch(json!({"fallback_status": null})).await;
+    assert_eq!((patched.get("fallback_body"), &patched["fall"]), (None, &json!(9)), "{patched}");
+}
+
 #[tokio::test]
 async fn a_dry_run_and_a_repetition_change_nothing() {
     let cluster = Cluster::start(program(), 0).await;
@@ -243,6 +269,12 @@ async fn a_dry_run_and_a_repetition_change_nothing() {
         assert_eq!(expect(&send(at, "PATCH", path, &key_two, &change).await, 200)["weight"], 9);
     }
     expect_refusal(&send(at, "PATCH", path, &key_two, &json!({})).await, 400, "another write");
+    let drain = "/v1/backends/backend1/drain?dry_run=false";
+    let key_three = "Idempotency-Key: 8a1e\r\n";
+    expect(&send(at, "POST", drain, key_three, &json!({})).await, 200);
+    let otherwise = format!("{drain}&remove=true&timeout=60s");
+    let other = send(at, "POST", &otherwise, key_three, &json!({})).await;
+    expect_refusal(&other, 400, "another write");
     let other = send(at, "POST", "/v1/backends", key, &json!({"address": "127.0.0.1:2"})).await;
     expect_refusal(&other, 400, "was used before for another write");
     assert_eq!(expect(&get(at, "/v1/backends").await, 200)["items"].as_array().unwrap().len(), 1);

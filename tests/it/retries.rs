@@ -200,6 +200,26 @@ async fn a_get_survives_a_kept_connection_that_the_backend_closes() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_an_upload_never_begins_another_connection() {
+    // More than is kept to be sent again has gone when the kept connection ends.
+    let backend = Backend::scripted(|request| match request.number {
+        1 => vec![Action::ReadBody, Action::Send(ok("first"))],
+        _ => vec![Action::ReadSome(150_000), Action::Close],
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    assert_eq!(get(cluster.address(), "/").await.text(), "first");
+    let mut client = Client::connect(cluster.address()).await;
+    client.send("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100);
+    let chunk = format!("{:x}\r\n{smuggled}\r\n", smuggled.len());
+    for _ in 0..150_000_usize.div_ceil(smuggled.len()) {
+        client.send(chunk.as_str()).await;
+    }
+    client.response().await.expect(502, "backend_reset");
+    assert_eq!((backend.connections(), backend.requests()), (1, 2));
+}
+
+#[tokio::test]
 async fn a_backend_that_says_close_is_believed() {
     let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\na";
     let backend = Backend::scripted(move |_| {

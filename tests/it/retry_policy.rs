@@ -245,6 +245,26 @@ async fn an_attempt_that_nothing_can_follow_has_all_the_time_of_its_request() {
 }
 
 #[tokio::test]
+async fn what_a_client_takes_to_send_is_not_taken_from_the_attempts() {
+    let (hangs, answers) = (hanging(), Backend::saying("a"));
+    let own = Retries { try_timeout_ms: 200, ..Retries::default() };
+    let cluster = retrying(&[&hangs, &answers], own).await;
+    cluster.api.change_pool(|pool| pool.request_timeout_ms = 600).await;
+    // One of two comes upon the backend that hangs first.
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
+        for _ in 0..8 {
+            // A slow client is what this is about.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            client.send("x").await;
+        }
+        assert_eq!(client.response().await.text(), "a");
+    }
+    assert_eq!(hangs.requests(), 1);
+}
+
+#[tokio::test]
 async fn all_attempts_together_have_the_time_of_one_request() {
     let backends = [(); 3].map(|()| hanging());
     let own = Retries { try_timeout_ms: 700, ..Retries::default() };

@@ -132,6 +132,16 @@ async fn a_new_process_that_fails_changes_nothing() {
         .await
         .expect(78);
     assert!(refused.stderr.contains("is proxy proxy-1, not other"), "{refused:?}");
+    let load = Load::start(&[cluster.address()], 4);
+    load.answered(50).await;
+    let (port, memory) = (format!("--port={}", cluster.address().port()), "--max-memory=1MiB");
+    for _ in 0..5 {
+        let bound = ["data-plane", "--takeover", &data_dir, "--host=127.0.0.1", &port, memory];
+        let refused = cluster.program().run(&bound).await.expect(78);
+        assert!(refused.stderr.contains("--max-memory 1048576 is too little"), "{refused:?}");
+        load.answered(50).await;
+    }
+    load.stop().await.assert_flawless();
     assert_eq!(get(cluster.address(), "/").await.text(), "a");
     // It can still be taken over, and stopped as ever.
     let mut old = cluster.take_proxy(0);

@@ -58,6 +58,8 @@ pub struct Recorded {
 pub enum Action {
     /// Reads the whole body of the request.
     ReadBody,
+    /// Reads at least so many bytes of the request's body.
+    ReadSome(usize),
     /// Sends bytes as they are.
     Send(Vec<u8>),
     /// Does nothing for a while: the backend is slow.
@@ -292,6 +294,13 @@ impl Conversation {
                     self.site.records.send_modify(|records| records[index].body = body);
                     if !complete {
                         return None;
+                    }
+                }
+                Action::ReadSome(count) => {
+                    while self.unread.len() < count {
+                        if !self.fill().await {
+                            return None;
+                        }
                     }
                 }
                 Action::Send(bytes) => self.stream.write_all(&bytes).await.ok()?,

@@ -362,7 +362,8 @@ impl Fleet {
     }
 
     fn tell(&self, what: EventType, id: &ProxyId, reason: Reason) {
-        self.events.record(what, "proxy", id.as_str(), *self.revision.borrow(), reason);
+        let revision = *self.revision.borrow();
+        self.events.record(what, "proxy", id.as_str(), revision, reason);
     }
 }
 

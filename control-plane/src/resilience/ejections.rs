@@ -14,7 +14,7 @@ use lb_core::{
 };
 
 use super::{
-    At, State,
+    At, Pool, State,
     settle::{enabled, spare},
     words,
 };
@@ -50,9 +50,9 @@ impl State {
             let policy = backend.policy;
             let pool = self.pools.entry(backend.pool.clone()).or_default();
             let has_traffic = pool.has_traffic(at.now);
-            let (name, ejections) = (&backend.pool, &mut pool.ejections);
+            let (name, Pool { ejections, size, .. }) = (&backend.pool, pool);
             let admit = || {
-                let spare = spare(at.catalog, name, &id, |other| ejections.is_out(other));
+                let spare = spare(at.catalog, name, &id, ejections, size);
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let event =
@@ -147,9 +147,9 @@ impl State {
             for id in enabled(at.catalog, &name) {
                 samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
             }
-            let (outliers, ejections) = (&mut pool.outliers, &mut pool.ejections);
+            let Pool { outliers, ejections, size, .. } = pool;
             let admit = |id: &BackendId| {
-                let spare = spare(at.catalog, &name, id, |other| ejections.is_out(other));
+                let spare = spare(at.catalog, &name, id, ejections, size);
                 ejections.admit(id, EjectedBy::Outlier, spare)
             };
             for found in outliers.sweep(&policy.outlier, &samples, admit, at.now, &mut self.rng) {

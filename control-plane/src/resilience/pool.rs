@@ -24,6 +24,8 @@ const RAMP_RATE_MIN: f64 = 10.0;
 pub(super) struct Pool {
     pub(super) ejections: Ejections,
     pub(super) outliers: Outliers,
+    /// How many backends it has enabled, if that was asked for since the state changed.
+    pub(super) size: Option<usize>,
     /// When each proxy last had a request for it.
     senders: BTreeMap<ProxyId, Instant>,
     rate: Rate,

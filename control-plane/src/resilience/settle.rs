@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_core::{
     health::Flap,
     model::{Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName, Reason},
-    resilience::ejection::Pool as Spare,
+    resilience::ejection::{Ejections, Pool as Spare},
 };
 
-use super::{At, Backend, Checked, State};
+use super::{At, Backend, Checked, Pool, State};
 use crate::registry::{Catalog, View};
 
 /// What is new: statuses, and reasons to eject that did not.
@@ -76,6 +76,7 @@ impl State {
             }
         }
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
+        self.pools.values_mut().for_each(|pool| pool.size = None);
         self.keep_to_caps(at);
     }
 
@@ -102,13 +103,13 @@ impl State {
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get(&id) else { continue };
             let name = backend.pool.clone();
-            let ejections = &mut self.pools.entry(name.clone()).or_default().ejections;
+            let Pool { ejections, size, .. } = self.pools.entry(name.clone()).or_default();
             let is_enabled =
                 at.catalog.backends().get(&id).is_some_and(|stored| stored.value.is_wanted());
             if backend.tripped.is_none() || !is_enabled || ejections.is_out(&id) {
                 continue;
             }
-            let spare = spare(at.catalog, &name, &id, |other| ejections.is_out(other));
+            let spare = spare(at.catalog, &name, &id, ejections, size);
             if ejections.admit(&id, EjectedBy::Breaker, spare).is_err() {
                 self.keep_in(&id, at);
             }
@@ -154,28 +155,39 @@ impl State {
 pub(super) fn enabled<'a>(
     catalog: &'a Catalog,
     pool: &PoolName,
-) -> impl Iterator<Item = &'a BackendId> {
+) -> impl DoubleEndedIterator<Item = &'a BackendId> {
     let members = catalog.members(pool).into_iter().flat_map(BTreeMap::values);
     let backends = members.filter_map(|id| catalog.backends().get(id));
     backends.map(|stored| &stored.value).filter(|backend| backend.is_wanted()).map(|b| &b.id)
 }
 
-/// What a pool has beside one of its backends.
+/// What a pool has beside one of its backends. Its size is counted once for all that ask before
+/// the state changes.
 pub(super) fn spare(
     catalog: &Catalog,
     pool: &PoolName,
     id: &BackendId,
-    is_out: impl Fn(&BackendId) -> bool,
+    ejections: &Ejections,
+    size: &mut Option<usize>,
 ) -> Spare {
-    let serves = |other: &BackendId| {
+    Spare {
+        enabled: *size.get_or_insert_with(|| enabled(catalog, pool).count()),
+        others_serve: others_serve(catalog, pool, id, |other| ejections.is_out(other)),
+    }
+}
+
+/// Whether a pool has another backend that can serve. In a large pool many may ask at once, so
+/// it ends with the first that is found. Those that are out were mostly asked for in order, which
+/// is why it begins at the end.
+pub(super) fn others_serve(
+    catalog: &Catalog,
+    pool: &PoolName,
+    id: &BackendId,
+    is_out: impl Fn(&BackendId) -> bool,
+) -> bool {
+    enabled(catalog, pool).rev().any(|other| {
         let stored = catalog.backends().get(other);
         let status = stored.and_then(|stored| catalog.status(&stored.value));
         other != id && !is_out(other) && status.is_some_and(|status| status.health == Health::Up)
-    };
-    let (mut all, mut others_serving) = (0, 0);
-    for other in enabled(catalog, pool) {
-        all += 1;
-        others_serving += usize::from(serves(other));
-    }
-    Spare { enabled: all, others_serving }
+    })
 }

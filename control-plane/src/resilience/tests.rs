@@ -47,7 +47,7 @@ impl World {
             sequence: 0,
             role: Role::Present { took_over: false },
         };
-        for number in 1..=backends {
+        let items = (1..=backends).map(|number| {
             let backend = Declared {
                 id: BackendId::new(&format!("b{number}")).unwrap(),
                 pool: PoolName::default_pool(),
@@ -61,10 +61,10 @@ impl World {
                 incarnation: Incarnation(0),
             };
             let resource = Box::new(Resource::Backend(backend));
-            let item = Item::Put { resource, mode: PutMode::Upsert, assign_id: false };
-            let request = WriteRequest { items: vec![item], ..WriteRequest::default() };
-            world.registry.write(request).await.unwrap();
-        }
+            Item::Put { resource, mode: PutMode::Upsert, assign_id: false }
+        });
+        let request = WriteRequest { items: items.collect(), ..WriteRequest::default() };
+        world.registry.write(request).await.unwrap();
         let words = (1..=backends).map(|n| world.word(n, Health::Up, "check_passed")).collect();
         world.settle(words).await;
         world
@@ -243,6 +243,22 @@ async fn a_pool_never_loses_more_than_it_can_spare() {
     }
     let out: Vec<u64> = (1..=4).filter(|number| world.is_out(*number)).collect();
     assert_eq!(out, [1], "a third of four is one");
+}
+
+/// If each were compared with all others, this would take minutes, in which all streams stand still.
+#[tokio::test]
+async fn thousands_come_up_fail_and_go_down_together() {
+    const BACKENDS: u64 = 3000;
+    let mut world = World::new(BACKENDS).await;
+    for number in 1..=BACKENDS {
+        world.report("p1", number, (0, 5), None);
+    }
+    world.settle(Vec::new()).await;
+    let out = (1..=BACKENDS).filter(|number| world.is_out(*number)).count() as u64;
+    assert_eq!(out, BACKENDS / 3, "no more than a pool can spare");
+    let words = (1..=BACKENDS).map(|n| world.word(n, Health::Down, "check_refused")).collect();
+    world.settle(words).await;
+    assert!((1..=BACKENDS).all(|number| world.status(number).health == Health::Down));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use lb_core::{
 
 use super::{
     At, State,
-    settle::{enabled, spare},
+    settle::{enabled, others_serve},
     words,
 };
 
@@ -120,11 +120,10 @@ impl State {
     /// The verdict as it is shown: one that comes and goes is held down.
     fn observe(&mut self, id: &BackendId, verdict: &Verdict, at: At<'_>) -> Health {
         let Some(backend) = self.backends.get(id) else { return verdict.health };
-        let matters = verdict.health != backend.shown() || backend.flap.held_until().is_some();
-        let is_needed = matters && {
+        let is_needed = backend.flap.asks_for_need(verdict.health) && {
             let ejections = self.pools.get(&backend.pool).map(|pool| &pool.ejections);
             let is_out = |other: &BackendId| ejections.is_some_and(|out| out.is_out(other));
-            spare(at.catalog, &backend.pool, id, is_out).others_serving == 0
+            !others_serve(at.catalog, &backend.pool, id, is_out)
         };
         let Some(backend) = self.backends.get_mut(id) else { return verdict.health };
         let health = backend.flap.observe(verdict.health, is_needed, at.now);

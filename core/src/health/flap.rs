@@ -69,6 +69,13 @@ impl Flap {
         self.shown
     }
 
+    /// Whether it matters to [`Self::observe`] that the backend is needed, which is dear to find
+    /// out in a large pool.
+    #[must_use]
+    pub fn asks_for_need(&self, wanted: Health) -> bool {
+        self.held_until.is_some() || (wanted == Health::Down && self.score + 1.0 >= THRESHOLD)
+    }
+
     /// The verdict that is shown.
     #[must_use]
     pub fn shown(&self) -> Health {
@@ -91,6 +98,8 @@ impl Flap {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{epoch, health::CheckState, model::HealthPolicy};
     use Health::{Down, Unknown, Up};
@@ -147,6 +156,28 @@ mod tests {
         assert_eq!(shown(&mut flap, &[Down, Up], false, &mut now), [Down, Down]);
         assert_eq!(flap.observe(Up, true, now), Up);
         assert!(flap.score(now + 60 * SECOND) < flap.score(now), "it decays again");
+    }
+
+    proptest! {
+        /// Whoever finds out whether a backend is needed only when it is asked for that comes to
+        /// the same.
+        #[test]
+        fn need_matters_only_when_it_is_asked_for(
+            steps in prop::collection::vec((0_u8..3, any::<bool>(), 0_u64..90), 1..60),
+        ) {
+            let (mut flap, mut now) = (Flap::new(Unknown, epoch()), epoch());
+            for (wanted, is_needed, later) in steps {
+                now += Duration::from_secs(later);
+                let wanted = [Up, Down, Unknown][usize::from(wanted)];
+                if !flap.asks_for_need(wanted) {
+                    let (mut needed, mut spared) = (flap, flap);
+                    needed.observe(wanted, true, now);
+                    spared.observe(wanted, false, now);
+                    prop_assert_eq!(format!("{needed:?}"), format!("{spared:?}"));
+                }
+                flap.observe(wanted, is_needed, now);
+            }
+        }
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub fn cap(backends: usize) -> usize {
 pub struct Pool {
     /// Its enabled backends.
     pub enabled: usize,
-    /// Backends other than the one in question that can serve: enabled, up, and not out.
-    pub others_serving: usize,
+    /// Whether any other than the one in question can serve: is enabled, up, and not out.
+    pub others_serve: bool,
 }
 
 /// The backends of one pool that are out.
@@ -59,7 +59,7 @@ impl Ejections {
             ejected.by.insert(by);
             return Ok(());
         }
-        if pool.others_serving == 0 {
+        if !pool.others_serve {
             return Err(Refused::LastOne);
         }
         let limit = cap(pool.enabled);
@@ -154,7 +154,7 @@ mod tests {
 
     /// A pool in which everything that is not out is up.
     fn healthy(enabled: usize, out: usize) -> Pool {
-        Pool { enabled, others_serving: enabled - out - 1 }
+        Pool { enabled, others_serve: enabled - out > 1 }
     }
 
     #[test]
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn the_last_that_can_serve_stays() {
         let mut ejections = Ejections::new();
-        let pool = Pool { enabled: 9, others_serving: 0 };
+        let pool = Pool { enabled: 9, others_serve: false };
         assert_eq!(ejections.admit(&id(0), EjectedBy::Breaker, pool), Err(Refused::LastOne));
     }
 
@@ -215,7 +215,7 @@ mod tests {
                 match what {
                     0 | 1 if enabled.contains(&id) => {
                         let own = usize::from(up.contains(&id) && !ejections.is_out(&id));
-                        let pool = Pool { enabled: enabled.len(), others_serving: before - own };
+                        let pool = Pool { enabled: enabled.len(), others_serve: before > own };
                         let admitted = ejections.admit(&id, cause, pool);
                         let after = serving(&ejections, &up, &enabled);
                         prop_assert!(before == 0 || after > 0);

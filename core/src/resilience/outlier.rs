@@ -401,7 +401,7 @@ mod tests {
                     ejections.release(&back, EjectedBy::Outlier);
                 }
                 let admit = |id: &BackendId| {
-                    let pool = Pool { enabled: 12, others_serving: 11 - ejections.iter().count() };
+                    let pool = Pool { enabled: 12, others_serve: ejections.iter().count() < 11 };
                     ejections.admit(id, EjectedBy::Outlier, pool)
                 };
                 outliers.sweep(&policy, &samples, admit, now, &mut rng);

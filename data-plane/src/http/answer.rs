@@ -73,7 +73,7 @@ impl<S: Stream> Exchange<'_, S> {
         with_body: bool,
     ) -> io::Result<()> {
         self.connection.busy = now();
-        let waited = self.answering.as_ref().map(|request| self.connection.busy - request.started);
+        let waited = self.asked_at().map(|asked_at| self.connection.busy - asked_at);
         self.count_answer(answer.status, waited.map(whole_us));
         if self.is_traffic {
             self.worker.shard.count_own_answer(answer.reason);

@@ -18,6 +18,11 @@ pub(super) struct Answering {
 }
 
 impl<S: Stream> Exchange<'_, S> {
+    /// When the head of the request at hand was complete.
+    pub(super) fn asked_at(&self) -> Option<Instant> {
+        Some(self.answering.as_ref()?.started)
+    }
+
     /// Notes what the client is answered, and for how many microseconds it has waited for it, if
     /// its request was complete.
     pub(super) fn count_answer(&self, status: u16, waited_us: Option<u64>) {

@@ -151,6 +151,11 @@ impl<'c> Attempts<'c> {
         self.started
     }
 
+    /// The request's time begins now.
+    pub(super) fn begin_time(&mut self, now: Instant) {
+        self.started = now;
+    }
+
     pub(super) fn pool(&self) -> &'c PoolConfig {
         self.pool
     }

@@ -60,7 +60,7 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) upload: &'e mut Relay,
     pub(super) attempts: &'e mut Attempts<'p>,
     pub(super) keep_alive: bool,
-    /// When the request's time began.
+    /// When the request's time began: while its client sends, it has not.
     pub(super) started: Instant,
     /// When this attempt began.
     pub(super) began: Instant,
@@ -92,11 +92,12 @@ enum Event {
 impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// Sends the request and passes the response on.
     pub(super) async fn run(mut self) -> Ended {
-        let method = self.prepared.understood.method;
-        let idempotent = method.is_idempotent() && self.upload.is_replayable();
+        let is_idempotent = self.prepared.understood.method.is_idempotent();
         let worker = self.exchange.worker;
         let mut connecting_since = None;
         loop {
+            // Not for ever: what is too long to be kept may go while it is sent.
+            let idempotent = is_idempotent && self.upload.is_replayable();
             // Once a kept connection has ended under it, none is used that may be closing like
             // that one: a request that kills whoever takes it must not take them all.
             let taken = match self.attempts.met_kept_end {
@@ -112,7 +113,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                         return Ended::Failed(failure);
                     }
                     Ended::Failed(failure) if failure.resendable && !failure.written => {}
-                    Ended::Failed(failure) if failure.resendable && idempotent => {
+                    Ended::Failed(failure)
+                        if failure.resendable && is_idempotent && self.upload.is_replayable() =>
+                    {
                         self.attempts.met_kept_end = true;
                         worker.upstreams.forget(self.backend.serial);
                         let failure = Failure { kept: true, ..failure };
@@ -126,6 +129,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 }
                 self.upload.rewind();
                 continue;
+            }
+            if !self.upload.is_read() {
+                self.begin_time();
             }
             let began = now();
             let since = *connecting_since.get_or_insert(began);
@@ -174,6 +180,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     }
 
     fn again(&mut self, fault: Fault) -> Option<Again> {
+        if !self.upload.is_read() {
+            self.begin_time();
+        }
         let is_replayable = self.upload.is_replayable();
         self.exchange.again(self.attempts, fault, is_replayable)
     }
@@ -188,7 +197,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             return self.client_left();
         }
         let switched = now();
-        exchange.count_answer(101, Some(whole_us(switched - self.started)));
+        let asked_at = exchange.asked_at();
+        exchange.count_answer(101, asked_at.map(|asked_at| whole_us(switched - asked_at)));
         let latency = whole_us(switched - self.began);
         let index = exchange.worker.index;
         self.backend.count_end(index, None, Some(latency));
@@ -236,6 +246,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     uploading = false;
                     // The backend's time begins when the client has said everything.
                     if !was_read {
+                        self.begin_time();
                         let timer = &self.exchange.connection.timer;
                         try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
                         let own = try_timeout.unwrap_or(self.pool.request_timeout);

@@ -120,9 +120,11 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
-        // The usual request is answered by its first attempt.
-        let is_first = self.began == self.started;
-        let waited = if is_first { latency } else { whole_us(ended - self.started) };
+        let waited = match self.exchange.asked_at() {
+            // The usual request is answered by its first attempt.
+            Some(asked_at) if asked_at != self.began => whole_us(ended - asked_at),
+            _ => latency,
+        };
         self.exchange.count_answer(received.status, Some(waited));
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);

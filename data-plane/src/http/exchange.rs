@@ -275,6 +275,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
             };
             flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
+            if !upload.is_read() {
+                attempts.begin_time(now());
+            }
             let again = again
                 .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
             let reason = failure.reason;

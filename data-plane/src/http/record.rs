@@ -85,7 +85,7 @@ impl Record {
         self.home = None;
     }
 
-    /// Notes what was asked, and by whom.
+    /// Notes what was asked, and by whom. Queries are left out: people put secrets there.
     pub(crate) fn describe(&mut self, head: &RequestHead<'_, '_>, client: IpAddr, made_id: u128) {
         let line = &mut self.line;
         line.extend_from_slice(b",\"client\":\"");
@@ -100,7 +100,9 @@ impl Record {
         line.extend_from_slice(b",\"host\":");
         write_string(head.host.unwrap_or_default(), line);
         line.extend_from_slice(b",\"path\":");
-        write_string(head.written_path(), line);
+        let path = head.written_path();
+        let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+        write_string(&path[..end], line);
         line.extend_from_slice(match head.version {
             Version::Http11 => b",\"protocol\":\"HTTP/1.1\"",
             Version::Http10 => b",\"protocol\":\"HTTP/1.0\"",
@@ -266,7 +268,8 @@ fn write_ms(duration: Duration, out: &mut Vec<u8>) {
 }
 
 /// Writes a JSON string. What is not UTF-8 is taken for Latin-1, byte by byte: nothing is
-/// lost, and a line is always JSON.
+/// lost, and a line is always JSON. Whatever would steer a terminal, or turn the order of what
+/// it shows, is escaped.
 pub(crate) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let plain = |byte: &u8| (b' '..0x7f).contains(byte) && *byte != b'"' && *byte != b'\\';
@@ -278,9 +281,22 @@ pub(crate) fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
             Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
         };
         let quoted = serde_json::Value::String(text).to_string();
-        out.extend_from_slice(&quoted.as_bytes()[1..quoted.len() - 1]);
+        let mut unwritten = &quoted[1..quoted.len() - 1];
+        while let Some((at, steers)) = unwritten.char_indices().find(|(_, c)| steers(*c)) {
+            out.extend_from_slice(unwritten[..at].as_bytes());
+            // All of them are below U+10000.
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(steers)).as_bytes());
+            unwritten = &unwritten[at + steers.len_utf8()..];
+        }
+        out.extend_from_slice(unwritten.as_bytes());
     }
     out.push(b'"');
+}
+
+/// Control characters, and marks that turn the direction of writing.
+fn steers(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -298,6 +314,16 @@ mod tests {
         let mut out = Vec::new();
         write_string(b"\xff", &mut out);
         assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), "\u{ff}");
+    }
+
+    #[test]
+    fn nothing_in_a_string_steers_a_terminal() {
+        let text = "a\u{9b}31m\u{7f}\u{202e}b\u{2066}\u{fc}";
+        let mut out = Vec::new();
+        write_string(text.as_bytes(), &mut out);
+        let written = str::from_utf8(&out).unwrap();
+        assert_eq!(written, "\"a\\u009b31m\\u007f\\u202eb\\u2066\u{fc}\"");
+        assert_eq!(serde_json::from_str::<String>(written).unwrap(), text);
     }
 
     #[test]

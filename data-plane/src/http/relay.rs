@@ -136,6 +136,8 @@ impl Relay {
     /// Prepares to send everything once more, to somebody else. Possible as long as
     /// nothing of the body was moved that is not kept.
     pub(crate) fn rewind(&mut self) {
+        let is_whole = self.written == 0 || self.is_replayable();
+        assert!(is_whole, "what is left of a request would be taken for a request of its own");
         self.out_written = 0;
         self.written = 0;
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{converse::Conversation, stream::Stream};
+use crate::worker::now;
 
 impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// How long connecting may take. Nothing was written then, so any request can go to
@@ -13,6 +14,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             Some(of_attempt) if self.attempts.may_follow() => whole.min(of_attempt),
             _ => whole,
         }
+    }
+
+    /// Lets the request's time begin now: until then it was its client that took it.
+    pub(super) fn begin_time(&mut self) {
+        self.started = now();
+        self.attempts.begin_time(self.started);
     }
 
     /// Sets the time until the response's head: the request's, or the attempt's own.

@@ -13,7 +13,7 @@ use std::{
 use lb_core::lease::{Quantity, QuantityKind};
 use tracing::warn;
 
-use crate::data_dir::write_durably;
+use crate::data_dir::{Leave, write_durably};
 
 /// Safe share and number of proxies, by quantity.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,7 +21,10 @@ pub(crate) struct Remembered(BTreeMap<Quantity, (u64, u32)>);
 
 /// Where it is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Shelf(PathBuf);
+pub(crate) struct Shelf {
+    path: PathBuf,
+    leave: Leave,
+}
 
 const HEADER: &str = "lb-leases 1";
 
@@ -75,19 +78,19 @@ fn line(line: &str) -> Option<(Quantity, (u64, u32))> {
 
 impl Shelf {
     pub(crate) fn new(directory: &Path) -> Self {
-        Self(directory.join("leases"))
+        Self { path: directory.join("leases"), leave: Leave::default() }
     }
 
     /// What was kept; nothing if that cannot be read.
     pub(crate) fn load(&self) -> Remembered {
-        match fs::read_to_string(&self.0) {
+        match fs::read_to_string(&self.path) {
             Ok(text) => Remembered::decode(&text).unwrap_or_else(|| {
-                warn!(path = %self.0.display(), "kept shares of limits cannot be read; without a control plane, what they limit waits for one");
+                warn!(path = %self.path.display(), "kept shares of limits cannot be read; without a control plane, what they limit waits for one");
                 Remembered::default()
             }),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    warn!(path = %self.0.display(), %error, "kept shares of limits cannot be read");
+                    warn!(path = %self.path.display(), %error, "kept shares of limits cannot be read");
                 }
                 Remembered::default()
             }
@@ -95,7 +98,12 @@ impl Shelf {
     }
 
     pub(super) fn save(&self, remembered: &Remembered) -> io::Result<()> {
-        write_durably(&self.0, remembered.encode().as_bytes())
+        self.leave.write(|| write_durably(&self.path, remembered.encode().as_bytes()))
+    }
+
+    /// Leaves the file to the process that takes over: nothing is written once this returns.
+    pub(crate) fn end(&self) {
+        self.leave.end();
     }
 }
 
@@ -118,7 +126,11 @@ mod tests {
         );
         shelf.save(&remembered).unwrap();
         assert_eq!(shelf.load(), remembered);
-        fs::write(&shelf.0, "lb-leases 1\nbackend 1 x 2 b\n").unwrap();
+        let (retired, successor) = (shelf.clone(), Shelf::new(directory.path()));
+        shelf.end();
+        retired.save(&Remembered::default()).unwrap();
+        assert_eq!(successor.load(), remembered, "another process has the directory");
+        fs::write(&shelf.path, "lb-leases 1\nbackend 1 x 2 b\n").unwrap();
         assert!(shelf.load().is_empty());
     }
 }

@@ -45,6 +45,8 @@ pub(super) struct Live {
     upgraded: AtomicU32,
     /// The deadline of its drain has passed: what is in flight is cut.
     cutting: AtomicBool,
+    /// It gets nothing new, whatever an older configuration says.
+    closed: AtomicBool,
     /// Requests and upgraded connections that were cut for that.
     cut: AtomicU32,
     /// A bucket's number for each time that a worker's 32 bits of it were full. Whoever
@@ -125,6 +127,7 @@ impl BackendState {
             trouble: Arc::clone(trouble),
             upgraded: AtomicU32::new(0),
             cutting: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             cut: AtomicU32::new(0),
             carries: Mutex::default(),
         });
@@ -291,6 +294,17 @@ impl BackendState {
     /// Whether what is in flight is to be cut.
     pub(crate) fn is_cutting(&self) -> bool {
         self.live.cutting.load(Relaxed)
+    }
+
+    /// Says whether it gets nothing new: it is disabled, drained or removed.
+    pub(crate) fn set_closed(&self, closed: bool) {
+        self.live.closed.store(closed, Relaxed);
+    }
+
+    /// Whether it gets nothing new but what its own clients ask: for whoever has waited since
+    /// an older configuration.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.live.closed.load(Relaxed)
     }
 
     /// Notes a request or an upgraded connection that was cut.

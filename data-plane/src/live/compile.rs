@@ -178,7 +178,8 @@ impl Compiler {
             };
             pools.insert(name.clone(), compiled);
         }
-        self.pools = pools;
+        let gone = std::mem::replace(&mut self.pools, pools).into_values();
+        gone.for_each(|pool| pool.config.backends.iter().for_each(|state| state.set_closed(true)));
         let caps = self.pools.values().filter_map(|pool| pool.config.caps.as_ref());
         let wanted = caps.flat_map(|caps| caps.all()).map(|cap| cap.quantity.clone());
         let limits = self.limits.compile(snapshot, &self.leases, self.phase.count, now());
@@ -217,13 +218,20 @@ impl Compiler {
         // Both in order of ids, so that one walk finds who was here before.
         for (id, backend) in &entry.backends {
             let known = known.as_mut().and_then(|known| {
-                while known.next_if(|known| known.identity.id < *id).is_some() {}
+                // To be the same is the rule, and is seen sooner than who comes first.
+                while let Some(gone) =
+                    known.next_if(|known| known.identity.id != *id && known.identity.id < *id)
+                {
+                    gone.set_closed(true);
+                }
                 known.next_if(|known| known.identity.id == *id)
             });
             let state = self.backend(entry, backend, known);
             state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
+            state.set_closed(!backend.backend.is_wanted());
             backends.push(state);
         }
+        known.into_iter().flatten().for_each(|gone| gone.set_closed(true));
         let now = now();
         let out = self.outlook.out(entry, former.map(|former| &*former.entry), &backends, now);
         let eligible = candidates::of(entry, |number, _| out[number]);

@@ -148,6 +148,12 @@ impl PoolConfig {
         }
     }
 
+    /// The backends that get nothing new since this was compiled, or before.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = u32> {
+        let slots = (0u32..).zip(&self.backends);
+        slots.filter(|(_, state)| state.is_closed()).map(|(slot, _)| slot)
+    }
+
     /// Picks a backend that is none of the `excluded`.
     #[inline]
     pub(crate) fn pick(

@@ -5,20 +5,23 @@
 //! proxy had against a backend before is forgotten. When it is heard no more, what
 //! was out stays out for as long as it would have, and is then tried by this proxy alone.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lb_core::{
     health::{
         candidates::{Candidates, is_ejected},
         panic::Panic,
     },
-    model::{Algorithm, BackendEntry, Health, PoolEntry, PoolName, ResiliencePolicy},
+    model::{Algorithm, BackendEntry, BackendId, Health, PoolEntry, PoolName, ResiliencePolicy},
     resilience::{
         local::{self, Seen},
         slow_start::Ramp,
     },
 };
-use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::BackendState;
@@ -73,12 +76,17 @@ impl Outlook {
     ) -> Vec<bool> {
         let policy = pool.pool.resilience.breaker;
         let entries = || pool.backends.values().zip(backends);
+        // Mostly none: they are not looked for one by one, for there may be thousands of others.
+        let were_ejected: BTreeSet<&BackendId> = former
+            .into_iter()
+            .flat_map(|former| former.backends.iter())
+            .filter(|(_, entry)| is_ejected(entry))
+            .map(|(id, _)| id)
+            .collect();
         for (entry, state) in entries() {
             state.set_avoid_after(policy.consecutive_failures);
             if self.is_heard {
-                let was_ejected = former
-                    .and_then(|former| former.backends.get(&entry.backend.id))
-                    .is_some_and(|former| is_ejected(former));
+                let was_ejected = were_ejected.contains(&entry.backend.id);
                 if was_ejected || is_ejected(entry) || policy.is_off() {
                     state.forgive();
                 }

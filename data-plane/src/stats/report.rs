@@ -280,6 +280,8 @@ impl Reporter {
             Some(convert::probe_word_to_wire(&identity.id, identity.incarnation, word))
         });
         let probes = words.collect();
+        // One loan at a time: whoever replaces the configuration waits for all of them to end.
+        let config = Arc::clone(&self.config.borrow());
         let interval = now - std::mem::replace(&mut self.last, now);
         pb::StatsReport {
             proxy_id: self.id.to_string(),
@@ -289,10 +291,10 @@ impl Reporter {
             backends,
             process: Some(self.process_report(&sums.since(&before))),
             probes,
-            pools: self.sessions.report(&self.config.borrow()),
+            pools: self.sessions.report(&config),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision,
-            limits: self.limits.report(&self.config.borrow(), now.into_std()),
+            limits: self.limits.report(&config, now.into_std()),
         }
     }
 

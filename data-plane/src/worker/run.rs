@@ -103,16 +103,7 @@ async fn run(
     }
     while let Some(message) = mail.recv().await {
         match message {
-            Mail::Config(config) => {
-                let (serial, cuts) = (config.serial, config.cuts);
-                *worker.config.borrow_mut() = Rc::new(config);
-                fleet.admission.look_again();
-                if cuts {
-                    worker.wheel.wake_all();
-                }
-                fleet.workers[index].applied.0.store(serial, Ordering::Release);
-                fleet.changed.notify_waiters();
-            }
+            Mail::Config(config) => follow(&worker, config),
             Mail::Connection(accepted) => serve(&worker, accepted),
             Mail::Shed { stage, close, places } => worker.shed(stage, close, places),
             Mail::Drain => worker.phase.set(Phase::Draining),
@@ -136,7 +127,10 @@ async fn run(
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
                 Some(Mail::LookAgain) => worker.wheel.wake_all(),
-                Some(_) => {}
+                // Changes go on: those who make them wait for this proxy too, and a drain may
+                // have to cut what is still there.
+                Some(Mail::Config(config)) => follow(&worker, config),
+                Some(Mail::Shed { .. } | Mail::Drain | Mail::Retire | Mail::Stop) => {}
                 None => break,
             },
             () = fleet.changed.notified() => {}
@@ -150,6 +144,19 @@ async fn run(
         }
     }
     worker.upstreams.clear();
+}
+
+/// Serves from this configuration from now on.
+fn follow(worker: &Rc<Worker>, config: Arc<Config>) {
+    let (serial, cuts) = (config.serial, config.cuts);
+    *worker.config.borrow_mut() = Rc::new(config);
+    let fleet = &worker.fleet;
+    fleet.admission.look_again();
+    if cuts {
+        worker.wheel.wake_all();
+    }
+    fleet.workers[worker.index].applied.0.store(serial, Ordering::Release);
+    fleet.changed.notify_waiters();
 }
 
 #[expect(

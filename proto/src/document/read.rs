@@ -178,6 +178,7 @@ impl Reader {
             let Tree::Leaf(Value::String(text)) = &entry.node.value else { continue };
             let refers_to = match (kind, entry.key.as_str()) {
                 (Kind::Backend | Kind::Route | Kind::Limit, "pool") => Some((Kind::Pool, "pool")),
+                (Kind::Pool, "fallback_pool") => Some((Kind::Pool, "fallback_pool")),
                 (Kind::Limit, "route") => Some((Kind::Route, "route")),
                 (Kind::Route, "listener") => Some((Kind::Listener, "listener")),
                 _ => None,

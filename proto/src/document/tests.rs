@@ -38,6 +38,7 @@ fn all_faults_are_told_at_once_each_with_its_place() {
     let text = r#"
 [[pools]]
 name = "web"
+fallback_pool = "wep"
 helth_path = "/"
 rise = 0
 fall = 101
@@ -60,23 +61,24 @@ path_prefix = "b"
 "#;
     let told = refusal(text);
     for (place, words) in [
-        ("lb.toml:4:1", r#"unknown key "helth_path" of a pool; did you mean "health_path"?"#),
-        ("lb.toml:5:8", "pool.rise 0 is outside 1..=100"),
-        ("lb.toml:6:8", "pool.fall 101 is outside 1..=100"),
-        ("lb.toml:7:19", r#"request_timeout: 5 has no unit; write "5s" or "5ms""#),
-        ("lb.toml:8:13", "unknown algorithm \"rond_robin\""),
-        ("lb.toml:10:1", "this backend has no address"),
-        ("lb.toml:11:8", r#"pool "wep" does not exist; did you mean "web"?"#),
-        ("lb.toml:12:10", "weight 257 is outside 0..=256"),
-        ("lb.toml:14:3", r#"unknown key "backend" of a document; did you mean "backends"?"#),
-        ("lb.toml:20:12", r#"listener "internal" does not exist"#),
-        ("lb.toml:21:8", "give a path or a path prefix, not both"),
-        ("lb.toml:22:15", "must begin with '/'"),
+        ("lb.toml:4:17", r#"fallback_pool "wep" does not exist; did you mean "web"?"#),
+        ("lb.toml:5:1", r#"unknown key "helth_path" of a pool; did you mean "health_path"?"#),
+        ("lb.toml:6:8", "pool.rise 0 is outside 1..=100"),
+        ("lb.toml:7:8", "pool.fall 101 is outside 1..=100"),
+        ("lb.toml:8:19", r#"request_timeout: 5 has no unit; write "5s" or "5ms""#),
+        ("lb.toml:9:13", "unknown algorithm \"rond_robin\""),
+        ("lb.toml:11:1", "this backend has no address"),
+        ("lb.toml:12:8", r#"pool "wep" does not exist; did you mean "web"?"#),
+        ("lb.toml:13:10", "weight 257 is outside 0..=256"),
+        ("lb.toml:15:3", r#"unknown key "backend" of a document; did you mean "backends"?"#),
+        ("lb.toml:21:12", r#"listener "internal" does not exist"#),
+        ("lb.toml:22:8", "give a path or a path prefix, not both"),
+        ("lb.toml:23:15", "must begin with '/'"),
     ] {
         let line = told.iter().find(|line| line.starts_with(&format!("{place}: ")));
         assert!(line.is_some_and(|line| line.contains(words)), "{place} {words}: {told:#?}");
     }
-    assert_eq!(told.len(), 12, "{told:#?}");
+    assert_eq!(told.len(), 13, "{told:#?}");
 }
 
 #[test]

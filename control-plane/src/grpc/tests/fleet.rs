@@ -162,3 +162,50 @@ async fn health_and_reflection_answer() {
     assert!(names.iter().any(|name| name == "lb.v1.Registry"), "{names:?}");
     assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
 }
+
+/// A stream that breaks off, or passes to another process, says nothing of the connections.
+#[tokio::test]
+async fn a_drain_does_not_end_while_a_proxy_that_has_something_left_connects_anew() {
+    let world = world().await;
+    let incarnation = world.add("127.0.0.1:1", None).await.unwrap().revision;
+    let proxy = world.proxy("p1").await;
+    let drain = pb::SetBackendStateRequest {
+        id: "backend1".into(),
+        state: pb::AdminState::Draining.into(),
+        ..Default::default()
+    };
+    let drained = world.registry().set_backend_state(drain).await.unwrap().into_inner();
+    let report = |sequence, upgraded| pb::StatsReport {
+        proxy_id: "p1".into(),
+        instance_id: "p1-instance".into(),
+        sequence,
+        applied_revision: drained.revision,
+        backends: vec![pb::BackendReport {
+            pool: "default".into(),
+            backend: "backend1".into(),
+            incarnation,
+            in_flight: upgraded,
+            upgraded,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let (up, receiver) = mpsc::channel(4);
+    up.send(report(1, 2)).await.unwrap();
+    let mut client = StatsClient::new(world.channel.clone());
+    let mut replies = client.report(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    replies.message().await.unwrap().unwrap();
+    drop(proxy);
+    world.event("proxy_lost").await;
+    // Each change makes the drain be looked at.
+    for number in 2..30 {
+        world.add(&format!("127.0.0.1:{number}"), None).await.unwrap();
+    }
+    let one = pb::ListBackendsRequest { id: "backend1".into(), ..Default::default() };
+    let view = world.fleet().list_backends(one).await.unwrap().into_inner().backends.remove(0);
+    let share = &view.drain.expect("it goes on").proxies[0];
+    assert_eq!((&*share.state, share.upgraded), ("told", 2));
+    assert!(!view.backend.unwrap().drain.unwrap().ended);
+    up.send(report(2, 0)).await.unwrap();
+    world.event("drained").await;
+}

@@ -134,6 +134,22 @@ pub(super) fn patch(
             merged.remove(*replaced);
         }
     }
+    if let Some((_, sticky)) = changes.iter().find(|(key, _)| key == "sticky") {
+        let sticky = serde_json::from_str::<String>(sticky.get()).unwrap_or_default();
+        if sticky != "cookie" {
+            // What is said of a cookie goes with it.
+            merged.retain(|key, _| !key.starts_with("session_"));
+        }
+        if sticky == "ip_hash" {
+            for key in ["algorithm", "choices", "error_hold"] {
+                merged.remove(key);
+            }
+        }
+    }
+    if changes.iter().any(|(key, raw)| key == "fallback_status" && raw.get() == "null") {
+        // An answer is one thing: without its status the rest of it is none.
+        merged.retain(|key, _| !matches!(key.as_str(), "fallback_content_type" | "fallback_body"));
+    }
     // Keys keep the patch's own text, so that the reader sees what it could complain about.
     let mut pairs: Vec<(String, Box<RawValue>)> = Vec::new();
     for (key, value) in changes {

@@ -6,7 +6,7 @@ use axum::{
     body::Body,
     http::{
         HeaderMap, HeaderValue, Method, StatusCode, Uri,
-        header::{ETAG, IF_MATCH, LOCATION},
+        header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION},
     },
     response::Response,
 };
@@ -272,7 +272,7 @@ impl Asked {
     }
 
     /// The key of `Idempotency-Key`, and what tells this request from others with it: the
-    /// method, the path, the condition and the body. A dry run is no write: it neither finds nor leaves an
+    /// method, the path with what the query wishes, the condition and the body. A dry run is no write: it neither finds nor leaves an
     /// answer.
     pub(super) fn idempotency(
         &self,
@@ -290,9 +290,25 @@ impl Asked {
         if query.dry_run {
             return Ok(None);
         }
-        let condition = self.fields.get(IF_MATCH).map_or(&[][..], HeaderValue::as_bytes);
-        let condition = String::from_utf8_lossy(condition);
-        let subject = format!("{} {condition} {}", self.uri.path(), query.prune);
+        let field = |name| self.fields.get(name).map_or(&[][..], HeaderValue::as_bytes);
+        let condition = String::from_utf8_lossy(field(IF_MATCH));
+        let mut subject = format!("{} {condition} {}", self.uri.path(), query.prune);
+        // What is not said leaves no trace: what a former build has answered is found again.
+        for (name, said) in [
+            ("force", query.force.then(String::new)),
+            ("remove", query.remove.then(String::new)),
+            ("timeout", query.timeout.map(|timeout| format!("{timeout:?}"))),
+            (
+                "if-none-match",
+                self.fields
+                    .get(IF_NONE_MATCH)
+                    .map(|_| String::from_utf8_lossy(field(IF_NONE_MATCH)).into_owned()),
+            ),
+        ] {
+            if let Some(said) = said {
+                subject.push_str(&format!(" {name}={said}"));
+            }
+        }
         let subject = lb_core::model::Key::new(self.method.as_str(), &subject);
         let payload = bytes::Bytes::copy_from_slice(text.as_bytes());
         let content = Object { key: subject, revision: 0, payload };
