@@ -2,8 +2,11 @@
 //! signs for forgeries.
 
 use lb_proto::v1 as pb;
-use lb_tests::{client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy};
+use lb_tests::{
+    PATIENCE, client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy,
+};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::sticky;
 use crate::{program, seed_rest::ask};
@@ -12,34 +15,42 @@ use crate::{program, seed_rest::ask};
 async fn with_a_stray(control_plane_args: &[&str]) -> Cluster {
     let cluster = Cluster::start_as(program(), 2, &[], control_plane_args).await;
     let stray = Proxy::follow(cluster.api.channel(), "stray", |_| None).await;
-    eventually("it is in sync", async || {
-        let state = cluster.api.proxy("stray").await.state;
-        if state == "synced" { Ok(()) } else { Err(state) }
-    })
-    .await;
+    state_is(&cluster, "synced").await;
     stray.left().await;
-    eventually("it is lost", async || {
-        let state = cluster.api.proxy("stray").await.state;
-        if state == "lost" { Ok(()) } else { Err(state) }
-    })
-    .await;
+    state_is(&cluster, "lost").await;
     // From here on its clients have sessions, of which it knows nothing.
     cluster.api.change_pool(sticky).await;
     cluster
 }
 
+/// Waits until the stray proxy, which may not be listed yet, is in this state.
+async fn state_is(cluster: &Cluster, wanted: &str) {
+    eventually(wanted, async || {
+        let (proxies, _) = cluster.api.try_proxies().await.expect("the control plane answers");
+        match proxies.iter().find(|proxy| proxy.id == "stray") {
+            Some(stray) if stray.state == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
 /// Waits for an event about the keys.
 async fn told(cluster: &Cluster, code: &str) -> String {
     let mut events = cluster.api.watch(1000).await;
-    loop {
-        let event = events.message().await.unwrap().unwrap();
-        match event.reason {
-            Some(reason) if event.r#type == "session_keys_changed" && reason.code == code => {
-                return reason.message;
+    let found = async {
+        loop {
+            let event = events.message().await.unwrap().expect("the stream goes on");
+            match event.reason {
+                Some(reason) if event.r#type == "session_keys_changed" && reason.code == code => {
+                    return reason.message;
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
+    };
+    // After a restart proxies are waited for first, three leases long.
+    timeout(2 * PATIENCE, found).await.unwrap_or_else(|_| panic!("no event {code} came"))
 }
 
 async fn roles(cluster: &Cluster) -> Vec<String> {
