@@ -224,8 +224,17 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             Some((line, format!("'lbctl describe pool {}'", pool.name)))
         })
     });
+    let pools = view.pools.iter().filter_map(|pool| {
+        let counts = pool.backends.filter(|counts| counts.total() > 0 && counts.up == 0)?;
+        let who = match counts.total() {
+            1 => "its only backend does not serve".to_owned(),
+            all => format!("none of its {all} backends serves"),
+        };
+        let line = format!("pool {}: {who}: {}", pool.name, counts.sentence());
+        Some((line, format!("'lbctl describe pool {}'", pool.name)))
+    });
     let mut alarms: Vec<(String, String)> =
-        proxies.chain(overloaded).chain(sources).chain(backends).collect();
+        proxies.chain(overloaded).chain(sources).chain(pools).chain(backends).collect();
     if view.proxies.is_empty() {
         let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));
@@ -373,6 +382,18 @@ mod tests {
         insta::assert_snapshot!(alarm.join("\n"), @r"
         ! backend2 localhost:8002 up for 41s: 2 checks in a row failed: connection refused (backend_connect_refused)
           next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+        ");
+    }
+
+    #[test]
+    fn a_pool_that_cannot_serve_is_told_although_it_is_meant_so() {
+        let mut status = status(vec![proxy("proxy-1", "synced")], 0, 0);
+        (status.pools[0].disabled, status.pools[0].draining) = (2, 1);
+        let text = shown(status, &[]);
+        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+        insta::assert_snapshot!(alarm.join("\n"), @r"
+        ! pool default: none of its 3 backends serves: 2 disabled, 1 draining
+          next: 'lbctl describe pool default'
         ");
     }
 

@@ -151,6 +151,18 @@ impl Counts {
     pub(crate) fn total(&self) -> u32 {
         self.up + self.down + self.unknown + self.disabled + self.draining
     }
+
+    /// Those that do not serve: `2 down, 1 disabled`.
+    pub(crate) fn sentence(&self) -> String {
+        let counts = [
+            (self.down, "down"),
+            (self.unknown, "unknown"),
+            (self.disabled, "disabled"),
+            (self.draining, "draining"),
+        ];
+        let there = counts.iter().filter(|(count, _)| *count > 0);
+        there.map(|(count, state)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl From<pb::Pool> for PoolView {

@@ -207,3 +207,33 @@ async fn what_a_lost_store_lent_is_not_lent_twice() {
     anew.grant();
     assert_eq!(early.usable(), 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hot_keys_of_a_limit_that_is_gone_are_forgotten() {
+    let quantity = Quantity { kind: QuantityKind::Limit, name: "api".into(), incarnation: 1 };
+    let leases = Leases::new(1, false);
+    let wanted = Wanted { amount: 1_000_000, sort: Sort::RateByKey { burst: 1 } };
+    leases.lock().reconcile([(quantity.clone(), wanted)].into());
+    let (outbox, mut inbox) = mpsc::channel(OUTBOX);
+    leases.open(&ProxyId::new("p1").unwrap(), "p1", outbox);
+    let report = |key, sequence, demand| pb::LeaseReport {
+        quantity: Some(convert::quantity_to_wire(&quantity)),
+        key,
+        holder: 1,
+        sequence,
+        demand,
+        ..pb::LeaseReport::default()
+    };
+    let reports = vec![report(None, 0, 0), report(Some(7), 1, 5_000_000)];
+    let message = pb::LeaseReports { instance_id: "p1".into(), reports, ..Default::default() };
+    leases.hear("p1", &message);
+    leases.lock().grant(true);
+    let grants = inbox.try_recv().unwrap().grants;
+    assert!(grants.iter().any(|grant| grant.key == Some(7)), "{grants:?}");
+    leases.lock().reconcile(BTreeMap::new());
+    leases.lock().grant(true);
+    assert_eq!(leases.lock().accounts.len(), 1, "what was lent may be in use");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    leases.lock().grant(true);
+    assert_eq!(leases.lock().accounts.len(), 0);
+}
