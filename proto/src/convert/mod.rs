@@ -21,7 +21,7 @@ pub mod sync;
 
 pub use self::{
     lease::{
-        lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire,
+        add_sums_to_wire, lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire, told_from_wire,
         quantity_from_wire, quantity_to_wire,
     },
     limit::told_limit,
