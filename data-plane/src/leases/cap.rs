@@ -14,7 +14,10 @@ use std::{
 use lb_core::lease::{Quantity, QuantityKind, SharedSlots};
 use tokio::sync::Notify;
 
-use super::{Line, answers::{Answers, Place}};
+use super::{
+    Line,
+    answers::{Answers, Place},
+};
 use crate::{live::Padded, worker::now};
 
 /// The slots of one backend or one pool, for all workers.
@@ -53,12 +56,7 @@ pub(crate) struct Permit {
 }
 
 impl Cap {
-    pub(super) fn new(
-        quantity: Quantity,
-        news: Arc<Notify>,
-        workers: usize,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(quantity: Quantity, news: Arc<Notify>, workers: usize, now: Instant) -> Self {
         let slots = Padded(SharedSlots::new(now));
         let answers = (quantity.kind == QuantityKind::Pool).then(|| Answers::new(workers));
         Self {

@@ -8,8 +8,7 @@ use std::{
 
 use lb_core::{
     lease::{
-        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort,
-        Wanted,
+        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort, Wanted,
     },
     limit::{HotKeys, Table},
 };

@@ -210,7 +210,8 @@ impl State {
             return Arc::clone(&held.cap);
         }
         let holder = self.holder(&quantity, wanted, 1);
-        let cap = Arc::new(Cap::new(quantity.clone(), Arc::clone(&leases.news), leases.workers, now()));
+        let cap =
+            Arc::new(Cap::new(quantity.clone(), Arc::clone(&leases.news), leases.workers, now()));
         let held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
         self.replace(quantity, Held::Slots(held));
         // Nothing can be sent before something is lent.

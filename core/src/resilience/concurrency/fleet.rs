@@ -122,8 +122,7 @@ impl<H: Clone + Ord> FleetConcurrency<H> {
     }
 
     fn heard(&self, now: Instant) -> impl Iterator<Item = &Told> {
-        let is_heard =
-            move |known: &&Known| now.saturating_duration_since(known.at) < HEARD_FOR;
+        let is_heard = move |known: &&Known| now.saturating_duration_since(known.at) < HEARD_FOR;
         self.holders.values().filter(is_heard).map(|known| &known.told)
     }
 }
