@@ -1,6 +1,10 @@
 //! One quantity: who may use how much of it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use lb_core::{
     lease::{Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted},
@@ -97,13 +101,11 @@ impl Account {
                 adaptive.hear(holder, convert::told_from_wire(wire), !granter.carries(now), now);
                 if adaptive.slots(now) == before { heard } else { Heard::Urgent }
             }
-            (Lender::ByKey(granter), key) => {
+            (Lender::ByKey(granter), None) => {
                 granter.join(holder, now);
-                match key {
-                    Some(key) => granter.hear(holder, key, &report, now),
-                    None => Heard::Noted,
-                }
+                Heard::Noted
             }
+            (Lender::ByKey(granter), Some(key)) => granter.hear(holder, key, &report, now),
             // It takes the quantity for one of another sort: it is behind, or ahead.
             (Lender::Whole(_), Some(_)) => Heard::Stale,
         }
@@ -142,18 +144,30 @@ impl Account {
         });
     }
 
-    /// Whether nothing of it can be in use any more.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        match &self.lender {
+    /// Whether nothing of it can be in use any more; for one that lends nothing new.
+    pub(super) fn is_over(&mut self, now: Instant) -> bool {
+        match &mut self.lender {
             Lender::Whole(granter) => granter.counted(now) == 0,
-            Lender::ByKey(granter) => granter.keys() == 0,
+            Lender::ByKey(granter) => {
+                granter.forget_calm(now);
+                granter.keys() == 0
+            }
         }
     }
 
-    /// The messages that are due, and to whom.
+    /// How many shares there are to report about.
+    pub(super) fn lent(&self) -> usize {
+        match &self.lender {
+            Lender::Whole(_) => 1,
+            Lender::ByKey(granter) => 1 + granter.keys(),
+        }
+    }
+
+    /// The messages that are due, and to whom; about these keys only, if so many are given.
     pub(super) fn grant(
         &mut self,
         quantity: &Quantity,
+        keys: Option<&BTreeSet<u64>>,
         now: Instant,
     ) -> Vec<(Arc<str>, pb::LeaseGrant)> {
         let message = |holder: HolderId, key, grant| {
@@ -172,9 +186,14 @@ impl Account {
                 grants.map(|(holder, grant)| message(holder, None, grant)).collect()
             }
             Lender::ByKey(granter) => {
-                let grants = granter.grant(now).into_iter();
-                let mut messages: Vec<_> =
-                    grants.map(|(holder, key, grant)| message(holder, Some(key), grant)).collect();
+                let grants = match keys {
+                    Some(keys) => keys.iter().flat_map(|&key| granter.grant_of(key, now)).collect(),
+                    None => granter.grant(now),
+                };
+                let mut messages: Vec<_> = grants
+                    .into_iter()
+                    .map(|(holder, key, grant)| message(holder, Some(key), grant))
+                    .collect();
                 let proxies = u32::try_from(granter.members().len()).unwrap_or(u32::MAX);
                 let bare = |holder: &HolderId, key| {
                     let wire = pb::LeaseGrant {
@@ -186,8 +205,19 @@ impl Account {
                     };
                     (Arc::clone(&holder.instance), wire)
                 };
-                messages.extend(granter.members().iter().map(|holder| bare(holder, None)));
-                messages.extend(granter.unheard().map(|(holder, key)| bare(holder, Some(key))));
+                match keys {
+                    Some(keys) => {
+                        for &key in keys {
+                            let unheard = granter.unheard_of(key);
+                            messages.extend(unheard.map(|holder| bare(holder, Some(key))));
+                        }
+                    }
+                    None => {
+                        messages.extend(granter.members().iter().map(|one| bare(one, None)));
+                        let unheard = granter.unheard();
+                        messages.extend(unheard.map(|(holder, key)| bare(holder, Some(key))));
+                    }
+                }
                 messages
             }
         }

@@ -79,7 +79,8 @@ struct State {
     contacts: Contacts,
     /// The revision that accounts were last compared with.
     reconciled: Option<u64>,
-    urgent: BTreeSet<Quantity>,
+    /// What somebody waits for, and of which keys.
+    urgent: BTreeMap<Quantity, BTreeSet<u64>>,
     /// The largest number of a grant of an account that is gone.
     grants: u64,
 }
@@ -94,7 +95,7 @@ impl Leases {
             accounts: BTreeMap::new(),
             contacts: Contacts::default(),
             reconciled: None,
-            urgent: BTreeSet::new(),
+            urgent: BTreeMap::new(),
             grants: 0,
         };
         Self { state: Mutex::new(state), urgent: Notify::new() }
@@ -207,7 +208,10 @@ impl State {
                 debug!(%quantity, instance = &**instance, "a late report about a lease");
                 false
             }
-            Heard::Urgent => self.urgent.insert(quantity),
+            Heard::Urgent => {
+                self.urgent.entry(quantity).or_default().extend(wire.key);
+                true
+            }
             Heard::Outranked(term) => {
                 self.outrank(term);
                 false
@@ -238,7 +242,7 @@ impl State {
         }
         for (quantity, account) in &mut self.accounts {
             if account.leave(instance) {
-                self.urgent.insert(quantity.clone());
+                self.urgent.entry(quantity.clone()).or_default();
             }
         }
     }
@@ -253,11 +257,13 @@ impl State {
         let urgent = std::mem::take(&mut self.urgent);
         let mut letters: BTreeMap<Arc<str>, Vec<pb::LeaseGrant>> = BTreeMap::new();
         for (quantity, account) in &mut self.accounts {
-            if !all && !urgent.contains(quantity) {
+            let urgent = urgent.get(quantity);
+            if !all && urgent.is_none() {
                 continue;
             }
             if account.is_wanted {
-                for (instance, grant) in account.grant(quantity, now) {
+                let keys = urgent.filter(|_| !all);
+                for (instance, grant) in account.grant(quantity, keys, now) {
                     letters.entry(instance).or_default().push(grant);
                 }
             }
@@ -280,9 +286,10 @@ impl State {
 
     /// How often proxies report: the more there is to tell, the less often.
     fn period(&self) -> Duration {
-        let wanted = self.accounts.values().filter(|account| account.is_wanted).count();
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).max(REPORTS_OF_A_PERIOD);
-        (TICK * (wanted / REPORTS_OF_A_PERIOD)).min(PERIOD_MAX)
+        let wanted = self.accounts.values().filter(|account| account.is_wanted);
+        let lent: usize = wanted.map(Account::lent).sum();
+        let lent = u32::try_from(lent).unwrap_or(u32::MAX).max(REPORTS_OF_A_PERIOD);
+        (TICK * (lent / REPORTS_OF_A_PERIOD)).min(PERIOD_MAX)
     }
 }
 

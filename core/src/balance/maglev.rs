@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{Candidate, HashKey, Loads, PickContext, slot_table::SlotTable};
+use super::{Candidate, HashKey, Loads, PickContext, lists, slot_table::SlotTable};
 
 /// Maps clients to backends.
 pub(super) struct Maglev {
@@ -109,7 +109,7 @@ impl Maglev {
     #[cold]
     fn detour(&self, from: usize, key: &HashKey<'_>, excluded: &[u32]) -> Option<u32> {
         // Only so many exclusions can leave nobody; otherwise the walk ends by itself.
-        if excluded.len() >= self.len() && self.members.iter().all(|slot| excluded.contains(slot)) {
+        if excluded.len() >= self.len() && self.members.iter().all(|&slot| lists(excluded, slot)) {
             return None;
         }
         let size = self.entries.len();
@@ -119,7 +119,7 @@ impl Maglev {
                 *entry = (*entry + stride) % size;
                 Some(self.entries.slot(*entry))
             })
-            .find(|slot| !excluded.contains(slot))
+            .find(|&slot| !lists(excluded, slot))
     }
 }
 

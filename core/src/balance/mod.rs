@@ -91,15 +91,28 @@ pub struct PickContext<'a, L: Loads> {
     pub loads: &'a L,
     /// The worker's generator.
     pub rng: &'a mut fastrand::Rng,
-    /// The backends on which this request has failed already.
+    /// The backends on which this request has failed already, or that have no room for it;
+    /// in ascending order, if there are more than [`FEW`].
     pub excluded: &'a [u32],
+}
+
+/// So many slots are looked through faster than searched.
+pub const FEW: usize = 16;
+
+/// Whether a list has a slot. One of more than [`FEW`] must be in ascending order: where backends
+/// are capped, nearly all of a large pool may be without room.
+fn lists(excluded: &[u32], slot: u32) -> bool {
+    match excluded.len() {
+        ..=FEW => excluded.contains(&slot),
+        _ => excluded.binary_search(&slot).is_ok(),
+    }
 }
 
 impl<L: Loads> PickContext<'_, L> {
     /// Nearly always there are no exclusions, and then this is one comparison.
     #[inline]
     fn excludes(&self, slot: u32) -> bool {
-        !self.excluded.is_empty() && self.excluded.contains(&slot)
+        !self.excluded.is_empty() && lists(self.excluded, slot)
     }
 }
 

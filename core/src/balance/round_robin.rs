@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Candidate, Loads, PickContext, cycle::Cycle, slot_table::SlotTable};
+use super::{Candidate, Loads, PickContext, cycle::Cycle, lists, slot_table::SlotTable};
 
 /// Goes through a cycle of turns.
 pub(super) struct RoundRobin {
@@ -65,6 +65,6 @@ impl RoundRobin {
         (excluded_turn + 1..self.turns.len())
             .chain(0..excluded_turn)
             .map(|turn| self.turns.slot(turn))
-            .find(|slot| !excluded.contains(slot))
+            .find(|&slot| !lists(excluded, slot))
     }
 }

@@ -19,7 +19,7 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use super::{Loads, PickContext, cycle::Cycle};
+use super::{Loads, PickContext, cycle::Cycle, lists};
 
 /// A cycle of turns that is computed where it is needed.
 pub(super) struct WeightClasses {
@@ -170,13 +170,13 @@ impl WeightClasses {
     #[cold]
     fn next_allowed(&self, excluded_turn: u64, excluded: &[u32]) -> Option<u32> {
         // Only so many exclusions can leave nobody; otherwise the walk ends by itself.
-        if excluded.len() >= self.len() && self.members.iter().all(|slot| excluded.contains(slot)) {
+        if excluded.len() >= self.len() && self.members.iter().all(|&slot| lists(excluded, slot)) {
             return None;
         }
         (excluded_turn + 1..self.cycle())
             .chain(0..excluded_turn)
             .map(|turn| self.slot(turn))
-            .find(|slot| !excluded.contains(slot))
+            .find(|&slot| !lists(excluded, slot))
     }
 }
 

@@ -98,8 +98,10 @@ impl<H: Clone + Ord> Granter<H> {
 
     /// Presumes that this holder uses `safe` until it is heard of or removed: it has a
     /// safe share without ever having had a lease.
-    pub fn presume(&mut self, holder: H, safe: u64, now: Instant) {
-        self.books.entry(holder).or_insert_with(|| Book::presumed(safe, now));
+    pub fn presume(&mut self, holder: &H, safe: u64, now: Instant) {
+        if !self.books.contains_key(holder) {
+            self.books.insert(holder.clone(), Book::presumed(safe, now));
+        }
     }
 
     /// Frees at once what is counted for a holder. Only for a process that is known to
@@ -154,8 +156,7 @@ impl<H: Clone + Ord> Granter<H> {
             self.terms.hold = hold;
             self.shorter = None;
         }
-        let counted_for = self.terms.counted_for();
-        self.books.retain(|_, book| !book.is_over(counted_for, now));
+        self.forget_over(now);
         let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
         let mut lendings = self.targets(now);
         if self.carries(now) {
@@ -186,6 +187,12 @@ impl<H: Clone + Ord> Granter<H> {
             sent.push((holder, grant));
         }
         sent
+    }
+
+    /// Forgets the holders of which nothing can be in use any more.
+    pub(super) fn forget_over(&mut self, now: Instant) {
+        let counted_for = self.terms.counted_for();
+        self.books.retain(|_, book| !book.is_over(counted_for, now));
     }
 
     /// Replaces what each is to have by what it can have now: no more than it is counted

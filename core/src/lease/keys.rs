@@ -82,10 +82,13 @@ impl<H: Clone + Ord> KeyGranter<H> {
 
     /// A proxy that serves this limit; it is presumed to use its even share of every key.
     pub fn join(&mut self, member: &H, now: Instant) {
+        if self.members.contains(member) {
+            return; // Told in every report.
+        }
         self.members.insert(member.clone());
         let even = self.even_share();
         for key in self.keys.values_mut() {
-            key.granter.presume(member.clone(), even, now);
+            key.granter.presume(member, even, now);
         }
     }
 
@@ -127,20 +130,36 @@ impl<H: Clone + Ord> KeyGranter<H> {
             .flat_map(|(&key, one)| one.granter.unheard().map(move |holder| (holder, key)))
     }
 
+    /// Who is to be asked to report about this key.
+    pub fn unheard_of(&self, key: u64) -> impl Iterator<Item = &H> {
+        self.keys.get(&key).into_iter().flat_map(|one| one.granter.unheard())
+    }
+
     /// What to send now, to whom and about which key; see [`Granter::grant`].
     pub fn grant(&mut self, now: Instant) -> Vec<(H, u64, Grant)> {
-        // When the last lease and what follows it have ended, too.
+        self.forget_calm(now);
+        let mut sent = Vec::new();
+        for (&key, one) in &mut self.keys {
+            one.grant(key, &self.members, self.rate, now, &mut sent);
+        }
+        sent
+    }
+
+    /// What to send now about this key alone, because somebody waits for it.
+    pub fn grant_of(&mut self, key: u64, now: Instant) -> Vec<(H, u64, Grant)> {
+        let mut sent = Vec::new();
+        if let Some(one) = self.keys.get_mut(&key) {
+            one.grant(key, &self.members, self.rate, now, &mut sent);
+        }
+        sent
+    }
+
+    /// Forgets the keys whose last lease has ended, and what follows it: to be called also
+    /// when nothing is lent any more.
+    pub fn forget_calm(&mut self, now: Instant) {
         let over = Self::CALM + 3 * TERMS.counted_for();
         self.grants = self.last_number();
         self.keys.retain(|_, key| now < key.needed_at + over);
-        let mut sent = Vec::new();
-        for (&key, one) in &mut self.keys {
-            if now < one.needed_at + Self::CALM {
-                let grants = one.granter.grant(now);
-                sent.extend(grants.into_iter().map(|(holder, grant)| (holder, key, grant)));
-            }
-        }
-        sent
     }
 
     /// How many keys are lent.
@@ -161,9 +180,32 @@ impl<H: Clone + Ord> KeyGranter<H> {
         granter.number_after(self.grants);
         let even = self.even_share();
         for member in &self.members {
-            granter.presume(member.clone(), even, now);
+            granter.presume(member, even, now);
         }
         self.keys.insert(key, Key { granter, needed_at: now });
+    }
+}
+
+impl<H: Clone + Ord> Key<H> {
+    fn grant(
+        &mut self,
+        key: u64,
+        members: &BTreeSet<H>,
+        rate: u64,
+        now: Instant,
+        sent: &mut Vec<(H, u64, Grant)>,
+    ) {
+        if now >= self.needed_at + KeyGranter::<H>::CALM {
+            return;
+        }
+        // Whoever has said nothing of the key for so long is back at its even share.
+        self.granter.forget_over(now);
+        let even = rate / members.len().max(1) as u64;
+        for member in members {
+            self.granter.presume(member, even, now);
+        }
+        let grants = self.granter.grant(now);
+        sent.extend(grants.into_iter().map(|(holder, grant)| (holder, key, grant)));
     }
 }
 

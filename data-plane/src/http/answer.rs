@@ -6,7 +6,8 @@ use lb_core::overload;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    connection::Next, exchange::Exchange, prepare::Understood, respond::OwnAnswer, stream::Stream,
+    answering::whole_us, connection::Next, exchange::Exchange, prepare::Understood,
+    respond::OwnAnswer, stream::Stream,
 };
 use crate::{
     h1::{Version, body::BodyLength, chunked::ChunkError, request::Method, response::Delivery},
@@ -72,7 +73,8 @@ impl<S: Stream> Exchange<'_, S> {
         with_body: bool,
     ) -> io::Result<()> {
         self.connection.busy = now();
-        self.count_answer(answer.status, self.connection.busy);
+        let waited = self.answering.as_ref().map(|request| self.connection.busy - request.started);
+        self.count_answer(answer.status, waited.map(whole_us));
         if self.is_traffic {
             self.worker.shard.count_own_answer(answer.reason);
         }

@@ -1,6 +1,6 @@
 //! Counts what clients are answered, where the route of the request has its counters.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{exchange::Exchange, stream::Stream};
 use crate::{
@@ -18,8 +18,9 @@ pub(super) struct Answering {
 }
 
 impl<S: Stream> Exchange<'_, S> {
-    /// Notes what the client is answered, and that it has waited until now for it.
-    pub(super) fn count_answer(&self, status: u16, now: Instant) {
+    /// Notes what the client is answered, and for how many microseconds it has waited for it, if
+    /// its request was complete.
+    pub(super) fn count_answer(&self, status: u16, waited_us: Option<u64>) {
         if !self.is_traffic {
             return;
         }
@@ -29,7 +30,11 @@ impl<S: Stream> Exchange<'_, S> {
         let counters = request.and_then(|request| {
             Some(request.config.route_counters.get(request.counters?)?.of(*index))
         });
-        let took = request.map(|request| now.saturating_duration_since(request.started));
-        counters.unwrap_or(&shard.unrouted).count(status, took);
+        counters.unwrap_or(&shard.unrouted).count(status, waited_us);
     }
+}
+
+/// Whole microseconds.
+pub(super) fn whole_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

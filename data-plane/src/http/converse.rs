@@ -18,6 +18,7 @@ use lb_core::{
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
+    answering::whole_us,
     attempts::{Again, Attempts},
     connection::Next,
     deliver::Received,
@@ -187,9 +188,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             return self.client_left();
         }
         let switched = now();
-        exchange.count_answer(101, switched);
-        let latency = switched - self.began;
-        let latency = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        exchange.count_answer(101, Some(whole_us(switched - self.started)));
+        let latency = whole_us(switched - self.began);
         let index = exchange.worker.index;
         if let Some(permit) = &mut exchange.permit {
             permit.answered(101, index);

@@ -11,6 +11,7 @@ use lb_core::model::{HttpLimits, Listener};
 
 use super::{
     answer::bad_chunks,
+    answering::whole_us,
     connection::Next,
     converse::Conversation,
     exchange::ONE_WRITE_MAX,
@@ -112,7 +113,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;
         let ended = now();
         self.exchange.connection.busy = ended;
-        let latency = u64::try_from((ended - self.began).as_micros()).unwrap_or(u64::MAX);
+        let latency = whole_us(ended - self.began);
         let (to_backend, from_backend) = (self.upload.written, download.written);
         let index = worker.index;
         self.backend.count_bytes(index, to_backend, from_backend);
@@ -122,7 +123,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         };
         self.backend.count_end(index, failure, result.is_ok().then_some(latency));
         let failed = failure.is_some();
-        self.exchange.count_answer(received.status, ended);
+        // The usual request is answered by its first attempt.
+        let is_first = self.began == self.started;
+        let waited = if is_first { latency } else { whole_us(ended - self.started) };
+        self.exchange.count_answer(received.status, Some(waited));
         if let Some(record) = &mut self.exchange.record {
             record.attempt_answered(self.backend, received.status, ended);
             record.answered(received.status, from_backend, ended);
@@ -142,7 +146,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             return Ended::Answered { next: Next::Close, failed };
         }
         let is_long = download.written > ONE_WRITE_MAX as u64;
-        worker.buffers.return_output(download.into_out());
+        worker.buffers.return_output(download.take_out());
         if received.backend_keeps {
             self.keep(upstream, &upstream_in, ended);
         }
@@ -173,11 +177,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         if received.backend_keeps && is_sound && rest.is_read() {
             self.keep(upstream, &upstream_in, ended);
         }
-        let out = rest.into_out();
+        let out = rest.take_out();
         self.backend.count_bytes(worker.index, self.upload.written, out.len() as u64);
         worker.buffers.return_output(out);
-        let latency_us = u64::try_from((ended - self.began).as_micros()).unwrap_or(u64::MAX);
-        Discarded { status: received.status, latency_us }
+        Discarded { status: received.status, latency_us: whole_us(ended - self.began) }
     }
 
     /// Keeps a connection whose response has ended. More than was announced makes it

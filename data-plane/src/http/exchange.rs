@@ -17,7 +17,7 @@ use super::{
     converse::Conversation,
     failure::{Ended, Failure},
     management,
-    prepare::{Destination, Prepared, Refused, Understood},
+    prepare::{Destination, Prepared, Understood, counters, is_management},
     read::{EMPTY_LINE_BYTES_MAX, SETTLES_AFTER},
     record::Record,
     relay::{self, Relay, RelayError},
@@ -110,42 +110,48 @@ impl<'a, S: Stream> Exchange<'a, S> {
     async fn one(&mut self) -> Next {
         self.is_traffic = true;
         self.answering = None;
-        let read = match self.read_request().await {
-            Ok(Some(read)) => read,
-            Ok(None) => {
+        let mut outcome = None;
+        let read = self.read_request(&mut outcome).await;
+        let (read, outcome) = match (read, &outcome) {
+            (Ok(Some(read)), Some(outcome)) => (read, outcome),
+            (Ok(_), _) => {
                 // Nothing was asked, or nobody is there to be told.
                 if let Some(record) = self.record.take() {
                     record.discard();
                 }
                 return Next::Close;
             }
-            Err(answer) => {
+            (Err(answer), _) => {
                 self.begin_record(now());
                 return self.refuse(&answer, None).await;
             }
         };
         self.connection.requests += 1;
         self.connection.skipped = 0;
-        self.is_traffic = !read.is_management();
+        self.is_traffic = !is_management(outcome);
         if self.is_traffic {
             self.worker.shard.count_request();
         }
         self.answering = Some(Answering {
             config: Rc::clone(&read.config),
-            counters: read.counters(),
+            counters: counters(outcome),
             started: read.started,
         });
-        match read.result {
+        match outcome {
             Ok(prepared) if self.is_traffic && self.worker.refuses_requests() => {
                 self.worker.buffers.return_output(read.head);
                 self.shed(&prepared.understood, &read.config).await
             }
-            Ok(prepared) => self.forward(&prepared, read.head, &read.config, read.started).await,
-            Err(Refused { answer, request: Some(understood), .. }) => {
+            Ok(prepared) => self.forward(prepared, read.head, &read.config, read.started).await,
+            Err(refused) => {
                 self.worker.buffers.return_output(read.head);
-                self.answer(&answer, &understood, &read.config).await
+                match &refused.request {
+                    Some(understood) => {
+                        self.answer(&refused.answer, understood, &read.config).await
+                    }
+                    None => self.refuse(&refused.answer, None).await,
+                }
             }
-            Err(Refused { answer, request: None, .. }) => self.refuse(&answer, None).await,
         }
     }
 
@@ -216,7 +222,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                     }
                     Err(Denied::ClientLeft) => {
                         self.client_left();
-                        return self.end_forwarding(upload, Next::Close);
+                        return self.end_forwarding(&mut upload, Next::Close);
                     }
                 }
             }
@@ -254,7 +260,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             let (failure, again) = match ended {
                 Ended::Answered { next, failed } => {
                     flight.end(failed, self.worker, pool);
-                    return self.end_forwarding(upload, next);
+                    return self.end_forwarding(&mut upload, next);
                 }
                 Ended::ClientFault(answer) => {
                     drop(flight);
@@ -277,7 +283,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             upload.rewind();
             if !again.wait.is_zero() && !self.wait(again.wait).await {
                 self.client_left();
-                return self.end_forwarding(upload, Next::Close);
+                return self.end_forwarding(&mut upload, Next::Close);
             }
             backend.count_retry(self.worker.index);
             if self.is_traffic {
@@ -314,11 +320,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// Notes what a request has moved, and gives its buffer back.
-    fn end_forwarding(&mut self, upload: Relay, next: Next) -> Next {
+    fn end_forwarding(&mut self, upload: &mut Relay, next: Next) -> Next {
         if let Some(record) = &mut self.record {
             record.received(upload.written);
         }
-        self.worker.buffers.return_output(upload.into_out());
+        self.worker.buffers.return_output(upload.take_out());
         next
     }
 

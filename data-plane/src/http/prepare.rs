@@ -90,12 +90,22 @@ pub(crate) struct Context<'a> {
 }
 
 /// What came of reading a head.
-#[derive(Debug)]
-pub(crate) enum Reading {
-    /// More of it must come.
-    Incomplete,
-    /// It was so long.
-    Complete { length: usize, result: Result<Prepared, Refused> },
+pub(crate) type Outcome = Result<Prepared, Box<Refused>>;
+
+/// Whether the request is for the control plane.
+pub(crate) fn is_management(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(prepared) => prepared.destination == Destination::ControlPlane,
+        Err(refused) => refused.is_management,
+    }
+}
+
+/// Where the answer is counted.
+pub(crate) fn counters(outcome: &Outcome) -> Option<CountersIndex> {
+    match outcome {
+        Ok(prepared) => prepared.understood.counters,
+        Err(refused) => refused.request.and_then(|request| request.counters),
+    }
 }
 
 impl From<BadRequest> for OwnAnswer {
@@ -106,30 +116,32 @@ impl From<BadRequest> for OwnAnswer {
 
 /// Reads the head at the start of `input`, finds its pool, and writes the head for the
 /// backend to `out`. `local` is this end's address: whom an HTTP/1.0 client without Host
-/// meant.
+/// meant. How long the head was, or nothing if more of it must come.
 pub(crate) fn prepare(
     input: &[u8],
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     record: Option<&mut Record>,
     out: &mut Vec<u8>,
-) -> Reading {
+    outcome: &mut Option<Outcome>,
+) -> Option<usize> {
     let mut storage = field_storage();
     let head = match request::parse(input, context.limits, &mut storage) {
         Ok(Some(head)) => head,
-        Ok(None) => return Reading::Incomplete,
+        Ok(None) => return None,
         Err(bad) => {
             let refused = Refused { answer: bad.into(), request: None, is_management: false };
+            *outcome = Some(Err(Box::new(refused)));
             // Nothing is taken out: what it is cannot be told.
-            return Reading::Complete { length: 0, result: Err(refused) };
+            return Some(0);
         }
     };
     let peer = context.peer.ip();
-    let client = match context.listener {
-        Some(config) => {
-            client_address(peer, head.forwarded_for(), &config.listener.forwarded_trust)
-        }
-        None => peer,
+    let trust = context.listener.map(|config| &config.listener.forwarded_trust);
+    let peer_trusted = trust.is_some_and(|trust| is_trusted(peer, trust));
+    let client = match trust {
+        Some(trust) if peer_trusted => client_address(peer, head.forwarded_for(), trust),
+        _ => peer.to_canonical(),
     };
     if let Some(record) = record {
         record.describe(&head, client, context.request_id);
@@ -141,21 +153,30 @@ pub(crate) fn prepare(
         body: head.body,
         counters: None,
     };
-    let result = forward(&head, understood, client, context, local, out);
-    Reading::Complete { length: head.len(), result }
+    let origin = Origin { client, peer_trusted };
+    *outcome = Some(forward(&head, understood, origin, context, local, out));
+    Some(head.len())
+}
+
+/// Whom a request came from.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    client: IpAddr,
+    /// Whether what the connection's other end says about earlier hops is believed.
+    peer_trusted: bool,
 }
 
 fn forward(
     head: &RequestHead<'_, '_>,
     mut understood: Understood,
-    client: IpAddr,
+    Origin { client, peer_trusted }: Origin,
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
-) -> Result<Prepared, Refused> {
+) -> Outcome {
     let refused = |request, status, reason, message: &str| {
         let answer = OwnAnswer::new(status, reason, message);
-        Err(Refused { answer, request: Some(request), is_management: false })
+        Err(Box::new(Refused { answer, request: Some(request), is_management: false }))
     };
     let Some(config) = context.listener else {
         let name = context.listener_name;
@@ -168,13 +189,15 @@ fn forward(
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         let (answer, request) = (OwnAnswer::options(), Some(understood));
-        return Err(Refused { answer, request, is_management: false });
+        return Err(Box::new(Refused { answer, request, is_management: false }));
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
             management::admit(management, head.method_name, context.peer.ip()).map_err(
-                |answer| Refused { answer, request: Some(understood), is_management: true },
+                |answer| {
+                    Box::new(Refused { answer, request: Some(understood), is_management: true })
+                },
             )?;
             None
         }
@@ -208,10 +231,8 @@ fn forward(
     };
     let told = match (context.limiter, destination) {
         (Some(limiter), Destination::Pool(route, pool)) => {
-            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| Refused {
-                answer,
-                request: Some(understood),
-                is_management: false,
+            limiter.admit(route, pool, &Asker { head, client }).map_err(|answer| {
+                Box::new(Refused { answer, request: Some(understood), is_management: false })
             })?
         }
         _ => None,
@@ -223,7 +244,6 @@ fn forward(
             .unwrap_or_default(),
         Some(_) => String::new(),
     };
-    let peer_trusted = is_trusted(peer, &config.listener.forwarded_trust);
     let sticky = match destination {
         Destination::Pool(_, index) => {
             let pool = &context.config.pools[index];

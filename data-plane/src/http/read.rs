@@ -10,13 +10,12 @@ use super::{
     answer::protocol_error,
     connection::{Connection, Next},
     exchange::Exchange,
-    prepare::{self, Destination, Prepared, Reading, Refused, prepare},
+    prepare::{self, Outcome, prepare},
     respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
     h1::{fields::is_token_byte, request::scan_error, scan::HeadScan},
-    live::CountersIndex,
     reason::Reason,
     worker::{Loaded, now, until},
 };
@@ -30,29 +29,14 @@ pub(super) const SETTLES_AFTER: Duration = Duration::from_millis(100);
 /// For a head on a listener that is not configured (yet).
 const UNCONFIGURED_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request as it was read, with the configuration that it is served from.
+/// What a request was read with. What it says is in its [`Outcome`], which is written where it
+/// stays: it is large.
 pub(super) struct Read {
+    /// The configuration that it is served from.
     pub(super) config: Loaded,
     pub(super) started: Instant,
+    /// The head for a backend.
     pub(super) head: Vec<u8>,
-    pub(super) result: Result<Prepared, Refused>,
-}
-
-impl Read {
-    pub(super) fn is_management(&self) -> bool {
-        match &self.result {
-            Ok(prepared) => prepared.destination == Destination::ControlPlane,
-            Err(refused) => refused.is_management,
-        }
-    }
-
-    /// Where the answer is counted.
-    pub(super) fn counters(&self) -> Option<CountersIndex> {
-        match &self.result {
-            Ok(prepared) => prepared.understood.counters,
-            Err(refused) => refused.request.and_then(|request| request.counters),
-        }
-    }
 }
 
 impl<S: Stream> Exchange<'_, S> {
@@ -81,7 +65,10 @@ impl<S: Stream> Exchange<'_, S> {
     ///
     /// A head that is there at once is parsed at once. One that comes in pieces is looked
     /// through piece by piece, each byte once, and parsed when its end is there.
-    pub(super) async fn read_request(&mut self) -> Result<Option<Read>, OwnAnswer> {
+    pub(super) async fn read_request(
+        &mut self,
+        outcome: &mut Option<Outcome>,
+    ) -> Result<Option<Read>, OwnAnswer> {
         let mut scan = HeadScan::default();
         let mut in_pieces = false;
         loop {
@@ -95,13 +82,13 @@ impl<S: Stream> Exchange<'_, S> {
                 if !is_token_byte(first) && first != b'\r' {
                     return Err(protocol_error("this is not HTTP/1"));
                 }
-                if !in_pieces && let Some(read) = self.parse() {
+                if !in_pieces && let Some(read) = self.parse(outcome) {
                     return Ok(Some(read));
                 }
                 let config = self.worker.config();
                 let data = self.client_in.data();
                 if scan.advance(data, self.limits(&config)).map_err(scan_error)?.is_some() {
-                    return match self.parse() {
+                    return match self.parse(outcome) {
                         Some(read) => Ok(Some(read)),
                         None => Err(protocol_error("the head does not end with its empty line")),
                     };
@@ -144,7 +131,7 @@ impl<S: Stream> Exchange<'_, S> {
     }
 
     /// Reads the head that is there, if it is complete, and takes it out of the buffer.
-    fn parse(&mut self) -> Option<Read> {
+    fn parse(&mut self, outcome: &mut Option<Outcome>) -> Option<Read> {
         // The latest: a request that is complete after a change is served by it.
         let config = self.worker.config();
         let started = now();
@@ -163,25 +150,25 @@ impl<S: Stream> Exchange<'_, S> {
         let stream = &self.connection.stream;
         let local = || stream.local_address().ok();
         let record = self.record.as_deref_mut();
-        match prepare(self.client_in.data(), context, local, record, &mut head) {
-            Reading::Incomplete => {
-                self.worker.buffers.return_output(head);
-                None
-            }
-            Reading::Complete { length, result } => {
-                self.client_in.consume(length);
-                if self.client_in.is_empty() {
-                    // It may be long before there is something to read again.
-                    self.client_in.park();
-                }
-                Some(Read { config, started, head, result })
-            }
+        let data = self.client_in.data();
+        let Some(length) = prepare(data, context, local, record, &mut head, outcome) else {
+            self.worker.buffers.return_output(head);
+            return None;
+        };
+        self.client_in.consume(length);
+        if self.client_in.is_empty() {
+            // It may be long before there is something to read again.
+            self.client_in.park();
         }
+        Some(Read { config, started, head })
     }
 
     /// Skips empty lines before a request (RFC 9112, 2.2). True when there were any:
     /// the head begins elsewhere than was thought.
     pub(super) fn skip_empty_lines(&mut self) -> bool {
+        if self.client_in.data().first() != Some(&b'\r') {
+            return false;
+        }
         let before = self.client_in.data().len();
         while self.client_in.data().starts_with(b"\r\n") {
             self.client_in.consume(2);

@@ -172,9 +172,10 @@ impl Relay {
         !self.kept || self.out.len() > self.head
     }
 
-    /// The vector of the head, to be reused.
-    pub(crate) fn into_out(self) -> Vec<u8> {
-        self.out
+    /// Takes the vector of the head, to be used again; nothing is left to be written.
+    pub(crate) fn take_out(&mut self) -> Vec<u8> {
+        self.out_written = 0;
+        std::mem::take(&mut self.out)
     }
 
     /// Copies what the buffer already has of the body behind the head, so that both

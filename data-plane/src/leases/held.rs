@@ -25,6 +25,9 @@ const SAFE_FOR: Duration = Duration::from_secs(1);
 /// Between two looks if the process was stopped; much more than between others.
 const STOOD_STILL: Duration = Duration::from_millis(750);
 
+/// Before all who may be concerned look again at what has not changed: there may be many.
+const AGAIN: Duration = Duration::from_millis(250);
+
 /// What this proxy has of a quantity.
 #[derive(Debug)]
 pub(super) enum Held {
@@ -48,6 +51,12 @@ pub(super) struct HeldSlots {
     is_urgent: bool,
     wanted: Wanted,
     looked_at: Instant,
+    /// What workers were allowed last, and until when.
+    allowed: (u64, Instant),
+    /// When those who wait were last told of all slots that are free.
+    offered_at: Instant,
+    /// Requests that are to end, and when the workers were last told to look for them.
+    overdue: (u64, Instant),
 }
 
 #[derive(Debug)]
@@ -65,6 +74,8 @@ pub(super) struct HeldKeys {
     pub(super) lease: Arc<KeyLease>,
     /// Of the keys that are hot, and what was counted of it already.
     asked: HashMap<u64, (HotPace, u64)>,
+    /// Workers have not been told the latest.
+    is_stale: bool,
 }
 
 impl Held {
@@ -84,12 +95,16 @@ impl Held {
         }
     }
 
-    /// Has requests end that hold slots which nobody counts any more; whether there are any.
-    pub(super) fn ends_overdue(&self, now: Instant) -> bool {
+    /// Has requests end that hold slots which nobody counts any more; whether workers are to
+    /// look for them.
+    pub(super) fn ends_overdue(&mut self, now: Instant) -> bool {
         let Self::Slots(held) = self else { return false };
         let overdue = held.slots.overdue(now);
         held.cap.set_overdue(overdue);
-        overdue > 0
+        let (before, told_at) = held.overdue;
+        let is_told = overdue > before || (overdue > 0 && now >= told_at + AGAIN);
+        held.overdue = (overdue, if is_told { now } else { told_at });
+        is_told
     }
 
     /// What to send up.
@@ -153,6 +168,15 @@ impl Held {
         Ok(report_now)
     }
 
+    /// Has workers follow all that was heard of keys.
+    pub(super) fn publish_heard(&mut self) {
+        if let Self::Keys(held) = self
+            && held.is_stale
+        {
+            held.publish();
+        }
+    }
+
     /// What to remember for the next start of this proxy.
     pub(super) fn remembered(&self) -> (u64, u32) {
         match self {
@@ -197,6 +221,9 @@ impl HeldSlots {
             is_urgent: true,
             looked_at: now,
             wanted,
+            allowed: (0, now),
+            offered_at: now,
+            overdue: (0, now),
         }
     }
 
@@ -260,7 +287,7 @@ impl HeldSlots {
         Ok(applied)
     }
 
-    fn publish(&self, now: Instant) {
+    fn publish(&mut self, now: Instant) {
         let stages = self.slots.holder().stages();
         let until = if now < stages.lease_until {
             stages.lease_until
@@ -269,9 +296,23 @@ impl HeldSlots {
         } else {
             now + SAFE_FOR
         };
-        self.cap.slots().allow(stages.at(now).saturating_sub(self.before), until);
-        for _ in 0..self.cap.free().min(self.line.waiting()) {
-            self.line.freed();
+        let allowed = stages.at(now).saturating_sub(self.before);
+        self.cap.slots().allow(allowed, until);
+        let (before, valid_until) = std::mem::replace(&mut self.allowed, (allowed, until));
+        let new = if now < valid_until { allowed.saturating_sub(before) } else { allowed };
+        self.offer(new, now);
+    }
+
+    /// Tells those who wait of so many `new` slots: a worker that gives one back tells of that
+    /// itself. Of all that are free they are told now and then only, because most of those are
+    /// of no use to them: the backend is down, or its pool has no room.
+    fn offer(&mut self, mut new: u64, now: Instant) {
+        if now >= self.offered_at + AGAIN {
+            self.offered_at = now;
+            new = u64::MAX;
+        }
+        if new > 0 {
+            (0..new.min(self.cap.free()).min(self.line.waiting())).for_each(|_| self.line.freed());
         }
     }
 }
@@ -306,7 +347,7 @@ impl HeldKeys {
         let keys_max = KeyGranter::<()>::KEYS_MAX;
         let hot = HotKeys::new(wanted.amount, burst(wanted), proxies, keys_max, now);
         let lease = Arc::new(KeyLease::new(table, hot.cold()));
-        Self { number, hot, lease, asked: HashMap::new() }
+        Self { number, hot, lease, asked: HashMap::new(), is_stale: false }
     }
 
     pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
@@ -358,11 +399,13 @@ impl HeldKeys {
                 Applied { report_now: false }
             }
         };
-        self.publish();
+        // Once for all that a message says.
+        self.is_stale = true;
         Ok(applied)
     }
 
     fn publish(&mut self) {
+        self.is_stale = false;
         let mut asked = std::mem::take(&mut self.asked);
         for (key, pace) in self.hot.paces() {
             let known = asked.remove(&key);

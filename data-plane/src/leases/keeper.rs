@@ -232,6 +232,7 @@ impl Keeper {
                 Err(refused) => debug!(%quantity, %refused, "a grant changes nothing"),
             }
         }
+        state.held.values_mut().for_each(Held::publish_heard);
     }
 
     /// Keeps on disk what the next start may use.

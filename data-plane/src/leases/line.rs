@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
@@ -124,9 +125,9 @@ impl Line {
 impl Places {
     /// Gives a turn to the first who has none, behind this one.
     fn give_turn(&mut self, behind: Option<Ticket>) {
-        let mut places = self.places.iter_mut();
-        let next = places.find(|(ticket, place)| !place.has_turn && Some(**ticket) > behind);
-        if let Some((_, place)) = next {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut places = self.places.range_mut((from, Bound::Unbounded));
+        if let Some((_, place)) = places.find(|(_, place)| !place.has_turn) {
             place.has_turn = true;
             self.turns += 1;
             if let Some(waker) = place.waker.take() {

@@ -24,7 +24,7 @@ use std::{sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use lb_core::{
     affinity::KeyRing,
-    balance::{HashKey, Loads, PickContext, Picker},
+    balance::{FEW, HashKey, Loads, PickContext, Picker},
     health::panic::Panic,
     lease::{Quantity, QuantityKind},
     model::{
@@ -164,6 +164,15 @@ impl PoolConfig {
         } else {
             elsewhere = AtomicU64::new(rng.u64(..));
             &elsewhere
+        };
+        let in_order;
+        let excluded = if excluded.len() > FEW && !excluded.is_sorted() {
+            let mut slots = excluded.to_vec();
+            slots.sort_unstable();
+            in_order = slots;
+            &in_order
+        } else {
+            excluded
         };
         let picker = match key {
             HashKey::Client(_) => &self.picker,

@@ -103,8 +103,6 @@ impl Laid {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn name(number: usize) -> RouteName {
@@ -115,7 +113,7 @@ mod tests {
     fn a_route_keeps_its_counters_whatever_comes_and_goes() {
         let mut all = CountersOfRoutes::new(2);
         let laid = all.lay_out([name(5)].iter());
-        laid.counters[laid.of(&name(5))].of(1).count(204, Some(Duration::from_millis(3)));
+        laid.counters[laid.of(&name(5))].of(1).count(204, Some(3000));
         let laid = all.lay_out([name(1), name(5), name(7)].iter());
         let kept = laid.counters[laid.of(&name(5))].sum();
         assert_eq!(kept.status_classes, [0, 1, 0, 0, 0]);

@@ -122,8 +122,7 @@ fn what_workers_count_is_told() {
     for worker in 0..2 {
         metrics.fleet.workers[worker].shard.count_request();
         metrics.fleet.workers[worker].shard.unrouted.count(404, None);
-        let answered = Some(std::time::Duration::from_millis(3));
-        config.route_counters[0].of(worker).count(204, answered);
+        config.route_counters[0].of(worker).count(204, Some(3000));
         backend.count_request(worker);
         backend.count_bytes(worker, 10, 20);
         backend.count_end(worker, None, Some(3000));

@@ -1,9 +1,6 @@
 //! What clients were answered, and how long they waited: the counters of one worker.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lb_core::stats::{LATENCY_BUCKETS, LatencyHistogram};
 
@@ -28,12 +25,11 @@ pub(crate) struct Answers {
 }
 
 impl AnswerCounters {
-    /// Notes an answer, and how long it took if its request was complete.
-    pub(crate) fn count(&self, status: u16, took: Option<Duration>) {
+    /// Notes an answer, and how many microseconds it took if its request was complete.
+    pub(crate) fn count(&self, status: u16, took_us: Option<u64>) {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         bump(&self.status_classes[class], 1);
-        if let Some(took) = took {
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(us) = took_us {
             bump(&self.sum_us, us);
             bump(&self.durations[LatencyHistogram::bucket_of(us)], 1);
         }

@@ -37,6 +37,8 @@ pub(crate) struct Upstream {
 struct Idle {
     upstream: Upstream,
     since: Instant,
+    /// From when on it is not used.
+    expires: Instant,
 }
 
 /// The idle connections of one worker, by [`crate::live::BackendState::serial`].
@@ -71,10 +73,8 @@ impl Upstreams {
         let connections = idle.get_mut(&serial)?;
         while let Some(candidate) = connections.pop() {
             self.count.set(self.count.get() - 1);
-            let idle_for = now.saturating_duration_since(candidate.since);
-            let expired =
-                idle_for >= candidate.upstream.idle_for || now >= candidate.upstream.retires;
-            if expired || (!idempotent && idle_for >= FRESH) {
+            let is_fresh = idempotent || now < candidate.since + FRESH;
+            if now >= candidate.expires || !is_fresh {
                 // Those below were idle for longer.
                 self.count.set(self.count.get() - connections.len());
                 connections.clear();
@@ -92,13 +92,14 @@ impl Upstreams {
 
     /// Keeps a connection whose exchange has ended cleanly, unless `idle_max` are kept.
     pub(crate) fn keep(&self, serial: u64, upstream: Upstream, now: Instant, idle_max: usize) {
-        if now >= upstream.retires || upstream.idle_for.is_zero() {
+        let expires = upstream.retires.min(now + upstream.idle_for);
+        if now >= expires {
             return;
         }
         let mut idle = self.idle.borrow_mut();
         let connections = idle.entry(serial).or_default();
         if connections.len() < idle_max {
-            connections.push(Idle { upstream, since: now });
+            connections.push(Idle { upstream, since: now, expires });
             self.count.set(self.count.get() + 1);
         }
     }
@@ -117,9 +118,7 @@ impl Upstreams {
         }
         let mut count = 0;
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| {
-                now < idle.since + idle.upstream.idle_for && is_open(&idle.upstream.stream)
-            });
+            connections.retain(|idle| now < idle.expires && is_open(&idle.upstream.stream));
             count += connections.len();
             !connections.is_empty()
         });

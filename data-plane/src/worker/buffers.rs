@@ -172,7 +172,10 @@ impl Buffer {
 
     /// Gives storage back that is not needed while there is nothing to read.
     pub(crate) fn park(&mut self) {
-        if self.end - self.start <= self.bytes.len() / 2 {
+        if self.is_empty() {
+            self.home.give_back(std::mem::take(&mut self.bytes));
+            self.clear();
+        } else if self.end - self.start <= self.bytes.len() / 2 {
             self.shrink();
         }
     }
