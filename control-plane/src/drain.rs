@@ -45,6 +45,8 @@ const LEASES_TO_COME_BACK: u32 = 3;
 pub(crate) struct Drains {
     /// Until then proxies may be on their way back.
     complete_from: Instant,
+    /// Until then nothing is said of those either.
+    unsure_until: Instant,
     /// Those that were connected before; all that there may be, if that is not known.
     former: Option<Vec<ProxyId>>,
     clocks: Mutex<BTreeMap<BackendId, Clock>>,
@@ -148,14 +150,20 @@ impl Drains {
     #[must_use]
     pub(crate) fn new(resumed: bool, former: Option<Vec<ProxyId>>, lease: Duration) -> Self {
         let wait = if resumed { lease * LEASES_TO_COME_BACK } else { Duration::ZERO };
-        Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
+        let now = Instant::now();
+        let unsure_until = if resumed { now + lease } else { now };
+        Self { complete_from: now + wait, unsure_until, former, clocks: Mutex::default() }
     }
 
     /// Whether proxies may still be on their way back after a restart, while these are live.
     pub(crate) fn awaits_proxies(&self, live: &[ProxyId]) -> bool {
         let is_away = |id: &ProxyId| live.binary_search(id).is_err();
-        Instant::now() < self.complete_from
-            && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
+        let now = Instant::now();
+        // What was noted last may lack proxies whose streams had just broken off.
+        let is_unsure = now < self.unsure_until;
+        is_unsure
+            || now < self.complete_from
+                && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
     }
 
     /// The proxies that a process after this one would have to wait for, while these are live;

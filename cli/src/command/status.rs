@@ -227,8 +227,8 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
     let pools = view.pools.iter().filter_map(|pool| {
         let counts = pool.backends.filter(|counts| counts.total() > 0 && counts.up == 0)?;
         let who = match counts.total() {
-            1 => "its only backend does not serve".to_owned(),
-            all => format!("none of its {all} backends serves"),
+            1 => "its only backend is not up".to_owned(),
+            all => format!("none of its {all} backends is up"),
         };
         let line = format!("pool {}: {who}: {}", pool.name, counts.sentence());
         Some((line, format!("'lbctl describe pool {}'", pool.name)))
@@ -386,13 +386,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_cannot_serve_is_told_although_it_is_meant_so() {
+    fn a_pool_without_a_backend_that_is_up_is_told_although_it_is_meant_so() {
         let mut status = status(vec![proxy("proxy-1", "synced")], 0, 0);
         (status.pools[0].disabled, status.pools[0].draining) = (2, 1);
         let text = shown(status, &[]);
         let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
         insta::assert_snapshot!(alarm.join("\n"), @r"
-        ! pool default: none of its 3 backends serves: 2 disabled, 1 draining
+        ! pool default: none of its 3 backends is up: 2 disabled, 1 draining
           next: 'lbctl describe pool default'
         ");
     }

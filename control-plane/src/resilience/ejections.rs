@@ -50,9 +50,9 @@ impl State {
             let policy = backend.policy;
             let pool = self.pools.entry(backend.pool.clone()).or_default();
             let has_traffic = pool.has_traffic(at.now);
-            let (name, Pool { ejections, size, .. }) = (&backend.pool, pool);
+            let (name, Pool { ejections, size, serving, .. }) = (&backend.pool, pool);
             let admit = || {
-                let spare = spare(at.catalog, name, &id, ejections, size);
+                let spare = spare(at.catalog, name, &id, ejections, (size, serving));
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let event =
@@ -147,9 +147,9 @@ impl State {
             for id in enabled(at.catalog, &name) {
                 samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
             }
-            let Pool { outliers, ejections, size, .. } = pool;
+            let Pool { outliers, ejections, size, serving, .. } = pool;
             let admit = |id: &BackendId| {
-                let spare = spare(at.catalog, &name, id, ejections, size);
+                let spare = spare(at.catalog, &name, id, ejections, (size, serving));
                 ejections.admit(id, EjectedBy::Outlier, spare)
             };
             for found in outliers.sweep(&policy.outlier, &samples, admit, at.now, &mut self.rng) {

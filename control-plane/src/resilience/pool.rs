@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_core::{
-    model::ProxyId,
+    model::{BackendId, ProxyId},
     resilience::{ejection::Ejections, outlier::Outliers},
 };
 
@@ -26,6 +26,9 @@ pub(super) struct Pool {
     pub(super) outliers: Outliers,
     /// How many backends it has enabled, if that was asked for since the state changed.
     pub(super) size: Option<usize>,
+    /// The first two that can serve, or all if there are fewer, if that was asked for in this
+    /// pass.
+    pub(super) serving: Option<Vec<BackendId>>,
     /// When each proxy last had a request for it.
     senders: BTreeMap<ProxyId, Instant>,
     rate: Rate,

@@ -13,6 +13,7 @@ use lb_core::{
 
 use super::{
     At, State,
+    pool::Pool,
     settle::{enabled, others_serve},
     words,
 };
@@ -121,9 +122,10 @@ impl State {
     fn observe(&mut self, id: &BackendId, verdict: &Verdict, at: At<'_>) -> Health {
         let Some(backend) = self.backends.get(id) else { return verdict.health };
         let is_needed = backend.flap.asks_for_need(verdict.health) && {
-            let ejections = self.pools.get(&backend.pool).map(|pool| &pool.ejections);
-            let is_out = |other: &BackendId| ejections.is_some_and(|out| out.is_out(other));
-            !others_serve(at.catalog, &backend.pool, id, is_out)
+            let Pool { ejections, serving, .. } =
+                self.pools.entry(backend.pool.clone()).or_default();
+            let is_out = |other: &BackendId| ejections.is_out(other);
+            !others_serve(at.catalog, &backend.pool, id, is_out, serving)
         };
         let Some(backend) = self.backends.get_mut(id) else { return verdict.health };
         let health = backend.flap.observe(verdict.health, is_needed, at.now);

@@ -41,6 +41,10 @@ impl<H: Clone + Ord> KeyGranter<H> {
     /// The default of the keys that are lent at a time. Each costs a report and a grant
     /// per proxy and period.
     pub const KEYS_MAX: usize = 1000;
+    /// Shares of keys over all proxies, which bounds what a period costs.
+    pub const SHARES_MAX: usize = 20_000;
+    /// Keys that are lent at a time in however large a fleet.
+    pub const KEYS_MIN: usize = 20;
     /// After how long without need a key is left to itself.
     pub const CALM: Duration = Duration::from_secs(10);
 
@@ -121,7 +125,7 @@ impl<H: Clone + Ord> KeyGranter<H> {
         }
         let is_needed = report.demand > self.even_share();
         if !self.keys.contains_key(&key) {
-            if !is_needed || self.keys.len() >= self.keys_max {
+            if !is_needed || self.keys.len() >= self.room() {
                 return Heard::Noted;
             }
             self.open(key, now);
@@ -173,6 +177,12 @@ impl<H: Clone + Ord> KeyGranter<H> {
         self.keys.retain(|_, key| now < key.needed_at + over);
     }
 
+    /// How many keys may be lent at a time: each costs something for every proxy.
+    fn room(&self) -> usize {
+        let of_all = Self::SHARES_MAX / self.members.len().max(1);
+        self.keys_max.min(of_all.max(Self::KEYS_MIN))
+    }
+
     /// How many keys are lent.
     #[must_use]
     pub fn keys(&self) -> usize {
@@ -211,9 +221,11 @@ impl<H: Clone + Ord> Key<H> {
         }
         // Whoever has said nothing of the key for so long is back at its even share.
         self.granter.forget_over(now);
-        let even = rate / members.len().max(1) as u64;
-        for member in members {
-            self.granter.presume(member, even, now);
+        if self.granter.known() != members.len() {
+            let even = rate / members.len().max(1) as u64;
+            for member in members {
+                self.granter.presume(member, even, now);
+            }
         }
         let grants = self.granter.grant(now);
         sent.extend(grants.into_iter().map(|(holder, grant)| (holder, key, grant)));

@@ -130,7 +130,11 @@ pub(super) fn patch(
         merged.remove("burst");
     }
     for (given, replaced) in REPLACED {
-        if changes.iter().any(|(key, _)| key == given) {
+        // Said again, it changes nothing.
+        let differs = |raw: &RawValue| {
+            serde_json::from_str::<Value>(raw.get()).ok().as_ref() != merged.get(*given)
+        };
+        if changes.iter().any(|(key, raw)| key == given && differs(raw)) {
             merged.remove(*replaced);
         }
     }
