@@ -2,9 +2,16 @@
 //! for a while, under more requests than it can serve: beside fixed limits that know the
 //! number of slots.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
+#[path = "concurrency/fleet.rs"]
+mod fleet;
 
-use lb_core::resilience::concurrency::{Concurrency, Policy};
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
+
+use lb_core::resilience::concurrency::{Concurrency, Policy, Sample};
 use proptest::prelude::*;
 
 /// Microseconds since the start.
@@ -12,6 +19,9 @@ type Micros = u64;
 const SECOND: Micros = 1_000_000;
 const FAST: Micros = 10_000;
 const SLOW: Micros = 10 * FAST;
+/// Between two samples.
+const PERIOD: Micros = SECOND / 10;
+const POLICY: Policy = Policy { limit_min: 1, limit_max: 1000 };
 
 /// A backend that serves in order of arrival, and who decides what is sent to it.
 struct World {
@@ -35,15 +45,15 @@ struct Second {
 
 trait Limit {
     fn limit(&self) -> u32;
-    fn record(&mut self, time: Duration, in_flight: u32);
+    fn record(&mut self, sample: &Sample, now: Instant);
 }
 
 impl Limit for Concurrency {
     fn limit(&self) -> u32 {
         self.limit()
     }
-    fn record(&mut self, time: Duration, in_flight: u32) {
-        self.record(time, in_flight);
+    fn record(&mut self, sample: &Sample, now: Instant) {
+        self.record(sample, now);
     }
 }
 
@@ -53,7 +63,7 @@ impl Limit for Fixed {
     fn limit(&self) -> u32 {
         self.0
     }
-    fn record(&mut self, _time: Duration, _in_flight: u32) {}
+    fn record(&mut self, _sample: &Sample, _now: Instant) {}
 }
 
 impl World {
@@ -80,6 +90,9 @@ impl World {
         let mut history = vec![Second::default(); usize::try_from(seconds).expect("two minutes")];
         let second = |at: Micros| usize::try_from(at / SECOND).expect("two minutes");
         let mut now = 0.0_f64;
+        let mut sample = Sample::default();
+        let mut sampled = 0;
+        let epoch = epoch();
         loop {
             now += self.exponential() * gap;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time")]
@@ -91,10 +104,16 @@ impl World {
                 if answered > at {
                     break;
                 }
-                let in_flight = u32::try_from(self.answers.len()).expect("few");
                 self.answers.pop();
-                limit.record(Duration::from_micros(answered - sent), in_flight);
+                sample.answers += 1;
+                sample.time += Duration::from_micros(answered - sent);
                 history[second(answered)].answered += 1;
+            }
+            if at >= sampled + PERIOD {
+                sampled = at;
+                sample.in_flight = self.answers.len() as u64;
+                sample.waiting = u64::from(self.answers.len() >= limit.limit() as usize);
+                limit.record(&std::mem::take(&mut sample), epoch + Duration::from_micros(at));
             }
             let this = &mut history[second(at)];
             this.limit = limit.limit();
@@ -118,6 +137,11 @@ impl World {
     fn exponential(&mut self) -> f64 {
         -(1.0 - self.rng.f64()).ln()
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+fn epoch() -> Instant {
+    Instant::now()
 }
 
 fn answered(history: &[Second]) -> f64 {
@@ -146,7 +170,7 @@ fn a_backend_that_becomes_ten_times_slower_is_kept_busy_and_never_swamped() {
     ] {
         let run =
             |limit: &mut dyn Limit| World::new(slots, 1, exponential).run(limit, load, 30..90, 120);
-        let history = run(&mut Concurrency::new(Policy::default()));
+        let history = run(&mut Concurrency::new(POLICY, epoch()));
         let fixed = u32::try_from(slots).expect("a hundred at most");
         let oracles = [run(&mut Fixed(fixed)), run(&mut Fixed(2 * fixed))];
         for (phase, seconds, service, wait_max) in [
@@ -178,7 +202,7 @@ fn a_backend_that_becomes_ten_times_slower_is_kept_busy_and_never_swamped() {
 /// overload, by the queue that it lets in itself.
 #[test]
 fn a_limit_does_not_creep_up_under_lasting_overload() {
-    let mut limit = Concurrency::new(Policy::default());
+    let mut limit = Concurrency::new(POLICY, epoch());
     let history = World::new(10, 2, true).run(&mut limit, 1.5, 0..0, 600);
     let highest = |seconds: std::ops::Range<usize>| {
         history[seconds].iter().map(|second| second.limit).max().expect("some seconds")
@@ -194,20 +218,28 @@ proptest! {
     /// backend whose times do not depend on the load gets the whole of it again.
     #[test]
     fn always_recovers(
-        events in prop::collection::vec((0_u64..10_000_000, 0_u32..2_000), 0..2_000),
+        events in prop::collection::vec((0_u64..10_000_000, 0_u64..2_000, 0_u64..100), 0..2_000),
         service_us in 1_u64..1_000_000,
     ) {
-        let policy = Policy { limit_min: 2, limit_max: 60, ..Policy::default() };
-        let mut limit = Concurrency::new(policy.checked().expect("valid"));
-        for (time_us, in_flight) in events {
-            limit.record(Duration::from_micros(time_us), in_flight);
+        let policy = Policy { limit_min: 2, limit_max: 60 };
+        let mut now = epoch();
+        let mut limit = Concurrency::new(policy, now);
+        for (time_us, in_flight, answers) in events {
+            now += Duration::from_micros(PERIOD);
+            let time = Duration::from_micros(time_us * answers);
+            let sample = Sample { answers, time, in_flight, ..Sample::default() };
+            limit.record(&sample, now);
             prop_assert!((2..=60).contains(&limit.limit()));
         }
-        let mut answers = 0;
+        let mut samples = 0;
         while limit.limit() < 60 {
-            limit.record(Duration::from_micros(service_us), limit.limit());
-            answers += 1;
-            prop_assert!(answers < 5_000);
+            now += Duration::from_micros(PERIOD);
+            let time = Duration::from_micros(service_us * 20);
+            let in_flight = limit.limit().into();
+            let sample = Sample { answers: 20, time, in_flight, ..Sample::default() };
+            limit.record(&sample, now);
+            samples += 1;
+            prop_assert!(samples < 600, "a minute");
         }
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy does not see that helpers of tests are tests")]
 
 mod access_log;
+mod adaptive_concurrency;
 mod alerts;
 mod architecture;
 mod automation;

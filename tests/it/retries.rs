@@ -207,8 +207,10 @@ async fn what_is_left_of_an_upload_never_begins_another_connection() {
         _ => vec![Action::ReadSome(150_000), Action::Close],
     });
     let cluster = one_proxy(&[&backend]).await;
-    assert_eq!(get(cluster.address(), "/").await.text(), "first");
+    // One client, so that it is one worker, which has the connection.
     let mut client = Client::connect(cluster.address()).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "first");
     client.send("PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100);
     let chunk = format!("{:x}\r\n{smuggled}\r\n", smuggled.len());

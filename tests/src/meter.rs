@@ -1,14 +1,19 @@
-//! A server that holds each request for a while and records how many it holds at once.
+//! A server that holds each request for a while and records how many it holds at once; if it
+//! has only so many places, further requests wait for one in the order of arrival.
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
@@ -19,8 +24,25 @@ use crate::port::Port;
 #[derive(Debug)]
 pub struct Meter {
     port: Port,
-    gauge: Arc<Mutex<Gauge>>,
+    shop: Arc<Shop>,
     server: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shop {
+    gauge: Mutex<Gauge>,
+    places: Semaphore,
+    service_us: AtomicU64,
+    answer: Vec<u8>,
+}
+
+/// What became of requests in a span of time.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// Requests that were answered.
+    pub answered: u64,
+    /// The mean time that they waited for a place.
+    pub queued: Duration,
 }
 
 #[derive(Debug)]
@@ -31,6 +53,7 @@ struct Gauge {
     area: f64,
     changed: Instant,
     answered: u64,
+    queued: Duration,
 }
 
 impl Gauge {
@@ -64,20 +87,37 @@ impl Meter {
     /// connection ends is over.
     #[must_use]
     pub fn open(body: &str, service: Duration) -> Self {
+        Self::with_places(body, service, Semaphore::MAX_PERMITS)
+    }
+
+    /// The same, but works on no more than so many at once.
+    #[must_use]
+    pub fn with_places(body: &str, service: Duration, places: usize) -> Self {
         let port = Port::reserve();
-        let gauge = Gauge { now: 0, most: 0, area: 0.0, changed: Instant::now(), answered: 0 };
-        let gauge = Arc::new(Mutex::new(gauge));
-        let (listener, shared) = (port.listen(), Arc::clone(&gauge));
-        let answer: Arc<[u8]> = crate::backend::ok(body).into();
+        let gauge = Gauge {
+            now: 0,
+            most: 0,
+            area: 0.0,
+            changed: Instant::now(),
+            answered: 0,
+            queued: Duration::ZERO,
+        };
+        let shop = Arc::new(Shop {
+            gauge: Mutex::new(gauge),
+            places: Semaphore::new(places),
+            service_us: AtomicU64::new(micros(service)),
+            answer: crate::backend::ok(body),
+        });
+        let (listener, shared) = (port.listen(), Arc::clone(&shop));
         let server = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (gauge, answer) = (Arc::clone(&shared), Arc::clone(&answer));
-                connections.spawn(async move { serve(stream, &gauge, &answer, service).await });
+                let shop = Arc::clone(&shared);
+                connections.spawn(async move { serve(stream, &shop).await });
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { port, gauge, server }
+        Self { port, shop, server }
     }
 
     /// Where it listens.
@@ -86,22 +126,41 @@ impl Meter {
         self.port.address()
     }
 
+    /// Holds requests for so long from now on.
+    pub fn set_service(&self, service: Duration) {
+        self.shop.service_us.store(micros(service), Relaxed);
+    }
+
+    /// What becomes of requests during this time from now on.
+    pub async fn span(&self, over: Duration) -> Span {
+        let figures = || {
+            let gauge = self.shop.gauge();
+            (gauge.answered, gauge.queued)
+        };
+        let before = figures();
+        sleep(over).await;
+        let after = figures();
+        let answered = after.0 - before.0;
+        let queued = (after.1 - before.1) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
+        Span { answered, queued }
+    }
+
     /// The most requests that it had at once.
     #[must_use]
     pub fn most(&self) -> u64 {
-        self.gauge.lock().unwrap_or_else(PoisonError::into_inner).most
+        self.shop.gauge().most
     }
 
     /// Requests that were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.gauge.lock().unwrap_or_else(PoisonError::into_inner).answered
+        self.shop.gauge().answered
     }
 
     /// Requests in progress on average, over this time from now on.
     pub async fn mean(&self, over: Duration) -> f64 {
         let area = || {
-            let mut gauge = self.gauge.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gauge = self.shop.gauge();
             gauge.change(0);
             (gauge.area, gauge.changed)
         };
@@ -118,7 +177,17 @@ impl Drop for Meter {
     }
 }
 
-async fn serve(mut stream: TcpStream, gauge: &Mutex<Gauge>, answer: &[u8], service: Duration) {
+impl Shop {
+    fn gauge(&self) -> MutexGuard<'_, Gauge> {
+        self.gauge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+async fn serve(mut stream: TcpStream, shop: &Shop) {
     stream.set_nodelay(true).ok();
     let mut heard = Vec::new();
     while let Ok(1..) = stream.read_buf(&mut heard).await {
@@ -126,16 +195,24 @@ async fn serve(mut stream: TcpStream, gauge: &Mutex<Gauge>, answer: &[u8], servi
             continue;
         }
         heard.clear();
-        let held = Held::begin(gauge);
+        let held = Held::begin(&shop.gauge);
+        let came = Instant::now();
+        let Ok(place) = shop.places.acquire().await else { return };
+        let queued = came.elapsed();
+        let service = Duration::from_micros(shop.service_us.load(Relaxed));
         tokio::select! {
             () = sleep(service) => {}
             // Nothing is sent before an answer: the connection has ended.
             _ = stream.readable() => return,
         }
         // Before the answer: whoever has it may send the next one at once.
-        drop(held);
-        gauge.lock().unwrap_or_else(PoisonError::into_inner).answered += 1;
-        if stream.write_all(answer).await.is_err() {
+        drop((held, place));
+        {
+            let mut gauge = shop.gauge();
+            gauge.answered += 1;
+            gauge.queued += queued;
+        }
+        if stream.write_all(&shop.answer).await.is_err() {
             return;
         }
     }

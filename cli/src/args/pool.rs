@@ -168,6 +168,7 @@ pub(crate) struct AddPool {
         "outlier_interval", "outlier_ejection", "outlier_max_ejection", "outlier_success_rate",
         "outlier_failure_percentage", "outlier_latency", "panic_threshold", "slow_start", "retries",
         "try_timeout", "retry_budget", "retry_floor", "max_in_flight", "queue_length",
+        "adaptive_concurrency", "concurrency_min",
         "fallback_pool", "fallback_status", "fallback_content_type", "fallback_body",
         "queue_timeout", "sticky", "session_cookie", "session_ttl", "session_path",
         "session_same_site", "session_secure", "session_http_only", "session_strict",
@@ -184,6 +185,7 @@ Examples:
   lbctl set-pool default --sticky cookie --session-ttl 8h
   lbctl set-pool default --sticky header:x-user-id
   lbctl set-pool default --max-in-flight 200 --queue-timeout 1s
+  lbctl set-pool default --adaptive-concurrency true --max-in-flight 500
   lbctl set-pool default --breaker-failures 0 --breaker-ratio 0    no breakers
   lbctl set-pool web --fallback-pool spare --fallback-status 503 --fallback-body 'Back soon'
 

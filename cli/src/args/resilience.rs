@@ -73,6 +73,13 @@ pub(crate) struct Concurrency {
     /// Requests in progress in the pool, over all proxies; 0: no limit [default: 0]
     #[arg(long, value_name = "N", value_parser = value::number(0..=*model::MaxInFlight::RANGE.end()))]
     pub(crate) max_in_flight: Option<u32>,
+    /// Whether the number of requests in progress is found out by how long answers take, over
+    /// all proxies; --max-in-flight is the most then [default: false]
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) adaptive_concurrency: Option<bool>,
+    /// The least that such a limit may be [default: 1]
+    #[arg(long, value_name = "N", value_parser = value::number(model::MaxInFlight::RANGE))]
+    pub(crate) concurrency_min: Option<u32>,
     /// Requests that may wait in each proxy until the pool or a backend has room; beyond: 503;
     /// 0: none waits [default: 100]
     #[arg(long, value_name = "N", value_parser = value::number(model::Concurrency::QUEUE_LENGTHS))]

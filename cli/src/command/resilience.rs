@@ -39,6 +39,9 @@ pub(super) fn edit_retries(pool: &mut pb::Pool, settings: &Retries) {
 /// Lays settings over a pool's limit of requests in progress.
 pub(super) fn edit_concurrency(pool: &mut pb::Pool, settings: &Concurrency) {
     set(&mut pool.max_in_flight, settings.max_in_flight);
+    let adaptive = pool.adaptive_concurrency.get_or_insert_default();
+    set(&mut adaptive.enabled, settings.adaptive_concurrency);
+    set(&mut adaptive.min, settings.concurrency_min);
     set_option(&mut pool.queue_length, settings.queue_length);
     set_millis(&mut pool.queue_timeout_ms, settings.queue_timeout);
 }

@@ -15,7 +15,7 @@ use crate::{
     drain::DrainReport,
     events::Event,
     fleet::{ProxyView, WaitProgress},
-    leases::{HolderView, LeaseView},
+    leases::{AdaptiveView, HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
     stats::{LimitTotals, Process, Totals},
@@ -257,5 +257,17 @@ pub(super) fn slots(lease: LeaseView) -> pb::SlotsReport {
         in_use: holder.in_use,
         waiting: holder.waiting,
     };
-    pb::SlotsReport { proxies: lease.holders.into_iter().map(share).collect() }
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let adaptive = |view: AdaptiveView| pb::AdaptiveReport {
+        limit: view.limit,
+        aside: view.aside,
+        state: view.state.to_owned(),
+        reason: view.reason.to_owned(),
+        unqueued_us: view.unqueued.map(micros),
+        answer_us: view.time.map(micros),
+    };
+    pb::SlotsReport {
+        proxies: lease.holders.into_iter().map(share).collect(),
+        adaptive: lease.adaptive.map(adaptive),
+    }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Instant,
 };
 
-use lb_core::lease::{Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted};
+use lb_core::{
+    lease::{Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted},
+    resilience::concurrency::FleetConcurrency,
+};
 use lb_proto::{convert, v1 as pb};
 
 use super::HolderId;
@@ -18,6 +21,8 @@ pub(super) struct Account {
     /// Whether the configuration wants it still.
     pub(super) is_wanted: bool,
     pub(super) lender: Lender,
+    /// What the number of slots follows, if it is found out.
+    pub(super) adaptive: Option<FleetConcurrency<HolderId>>,
     /// Requests that wait, as each holder told last.
     pub(super) waiting: BTreeMap<HolderId, u64>,
 }
@@ -39,7 +44,8 @@ impl Account {
                 Lender::ByKey(KeyGranter::new(term, wanted.amount, keys_max, former, now))
             }
         };
-        Self { wanted, is_wanted: true, lender, waiting: BTreeMap::new() }
+        let adaptive = adaptive(&wanted, None, now);
+        Self { wanted, is_wanted: true, lender, adaptive, waiting: BTreeMap::new() }
     }
 
     /// Wants this from now on; `false` if that takes another account.
@@ -49,9 +55,12 @@ impl Account {
         }
         self.wanted = wanted;
         self.is_wanted = true;
+        self.adaptive = adaptive(&wanted, self.adaptive.take(), now);
         match &mut self.lender {
             Lender::Whole(granter) => {
-                granter.set_quantity(wanted.amount);
+                if self.adaptive.is_none() {
+                    granter.set_quantity(wanted.amount);
+                }
                 granter.set_hold(wanted.terms().hold, now);
             }
             Lender::ByKey(granter) => granter.set_rate(wanted.amount),
@@ -82,8 +91,15 @@ impl Account {
         let report = convert::lease_report_from_wire(wire);
         match (&mut self.lender, wire.key) {
             (Lender::Whole(granter), None) => {
+                let heard = granter.hear(holder, &report, now);
+                if matches!(heard, Heard::Stale | Heard::Outranked(_)) {
+                    return heard;
+                }
                 self.waiting.insert(holder.clone(), wire.waiting);
-                granter.hear(holder, &report, now)
+                let Some(adaptive) = &mut self.adaptive else { return heard };
+                let before = adaptive.slots(now);
+                adaptive.hear(holder, convert::told_from_wire(wire), !granter.carries(now), now);
+                if adaptive.slots(now) == before { heard } else { Heard::Urgent }
             }
             (Lender::ByKey(granter), None) => {
                 granter.join(holder, now);
@@ -97,7 +113,7 @@ impl Account {
 
     /// Frees what a process had that is done; whether there was anything.
     pub(super) fn leave(&mut self, instance: &str) -> bool {
-        self.waiting.retain(|holder, _| &*holder.instance != instance);
+        self.forget(instance);
         match &mut self.lender {
             Lender::Whole(granter) => {
                 let holders: Vec<_> =
@@ -111,10 +127,21 @@ impl Account {
 
     /// Hears no more of a process: what it was lent ends by itself.
     pub(super) fn lose(&mut self, instance: &str) {
-        self.waiting.retain(|holder, _| &*holder.instance != instance);
+        self.forget(instance);
         if let Lender::ByKey(granter) = &mut self.lender {
             leave_keys(granter, instance);
         }
+    }
+
+    fn forget(&mut self, instance: &str) {
+        let Self { waiting, adaptive, .. } = self;
+        waiting.retain(|holder, _| {
+            let stays = &*holder.instance != instance;
+            if let (false, Some(adaptive)) = (stays, &mut *adaptive) {
+                adaptive.forget(holder);
+            }
+            stays
+        });
     }
 
     /// Whether nothing of it can be in use any more; for one that lends nothing new.
@@ -149,6 +176,12 @@ impl Account {
         };
         match &mut self.lender {
             Lender::Whole(granter) => {
+                if let Some(adaptive) = &self.adaptive {
+                    // Until it is known what was lent before, everybody keeps what it has.
+                    let carries = granter.carries(now);
+                    let slots = if carries { self.wanted.amount } else { adaptive.slots(now) };
+                    granter.set_quantity(slots);
+                }
                 let grants = granter.grant(now).into_iter();
                 grants.map(|(holder, grant)| message(holder, None, grant)).collect()
             }
@@ -191,6 +224,18 @@ impl Account {
             }
         }
     }
+}
+
+/// The limit that is found out, if that is wanted: `former` with what it has learnt.
+fn adaptive(
+    wanted: &Wanted,
+    former: Option<FleetConcurrency<HolderId>>,
+    now: Instant,
+) -> Option<FleetConcurrency<HolderId>> {
+    let Sort::Slots { adaptive: Some(policy), .. } = wanted.sort else { return None };
+    let mut adaptive = former.unwrap_or_else(|| FleetConcurrency::new(policy, now));
+    adaptive.set_policy(policy);
+    Some(adaptive)
 }
 
 fn leave_keys(granter: &mut KeyGranter<HolderId>, instance: &str) -> bool {

@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::view::{HolderView, LeaseView};
+pub(crate) use self::view::{AdaptiveView, HolderView, LeaseView};
 use self::{account::Account, contact::Contacts};
 use crate::{
     clock::{millis32, now},

@@ -37,7 +37,7 @@ impl World {
     }
 
     fn want(&self, slots: Option<u64>) {
-        let wanted = |amount| Wanted { amount, sort: Sort::Slots { hold: HOLD } };
+        let wanted = |amount| Wanted { amount, sort: Sort::Slots { hold: HOLD, adaptive: None } };
         let wanted = slots.map(|slots| (self.quantity.clone(), wanted(slots)));
         let state = &mut *self.leases.lock();
         state.reconcile(wanted.into_iter().collect());
@@ -46,7 +46,7 @@ impl World {
 
     fn proxy(&self, name: &'static str) -> Proxy {
         let inbox = self.open(name);
-        let wanted = Wanted { amount: 0, sort: Sort::Slots { hold: HOLD } };
+        let wanted = Wanted { amount: 0, sort: Sort::Slots { hold: HOLD, adaptive: None } };
         let holder = Holder::new(wanted.terms(), OnLoss::SafeShare, 0, 1, now());
         Proxy { name, number: 1, slots: Slots::new(holder, now()), inbox }
     }

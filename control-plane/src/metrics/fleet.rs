@@ -14,6 +14,7 @@ use super::{self as names, scrape::Member};
 use crate::{
     drain,
     grpc::Context,
+    leases::AdaptiveView,
     stats::{Process, Totals},
 };
 
@@ -47,12 +48,26 @@ pub(super) fn write_sums(context: &Context, exposition: &mut Exposition<'_>) -> 
         in_flight: totals.in_flight,
     });
     POOLS.expose(exposition, &samples.collect::<Vec<_>>())?;
+    write_adaptive(context, exposition)?;
     exposition.family(&names::FLEET_SESSION_REQUESTS, |family| {
         context.statistics.sessions().iter().try_for_each(|(pool, results)| {
             let mut results = results.iter();
             results.try_for_each(|(result, count)| family.counter(&[pool.as_str(), result], count))
         })
     })
+}
+
+/// Writes how the limits of pools with adaptive concurrency are.
+fn write_adaptive(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
+    let pools = context.leases.adaptive();
+    let mut family = |definition, of: fn(&AdaptiveView) -> f64| {
+        exposition.family(definition, |family| {
+            pools.iter().try_for_each(|(pool, view)| family.gauge(&[pool], of(view)))
+        })
+    };
+    family(&names::POOL_CONCURRENCY_LIMIT, |view| view.limit as f64)?;
+    family(&names::POOL_UNQUEUED, |view| view.unqueued.unwrap_or_default().as_secs_f64())?;
+    family(&names::POOL_QUEUEING, |view| view.queueing().as_secs_f64())
 }
 
 fn write_processes(process: &Process, exposition: &mut Exposition<'_>) -> fmt::Result {

@@ -209,6 +209,23 @@ pub(crate) const FLEET_UPSTREAM_DURATION: Definition = Definition::histogram(
     &["pool"],
     "From the pick of a backend to the end of its response",
 );
+pub(crate) const POOL_CONCURRENCY_LIMIT: Definition = Definition::gauge(
+    "lb_pool_concurrency_limit",
+    &["pool"],
+    "Requests that may wait for backends of the pool at once, over all proxies; this and the \
+     next two only of pools with adaptive concurrency",
+);
+pub(crate) const POOL_UNQUEUED: Definition = Definition::gauge(
+    "lb_pool_unqueued_seconds",
+    &["pool"],
+    "How long an answer of the pool's backends takes without a queue, as measured last; 0 \
+     before that",
+);
+pub(crate) const POOL_QUEUEING: Definition = Definition::gauge(
+    "lb_pool_queueing_seconds",
+    &["pool"],
+    "How much longer than that answers took in the last round",
+);
 pub(crate) const FLEET_SESSION_REQUESTS: Definition = Definition::counter(
     "lb_fleet_session_requests_total",
     &["pool", "result"],
@@ -238,7 +255,7 @@ pub(crate) const FLEET_BACKEND_IN_FLIGHT: Definition = Definition::gauge(
 
 /// All of them, in the order of the documentation.
 #[cfg(test)]
-const DEFINITIONS: [Definition; 47] = [
+const DEFINITIONS: [Definition; 50] = [
     READY,
     CONFIG_REVISION,
     OBJECTS,
@@ -281,6 +298,9 @@ const DEFINITIONS: [Definition; 47] = [
     FLEET_UPSTREAM_BYTES,
     FLEET_UPSTREAM_IN_FLIGHT,
     FLEET_UPSTREAM_DURATION,
+    POOL_CONCURRENCY_LIMIT,
+    POOL_UNQUEUED,
+    POOL_QUEUEING,
     FLEET_SESSION_REQUESTS,
     FLEET_BACKEND_SELECTIONS,
     FLEET_BACKEND_ATTEMPTS,

@@ -133,6 +133,12 @@ impl<H: Clone + Ord> Granter<H> {
         self.carries_until = self.carries_until.min(now);
     }
 
+    /// Whether it still waits for that, and so lends nothing new.
+    #[must_use]
+    pub fn carries(&self, now: Instant) -> bool {
+        now < self.carries_until
+    }
+
     /// Takes in what a holder reports.
     pub fn hear(&mut self, from: &H, report: &Report, now: Instant) -> Heard {
         if report.term > self.term {
@@ -174,7 +180,7 @@ impl<H: Clone + Ord> Granter<H> {
         self.forget_over(now);
         let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
         let mut lendings = self.targets(now);
-        if now < self.carries_until {
+        if self.carries(now) {
             for lending in &mut lendings {
                 lending.carry(self.quantity);
             }

@@ -34,6 +34,11 @@ pub enum OnLoss {
     SafeShare,
     /// It starts nothing: the bound holds whatever happens.
     Nothing,
+    /// It goes on with its lease or its safe share, whichever is larger, and at least one: for
+    /// a bound that need not hold exactly. While the control plane is away from everybody, all
+    /// together have at most twice the quantity, and about the quantity when each has an
+    /// even share. One that has just begun uses what it remembers at once.
+    Keep,
 }
 
 /// A grant took effect.
@@ -133,6 +138,11 @@ impl Holder {
         Self { starts_safe: true, ..holder }
     }
 
+    /// Changes what it does when no grant comes.
+    pub fn set_on_loss(&mut self, on_loss: OnLoss) {
+        self.on_loss = on_loss;
+    }
+
     /// Changes how long what is begun under a lease may last beyond it.
     pub fn set_hold(&mut self, hold: Duration) {
         self.terms.hold = hold;
@@ -210,6 +220,10 @@ impl Holder {
     #[must_use]
     pub fn stages(&self) -> Stages {
         let safe = self.safe_share();
+        if self.on_loss == OnLoss::Keep {
+            let (lease, lease_until) = (self.amount, self.until);
+            return Stages { lease, lease_until, between: safe, safe_from: self.until, safe };
+        }
         // Others may hold a lease that is one lease younger than this one.
         let others_end = self.until + self.terms.counted_for();
         Stages {
@@ -238,13 +252,25 @@ impl Holder {
     /// share the quantity.
     #[must_use]
     pub fn remembered(&self) -> (u64, u32) {
-        (self.safe, self.proxies)
+        let safe = match self.on_loss {
+            // It changes all the time, and is written to disk when it does.
+            OnLoss::Keep => 1 << self.safe_share().ilog2(),
+            OnLoss::SafeShare | OnLoss::Nothing => self.safe,
+        };
+        (safe, self.proxies)
+    }
+
+    /// Whether what is in use may be more than what is granted for as long as it takes.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.on_loss == OnLoss::Keep
     }
 
     fn safe_share(&self) -> u64 {
         match self.on_loss {
             OnLoss::SafeShare => self.safe,
             OnLoss::Nothing => 0,
+            OnLoss::Keep => self.amount.max(self.safe).max(1),
         }
     }
 }

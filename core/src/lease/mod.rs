@@ -45,7 +45,8 @@
 //! off: the granter lends its share to others, as it must for a proxy that was killed.
 //! With [`OnLoss::SafeShare`], the default, traffic goes on, and the excess is at most the
 //! safe shares of the proxies that are cut off; with [`OnLoss::Nothing`] the bound holds
-//! always, and a proxy that is cut off starts nothing. A process that starts has no lease
+//! always, and a proxy that is cut off starts nothing; with [`OnLoss::Keep`] a proxy goes on
+//! with what it had, for bounds that need not be exact. A process that starts has no lease
 //! and no knowledge: it waits for as long as the table's first row before it uses the safe
 //! share that it was told to remember.
 //!

@@ -2,8 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::Terms;
-use crate::model::{Backend, Limit, LimitKey, LimitScope, MaxInFlight, Pool};
+use super::{OnLoss, Terms};
+use crate::{
+    model::{Backend, Limit, LimitKey, LimitScope, MaxInFlight, Pool},
+    resilience::concurrency,
+};
 
 /// Names one quantity in the whole fleet.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -44,6 +47,8 @@ pub enum Sort {
     Slots {
         /// How long one may hold it beyond a lease: the request timeout.
         hold: Duration,
+        /// Their number is found out within these bounds; the amount is the most then.
+        adaptive: Option<concurrency::Policy>,
     },
     /// As a rate, by all requests together.
     Rate {
@@ -61,10 +66,16 @@ impl Quantity {
     /// The slots of a pool, if their number is limited.
     #[must_use]
     pub fn of_pool(pool: &Pool) -> Option<(Self, Wanted)> {
-        let amount = pool.concurrency.max_in_flight?;
+        let adaptive = pool.concurrency.adaptive();
+        let amount = match (adaptive, pool.concurrency.max_in_flight) {
+            (Some(policy), _) => policy.limit_max,
+            (None, Some(amount)) => amount.get(),
+            (None, None) => return None,
+        };
         let name = pool.name.as_str().into();
         let quantity = Self { kind: QuantityKind::Pool, name, incarnation: 0 };
-        Some((quantity, slots(amount, pool)))
+        let sort = Sort::Slots { hold: pool.request_timeout, adaptive };
+        Some((quantity, Wanted { amount: amount.into(), sort }))
     }
 
     /// The slots of a backend of this pool, if their number is limited.
@@ -76,7 +87,8 @@ impl Quantity {
             name: backend.id.as_str().into(),
             incarnation: backend.incarnation.0,
         };
-        Some((quantity, slots(amount, pool)))
+        let sort = Sort::Slots { hold: pool.request_timeout, adaptive: None };
+        Some((quantity, Wanted { amount: amount.get().into(), sort }))
     }
 
     /// The rate of a limit, if it holds over more than one proxy. Over backends it is one by
@@ -96,11 +108,6 @@ impl Quantity {
         };
         Some((quantity, Wanted { amount: limit.rate.micros(), sort }))
     }
-}
-
-fn slots(amount: MaxInFlight, pool: &Pool) -> Wanted {
-    let sort = Sort::Slots { hold: pool.request_timeout };
-    Wanted { amount: amount.get().into(), sort }
 }
 
 impl fmt::Display for Quantity {
@@ -126,8 +133,22 @@ impl Wanted {
     #[must_use]
     pub fn terms(&self) -> Terms {
         match self.sort {
-            Sort::Slots { hold } => Terms::slots(hold),
+            Sort::Slots { hold, .. } => Terms::slots(hold),
             Sort::Rate { .. } | Sort::RateByKey { .. } => Terms::rate(),
+        }
+    }
+
+    /// What a proxy does about it while the control plane is away. A limit that is found out
+    /// and has no highest value protects by its being about right, and need not hold exactly.
+    #[must_use]
+    pub fn on_loss(&self) -> OnLoss {
+        match self.sort {
+            Sort::Slots { adaptive: Some(policy), .. }
+                if policy.limit_max == *MaxInFlight::RANGE.end() =>
+            {
+                OnLoss::Keep
+            }
+            Sort::Slots { .. } | Sort::Rate { .. } | Sort::RateByKey { .. } => OnLoss::SafeShare,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Applied, Grant, Holder, Refused, Report};
+use super::{Applied, Grant, Holder, OnLoss, Refused, Report};
 
 /// The slots that one proxy may use, and those in use.
 ///
@@ -69,6 +69,11 @@ impl Slots {
         self.holder.set_hold(hold);
     }
 
+    /// Changes what it does when no grant comes.
+    pub fn set_on_loss(&mut self, on_loss: OnLoss) {
+        self.holder.set_on_loss(on_loss);
+    }
+
     /// Says how many requests wait for a slot. Whether the granter has not been told that
     /// any do, so that a report should be sent at once: nothing else gets them a slot.
     #[must_use = "nobody knows of the new need"]
@@ -120,10 +125,11 @@ impl Slots {
     }
 
     /// How many of those in use nobody counts any more, because no grant came for
-    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them. 0 while the control plane answers, however long requests take.
+    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them.
+    /// 0 while the control plane answers, however long requests take.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> u64 {
-        if now < self.holder.ends_at() {
+        if now < self.holder.ends_at() || self.holder.keeps() {
             return 0;
         }
         self.in_use.saturating_sub(self.holder.usable(now))
@@ -140,7 +146,7 @@ impl Slots {
 mod tests {
     use super::*;
     use crate::epoch;
-    use crate::lease::{OnLoss, Term, Terms};
+    use crate::lease::{Term, Terms};
 
     const HOLD: Duration = Duration::from_secs(5);
 
@@ -195,6 +201,26 @@ mod tests {
             assert_eq!(slots.holder().usable(all_ended), 2);
             assert_eq!(slots.overdue(ended + HOLD - Duration::from_millis(1)), 0);
             assert_eq!(slots.overdue(ended + HOLD), lease.saturating_sub(2));
+        }
+    }
+
+    #[test]
+    fn a_bound_that_need_not_be_exact_stays_where_it_was() {
+        let now = epoch();
+        let keep = |safe| Holder::new(Terms::slots(HOLD), OnLoss::Keep, safe, 1, now);
+        assert_eq!(keep(4).usable(now), 4, "what it remembers, at once");
+        assert_eq!(keep(0).usable(now), 1);
+        for (lease, kept) in [(9, 9), (1, 2), (0, 2)] {
+            let mut slots = Slots::new(keep(0), now);
+            let answers = slots.report(now).seq;
+            slots.apply(&grant(1, answers, lease), now).unwrap();
+            assert_eq!(slots.holder().usable(now), lease);
+            let ended = now + Terms::LEASE;
+            assert_eq!(slots.holder().usable(ended), kept);
+            assert_eq!(slots.holder().usable(ended + 10 * HOLD), kept);
+            assert_eq!(slots.report(ended).holds, kept);
+            slots.set_in_use(100, ended);
+            assert_eq!(slots.overdue(ended + 10 * HOLD), 0, "nothing is cut");
         }
     }
 

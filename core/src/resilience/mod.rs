@@ -16,7 +16,7 @@
 //! | [`retry`] | whether a request is sent once more, and when | proxy |
 //! | [`retry_budget`] | how many retries a proxy may send | proxy |
 //! | [`slow_start`] | how a backend that joins is led up to its share | both |
-//! | [`concurrency`] | how many requests a pool takes at once | proxy |
+//! | [`concurrency`] | how many requests a pool takes at once | control plane |
 //!
 //! Policies are [`crate::model::ResiliencePolicy`]'s parts, and [`concurrency::Policy`].
 

@@ -201,6 +201,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         exchange.count_answer(101, asked_at.map(|asked_at| whole_us(switched - asked_at)));
         let latency = whole_us(switched - self.began);
         let index = exchange.worker.index;
+        if let Some(permit) = &mut exchange.permit {
+            permit.answered(101, index);
+        }
         self.backend.count_end(index, None, Some(latency));
         self.backend.count_bytes(index, self.upload.written, head.len() as u64);
         if let Some(record) = &mut exchange.record {
@@ -232,6 +235,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let worker = self.exchange.worker;
         self.continue_if_expected().await?;
         let was_read = self.upload.is_read();
+        if !was_read && let Some(permit) = &mut self.exchange.permit {
+            permit.uploads(worker.index);
+        }
         // While its client sends, an attempt takes as long as that.
         let is_whole = was_read && self.upload.is_replayable();
         let mut try_timeout = self.attempts.try_timeout(is_whole);
@@ -247,6 +253,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     // The backend's time begins when the client has said everything.
                     if !was_read {
                         self.begin_time();
+                        if let Some(permit) = &mut self.exchange.permit {
+                            permit.has_uploaded();
+                        }
                         let timer = &self.exchange.connection.timer;
                         try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
                         let own = try_timeout.unwrap_or(self.pool.request_timeout);
@@ -285,17 +294,31 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     let silent = upstream_in.is_empty() && interims == 0;
                     return Err(self.reset(silent, error.as_ref()));
                 }
-                Event::ClientReset => return Err(self.client_left()),
+                Event::ClientReset => {
+                    self.note_given_up();
+                    return Err(self.client_left());
+                }
                 Event::DrainDeadline => return Err(self.cut_off(upstream_in.is_empty())),
                 Event::TimedOut if try_timeout.take().is_some() => {
                     if let Some(again) = self.again(Fault::TryTimeout) {
+                        self.note_given_up();
                         return Err(Ended::Left(self.slow(), again));
                     }
                     // There is nobody else to ask: this one has the time that is left.
                     self.arm_until_head(None);
                 }
-                Event::TimedOut => return Err(self.timed_out(uploading)),
+                Event::TimedOut => {
+                    self.note_given_up();
+                    return Err(self.timed_out(uploading));
+                }
             }
+        }
+    }
+
+    /// Nobody waits for this backend's answer any longer.
+    fn note_given_up(&self) {
+        if let Some(permit) = &self.exchange.permit {
+            permit.given_up(self.exchange.worker.index);
         }
     }
 

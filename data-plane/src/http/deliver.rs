@@ -94,6 +94,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     ) -> Ended {
         self.exchange.decide_trial(FailureKind::of_status(received.status).is_none());
         let worker = self.exchange.worker;
+        if let Some(permit) = &mut self.exchange.permit {
+            permit.answered(received.status, worker.index);
+        }
         let body = Reading {
             length: received.body,
             limits: &HttpLimits::DEFAULT,

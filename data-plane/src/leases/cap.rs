@@ -11,10 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::lease::{Quantity, SharedSlots};
+use lb_core::lease::{Quantity, QuantityKind, SharedSlots};
 use tokio::sync::Notify;
 
-use super::Line;
+use super::{
+    Line,
+    answers::{Answers, Place},
+};
 use crate::{live::Padded, worker::now};
 
 /// The slots of one backend or one pool, for all workers.
@@ -24,6 +27,8 @@ pub(crate) struct Cap {
     slots: Padded<SharedSlots>,
     /// A slot came back that others wait for.
     is_returned: AtomicBool,
+    /// What is learnt from the requests, if the number of slots may follow from it.
+    pub(super) answers: Option<Answers>,
     /// So many requests hold slots that nobody counts any more.
     overdue: AtomicU64,
     news: Arc<Notify>,
@@ -36,6 +41,8 @@ pub(crate) struct PoolCaps {
     pool: Option<Arc<Cap>>,
     /// By the backends' places in the pool.
     backends: Box<[Option<Arc<Cap>>]>,
+    /// The pool's number of slots follows from how long answers take.
+    is_adaptive: bool,
 }
 
 /// The slots that one request has. Dropped, it gives them back.
@@ -44,15 +51,19 @@ pub(crate) struct Permit {
     caps: Arc<PoolCaps>,
     backend: u32,
     since: Instant,
+    /// Only where the pool is adaptive.
+    place: Option<Place>,
 }
 
 impl Cap {
-    pub(super) fn new(quantity: Quantity, news: Arc<Notify>, now: Instant) -> Self {
+    pub(super) fn new(quantity: Quantity, news: Arc<Notify>, workers: usize, now: Instant) -> Self {
         let slots = Padded(SharedSlots::new(now));
+        let answers = (quantity.kind == QuantityKind::Pool).then(|| Answers::new(workers));
         Self {
             quantity,
             slots,
             is_returned: AtomicBool::new(false),
+            answers,
             overdue: AtomicU64::new(0),
             news,
         }
@@ -80,8 +91,9 @@ impl PoolCaps {
         line: Arc<Line>,
         pool: Option<Arc<Cap>>,
         backends: Box<[Option<Arc<Cap>>]>,
+        is_adaptive: bool,
     ) -> Self {
-        Self { line, pool, backends }
+        Self { line, pool, backends, is_adaptive }
     }
 
     /// The requests that wait.
@@ -126,7 +138,12 @@ impl PoolCaps {
             }
             return None;
         }
-        Some(Permit { caps: Arc::clone(self), backend: slot, since: now })
+        let place = self.is_adaptive.then_some(Place::Waiting(now));
+        Some(Permit { caps: Arc::clone(self), backend: slot, since: now, place })
+    }
+
+    fn answers(&self) -> Option<&Answers> {
+        self.pool.as_ref()?.answers.as_ref()
     }
 
     fn of(&self, slot: u32) -> Option<&Arc<Cap>> {
@@ -135,11 +152,44 @@ impl PoolCaps {
 }
 
 impl Permit {
+    /// The client is still sending.
+    pub(crate) fn uploads(&mut self, worker: usize) {
+        if let (Some(place), Some(answers)) = (&mut self.place, self.caps.answers()) {
+            answers.step_aside(place, worker);
+        }
+    }
+
+    /// The client has sent all: only now the backend is waited for.
+    pub(crate) fn has_uploaded(&mut self) {
+        if let (Some(place), Some(answers)) = (&mut self.place, self.caps.answers()) {
+            answers.ask(place);
+        }
+    }
+
+    /// The answer begins. One with an error tells nothing of how long others take: it may be
+    /// a good deal faster.
+    #[inline]
+    pub(crate) fn answered(&mut self, status: u16, worker: usize) {
+        if let (Some(place), Some(answers)) = (&mut self.place, self.caps.answers()) {
+            if (200..400).contains(&status) {
+                answers.count(*place, worker);
+            }
+            answers.step_aside(place, worker);
+        }
+    }
+
+    /// Nobody waits for the answer any longer.
+    pub(crate) fn given_up(&self, worker: usize) {
+        if let (Some(place), Some(answers)) = (self.place, self.caps.answers()) {
+            answers.give_up(place, worker);
+        }
+    }
+
     /// Whether this request is to end, because nobody counts its slot any more: no control
     /// plane has answered for as long as a lease and a request may take. `longest` is how
     /// long that is for a request; one that began later has a slot that is counted.
     pub(crate) fn is_overdue(&self, longest: Duration) -> bool {
-        let Self { caps, backend, since } = self;
+        let Self { caps, backend, since, .. } = self;
         let mut taken = caps.of(*backend).into_iter().chain(&caps.pool);
         taken.any(|cap| cap.overdue.load(Relaxed) > 0 && now() - *since >= longest && cap.end_one())
     }
@@ -148,6 +198,9 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let Self { caps, backend, .. } = self;
+        if let (Some(place), Some(answers)) = (self.place, caps.answers()) {
+            answers.end(place);
+        }
         let taken = caps.of(*backend).into_iter().chain(&caps.pool);
         taken.for_each(|cap| cap.give_back());
         caps.line.freed();

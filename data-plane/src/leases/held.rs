@@ -8,8 +8,7 @@ use std::{
 
 use lb_core::{
     lease::{
-        Applied, Grant, Holder, KeyGranter, OnLoss, Quantity, RateShare, Refused, Slots, Sort,
-        Wanted,
+        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort, Wanted,
     },
     limit::{HotKeys, Table},
 };
@@ -120,8 +119,15 @@ impl Held {
                 let report = held.slots.report(now);
                 held.is_urgent = false;
                 let waiting = held.waiting();
-                let wire =
+                let mut wire =
                     convert::lease_report_to_wire(quantity, None, held.number, &report, waiting);
+                if let (Sort::Slots { adaptive: Some(_), .. }, Some(answers)) =
+                    (held.wanted.sort, &held.cap.answers)
+                {
+                    // What was there before the limit is not known to wait for a backend.
+                    let aside = answers.aside() + held.before;
+                    convert::add_sums_to_wire(aside, &answers.sums(), &mut wire);
+                }
                 out.push(wire);
             }
             Self::Rate(held) => {
@@ -228,6 +234,7 @@ impl HeldSlots {
         backends: &[Arc<BackendState>],
     ) {
         self.slots.set_hold(wanted.terms().hold);
+        self.slots.set_on_loss(wanted.on_loss());
         self.wanted = wanted;
         self.line = Arc::clone(line);
         if self.before > 0 {
@@ -263,7 +270,7 @@ impl HeldSlots {
     /// plane was heard because nobody listened, and others may have what it had.
     fn begin_anew(&mut self, now: Instant) {
         let (safe, proxies) = self.slots.holder().remembered();
-        let holder = Holder::new(self.wanted.terms(), OnLoss::SafeShare, safe, proxies, now);
+        let holder = Holder::new(self.wanted.terms(), self.wanted.on_loss(), safe, proxies, now);
         self.slots = Slots::new(holder, now);
         // Unlike the numbers of all other holders.
         self.number += 1 << 32;

@@ -6,6 +6,7 @@
 //!
 //! | part | does |
 //! |---|---|
+//! | `answers` | what a pool with adaptive concurrency learns from its requests |
 //! | `cap` | slots for requests in progress, as workers take them |
 //! | `line` | the requests of a pool that wait for a slot, of all workers |
 //! | `rate` | rates, as workers follow them |
@@ -14,6 +15,7 @@
 //! | `keeper` | the conversation with the control plane |
 //! | `remembered` | what is kept on disk for the next start |
 
+mod answers;
 mod cap;
 mod held;
 mod keeper;
@@ -32,7 +34,7 @@ use std::{
 };
 
 use lb_core::{
-    lease::{Holder, OnLoss, Quantity, Wanted},
+    lease::{Holder, Quantity, Wanted},
     limit::Table,
     model::{PoolEntry, PoolName},
 };
@@ -120,16 +122,16 @@ impl Leases {
                 .or_insert_with(|| Arc::new(Line::new(Arc::clone(&self.news)))),
         );
         line.set_length(concurrency.queue_length as usize);
-        let pool = of_pool.map(|wanted| state.cap(wanted, &line, backends, &self.news));
+        let pool = of_pool.map(|wanted| state.cap(wanted, &line, backends, self));
         let caps = of_backends.into_iter().zip(backends).map(|(wanted, backend)| {
-            wanted.map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), &self.news))
+            wanted.map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), self))
         });
         let caps: Box<[Option<Arc<Cap>>]> = caps.collect();
         let capped = caps.iter().flatten().count() as u64;
         for cap in caps.iter().flatten() {
             state.share_waiting(&cap.quantity, capped);
         }
-        Some(Arc::new(PoolCaps::new(line, pool, caps)))
+        Some(Arc::new(PoolCaps::new(line, pool, caps, concurrency.is_adaptive)))
     }
 
     /// The rate that a limit has in this proxy, which is one of `proxies`, as far as is known.
@@ -201,18 +203,19 @@ impl State {
         (quantity, wanted): (Quantity, Wanted),
         line: &Arc<Line>,
         backends: &[Arc<BackendState>],
-        news: &Arc<Notify>,
+        leases: &Leases,
     ) -> Arc<Cap> {
         if let Some(Held::Slots(held)) = self.held.get_mut(&quantity) {
             held.change(wanted, line, backends);
             return Arc::clone(&held.cap);
         }
         let holder = self.holder(&quantity, wanted, 1);
-        let cap = Arc::new(Cap::new(quantity.clone(), Arc::clone(news), now()));
+        let cap =
+            Arc::new(Cap::new(quantity.clone(), Arc::clone(&leases.news), leases.workers, now()));
         let held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
         self.replace(quantity, Held::Slots(held));
         // Nothing can be sent before something is lent.
-        news.notify_one();
+        leases.news.notify_one();
         cap
     }
 
@@ -228,7 +231,7 @@ impl State {
         self.holders += 1;
         // What was remembered is of this process's former start, and is used once.
         let (safe, proxies) = self.remembered.take(quantity).unwrap_or((0, proxies));
-        let holder = Holder::new(wanted.terms(), OnLoss::SafeShare, safe, proxies, now());
+        let holder = Holder::new(wanted.terms(), wanted.on_loss(), safe, proxies, now());
         (self.holders, holder)
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use lb_core::lease::{Grant, Quantity, QuantityKind, Report, Term};
+use lb_core::{
+    lease::{Grant, Quantity, QuantityKind, Report, Term},
+    resilience::concurrency::{Sums, Told},
+};
 
 use crate::v1 as pb;
 
@@ -54,6 +57,33 @@ pub fn lease_report_to_wire(
         in_use: report.in_use,
         demand: report.demand,
         waiting,
+        ..pb::LeaseReport::default()
+    }
+}
+
+/// Adds what a report says of a pool with adaptive concurrency.
+pub fn add_sums_to_wire(aside: u64, sums: &Sums, wire: &mut pb::LeaseReport) {
+    wire.aside = aside;
+    wire.answers = sums.answers;
+    wire.answers_us = sums.time_us;
+    wire.given_up = sums.given_up;
+    wire.given_up_us = sums.given_up_us;
+}
+
+/// What a report says of a pool with adaptive concurrency.
+#[must_use]
+pub fn told_from_wire(wire: &pb::LeaseReport) -> Told {
+    Told {
+        holds: wire.holds,
+        in_use: wire.in_use,
+        aside: wire.aside,
+        waiting: wire.waiting,
+        sums: Sums {
+            answers: wire.answers,
+            time_us: wire.answers_us,
+            given_up: wire.given_up,
+            given_up_us: wire.given_up_us,
+        },
     }
 }
 
@@ -119,8 +149,12 @@ mod tests {
             Quantity { kind: QuantityKind::Backend, name: "backend1".into(), incarnation: 7 };
         let report =
             Report { seq: 1, term: Term(2), applied: 3, holds: 4, safe: 5, in_use: 6, demand: 7 };
-        let wire = lease_report_to_wire(&quantity, Some(8), 9, &report, 10);
+        let mut wire = lease_report_to_wire(&quantity, Some(8), 9, &report, 10);
         assert_eq!(lease_report_from_wire(&wire), report);
+        let sums = Sums { answers: 12, time_us: 13, given_up: 14, given_up_us: 15 };
+        add_sums_to_wire(11, &sums, &mut wire);
+        let told = Told { holds: 4, in_use: 6, aside: 11, waiting: 10, sums };
+        assert_eq!(told_from_wire(&wire), told);
         let named = wire.quantity.as_ref().and_then(quantity_from_wire);
         assert_eq!((named, wire.key, wire.holder), (Some(quantity.clone()), Some(8), 9));
         let grant = Grant {

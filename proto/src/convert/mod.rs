@@ -21,8 +21,8 @@ pub mod sync;
 
 pub use self::{
     lease::{
-        lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire, lease_report_to_wire,
-        quantity_from_wire, quantity_to_wire,
+        add_sums_to_wire, lease_grant_from_wire, lease_grant_to_wire, lease_report_from_wire,
+        lease_report_to_wire, quantity_from_wire, quantity_to_wire, told_from_wire,
     },
     limit::told_limit,
     object::{decode, decode_object, encode, object_from_wire, object_to_wire},

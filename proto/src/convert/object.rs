@@ -189,6 +189,10 @@ mod tests {
                     body: vec![b'x'; usize::from(n) % 3].into(),
                 }),
                 max_in_flight: check.2[0].into(),
+                adaptive_concurrency: hold.map(|n| pb::AdaptiveConcurrency {
+                    enabled: n % 2 == 0,
+                    min: u32::from(n) % 3,
+                }),
                 queue_length: hold.map(u32::from),
                 queue_timeout_ms: numbers[0],
             })

@@ -51,8 +51,11 @@ fn connections(wire: &pb::Pool) -> Result<BackendConnections, Invalid> {
 }
 
 fn concurrency(wire: &pb::Pool) -> Result<Concurrency, Invalid> {
+    let adaptive = wire.adaptive_concurrency.unwrap_or_default();
     Concurrency {
         max_in_flight: MaxInFlight::of_pool(wire.max_in_flight)?,
+        is_adaptive: adaptive.enabled,
+        adaptive_min: if adaptive.min == 0 { Concurrency::ADAPTIVE_MIN } else { adaptive.min },
         queue_length: wire.queue_length.unwrap_or(Concurrency::QUEUE_LENGTH),
         queue_timeout: duration_or(wire.queue_timeout_ms, Pool::QUEUE_TIMEOUT),
     }
@@ -128,6 +131,10 @@ impl From<&Pool> for pb::Pool {
             affinity: Some((&pool.affinity).into()),
             max_in_flight: pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get),
             queue_length: Some(pool.concurrency.queue_length),
+            adaptive_concurrency: Some(pb::AdaptiveConcurrency {
+                enabled: pool.concurrency.is_adaptive,
+                min: pool.concurrency.adaptive_min,
+            }),
             queue_timeout_ms: millis(pool.concurrency.queue_timeout),
             fallback_pool: pool.fallback.pool.as_ref().map(ToString::to_string).unwrap_or_default(),
             fallback_answer: pool.fallback.answer.as_ref().map(|answer| pb::StaticAnswer {

@@ -180,6 +180,13 @@ pub struct DeclaredPool {
     /// Requests in progress over all proxies; more wait, and then get 503. 0: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<Number>,
+    /// Whether the number of requests in progress is found out by how long answers take, over
+    /// all proxies; `max_in_flight` is the most then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adaptive_concurrency: Option<bool>,
+    /// The least that such a limit may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_min: Option<Number>,
     /// Requests that may wait in each proxy until the pool, or a backend with a
     /// `max_in_flight` of its own, has room; beyond: 503. 0: none waits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -242,6 +249,8 @@ impl TryFrom<DeclaredPool> for Pool {
         .checked()?;
         pool.concurrency = Concurrency {
             max_in_flight: MaxInFlight::of_pool(declared.max_in_flight.map_or(0, |n| n.0))?,
+            is_adaptive: declared.adaptive_concurrency.unwrap_or_default(),
+            adaptive_min: declared.concurrency_min.map_or(Concurrency::ADAPTIVE_MIN, |n| n.0),
             queue_length: declared.queue_length.map_or(Concurrency::QUEUE_LENGTH, |n| n.0),
             queue_timeout: time_or(declared.queue_timeout, Self::QUEUE_TIMEOUT),
         }
@@ -370,6 +379,8 @@ impl From<&Pool> for DeclaredPool {
             max_idle_connections: Some(Number(pool.connections.idle_max)),
             max_connection_age: Some(Time(pool.connections.age_max)),
             max_in_flight: Some(Number(pool.concurrency.max_in_flight.map_or(0, MaxInFlight::get))),
+            adaptive_concurrency: Some(pool.concurrency.is_adaptive),
+            concurrency_min: Some(Number(pool.concurrency.adaptive_min)),
             queue_length: Some(Number(pool.concurrency.queue_length)),
             queue_timeout: Some(Time(pool.concurrency.queue_timeout)),
             fallback_pool: pool.fallback.pool.as_ref().map(ToString::to_string),

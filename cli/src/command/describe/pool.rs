@@ -15,6 +15,9 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     }
     if let Some(slots) = &view.slots {
         page.wide_row("in flight", &slots.sentence(view.concurrency.max_in_flight));
+        if let Some(adaptive) = &slots.adaptive {
+            page.wide_row("limit", &adaptive.sentence());
+        }
     }
     if let Some(traffic) = &view.traffic {
         traffic_section(&mut page, traffic);

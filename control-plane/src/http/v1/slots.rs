@@ -1,9 +1,11 @@
 //! What is answered of slots: who may have how many requests in progress.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::leases::{HolderView, LeaseView};
+use crate::leases::{AdaptiveView, HolderView, LeaseView};
 
 /// Who may have how many requests in progress.
 #[derive(Debug, Serialize, ToSchema)]
@@ -14,6 +16,28 @@ pub(super) struct SlotsObserved {
     waiting: u64,
     /// By proxy.
     proxies: Vec<SlotsShare>,
+    /// Only of a pool with adaptive concurrency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adaptive: Option<AdaptiveObserved>,
+}
+
+/// How the limit of a pool with adaptive concurrency is, and why.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AdaptiveObserved {
+    /// Requests that may wait for backends at once, over all proxies.
+    limit: u64,
+    /// Requests that hold a slot without waiting for a backend: their answer has begun, or their
+    /// client is still sending.
+    aside: u64,
+    /// `measuring`, `rising`, `resting`, `falling`, `unused`, `highest`, `lowest` or
+    /// `resuming`.
+    state: &'static str,
+    /// The same for people.
+    reason: &'static str,
+    /// The time of an answer without a queue, in microseconds; null before it was measured.
+    unqueued_us: Option<u64>,
+    /// The time of an answer in the last round, in microseconds; null before there was one.
+    answer_us: Option<u64>,
 }
 
 /// What one proxy has of them.
@@ -42,6 +66,21 @@ impl From<LeaseView> for SlotsObserved {
             in_use: proxies.iter().map(|share| share.in_use).sum(),
             waiting: proxies.iter().map(|share| share.waiting).sum(),
             proxies,
+            adaptive: view.adaptive.map(AdaptiveObserved::from),
+        }
+    }
+}
+
+impl From<AdaptiveView> for AdaptiveObserved {
+    fn from(view: AdaptiveView) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            limit: view.limit,
+            aside: view.aside,
+            state: view.state,
+            reason: view.reason,
+            unqueued_us: view.unqueued.map(micros),
+            answer_us: view.time.map(micros),
         }
     }
 }

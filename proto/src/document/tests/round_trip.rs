@@ -76,6 +76,10 @@ fn object() -> impl Strategy<Value = Option<Resource>> {
                     body: "sorry, \"soon\"".into(),
                 }),
                 max_in_flight: choices,
+                adaptive_concurrency: small.map(|n| pb::AdaptiveConcurrency {
+                    enabled: n % 2 == 0,
+                    min: u32::from(n % 2),
+                }),
                 queue_length: small.map(u32::from),
                 queue_timeout_ms: times[2],
             })
