@@ -50,6 +50,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers, not errors; clap knows which is which.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            if let Some(message) = args::below_zero(&error) {
+                return exit::report(&exit::Failure::new(exit, message));
+            }
             return match error.print() {
                 Ok(()) => exit.into(),
                 Err(error) => exit::report(&error.into()),

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use lb_core::metrics::PerBackend;
+use lb_proto::document::unit::parse_duration;
 
 use crate::session_timeout;
 
@@ -40,7 +41,7 @@ pub struct Args {
     pub dns_servers: Vec<SocketAddr>,
     /// After how long the key that signs sessions is replaced by a new one; 0s: never by itself
     #[arg(long, env = "LB_SESSION_KEY_AGE", value_name = "DURATION", default_value = "30d",
-          value_parser = humantime::parse_duration)]
+          value_parser = parse_duration)]
     pub session_key_age: Duration,
     /// Keep each client of the pool default with its backend by a cookie, until it has asked for
     /// nothing for so long, 1s to 7d; applied at every start. Without it the pool stays as it is

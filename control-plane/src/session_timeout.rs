@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use humantime::parse_duration;
 use lb_core::model::{Affinity, CookieAffinity, Pool, PoolName, Resource};
+use lb_proto::document::unit::parse_duration;
 use tracing::info;
 
 use crate::registry::{Item, PutMode, Registry, WriteError, WriteRequest};
@@ -28,7 +28,7 @@ pub enum SessionTimeoutError {
 
 /// Reads the flag: whole seconds, 1 s to 7 days.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse_duration(text)?;
     if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
         return Ok(duration);
     }

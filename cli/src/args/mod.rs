@@ -22,7 +22,10 @@ mod value;
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub(crate) use self::{
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
@@ -43,6 +46,17 @@ pub(crate) use self::{
 
 #[cfg(test)]
 pub(crate) use self::{listener::RequestLimits, pool::HealthProtocol};
+
+/// What to say of a number below zero, which clap takes for an option that it does not know.
+pub(crate) fn below_zero(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let is_number = argument.strip_prefix('-')?.starts_with(|first: char| first.is_ascii_digit());
+    (error.kind() == ErrorKind::UnknownArgument && is_number).then(|| {
+        format!("'{argument}' is no option, and no setting takes a number below zero; see --help")
+    })
+}
 
 const EXAMPLES: &str = "\
 Examples:
@@ -249,6 +263,33 @@ mod tests {
 
     fn refusal(line: &str) -> String {
         parse(line).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_number_below_zero_is_called_that_and_no_option() {
+        for line in [
+            "lbctl add-limit x --rate -1/s",
+            "lbctl set-pool default --session-ttl -1h",
+            "lbctl set-backend b --max-in-flight -1",
+        ] {
+            let message = below_zero(&parse(line).unwrap_err()).unwrap();
+            assert!(message.contains("'-1'") && message.contains("below zero"), "{message}");
+        }
+        for line in ["lbctl status -x", "lbctl get nothing", "lbctl add-limit x --rate abc"] {
+            assert_eq!(below_zero(&parse(line).unwrap_err()), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_status_and_no_life_of_a_session_is_told_with_what_is() {
+        for bad in ["0", "199", "600", "abc"] {
+            let text = refusal(&format!("lbctl set-pool default --fallback-status {bad}"));
+            assert!(text.contains("write 200 to 599, or none"), "{text}");
+        }
+        assert!(parse("lbctl set-pool default --fallback-status none").is_ok());
+        assert!(parse("lbctl set-pool default --fallback-status 599").is_ok());
+        let text = refusal("lbctl set-pool default --session-ttl 0s");
+        assert!(text.contains("write 1s to 7d"), "{text}");
     }
 
     #[test]

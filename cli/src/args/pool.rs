@@ -78,7 +78,7 @@ pub(crate) struct Fallback {
     pub(crate) fallback_pool: Option<String>,
     /// The status of the answer when there is no such pool, or it has no backend either: 200 to
     /// 599, or none for the proxy's own 503 [default: none]
-    #[arg(long, value_name = "STATUS")]
+    #[arg(long, value_name = "STATUS", value_parser = value::fallback_status)]
     pub(crate) fallback_status: Option<String>,
     /// The answer's content type [default: text/plain; charset=utf-8]
     #[arg(long, value_name = "TYPE")]

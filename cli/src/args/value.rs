@@ -169,6 +169,15 @@ pub(super) fn number_or_unlimited(text: &str) -> Result<u32, String> {
     number(0..=u32::MAX)(text).map_err(|error| format!("{error}, or '{UNLIMITED}'"))
 }
 
+/// The status of an answer that was written down, or `none`. 0 would be the default on the wire.
+pub(super) fn fallback_status(text: &str) -> Result<String, String> {
+    match text.parse::<u32>() {
+        Ok(200..=599) => Ok(text.to_owned()),
+        _ if text == "none" => Ok(text.to_owned()),
+        _ => Err("write 200 to 599, or none".to_owned()),
+    }
+}
+
 /// A number of bytes of a range.
 pub(super) fn size(
     range: RangeInclusive<u32>,
@@ -202,7 +211,7 @@ pub(super) fn sticky(text: &str) -> Result<String, Invalid> {
 
 /// How long a session may live: whole seconds.
 pub(super) fn session_ttl(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
+    let duration = unit::parse_duration(text)?;
     if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
         return Ok(duration);
     }

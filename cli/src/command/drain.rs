@@ -142,7 +142,7 @@ pub(super) fn judge(view: &BackendView) -> Option<Look> {
         return Some(Look::NotYet(format!("the drain of {id} cannot go on: {why}")));
     }
     if !drain.drained {
-        return Some(Look::NotYet(format!("{id} is draining: left {}", drain.left())));
+        return Some(Look::NotYet(format!("{id} is draining; left: {}", drain.left())));
     }
     if drain.remove {
         return Some(Look::NotYet(format!("{id} is drained and about to be removed")));

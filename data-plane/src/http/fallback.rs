@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     live::{Config, LimitIndex, PoolConfig, PoolIndex},
-    reason::Reason,
     worker::Loaded,
 };
 
@@ -70,8 +69,7 @@ impl<S: Stream> Exchange<'_, S> {
         }
         own.fallen.to_pool.fetch_add(1, Relaxed);
         if let Some(record) = &mut self.record {
-            record.pool(&other.name);
-            record.reason(Reason::PoolFallback);
+            record.fell_back(&other.name);
         }
         *attempts = Attempts::new(other, prepared, None, started);
         Ok(Some(slot))

@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    ops::Range,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) struct Record {
     /// Begins with `{` and a first member.
     line: Vec<u8>,
+    /// Where in it the pool stands.
+    pool: Range<usize>,
     started: Instant,
     /// When the attempt at hand began.
     attempt_started: Instant,
@@ -64,6 +67,7 @@ impl Record {
         line.push(b'"');
         Self {
             line,
+            pool: 0..0,
             started,
             attempt_started: started,
             attempts: 0,
@@ -115,8 +119,18 @@ impl Record {
 
     /// Notes the pool in which a backend is picked.
     pub(crate) fn pool(&mut self, name: &PoolName) {
+        let begin = self.line.len();
         self.line.extend_from_slice(b",\"pool\":");
         write_string(name.as_str().as_bytes(), &mut self.line);
+        self.pool = begin..self.line.len();
+    }
+
+    /// Notes that another pool serves in place of the one that was noted.
+    pub(crate) fn fell_back(&mut self, name: &PoolName) {
+        let mut member = b",\"pool\":".to_vec();
+        write_string(name.as_str().as_bytes(), &mut member);
+        drop(self.line.splice(self.pool.clone(), member));
+        self.reason = Some(Reason::PoolFallback);
     }
 
     /// Notes what became of the client's session.
@@ -324,6 +338,21 @@ mod tests {
         let written = str::from_utf8(&out).unwrap();
         assert_eq!(written, "\"a\\u009b31m\\u007f\\u202eb\\u2066\u{fc}\"");
         assert_eq!(serde_json::from_str::<String>(written).unwrap(), text);
+    }
+
+    #[test]
+    fn of_a_request_that_fell_back_the_pool_that_served_is_told_once() {
+        let (now, peer) = (now(), "192.0.2.7:1234".parse().unwrap());
+        let mut record = Record::new(b"{\"listener\":\"default\"".to_vec(), peer, now, None);
+        record.pool(&PoolName::new("web").unwrap());
+        record.session(Met::Kept);
+        record.fell_back(&PoolName::new("a-spare-one").unwrap());
+        let line = String::from_utf8(record.end(now)).unwrap();
+        assert_eq!(line.matches("\"pool\"").count(), 1, "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["pool"], "a-spare-one");
+        assert_eq!(read["session"], Met::Kept.name());
+        assert_eq!(read["reason"], "pool_fallback");
     }
 
     #[test]
