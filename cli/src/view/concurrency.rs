@@ -204,8 +204,8 @@ mod tests {
         assert!(view.sentence(0).starts_with("9 of 30 in use"), "{}", view.sentence(0));
         assert_eq!(
             view.adaptive.unwrap().sentence(),
-            "24 (falling: answers take too long); answers take 31.4 ms, 10.2 ms without a queue: \
-             21.2 ms of waiting"
+            "24 (falling: answers take too long); answers take 31.4ms, 10.2ms without a queue: \
+             21.2ms of waiting"
         );
     }
 }
