@@ -15,19 +15,15 @@ use lb_core::{
     model::{HttpLimits, Listener},
     resilience::retry::Fault,
 };
-use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    answering::whole_us,
     attempts::{Again, Attempts},
-    connection::Next,
     deliver::Received,
     exchange::Exchange,
     failure::{Ended, Failure},
     prepare::Prepared,
     relay::{Relay, RelayError, Waiting},
     stream::Stream,
-    tunnel::{Switched, Tunnel},
 };
 use crate::{
     h1::{
@@ -39,7 +35,7 @@ use crate::{
     },
     live::{BackendState, FailureKind, Limits, PoolConfig},
     upstream::{ConnectError, Upstream, connect},
-    worker::{Buffer, now, until},
+    worker::{Buffer, now},
 };
 
 /// Interim responses (1xx) before the final one; more are a backend gone mad.
@@ -185,45 +181,6 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         let is_replayable = self.upload.is_replayable();
         self.exchange.again(self.attempts, fault, is_replayable)
-    }
-
-    /// Tells the client that the protocol changes; what follows is a tunnel.
-    async fn switch(&mut self, head: &[u8], upstream: Upstream, upstream_in: Buffer) -> Ended {
-        self.exchange.decide_trial(true);
-        let exchange = &mut *self.exchange;
-        let connection = &mut *exchange.connection;
-        if !matches!(until(&connection.timer, connection.stream.write_all(head)).await, Ok(Ok(())))
-        {
-            return self.client_left();
-        }
-        let switched = now();
-        let asked_at = exchange.asked_at();
-        exchange.count_answer(101, asked_at.map(|asked_at| whole_us(switched - asked_at)));
-        let latency = whole_us(switched - self.began);
-        let index = exchange.worker.index;
-        if let Some(permit) = &mut exchange.permit {
-            permit.answered(101, index);
-        }
-        self.backend.count_end(index, None, Some(latency));
-        self.backend.count_bytes(index, self.upload.written, head.len() as u64);
-        if let Some(record) = &mut exchange.record {
-            record.received(self.upload.written);
-            record.attempt_answered(self.backend, 101, now());
-            record.answered(101, head.len() as u64, now());
-        }
-        let by = self.pool.counted_by(exchange.worker.index);
-        let empty = exchange.worker.buffers.buffer();
-        let switched = Switched {
-            upstream: upstream.stream,
-            from_client: std::mem::replace(&mut exchange.client_in, empty),
-            from_backend: upstream_in,
-            idle_timeout: self.pool.connections.tunnel_idle_timeout,
-            record: exchange.record.take(),
-            permit: exchange.permit.take(),
-            longest: self.pool.request_timeout,
-        };
-        let tunnel = Box::new(Tunnel::new(switched, self.backend, by));
-        Ended::Answered { next: Next::Tunnel(tunnel), failed: false }
     }
 
     /// Sends, and waits for the head of the final response.

@@ -14,6 +14,7 @@
 //! | [`failure`] | how an attempt can end, and what clients are told of it |
 //! | [`relay`] | moves a body from one connection to another |
 //! | [`splice`] | moves a long one without copying it |
+//! | [`switch`] | tells a client that its backend changes to another protocol |
 //! | [`tunnel`] | moves bytes both ways after a change of protocol |
 //! | [`answer`] | gives the proxy's own answers, and ends connections |
 //! | [`respond`] | what they look like |
@@ -41,6 +42,7 @@ mod relay;
 pub(crate) mod respond;
 mod splice;
 mod stream;
+mod switch;
 mod timing;
 mod tunnel;
 

@@ -1,5 +1,8 @@
 //! The live state of one backend in this process: what outlives configurations.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -418,38 +421,4 @@ impl WorkerCounters {
 /// Adds to a counter that this thread alone writes: no locked instruction.
 pub(crate) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
-}
-
-#[cfg(test)]
-mod tests {
-    use lb_core::model::{BackendId, Incarnation, PoolName};
-
-    use super::*;
-
-    #[test]
-    fn a_full_bucket_goes_on_counting() {
-        let identity = Identity {
-            id: BackendId::new("b1").unwrap(),
-            incarnation: Incarnation(1),
-            address: "127.0.0.1:1".parse().unwrap(),
-        };
-        let state = BackendState::new(
-            identity,
-            PoolName::default_pool(),
-            1,
-            Box::new([]),
-            1,
-            &Arc::new(Trouble::new()),
-        );
-        let bucket = LatencyHistogram::bucket_of(100);
-        state.live.workers[0].0.latency[bucket].store(u32::MAX, Relaxed);
-        for more in 0..3 {
-            let latency = state.counters().latency;
-            assert_eq!(
-                latency.sparse().collect::<Vec<_>>(),
-                [(u32::try_from(bucket).unwrap(), u64::from(u32::MAX) + more)]
-            );
-            state.count_end(0, None, Some(100));
-        }
-    }
 }
