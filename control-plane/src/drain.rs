@@ -45,8 +45,6 @@ const LEASES_TO_COME_BACK: u32 = 3;
 pub(crate) struct Drains {
     /// Until then proxies may be on their way back.
     complete_from: Instant,
-    /// Until then nothing is said of those either.
-    unsure_until: Instant,
     /// Those that were connected before; all that there may be, if that is not known.
     former: Option<Vec<ProxyId>>,
     clocks: Mutex<BTreeMap<BackendId, Clock>>,
@@ -150,20 +148,14 @@ impl Drains {
     #[must_use]
     pub(crate) fn new(resumed: bool, former: Option<Vec<ProxyId>>, lease: Duration) -> Self {
         let wait = if resumed { lease * LEASES_TO_COME_BACK } else { Duration::ZERO };
-        let now = Instant::now();
-        let unsure_until = if resumed { now + lease } else { now };
-        Self { complete_from: now + wait, unsure_until, former, clocks: Mutex::default() }
+        Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
     /// Whether proxies may still be on their way back after a restart, while these are live.
     pub(crate) fn awaits_proxies(&self, live: &[ProxyId]) -> bool {
         let is_away = |id: &ProxyId| live.binary_search(id).is_err();
-        let now = Instant::now();
-        // What was noted last may lack proxies whose streams had just broken off.
-        let is_unsure = now < self.unsure_until;
-        is_unsure
-            || now < self.complete_from
-                && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
+        Instant::now() < self.complete_from
+            && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
     }
 
     /// The proxies that a process after this one would have to wait for, while these are live;
@@ -297,7 +289,8 @@ pub(crate) async fn note_proxies(context: &Context) {
     let mut noted = None;
     loop {
         members.mark_unchanged();
-        let awaited = context.drains.awaited_next(&context.fleet.live());
+        let (present, is_passing) = present(context);
+        let awaited = context.drains.awaited_next(&present);
         if context.stop.is_cancelled() {
             return;
         }
@@ -310,8 +303,24 @@ pub(crate) async fn note_proxies(context: &Context) {
             () = context.stop.cancelled() => return,
             changed = members.changed() => if changed.is_err() { return },
             () = sleep_until(complete), if Instant::now() < complete => {}
+            () = sleep(RETRY), if is_passing => {}
         }
     }
+}
+
+/// The proxies that are connected, or were within a lease: a stream that has just broken off says
+/// nothing of its proxy. Whether there are any of the latter.
+fn present(context: &Context) -> (Vec<ProxyId>, bool) {
+    let mut is_passing = false;
+    let listed = context.fleet.list().into_iter();
+    let present = listed.filter(|view| {
+        let is_lost = view.state == ProxyState::Lost;
+        let is_recent = view.last_seen < context.lease;
+        is_passing |= is_lost && is_recent;
+        !is_lost || is_recent
+    });
+    let present = present.map(|view| view.info.id).collect();
+    (present, is_passing)
 }
 
 /// Looks after all drains until the context is stopped.

@@ -177,7 +177,7 @@ async fn what_is_left_at_the_deadline_is_cut_and_counted() {
     let told = scene.cluster.lbctl(&drain).await.expect(0);
     let expected = format!("{} is drained: 2 cut at the deadline", scene.id);
     assert!(told.stdout.contains(&expected), "{}", told.stdout);
-    assert!(told.stderr.contains("left proxy-1 1 request, 1 upgraded"), "{}", told.stderr);
+    assert!(told.stderr.contains("left: proxy-1 1 request, 1 upgraded"), "{}", told.stderr);
     assert_eq!(long.reset().await, b"", "it must not look complete");
     assert_eq!(scene.chats.remove(0).reset().await, b"");
     let types = events_of(events, &scene.id, "drained").await;
@@ -255,7 +255,7 @@ async fn whoever_watches_a_drain_may_leave_and_somebody_else_may_end_it() {
     let scene = Scene::set(1, &[]).await;
     let drain = ["drain-backend", &scene.id, "--wait"];
     let mut watching = scene.lbctl_beside(&drain);
-    watching.complaint("left proxy-1 0 requests, 1 upgraded").await;
+    watching.complaint("left: proxy-1 0 requests, 1 upgraded").await;
     watching.signal(Signal::INT);
     assert_eq!(watching.exited().await, 130);
     assert!(watching.stderr().contains("goes on in the control plane"), "{}", watching.stderr());
@@ -266,7 +266,7 @@ async fn whoever_watches_a_drain_may_leave_and_somebody_else_may_end_it() {
     }
 
     let mut watching = scene.lbctl_beside(&drain);
-    watching.complaint("left proxy-1 0 requests, 1 upgraded").await;
+    watching.complaint("left: proxy-1 0 requests, 1 upgraded").await;
     drop(scene.cluster.lbctl(&["enable-backend", &scene.id]).await.expect(0));
     assert_eq!(watching.exited().await, 5);
     assert!(watching.stderr().contains("it is enabled again"), "{}", watching.stderr());
