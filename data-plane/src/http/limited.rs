@@ -310,7 +310,9 @@ impl Told {
         head.truncate(head.len().saturating_sub(2));
         let figures = (self.remaining, self.reset_seconds);
         copies.told(self.limit, limit.state.serial, |last| {
-            if last.figures != Some(figures) {
+            // Another rate or burst may have the same figures.
+            let is_same = last.fields.starts_with(limit.fields.as_bytes());
+            if last.figures != Some(figures) || !is_same {
                 last.figures = Some(figures);
                 last.fields.clear();
                 self.write(limit, &mut last.fields);

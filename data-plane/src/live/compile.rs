@@ -287,7 +287,11 @@ impl Compiler {
     ) -> Arc<BackendState> {
         let addresses = entry.status.as_ref().map(|status| &*status.addresses).unwrap_or_default();
         let name = &pool.pool.name;
-        let known = known.filter(|known| known.identity.is_of(&entry.backend));
+        let is_same = |known: &&Arc<BackendState>| known.identity.is_of(&entry.backend);
+        if let Some(replaced) = known.filter(|known| !is_same(known)) {
+            replaced.set_closed(true);
+        }
+        let known = known.filter(is_same);
         if let Some(known) = known
             && *known.addresses == *addresses
             && known.pool == *name
