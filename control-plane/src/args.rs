@@ -5,9 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use lb_core::metrics::PerBackend;
-use lb_proto::document::unit::parse_duration;
-
-use crate::session_timeout;
+use lb_proto::document::unit::{parse_duration, parse_session_ttl};
 
 /// Settings of a control plane. Every flag has an environment variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,7 +44,7 @@ pub struct Args {
     /// Keep each client of the pool default with its backend by a cookie, until it has asked for
     /// nothing for so long, 1s to 7d; applied at every start. Without it the pool stays as it is
     #[arg(long, env = "LB_SESSION_TIMEOUT", value_name = "DURATION", conflicts_with = "config",
-          value_parser = session_timeout::parse)]
+          value_parser = parse_session_ttl)]
     pub session_timeout: Option<Duration>,
     /// error, warn, info, debug or trace, or a filter such as lb_control_plane=debug
     #[arg(long, env = "LB_LOG_LEVEL", value_name = "LEVEL", default_value = "info",

@@ -149,8 +149,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Binds a socket that only this user may connect to, in place of one that a process
-/// left behind when it died.
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -158,6 +156,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Binds a socket that only this user may connect to, in place of one that a process
+/// left behind when it died.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {

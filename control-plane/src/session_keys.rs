@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use lb_core::{
     affinity::{
-        KeyId, Role, SessionKey,
+        KeyId, Role,
         rotation::{Knowledge, Readiness, readiness},
     },
     model::{Kind, ProxyId, Reason, SessionKeys},
@@ -41,16 +41,17 @@ const LOOK_AT_AGE: Duration = Duration::from_secs(10);
 enum Due {
     Nothing,
     Soon,
-    Now(KeyStep),
-    /// A key that was announced cannot sign for a good while.
-    Held(Held),
+    /// By which that key signs, if it is for that.
+    Now(KeyStep, Option<Announced>),
+    /// It cannot sign for a good while.
+    Held(Announced),
 }
 
-/// Why a key that was announced does not sign.
+/// A key that was announced.
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Held {
+struct Announced {
     key: KeyId,
-    /// Those that are lost and lack it; if none, others may be that nobody knows of.
+    /// Those that are lost and lack it. If it is held for none, others may be that nobody knows of.
     lost: Vec<ProxyId>,
 }
 
@@ -74,7 +75,7 @@ pub(crate) async fn run(context: &Context) {
                 }
                 look_at_age
             }
-            Due::Now(step) => match take(context, step).await {
+            Due::Now(step, signs) => match take(context, step, signs).await {
                 Ok(()) => continue,
                 Err(WriteError::Stopping) => return,
                 Err(error) => {
@@ -101,14 +102,14 @@ fn due(context: &Context, now_s: u64) -> Due {
         return signs(context, next.id(), stored.revision);
     }
     if ring.keys().iter().any(|held| is_over(held, now_s)) {
-        return Due::Now(KeyStep::Prune);
+        return Due::Now(KeyStep::Prune, None);
     }
     let age = now_s.saturating_sub(ring.active().made_s());
     let age_max = context.session_key_age.as_secs();
     let is_old = age_max > 0 && ring.active().made_s() > 0 && age >= age_max;
     let retired = ring.keys().iter().filter(|held| matches!(held.role, Role::Retired { .. }));
     // By itself it does not fill the ring: an operator may have need of it.
-    if is_old && retired.count() < 2 { Due::Now(KeyStep::Announce) } else { Due::Nothing }
+    if is_old && retired.count() < 2 { Due::Now(KeyStep::Announce, None) } else { Due::Nothing }
 }
 
 /// Whether a key that was announced with this revision is to sign.
@@ -122,32 +123,23 @@ fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
         is_awaited: context.drains.awaits_proxies(&context.fleet.live()),
         may_be_more: rotation.may_be_more(),
     };
+    let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();
+    let announced = Announced { key, lost };
     match readiness(rotation.consent(key), known) {
-        Readiness::Ready => Due::Now(KeyStep::Activate),
+        Readiness::Ready => Due::Now(KeyStep::Activate, Some(announced)),
         Readiness::Soon => Due::Soon,
-        Readiness::LackedByLost | Readiness::Unsure => {
-            let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();
-            Due::Held(Held { key, lost })
-        }
+        Readiness::LackedByLost | Readiness::Unsure => Due::Held(announced),
     }
 }
 
-/// Takes a step, and says who pays for one that was forced.
-async fn take(context: &Context, step: KeyStep) -> Result<(), WriteError> {
-    let ring = context.registry.read(|view| {
-        let stored = view.catalog.session_keys()?;
-        Some((stored.value.ring.next().map(SessionKey::id), stored.revision))
-    });
-    let lost = match (step, ring) {
-        (KeyStep::Activate, Some((Some(key), revision))) => {
-            let lacking = context.fleet.lacking(revision);
-            let lost = lacking.into_iter().filter(|laggard| laggard.lost);
-            Some((key, lost.map(|laggard| laggard.proxy).collect::<Vec<_>>()))
-        }
-        _ => None,
-    };
+/// Takes a step, and says who pays for a key that signs by force.
+async fn take(
+    context: &Context,
+    step: KeyStep,
+    signs: Option<Announced>,
+) -> Result<(), WriteError> {
     context.registry.step_keys(step).await?;
-    if let Some((key, lost)) = lost.filter(|(_, lost)| !lost.is_empty()) {
+    if let Some(Announced { key, lost }) = signs.filter(|signs| !signs.lost.is_empty()) {
         let message = format!(
             "key {key} signs although {} it, as was asked for: a client that comes there and \
              elsewhere begins a new session at each change, until the proxy is connected again",
@@ -160,8 +152,8 @@ async fn take(context: &Context, step: KeyStep) -> Result<(), WriteError> {
 }
 
 /// Tells why a key does not sign, once.
-fn tell(context: &Context, held: &Held) {
-    let Held { key, lost } = held;
+fn tell(context: &Context, held: &Announced) {
+    let Announced { key, lost } = held;
     let reason = if lost.is_empty() {
         let message = format!(
             "key {key} does not sign yet: this control plane was restarted less than a day ago, and \

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use lb_core::model::{Affinity, CookieAffinity, Pool, PoolName, Resource};
-use lb_proto::document::unit::parse_duration;
 use tracing::info;
 
 use crate::registry::{Item, PutMode, Registry, WriteError, WriteRequest};
@@ -24,15 +23,6 @@ pub enum SessionTimeoutError {
     /// The registry refused it.
     #[error("--session-timeout was refused: {0}")]
     Refused(#[source] WriteError),
-}
-
-/// Reads the flag: whole seconds, 1 s to 7 days.
-pub(crate) fn parse(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text)?;
-    if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
-        return Ok(duration);
-    }
-    Err("write 1s to 7d, in whole seconds".to_owned())
 }
 
 /// Gives the pool `default` sessions by cookie that live for so long. What else is set of the
@@ -76,13 +66,5 @@ mod tests {
         let wanted = CookieAffinity { ttl: minute, ..cookie };
         assert_eq!(with_sessions(&pool, minute).affinity, Affinity::Cookie(wanted));
         assert_eq!(with_sessions(&plain, hour).affinity.cookie().unwrap().ttl, hour);
-    }
-
-    #[test]
-    fn what_no_session_can_live_for_is_refused() {
-        assert_eq!(parse("90s"), Ok(Duration::from_secs(90)));
-        for bad in ["0s", "8d", "1500ms", "soon", ""] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
     }
 }

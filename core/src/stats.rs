@@ -1,8 +1,16 @@
 //! Counters and latencies that add up over workers, proxies and time.
 
+use std::time::Duration;
+
 /// Buckets of a [`LatencyHistogram`]: exact below 4 us, then four per octave, up to
 /// 36 minutes.
 pub const LATENCY_BUCKETS: usize = 124;
+
+/// Whole microseconds of a duration, as times are counted and told.
+#[must_use]
+pub fn whole_us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// What happened to the requests sent to one backend.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

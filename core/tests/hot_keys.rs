@@ -38,7 +38,7 @@ impl Fleet {
             let hot = HotKeys::new(RATE * MICROS, BURST, 4, 10, now);
             (hot, Table::new(1000, RATE * MICROS, BURST))
         };
-        (0..PROXIES).for_each(|member| granter.join(&member, now));
+        (0..PROXIES).for_each(|member| granter.join(&member));
         Self {
             now,
             steps: 0,
@@ -212,10 +212,10 @@ fn how_many_share_a_key_is_not_told_before_all_had_time_to_join() {
     let now = Instant::now();
     for former in [Former::None, Former::Unknown, Former::MayHaveLent] {
         let mut granter = KeyGranter::new(Term(1), RATE * MICROS, 10, former, now);
-        granter.join(&1, now);
+        granter.join(&1);
         // The others share it by eight, and this one must not begin to use all of it.
         assert_eq!(granter.proxies(now + Duration::from_secs(1)), None);
-        granter.join(&2, now);
+        granter.join(&2);
         assert_eq!(granter.proxies(now + Duration::from_millis(1200)), Some(2));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use lb_core::{
     model::{Key, Version},
     moment::Moment,
-    stats::LatencyHistogram,
+    stats::{LatencyHistogram, whole_us},
     sync::Rejection,
 };
 
@@ -76,7 +76,7 @@ impl Status {
         let before = std::mem::replace(&mut inner.rejected, rejected);
         let new = inner.rejected.difference(&before).count();
         let following = &mut inner.following;
-        following.applies.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        following.applies.record(whole_us(took));
         following.rejections += new as u64;
         following.rejected_objects = rejections.len();
     }

@@ -263,11 +263,7 @@ async fn the_time_in_which_the_client_sends_is_not_the_backends() {
     cluster.api.change_pool(|pool| pool.request_timeout_ms = 400).await;
     let mut client = Client::connect(cluster.address()).await;
     client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
-    for _ in 0..8 {
-        // A slow client is what this is about.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        client.send("x").await;
-    }
+    client.drip("xxxxxxxx", Duration::from_millis(100)).await;
     assert_eq!(client.response().await.text(), "a");
 }
 

@@ -254,14 +254,35 @@ async fn what_a_client_takes_to_send_is_not_taken_from_the_attempts() {
     for _ in 0..2 {
         let mut client = Client::connect(cluster.address()).await;
         client.send("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
-        for _ in 0..8 {
-            // A slow client is what this is about.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            client.send("x").await;
-        }
+        client.drip("xxxxxxxx", Duration::from_millis(100)).await;
         assert_eq!(client.response().await.text(), "a");
     }
     assert_eq!(hangs.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_does_not_go_where_nothing_new_may_go_by_now() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let fails = Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Reset]);
+    let drained = Backend::saying("drained");
+    let cluster = one_proxy(&[]).await;
+    let ids = cluster.add_backends(&[fails.address(), drained.address()]).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        clients.push(client);
+    }
+    fails.reached(1).await;
+    drained.reached(1).await;
+    drop(cluster.lbctl(&["drain-backend", &ids[1], "--wait"]).await.expect(0));
+    gate.open();
+    let mut failed = 0;
+    for client in &mut clients {
+        failed += usize::from(client.response().await.status == 502);
+    }
+    assert_eq!((failed, drained.requests()), (1, 1));
 }
 
 #[tokio::test]

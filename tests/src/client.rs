@@ -1,11 +1,11 @@
 //! An HTTP/1 client that sends exactly what it is told and shows exactly what it gets.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::PATIENCE;
@@ -57,6 +57,14 @@ impl Client {
     /// Sends bytes, or says why not.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         within(self.stream.write_all(bytes.as_ref())).await
+    }
+
+    /// Sends bytes one by one, and waits so long before each: a slow client.
+    pub async fn drip(&mut self, bytes: impl AsRef<[u8]>, pause: Duration) {
+        for byte in bytes.as_ref() {
+            sleep(pause).await;
+            self.send([*byte]).await;
+        }
     }
 
     /// Says that nothing more will be sent.

@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::Shell;
 use hyper::Uri;
 use lb_core::model::Address;
+use lb_proto::document::unit::parse_session_ttl;
 
 use super::value;
 
@@ -52,7 +53,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) request_timeout: Option<Duration>,
     /// Keep each client with its backend by a cookie, until it has asked for nothing for so long
-    #[arg(long, value_name = "DURATION", value_parser = value::session_ttl)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_session_ttl)]
     pub(crate) session_timeout: Option<Duration>,
     /// Where the state is kept [default: a temporary directory, removed at the end]
     #[arg(long, value_name = "DIR")]

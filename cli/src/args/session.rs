@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use lb_proto::document::unit::parse_session_ttl;
 
 use super::value;
 
@@ -20,7 +21,7 @@ pub(crate) struct Sessions {
     pub(crate) session_cookie: Option<String>,
     /// cookie: how long a session lives without a request, 1s to 7d, whole seconds
     /// [default: 1h]
-    #[arg(long, value_name = "DURATION", value_parser = value::session_ttl)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_session_ttl)]
     pub(crate) session_ttl: Option<Duration>,
     /// cookie: the path below which browsers send it [default: /]
     #[arg(long, value_name = "PATH")]

@@ -10,8 +10,8 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
 use lb_core::model::{
-    Address, Affinity, Algorithm, BackendId, CookieAffinity, Invalid, LimitName, ListenerName,
-    PoolName, RouteName, Source, Weight,
+    Address, Affinity, Algorithm, BackendId, Invalid, LimitName, ListenerName, PoolName, RouteName,
+    Source, Weight,
 };
 use lb_proto::document::unit::{self, UNLIMITED};
 use tonic::transport::Endpoint;
@@ -207,15 +207,6 @@ pub(super) fn sticky(text: &str) -> Result<String, Invalid> {
         }
         invalid
     })
-}
-
-/// How long a session may live: whole seconds.
-pub(super) fn session_ttl(text: &str) -> Result<Duration, String> {
-    let duration = unit::parse_duration(text)?;
-    if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
-        return Ok(duration);
-    }
-    Err("write 1s to 7d, in whole seconds".to_owned())
 }
 
 /// A known algorithm, under its canonical name.

@@ -124,9 +124,7 @@ impl SlotsView {
         }
         text
     }
-}
 
-impl SlotsView {
     /// How many there are: `fixed` unless their number is found out.
     fn of(&self, fixed: u32) -> u64 {
         self.adaptive

@@ -140,9 +140,7 @@ impl Fleet {
         progress.done = progress.applied == progress.proxies || !progress.rejections.is_empty();
         progress
     }
-}
 
-impl Fleet {
     /// Every proxy that has not applied a revision, also one that was lost before: it may be
     /// serving traffic by what it had then. Those that were lost long ago are forgotten.
     #[must_use]

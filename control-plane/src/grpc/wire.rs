@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use lb_core::model::{AdminState, DrainWish, Source};
+use lb_core::{
+    model::{AdminState, DrainWish, Source},
+    stats::whole_us,
+};
 use lb_proto::{
     convert::{self, histogram_to_wire},
     v1 as pb,
@@ -257,14 +260,13 @@ pub(super) fn slots(lease: LeaseView) -> pb::SlotsReport {
         in_use: holder.in_use,
         waiting: holder.waiting,
     };
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let adaptive = |view: AdaptiveView| pb::AdaptiveReport {
         limit: view.limit,
         aside: view.aside,
         state: view.state.to_owned(),
         reason: view.reason.to_owned(),
-        unqueued_us: view.unqueued.map(micros),
-        answer_us: view.time.map(micros),
+        unqueued_us: view.unqueued.map(whole_us),
+        answer_us: view.time.map(whole_us),
     };
     pb::SlotsReport {
         proxies: lease.holders.into_iter().map(share).collect(),

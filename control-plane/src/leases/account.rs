@@ -102,7 +102,7 @@ impl Account {
                 if adaptive.slots(now) == before { heard } else { Heard::Urgent }
             }
             (Lender::ByKey(granter), None) => {
-                granter.join(holder, now);
+                granter.join(holder);
                 Heard::Noted
             }
             (Lender::ByKey(granter), Some(key)) => granter.hear(holder, key, &report, now),

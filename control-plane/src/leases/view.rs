@@ -76,9 +76,7 @@ impl Leases {
         let account = state.accounts.get(&quantity).filter(|account| account.is_wanted)?;
         Some(state.view(account))
     }
-}
 
-impl Leases {
     /// How the limits of pools are that are found out.
     pub(crate) fn adaptive(&self) -> Vec<(Arc<str>, AdaptiveView)> {
         let now = now();

@@ -9,7 +9,7 @@ use std::{
 use lb_core::{
     model::{BackendId, PoolName, Reason},
     moment::Moment,
-    stats::LatencyHistogram,
+    stats::{LatencyHistogram, whole_us},
 };
 
 use super::Resolution;
@@ -82,7 +82,7 @@ impl Checks {
         };
         checks.passed += u64::from(passed);
         checks.failed += u64::from(!passed);
-        checks.durations.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        checks.durations.record(whole_us(took));
     }
 
     pub(super) fn forget(&self, id: &BackendId) {

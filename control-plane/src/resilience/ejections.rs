@@ -13,11 +13,7 @@ use lb_core::{
     },
 };
 
-use super::{
-    At, Pool, State,
-    settle::{enabled, spare},
-    words,
-};
+use super::{At, Pool, State, settle::enabled, words};
 
 /// One way in which the breakers of a pool have changed.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -50,9 +46,9 @@ impl State {
             let policy = backend.policy;
             let pool = self.pools.entry(backend.pool.clone()).or_default();
             let has_traffic = pool.has_traffic(at.now);
-            let (name, Pool { ejections, size, serving, .. }) = (&backend.pool, pool);
+            let (name, Pool { ejections, peers, .. }) = (&backend.pool, pool);
             let admit = || {
-                let spare = spare(at.catalog, name, &id, ejections, (size, serving));
+                let spare = peers.spare(at.catalog, name, &id, ejections);
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let event =
@@ -147,9 +143,9 @@ impl State {
             for id in enabled(at.catalog, &name) {
                 samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
             }
-            let Pool { outliers, ejections, size, serving, .. } = pool;
+            let Pool { outliers, ejections, peers, .. } = pool;
             let admit = |id: &BackendId| {
-                let spare = spare(at.catalog, &name, id, ejections, (size, serving));
+                let spare = peers.spare(at.catalog, &name, id, ejections);
                 ejections.admit(id, EjectedBy::Outlier, spare)
             };
             for found in outliers.sweep(&policy.outlier, &samples, admit, at.now, &mut self.rng) {

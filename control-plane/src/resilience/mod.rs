@@ -21,6 +21,7 @@
 
 mod backend;
 mod ejections;
+mod peers;
 mod pool;
 mod reports;
 mod settle;

@@ -6,9 +6,11 @@ use std::{
 };
 
 use lb_core::{
-    model::{BackendId, ProxyId},
+    model::ProxyId,
     resilience::{ejection::Ejections, outlier::Outliers},
 };
+
+use super::peers::Peers;
 
 /// For how long a pool that had a request counts as one with traffic.
 const TRAFFIC_LASTS: Duration = Duration::from_secs(5);
@@ -24,11 +26,7 @@ const RAMP_RATE_MIN: f64 = 10.0;
 pub(super) struct Pool {
     pub(super) ejections: Ejections,
     pub(super) outliers: Outliers,
-    /// How many backends it has enabled, if that was asked for since the state changed.
-    pub(super) size: Option<usize>,
-    /// The first two that can serve, or all if there are fewer, if that was asked for in this
-    /// pass.
-    pub(super) serving: Option<Vec<BackendId>>,
+    pub(super) peers: Peers,
     /// When each proxy last had a request for it.
     senders: BTreeMap<ProxyId, Instant>,
     rate: Rate,

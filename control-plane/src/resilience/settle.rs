@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_core::{
     health::Flap,
     model::{Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName, Reason},
-    resilience::ejection::{Ejections, Pool as Spare},
 };
 
-use super::{At, Backend, Checked, Pool, State};
+use super::{At, Backend, Checked, Pool, State, peers::Peers};
 use crate::registry::{Catalog, View};
 
 /// What is new: statuses, and reasons to eject that did not.
@@ -17,7 +16,7 @@ type News = (Vec<BackendStatus>, Vec<(BackendId, Reason)>);
 impl State {
     /// Takes in what the prober said, moves on to `now`, and tells what is new.
     pub(super) fn settle(&mut self, view: &View, fresh: Vec<Checked>, at: At<'_>) -> News {
-        self.pools.values_mut().for_each(|pool| pool.serving = None);
+        self.pools.values_mut().for_each(|pool| pool.peers.begin_pass());
         if self.reconciled == 0 {
             self.resume(at);
         }
@@ -77,7 +76,7 @@ impl State {
             }
         }
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
-        self.pools.values_mut().for_each(|pool| pool.size = None);
+        self.pools.values_mut().for_each(|pool| pool.peers = Peers::default());
         self.keep_to_caps(at);
     }
 
@@ -104,13 +103,13 @@ impl State {
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get(&id) else { continue };
             let name = backend.pool.clone();
-            let Pool { ejections, size, serving, .. } = self.pools.entry(name.clone()).or_default();
+            let Pool { ejections, peers, .. } = self.pools.entry(name.clone()).or_default();
             let is_enabled =
                 at.catalog.backends().get(&id).is_some_and(|stored| stored.value.is_wanted());
             if backend.tripped.is_none() || !is_enabled || ejections.is_out(&id) {
                 continue;
             }
-            let spare = spare(at.catalog, &name, &id, ejections, (size, serving));
+            let spare = peers.spare(at.catalog, &name, &id, ejections);
             if ejections.admit(&id, EjectedBy::Breaker, spare).is_err() {
                 self.keep_in(&id, at);
             }
@@ -161,44 +160,3 @@ pub(super) fn enabled<'a>(
     let backends = members.filter_map(|id| catalog.backends().get(id));
     backends.map(|stored| &stored.value).filter(|backend| backend.is_wanted()).map(|b| &b.id)
 }
-
-/// What a pool has beside one of its backends. Its size is counted, and who serves is looked for,
-/// once for all that ask.
-pub(super) fn spare(
-    catalog: &Catalog,
-    pool: &PoolName,
-    id: &BackendId,
-    ejections: &Ejections,
-    (size, serving): (&mut Option<usize>, &mut Option<Vec<BackendId>>),
-) -> Spare {
-    Spare {
-        enabled: *size.get_or_insert_with(|| enabled(catalog, pool).count()),
-        others_serve: others_serve(catalog, pool, id, |other| ejections.is_out(other), serving),
-    }
-}
-
-/// Whether a pool has another backend that can serve. In a large pool many may ask in one pass, and
-/// nobody may be there: two that serve are enough for all that ask, until one of them is out.
-/// Those that are out were mostly asked for in order, which is why it is looked from the end.
-pub(super) fn others_serve(
-    catalog: &Catalog,
-    pool: &PoolName,
-    id: &BackendId,
-    is_out: impl Fn(&BackendId) -> bool,
-    serving: &mut Option<Vec<BackendId>>,
-) -> bool {
-    let serves = |other: &BackendId| {
-        let stored = catalog.backends().get(other);
-        let status = stored.and_then(|stored| catalog.status(&stored.value));
-        !is_out(other) && status.is_some_and(|status| status.health == Health::Up)
-    };
-    let is_stale = |known: &Vec<BackendId>| known.len() == TWO && known.iter().any(&is_out);
-    if serving.as_ref().is_none_or(is_stale) {
-        let found = enabled(catalog, pool).rev().filter(|other| serves(other));
-        *serving = Some(found.take(TWO).cloned().collect());
-    }
-    serving.iter().flatten().any(|other| other != id && !is_out(other))
-}
-
-/// One of them may be the backend that asks.
-const TWO: usize = 2;

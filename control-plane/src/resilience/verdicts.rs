@@ -11,12 +11,7 @@ use lb_core::{
     resilience::slow_start::after_return,
 };
 
-use super::{
-    At, State,
-    pool::Pool,
-    settle::{enabled, others_serve},
-    words,
-};
+use super::{At, State, pool::Pool, settle::enabled, words};
 
 /// How often a status is stored of which only words have changed: who disagrees at the moment
 /// may change with every report.
@@ -122,10 +117,8 @@ impl State {
     fn observe(&mut self, id: &BackendId, verdict: &Verdict, at: At<'_>) -> Health {
         let Some(backend) = self.backends.get(id) else { return verdict.health };
         let is_needed = backend.flap.asks_for_need(verdict.health) && {
-            let Pool { ejections, serving, .. } =
-                self.pools.entry(backend.pool.clone()).or_default();
-            let is_out = |other: &BackendId| ejections.is_out(other);
-            !others_serve(at.catalog, &backend.pool, id, is_out, serving)
+            let Pool { ejections, peers, .. } = self.pools.entry(backend.pool.clone()).or_default();
+            !peers.others_serve(at.catalog, &backend.pool, id, ejections)
         };
         let Some(backend) = self.backends.get_mut(id) else { return verdict.health };
         let health = backend.flap.observe(verdict.health, is_needed, at.now);

@@ -210,11 +210,6 @@ impl<H: Clone + Ord> Granter<H> {
         sent
     }
 
-    /// How many holders it has to do with, presumed ones included.
-    pub(super) fn known(&self) -> usize {
-        self.books.len()
-    }
-
     /// Forgets the holders of which nothing can be in use any more.
     pub(super) fn forget_over(&mut self, now: Instant) {
         let counted_for = self.terms.counted_for();

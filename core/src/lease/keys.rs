@@ -96,14 +96,10 @@ impl<H: Clone + Ord> KeyGranter<H> {
     }
 
     /// A proxy that serves this limit; it is presumed to use its even share of every key.
-    pub fn join(&mut self, member: &H, now: Instant) {
-        if self.members.contains(member) {
-            return; // Told in every report.
-        }
-        self.members.insert(member.clone());
-        let even = self.even_share();
-        for key in self.keys.values_mut() {
-            key.granter.presume(member, even, now);
+    pub fn join(&mut self, member: &H) {
+        // Told in every report.
+        if !self.members.contains(member) {
+            self.members.insert(member.clone());
         }
     }
 
@@ -153,18 +149,18 @@ impl<H: Clone + Ord> KeyGranter<H> {
     /// What to send now, to whom and about which key; see [`Granter::grant`].
     pub fn grant(&mut self, now: Instant) -> Vec<(H, u64, Grant)> {
         self.forget_calm(now);
-        let mut sent = Vec::new();
+        let (even, mut sent) = (self.even_share(), Vec::new());
         for (&key, one) in &mut self.keys {
-            one.grant(key, &self.members, self.rate, now, &mut sent);
+            one.grant(key, &self.members, even, now, &mut sent);
         }
         sent
     }
 
     /// What to send now about this key alone, because somebody waits for it.
     pub fn grant_of(&mut self, key: u64, now: Instant) -> Vec<(H, u64, Grant)> {
-        let mut sent = Vec::new();
+        let (even, mut sent) = (self.even_share(), Vec::new());
         if let Some(one) = self.keys.get_mut(&key) {
-            one.grant(key, &self.members, self.rate, now, &mut sent);
+            one.grant(key, &self.members, even, now, &mut sent);
         }
         sent
     }
@@ -199,34 +195,35 @@ impl<H: Clone + Ord> KeyGranter<H> {
         let former = if now < self.former_until { Former::MayHaveLent } else { Former::None };
         let mut granter = Granter::new(self.term, self.rate, TERMS, former, now);
         granter.number_after(self.grants);
-        let even = self.even_share();
-        for member in &self.members {
-            granter.presume(member, even, now);
-        }
-        self.keys.insert(key, Key { granter, needed_at: now });
+        let mut one = Key { granter, needed_at: now };
+        one.presume(&self.members, self.even_share(), now);
+        self.keys.insert(key, one);
     }
 }
 
 impl<H: Clone + Ord> Key<H> {
+    /// Presumes of all who have not told otherwise that they use their even share.
+    fn presume(&mut self, members: &BTreeSet<H>, even: u64, now: Instant) {
+        for member in members {
+            self.granter.presume(member, even, now);
+        }
+    }
+
     fn grant(
         &mut self,
         key: u64,
         members: &BTreeSet<H>,
-        rate: u64,
+        even: u64,
         now: Instant,
         sent: &mut Vec<(H, u64, Grant)>,
     ) {
         if now >= self.needed_at + KeyGranter::<H>::CALM {
             return;
         }
-        // Whoever has said nothing of the key for so long is back at its even share.
+        // Whoever has said nothing of the key for so long is back at its even share, and whoever
+        // is new begins with it.
         self.granter.forget_over(now);
-        if self.granter.known() != members.len() {
-            let even = rate / members.len().max(1) as u64;
-            for member in members {
-                self.granter.presume(member, even, now);
-            }
-        }
+        self.presume(members, even, now);
         let grants = self.granter.grant(now);
         sent.extend(grants.into_iter().map(|(holder, grant)| (holder, key, grant)));
     }

@@ -141,8 +141,6 @@ impl<S: Stream> Exchange<'_, S> {
         for _ in 0..PICKS_MAX {
             let mut left_out = [attempts.slots(), attempts.over_slots()].concat();
             left_out.extend(caps.full(now));
-            // Whoever has waited may have a pool that is not what it was.
-            left_out.extend(pool.closed());
             let slot = self.pick(pool, attempts.prepared(), &left_out, None, now)?;
             if let Some(permit) = caps.take(slot, now) {
                 self.permit = Some(permit);

@@ -2,12 +2,11 @@
 
 use std::{future::poll_fn, io};
 
-use lb_core::overload;
+use lb_core::{overload, stats::whole_us};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    answering::whole_us, connection::Next, exchange::Exchange, prepare::Understood,
-    respond::OwnAnswer, stream::Stream,
+    connection::Next, exchange::Exchange, prepare::Understood, respond::OwnAnswer, stream::Stream,
 };
 use crate::{
     h1::{Version, body::BodyLength, chunked::ChunkError, request::Method, response::Delivery},

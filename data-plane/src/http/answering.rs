@@ -1,6 +1,6 @@
 //! Counts what clients are answered, where the route of the request has its counters.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{exchange::Exchange, stream::Stream};
 use crate::{
@@ -37,9 +37,4 @@ impl<S: Stream> Exchange<'_, S> {
         });
         counters.unwrap_or(&shard.unrouted).count(status, waited_us);
     }
-}
-
-/// Whole microseconds.
-pub(super) fn whole_us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -17,7 +17,7 @@ use lb_core::{
 
 use super::{
     affinity::Tie, exchange::Exchange, failure::Failure, limited::OverLimits, prepare::Prepared,
-    respond::OwnAnswer, stream::Stream,
+    relay::Relay, respond::OwnAnswer, stream::Stream,
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -148,7 +148,7 @@ impl<'c> Attempts<'c> {
         self.started
     }
 
-    /// The request's time begins now.
+    /// Lets the request's time begin now: until then it was its client that took it.
     pub(super) fn begin_time(&mut self, now: Instant) {
         self.started = now;
     }
@@ -263,10 +263,13 @@ impl<S: Stream> Exchange<'_, S> {
         &mut self,
         attempts: &mut Attempts<'_>,
         fault: Fault,
-        is_replayable: bool,
+        upload: &Relay,
     ) -> Option<Again> {
-        let pool = attempts.pool;
-        let decision = decide(&pool.retry, &attempts.so_far(fault, is_replayable));
+        let (pool, at) = (attempts.pool, now());
+        if !upload.is_read() {
+            attempts.begin_time(at);
+        }
+        let decision = decide(&pool.retry, &attempts.so_far(fault, upload.is_replayable()));
         let wait = match decision {
             Decision::Elsewhere => Duration::ZERO,
             Decision::Retry if fault == Fault::KeptEnded => Duration::ZERO,
@@ -279,7 +282,6 @@ impl<S: Stream> Exchange<'_, S> {
                 return None;
             }
         };
-        let at = now();
         let is_in_time = at - attempts.started + wait < pool.request_timeout;
         if !is_in_time || !attempts.may_follow() {
             return None;

@@ -56,8 +56,6 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) upload: &'e mut Relay,
     pub(super) attempts: &'e mut Attempts<'p>,
     pub(super) keep_alive: bool,
-    /// When the request's time began: while its client sends, it has not.
-    pub(super) started: Instant,
     /// When this attempt began.
     pub(super) began: Instant,
 }
@@ -126,10 +124,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 self.upload.rewind();
                 continue;
             }
-            if !self.upload.is_read() {
-                self.begin_time();
-            }
             let began = now();
+            if !self.upload.is_read() {
+                self.attempts.begin_time(began);
+            }
             let since = *connecting_since.get_or_insert(began);
             match self.connect(began).await {
                 Ok(upstream) => return self.on(upstream).await,
@@ -148,7 +146,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let worker = self.exchange.worker;
         let timer = &self.exchange.connection.timer;
         // No attempt outlasts the request.
-        let left = self.pool.request_timeout.saturating_sub(now - self.started);
+        let left = self.pool.request_timeout.saturating_sub(now - self.attempts.started());
         let timeout = self.connect_timeout().min(left);
         let addresses = &self.backend.addresses;
         let stream = connect(addresses, timeout, timer, &worker.wheel, now).await?;
@@ -176,11 +174,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     }
 
     fn again(&mut self, fault: Fault) -> Option<Again> {
-        if !self.upload.is_read() {
-            self.begin_time();
-        }
-        let is_replayable = self.upload.is_replayable();
-        self.exchange.again(self.attempts, fault, is_replayable)
+        self.exchange.again(self.attempts, fault, self.upload)
     }
 
     /// Sends, and waits for the head of the final response.
@@ -209,14 +203,15 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     uploading = false;
                     // The backend's time begins when the client has said everything.
                     if !was_read {
-                        self.begin_time();
+                        let now = now();
+                        self.attempts.begin_time(now);
                         if let Some(permit) = &mut self.exchange.permit {
                             permit.has_uploaded();
                         }
                         let timer = &self.exchange.connection.timer;
                         try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
                         let own = try_timeout.unwrap_or(self.pool.request_timeout);
-                        worker.wheel.arm(timer, now(), own.min(self.pool.request_timeout));
+                        worker.wheel.arm(timer, now, own.min(self.pool.request_timeout));
                     } else if self.prepared.understood.body != BodyLength::Known(0) {
                         self.arm_until_head(try_timeout);
                     }

@@ -7,11 +7,13 @@ use std::{
     time::Instant,
 };
 
-use lb_core::model::{HttpLimits, Listener};
+use lb_core::{
+    model::{HttpLimits, Listener},
+    stats::whole_us,
+};
 
 use super::{
     answer::bad_chunks,
-    answering::whole_us,
     connection::Next,
     converse::Conversation,
     exchange::ONE_WRITE_MAX,

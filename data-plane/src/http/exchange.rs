@@ -249,7 +249,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 limits: config.limits.as_deref(),
                 backend,
                 upload: &mut upload,
-                started: attempts.started(),
                 attempts: &mut attempts,
                 keep_alive,
                 began,
@@ -275,11 +274,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             };
             flight.end(failure.counts(), self.worker, pool);
             self.note_failure(backend, &failure, upload.written);
-            if !upload.is_read() {
-                attempts.begin_time(now());
-            }
-            let again = again
-                .or_else(|| self.again(&mut attempts, failure.fault(), upload.is_replayable()));
+            let again = again.or_else(|| self.again(&mut attempts, failure.fault(), &upload));
             let reason = failure.reason;
             attempts.failed(failure);
             let Some(again) = again else { break };
@@ -371,6 +366,14 @@ impl<'a, S: Stream> Exchange<'a, S> {
         let key = match prepared.bound.as_deref() {
             Some(Bound::Value(Some(value))) => HashKey::Value(value),
             Some(_) | None => HashKey::Client(prepared.client),
+        };
+        let left_out;
+        let tried = if upload.is_some() || self.worker.serves_from(pool) {
+            tried
+        } else {
+            // Time has passed, and the pool is not what it was.
+            left_out = tried.iter().copied().chain(pool.closed()).collect::<Vec<_>>();
+            &left_out
         };
         let Some(caution) = &pool.caution else { return pool.pick(key, tried, rng) };
         let is_idempotent = prepared.understood.method.is_idempotent();

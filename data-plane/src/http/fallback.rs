@@ -96,7 +96,7 @@ impl Limiter<'_> {
         asker: &Asker<'_, '_, '_>,
     ) -> Option<Box<[(LimitIndex, u64)]>> {
         let asked = self.limits.of_requests_that_fall_back(place).iter();
-        let key = |&index| Some((index, asker.key(&self.limits.all()[index])?));
+        let key = |&index| Some((index, asker.key(self.limit(index))?));
         let keys: Box<[_]> = asked.filter_map(key).collect();
         (!keys.is_empty()).then_some(keys)
     }

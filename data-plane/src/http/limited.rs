@@ -144,9 +144,7 @@ impl Asker<'_, '_, '_> {
             }
         }
     }
-}
 
-impl Asker<'_, '_, '_> {
     #[inline]
     fn client_key(&self, limit: &LimitConfig) -> u64 {
         let make = || limit.state.hasher.client(self.client);
@@ -236,7 +234,7 @@ impl<'a> Limiter<'a> {
         Asking { worker: self.worker, copies: self.copies, index, now: self.now }
     }
 
-    fn limit(&self, index: LimitIndex) -> &'a LimitConfig {
+    pub(super) fn limit(&self, index: LimitIndex) -> &'a LimitConfig {
         &self.limits.all()[index]
     }
 }

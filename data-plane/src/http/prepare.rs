@@ -66,6 +66,13 @@ pub(crate) struct Refused {
     pub(crate) is_management: bool,
 }
 
+impl Refused {
+    /// A request that was understood, and that is no business of the control plane's.
+    fn of(request: Understood, answer: OwnAnswer) -> Box<Self> {
+        Box::new(Self { answer, request: Some(request), is_management: false })
+    }
+}
+
 /// What answering a request takes, whoever answers it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Understood {
@@ -179,8 +186,7 @@ fn forward(
     out: &mut Vec<u8>,
 ) -> Outcome {
     let refused = |request, status, reason, message: &str| {
-        let answer = OwnAnswer::new(status, reason, message);
-        Err(Box::new(Refused { answer, request: Some(request), is_management: false }))
+        Err(Refused::of(request, OwnAnswer::new(status, reason, message)))
     };
     let Some(config) = context.listener else {
         let name = context.listener_name;
@@ -192,15 +198,14 @@ fn forward(
     };
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
-        let (answer, request) = (OwnAnswer::options(), Some(understood));
-        return Err(Box::new(Refused { answer, request, is_management: false }));
+        return Err(Refused::of(understood, OwnAnswer::options()));
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
             management::admit(management, head.method_name, context.peer.ip()).map_err(
                 |answer| {
-                    Box::new(Refused { answer, request: Some(understood), is_management: true })
+                    Box::new(Refused { is_management: true, ..*Refused::of(understood, answer) })
                 },
             )?;
             None
@@ -238,9 +243,8 @@ fn forward(
             let is_peer = client == context.peer.ip().to_canonical();
             let asker = Asker { head, client, memo: is_peer.then_some(context.key) };
             spare = limiter.spare(&context.config.pools[pool], context.config, &asker);
-            limiter.admit(route, pool, &asker).map_err(|answer| {
-                Box::new(Refused { answer, request: Some(understood), is_management: false })
-            })?
+            let admitted = limiter.admit(route, pool, &asker);
+            admitted.map_err(|answer| Refused::of(understood, answer))?
         }
         _ => None,
     };

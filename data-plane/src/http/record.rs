@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::{affinity::Met, model::PoolName};
+use lb_core::{affinity::Met, model::PoolName, stats::whole_us};
 
 use crate::{
     access_log::Lines,
@@ -273,7 +273,7 @@ impl Drop for Record {
 }
 
 fn write_ms(duration: Duration, out: &mut Vec<u8>) {
-    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let us = whole_us(duration);
     write_decimal(us / 1000, out);
     out.push(b'.');
     for digit in [us / 100 % 10, us / 10 % 10, us % 10] {

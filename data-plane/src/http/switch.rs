@@ -1,9 +1,9 @@
 //! A backend that changes to another protocol.
 
+use lb_core::stats::whole_us;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    answering::whole_us,
     connection::Next,
     converse::Conversation,
     failure::Ended,

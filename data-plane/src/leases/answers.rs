@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use lb_core::resilience::concurrency::Sums;
+use lb_core::{resilience::concurrency::Sums, stats::whole_us};
 
 use crate::{
     live::{Padded, bump},
@@ -101,7 +101,7 @@ impl Answers {
 }
 
 fn micros_since(since: Instant) -> u64 {
-    u64::try_from(now().saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
+    whole_us(now().saturating_duration_since(since))
 }
 
 #[cfg(test)]

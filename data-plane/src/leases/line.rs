@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::limit::{Queue, QueueFull, Ticket};
+use lb_core::{
+    limit::{Queue, QueueFull, Ticket},
+    stats::whole_us,
+};
 use tokio::sync::Notify;
 
 use crate::live::Padded;
@@ -85,8 +88,7 @@ impl Line {
     /// Notes how long one has waited.
     pub(crate) fn count_wait(&self, wait: Duration) {
         self.waited.fetch_add(1, Relaxed);
-        let us = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        self.waited_us.fetch_add(us, Relaxed);
+        self.waited_us.fetch_add(whole_us(wait), Relaxed);
     }
 
     /// How many have waited, and how long together.

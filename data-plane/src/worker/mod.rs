@@ -38,7 +38,7 @@ pub(crate) use self::{
 };
 use crate::{
     access_log::Lines,
-    live::{BackendState, Config, CountedBy, LimitCopies},
+    live::{BackendState, Config, CountedBy, LimitCopies, PoolConfig},
     stats::Shard,
     upstream::Upstreams,
 };
@@ -102,6 +102,13 @@ impl Worker {
     /// The configuration in use; a request keeps the one that it began with.
     pub(crate) fn config(&self) -> Loaded {
         Rc::clone(&self.config.borrow())
+    }
+
+    /// Whether this pool is as the configuration in use has it.
+    pub(crate) fn serves_from(&self, pool: &PoolConfig) -> bool {
+        let config = self.config.borrow();
+        let place = config.place_of(&pool.name);
+        place.is_some_and(|place| std::ptr::eq(&*config.pools[place], pool))
     }
 
     /// Whether clients are told to close after the next answer.

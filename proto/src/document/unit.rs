@@ -5,6 +5,7 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
+use lb_core::model::CookieAffinity;
 pub use lb_core::size::{UNLIMITED, parse_size, size_text};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use utoipa::{
@@ -26,6 +27,15 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         return Err("the shortest is 1ms, in whole milliseconds".to_owned());
     }
     Ok(duration)
+}
+
+/// Reads how long a session may live: whole seconds, 1 s to 7 days.
+pub fn parse_session_ttl(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if CookieAffinity::TTLS.contains(&duration) && duration.subsec_nanos() == 0 {
+        return Ok(duration);
+    }
+    Err("write 1s to 7d, in whole seconds".to_owned())
 }
 
 /// Writes a duration exactly, as it can be read: `250ms`, `5s`, `1m30s`.
@@ -235,4 +245,17 @@ fn size(description: &str, pattern: &str) -> Schema {
 fn whole_number() -> Schema {
     let number = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
     Schema::Object(number.maximum(Some(u32::MAX)).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_session_can_live_for_is_refused() {
+        assert_eq!(parse_session_ttl("90s"), Ok(Duration::from_secs(90)));
+        for bad in ["0s", "8d", "1500ms", "soon", ""] {
+            assert!(parse_session_ttl(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -121,25 +121,28 @@ pub(super) fn patch(
     if let Some((_, raw)) = changes.iter().find(|(key, _)| key == collection.name_key) {
         same_name(collection, stored.name(), raw.get())?;
     }
+    let given = |wanted: &str| {
+        let change = changes.iter().find(|(key, _)| key == wanted);
+        change.map(|(_, raw)| raw.get())
+    };
     let mut merged = fields(stored);
     if let Resource::Limit(limit) = stored
-        && changes.iter().any(|(key, _)| key == "rate")
+        && given("rate").is_some()
         && limit.burst() == limit.rate.one_second()
     {
         // A second's worth goes with the rate.
         merged.remove("burst");
     }
-    for (given, replaced) in REPLACED {
+    for (key, replaced) in REPLACED {
         // Said again, it changes nothing.
-        let differs = |raw: &RawValue| {
-            serde_json::from_str::<Value>(raw.get()).ok().as_ref() != merged.get(*given)
-        };
-        if changes.iter().any(|(key, raw)| key == given && differs(raw)) {
+        let differs =
+            |text: &str| serde_json::from_str::<Value>(text).ok().as_ref() != merged.get(*key);
+        if given(key).is_some_and(differs) {
             merged.remove(*replaced);
         }
     }
-    if let Some((_, sticky)) = changes.iter().find(|(key, _)| key == "sticky") {
-        let sticky = serde_json::from_str::<String>(sticky.get()).unwrap_or_default();
+    if let Some(sticky) = given("sticky") {
+        let sticky = serde_json::from_str::<String>(sticky).unwrap_or_default();
         if sticky != "cookie" {
             // What is said of a cookie goes with it.
             merged.retain(|key, _| !key.starts_with("session_"));
@@ -150,7 +153,7 @@ pub(super) fn patch(
             }
         }
     }
-    if changes.iter().any(|(key, raw)| key == "fallback_status" && raw.get() == "null") {
+    if given("fallback_status") == Some("null") {
         // An answer is one thing: without its status the rest of it is none.
         merged.retain(|key, _| !matches!(key.as_str(), "fallback_content_type" | "fallback_body"));
     }

@@ -290,20 +290,15 @@ impl Asked {
         if query.dry_run {
             return Ok(None);
         }
-        let field = |name| self.fields.get(name).map_or(&[][..], HeaderValue::as_bytes);
-        let condition = String::from_utf8_lossy(field(IF_MATCH));
+        let said = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let condition = self.fields.get(IF_MATCH).map(said).unwrap_or_default();
         let mut subject = format!("{} {condition} {}", self.uri.path(), query.prune);
         // What is not said leaves no trace: what a former build has answered is found again.
         for (name, said) in [
             ("force", query.force.then(String::new)),
             ("remove", query.remove.then(String::new)),
             ("timeout", query.timeout.map(|timeout| format!("{timeout:?}"))),
-            (
-                "if-none-match",
-                self.fields
-                    .get(IF_NONE_MATCH)
-                    .map(|_| String::from_utf8_lossy(field(IF_NONE_MATCH)).into_owned()),
-            ),
+            ("if-none-match", self.fields.get(IF_NONE_MATCH).map(said)),
         ] {
             if let Some(said) = said {
                 subject.push_str(&format!(" {name}={said}"));

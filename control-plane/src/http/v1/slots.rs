@@ -1,7 +1,6 @@
 //! What is answered of slots: who may have how many requests in progress.
 
-use std::time::Duration;
-
+use lb_core::stats::whole_us;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,14 +72,13 @@ impl From<LeaseView> for SlotsObserved {
 
 impl From<AdaptiveView> for AdaptiveObserved {
     fn from(view: AdaptiveView) -> Self {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
             limit: view.limit,
             aside: view.aside,
             state: view.state,
             reason: view.reason,
-            unqueued_us: view.unqueued.map(micros),
-            answer_us: view.time.map(micros),
+            unqueued_us: view.unqueued.map(whole_us),
+            answer_us: view.time.map(whole_us),
         }
     }
 }

@@ -84,17 +84,13 @@ impl LimitCompiler {
         });
         let routes = routes.collect();
         let pools = snapshot.pools().keys().map(|pool| {
-            let applies = |limit: &Limit| match &limit.target {
-                LimitTarget::All => true,
-                LimitTarget::Pool(name) => name == pool,
-                LimitTarget::Route(_) => false,
-            };
-            let of_requests = listed(
-                &all,
-                false,
-                |limit| matches!(&limit.target, LimitTarget::Pool(name) if name == pool),
-            );
-            OfFallback { of_requests, of_backends: listed(&all, true, applies) }
+            let is_of_pool =
+                |limit: &Limit| matches!(&limit.target, LimitTarget::Pool(name) if name == pool);
+            let applies = |limit: &Limit| limit.target == LimitTarget::All || is_of_pool(limit);
+            OfFallback {
+                of_requests: listed(&all, false, is_of_pool),
+                of_backends: listed(&all, true, applies),
+            }
         });
         let pools = pools.collect();
         let result = Arc::new(Limits { routes, pools, all });
