@@ -346,10 +346,9 @@ async fn keep_house(context: &Context) {
     let mut tick = interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while context.stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for id in context.fleet.forget_long_lost() {
-            info!(proxy = %id, "lost for a day; no longer listed");
-            context.statistics.forget_proxy(&id);
-            context.resilience.forget(&id);
+        for id in context.fleet.forget_long_gone() {
+            info!(proxy = %id, "gone for long; no longer listed");
+            context.forget_figures(&id);
         }
         context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
     }

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::{
     rotation::Rotation,
-    view::{KeyView, KeysView, Waits, rotate, view},
+    view::{KeyView, KeysView, Rotated, RotationRequest, Waits, rotate, view},
 };
 use crate::{
     clock::unix_ms,
@@ -120,7 +120,7 @@ fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
     let known = Knowledge {
         behind: behind.len(),
         lost: lost.len(),
-        is_awaited: context.drains.awaits_proxies(&context.fleet.live()),
+        is_awaited: context.drains.awaits_proxies(&context.fleet.accounted_for()),
         may_be_more: rotation.may_be_more(),
     };
     let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();
@@ -138,7 +138,7 @@ async fn take(
     step: KeyStep,
     signs: Option<Announced>,
 ) -> Result<(), WriteError> {
-    context.registry.step_keys(step).await?;
+    context.registry.step_keys(step.into()).await?;
     if let Some(Announced { key, lost }) = signs.filter(|signs| !signs.lost.is_empty()) {
         let message = format!(
             "key {key} signs although {} it, as was asked for: a client that comes there and \

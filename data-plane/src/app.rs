@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread,
+    time::Duration,
 };
 
 use lb_core::{
@@ -15,7 +16,9 @@ use lb_core::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -41,6 +44,9 @@ use crate::{
     telemetry,
     worker::{self, Admission, Fleet, Mail, WorkerHandle},
 };
+
+/// How long the end waits for the control plane to hear of it.
+const GOODBYE_FOR: Duration = Duration::from_millis(500);
 
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
@@ -144,12 +150,14 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
+    let leaving = CancellationToken::new();
     let follower = Follower::new(Parts {
         introduction,
         control_planes,
         serving: Arc::clone(&serving),
         status: Arc::clone(&status),
         connected: connected_sender.clone(),
+        leaving: leaving.clone(),
     });
     let mut successors =
         offer(&opened, &estate, last_good.clone(), Arc::clone(&held), Arc::clone(&status));
@@ -175,6 +183,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             let code = stop::stop(&args, &fleet, &status, &mut signals).await;
             leases.leave().await;
             last_report.told().await;
+            leaving.cancel();
+            // What it does not hear in time it finds out by itself.
+            timeout(GOODBYE_FOR, following).await.ok();
             Ok(code)
         }
         Some(successor) = successors.recv() => {

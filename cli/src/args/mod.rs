@@ -12,6 +12,7 @@ mod limit;
 mod listener;
 mod local;
 mod pool;
+mod proxy;
 mod read;
 mod resilience;
 mod route;
@@ -38,6 +39,7 @@ pub(crate) use self::{
     pool::{
         AddPool, BackendConnections, Fallback, PoolSettings, RemovePool, SetAlgorithm, SetPool,
     },
+    proxy::ForgetProxy,
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
@@ -187,6 +189,8 @@ Examples:
     SetAlgorithm(SetAlgorithm),
     /// Replace the key that signs sessions
     RotateSessionKeys(RotateSessionKeys),
+    /// Drop a proxy that will not come back from the list
+    ForgetProxy(ForgetProxy),
     /// Add a listener
     AddListener(AddListener),
     /// Change settings of a listener

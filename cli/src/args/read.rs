@@ -135,8 +135,10 @@ pub(crate) enum Awaited {
     Removed,
     /// A proxy that has applied the newest revision.
     Synced,
-    /// A proxy that is no longer heard of.
+    /// A proxy that is no longer connected, however it went.
     Lost,
+    /// A proxy that was stopped in order.
+    Stopped,
 }
 
 impl Awaited {
@@ -148,8 +150,9 @@ impl Awaited {
             "removed" | "deleted" => Ok(Self::Removed),
             "synced" => Ok(Self::Synced),
             "lost" => Ok(Self::Lost),
+            "stopped" => Ok(Self::Stopped),
             _ => Err("for a backend, write healthy, down, drained or removed; for a pool, healthy; for a \
-                      proxy, synced or lost"
+                      proxy, synced, lost or stopped"
                 .to_owned()),
         }
     }
@@ -163,6 +166,7 @@ impl Awaited {
             Self::Removed => "removed",
             Self::Synced => "synced",
             Self::Lost => "lost",
+            Self::Stopped => "stopped",
         }
     }
 }

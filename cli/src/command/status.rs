@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lb_core::model::natural_order;
+use lb_core::model::{Route, natural_order};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{Session, get, remedy};
+use super::{Session, describe::next_look, get, remedy};
 use crate::{
     clock,
     exit::Failure,
@@ -38,6 +38,15 @@ pub(crate) struct StatusView {
     /// Enabled backends that are not up.
     unhealthy_backends: Vec<BackendView>,
     draining_backends: Vec<BackendView>,
+    /// Pools without a backend to which routes lead.
+    empty_pools: Vec<EmptyPool>,
+}
+
+/// A pool without a backend to which routes lead.
+#[derive(Clone, Debug, Serialize)]
+struct EmptyPool {
+    pool: String,
+    routes: Vec<String>,
 }
 
 /// Prints the fleet.
@@ -52,11 +61,18 @@ pub(crate) async fn read(session: &Session) -> Result<(StatusView, Vec<BackendVi
     let request = pb::GetStatusRequest {};
     let status = session.client.call(session.client.fleet().get_status(request)).await?;
     let backends = get::backends(session, "").await?;
-    Ok((StatusView::new(status, &backends), backends))
+    // One that this build cannot read is of a newer control plane, which judges it.
+    let routes: Vec<Route> = get::routes(session).await?.into_iter().flatten().collect();
+    Ok((StatusView::new(status, &backends, &routes), backends))
 }
 
 impl StatusView {
-    pub(crate) fn new(status: pb::GetStatusResponse, backends: &[BackendView]) -> Self {
+    pub(crate) fn new(
+        status: pb::GetStatusResponse,
+        backends: &[BackendView],
+        routes: &[Route],
+    ) -> Self {
+        let pools: Vec<PoolView> = status.pools.into_iter().map(PoolView::from).collect();
         let mut proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
         proxies.sort_by(|a, b| natural_order(&a.id, &b.id));
         Self {
@@ -67,7 +83,8 @@ impl StatusView {
             last_change_unix_ms: status.last_change_unix_ms,
             proxies_synced: proxies.iter().filter(|proxy| proxy.state == "synced").count(),
             proxies,
-            pools: status.pools.into_iter().map(PoolView::from).collect(),
+            empty_pools: empty_pools(&pools, routes),
+            pools,
             traffic: status.totals.into(),
             process: status.process.map(ProcessView::from),
             draining_backends: backends
@@ -84,6 +101,24 @@ impl StatusView {
     }
 }
 
+/// Pools without a backend to which routes lead.
+fn empty_pools(pools: &[PoolView], routes: &[Route]) -> Vec<EmptyPool> {
+    let empty =
+        pools.iter().filter(|pool| pool.backends.is_none_or(|counts| counts.total() == 0));
+    let with_routes = empty.map(|pool| EmptyPool {
+        pool: pool.name.clone(),
+        routes: routes
+            .iter()
+            .filter(|route| {
+                let mut shares = route.pools.iter();
+                shares.any(|(name, weight)| weight > 0 && name.as_str() == pool.name)
+            })
+            .map(|route| route.name.to_string())
+            .collect(),
+    });
+    with_routes.filter(|pool| !pool.routes.is_empty()).collect()
+}
+
 /// Whether an operator should know of a backend that is wanted.
 fn is_amiss(backend: &BackendView) -> bool {
     backend.health != "up"
@@ -93,13 +128,22 @@ fn is_amiss(backend: &BackendView) -> bool {
         || backend.failing_checks().is_some()
 }
 
+/// Whether an operator should know of a proxy.
+fn is_alarming(proxy: &ProxyView) -> bool {
+    proxy.state != "synced" && !proxy.is_stopped()
+}
+
 /// The screen.
 pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     let age = |at: u64| format::age_of(Some(at).filter(|at| *at != 0), now);
-    let fleet = match view.proxies.len() {
+    let stopped = view.proxies.iter().filter(|proxy| proxy.is_stopped()).count();
+    let mut fleet = match view.proxies.len() - stopped {
         0 => "no proxy connected".to_owned(),
         all => format!("{}/{all} proxies in sync", view.proxies_synced),
     };
+    if stopped > 0 {
+        fleet += &format!(", {stopped} stopped");
+    }
     let changed = age(view.last_change_unix_ms);
     let mut text =
         format!("FLEET    {fleet} at revision {} (changed {changed} ago)\n", view.revision);
@@ -164,7 +208,7 @@ fn own_answers(process: &ProcessView) -> Option<String> {
 
 /// What is wrong, each with the next step; proxies first, since they carry the traffic.
 fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
-    let proxies = view.proxies.iter().filter(|proxy| proxy.state != "synced").map(|proxy| {
+    let proxies = view.proxies.iter().filter(|proxy| is_alarming(proxy)).map(|proxy| {
         let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
         let mut line = format!(
             "{} {} at revision {}, last heard of {seen} ago",
@@ -176,7 +220,7 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         if let Some(refusal) = &proxy.refusal {
             line += &format!("; refused everything: {refusal}");
         }
-        (line, format!("'lbctl describe proxy {}'", proxy.id))
+        (line, next_look(proxy))
     });
     let overloaded = view.proxies.iter().filter_map(|proxy| {
         let overload = proxy.process.as_ref()?.overload.as_ref()?;
@@ -230,24 +274,56 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             1 => "its only backend is not up".to_owned(),
             all => format!("none of its {all} backends is up"),
         };
-        let line = format!("pool {}: {who}: {}", pool.name, counts.sentence());
+        let instead = instead(view, pool);
+        let line = format!("pool {}: {who}: {}{instead}", pool.name, counts.sentence());
         Some((line, format!("'lbctl describe pool {}'", pool.name)))
+    });
+    let empty = view.empty_pools.iter().filter_map(|empty| {
+        let pool = view.pools.iter().find(|pool| pool.name == empty.pool)?;
+        let routes = match empty.routes.as_slice() {
+            [one] => format!("route {one} leads"),
+            [one, more @ ..] => format!("route {one} and {} more lead", more.len()),
+            [] => return None,
+        };
+        let instead = instead(view, pool);
+        let line = format!("pool {}: it has no backends, and {routes} there{instead}", pool.name);
+        let next = if pool.source_status.is_empty() {
+            format!("'lbctl add-backend HOST:PORT --pool {}'", pool.name)
+        } else {
+            format!("'lbctl describe pool {}' shows what its sources find", pool.name)
+        };
+        Some((line, next))
     });
     let mut alarms: Vec<(String, String)> =
         proxies.chain(overloaded).chain(sources).chain(pools).chain(backends).collect();
-    if view.proxies.is_empty() {
+    let is_bare = view.pools.iter().all(|pool| pool.backends.is_none_or(|c| c.total() == 0));
+    if !is_bare {
+        alarms.extend(empty);
+    }
+    if view.proxies.iter().all(ProxyView::is_stopped) {
         let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));
     }
-    if view.pools.iter().all(|pool| pool.backends.is_none_or(|counts| counts.total() == 0)) {
+    if is_bare {
         let next = "'lbctl add-backend HOST:PORT'";
         alarms.push(("there are no backends".to_owned(), next.to_owned()));
     }
     alarms
 }
 
+/// What answers in place of a pool that cannot.
+fn instead(view: &StatusView, pool: &PoolView) -> String {
+    let serves = |name: &str| {
+        let other = view.pools.iter().find(|pool| pool.name == name);
+        other.and_then(|pool| pool.backends).is_some_and(|counts| counts.up > 0)
+    };
+    pool.instead(serves).map_or_else(String::new, |instead| format!("; {instead}"))
+}
+
 #[cfg(test)]
 mod tests {
+    use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, RouteName, RoutePools};
+
     use super::*;
     use crate::args::OutputFormat;
 
@@ -280,8 +356,53 @@ mod tests {
         pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
     }
 
+    #[test]
+    fn a_proxy_that_was_stopped_is_no_alarm_and_one_that_is_lost_can_be_forgotten() {
+        let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "stopped")];
+        let text = shown(status(proxies, 3, 0), &[]);
+        assert!(text.starts_with("FLEET    1/1 proxies in sync, 1 stopped at revision"), "{text}");
+        assert!(!text.contains('!'), "{text}");
+        let text = shown(status(vec![proxy("proxy-2", "stopped")], 3, 0), &[]);
+        assert!(text.contains("! no proxy is connected: nothing serves"), "{text}");
+        let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "lost")];
+        let text = shown(status(proxies, 3, 0), &[]);
+        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+        insta::assert_snapshot!(alarm.join("\n"), @r"
+        ! proxy-2 lost at revision 117, last heard of 9.6s ago
+          next: look at its process and its network ('lbctl describe proxy proxy-2'); if it will not come back, 'lbctl forget-proxy proxy-2'
+        ");
+    }
+
+    #[test]
+    fn a_pool_without_backends_is_told_if_a_route_leads_there() {
+        let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+        let empty = |name: &str| pb::Pool { name: name.to_owned(), ..pb::Pool::default() };
+        let mut kept = empty("kept");
+        kept.fallback_pool = "default".to_owned();
+        for pool in [empty("spare"), empty("blue"), kept] {
+            status.pools.push(pb::PoolStatus { pool: Some(pool), ..pb::PoolStatus::default() });
+        }
+        let route = |name: &str, pool: &str| Route {
+            name: RouteName::new(name).unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::Any,
+            path: PathMatch::Prefix("/".into()),
+            pools: RoutePools::one(PoolName::new(pool).unwrap()),
+        };
+        let routes = [route("a", "blue"), route("b", "blue"), route("c", "kept")];
+        let view = StatusView::new(status, &[], &routes);
+        let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+        insta::assert_snapshot!(alarm.join("\n"), @r"
+        ! pool blue: it has no backends, and route a and 1 more lead there
+          next: 'lbctl add-backend HOST:PORT --pool blue'
+        ! pool kept: it has no backends, and route c leads there; its fallback pool default answers
+          next: 'lbctl add-backend HOST:PORT --pool kept'
+        ");
+    }
+
     fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
-        page(&StatusView::new(status, backends), NOW_MS, Screen::new(OutputFormat::Table))
+        page(&StatusView::new(status, backends, &[]), NOW_MS, Screen::new(OutputFormat::Table))
     }
 
     #[test]

@@ -37,6 +37,23 @@ pub(crate) struct ProxyView {
     pub(crate) process: Option<ProcessView>,
 }
 
+impl ProxyView {
+    /// Whether its stream is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        is_connected(&self.state)
+    }
+
+    /// Whether it was stopped in order: then it serves nobody, and that is as it should be.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state == "stopped"
+    }
+}
+
+/// Whether a proxy in this state is connected.
+pub(crate) fn is_connected(state: &str) -> bool {
+    !matches!(state, "lost" | "stopped")
+}
+
 /// Where a proxy accepts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ListenView {

@@ -2,7 +2,8 @@
 //!
 //! A proxy is live while its stream is. When the stream ends or its lease runs out, the
 //! proxy is listed as *lost* for a day, with what it had applied last: it may well be
-//! serving traffic from that, and somebody should know.
+//! serving traffic from that, and somebody should know. One that said goodbye serves nobody:
+//! it is listed as *stopped* for an hour, and nobody waits for it.
 //!
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
@@ -37,10 +38,13 @@ pub use self::{
 use crate::{
     clock::{age, present},
     events::{EventLog, EventType},
+    registry::known_names,
 };
 
 /// How long a lost proxy is listed.
 pub const LOST_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long a proxy that said goodbye is listed: so that whoever looks for it finds out.
+pub const STOPPED_FOR: Duration = Duration::from_secs(3600);
 
 /// All proxies that are or were connected.
 #[derive(Debug)]
@@ -84,6 +88,10 @@ enum Life {
         at: Instant,
         /// Of the registry: later ones are nothing that this proxy could have applied.
         at_revision: u64,
+    },
+    /// It said goodbye.
+    Stopped {
+        at: Instant,
     },
 }
 
@@ -158,8 +166,10 @@ pub enum ProxyState {
     Behind,
     /// Refused something, which keeps its former value.
     Rejected,
-    /// Not connected.
+    /// Not connected, and may be serving.
     Lost,
+    /// Not connected, after it had said that it serves nobody any more.
+    Stopped,
 }
 
 impl ProxyState {
@@ -171,7 +181,14 @@ impl ProxyState {
             Self::Behind => "behind",
             Self::Rejected => "rejected",
             Self::Lost => "lost",
+            Self::Stopped => "stopped",
         }
+    }
+
+    /// Whether its stream is open.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        !matches!(self, Self::Lost | Self::Stopped)
     }
 }
 
@@ -217,6 +234,25 @@ pub struct IdTaken {
     pub instance: InstanceId,
     /// For how long.
     pub connected_for: Duration,
+}
+
+/// Why a proxy cannot be forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// It is not listed.
+    #[error("proxy {id} does not exist; {known}")]
+    Unknown {
+        /// Asked for.
+        id: String,
+        /// Those that there are.
+        known: String,
+    },
+    /// It serves.
+    #[error(
+        "proxy {0} is connected and cannot be forgotten; stop its process first (SIGTERM), and it \
+         is no longer waited for"
+    )]
+    Connected(ProxyId),
 }
 
 impl Fleet {
@@ -282,22 +318,23 @@ impl Fleet {
         self.show_members(&entries);
         drop(entries);
         self.tell(EventType::ProxyConnected, &id, Reason::default());
-        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced })
+        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced, said_goodbye: false })
     }
 
     /// All proxies, in order of their ids.
     #[must_use]
     pub fn list(&self) -> Vec<ProxyView> {
         let revision = *self.revision.borrow();
-        let view = |entry: &Entry| ProxyView {
-            info: entry.info.clone(),
-            state: entry.state(revision),
-            progress: entry.progress.clone(),
-            connected: entry.connected,
-            last_seen: entry.last_seen.elapsed(),
-            lag: entry.lag,
-        };
-        self.lock().by_id.values().map(|entry| view(&locked(entry))).collect()
+        self.lock().by_id.values().map(|entry| locked(entry).view(revision)).collect()
+    }
+
+    /// The ids of all of which it is known how they are: they are live, or said goodbye. In
+    /// order.
+    #[must_use]
+    pub fn accounted_for(&self) -> Vec<ProxyId> {
+        let entries = self.lock();
+        let known = entries.by_id.iter().filter(|(_, entry)| locked(entry).life.is_known());
+        known.map(|(id, _)| id.clone()).collect()
     }
 
     /// The process that a proxy's last stream was of; `None` if it was never connected.
@@ -325,25 +362,51 @@ impl Fleet {
         self.live.subscribe()
     }
 
-    /// Forgets proxies that were lost long ago, and says which.
-    pub fn forget_long_lost(&self) -> Vec<ProxyId> {
+    /// Forgets proxies that were lost or stopped long ago, and says which.
+    pub fn forget_long_gone(&self) -> Vec<ProxyId> {
         let mut entries = self.lock();
-        let long_lost: Vec<ProxyId> = entries
+        let long_gone: Vec<ProxyId> = entries
             .by_id
             .iter()
-            .filter(|(_, entry)| {
-                matches!(locked(entry).life, Life::Lost { at, .. } if at.elapsed() >= LOST_FOR)
-            })
+            .filter(|(_, entry)| locked(entry).life.is_long_over())
             .map(|(id, _)| id.clone())
             .collect();
-        for id in &long_lost {
+        for id in &long_gone {
             entries.by_id.remove(id);
         }
-        drop(entries);
-        if !long_lost.is_empty() {
-            self.wake();
+        if !long_gone.is_empty() {
+            self.show_members(&entries);
         }
-        long_lost
+        long_gone
+    }
+
+    /// Forgets a proxy that is not connected, and says what was known of it; with `dry_run` only
+    /// the latter.
+    pub fn forget(&self, id: &str, dry_run: bool) -> Result<ProxyView, ForgetError> {
+        let mut entries = self.lock();
+        let found = ProxyId::new(id).ok().and_then(|id| Some((entries.by_id.get(&id)?, id)));
+        let Some((entry, id)) = found else {
+            let ids: Vec<&str> = entries.by_id.keys().map(ProxyId::as_str).collect();
+            let known = if ids.is_empty() {
+                "none has connected yet, see lb-data-plane --help".to_owned()
+            } else {
+                known_names("proxy", &ids)
+            };
+            return Err(ForgetError::Unknown { id: id.chars().take(63).collect(), known });
+        };
+        let view = locked(entry).view(*self.revision.borrow());
+        if view.state.is_connected() {
+            return Err(ForgetError::Connected(id));
+        }
+        if !dry_run {
+            entries.by_id.remove(&id);
+            self.show_members(&entries);
+            drop(entries);
+            info!(proxy = %id, state = view.state.name(), "forgotten, as was asked for");
+            let message = format!("it was {}, and is no longer waited for", view.state.name());
+            self.tell(EventType::ProxyForgotten, &id, Reason::new("asked_for", message));
+        }
+        Ok(view)
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -371,10 +434,39 @@ fn locked(entry: &Mutex<Entry>) -> MutexGuard<'_, Entry> {
     entry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Life {
+    /// Whether it is known what it does: serve, or nothing.
+    fn is_known(self) -> bool {
+        !matches!(self, Self::Lost { .. })
+    }
+
+    /// Whether nobody looks for it any more.
+    fn is_long_over(self) -> bool {
+        match self {
+            Self::Live => false,
+            Self::Lost { at, .. } => at.elapsed() >= LOST_FOR,
+            Self::Stopped { at } => at.elapsed() >= STOPPED_FOR,
+        }
+    }
+}
+
 impl Entry {
+    fn view(&self, revision: u64) -> ProxyView {
+        ProxyView {
+            info: self.info.clone(),
+            state: self.state(revision),
+            progress: self.progress.clone(),
+            connected: self.connected,
+            last_seen: self.last_seen.elapsed(),
+            lag: self.lag,
+        }
+    }
+
     fn state(&self, revision: u64) -> ProxyState {
         if matches!(self.life, Life::Lost { .. }) {
             ProxyState::Lost
+        } else if matches!(self.life, Life::Stopped { .. }) {
+            ProxyState::Stopped
         } else if self.progress.refusal.is_some() || !self.progress.rejections.is_empty() {
             ProxyState::Rejected
         } else if self.progress.applied_revision >= revision {

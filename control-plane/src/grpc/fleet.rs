@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Context,
     registry::{existing_pool, wait_limit},
-    wire,
+    status, wire,
 };
 use crate::{
     clock::told,
@@ -176,6 +176,17 @@ impl fleet_server::Fleet for FleetService {
     ) -> Result<Response<pb::ListProxiesResponse>, Status> {
         let store_revision = self.context.registry.revision();
         Ok(Response::new(pb::ListProxiesResponse { proxies: self.proxies(), store_revision }))
+    }
+
+    async fn forget_proxy(
+        &self,
+        message: Request<pb::ForgetProxyRequest>,
+    ) -> Result<Response<pb::ForgetProxyResponse>, Status> {
+        let pb::ForgetProxyRequest { id, dry_run } = message.into_inner();
+        let forgotten = self.context.forget_proxy(&id, dry_run);
+        let view = forgotten.map_err(|error| status::of_forget(&error))?;
+        let proxy = Some(wire::proxy(view, None));
+        Ok(Response::new(pb::ForgetProxyResponse { proxy }))
     }
 
     async fn list_backends(

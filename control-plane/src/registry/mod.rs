@@ -45,7 +45,7 @@ pub use self::{
     counts::WriteCounts,
     draining::DrainStep,
     error::WriteError,
-    session_keys::KeyStep,
+    session_keys::{KeyRequest, KeyStep, KeysWritten},
 };
 use crate::{
     events::EventLog,
@@ -199,11 +199,23 @@ impl Registry {
         answer.await.map_err(|_| WriteError::Stopping)?
     }
 
+    /// What the same write was answered before; nothing if it was not made.
+    pub(crate) async fn answered(
+        &self,
+        key: String,
+        fingerprint: u128,
+    ) -> Result<Option<Written>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Answered { key, fingerprint, reply };
+        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
     /// Takes a step of the rotation of session keys; the revision at which the keys were last
     /// changed. Nothing is changed if the step was taken already.
-    pub async fn step_keys(&self, step: KeyStep) -> Result<u64, WriteError> {
+    pub async fn step_keys(&self, request: KeyRequest) -> Result<KeysWritten, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Keys { step, reply };
+        let command = Command::Keys { request, reply };
         self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -292,7 +304,12 @@ impl Registry {
 enum Command {
     Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
     Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
-    Keys { step: KeyStep, reply: oneshot::Sender<Result<u64, WriteError>> },
+    Answered {
+        key: String,
+        fingerprint: u128,
+        reply: oneshot::Sender<Result<Option<Written>, WriteError>>,
+    },
+    Keys { request: KeyRequest, reply: oneshot::Sender<Result<KeysWritten, WriteError>> },
     Remember { proxies: Vec<ProxyId> },
     Stop { reply: oneshot::Sender<()> },
 }

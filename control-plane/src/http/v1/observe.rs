@@ -15,17 +15,19 @@ use super::{
 };
 use crate::{
     clock::{millis, told, told_if_any},
-    fleet::{ProxyState, ProxyView},
+    fleet::{ForgetError, ProxyState, ProxyView},
+    registry::WriteRequest,
 };
 
-/// A proxy that is connected, or was within the last day.
+/// A proxy that is connected, was lost within the last day, or stopped within the last hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Proxy)]
 pub(super) struct ProxyAnswer {
     id: String,
     /// New for each start of the proxy.
     instance: String,
-    /// `synced`, `behind`, `rejected` or `lost`.
+    /// `synced`, `behind` or `rejected`; not connected: `stopped`, of one that was stopped in order,
+    /// or `lost`.
     state: &'static str,
     /// What it serves by.
     applied_revision: u64,
@@ -95,6 +97,8 @@ pub(super) struct ProxyCounts {
     behind: u32,
     rejected: u32,
     lost: u32,
+    /// Stopped in order within the last hour.
+    stopped: u32,
 }
 
 /// Traffic of the fleet.
@@ -170,6 +174,30 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     }
 }
 
+/// `DELETE /v1/proxies/ID`
+pub(super) async fn forget_proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
+    let query = Query::read(asked.uri.query(), &["dry_run"])?;
+    let registry = &asked.context.registry;
+    if asked.repeated(&query, "").await?.is_none() {
+        asked.context.forget_proxy(id, query.dry_run).map_err(|error| match error {
+            ForgetError::Unknown { .. } => Fault::not_found(error.to_string()),
+            ForgetError::Connected(_) => {
+                Fault::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
+        })?;
+        let refused = |error| Fault::of(&error, false);
+        if let Some(idempotency) = asked.idempotency(&query, "").map_err(refused)? {
+            // Nothing is stored but that this was asked for.
+            let note =
+                WriteRequest { idempotency: Some(idempotency), ..WriteRequest::default() };
+            registry.write(note).await.map_err(refused)?;
+        }
+    }
+    let revision = registry.revision();
+    let body = json!({ "kind": "proxy", "name": id, "removed": true, "revision": revision });
+    Ok(answer(StatusCode::OK, &body))
+}
+
 /// `GET /v1/status`
 pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
@@ -181,6 +209,7 @@ pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
             ProxyState::Behind => &mut proxies.behind,
             ProxyState::Rejected => &mut proxies.rejected,
             ProxyState::Lost => &mut proxies.lost,
+            ProxyState::Stopped => &mut proxies.stopped,
         } += 1;
     }
     let body = context.registry.read(|view| {
