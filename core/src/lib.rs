@@ -42,6 +42,7 @@ pub mod log_filter;
 pub mod metrics;
 pub mod model;
 pub mod moment;
+pub mod number;
 pub mod overload;
 pub mod resilience;
 pub mod routing;

@@ -84,11 +84,17 @@ async fn a_proxy_that_is_lost_is_an_alarm_until_it_is_forgotten() {
     let refused = cluster.lbctl(&["forget-proxy", "proxy-2"]).await.expect(4).stderr;
     assert!(refused.contains("proxy-2 is connected") && refused.contains("SIGTERM"), "{refused}");
     let refused = ask(cluster.http(), "DELETE", "/v1/proxies/proxy-2", "", "").await;
-    assert_eq!((refused.status, &refused.json()["type"]), (409, &json!("urn:problem-type:lb:conflict")));
+    assert_eq!(
+        (refused.status, &refused.json()["type"]),
+        (409, &json!("urn:problem-type:lb:conflict"))
+    );
     cluster.kill_proxy(1).await;
     state_is(&cluster, "proxy-2", "lost").await;
     let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
-    assert!(status.contains("! proxy-2 lost") && status.contains("lbctl forget-proxy proxy-2"), "{status}");
+    assert!(
+        status.contains("! proxy-2 lost") && status.contains("lbctl forget-proxy proxy-2"),
+        "{status}"
+    );
     assert!(cluster.lbctl(&["check"]).await.expect(1).stdout.contains("proxy-2 is lost"));
 
     let tried = cluster.lbctl(&["forget-proxy", "proxy-2", "--dry-run"]).await.expect(0).stdout;
@@ -174,7 +180,11 @@ async fn after_a_restart_a_stopped_proxy_is_not_awaited() {
     cluster.start_control_plane().await;
     eventually("the first is back", async || {
         let (proxies, _) = cluster.api.try_proxies().await.map_err(|error| error.to_string())?;
-        if proxies.iter().any(|proxy| proxy.state == "synced") { Ok(()) } else { Err(format!("{proxies:?}")) }
+        if proxies.iter().any(|proxy| proxy.state == "synced") {
+            Ok(())
+        } else {
+            Err(format!("{proxies:?}"))
+        }
     })
     .await;
     let drain = ["drain-backend", &ids[0], "--no-wait", "--force"];

@@ -29,7 +29,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0", value_parser = value::host)]
     pub(crate) host: IpAddr,
     /// The first proxy's port; the others take the following ones
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = lb_core::number::port)]
     pub(crate) port: u16,
     /// How backends are picked [default: round_robin]
     #[arg(long, value_parser = value::algorithm())]
@@ -68,10 +68,7 @@ pub(crate) struct Dev {
 }
 
 fn replicas(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(number @ 1..=64) => Ok(number),
-        _ => Err("the number of proxies is 1..=64".to_owned()),
-    }
+    lb_core::number::whole_number(1..=64u16, 2)(text)
 }
 
 /// `demo-backend`
@@ -85,7 +82,7 @@ Every path answers with JSON that tells the server and the request; /health says
 healthy, and /bytes/N sends N bytes. The server's id is backend-PORT.")]
 pub(crate) struct DemoBackend {
     /// The port; 0 takes a free one and prints it
-    #[arg(long)]
+    #[arg(long, value_parser = lb_core::number::port)]
     pub(crate) port: u16,
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1")]
@@ -123,7 +120,7 @@ Exit code 1: an algorithm did not do what it promises.")]
 pub(crate) struct TestAlgorithms {
     /// Requests for each algorithm, rounded up so that they can be shared out evenly
     #[arg(long, value_name = "N", default_value_t = 40,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = value::number(1..=100_000))]
     pub(crate) requests: u32,
     /// Test with these backends instead of three demo backends
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',

@@ -30,6 +30,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use lb_core::number::whole_number;
+
 pub(crate) use self::{
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
@@ -133,7 +135,7 @@ pub(crate) struct WriteArgs {
     #[arg(long)]
     pub(crate) force: bool,
     /// Only if the object's last change has this revision
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=u64::MAX, 118))]
     pub(crate) if_revision: Option<u64>,
 }
 

@@ -94,7 +94,7 @@ Examples:
 pub(crate) struct Watch {
     /// Begin with this many past events
     #[arg(long, value_name = "N", default_value_t = 0,
-          value_parser = clap::value_parser!(u32).range(0..=1000))]
+          value_parser = value::number(0..=1000))]
     pub(crate) past: u32,
 }
 
@@ -118,8 +118,8 @@ pub(crate) struct WaitFor {
     #[arg(long = "for", value_name = "CONDITION", value_parser = Awaited::parse)]
     pub(crate) condition: Option<Awaited>,
     /// How many proxies must be in sync [default: all that are connected, at least 1]
-    #[arg(long, value_name = "N")]
-    pub(crate) count: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value::number(1..=10_000))]
+    pub(crate) count: Option<u32>,
 }
 
 /// What can be waited for.

@@ -103,8 +103,7 @@ impl StatusView {
 
 /// Pools without a backend to which routes lead.
 fn empty_pools(pools: &[PoolView], routes: &[Route]) -> Vec<EmptyPool> {
-    let empty =
-        pools.iter().filter(|pool| pool.backends.is_none_or(|counts| counts.total() == 0));
+    let empty = pools.iter().filter(|pool| pool.backends.is_none_or(|counts| counts.total() == 0));
     let with_routes = empty.map(|pool| EmptyPool {
         pool: pool.name.clone(),
         routes: routes

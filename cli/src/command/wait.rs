@@ -104,7 +104,10 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
             let known = matches!(args.condition, None | Some(Awaited::Synced));
             refuse_unless(known, "proxies", "synced")?;
             until(client, deadline, async || {
-                Ok(look_at_proxies(&get::proxies(session).await?, args.count))
+                Ok(look_at_proxies(
+                    &get::proxies(session).await?,
+                    args.count.map(|count| count as usize),
+                ))
             })
             .await
         }

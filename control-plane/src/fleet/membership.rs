@@ -98,11 +98,8 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let at_revision = *self.fleet.revision.borrow();
         let at = Instant::now();
-        let life = if self.said_goodbye {
-            Life::Stopped { at }
-        } else {
-            Life::Lost { at, at_revision }
-        };
+        let life =
+            if self.said_goodbye { Life::Stopped { at } } else { Life::Lost { at, at_revision } };
         let gone = self.with_entry(|entry| {
             entry.life = life;
             entry.progress.applied_revision

@@ -282,7 +282,10 @@ async fn whoever_is_not_connected_can_be_forgotten() {
     assert!(members.has_changed().unwrap(), "whoever waits for it looks again");
     assert_eq!((world.states().len(), world.fleet.lacking(6).len()), (0, 0));
     let refusal = world.fleet.forget("p1", false).unwrap_err().to_string();
-    assert_eq!(refusal, "proxy p1 does not exist; none has connected yet, see lb-data-plane --help");
+    assert_eq!(
+        refusal,
+        "proxy p1 does not exist; none has connected yet, see lb-data-plane --help"
+    );
     drop(world.join("p2"));
     let refusal = world.fleet.forget("no\nid", false).unwrap_err().to_string();
     assert!(refusal.ends_with("does not exist; known are p2"), "{refusal}");

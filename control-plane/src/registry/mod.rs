@@ -302,16 +302,29 @@ impl Registry {
 
 #[derive(Debug)]
 enum Command {
-    Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
-    Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
+    Write {
+        request: WriteRequest,
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+    },
+    Record {
+        statuses: Vec<BackendStatus>,
+        reply: oneshot::Sender<Result<(), WriteError>>,
+    },
     Answered {
         key: String,
         fingerprint: u128,
         reply: oneshot::Sender<Result<Option<Written>, WriteError>>,
     },
-    Keys { request: KeyRequest, reply: oneshot::Sender<Result<KeysWritten, WriteError>> },
-    Remember { proxies: Vec<ProxyId> },
-    Stop { reply: oneshot::Sender<()> },
+    Keys {
+        request: KeyRequest,
+        reply: oneshot::Sender<Result<KeysWritten, WriteError>>,
+    },
+    Remember {
+        proxies: Vec<ProxyId>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
-    Written, news::News, plan::plan, session_keys,
+    Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
+    WriteRequest, Written, news::News, plan::plan, session_keys,
 };
 use crate::{
     clock::{present, told, unix_ms},

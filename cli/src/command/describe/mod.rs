@@ -8,10 +8,10 @@ mod pool;
 mod proxy;
 mod route;
 
+pub(super) use self::proxy::next_look;
 pub(crate) use self::{
     backend::page as backend_page, pool::page as pool_page, proxy::page as proxy_page,
 };
-pub(super) use self::proxy::next_look;
 use super::{
     Session, backend as backends, get,
     judgement::{Facts, Finding},

@@ -91,9 +91,11 @@ fn proxy_next_step(view: &ProxyView) -> String {
         "rejected" => "correct the refused object, or update the proxy if it is older than the \
                        control plane"
             .to_owned(),
-        "stopped" => "nothing to do: it was stopped in order and serves nobody; it is listed for an \
+        "stopped" => {
+            "nothing to do: it was stopped in order and serves nobody; it is listed for an \
                       hour"
-            .to_owned(),
+                .to_owned()
+        }
         _ => format!(
             "it serves its last state if it runs: look at its process and its network, then \
              'lbctl wait proxy/{id} --for synced'; if it will not come back, 'lbctl forget-proxy \

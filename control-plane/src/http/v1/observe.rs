@@ -188,8 +188,7 @@ pub(super) async fn forget_proxy(asked: &Asked, id: &str) -> Result<Response, Fa
         let refused = |error| Fault::of(&error, false);
         if let Some(idempotency) = asked.idempotency(&query, "").map_err(refused)? {
             // Nothing is stored but that this was asked for.
-            let note =
-                WriteRequest { idempotency: Some(idempotency), ..WriteRequest::default() };
+            let note = WriteRequest { idempotency: Some(idempotency), ..WriteRequest::default() };
             registry.write(note).await.map_err(refused)?;
         }
     }

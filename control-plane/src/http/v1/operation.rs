@@ -243,8 +243,8 @@ fn others() -> Vec<Operation> {
                 "proxies",
                 "Lists proxies, lost ones for a day and stopped ones for an hour",
             )
-                .success(200, Answered::List("Proxy"))
-                .failures(&[400, 403]),
+            .success(200, Answered::List("Proxy"))
+            .failures(&[400, 403]),
         },
         Operation {
             method: Method::GET,
