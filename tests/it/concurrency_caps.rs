@@ -143,6 +143,45 @@ async fn two_slots_go_round_eight_proxies() {
     assert_eq!(meter.most(), 2);
 }
 
+/// Slots may be in use for two minutes after a proxy fell silent, and none did.
+#[tokio::test]
+async fn slots_move_at_once_after_a_restart_of_the_control_plane() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend =
+        Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Send(ok("a"))]);
+    let mut cluster = Cluster::start(program(), 2).await;
+    cluster
+        .api
+        .change_pool(|pool| {
+            no_checks(pool);
+            pool.request_timeout_ms = 120_000;
+            pool.queue_timeout_ms = 60_000;
+        })
+        .await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "2"]).await.expect(0));
+    eventually("each proxy has a slot", async || {
+        let text = cluster.lbctl(&["describe", "backend", &ids[0]]).await.expect(0).stdout;
+        if text.matches(" 0/1").count() == 2 { Ok(()) } else { Err(text) }
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    cluster.start_control_plane().await;
+    cluster.api.settled(2).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.proxy(0).address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        clients.push(client);
+    }
+    backend.reached(2).await;
+    gate.open();
+    for mut client in clients {
+        assert_eq!(client.response().await.text(), "a");
+    }
+}
+
 #[tokio::test]
 async fn who_waits_in_vain_is_told_so() {
     let meter = Meter::open("well", Duration::from_millis(700));

@@ -44,8 +44,16 @@ impl Book {
     /// Of a holder that has not been heard of yet and is presumed to use `holds`, which is
     /// its safe share.
     pub(super) fn presumed(holds: u64, now: Instant) -> Self {
-        let report =
-            Report { seq: 0, term: Term(0), applied: 0, holds, safe: holds, in_use: 0, demand: 0 };
+        let report = Report {
+            seq: 0,
+            term: Term(0),
+            applied: 0,
+            holds,
+            safe: holds,
+            in_use: 0,
+            demand: 0,
+            is_recent: false,
+        };
         Self {
             report,
             heard_at: None,

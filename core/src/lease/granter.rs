@@ -80,6 +80,12 @@ impl<H: Clone + Ord> Granter<H> {
         }
     }
 
+    /// Of this granter.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
     /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
     /// latest when they end; slots in use are not taken away.
     pub fn set_quantity(&mut self, quantity: u64) {

@@ -45,7 +45,8 @@ pub enum OnLoss {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Applied {
     /// The lease became smaller: a report that is sent at once lets others have the
-    /// difference sooner.
+    /// difference sooner. Or it is the first of a new granter, which then knows that this holder
+    /// is fenced off from the former.
     pub report_now: bool,
 }
 
@@ -174,6 +175,9 @@ impl Holder {
             safe: self.safe_share(),
             in_use,
             demand,
+            // A lease ends `lease` after the report that was answered.
+            is_recent: self.term > Term(0)
+                && now + self.terms.lease < self.until + self.terms.counted_for(),
         }
     }
 
@@ -196,6 +200,8 @@ impl Holder {
             return Err(Refused::Ended);
         }
         let before = self.usable(now);
+        // A granter that follows another waits for that.
+        let is_followed = grant.carried && self.term < grant.term;
         let at_most = |has: u64| if grant.carried { has } else { AMOUNT_MAX };
         self.amount = grant.amount.min(at_most(before));
         self.safe = grant.safe.min(at_most(self.safe));
@@ -207,7 +213,7 @@ impl Holder {
         // bursts for each.
         let at_least = if grant.carried { self.proxies } else { 1 };
         self.proxies = grant.proxies.max(at_least);
-        Ok(Applied { report_now: self.amount < before })
+        Ok(Applied { report_now: self.amount < before || is_followed })
     }
 
     /// What may be used at `now`.

@@ -84,6 +84,8 @@ pub(crate) struct Report {
     pub(crate) joins: u64,
     pub(crate) partitions: u64,
     pub(crate) outages: u64,
+    /// Control planes that heard all who could have something of the one before.
+    pub(crate) accounted: u64,
     pub(crate) quantities: u64,
     /// Milliseconds that proxies spent without a lease.
     pub(crate) unleased_ms: u64,
@@ -92,7 +94,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 18] {
         [
             ("runs", &mut self.runs),
             ("steps", &mut self.steps),
@@ -107,6 +109,7 @@ impl Report {
             ("joins", &mut self.joins),
             ("partitions", &mut self.partitions),
             ("outages", &mut self.outages),
+            ("accounted", &mut self.accounted),
             ("quantities", &mut self.quantities),
             ("unleased ms", &mut self.unleased_ms),
             ("asked", &mut self.asked),

@@ -1,10 +1,14 @@
 //! A control plane, some proxies, and a bad network between them, in virtual time.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
+    time::Instant,
+};
 
 use fastrand::Rng;
 use lb_core::{
-    lease::{Former, Grant, Granter, Heard, Report as Message, Term},
+    lease::{Census, Former, Grant, Granter, Heard, Report as Message, Term},
     limit::MICROS,
 };
 
@@ -25,6 +29,10 @@ pub(crate) struct World {
     quantity: u64,
     term: u64,
     granter: Option<(Clock, Granter<usize>)>,
+    /// Who may have something of a granter; on disk.
+    noted: BTreeSet<usize>,
+    /// Who may have something of a granter before this one.
+    former: (BTreeSet<usize>, Census<usize>),
     grant_is_due: bool,
     /// By start of a process.
     pub(crate) nodes: Vec<Node>,
@@ -61,6 +69,8 @@ impl World {
             quantity: plan.quantity,
             term: 0,
             granter: None,
+            noted: BTreeSet::new(),
+            former: (BTreeSet::new(), Census::new([])),
             grant_is_due: false,
             nodes: Vec::new(),
             bound: Bound::new(&plan),
@@ -113,6 +123,7 @@ impl World {
             }
             Event::Tick => {
                 self.grant();
+                self.note();
                 self.at(self.now + ms(100), Event::Tick);
             }
             Event::Urgent => {
@@ -163,16 +174,35 @@ impl World {
 
     fn hear(&mut self, node: usize, message: &Message) {
         let Some((clock, granter)) = &mut self.granter else { return };
-        match granter.hear(&node, message, clock.at(self.now)) {
-            Heard::Noted => {}
-            Heard::Stale => self.report.stale_reports += 1,
-            Heard::Urgent if self.grant_is_due => {}
-            Heard::Urgent => {
-                self.grant_is_due = true;
-                self.after(1..3, Event::Urgent);
+        self.noted.insert(node);
+        let now = clock.at(self.now);
+        let heard = granter.hear(&node, message, now);
+        match heard {
+            Heard::Noted | Heard::Urgent => {}
+            Heard::Stale => {
+                self.report.stale_reports += 1;
+                return;
             }
             Heard::Outranked(_) => unreachable!("each control plane has a larger term"),
         }
+        let is_complete = self.former.1.hear(&node, message, Term(self.term));
+        if is_complete {
+            self.report.accounted += u64::from(granter.carries(now));
+            granter.former_is_accounted_for(now);
+        }
+        if (heard == Heard::Urgent || is_complete) && !self.grant_is_due {
+            self.grant_is_due = true;
+            self.after(1..3, Event::Urgent);
+        }
+    }
+
+    /// Forgets on disk those who can have nothing any more.
+    fn note(&mut self) {
+        let Some((clock, granter)) = &self.granter else { return };
+        let known: BTreeSet<usize> = granter.holders().map(|(node, ..)| *node).collect();
+        let carries = granter.carries(clock.at(self.now));
+        let former = &self.former.0;
+        self.noted.retain(|node| known.contains(node) || carries && former.contains(node));
     }
 
     fn grant(&mut self) {
@@ -285,6 +315,7 @@ impl World {
         let (term, quantity) = (Term(self.term), self.in_units());
         let granter = Granter::new(term, quantity, self.plan.terms, former, clock.at(self.now));
         self.granter = Some((clock, granter));
+        self.former = (self.noted.clone(), Census::new(self.noted.iter().copied()));
         self.bound.control_plane_starts(&self.plan, self.now);
     }
 
