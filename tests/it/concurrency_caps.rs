@@ -268,17 +268,13 @@ async fn a_full_backend_is_passed_over_and_the_pool_has_a_limit_of_its_own() {
     );
 }
 
-/// Without a control plane each proxy has its even share, and what is more ends.
-#[tokio::test]
-async fn what_holds_a_slot_that_nobody_counts_is_cut() {
-    let gate = Gate::default();
-    let holds = gate.clone();
-    let backend = Backend::scripted(move |_| {
-        let begins = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe";
-        let ends = Action::Send(b"en".to_vec());
-        vec![Action::Send(begins.into()), Action::Await(holds.clone()), ends]
-    });
-    let mut cluster = Cluster::start(program(), 2).await;
+/// Two proxies, of which the first has both slots of a backend in use by requests that began as
+/// `begin` has it, while each would have one if there were no control plane.
+async fn both_slots_taken(
+    backend: &Backend,
+    begin: impl AsyncFn(&mut Client),
+) -> (Cluster, Vec<Client>) {
+    let cluster = Cluster::start(program(), 2).await;
     cluster
         .api
         .change_pool(|pool| {
@@ -297,9 +293,7 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(cluster.address()).await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let head = client.head().await.unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        begin(&mut client).await;
         clients.push(client);
     }
     eventually("both slots are in use, and the other proxy is known", async || {
@@ -307,6 +301,25 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
         let is = slots.proxies.iter().map(|share| (&*share.proxy_id, share.granted, share.in_use));
         let is: Vec<_> = is.collect();
         if is == [("proxy-1", 2, 2), ("proxy-2", 0, 0)] { Ok(()) } else { Err(format!("{is:?}")) }
+    })
+    .await;
+    (cluster, clients)
+}
+
+/// Without a control plane each proxy has its even share, and what is more ends.
+#[tokio::test]
+async fn what_holds_a_slot_that_nobody_counts_is_cut() {
+    let gate = Gate::default();
+    let holds = gate.clone();
+    let backend = Backend::scripted(move |_| {
+        let begins = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe";
+        let ends = Action::Send(b"en".to_vec());
+        vec![Action::Send(begins.into()), Action::Await(holds.clone()), ends]
+    });
+    let (mut cluster, clients) = both_slots_taken(&backend, async |client| {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     })
     .await;
     cluster.kill_control_plane().await;
@@ -325,4 +338,41 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
     gate.open();
     let whole = ends.remove(0).await.unwrap();
     assert_eq!(whole.as_deref(), Ok(&b"been"[..]), "the other one goes on to its end");
+}
+
+/// The same of requests whose clients are still sending, and send for longer than an answer may
+/// take.
+#[tokio::test]
+async fn an_upload_that_holds_a_slot_that_nobody_counts_is_cut() {
+    let backend = Backend::scripted(|_| vec![Action::ReadBody, Action::Send(ok("a"))]);
+    let (mut cluster, clients) = both_slots_taken(&backend, async |client| {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbe").await;
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    let rest = Gate::default();
+    let answers = clients.into_iter().map(|mut client| {
+        let rest = rest.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                answer = client.response() => answer,
+                () = rest.opened() => {
+                    client.send("en").await;
+                    client.response().await
+                }
+            }
+        })
+    });
+    let mut answers: Vec<_> = answers.collect();
+    let mut cut = None;
+    eventually("one of two is cut", async || {
+        cut = answers.iter().position(tokio::task::JoinHandle::is_finished);
+        cut.ok_or("none")
+    })
+    .await;
+    answers.remove(cut.unwrap()).await.unwrap().expect(503, "slot_lost");
+    assert!(!answers[0].is_finished());
+    rest.open();
+    let whole = answers.remove(0).await.unwrap();
+    assert_eq!(whole.text(), "a", "the other one goes on to its end");
 }

@@ -65,9 +65,8 @@ impl Notes {
         if !carries {
             self.former.clear();
         }
-        self.joining.retain(|instance, since| {
-            !known.contains(instance) && now < *since + JOINS_FOR
-        });
+        self.joining
+            .retain(|instance, since| !known.contains(instance) && now < *since + JOINS_FOR);
         let joining = self.joining.keys().cloned();
         let wanted: BTreeSet<_> =
             known.into_iter().chain(joining).chain(self.former.iter().cloned()).collect();
