@@ -153,8 +153,8 @@ impl Store for RedbStore {
         // What another term left says nothing: a build that noted nothing may have come since.
         let term = count("term").ok();
         let noted = |name| Ok(bytes(name)?.and_then(|noted| lines_in(&noted, term?)));
-        let proxies = noted("proxies")?.and_then(|lines| all(&lines, |id| ProxyId::new(id)));
-        let holders = noted("holders")?.and_then(|lines| all(&lines, |id| InstanceId::new(id)));
+        let proxies = noted("proxies")?.and_then(|lines| all(&lines, ProxyId::new));
+        let holders = noted("holders")?.and_then(|lines| all(&lines, InstanceId::new));
         self.revision = count("revision")?;
         Ok(Contents {
             epoch,
