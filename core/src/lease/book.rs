@@ -79,6 +79,26 @@ impl Book {
         true
     }
 
+    /// Takes in that the holder repeats its latest report: all that it may hold is counted on.
+    pub(super) fn hear_again(&mut self, now: Instant) {
+        if self.heard_at.is_none() {
+            return;
+        }
+        self.heard_at = Some(now);
+        for lent in &mut self.lent {
+            lent.since = now;
+        }
+        // A grant that was not confirmed may be lost.
+        self.unanswered |= !self.lent.is_empty();
+    }
+
+    /// Whether nothing is to be said to it.
+    pub(super) fn rests(&self, lease: Duration, now: Instant) -> bool {
+        !self.unanswered
+            && self.lent.is_empty()
+            && self.heard_at.is_some_and(|at| now < at + lease / 2)
+    }
+
     /// Enters a grant that answers the latest report.
     pub(super) fn lend(&mut self, grant: &Grant) {
         let Some(since) = self.heard_at else { return };

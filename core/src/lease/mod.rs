@@ -76,6 +76,9 @@
 //! counted and otherwise ignored. [`Holder::remembered`] goes to disk with the last good
 //! snapshot, and into [`Holder::new`] at the next start of the same proxy.
 //!
+//! *What does not change* is not spelled out, so that quantities without traffic cost next to
+//! nothing: `news` instead of `report`, and one frame for all of them ([`rests_on`]).
+//!
 //! *Limits by key*: [`KeyGranter`] and [`crate::limit::HotKeys`] instead; their messages
 //! carry the key's number beside a report or a grant, and one more goes down: to open a key
 //! ([`KeyGranter::unheard`]). All proxies need the same secret for
@@ -84,6 +87,7 @@
 mod book;
 mod census;
 mod fair;
+mod frames;
 mod granter;
 mod holder;
 mod keys;
@@ -98,6 +102,7 @@ use std::time::Duration;
 
 pub use self::{
     census::Census,
+    frames::rests_on,
     granter::{Former, Granter, Heard},
     holder::{Applied, Holder, OnLoss, Refused, Stages},
     keys::KeyGranter,
