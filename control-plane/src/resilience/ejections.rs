@@ -53,8 +53,7 @@ impl State {
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
             let (breaker, rng) = (&mut backend.breaker, &mut self.rng);
-            let event =
-                breaker.advance(&policy.breaker, has_traffic, &jury, admit, at.now, rng);
+            let event = breaker.advance(&policy.breaker, has_traffic, &jury, admit, at.now, rng);
             let settled = matches!(breaker.phase(), Phase::Closed)
                 && at.now >= backend.failing_until
                 && !breaker.sightings().is_in_doubt();

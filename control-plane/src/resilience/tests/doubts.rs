@@ -68,7 +68,8 @@ async fn whoever_is_connected_and_was_never_heard_is_waited_for_but_not_for_ever
 async fn whoever_was_connected_before_a_restart_is_waited_for_but_not_for_ever() {
     let mut world = World::new(3).await;
     let (a, b) = (ProxyId::new("a").unwrap(), ProxyId::new("b").unwrap());
-    for (former, waits) in [(Some(vec![a, b.clone()]), true), (None, true), (Some(vec![b]), false)] {
+    for (former, waits) in [(Some(vec![a, b.clone()]), true), (None, true), (Some(vec![b]), false)]
+    {
         world.resilience = Resilience::new(2, LEASE, former.clone());
         world.now = now();
         world.began = world.now - LEASE;

@@ -203,7 +203,8 @@ impl Fleet {
     /// opened.
     fn serve(&mut self, failing: usize, lasts: Duration) -> bool {
         for number in 0..self.proxies.len() {
-            let pace = if number < failing { self.up_to(SECOND) } else { self.up_to(PERIOD * 4 / 5) };
+            let pace =
+                if number < failing { self.up_to(SECOND) } else { self.up_to(PERIOD * 4 / 5) };
             let first = self.up_to(Duration::from_millis(200));
             let proxy = &mut self.proxies[number];
             (proxy.pace, proxy.asks_at) = (Some(pace), self.now + first);
