@@ -9,7 +9,7 @@
 //!
 //! Who fails tells so at once, who is served at the end of a period, and both may be late. So a
 //! failure that may be one proxy's own affair waits until the others have told what they saw
-//! since: see [`doubt`].
+//! since: see `doubt.rs`.
 
 mod doubt;
 #[cfg(test)]
