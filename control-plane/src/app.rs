@@ -403,6 +403,7 @@ impl Running {
     pub async fn stop(mut self) -> bool {
         let mut parts = std::mem::take(&mut self.parts);
         let orderly = async {
+            drain::note_once_more(&self.context).await;
             self.context.registry.stop().await;
             self.context.stop.cancel();
             while parts.join_next().await.is_some() {}
