@@ -238,6 +238,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let resumed = registry.revision() > 1;
     let (term, former) = (registry.term(), registry.former_proxies());
     let holders = registry.former_holders();
+    let expected = if resumed { former.clone() } else { Some(Vec::new()) };
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -250,7 +251,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
-        resilience: Arc::new(Resilience::new(term, config.lease)),
+        resilience: Arc::new(Resilience::new(term, config.lease, expected)),
         leases: Arc::new(Leases::new(term, resumed, holders)),
         sources: Arc::default(),
         drains: Drains::new(resumed, former, config.lease),
@@ -403,6 +404,7 @@ impl Running {
     pub async fn stop(mut self) -> bool {
         let mut parts = std::mem::take(&mut self.parts);
         let orderly = async {
+            drain::note_once_more(&self.context).await;
             self.context.registry.stop().await;
             self.context.stop.cancel();
             while parts.join_next().await.is_some() {}
