@@ -12,6 +12,8 @@
 //! those that have something left and are on their way back: until they are all there, or a
 //! while has passed.
 
+mod note;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,9 +24,10 @@ use lb_core::{
     drain::{self, Elapsed, Left, Step},
     model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+pub(crate) use self::note::{note_once_more, note_proxies};
 use crate::{
     clock::unix_ms,
     events::EventType,
@@ -287,61 +290,6 @@ pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
         .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
         .filter_map(under_way)
         .collect()
-}
-
-/// Has it noted which proxies are connected, until the context is stopped: that all streams end
-/// then says nothing of the proxies.
-pub(crate) async fn note_proxies(context: &Context) {
-    let mut members = context.fleet.members();
-    let mut noted = None;
-    loop {
-        members.mark_unchanged();
-        let Present { ids, stopped, is_passing } = present(context);
-        let awaited = context.drains.awaited_next(&ids, &stopped);
-        if context.stop.is_cancelled() {
-            return;
-        }
-        if awaited.is_some() && awaited != noted {
-            noted.clone_from(&awaited);
-            context.registry.remember_proxies(awaited.unwrap_or_default()).await;
-        }
-        let complete = context.drains.complete_from;
-        tokio::select! {
-            () = context.stop.cancelled() => return,
-            changed = members.changed() => if changed.is_err() { return },
-            () = sleep_until(complete), if Instant::now() < complete => {}
-            () = sleep(RETRY), if is_passing => {}
-        }
-    }
-}
-
-/// What a process after this one is to know of the proxies.
-#[derive(Debug, Default)]
-struct Present {
-    /// Connected, or lost within a lease: a stream that has just broken off says nothing of its
-    /// proxy.
-    ids: Vec<ProxyId>,
-    /// Those that said goodbye.
-    stopped: Vec<ProxyId>,
-    /// Some are there that were lost.
-    is_passing: bool,
-}
-
-fn present(context: &Context) -> Present {
-    let mut present = Present::default();
-    for view in context.fleet.list() {
-        let is_recent = view.last_seen < context.lease;
-        match view.state {
-            ProxyState::Stopped => present.stopped.push(view.info.id),
-            ProxyState::Lost if !is_recent => {}
-            ProxyState::Lost => {
-                present.is_passing = true;
-                present.ids.push(view.info.id);
-            }
-            _ => present.ids.push(view.info.id),
-        }
-    }
-    present
 }
 
 /// Looks after all drains until the context is stopped.

@@ -176,9 +176,9 @@ async fn after_a_restart_a_stopped_proxy_is_not_awaited() {
     let mut second = cluster.take_proxy(1);
     second.signal(Signal::TERM);
     assert_eq!(second.exited().await, 0);
-    // What is written after it left is stored after that it left.
-    drop(cluster.lbctl(&["set-pool", "default", "--fall", "4"]).await.expect(0));
-    cluster.kill_control_plane().await;
+    let mut former = cluster.take_control_plane();
+    former.signal(Signal::TERM);
+    assert_eq!(former.exited().await, 0);
     cluster.start_control_plane().await;
     eventually("the first is back", async || {
         let (proxies, _) = cluster.api.try_proxies().await.map_err(|error| error.to_string())?;
