@@ -8,6 +8,7 @@
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
 
+mod forget;
 mod membership;
 mod sent;
 mod wait;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::{
+    forget::ForgetError,
     membership::Membership,
     sent::{Sent, Transmissions},
     wait::{Laggard, WaitProgress, Waiter},
@@ -38,7 +40,6 @@ pub use self::{
 use crate::{
     clock::{age, present},
     events::{EventLog, EventType},
-    registry::known_names,
 };
 
 /// How long a lost proxy is listed.
@@ -236,25 +237,6 @@ pub struct IdTaken {
     pub connected_for: Duration,
 }
 
-/// Why a proxy cannot be forgotten.
-#[derive(Debug, thiserror::Error)]
-pub enum ForgetError {
-    /// It is not listed.
-    #[error("proxy {id} does not exist; {known}")]
-    Unknown {
-        /// Asked for.
-        id: String,
-        /// Those that there are.
-        known: String,
-    },
-    /// It serves.
-    #[error(
-        "proxy {0} is connected and cannot be forgotten; stop its process first (SIGTERM), and it \
-         is no longer waited for"
-    )]
-    Connected(ProxyId),
-}
-
 impl Fleet {
     /// An empty fleet of the registry whose revisions these are.
     #[must_use]
@@ -360,53 +342,6 @@ impl Fleet {
     #[must_use]
     pub fn members(&self) -> watch::Receiver<Arc<[ProxyId]>> {
         self.live.subscribe()
-    }
-
-    /// Forgets proxies that were lost or stopped long ago, and says which.
-    pub fn forget_long_gone(&self) -> Vec<ProxyId> {
-        let mut entries = self.lock();
-        let long_gone: Vec<ProxyId> = entries
-            .by_id
-            .iter()
-            .filter(|(_, entry)| locked(entry).life.is_long_over())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in &long_gone {
-            entries.by_id.remove(id);
-        }
-        if !long_gone.is_empty() {
-            self.show_members(&entries);
-        }
-        long_gone
-    }
-
-    /// Forgets a proxy that is not connected, and says what was known of it; with `dry_run` only
-    /// the latter.
-    pub fn forget(&self, id: &str, dry_run: bool) -> Result<ProxyView, ForgetError> {
-        let mut entries = self.lock();
-        let found = ProxyId::new(id).ok().and_then(|id| Some((entries.by_id.get(&id)?, id)));
-        let Some((entry, id)) = found else {
-            let ids: Vec<&str> = entries.by_id.keys().map(ProxyId::as_str).collect();
-            let known = if ids.is_empty() {
-                "none has connected yet, see lb-data-plane --help".to_owned()
-            } else {
-                known_names("proxy", &ids)
-            };
-            return Err(ForgetError::Unknown { id: id.chars().take(63).collect(), known });
-        };
-        let view = locked(entry).view(*self.revision.borrow());
-        if view.state.is_connected() {
-            return Err(ForgetError::Connected(id));
-        }
-        if !dry_run {
-            entries.by_id.remove(&id);
-            self.show_members(&entries);
-            drop(entries);
-            info!(proxy = %id, state = view.state.name(), "forgotten, as was asked for");
-            let message = format!("it was {}, and is no longer waited for", view.state.name());
-            self.tell(EventType::ProxyForgotten, &id, Reason::new("asked_for", message));
-        }
-        Ok(view)
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {

@@ -12,6 +12,7 @@
 //! follows the store: what readers and proxies see is durable. Readers share one
 //! [`View`] under a read lock held for as long as it takes to copy what they need.
 
+mod answers;
 mod catalog;
 mod counts;
 mod discovered;

@@ -1,7 +1,6 @@
 //! The one thread that changes the state.
 
 use std::{
-    collections::{HashMap, VecDeque},
     error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     clock::{present, told, unix_ms},
     events::{EventLog, EventType},
-    store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
+    store::{Answered, Batch, Store, StoreError},
 };
 
 /// Owns the store.
@@ -377,35 +376,6 @@ impl Writer {
         }
         if touched {
             self.shared.touched.notify.notify_one();
-        }
-    }
-}
-
-/// The answers to writes with an idempotency key.
-#[derive(Debug, Default)]
-struct Answers {
-    by_key: HashMap<String, Answered>,
-    in_order: VecDeque<String>,
-}
-
-impl Answers {
-    fn new(oldest_first: Vec<Answered>) -> Self {
-        let mut answers = Self::default();
-        oldest_first.into_iter().for_each(|answered| answers.insert(answered));
-        answers
-    }
-
-    fn get(&self, key: &str) -> Option<&Answered> {
-        self.by_key.get(key)
-    }
-
-    fn insert(&mut self, answered: Answered) {
-        self.in_order.push_back(answered.key.clone());
-        self.by_key.insert(answered.key.clone(), answered);
-        while self.in_order.len() > ANSWERS_MAX
-            && let Some(oldest) = self.in_order.pop_front()
-        {
-            self.by_key.remove(&oldest);
         }
     }
 }
