@@ -33,6 +33,7 @@ pub mod backoff;
 pub mod balance;
 pub mod client_address;
 pub mod cross_site;
+pub mod departed;
 pub mod discovery;
 pub mod drain;
 pub mod health;

@@ -301,6 +301,12 @@ impl Registry {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Drops the counts of pools.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.transitions.retain(|(pool, _), _| !pools.contains(pool));
+    }
+
     /// The pools and backends that changed since the last call; waits for one. For the
     /// prober alone. Safe to cancel.
     pub(crate) async fn touched(&self) -> BTreeSet<Key> {

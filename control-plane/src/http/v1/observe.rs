@@ -17,6 +17,7 @@ use crate::{
     clock::{millis, told, told_if_any},
     fleet::{ForgetError, ProxyState, ProxyView},
     registry::WriteRequest,
+    session_keys,
 };
 
 /// A proxy that is connected, was lost within the last day, or stopped within the last hour.
@@ -55,6 +56,11 @@ pub(super) struct ProxyAnswer {
     overload_reason: String,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
+    /// Why it refuses the whole state; empty when it does not.
+    refusal: String,
+    /// The id of the next session key, if that does not sign before this proxy has it or is gone;
+    /// empty otherwise.
+    awaited_session_key: String,
 }
 
 /// An object that a proxy refused.
@@ -269,6 +275,7 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
 
 fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
     let ProxyView { info, state, progress, connected, last_seen, lag } = view;
+    let awaited = session_keys::view(&asked.context).awaited_of(&info.id);
     let (process, request_rate) = asked.context.statistics.proxy(&info.id).unwrap_or_default();
     ProxyAnswer {
         id: info.id.to_string(),
@@ -287,6 +294,8 @@ fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
         request_rate,
         overload_stage: process.overload.stage,
         overload_reason: process.overload.reason.message,
+        refusal: progress.refusal.unwrap_or_default(),
+        awaited_session_key: awaited.unwrap_or_default(),
         rejections: progress
             .rejections
             .into_iter()
