@@ -7,7 +7,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{departed::Departed, metrics::PerBackend};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     args::Args,
-    clock::present,
+    clock::{now, present},
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},

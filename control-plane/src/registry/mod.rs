@@ -33,7 +33,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, ProxyId, Resource},
+    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource},
     moment::Moment,
     sync::Publisher,
 };
