@@ -36,6 +36,7 @@ mod fleet_of_eight;
 mod http;
 mod lifecycle;
 mod metrics;
+mod not_permitted;
 mod overload;
 mod panic_mode;
 mod rate_limits;

@@ -16,6 +16,7 @@ use super::value;
 Examples:
   lbctl dev
   lbctl dev --algorithm least_connections --replicas 4
+  lbctl dev --replicas 1 --workers 4    one proxy with four threads
   lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
   lbctl dev --session-timeout 1h        clients stay with their backends
   lbctl dev --config lb.toml            what there is, is in the file
@@ -37,6 +38,9 @@ pub(crate) struct Dev {
     /// How many proxies
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = replicas)]
     pub(crate) replicas: u16,
+    /// Threads of each proxy that serve traffic [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = lb_core::number::whole_number(1..=1024u16, 4))]
+    pub(crate) workers: Option<u16>,
     /// Balance these instead of three demo backends; weights 1, 2, 1, then 1
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
           value_parser = value::address)]

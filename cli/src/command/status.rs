@@ -222,6 +222,9 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         if let Some(refusal) = &proxy.refusal {
             line += &format!("; refused everything: {refusal}");
         }
+        if let Some(key) = &proxy.awaited_session_key {
+            line += &format!("; session key {key} does not sign before it has it");
+        }
         (line, next_look(proxy))
     });
     let overloaded = view.proxies.iter().filter_map(|proxy| {

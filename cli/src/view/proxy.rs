@@ -23,6 +23,8 @@ pub(crate) struct ProxyView {
     pub(crate) held_source: String,
     pub(crate) rejections: Vec<RejectionView>,
     pub(crate) refusal: Option<String>,
+    /// The next session key, if that waits for it.
+    pub(crate) awaited_session_key: Option<String>,
     pub(crate) listen: Vec<ListenView>,
     pub(crate) admin_address: String,
     pub(crate) peer_address: String,
@@ -171,6 +173,7 @@ impl From<pb::Proxy> for ProxyView {
             held_source: wire.held_source,
             rejections: wire.rejections.into_iter().map(RejectionView::from).collect(),
             refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
+            awaited_session_key: Some(wire.awaited_session_key).filter(|key| !key.is_empty()),
             listen: wire
                 .listen_addresses
                 .into_iter()

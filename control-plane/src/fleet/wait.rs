@@ -43,8 +43,10 @@ pub struct Laggard {
     pub proxy: ProxyId,
     /// What it has applied instead.
     pub applied_revision: u64,
-    /// Whether it is connected.
+    /// Whether it is not connected.
     pub lost: bool,
+    /// Why it refuses the whole state, if it does: then it does not come to apply it by itself.
+    pub refusal: Option<String>,
     /// When it was last heard of.
     pub last_seen: Instant,
 }
@@ -159,11 +161,26 @@ impl Fleet {
 }
 
 impl Laggard {
+    /// As it is spelled on the wire.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.lost, &self.refusal) {
+            (true, _) => "lost",
+            (false, Some(_)) => "rejected",
+            (false, None) => "behind",
+        }
+    }
+
     fn of(id: &ProxyId, entry: &Entry) -> Self {
         Self {
             proxy: id.clone(),
             applied_revision: entry.progress.applied_revision,
             lost: matches!(entry.life, Life::Lost { .. }),
+            refusal: entry
+                .progress
+                .refusal
+                .clone()
+                .filter(|_| matches!(entry.life, Life::Live)),
             last_seen: entry.last_seen,
         }
     }

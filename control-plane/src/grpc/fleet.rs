@@ -25,6 +25,7 @@ use crate::{
     events::EVENTS_MAX,
     fleet::Waiter,
     registry::{Stored, known_names},
+    session_keys,
     stats::Totals,
 };
 
@@ -45,11 +46,14 @@ impl FleetService {
     fn proxies(&self) -> Vec<pb::Proxy> {
         let views = self.context.fleet.list();
         let figures = |view: &crate::fleet::ProxyView| self.context.statistics.proxy(&view.info.id);
+        let keys = session_keys::view(&self.context);
         views
             .into_iter()
             .map(|view| {
-                let figures = figures(&view);
-                wire::proxy(view, figures)
+                let (figures, awaited) = (figures(&view), keys.awaited_of(&view.info.id));
+                let mut proxy = wire::proxy(view, figures);
+                proxy.awaited_session_key = awaited.unwrap_or_default();
+                proxy
             })
             .collect()
     }

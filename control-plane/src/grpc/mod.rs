@@ -13,9 +13,13 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use lb_core::{metrics::PerBackend, model::ProxyId, moment::Moment};
+use lb_core::{
+    metrics::PerBackend,
+    model::{PoolName, ProxyId},
+    moment::Moment,
+};
 use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
     sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
@@ -125,6 +129,27 @@ impl Context {
     pub(crate) fn forget_figures(&self, id: &ProxyId) {
         self.statistics.forget_proxy(id);
         self.resilience.forget(id);
+    }
+
+    /// Every pool of which something is counted by its name.
+    pub(crate) fn counted_pools(&self) -> BTreeSet<PoolName> {
+        let mut pools: BTreeSet<PoolName> = self.statistics.pools().into_keys().collect();
+        pools.extend(self.statistics.sessions().into_keys());
+        pools.extend(self.checks.pools().into_keys());
+        pools.extend(self.resilience.transitions().into_keys().map(|transition| transition.pool));
+        pools.extend(self.registry.counts().transitions.into_keys().map(|(pool, _)| pool));
+        pools
+    }
+
+    /// Drops what is counted of these pools by their names.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        if pools.is_empty() {
+            return;
+        }
+        self.statistics.forget_pools(pools);
+        self.checks.forget_pools(pools);
+        self.resilience.forget_pools(pools);
+        self.registry.forget_pools(pools);
     }
 
     /// How often proxies report, so that a large fleet's reports stay a small part of a

@@ -33,7 +33,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, ProxyId, Resource},
+    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource},
     moment::Moment,
     sync::Publisher,
 };
@@ -299,6 +299,12 @@ impl Registry {
     #[must_use]
     pub fn counts(&self) -> WriteCounts {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Drops the counts of pools.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.transitions.retain(|(pool, _), _| !pools.contains(pool));
     }
 
     /// The pools and backends that changed since the last call; waits for one. For the

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use lb_core::affinity::{KeyId, RingKey, Role, rotation::Consent};
+use lb_core::{
+    affinity::{KeyId, RingKey, Role, rotation::Consent},
+    model::ProxyId,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
@@ -60,6 +63,13 @@ impl KeyView {
 }
 
 impl KeysView {
+    /// The next key, if it waits for this proxy.
+    pub(crate) fn awaited_of(&self, proxy: &ProxyId) -> Option<String> {
+        let lacking = &self.waits.as_ref()?.lacking;
+        lacking.iter().find(|laggard| laggard.proxy == *proxy)?;
+        self.newest().map(|key| key.to_string())
+    }
+
     /// The key that signs last: the next one, or else the active one.
     pub(crate) fn newest(&self) -> Option<KeyId> {
         let next = self.keys.iter().find(|key| key.role == Role::Next);

@@ -40,6 +40,10 @@ pub(crate) fn page(view: &ProxyView, now: u64) -> String {
         page.section("refused the whole state");
         page.row("why", refusal);
     }
+    if let Some(key) = &view.awaited_session_key {
+        page.section("session keys");
+        page.row("waits for it", &format!("key {key} does not sign before this proxy has it"));
+    }
     if !view.rejections.is_empty() {
         page.section("refused objects (their former values are kept)");
     }

@@ -17,6 +17,7 @@ use crate::{
     clock::{millis, told, told_if_any},
     fleet::{ForgetError, ProxyState, ProxyView},
     registry::WriteRequest,
+    session_keys::{self, KeysView},
 };
 
 /// A proxy that is connected, was lost within the last day, or stopped within the last hour.
@@ -55,6 +56,11 @@ pub(super) struct ProxyAnswer {
     overload_reason: String,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
+    /// Why it refuses the whole state; empty when it does not.
+    refusal: String,
+    /// The id of the next session key, if that does not sign before this proxy has it or is gone;
+    /// empty otherwise.
+    awaited_session_key: String,
 }
 
 /// An object that a proxy refused.
@@ -150,7 +156,9 @@ pub(super) struct StatusClasses {
 pub(super) fn proxies(asked: &Asked) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
     let views = asked.context.fleet.list();
-    let items: Vec<ProxyAnswer> = views.into_iter().map(|view| proxy_answer(asked, view)).collect();
+    let keys = session_keys::view(&asked.context);
+    let items: Vec<ProxyAnswer> =
+        views.into_iter().map(|view| proxy_answer(asked, view, &keys)).collect();
     let body = json!({ "items": items, "revision": asked.context.registry.revision() });
     Ok(answer(StatusCode::OK, &body))
 }
@@ -160,7 +168,11 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
     let mut views = asked.context.fleet.list();
     match views.iter().position(|view| view.info.id.as_str() == id) {
-        Some(at) => Ok(answer(StatusCode::OK, &proxy_answer(asked, views.swap_remove(at)))),
+        Some(at) => {
+            let keys = session_keys::view(&asked.context);
+            let body = proxy_answer(asked, views.swap_remove(at), &keys);
+            Ok(answer(StatusCode::OK, &body))
+        }
         None if views.is_empty() => {
             let shown: String = id.chars().take(63).collect();
             Err(Fault::not_found(format!(
@@ -267,8 +279,9 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
     Ok(answer(StatusCode::OK, &body))
 }
 
-fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
+fn proxy_answer(asked: &Asked, view: ProxyView, keys: &KeysView) -> ProxyAnswer {
     let ProxyView { info, state, progress, connected, last_seen, lag } = view;
+    let awaited = keys.awaited_of(&info.id);
     let (process, request_rate) = asked.context.statistics.proxy(&info.id).unwrap_or_default();
     ProxyAnswer {
         id: info.id.to_string(),
@@ -287,6 +300,8 @@ fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
         request_rate,
         overload_stage: process.overload.stage,
         overload_reason: process.overload.reason.message,
+        refusal: progress.refusal.unwrap_or_default(),
+        awaited_session_key: awaited.unwrap_or_default(),
         rejections: progress
             .rejections
             .into_iter()

@@ -50,7 +50,7 @@ pub(super) struct SessionKeyAnswer {
 /// What the next key waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SessionKeyWaits {
-    /// Connected proxies that lack it, and will have it in a moment.
+    /// Connected proxies that lack it, and will have it in a moment, unless they refuse it.
     behind: Vec<SessionKeyLack>,
     /// Proxies that are cut off and may be serving without it: it does not sign before they are
     /// back, or have been lost for a day, unless it is forced.
@@ -66,6 +66,8 @@ pub(super) struct SessionKeyLack {
     proxy: String,
     /// Since it was last heard of.
     last_seen_ms: u64,
+    /// Why it refuses the state that has the key; empty when it does not.
+    refusal: String,
 }
 
 /// Those of a rotation.
@@ -131,6 +133,10 @@ impl From<Waits> for SessionKeyWaits {
 
 impl From<&Laggard> for SessionKeyLack {
     fn from(laggard: &Laggard) -> Self {
-        Self { proxy: laggard.proxy.to_string(), last_seen_ms: millis(laggard.last_seen.elapsed()) }
+        Self {
+            proxy: laggard.proxy.to_string(),
+            last_seen_ms: millis(laggard.last_seen.elapsed()),
+            refusal: laggard.refusal.clone().unwrap_or_default(),
+        }
     }
 }
