@@ -280,9 +280,11 @@ fn a_request_that_takes_too_long_keeps_nobody_waiting() {
     let given = bench.now;
     while bench.now < given + TOKEN_LIFE + USE_MAX + LEASE {
         assert_eq!(bench.word("a", id, ProbeState::InUse), None);
+        assert_eq!(bench.breaker.holder(), Some(&proxy("a")), "it may end yet");
         bench.now += SECOND;
     }
     assert_eq!(bench.advance(), None);
+    assert_eq!(bench.breaker.holder(), None);
     // A proxy of an earlier build speaks of it for ever.
     for _ in 0..70 {
         bench.word("a", id, ProbeState::InUse);
