@@ -237,6 +237,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
     let (term, former) = (registry.term(), registry.former_proxies());
+    let holders = registry.former_holders();
     let expected = if resumed { former.clone() } else { Some(Vec::new()) };
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
@@ -251,7 +252,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
         resilience: Arc::new(Resilience::new(term, config.lease, expected)),
-        leases: Arc::new(Leases::new(term, resumed)),
+        leases: Arc::new(Leases::new(term, resumed, holders)),
         sources: Arc::default(),
         drains: Drains::new(resumed, former, config.lease),
         rotation: Rotation::new(resumed),
