@@ -34,6 +34,7 @@ use crate::{
     fleet::ProxyState,
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
+    stats::Asked,
 };
 
 /// Between looks at what is left: a part of the time between two reports.
@@ -193,6 +194,11 @@ impl Drains {
         }
     }
 
+    /// When this process learned of a drain.
+    fn seen(&self, id: &BackendId) -> Option<Instant> {
+        self.lock().get(id).map(|clock| clock.seen)
+    }
+
     /// Why the last step of a drain was refused.
     fn held_up(&self, id: &BackendId) -> Option<String> {
         self.lock().get(id)?.held_up.clone()
@@ -239,14 +245,17 @@ impl Clock {
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
+    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
     let proxies = context.fleet.list().into_iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
-        let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
+        let (present, lease) = (&view.info.instance, context.lease);
+        let asked = Asked { proxy, present, since, lease };
+        let left = context.statistics.leaving(id, incarnation, asked);
         // One whose stream has just ended is on its way back, or about to be replaced.
         let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
         let word = match () {
             () if is_gone => DrainWord::Lost,
-            () if left.applied_revision >= revision => DrainWord::Told,
+            () if left.applied_revision >= revision && !left.unheard => DrainWord::Told,
             () => DrainWord::Unheard,
         };
         let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
