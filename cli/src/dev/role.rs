@@ -22,7 +22,13 @@ pub(super) struct Role {
 #[derive(Clone, Debug)]
 enum Kind {
     ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf, config: Option<PathBuf> },
-    Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf, access_log: String },
+    Proxy {
+        plan: ProxyPlan,
+        server: String,
+        data_dir: PathBuf,
+        access_log: String,
+        workers: Option<u16>,
+    },
     DemoBackend { address: SocketAddr, delay: Duration },
 }
 
@@ -49,6 +55,7 @@ impl Role {
             server: server.to_owned(),
             data_dir: data_dir.join(&name),
             access_log: args.access_log.clone(),
+            workers: args.workers,
         };
         Self { name, kind, debug: args.debug }
     }
@@ -92,7 +99,8 @@ impl Role {
                 line.extend(config.iter().map(|file| format!("--config={}", file.display())));
                 line
             }
-            Kind::Proxy { plan, server, data_dir, access_log } => vec![
+            Kind::Proxy { plan, server, data_dir, access_log, workers } => {
+                let mut line = vec![
                 "data-plane".to_owned(),
                 format!("--id={}", plan.id),
                 format!("--control-plane={server}"),
@@ -105,7 +113,10 @@ impl Role {
                 // Nobody in front of them has to notice first that they are about to stop.
                 "--accept-grace=0s".to_owned(),
                 "--drain-timeout=3s".to_owned(),
-            ],
+            ];
+                line.extend(workers.map(|workers| format!("--workers={workers}")));
+                line
+            }
             Kind::DemoBackend { address, delay } => vec![
                 "demo-backend".to_owned(),
                 format!("--host={}", address.ip()),
