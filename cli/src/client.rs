@@ -151,10 +151,9 @@ async fn connect_one(server: &str, timeout: Duration) -> io::Result<Channel> {
     match tokio::time::timeout(timeout, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),
         Ok(Err(error)) => Err(refused(&error)),
-        Err(_) => Err(io::Error::other(format!(
-            "no answer within {}",
-            crate::format::duration(timeout)
-        ))),
+        Err(_) => {
+            Err(io::Error::other(format!("no answer within {}", crate::format::duration(timeout))))
+        }
     }
 }
 

@@ -38,7 +38,9 @@ impl Service<http::Request<Body>> for Closed {
     }
 
     fn call(&mut self, _: http::Request<Body>) -> Self::Future {
-        ready(Ok(Status::permission_denied("the role viewer may not look at the fleet").into_http()))
+        ready(
+            Ok(Status::permission_denied("the role viewer may not look at the fleet").into_http()),
+        )
     }
 }
 
@@ -46,9 +48,8 @@ impl Service<http::Request<Body>> for Closed {
 async fn whoever_is_not_let_in_exits_with_8() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
-    let serving = Server::builder()
-        .add_service(Closed)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+    let serving =
+        Server::builder().add_service(Closed).serve_with_incoming(TcpListenerStream::new(listener));
     let serving = tokio::spawn(serving);
     for command in [&["get", "proxies"][..], &["status"], &["check"], &["forget-proxy", "p"]] {
         let args = [&["--server", &server], command].concat();

@@ -21,7 +21,12 @@ pub(super) struct Role {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf, config: Option<PathBuf> },
+    ControlPlane {
+        grpc: SocketAddr,
+        http: SocketAddr,
+        data_dir: PathBuf,
+        config: Option<PathBuf>,
+    },
     Proxy {
         plan: ProxyPlan,
         server: String,
@@ -29,7 +34,10 @@ enum Kind {
         access_log: String,
         workers: Option<u16>,
     },
-    DemoBackend { address: SocketAddr, delay: Duration },
+    DemoBackend {
+        address: SocketAddr,
+        delay: Duration,
+    },
 }
 
 /// The line `listening NAME=VALUE ...` with which a child says that it is ready.
@@ -101,19 +109,19 @@ impl Role {
             }
             Kind::Proxy { plan, server, data_dir, access_log, workers } => {
                 let mut line = vec![
-                "data-plane".to_owned(),
-                format!("--id={}", plan.id),
-                format!("--control-plane={server}"),
-                format!("--host={}", plan.traffic.ip()),
-                format!("--port={}", plan.traffic.port()),
-                format!("--admin={}", plan.admin),
-                format!("--data-dir={}", data_dir.display()),
-                format!("--access-log={access_log}"),
-                "--expose-lb-api".to_owned(),
-                // Nobody in front of them has to notice first that they are about to stop.
-                "--accept-grace=0s".to_owned(),
-                "--drain-timeout=3s".to_owned(),
-            ];
+                    "data-plane".to_owned(),
+                    format!("--id={}", plan.id),
+                    format!("--control-plane={server}"),
+                    format!("--host={}", plan.traffic.ip()),
+                    format!("--port={}", plan.traffic.port()),
+                    format!("--admin={}", plan.admin),
+                    format!("--data-dir={}", data_dir.display()),
+                    format!("--access-log={access_log}"),
+                    "--expose-lb-api".to_owned(),
+                    // Nobody in front of them has to notice first that they are about to stop.
+                    "--accept-grace=0s".to_owned(),
+                    "--drain-timeout=3s".to_owned(),
+                ];
                 line.extend(workers.map(|workers| format!("--workers={workers}")));
                 line
             }

@@ -176,11 +176,7 @@ impl Laggard {
             proxy: id.clone(),
             applied_revision: entry.progress.applied_revision,
             lost: matches!(entry.life, Life::Lost { .. }),
-            refusal: entry
-                .progress
-                .refusal
-                .clone()
-                .filter(|_| matches!(entry.life, Life::Live)),
+            refusal: entry.progress.refusal.clone().filter(|_| matches!(entry.life, Life::Live)),
             last_seen: entry.last_seen,
         }
     }

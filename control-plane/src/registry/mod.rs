@@ -33,7 +33,9 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource},
+    model::{
+        AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource,
+    },
     moment::Moment,
     sync::Publisher,
 };
