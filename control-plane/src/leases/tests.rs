@@ -70,7 +70,7 @@ impl World {
             proxy_id: proxy.name.to_owned(),
             instance_id: proxy.name.to_owned(),
             reports: vec![report],
-            leaves: false,
+            ..pb::LeaseReports::default()
         };
         self.leases.hear(proxy.name, &message);
     }
@@ -163,7 +163,7 @@ async fn a_later_start_is_told_of_by_its_leases() {
     let world = World::new(10);
     let mut first = world.proxy("p1");
     world.report(&mut first);
-    let later = lb_core::lease::Grant {
+    let later = lease::Grant {
         term: Term(7),
         id: 40,
         answers: 1,
