@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread,
+    time::Duration,
 };
 
 use lb_core::{
@@ -15,8 +16,11 @@ use lb_core::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
+    task::AbortHandle,
+    time::timeout,
 };
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use crate::{
     access_log::AccessLog,
@@ -41,6 +45,9 @@ use crate::{
     telemetry,
     worker::{self, Admission, Fleet, Mail, WorkerHandle},
 };
+
+/// How long the end waits for the control plane to hear of it.
+const GOODBYE_FOR: Duration = Duration::from_millis(500);
 
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
@@ -144,25 +151,33 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
+    let leaving = CancellationToken::new();
     let follower = Follower::new(Parts {
         introduction,
         control_planes,
         serving: Arc::clone(&serving),
         status: Arc::clone(&status),
         connected: connected_sender.clone(),
+        leaving: leaving.clone(),
     });
     let mut successors =
         offer(&opened, &estate, last_good.clone(), Arc::clone(&held), Arc::clone(&status));
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good.clone(), held, Arc::clone(&status), applied));
-    tokio::spawn(serving.watch());
-    tokio::spawn(watch.run());
-    let following = tokio::spawn(follower.run());
-    tokio::spawn(reporter.run(connected_receiver));
-    tokio::spawn(keeper);
-    tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
+    let saving = sync::save(last_good.clone(), held, Arc::clone(&status), applied);
+    spawn("keeps the configuration on disk", saving);
+    spawn("takes failing backends out by itself", serving.watch());
+    spawn("watches its memory and connections", watch.run());
+    let left = CancellationToken::new();
+    let has_left = left.clone().drop_guard();
+    let following = spawn("follows the control plane", async {
+        follower.run().await;
+        drop(has_left);
+    });
+    spawn("reports statistics", reporter.run(connected_receiver));
+    spawn("renews its shares of limits", keeper);
+    spawn("counts retries", retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
     let admin = tokio::spawn(admin::serve(admin, metrics));
@@ -175,6 +190,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             let code = stop::stop(&args, &fleet, &status, &mut signals).await;
             leases.leave().await;
             last_report.told().await;
+            leaving.cancel();
+            // What it does not hear in time it finds out by itself.
+            timeout(GOODBYE_FOR, left.cancelled()).await.ok();
             Ok(code)
         }
         Some(successor) = successors.recv() => {
@@ -207,6 +225,23 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     }
     drop(connected_sender);
     ended
+}
+
+/// Runs a task beside the workers for as long as the runtime lives. Should it panic, then
+/// requests are served on, since whatever made it panic may be the same everywhere and a fleet
+/// that ends serves nobody: but the log says what the proxy `does` no more.
+fn spawn(does: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    let task = tokio::spawn(task);
+    let handle = task.abort_handle();
+    tokio::spawn(async move {
+        if task.await.is_err_and(|ended| ended.is_panic()) {
+            error!(
+                "a part of this proxy has failed (the message before says where): it serves on, but \
+                 no longer {does}. Restart it; what it said is a defect to be reported"
+            );
+        }
+    });
+    handle
 }
 
 /// Lets a later process take over. A proxy that cannot offer it serves all the same.

@@ -19,6 +19,7 @@ use lb_core::{
     sync::Subscriber,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
@@ -30,6 +31,8 @@ use session::Ended;
 
 /// Between two writes of the configuration to disk.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// Until what could not be written is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// For the connection, and for the first answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -53,7 +56,7 @@ pub(crate) struct Connected {
     pub(crate) stats_period: Duration,
 }
 
-/// Follows control planes until it is dropped.
+/// Follows control planes until it is asked to leave, or dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     introduction: Introduction,
@@ -62,6 +65,8 @@ pub(crate) struct Follower {
     status: Arc<Status>,
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
+    /// Asks it to say goodbye and to end.
+    leaving: CancellationToken,
     from_disk: bool,
 }
 
@@ -73,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<Status>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
+    pub(crate) leaving: CancellationToken,
 }
 
 /// The address of a control plane, checked.
@@ -97,11 +103,12 @@ impl Follower {
             serving: parts.serving,
             status: parts.status,
             connected: parts.connected,
+            leaving: parts.leaving,
             from_disk,
         }
     }
 
-    /// Tries the control planes in turn, and follows whichever answers.
+    /// Tries the control planes in turn, and follows whichever answers, until it is asked to leave.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut rng = fastrand::Rng::new();
@@ -112,7 +119,11 @@ impl Follower {
             self.connected.send_replace(None);
             self.status.lost(present());
             self.serving.lose().await;
+            if self.leaving.is_cancelled() {
+                return;
+            }
             let pause = match ended {
+                Ended::Left => return,
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
                     after
@@ -140,7 +151,10 @@ impl Follower {
                 }
             };
             let delay = backoff.next(now(), &mut rng).max(pause);
-            tokio::time::sleep(delay).await;
+            let pause = tokio::time::sleep(delay);
+            if self.leaving.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
         }
     }
 
@@ -160,11 +174,29 @@ pub(crate) async fn save(
     status: Arc<Status>,
     mut config: watch::Receiver<Arc<Config>>,
 ) {
-    while config.changed().await.is_ok() {
+    let mut failed = false;
+    loop {
+        // What could not be written is tried again, change or none.
+        let again = async {
+            match failed {
+                true => tokio::time::sleep(SAVE_AGAIN).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = config.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
         let (keeper, held) = (last_good.clone(), Arc::clone(&held));
         let proxies = status.proxies_told();
         let saved = tokio::task::spawn_blocking(move || keeper.save(&held, proxies)).await;
-        if let Ok(Err(error)) = saved {
+        let failed_before = std::mem::replace(&mut failed, matches!(saved, Ok(Err(_))));
+        if failed_before && !failed {
+            info!(path = %last_good.path().display(), "the configuration is kept on disk again");
+        }
+        if let Ok(Err(error)) = saved
+            && !failed_before
+        {
             warn!(
                 path = %last_good.path().display(),
                 %error,

@@ -50,6 +50,8 @@ pub(super) enum Ended {
     Lost(String),
     /// The control plane ended it.
     Goaway { reason: String, after: Duration },
+    /// This proxy has said goodbye.
+    Left,
 }
 
 /// A session that was welcomed.
@@ -64,10 +66,13 @@ struct Session {
 impl Follower {
     /// Connects, introduces this proxy, and follows until something ends it.
     pub(super) async fn session(&mut self, endpoint: &Endpoint, backoff: &mut Backoff) -> Ended {
-        let channel = match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Ended::Failed(chain(&error)),
-            Err(_) => return Ended::Failed("no connection in time".to_owned()),
+        let connecting = timeout(CONNECT_TIMEOUT, endpoint.connect());
+        let channel = match self.leaving.run_until_cancelled(connecting).await {
+            Some(Ok(Ok(channel))) => channel,
+            Some(Ok(Err(error))) => return Ended::Failed(chain(&error)),
+            Some(Err(_)) => return Ended::Failed("no connection in time".to_owned()),
+            // Nobody knows of it there.
+            None => return Ended::Left,
         };
         let (outbox, messages) = mpsc::channel(OUTBOX);
         if outbox.send(up(Up::Hello(self.hello()))).await.is_err() {
@@ -129,8 +134,10 @@ impl Follower {
 
     async fn follow(&mut self, mut session: Session, backoff: &mut Backoff) -> Ended {
         let mut heard = now();
+        let leaving = self.leaving.clone();
         loop {
             tokio::select! {
+                () = leaving.cancelled() => return say_goodbye(session).await,
                 message = session.inbox.message() => {
                     heard = now();
                     let message = match message {
@@ -182,7 +189,7 @@ impl Follower {
                 self.serving.subscriber().on_snapshot(assembly.end(&end)?)
             }
             Down::Heartbeat(heartbeat) => {
-                return self.on_heartbeat(&heartbeat, session).await.map(|()| None);
+                return self.on_heartbeat(&heartbeat, session, backoff).await.map(|()| None);
             }
             Down::Tune(tune) => {
                 self.tune(&tune).await;
@@ -209,8 +216,7 @@ impl Follower {
                 backoff.reset();
                 self.status.synced();
                 let answer = self.serving.subscriber().answer(update.nonce);
-                self.status.count_apply(now() - received, &answer.rejections);
-                for rejection in &answer.rejections {
+                for rejection in self.status.count_apply(now() - received, &answer.rejections) {
                     error!(
                         object = %rejection.key,
                         revision = rejection.revision,
@@ -228,7 +234,7 @@ impl Follower {
             }
             Outcome::Refuse(answer) => {
                 if let Some((_, message)) = &answer.refused {
-                    self.status.count_refusal();
+                    self.status.count_refusal(message);
                     warn!("a configuration is refused whole: {message}");
                 }
                 answer
@@ -240,11 +246,13 @@ impl Follower {
         &mut self,
         heartbeat: &pb::Heartbeat,
         session: &Session,
+        backoff: &mut Backoff,
     ) -> Result<(), Malformed> {
         let Some(theirs) = held_from_wire(heartbeat.version.as_ref(), &heartbeat.digest)? else {
             return Ok(());
         };
         if self.serving.subscriber().held() == Some(theirs) {
+            backoff.reset();
             self.status.synced();
             return Ok(());
         }
@@ -315,6 +323,18 @@ impl Follower {
             writes_access_log: introduction.writes_access_log,
         }
     }
+}
+
+/// Tells the control plane that this proxy serves nobody any more, and waits until it has read
+/// that: it ends the stream then. One of an older build does not, and whoever waits for this
+/// bounds it.
+async fn say_goodbye(mut session: Session) -> Ended {
+    let said = session.outbox.send(up(Up::Farewell(pb::Farewell {}))).await;
+    drop(session.outbox);
+    if said.is_ok() {
+        while let Ok(Some(_)) = session.inbox.message().await {}
+    }
+    Ended::Left
 }
 
 fn away(goaway: pb::Goaway) -> Ended {
