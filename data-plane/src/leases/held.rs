@@ -282,7 +282,7 @@ impl HeldSlots {
         let (safe, proxies) = self.slots.holder().remembered();
         let holder = Holder::new(self.wanted.terms(), self.wanted.on_loss(), safe, proxies, now);
         self.slots = Slots::new(holder, now);
-        // Unlike the numbers of all other holders.
+        // Unlike the numbers of all other holders, and seen to be this one's by the lower half.
         self.number += 1 << 32;
         self.is_urgent = true;
     }
