@@ -37,6 +37,7 @@ mod lifecycle;
 mod metrics;
 mod overload;
 mod panic_mode;
+mod port_floods;
 mod rate_limits;
 mod rest;
 mod rest_description;
