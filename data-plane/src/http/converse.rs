@@ -29,7 +29,7 @@ use crate::{
     h1::{
         Version,
         body::{BodyLength, Framing},
-        field_storage,
+        field_storage, lower_minor,
         response::{self, Delivery},
         scan::HeadScan,
     },
@@ -339,6 +339,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 return Ok(None);
             }
             Ok(None) => return Err(self.protocol_failure("the response head is malformed")),
+            Err(_) if lower_minor(upstream_in.data_mut()) => {
+                return self.read_head(upstream, upstream_in, scan);
+            }
             Err(bad) => return Err(self.protocol_failure(bad.0)),
         };
         *scan = None;

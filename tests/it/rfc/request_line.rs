@@ -255,7 +255,11 @@ fn versions() -> Rule {
         .refuses(400, "HTTP/0.9 with a space", "GET / \r\n\r\n")
         .refuses(505, "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\n")
         .refuses(400, "TLS", "\x16\x03\x01\x02\0\x01\0");
-    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2", "HTTP/9.9"] {
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        // 9110, 2.5: a later minor version is taken for the last one that is known.
+        rule = rule.forwards(version, line(&format!("GET / {version}")), GET);
+    }
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/2.1", "HTTP/9.9"] {
         rule = rule.refuses(505, version, line(&format!("GET / {version}")));
     }
     for version in [

@@ -307,6 +307,11 @@ impl Theatre {
         if answer.status() != status || !reasons.contains(&reason) {
             return Err(format!("expected {status} for {reasons:?}, found {}", shown(answer)));
         }
+        // RFC 9110, 6.6.1.
+        let dates: Vec<&str> = answer.values("date").collect();
+        if !matches!(dates[..], [date] if date.len() == 29 && date.ends_with(" GMT")) {
+            return Err(format!("one date is due, found {}", shown(answer)));
+        }
         Ok(())
     }
 
