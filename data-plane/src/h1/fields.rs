@@ -369,7 +369,15 @@ mod tests {
 
     #[test]
     fn trailers_neither_frame_nor_route_nor_authenticate() {
-        for name in ["Content-Length", "HOST", "authorization", "Set_Cookie", "x-forwarded-for", "x-real_ip", "Forwarded"] {
+        for name in [
+            "Content-Length",
+            "HOST",
+            "authorization",
+            "Set_Cookie",
+            "x-forwarded-for",
+            "x-real_ip",
+            "Forwarded",
+        ] {
             assert!(!may_be_trailer(name.as_bytes()), "{name}");
         }
         assert!(may_be_trailer(b"Grpc-Status") && may_be_trailer(b"Digest"));

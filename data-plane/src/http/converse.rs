@@ -339,10 +339,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 return Ok(None);
             }
             Ok(None) => return Err(self.protocol_failure("the response head is malformed")),
-            Err(_) if lower_minor(upstream_in.data_mut()) => {
-                return self.read_head(upstream, upstream_in, scan);
+            Err(bad) => {
+                if lower_minor(upstream_in.data_mut()) {
+                    *scan = None;
+                    return self.read_head(upstream, upstream_in, scan);
+                }
+                return Err(self.protocol_failure(bad.0));
             }
-            Err(bad) => return Err(self.protocol_failure(bad.0)),
         };
         *scan = None;
         let length = head.len();

@@ -27,7 +27,6 @@ use std::{
 
 use lb_core::overload::Stage;
 
-use self::{dates::Dates, turns::Turns};
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
@@ -37,6 +36,7 @@ pub(crate) use self::{
     run::spawn,
     timer::{Timer, Wheel},
 };
+use self::{dates::Dates, turns::Turns};
 use crate::{
     access_log::Lines,
     live::{BackendState, Config, CountedBy, LimitCopies, PoolConfig},
