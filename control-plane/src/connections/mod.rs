@@ -66,11 +66,12 @@ pub(crate) struct Place {
     seat: Arc<Seat>,
 }
 
-/// How many connections two ports may have, of a process that may have so many open files: half
-/// of them for gRPC, which proxies use, and a quarter for HTTP.
+/// How many connections the ports for gRPC, which proxies use, and for HTTP may have, in a process
+/// that may have so many open files: five eighths of them and one.
 pub(crate) fn shares(descriptors: u64) -> (usize, usize) {
-    let share = |part: u64| usize::try_from((descriptors / part).max(8)).unwrap_or(usize::MAX);
-    (share(2), share(4))
+    let eighths = |parts| (descriptors / 8 * parts).max(8);
+    let share = |parts| usize::try_from(eighths(parts)).unwrap_or(usize::MAX);
+    (share(5), share(1))
 }
 
 impl Connections {
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_everything_else() {
-        assert_eq!(shares(256), (128, 64));
+        assert_eq!(shares(256), (160, 32));
         assert_eq!(shares(10), (8, 8));
     }
 }
