@@ -76,7 +76,7 @@ fn max_forwards() -> Rule {
     let options =
         |value: &str| format!("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n");
     let get = "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
-    let own = "HTTP/1.1 200 OK\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n\
+    let own = "HTTP/1.1 200 OK\r\nDate: {now}\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n\
         Content-Length: 0\r\n\r\n";
     rule("9110, 7.6.2", "Max-Forwards of OPTIONS counts the proxies")
         .forwards("another one", options("5"), options("4"))

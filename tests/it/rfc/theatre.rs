@@ -309,7 +309,7 @@ impl Theatre {
         }
         // RFC 9110, 6.6.1.
         let dates: Vec<&str> = answer.values("date").collect();
-        if !matches!(dates[..], [date] if date.len() == 29 && date.ends_with(" GMT")) {
+        if !matches!(dates[..], [date] if compare::is_date(date)) {
             return Err(format!("one date is due, found {}", shown(answer)));
         }
         Ok(())
