@@ -12,6 +12,8 @@
 //! those that have something left and are on their way back: until they are all there, or a
 //! while has passed.
 
+mod note;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,9 +24,10 @@ use lb_core::{
     drain::{self, Elapsed, Left, Step},
     model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+pub(crate) use self::note::{note_once_more, note_proxies};
 use crate::{
     clock::unix_ms,
     events::EventType,
@@ -151,19 +154,21 @@ impl Drains {
         Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
-    /// Whether proxies may still be on their way back after a restart, while these are live.
-    pub(crate) fn awaits_proxies(&self, live: &[ProxyId]) -> bool {
-        let is_away = |id: &ProxyId| live.binary_search(id).is_err();
+    /// Whether proxies may still be on their way back after a restart, while it is known of these
+    /// how they are.
+    pub(crate) fn awaits_proxies(&self, known: &[ProxyId]) -> bool {
+        let is_away = |id: &ProxyId| known.binary_search(id).is_err();
         Instant::now() < self.complete_from
             && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
     }
 
-    /// The proxies that a process after this one would have to wait for, while these are live;
-    /// nothing while that is not known.
-    fn awaited_next(&self, live: &[ProxyId]) -> Option<Vec<ProxyId>> {
+    /// The proxies that a process after this one would have to wait for, while these are live and
+    /// those have said goodbye; nothing while that is not known.
+    fn awaited_next(&self, live: &[ProxyId], stopped: &[ProxyId]) -> Option<Vec<ProxyId>> {
         let mut awaited = live.to_vec();
         if Instant::now() < self.complete_from {
-            awaited.extend(self.former.as_ref()?.iter().cloned());
+            let is_away = |id: &&ProxyId| !stopped.contains(id);
+            awaited.extend(self.former.as_ref()?.iter().filter(is_away).cloned());
         }
         awaited.sort_unstable();
         awaited.dedup();
@@ -239,6 +244,12 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
     let proxies = context.fleet.list().into_iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
         let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
+        let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
+        if view.state == ProxyState::Stopped {
+            // It ended what it had before it said goodbye.
+            let word = DrainWord::Told;
+            return DrainShare { proxy: view.info.id, word, requests: 0, upgraded: 0, cut };
+        }
         // One whose stream has just ended is on its way back, or about to be replaced.
         let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
         let word = match () {
@@ -246,7 +257,6 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
             () if left.applied_revision >= revision => DrainWord::Told,
             () => DrainWord::Unheard,
         };
-        let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
         DrainShare { proxy: view.info.id, word, requests, upgraded, cut }
     });
     let keeps_sessions = context.registry.read(|view| {
@@ -263,7 +273,7 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         },
         session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: context.drains.awaits_proxies(&context.fleet.live()),
+        awaits_proxies: context.drains.awaits_proxies(&context.fleet.accounted_for()),
         held_up: context.drains.held_up(&backend.id),
         proxies: proxies.collect(),
     })
@@ -280,47 +290,6 @@ pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
         .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
         .filter_map(under_way)
         .collect()
-}
-
-/// Has it noted which proxies are connected, until the context is stopped: that all streams end
-/// then says nothing of the proxies.
-pub(crate) async fn note_proxies(context: &Context) {
-    let mut members = context.fleet.members();
-    let mut noted = None;
-    loop {
-        members.mark_unchanged();
-        let (present, is_passing) = present(context);
-        let awaited = context.drains.awaited_next(&present);
-        if context.stop.is_cancelled() {
-            return;
-        }
-        if awaited.is_some() && awaited != noted {
-            noted.clone_from(&awaited);
-            context.registry.remember_proxies(awaited.unwrap_or_default()).await;
-        }
-        let complete = context.drains.complete_from;
-        tokio::select! {
-            () = context.stop.cancelled() => return,
-            changed = members.changed() => if changed.is_err() { return },
-            () = sleep_until(complete), if Instant::now() < complete => {}
-            () = sleep(RETRY), if is_passing => {}
-        }
-    }
-}
-
-/// The proxies that are connected, or were within a lease: a stream that has just broken off says
-/// nothing of its proxy. Whether there are any of the latter.
-fn present(context: &Context) -> (Vec<ProxyId>, bool) {
-    let mut is_passing = false;
-    let listed = context.fleet.list().into_iter();
-    let present = listed.filter(|view| {
-        let is_lost = view.state == ProxyState::Lost;
-        let is_recent = view.last_seen < context.lease;
-        is_passing |= is_lost && is_recent;
-        !is_lost || is_recent
-    });
-    let present = present.map(|view| view.info.id).collect();
-    (present, is_passing)
 }
 
 /// Looks after all drains until the context is stopped.

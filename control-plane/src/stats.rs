@@ -366,6 +366,13 @@ impl Statistics {
         proxies.forget_ended(now);
     }
 
+    /// Drops the sums of pools that are gone for long. What they did stays in the whole.
+    pub fn forget_pools(&self, pools: &[PoolName]) {
+        let sums = &mut *self.lock();
+        sums.pools.retain(|name, _| !pools.contains(name));
+        sums.sessions.forget_pools(pools);
+    }
+
     /// Drops what is kept for one proxy. The sums keep what it did.
     pub fn forget_proxy(&self, id: &ProxyId) {
         let mut sums = self.lock();

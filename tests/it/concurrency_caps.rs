@@ -128,6 +128,21 @@ async fn a_backend_never_has_more_requests_than_it_may() {
     assert_eq!(meter.most(), 10, "as many as may be were seen, and never more");
 }
 
+/// A process that stood still gives up what it was lent, and is lent it again: nobody has to wait
+/// until the former lease is over.
+#[tokio::test]
+async fn a_proxy_that_stood_still_serves_on() {
+    let meter = Meter::open("well", Duration::from_millis(10));
+    let (cluster, _) = capped(1, &meter, 10).await;
+    assert_eq!(get(cluster.address(), "/").await.status, 200);
+    cluster.proxy(0).signal(Signal::STOP);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.proxy(0).signal(Signal::CONT);
+    for _ in 0..20 {
+        assert_eq!(get(cluster.address(), "/").await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn two_slots_go_round_eight_proxies() {
     let meter = Meter::open("well", Duration::from_millis(40));

@@ -133,8 +133,14 @@ impl Account {
                         self.census = None;
                     }
                 }
-                self.waiting.insert(holder.clone(), wire.waiting);
-                let Some(adaptive) = &mut self.adaptive else { return heard };
+                if self.waiting.insert(holder.clone(), wire.waiting).is_none() {
+                    self.succeed(holder);
+                }
+                let (Lender::Whole(granter), Some(adaptive)) =
+                    (&mut self.lender, &mut self.adaptive)
+                else {
+                    return heard;
+                };
                 let before = adaptive.slots(now);
                 adaptive.hear(holder, convert::told_from_wire(wire), !granter.carries(now), now);
                 if adaptive.slots(now) == before { heard } else { Heard::Urgent }
@@ -146,6 +152,23 @@ impl Account {
             (Lender::ByKey(granter), Some(key)) => granter.hear(holder, key, &report, now),
             // It takes the quantity for one of another sort: it is behind, or ahead.
             (Lender::Whole(_), Some(_)) => Heard::Stale,
+        }
+    }
+
+    /// A process that stood still goes on under a new number, without what it had under the
+    /// former one but for what it says to be in use: nothing waits for that to end.
+    fn succeed(&mut self, holder: &HolderId) {
+        let Lender::Whole(granter) = &mut self.lender else { return };
+        let is_former =
+            |other: &HolderId| other.instance == holder.instance && other.number < holder.number;
+        let holders = granter.holders().map(|(other, ..)| other);
+        let former: Vec<_> = holders.filter(|other| is_former(other)).cloned().collect();
+        for other in former {
+            granter.remove(&other);
+            self.waiting.remove(&other);
+            if let Some(adaptive) = &mut self.adaptive {
+                adaptive.forget(&other);
+            }
         }
     }
 

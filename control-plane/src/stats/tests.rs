@@ -147,6 +147,9 @@ async fn what_is_gone_stays_in_the_sums() {
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
     assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
     assert_eq!(statistics.process().requests, 15);
+    statistics.forget_pools(&[PoolName::default_pool()]);
+    assert!(statistics.pools().is_empty());
+    assert_eq!(statistics.all().counters.requests, 15, "what it did stays in the whole");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{
     case::{Case, Play, Rule},
-    compare::{brief, shown, unambiguous},
+    compare::{self, brief, shown, unambiguous},
 };
 use crate::program;
 
