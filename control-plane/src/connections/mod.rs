@@ -69,7 +69,7 @@ pub(crate) struct Place {
 /// How many connections the ports for gRPC, which proxies use, and for HTTP may have, in a process
 /// that may have so many open files: five eighths of them and one.
 pub(crate) fn shares(descriptors: u64) -> (usize, usize) {
-    let eighths = |parts| (descriptors / 8 * parts).max(8);
+    let eighths = |parts: u64| (descriptors / 8 * parts).max(8);
     let share = |parts| usize::try_from(eighths(parts)).unwrap_or(usize::MAX);
     (share(5), share(1))
 }
