@@ -34,6 +34,7 @@ use crate::{
     fleet::ProxyState,
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
+    stats::Asked,
 };
 
 /// Between looks at what is left: a part of the time between two reports.
@@ -195,6 +196,11 @@ impl Drains {
         }
     }
 
+    /// When this process learned of a drain.
+    fn seen(&self, id: &BackendId) -> Option<Instant> {
+        self.lock().get(id).map(|clock| clock.seen)
+    }
+
     /// Why the last step of a drain was refused.
     fn held_up(&self, id: &BackendId) -> Option<String> {
         self.lock().get(id)?.held_up.clone()
@@ -241,9 +247,12 @@ impl Clock {
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
+    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
     let proxies = context.fleet.list().into_iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
-        let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
+        let (present, lease) = (&view.info.instance, context.lease);
+        let asked = Asked { proxy, present, since, lease };
+        let left = context.statistics.leaving(id, incarnation, asked);
         let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
         if view.state == ProxyState::Stopped {
             // It ended what it had before it said goodbye.
@@ -254,7 +263,7 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
         let word = match () {
             () if is_gone => DrainWord::Lost,
-            () if left.applied_revision >= revision => DrainWord::Told,
+            () if left.applied_revision >= revision && !left.unheard => DrainWord::Told,
             () => DrainWord::Unheard,
         };
         DrainShare { proxy: view.info.id, word, requests, upgraded, cut }

@@ -1,23 +1,19 @@
 //! One quantity on the control thread.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use lb_core::{
     lease::{
-        Applied, Grant, Holder, KeyGranter, Quantity, RateShare, Refused, Slots, Sort, Wanted,
+        self, Applied, Grant, Holder, Quantity, RateShare, Refused, Slots, Sort, Term, Wanted,
     },
-    limit::{HotKeys, Table},
+    resilience::concurrency::Sums,
 };
 use lb_proto::{convert, v1 as pb};
 
-use super::{
-    Cap, KeyLease, Line, RateLease,
-    rate::{HotPace, KeyPaces},
-};
+use super::{Cap, Line, RateLease, keys::HeldKeys};
 use crate::live::BackendState;
 
 /// A share without a lease is allowed for so long; longer than between two looks.
@@ -55,8 +51,16 @@ pub(super) struct HeldSlots {
     allowed: (u64, Instant),
     /// When those who wait were last told of all slots that are free.
     offered_at: Instant,
+    /// What the last report said beside the lease.
+    beside: Option<Beside>,
     /// Requests that are to end, and when the workers were last told to look for them.
     overdue: (u64, Instant),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Beside {
+    waiting: u64,
+    told: Option<(u64, Sums)>,
 }
 
 #[derive(Debug)]
@@ -65,17 +69,6 @@ pub(super) struct HeldRate {
     share: RateShare,
     pub(super) lease: Arc<RateLease>,
     asked: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct HeldKeys {
-    number: u64,
-    hot: HotKeys,
-    pub(super) lease: Arc<KeyLease>,
-    /// Of the keys that are hot, and what was counted of it already.
-    asked: HashMap<u64, (HotPace, u64)>,
-    /// Workers have not been told the latest.
-    is_stale: bool,
 }
 
 impl Held {
@@ -107,36 +100,52 @@ impl Held {
         is_told
     }
 
-    /// What to send up.
+    /// What to send up; if `repeats`, only what is not what was sent last.
     pub(super) fn report(
         &mut self,
         quantity: &Quantity,
+        repeats: bool,
         now: Instant,
         out: &mut Vec<pb::LeaseReport>,
     ) {
         match self {
-            Self::Slots(held) => {
-                let report = held.slots.report(now);
-                held.is_urgent = false;
-                let waiting = held.waiting();
-                let mut wire =
-                    convert::lease_report_to_wire(quantity, None, held.number, &report, waiting);
-                if let (Sort::Slots { adaptive: Some(_), .. }, Some(answers)) =
-                    (held.wanted.sort, &held.cap.answers)
-                {
-                    // What was there before the limit is not known to wait for a backend.
-                    let aside = answers.aside() + held.before;
-                    convert::add_sums_to_wire(aside, &answers.sums(), &mut wire);
-                }
-                out.push(wire);
-            }
+            Self::Slots(held) => out.extend(held.report(quantity, repeats, now)),
             Self::Rate(held) => {
                 let asked = held.lease.asked();
                 let new = newly(asked, &mut held.asked);
-                let report = held.share.report(new, now);
-                out.push(convert::lease_report_to_wire(quantity, None, held.number, &report, 0));
+                let report = match repeats {
+                    true => held.share.news(new, now),
+                    false => Some(held.share.report(new, now)),
+                };
+                out.extend(report.map(|report| {
+                    convert::lease_report_to_wire(quantity, None, held.number, &report, 0)
+                }));
             }
-            Self::Keys(held) => held.report(quantity, now, out),
+            Self::Keys(held) => held.report(quantity, repeats, now, out),
+        }
+    }
+
+    /// Its part in what a frame rests on.
+    pub(super) fn rests_on(&self) -> u64 {
+        match self {
+            Self::Slots(held) => lease::rests_on(held.number, held.slots.holder().last_report()),
+            Self::Rate(held) => lease::rests_on(held.number, held.share.holder().last_report()),
+            Self::Keys(_) => 0,
+        }
+    }
+
+    /// A frame that was sent at `sent_at` was understood by a control plane of this term.
+    pub(super) fn renew(&mut self, term: Term, sent_at: Instant, now: Instant) {
+        match self {
+            Self::Slots(held) => {
+                held.slots.renew(term, sent_at, now);
+                held.publish(now);
+            }
+            Self::Rate(held) => {
+                held.share.renew(term, sent_at, now);
+                held.lease.publish(held.share.pace());
+            }
+            Self::Keys(_) => {}
         }
     }
 
@@ -223,6 +232,7 @@ impl HeldSlots {
             wanted,
             allowed: (0, now),
             offered_at: now,
+            beside: None,
             overdue: (0, now),
         }
     }
@@ -275,6 +285,35 @@ impl HeldSlots {
         // Unlike the numbers of all other holders.
         self.number += 1 << 32;
         self.is_urgent = true;
+    }
+
+    fn report(
+        &mut self,
+        quantity: &Quantity,
+        repeats: bool,
+        now: Instant,
+    ) -> Option<pb::LeaseReport> {
+        self.is_urgent = false;
+        let beside = Beside { waiting: self.waiting(), told: self.told() };
+        let same = self.beside.replace(beside) == Some(beside);
+        let report = match repeats && same {
+            true => self.slots.news(now)?,
+            false => self.slots.report(now),
+        };
+        let Beside { waiting, told } = beside;
+        let mut wire = convert::lease_report_to_wire(quantity, None, self.number, &report, waiting);
+        if let Some((aside, sums)) = told {
+            convert::add_sums_to_wire(aside, &sums, &mut wire);
+        }
+        Some(wire)
+    }
+
+    /// What is told of a pool with adaptive concurrency.
+    fn told(&self) -> Option<(u64, Sums)> {
+        let Sort::Slots { adaptive: Some(_), .. } = self.wanted.sort else { return None };
+        let answers = self.cap.answers.as_ref()?;
+        // What was there before the limit is not known to wait for a backend.
+        Some((answers.aside() + self.before, answers.sums()))
     }
 
     fn waiting(&self) -> u64 {
@@ -336,97 +375,15 @@ impl HeldRate {
     }
 }
 
-impl HeldKeys {
-    pub(super) fn new(
-        number: u64,
-        wanted: Wanted,
-        proxies: u32,
-        table: Table,
-        now: Instant,
-    ) -> Self {
-        let keys_max = KeyGranter::<()>::KEYS_MAX;
-        let hot = HotKeys::new(wanted.amount, burst(wanted), proxies, keys_max, now);
-        let lease = Arc::new(KeyLease::new(table, hot.cold()));
-        Self { number, hot, lease, asked: HashMap::new(), is_stale: false }
-    }
-
-    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
-        self.lease.table().fit(wanted.amount, burst(wanted));
-        self.hot.set_limit(wanted.amount, burst(wanted), now);
-        self.publish();
-    }
-
-    fn report(&mut self, quantity: &Quantity, now: Instant, out: &mut Vec<pb::LeaseReport>) {
-        for key in self.lease.take_refused() {
-            self.hot.open(key, now);
-        }
-        for (&key, (pace, counted)) in &mut self.asked {
-            let asked = pace.asked.load(Relaxed);
-            self.hot.count(key, newly(asked, counted));
-        }
-        for key in self.hot.close(now) {
-            self.lease.table().forget(key);
-        }
-        // That it is there, and serves this limit.
-        out.push(pb::LeaseReport {
-            quantity: Some(convert::quantity_to_wire(quantity)),
-            holder: self.number,
-            ..pb::LeaseReport::default()
-        });
-        for (key, report) in self.hot.reports(now) {
-            out.push(convert::lease_report_to_wire(quantity, Some(key), self.number, &report, 0));
-        }
-        self.publish();
-    }
-
-    fn hear(
-        &mut self,
-        wire: &pb::LeaseGrant,
-        grant: Option<Grant>,
-        now: Instant,
-    ) -> Result<Applied, Refused> {
-        let applied = match (wire.key, grant) {
-            (Some(key), Some(grant)) => self.hot.apply(key, &grant, now)?,
-            (Some(key), None) => {
-                self.hot.open(key, now);
-                Applied { report_now: false }
-            }
-            (None, _) => {
-                if wire.proxies.max(1) == self.hot.proxies() {
-                    return Ok(Applied { report_now: false });
-                }
-                self.hot.set_proxies(wire.proxies, now);
-                Applied { report_now: false }
-            }
-        };
-        // Once for all that a message says.
-        self.is_stale = true;
-        Ok(applied)
-    }
-
-    fn publish(&mut self) {
-        self.is_stale = false;
-        let mut asked = std::mem::take(&mut self.asked);
-        for (key, pace) in self.hot.paces() {
-            let known = asked.remove(&key);
-            let (counter, counted) =
-                known.map(|(hot, counted)| (hot.asked, counted)).unwrap_or_default();
-            self.asked.insert(key, (HotPace { pace, asked: counter }, counted));
-        }
-        let hot = self.asked.iter().map(|(&key, (pace, _))| (key, pace.clone())).collect();
-        self.lease.publish(KeyPaces { cold: self.hot.cold(), hot });
-    }
-}
-
 /// What was counted since the last time. Requests that were taken back after they had been
 /// reported make up for later ones.
-fn newly(counted: u64, before: &mut u64) -> u64 {
+pub(super) fn newly(counted: u64, before: &mut u64) -> u64 {
     let new = counted.saturating_sub(*before);
     *before += new;
     new
 }
 
-fn burst(wanted: Wanted) -> u32 {
+pub(super) fn burst(wanted: Wanted) -> u32 {
     match wanted.sort {
         Sort::Rate { burst } | Sort::RateByKey { burst } => burst,
         Sort::Slots { .. } => 0,

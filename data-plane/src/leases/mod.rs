@@ -12,13 +12,17 @@
 //! | `rate` | rates, as workers follow them |
 //! | `published` | a value that the control thread changes and workers keep a copy of |
 //! | `held` | one quantity on the control thread |
+//! | `keys` | the same of a limit by key |
+//! | `frames` | messages that repeat what has not changed |
 //! | `keeper` | the conversation with the control plane |
 //! | `remembered` | what is kept on disk for the next start |
 
 mod answers;
 mod cap;
+mod frames;
 mod held;
 mod keeper;
+mod keys;
 mod line;
 mod published;
 mod rate;
@@ -49,7 +53,8 @@ pub(crate) use self::{
     remembered::Shelf,
 };
 use self::{
-    held::{Held, HeldKeys, HeldRate, HeldSlots},
+    held::{Held, HeldRate, HeldSlots},
+    keys::HeldKeys,
     remembered::Remembered,
 };
 use crate::{live::BackendState, worker::now};
