@@ -96,8 +96,8 @@ impl HostMatch {
             return Ok(Self::Any);
         }
         let lower = text.to_ascii_lowercase();
-        // A name is the same with the dot of the root at its end.
-        let lower = lower.strip_suffix('.').unwrap_or(&lower);
+        // A name is the same with the dot of the root at its end. More of them match nothing.
+        let lower = lower.trim_end_matches('.');
         let (name, wildcard) = match lower.strip_prefix("*.") {
             Some(rest) => (rest, true),
             None => (lower, false),
