@@ -123,7 +123,7 @@ impl<S: Stream> Exchange<'_, S> {
                     }
                     Poll::Pending
                 }
-                polled => polled,
+                polled @ Poll::Ready(_) => polled,
             });
             let read = until(timer, read).await;
             let is_given_up = waited && read.is_err() && !timer.is_idle();
