@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::{
     args::Args,
     clock::{now, present},
+    connections,
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},
@@ -30,6 +31,7 @@ use crate::{
     leases::{self, Leases},
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
+    process,
     registry::{Registry, WriteError},
     resilience::{self, Resilience},
     session_keys::{self, Rotation},
@@ -303,16 +305,17 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         discovery::run(registry, events, reports, resolver, stop).await;
         "discovery"
     });
+    let (grpc_max, http_max) = connections::shares(process::descriptors_max());
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        if let Err(error) = grpc::serve(grpc_listener, shared).await {
+        if let Err(error) = grpc::serve(grpc_listener, grpc_max, shared).await {
             error!(%error, "the gRPC server failed");
         }
         "the gRPC server"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        http::serve(http_listener, shared).await;
+        http::serve(http_listener, http_max, shared).await;
         "the HTTP server"
     });
     let shared = Arc::clone(&context);

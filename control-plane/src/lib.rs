@@ -20,6 +20,7 @@
 mod app;
 pub mod args;
 mod clock;
+mod connections;
 mod data_dir;
 mod declared;
 mod discovery;

@@ -8,7 +8,8 @@ use std::{
     str::FromStr,
 };
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 
 /// Connections that may wait to be accepted, if the system allows as many: after a restart all
 /// proxies of a large fleet come back at once.
@@ -111,6 +112,18 @@ impl Endpoint {
 }
 
 impl Listener {
+    /// Accepts one connection.
+    pub(crate) async fn accept(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Left(stream))
+            }
+            Self::Unix(listener) => Ok(Either::Right(listener.accept().await?.0)),
+        }
+    }
+
     /// Where it listens in fact.
     pub(crate) fn endpoint(&self, asked: &Endpoint) -> Endpoint {
         match self {

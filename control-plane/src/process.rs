@@ -112,6 +112,11 @@ pub(crate) fn figures() -> Process {
     })
 }
 
+/// How many descriptors it may have.
+pub(crate) fn descriptors_max() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Takes as many descriptors as the system lets this process have: each proxy is a connection,
 /// and a thousand of them are more than the usual soft limit.
 fn raise_descriptor_limit() {

@@ -32,12 +32,12 @@ pub fn client_address<'a>(
         // Lists may have empty elements, which mean nothing (RFC 9110, 5.6.1).
         .filter(|element| !element.is_empty());
     if *trust == ForwardedTrust::Always {
-        return elements.filter_map(parse).next().unwrap_or(peer);
+        return elements.filter_map(parse_address).next().unwrap_or(peer);
     }
     let mut client = peer;
     let mut further = elements.rev();
     while is_trusted(client, trust) {
-        let Some(address) = further.next().and_then(parse) else { break };
+        let Some(address) = further.next().and_then(parse_address) else { break };
         client = address;
     }
     client
@@ -56,8 +56,9 @@ pub fn is_trusted(peer: IpAddr, trust: &ForwardedTrust) -> bool {
 }
 
 /// Reads an address in any of the forms that proxies write: `192.0.2.1`,
-/// `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
-fn parse(element: &[u8]) -> Option<IpAddr> {
+/// `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. In canonical form.
+#[must_use]
+pub fn parse_address(element: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(element).ok()?;
     let address = if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
@@ -166,9 +167,9 @@ mod tests {
             ("\u{e4}", None),
         ] {
             let expected = expected.map(|text| text.parse::<IpAddr>().unwrap());
-            assert_eq!(parse(text.as_bytes()), expected, "{text}");
+            assert_eq!(parse_address(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(parse(b"\xff"), None);
+        assert_eq!(parse_address(b"\xff"), None);
     }
 
     proptest! {
@@ -193,7 +194,7 @@ mod tests {
                 IpAddr::V6(address) => format!("[{address}]"),
             };
             for text in [address.to_string(), host.clone(), format!("{host}:{port}")] {
-                prop_assert_eq!(parse(text.as_bytes()), Some(address.to_canonical()), "{}", text);
+                prop_assert_eq!(parse_address(text.as_bytes()), Some(address.to_canonical()), "{}", text);
             }
         }
 
@@ -207,7 +208,7 @@ mod tests {
                 let listed = fields
                     .iter()
                     .flat_map(|field| field.split(|&byte| byte == b','))
-                    .filter_map(|element| parse(element.trim_ascii()));
+                    .filter_map(|element| parse_address(element.trim_ascii()));
                 prop_assert!(std::iter::once(peer.to_canonical()).chain(listed).any(|a| a == client));
             }
         }

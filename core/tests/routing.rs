@@ -34,7 +34,7 @@ fn by_the_rules<'r>(routes: &'r [Route], host: &str, target: &str) -> Option<&'r
         Some((name, port)) if !port.ends_with(']') => name,
         _ => host,
     };
-    let host = host.to_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(host).to_lowercase();
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let host_rank = |route: &Route| match &route.host {
         HostMatch::Any => Some((0, 0)),
@@ -203,6 +203,28 @@ fn the_most_specific_route_wins() {
     ] {
         assert_eq!(found(&routes, host, target), Some(expected), "{host} {target}");
     }
+}
+
+#[test]
+fn a_final_dot_makes_no_other_name() {
+    let routes = [
+        route("any", "", "/", ""),
+        route("dot", "shop.example.", "/", ""),
+        route("below", "*.example", "/", ""),
+    ];
+    for (host, expected) in [
+        ("shop.example", "dot"),
+        ("SHOP.example.", "dot"),
+        ("shop.example.:80", "dot"),
+        ("other.example.", "below"),
+        ("shop.example..", "any"),
+        (".", "any"),
+    ] {
+        assert_eq!(found(&routes, host, "/"), Some(expected), "{host}");
+    }
+    let hosts: Vec<&Route> = routes.iter().collect();
+    let told = explain(&hosts, &ListenerName::default_listener(), "shop.example.", "/");
+    assert_eq!(told.chosen.map(|route| route.name.as_str()), Some("dot"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `/livez`, `/readyz` and `/metrics`, on an address of their own.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -11,39 +11,58 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use lb_core::metrics::Format;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::AbortHandle};
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers for as long as the process lives.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+/// For a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of the open files that the process may have, one in so many is for those who ask here.
+const DESCRIPTORS_PART: usize = 16;
+/// More are nobody's business.
+const CONNECTIONS_MAX: usize = 128;
+
+/// How many may be connected at once.
+pub(crate) fn connections_max(descriptors: usize) -> usize {
+    (descriptors / DESCRIPTORS_PART).clamp(4, CONNECTIONS_MAX)
+}
+
+/// Answers for as long as the process lives. Beyond `connections_max` the oldest connection
+/// makes room for a new one: requests are short, so that it is most likely idle.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, connections_max: usize) {
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 warn!(%error, "the admin address cannot accept");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let metrics = Arc::clone(&metrics);
-        tokio::spawn(async move {
+        open.retain(|connection| !connection.is_finished());
+        while open.len() >= connections_max {
+            open.pop_front().inspect(AbortHandle::abort);
+        }
+        let connection = tokio::spawn(async move {
             let service = service_fn(|request| {
                 let response = answer(&request, &metrics);
                 async { Ok::<_, Infallible>(response) }
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(std::time::Duration::from_secs(10))
+                .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
                 debug!(%error, "an admin connection failed");
             }
         });
+        open.push_back(connection.abort_handle());
     }
 }
 

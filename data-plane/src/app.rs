@@ -180,7 +180,8 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     spawn("counts retries", retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
-    let admin = tokio::spawn(admin::serve(admin, metrics));
+    let admin = admin::serve(admin, metrics, admin::connections_max(descriptors));
+    let admin = tokio::spawn(admin);
     tokio::spawn(stop::reopen_on_hangup(hangups, access_log.clone()));
     let ended = tokio::select! {
         () = signals.next() => {

@@ -39,6 +39,7 @@ mod metrics;
 mod not_permitted;
 mod overload;
 mod panic_mode;
+mod port_floods;
 mod rate_limits;
 mod rest;
 mod rest_description;

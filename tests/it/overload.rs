@@ -77,6 +77,48 @@ async fn idle_clients_make_room_and_everybody_is_told() {
     cluster.proxy(0).process().complaint("of 20 connections are in use").await;
 }
 
+/// Who has only connected, or sent half a head, keeps its place no longer than others need it.
+#[tokio::test]
+async fn clients_that_ask_for_nothing_make_room_too() {
+    let backend = Backend::saying("a");
+    let args = ["--max-connections=20", "--workers=2"];
+    let cluster = Cluster::start_with(program(), 1, &args).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[backend.address()]).await;
+    // Far longer than this test waits.
+    let slow = cluster.lbctl(&["set-listener", "default", "--header-timeout", "10m"]).await;
+    assert_eq!(slow.code, 0, "{slow:?}");
+    let mut silent = Vec::new();
+    for number in 0..40 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.try_send(["", "GET / HT", "\r\n"][number % 3]).await.ok();
+        silent.push(client);
+    }
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+    for client in &mut silent[..10] {
+        assert_eq!(client.rest().await, b"", "closed without a word");
+    }
+}
+
+/// The admin address takes only so many descriptors, whoever connects to it.
+#[tokio::test]
+async fn silent_clients_of_the_admin_address_take_nothing_from_traffic() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program().with_descriptors(256), 1).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let admin = cluster.proxy(0).admin();
+    let before = Scrape::of(admin).await.value("process_open_fds");
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(Client::connect(admin).await);
+    }
+    let after = Scrape::of(admin).await.value("process_open_fds");
+    assert!(after <= before + 20.0, "{before} descriptors became {after}");
+    assert_eq!(get(admin, "/readyz").await.status, 200);
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+}
+
 #[tokio::test]
 async fn a_bound_of_memory_that_cannot_be_kept_is_refused_with_a_remedy() {
     let directory = tempfile::tempdir().unwrap();

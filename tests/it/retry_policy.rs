@@ -97,6 +97,21 @@ async fn an_unwell_answer_is_given_up_for_another_backends() {
     }
 }
 
+/// Three attempts are one request, and its client is told once to send the body.
+#[tokio::test]
+async fn a_retry_does_not_say_100_continue_again() {
+    let early = || Backend::scripted(|_| vec![Action::Send(says(503, "early")), Action::Close]);
+    let backends = [early(), early(), early()];
+    let cluster = retrying(&backends.each_ref(), retries(2)).await;
+    let mut client = Client::connect(cluster.address()).await;
+    client
+        .send("PUT / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+        .await;
+    let statuses = [client.response().await.status, client.response().await.status];
+    assert_eq!(statuses, [100, 503]);
+    assert_eq!(delivered(&backends), 3);
+}
+
 #[tokio::test]
 async fn an_answer_that_cannot_be_given_up_is_passed_on_as_it_is() {
     let backends = [503, 503, 503].map(|status| failing(status, "from the backend"));

@@ -101,6 +101,45 @@ async fn both_ports_answer_alike_and_every_call_of_the_guide_works() {
     }
 }
 
+/// Whoever asks through another proxy on the machine is not on the machine, whether that proxy
+/// is believed or not; and nobody hides from the control plane what it decides by.
+#[tokio::test]
+async fn a_proxy_on_the_machine_changes_nothing_for_others() {
+    let cluster = exposed(1).await;
+    let backend = Backend::saying("a");
+    cluster.add_backends(&[backend.address()]).await;
+    let disable = async |fields: &str| {
+        ask(cluster.address(), "POST", "/lb/backends/backend1/disable", fields, "").await
+    };
+    let trusts: [&[&str]; 3] = [
+        &["--trust-xff", "trusted"],
+        &["--trusted-proxy", "127.0.0.0/8"],
+        &["--trust-xff", "always"],
+    ];
+    for trust in trusts {
+        let changed = cluster.lbctl(&[&["set-listener", "default"], trust].concat()).await;
+        assert_eq!(changed.code, 0, "{changed:?}");
+        for foreign in [
+            "X-Forwarded-For: 203.0.113.9\r\n",
+            "X-Forwarded-For: 127.0.0.1, 203.0.113.9\r\n",
+            "X-Forwarded-For: 203.0.113.9\r\nX-Forwarded-For: 127.0.0.1\r\n",
+            "X-Forwarded-For: unknown\r\n",
+            "X-Real-IP: 203.0.113.9\r\n",
+            "Forwarded: for=203.0.113.9\r\n",
+        ] {
+            let refused = disable(foreign).await;
+            assert_eq!(refused.status, 403, "{trust:?} {foreign:?}: {refused:?}");
+            let reads = ask(cluster.address(), "GET", "/lb/backends", foreign, "").await;
+            assert_eq!(reads.status, 200, "{trust:?} {foreign:?}");
+        }
+        for own in ["", "X-Forwarded-For: 127.0.0.1, [::1]:80\r\nX-Real-IP: 127.0.0.1\r\n"] {
+            assert_eq!(disable(own).await.status, 200, "{trust:?} {own:?}");
+        }
+    }
+    let hidden = "Connection: Origin, Sec-Fetch-Site\r\nOrigin: http://evil.example\r\n";
+    assert_eq!(disable(hidden).await.status, 403);
+}
+
 #[tokio::test]
 async fn after_disable_not_one_request_goes_there() {
     let backends = [Backend::saying("a"), Backend::saying("b")];

@@ -13,8 +13,12 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
+use axum::{
+    body::Body,
+    middleware::{Next, from_fn},
+};
 use lb_core::{
     metrics::PerBackend,
     model::{PoolName, ProxyId},
@@ -24,15 +28,17 @@ use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
     sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
 };
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{service::Routes, transport::Server};
 
 use self::{
     fleet::FleetService, leases::LeasesService, registry::RegistryService,
     sessions::SessionsService, stats::StatsService, sync::SyncService,
 };
 use crate::{
+    connections::{Connections, Handshake, Peer, Watched},
     discovery::Sources,
     drain::Drains,
     events::EventLog,
@@ -50,6 +56,10 @@ use crate::{
 const SYNC_MESSAGE_MAX: usize = 64 << 20;
 /// Of a request to the registry.
 const REGISTRY_MESSAGE_MAX: usize = 4 << 20;
+
+/// A connection that does not begin with HTTP/2's preface and a SETTINGS frame (RFC 9113, 3.4) in
+/// this time is no client's.
+const HANDSHAKE: Handshake = Handshake { bytes: 24 + 9, limit: Duration::from_secs(5) };
 
 /// What the services work on.
 #[derive(Debug)]
@@ -170,6 +180,7 @@ impl Context {
 /// Serves until the context is stopped and all connections are closed.
 pub(crate) async fn serve(
     listener: Listener,
+    connections_max: usize,
     context: Arc<Context>,
 ) -> Result<(), tonic::transport::Error> {
     let registry = RegistryServer::new(RegistryService::new(Arc::clone(&context)))
@@ -206,10 +217,7 @@ pub(crate) async fn serve(
     let reflection = descriptors().build_v1().expect(READABLE);
     let reflection_alpha = descriptors().build_v1alpha().expect(READABLE);
 
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
-        .add_service(health)
+    let routes = Routes::new(health)
         .add_service(reflection)
         .add_service(reflection_alpha)
         .add_service(registry)
@@ -217,16 +225,48 @@ pub(crate) async fn serve(
         .add_service(sessions)
         .add_service(stats)
         .add_service(leases)
-        .add_service(sync);
-    let stopped = context.stop.clone().cancelled_owned();
-    match listener {
-        Listener::Tcp(listener) => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            router.serve_with_incoming_shutdown(incoming, stopped).await
-        }
-        Listener::Unix(listener) => {
-            let incoming = UnixListenerStream::new(listener);
-            router.serve_with_incoming_shutdown(incoming, stopped).await
-        }
+        .add_service(sync)
+        .into_axum_router()
+        .layer(from_fn(note_request));
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(2)))
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming_shutdown(
+            incoming(listener, connections_max, &context),
+            context.stop.clone().cancelled_owned(),
+        )
+        .await
+}
+
+/// The connections that find a place, until the context is stopped.
+fn incoming(
+    listener: Listener,
+    connections_max: usize,
+    context: &Arc<Context>,
+) -> impl Stream<Item = Result<Watched, Infallible>> + use<> {
+    let (sender, receiver) = mpsc::channel(1);
+    let stop = context.stop.clone();
+    context.tracker.spawn(async move {
+        let connections = Connections::new("grpc", connections_max);
+        let accept = async {
+            while sender.send(Ok(connections.next(&listener, HANDSHAKE).await)).await.is_ok() {}
+        };
+        stop.run_until_cancelled(accept).await
+    });
+    ReceiverStream::new(receiver)
+}
+
+/// Has the request's connection keep its place as long as it is in progress.
+async fn note_request(request: axum::extract::Request, next: Next) -> axum::response::Response {
+    let (mut head, body) = request.into_parts();
+    let Some(peer) = head.extensions.remove::<Peer>() else {
+        return next.run(axum::extract::Request::from_parts(head, body)).await;
+    };
+    if let Some(tcp) = &peer.tcp {
+        head.extensions.insert(tcp.clone());
     }
+    let (body, begun) = peer.begin(body, None);
+    let request = axum::extract::Request::from_parts(head, Body::new(body));
+    begun.answer(next.run(request).await)
 }

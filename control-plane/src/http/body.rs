@@ -1,5 +1,7 @@
 //! Bodies of requests: JSON, of at most 1 MiB, and nothing in it that nobody reads.
 
+use std::error::Error;
+
 use axum::{
     body::{Bytes, HttpBody as _},
     extract::{FromRequest, Request, rejection::BytesRejection},
@@ -10,6 +12,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
+use crate::connections::TooSlow;
 
 /// Of a request's body, in bytes.
 pub(super) const BODY_MAX: usize = 1 << 20;
@@ -66,9 +69,28 @@ fn too_large() -> Problem {
     )
 }
 
+/// What is said of a body that did not come in in time.
+pub(super) const TOO_SLOW: &str =
+    "the body was not complete in time; send it at once, and the whole length that is announced";
+
+/// Whether the body did not come in in time.
+pub(super) fn is_too_slow(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn unreadable(rejection: &BytesRejection) -> Problem {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ if is_too_slow(rejection) => {
+            Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", TOO_SLOW)
+        }
         _ => Problem::new(
             StatusCode::BAD_REQUEST,
             "invalid",

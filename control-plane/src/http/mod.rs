@@ -21,10 +21,11 @@ mod metrics;
 mod problem;
 mod v1;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Router,
+    body::Body,
     extract::DefaultBodyLimit,
     http::{Method, Request, StatusCode, Uri},
     middleware::from_fn,
@@ -35,43 +36,39 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use self::{guard::Transport, problem::Problem};
-use crate::{grpc::Context, listen::Listener};
+use crate::{
+    connections::{Connections, Handshake, Watched},
+    grpc::Context,
+    listen::Listener,
+};
 
 /// For a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a failure to accept: out of descriptors, most likely.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// For its body, from the end of its head.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first byte has the time of a head, which is watched elsewhere.
+const HANDSHAKE: Handshake = Handshake { bytes: 0, limit: HEAD_TIMEOUT };
 
 /// Serves until the context is stopped.
-pub(crate) async fn serve(listener: Listener, context: Arc<Context>) {
+pub(crate) async fn serve(listener: Listener, connections_max: usize, context: Arc<Context>) {
     let routes = routes(&context);
-    loop {
-        let accept = async {
-            match &listener {
-                Listener::Tcp(listener) => {
-                    let (stream, _) = listener.accept().await?;
-                    spawn(&context, connection(stream, Transport::Tcp, routes.clone()));
-                }
-                Listener::Unix(listener) => {
-                    let (stream, _) = listener.accept().await?;
-                    spawn(&context, connection(stream, Transport::Unix, routes.clone()));
-                }
-            }
-            Ok::<_, std::io::Error>(())
-        };
-        match context.stop.run_until_cancelled(accept).await {
-            None => return,
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                debug!(%error, "accepting failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+    let transport = match &listener {
+        Listener::Tcp(_) => Transport::Tcp,
+        Listener::Unix(_) => Transport::Unix,
+    };
+    let connections = Connections::new("http", connections_max);
+    let accept = async {
+        loop {
+            let stream = connections.next(&listener, HANDSHAKE).await;
+            let connection = connection(stream, transport, routes.clone());
+            let stop = context.stop.clone();
+            context.tracker.spawn(async move { stop.run_until_cancelled(connection).await });
         }
-    }
+    };
+    context.stop.run_until_cancelled::<_>(accept).await.unwrap_or(());
 }
 
 /// Everything that is answered here. What manages is guarded; health and
@@ -93,19 +90,16 @@ fn routes(context: &Arc<Context>) -> Router {
         .with_state(Arc::clone(context))
 }
 
-fn spawn(context: &Arc<Context>, connection: impl Future<Output = ()> + Send + 'static) {
-    let stop = context.stop.clone();
-    context.tracker.spawn(async move { stop.run_until_cancelled(connection).await });
-}
-
-async fn connection<S>(stream: S, transport: Transport, routes: Router)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn connection(stream: Watched, transport: Transport, routes: Router) {
     let routes = TowerToHyperService::new(routes);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(transport);
-        hyper::service::Service::call(&routes, request)
+    let peer = stream.peer();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(transport);
+        let (body, begun) = peer.begin(body, Some(BODY_TIMEOUT));
+        let request = Request::from_parts(head, Body::new(body));
+        let answer = hyper::service::Service::call(&routes, request);
+        async move { Ok::<_, Infallible>(begun.answer(answer.await?)) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -7,7 +7,9 @@ use http_body_util::Empty;
 use hyper::{
     Request, StatusCode,
     client::conn::http1,
-    header::{CONNECTION, HOST, USER_AGENT},
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
 use hyper_util::rt::TokioIo;
 use lb_core::model::{Address, Reason};
@@ -46,13 +48,43 @@ pub(super) async fn probe(
         }
     };
     match timeout_at(deadline, exchange).await {
-        Ok(Ok(answer)) => judge(path, answer.status(), start.elapsed()),
+        Ok(Ok(answer)) => {
+            if let Some(fault) = framing_fault(answer.headers()) {
+                let message = format!(
+                    "what {address} answered to GET {path} is not HTTP/1.1 as proxies take it: \
+                     {fault}"
+                );
+                return Err(Reason::new("backend_protocol_error", message));
+            }
+            judge(path, answer.status(), start.elapsed())
+        }
         Ok(Err(error)) => Err(explain(path, address, &error)),
         Err(_) => {
             let message = format!("GET {path} was not answered by {address} within {limit:?}");
             Err(Reason::new("backend_timeout", message))
         }
     }
+}
+
+/// What proxies refuse in a response although this client is content with it.
+fn framing_fault(fields: &HeaderMap) -> Option<&'static str> {
+    let mut encodings = fields.get_all(TRANSFER_ENCODING).iter();
+    let encoding = encodings.next();
+    let mut lengths = fields.get_all(CONTENT_LENGTH).iter();
+    if encoding.is_some() && lengths.next().is_some() {
+        return Some("both Transfer-Encoding and Content-Length");
+    }
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if encoding.is_some_and(|value| !is_chunked(value)) || encodings.next().is_some() {
+        return Some("Transfer-Encoding is not chunked, once");
+    }
+    // Lists of the same number, and what no file can have.
+    let is_length = |value: &HeaderValue| {
+        let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+        digits && value.to_str().is_ok_and(|text| text.parse::<i64>().is_ok())
+    };
+    let all = fields.get_all(CONTENT_LENGTH);
+    (!all.iter().all(is_length)).then_some("Content-Length is not a number")
 }
 
 fn judge(path: &str, status: StatusCode, took: Duration) -> Result<Reason, Reason> {

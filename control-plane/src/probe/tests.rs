@@ -182,6 +182,10 @@ async fn failures_are_told_apart() {
     probed.set_policy(over_http()).await;
     let reset = Scripted::start("").await;
     let garbage = Scripted::start("SSH-2.0-OpenSSH_9.7\r\n\r\n").await;
+    let doubtful = Scripted::start(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    )
+    .await;
     let refusing = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap()
@@ -189,6 +193,7 @@ async fn failures_are_told_apart() {
     for (address, code) in [
         (reset.address.to_string(), "backend_reset"),
         (garbage.address.to_string(), "backend_protocol_error"),
+        (doubtful.address.to_string(), "backend_protocol_error"),
         (refusing.to_string(), "backend_connect_refused"),
         ("does-not-exist.invalid:80".to_owned(), "dns_failure"),
     ] {

@@ -96,9 +96,11 @@ impl HostMatch {
             return Ok(Self::Any);
         }
         let lower = text.to_ascii_lowercase();
+        // A name is the same with the dot of the root at its end. More of them match nothing.
+        let lower = lower.trim_end_matches('.');
         let (name, wildcard) = match lower.strip_prefix("*.") {
             Some(rest) => (rest, true),
-            None => (lower.as_str(), false),
+            None => (lower, false),
         };
         let fits = |b: u8| {
             b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'[' | b']' | b':')

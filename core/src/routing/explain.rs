@@ -1,6 +1,6 @@
 //! Why a request takes a route and not another one.
 
-use super::{RouteTable, path_of, without_port};
+use super::{RouteTable, name_of, path_of};
 use crate::model::{ListenerName, Route};
 
 /// What becomes of a request, and why.
@@ -49,7 +49,7 @@ pub fn explain<'r>(
     let table = RouteTable::new(here.map(|&route| (route, route)));
     let chosen = table.find(host.as_bytes(), target.as_bytes()).copied();
     // Both cut a text at an ASCII character.
-    let host = &host[..without_port(host.as_bytes()).len()].to_ascii_lowercase();
+    let host = &host[..name_of(host.as_bytes()).len()].to_ascii_lowercase();
     let path = &target[..path_of(target.as_bytes()).len()];
     let judge = |route: &Route| {
         if route.listener != *listener {

@@ -29,6 +29,14 @@ pub fn without_port(host: &[u8]) -> &[u8] {
     colon.map_or(host, |colon| &host[..search_from + colon])
 }
 
+/// The name that routes are looked up by: a host without its port, and without the dot of the root
+/// at its end, which makes no other name of it.
+#[must_use]
+pub fn name_of(host: &[u8]) -> &[u8] {
+    let name = without_port(host);
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
 /// A target without its query.
 #[must_use]
 pub fn path_of(target: &[u8]) -> &[u8] {

@@ -1,9 +1,8 @@
 //! The routes of one listener, laid out for looking up.
 
 use super::{
-    path_of,
+    name_of, path_of,
     trie::{ROOT, Trie},
-    without_port,
 };
 use crate::model::{HostMatch, PathMatch, Route};
 
@@ -53,14 +52,14 @@ impl<T> RouteTable<T> {
     }
 
     /// The value of the route that a request takes, by its host (of any case, with or
-    /// without a port) and its path, with or without a query.
+    /// without a port or a final dot) and its path, with or without a query.
     #[inline]
     #[must_use]
     pub fn find(&self, host: &[u8], target: &[u8]) -> Option<&T> {
         if self.hosts.is_bare() {
             return self.any.find(target);
         }
-        self.find_by_host(without_port(host), target)
+        self.find_by_host(name_of(host), target)
     }
 
     fn find_by_host(&self, host: &[u8], target: &[u8]) -> Option<&T> {

@@ -82,6 +82,7 @@ pub(super) fn read_request(head: &[u8], peer_trusted: bool) -> Option<Request> {
         fallback_host: FALLBACK_HOST,
         request_id: 0x0123_4567_89ab_cdef,
         own_cookies: &[],
+        keeps_named: false,
     };
     head.encode(&forwarding, &mut encoded);
     Some(Request {

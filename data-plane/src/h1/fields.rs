@@ -16,6 +16,8 @@ pub(crate) enum Field {
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
+    /// Forwarded and X-Real-IP: what another proxy says of the client.
+    OfForwarder,
     XRequestId,
     /// Never forwarded: meant for the next hop only (Proxy-*, HTTP2-Settings), or
     /// likely to be mistaken for a field that is understood.
@@ -39,6 +41,9 @@ pub(crate) fn classify(name: &[u8]) -> Field {
         6 if is(b"expect") => return Field::Expect,
         7 if is(b"upgrade") => return Field::Upgrade,
         7 if is(b"trailer") => return Field::Trailer,
+        9 if is(b"forwarded") => return Field::OfForwarder,
+        9 if is(b"x-real-ip") => return Field::OfForwarder,
+        9 => &[1, 6],
         10 if is(b"connection") => return Field::Connection,
         10 if is(b"keep-alive") => return Field::KeepAlive,
         10 => &[4],
@@ -103,7 +108,7 @@ fn fold4(bytes: &[u8], at: usize) -> u32 {
 /// Fields that do not belong into trailers, because they tell how to frame, route,
 /// authenticate or process the message (RFC 9110, 6.5.1); those of [`Field`] do not
 /// either.
-const NOT_TRAILERS: [&[u8]; 30] = [
+const NOT_TRAILERS: [&[u8]; 28] = [
     b"age",
     b"authorization",
     b"cache-control",
@@ -115,7 +120,6 @@ const NOT_TRAILERS: [&[u8]; 30] = [
     b"cookie",
     b"date",
     b"expires",
-    b"forwarded",
     b"if-match",
     b"if-modified-since",
     b"if-none-match",
@@ -133,7 +137,6 @@ const NOT_TRAILERS: [&[u8]; 30] = [
     b"warning",
     b"www-authenticate",
     b"x-http-method-override",
-    b"x-real-ip",
 ];
 
 /// Whether a trailer of this name may be passed on.
@@ -153,7 +156,8 @@ pub(crate) struct ConnectionOptions {
     pub(crate) close: bool,
     pub(crate) keep_alive: bool,
     pub(crate) upgrade: bool,
-    /// Fields that are named and that the proxy does not understand itself.
+    /// Fields that are named and that the proxy does not understand itself; and Trailer, since no
+    /// trailers are passed on where any is named.
     named: u8,
 }
 
@@ -173,7 +177,7 @@ impl ConnectionOptions {
                 self.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
-            } else if classify(option) == Field::Other {
+            } else if matches!(classify(option), Field::Other | Field::Trailer) {
                 self.named += 1;
                 if self.named > NAMED_MAX {
                     return None;
@@ -246,19 +250,23 @@ const fn mark(mut classes: [u8; 256], bytes: &[u8], class: u8) -> [u8; 256] {
     classes
 }
 
-/// A Content-Length: digits and nothing else, below 2^64 (RFC 9110, 8.6).
+/// A Content-Length: digits and nothing else (RFC 9110, 8.6), below 2^63. What is more would be
+/// negative to many a backend.
 pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 20 {
         return None;
     }
-    value.iter().try_fold(0u64, |number, byte| {
+    let length = value.iter().try_fold(0u64, |number, byte| {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             return None;
         }
         number.checked_mul(10)?.checked_add(u64::from(digit))
-    })
+    });
+    length.filter(|length| *length <= LENGTH_MAX)
 }
+
+const LENGTH_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// The value of Host, or the authority of an absolute target: `uri-host [":" port]`
 /// (RFC 9110, 7.2). Empty is valid.
@@ -326,7 +334,8 @@ mod tests {
             known in prop::sample::select(vec![
                 "te", "host", "expect", "upgrade", "trailer", "connection", "keep-alive",
                 "x-request-id", "content-length", "x-forwarded-for", "x-forwarded-host",
-                "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy",
+                "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy", "forwarded",
+                "x-real-ip",
             ]),
             at in any::<prop::sample::Index>(),
             byte in "[A-Za-z0-9!^`|~-]",
@@ -353,13 +362,22 @@ mod tests {
         assert_eq!(classify(b"x-forwarded_for"), Field::Dropped);
         assert_eq!(classify(b"proxy_x"), Field::Dropped);
         assert_eq!(classify(b"x_request_id"), Field::Dropped);
+        assert_eq!(classify(b"X_Real_IP"), Field::Dropped);
         assert_eq!(classify(b"my_field"), Field::Other);
         assert_eq!(classify(b"my_field_and_on"), Field::Other);
     }
 
     #[test]
     fn trailers_neither_frame_nor_route_nor_authenticate() {
-        for name in ["Content-Length", "HOST", "authorization", "Set_Cookie", "x-forwarded-for"] {
+        for name in [
+            "Content-Length",
+            "HOST",
+            "authorization",
+            "Set_Cookie",
+            "x-forwarded-for",
+            "x-real_ip",
+            "Forwarded",
+        ] {
             assert!(!may_be_trailer(name.as_bytes()), "{name}");
         }
         assert!(may_be_trailer(b"Grpc-Status") && may_be_trailer(b"Digest"));
@@ -368,7 +386,8 @@ mod tests {
     #[test]
     fn a_length_is_digits_and_nothing_else() {
         assert_eq!(content_length(b"0"), Some(0));
-        assert_eq!(content_length(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(content_length(b"9223372036854775807"), Some(LENGTH_MAX));
+        assert_eq!(content_length(b"9223372036854775808"), None);
         for bad in ["", "+1", "-1", "1 ", "0x1", "1,1", "18446744073709551616", "1e3"] {
             assert_eq!(content_length(bad.as_bytes()), None, "{bad:?}");
         }

@@ -23,7 +23,7 @@ pub(crate) struct ResponseHead<'h, 'b> {
     pub(crate) keep_alive_timeout: Option<u64>,
     /// A Content-Length was given.
     has_length: bool,
-    /// To which protocol the backend changes; with 101 only.
+    /// To which protocol the backend changes, with 101, or wants the client to, with 426.
     upgrade: Option<&'b [u8]>,
     connection: ConnectionOptions,
     survey: Survey,
@@ -91,10 +91,12 @@ pub(crate) fn parse<'h, 'b>(
             && !(bodiless && status >= 200 && known.announces_body()),
         keep_alive_timeout: known.keep_alive_timeout,
         has_length: known.length.is_some(),
-        upgrade: known
-            .upgrade
-            .filter(|_| status == 101 && known.connection.upgrade && version == Version::Http11)
-            .filter(|_| known.upgrades == 1),
+        upgrade: known.upgrade.filter(|_| match status {
+            101 => known.connection.upgrade && version == Version::Http11 && known.upgrades == 1,
+            // It says to what the client must change (RFC 9110, 15.5.22).
+            426 => true,
+            _ => false,
+        }),
         connection: known.connection,
         survey: known.survey,
         bytes,
@@ -246,8 +248,10 @@ impl ResponseHead<'_, '_> {
             out.extend_from_slice(self.reason.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        let passes_trailers =
-            delivery.trailers && self.framing(delivery.version) == Some(Framing::Chunked);
+        // What is announced comes, or nothing is announced.
+        let passes_trailers = delivery.trailers
+            && self.names_no_fields()
+            && self.framing(delivery.version) == Some(Framing::Chunked);
         let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
             if !known {
@@ -327,6 +331,30 @@ mod tests {
         let (out, body) = get(head).unwrap();
         assert_eq!(out, "HTTP/1.1 200 OK\r\nX-B: 2\r\nContent-Length: 3\r\n\r\n");
         assert_eq!(body, BodyLength::Known(3));
+    }
+
+    #[test]
+    fn a_client_that_must_upgrade_is_told_to_what() {
+        let head = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3\r\nConnection: Upgrade\r\n\
+                    Content-Length: 0\r\n\r\n";
+        let (out, _) = get(head).unwrap();
+        assert!(out.contains("Connection: upgrade\r\nUpgrade: TLS/1.3\r\n"), "{out}");
+        let (out, _) = get(&head.replace("426 Upgrade Required", "200 OK")).unwrap();
+        assert!(!out.to_ascii_lowercase().contains("upgrade"), "{out}");
+    }
+
+    #[test]
+    fn trailers_that_do_not_come_are_not_announced() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n";
+        let takes = Delivery { trailers: true, ..KEPT };
+        let out = |more: &str| {
+            let head = format!("{head}{more}\r\n");
+            passed(&head, Method::Idempotent, takes).unwrap().0
+        };
+        assert!(out("").contains("Trailer: X-A\r\n"));
+        for named in ["X-A", "Trailer", "X-B"] {
+            assert!(!out(&format!("Connection: {named}\r\n")).contains("Trailer"), "{named}");
+        }
     }
 
     #[test]

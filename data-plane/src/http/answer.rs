@@ -78,7 +78,7 @@ impl<S: Stream> Exchange<'_, S> {
             self.worker.shard.count_own_answer(answer.reason);
         }
         let mut out = self.worker.buffers.output();
-        answer.encode(delivery, with_body, &mut out);
+        answer.encode(delivery, with_body, &self.worker.dates.present(), &mut out);
         let timeout = self.limits(&self.worker.config()).drain_timeout;
         self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;

@@ -113,10 +113,8 @@ impl<S: Stream> Connection<S> {
             None => KEEP_ALIVE_WITHOUT_CONFIG,
         };
         worker.wheel.arm(&self.timer, self.busy, idle_for);
-        if self.requests > 0 {
-            // Others may need its place more than it does.
-            worker.wheel.mark_idle(&self.timer, self.busy);
-        }
+        // Others may need its place more than it does.
+        worker.wheel.mark_idle(&self.timer, self.busy);
         let comes = poll_fn(|context| {
             match self.stream.poll_readable(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(true),

@@ -29,7 +29,7 @@ use crate::{
     h1::{
         Version,
         body::{BodyLength, Framing},
-        field_storage,
+        field_storage, lower_minor,
         response::{self, Delivery},
         scan::HeadScan,
     },
@@ -355,7 +355,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 return Ok(None);
             }
             Ok(None) => return Err(self.protocol_failure("the response head is malformed")),
-            Err(bad) => return Err(self.protocol_failure(bad.0)),
+            Err(bad) => {
+                if lower_minor(upstream_in.data_mut()) {
+                    *scan = None;
+                    return self.read_head(upstream, upstream_in, scan);
+                }
+                return Err(self.protocol_failure(bad.0));
+            }
         };
         *scan = None;
         let length = head.len();

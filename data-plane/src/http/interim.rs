@@ -11,11 +11,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     pub(super) async fn continue_if_expected(&mut self) -> Result<(), Ended> {
         let exchange = &mut *self.exchange;
         let waits = self.prepared.expects_continue
+            && !self.upload.invited
             && !self.upload.is_read()
             && !self.upload.has_begun()
             && exchange.client_in.is_empty();
         if waits {
             let connection = &mut *exchange.connection;
+            self.upload.invited = true;
             exchange.worker.wheel.arm(&connection.timer, now(), self.pool.request_timeout);
             let interim = connection.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
             if !matches!(until(&connection.timer, interim).await, Ok(Ok(()))) {

@@ -3,23 +3,29 @@
 use std::net::IpAddr;
 
 use super::respond::OwnAnswer;
-use crate::{live::Management, reason::Reason};
+use crate::{h1::request::RequestHead, live::Management, reason::Reason};
 
 /// Whether a path belongs to management.
 pub(super) fn is_claimed(path: &[u8]) -> bool {
     path.starts_with(b"/lb/")
 }
 
-/// Refuses what the control plane should not even hear. Only processes on this machine
-/// may change anything: it is the connection that counts, not what its fields say.
-pub(super) fn admit(management: &Management, method: &[u8], peer: IpAddr) -> Result<(), OwnAnswer> {
-    let reads = matches!(method, b"GET" | b"HEAD" | b"OPTIONS");
-    if !reads && !peer.to_canonical().is_loopback() {
+/// Refuses what the control plane should not even hear. Only processes on this machine may
+/// change anything. Fields make nobody one of them; but a proxy on this machine that says, or
+/// seems to, that it asks for somebody else is not.
+pub(super) fn admit(
+    management: &Management,
+    head: &RequestHead<'_, '_>,
+    peer: IpAddr,
+) -> Result<(), OwnAnswer> {
+    let reads = matches!(head.method_name, b"GET" | b"HEAD" | b"OPTIONS");
+    if !reads && (!peer.to_canonical().is_loopback() || head.names_other_machine()) {
         return Err(OwnAnswer::new(
             403,
             Reason::ManagementForbidden,
-            "changes through a proxy are taken from its own machine only; send this from there, \
-             or use lbctl with the control plane's address",
+            "changes through a proxy are taken from its own machine only, also when another proxy \
+             there passes them on; send this from there, or use lbctl with the control plane's \
+             address",
         ));
     }
     match management {

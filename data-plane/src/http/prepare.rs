@@ -203,11 +203,9 @@ fn forward(
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
-            management::admit(management, head.method_name, context.peer.ip()).map_err(
-                |answer| {
-                    Box::new(Refused { is_management: true, ..*Refused::of(understood, answer) })
-                },
-            )?;
+            management::admit(management, head, context.peer.ip()).map_err(|answer| {
+                Box::new(Refused { is_management: true, ..*Refused::of(understood, answer) })
+            })?;
             None
         }
         None => {
@@ -275,6 +273,7 @@ fn forward(
         fallback_host: &fallback_host,
         request_id: context.request_id,
         own_cookies,
+        keeps_named: destination == Destination::ControlPlane,
     };
     head.encode(&forwarding, out);
     Ok(Prepared {

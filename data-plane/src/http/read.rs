@@ -15,7 +15,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    h1::{fields::is_token_byte, request::scan_error, scan::HeadScan},
+    h1::{fields::is_token_byte, lower_minor, request::scan_error, scan::HeadScan},
     reason::Reason,
     worker::{Loaded, now, until},
 };
@@ -70,7 +70,8 @@ impl<S: Stream> Exchange<'_, S> {
         outcome: &mut Option<Outcome>,
     ) -> Result<Option<Read>, OwnAnswer> {
         let mut scan = HeadScan::default();
-        let mut in_pieces = false;
+        // Since when more of it is waited for.
+        let mut in_pieces = None;
         loop {
             if self.skip_empty_lines() {
                 scan = HeadScan::default();
@@ -82,7 +83,9 @@ impl<S: Stream> Exchange<'_, S> {
                 if !is_token_byte(first) && first != b'\r' {
                     return Err(protocol_error("this is not HTTP/1"));
                 }
-                if !in_pieces && let Some(read) = self.parse(outcome) {
+                if in_pieces.is_none()
+                    && let Some(read) = self.parse(outcome)
+                {
                     return Ok(Some(read));
                 }
                 let config = self.worker.config();
@@ -93,26 +96,43 @@ impl<S: Stream> Exchange<'_, S> {
                         None => Err(protocol_error("the head does not end with its empty line")),
                     };
                 }
-                if !in_pieces {
-                    in_pieces = true;
+                if in_pieces.is_none() {
+                    let began = now();
+                    in_pieces = Some(began);
                     let timeout = config.listeners[self.connection.listener]
                         .as_ref()
                         .map_or(UNCONFIGURED_TIMEOUT, |config| config.listener.header_timeout);
-                    self.worker.wheel.arm(&self.connection.timer, now(), timeout);
+                    self.worker.wheel.arm(&self.connection.timer, began, timeout);
                 }
             }
             let is_fresh = self.connection.requests == 0;
-            let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
+            let Connection { stream, timer, busy, .. } = &mut *self.connection;
+            let (timer, buffer) = (&*timer, &mut self.client_in);
             let worker = self.worker;
+            let mut waited = false;
             let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
                 // Empty lines only: it is as idle as before them.
                 Poll::Pending if buffer.is_empty() && worker.is_stopping() && !is_fresh => {
                     Poll::Ready(Ok(0))
                 }
-                polled => polled,
+                Poll::Pending => {
+                    // Others may need its place more than one who has asked for nothing yet.
+                    if !std::mem::replace(&mut waited, true) {
+                        let since = in_pieces.filter(|_| !is_fresh).unwrap_or(*busy);
+                        worker.wheel.mark_idle(timer, since);
+                    }
+                    Poll::Pending
+                }
+                polled @ Poll::Ready(_) => polled,
             });
-            match until(&self.connection.timer, read).await {
+            let read = until(timer, read).await;
+            let is_given_up = waited && read.is_err() && !timer.is_idle();
+            if waited {
+                timer.mark_busy();
+            }
+            match read {
                 Ok(Ok(count)) if count > 0 => {}
+                Err(_) if is_given_up => return Ok(None),
                 Err(_) if !self.client_in.is_empty() => {
                     return Err(OwnAnswer::new(
                         408,
@@ -156,6 +176,10 @@ impl<S: Stream> Exchange<'_, S> {
             self.worker.buffers.return_output(head);
             return None;
         };
+        if length == 0 && lower_minor(self.client_in.data_mut()) {
+            self.worker.buffers.return_output(head);
+            return self.parse(outcome);
+        }
         self.client_in.consume(length);
         if self.client_in.is_empty() {
             // It may be long before there is something to read again.

@@ -57,6 +57,8 @@ pub(crate) struct Relay {
     pub(crate) progressed: bool,
     /// What it waits for.
     pub(crate) waiting: Waiting,
+    /// Its sender was told to send it.
+    pub(crate) invited: bool,
 }
 
 /// What a relay waits for.
@@ -118,6 +120,7 @@ impl Relay {
             written: 0,
             progressed: false,
             waiting: Waiting::Writer,
+            invited: false,
         }
     }
 

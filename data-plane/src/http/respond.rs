@@ -57,8 +57,14 @@ impl OwnAnswer {
         Self::new(200, Reason::MaxForwardsReached, "")
     }
 
-    /// Writes the whole response. `with_body` is false for HEAD.
-    pub(crate) fn encode(&self, delivery: Delivery, with_body: bool, out: &mut Vec<u8>) {
+    /// Writes the whole response. `with_body` is false for HEAD; `date` is the present.
+    pub(crate) fn encode(
+        &self,
+        delivery: Delivery,
+        with_body: bool,
+        date: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let (content_type, body) = match &self.fixed {
             Some(fixed) => (fixed.content_type(), fixed.body().clone()),
             None if self.status == 200 => ("", Bytes::new()),
@@ -68,6 +74,9 @@ impl OwnAnswer {
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
+        // An origin's duty, if it has a clock (RFC 9110, 6.6.1).
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(date);
         if !body.is_empty() {
             out.extend_from_slice(b"\r\nContent-Type: ");
             out.extend_from_slice(content_type.as_bytes());
@@ -148,11 +157,14 @@ fn phrase(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
+    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
     fn encoded(answer: &OwnAnswer, keep_alive: bool, with_body: bool) -> String {
         let mut out = Vec::new();
         answer.encode(
             Delivery { version: Version::Http11, keep_alive, trailers: false },
             with_body,
+            DATE,
             &mut out,
         );
         String::from_utf8(out).unwrap()
@@ -164,6 +176,7 @@ mod tests {
         let text = encoded(&answer, true, true);
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains("Retry-After: 1"));
+        assert!(head.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         assert!(body.contains(r#""reason":"no_healthy_backend""#));
         assert!(body.contains(r#"pool \"x\" has"#));

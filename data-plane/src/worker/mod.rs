@@ -6,6 +6,7 @@
 
 mod admission;
 mod buffers;
+mod dates;
 mod mailbox;
 mod pipes;
 mod replays;
@@ -26,7 +27,6 @@ use std::{
 
 use lb_core::overload::Stage;
 
-use self::turns::Turns;
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
@@ -36,6 +36,7 @@ pub(crate) use self::{
     run::spawn,
     timer::{Timer, Wheel},
 };
+use self::{dates::Dates, turns::Turns};
 use crate::{
     access_log::Lines,
     live::{BackendState, Config, CountedBy, LimitCopies, PoolConfig},
@@ -63,6 +64,7 @@ pub(crate) struct Worker {
     pub(crate) fleet: Arc<Fleet>,
     pub(crate) upstreams: Upstreams,
     pub(crate) shard: Arc<Shard>,
+    pub(crate) dates: Dates,
     pub(crate) rng: RefCell<fastrand::Rng>,
     pub(crate) limit_copies: LimitCopies,
     config: RefCell<Loaded>,
@@ -88,6 +90,7 @@ impl Worker {
             upstreams: Upstreams::default(),
             shard: Arc::clone(&fleet.workers[index].shard),
             fleet,
+            dates: Dates::default(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             limit_copies: LimitCopies::default(),
             config: RefCell::new(Rc::new(config)),

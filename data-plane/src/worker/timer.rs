@@ -53,7 +53,7 @@ struct Entry {
     /// The tick of the bucket in which the wheel looks at it next.
     queued: Cell<u64>,
     fired: Cell<bool>,
-    /// Since which tick it has been that of a client between two requests.
+    /// Since which tick it has been that of a client that asks for nothing, or not to the end.
     idle_since: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
@@ -130,7 +130,7 @@ impl Wheel {
         }
     }
 
-    /// Says that since then the timer has been that of a client between two requests.
+    /// Says that since then the timer has been that of a client that asks for nothing.
     pub(crate) fn mark_idle(&self, timer: &Timer, since: Instant) {
         timer.entry.idle_since.set(self.tick_before(since));
     }
@@ -255,7 +255,13 @@ impl Timer {
         self.entry.fired.set(false);
     }
 
-    /// Says that it is not, or no more, that of a client between two requests.
+    /// Whether it is still that of a client that asks for nothing. One that was marked so and is no
+    /// more has been fired to make room.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.entry.idle_since.get() != NEVER
+    }
+
+    /// Says that it is not, or no more, that of a client that asks for nothing.
     pub(crate) fn mark_busy(&self) {
         self.entry.idle_since.set(NEVER);
     }

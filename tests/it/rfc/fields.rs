@@ -130,7 +130,7 @@ fn order() -> Rule {
         "Accept: a\r\nAccept:  \r\nAccept: b, c\r\n",
         "Authorization: Basic x\r\nCookie: a=1; b=2\r\nContent-Type: a/b\r\nVia: 1.1 c\r\n",
         "Cache-Control: no-cache\r\nIf-None-Match: \"a\"\r\nRange: bytes=0-1\r\nDate: today\r\n",
-        "Via: 1.0 x\r\nForwarded: for=b\r\nMax-Forwards: 3\r\nPragma: y\r\nHTTP2: z\r\n",
+        "Via: 1.0 x\r\nX-Forward: b\r\nMax-Forwards: 3\r\nPragma: y\r\nHTTP2: z\r\n",
     ] {
         let seen = get(&fields.replace("Accept:  \r\n", "Accept: \r\n"));
         rule = rule.forwards(format!("{fields:?}"), get(fields), seen);

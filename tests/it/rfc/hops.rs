@@ -236,6 +236,8 @@ fn forwarded() -> Rule {
         "X-Forwarded-For: 192.0.2.1\r\nx-forwarded-FOR: 192.0.2.2\r\n",
         "X-Forwarded-For:\r\n",
         "X-Forwarded-Proto: https\r\n",
+        "Forwarded: for=192.0.2.1\r\n",
+        "X-Real-IP: 192.0.2.1\r\nx-real-ip:192.0.2.2\r\nX_Real_IP: ::1\r\n",
         "X-Forwarded-Host: evil\r\nX-Forwarded-Proto: https\r\nX-Forwarded-For: ::1\r\n",
         "Connection: X-Forwarded-For, X-Forwarded-Host, X-Forwarded-Proto\r\n",
     ] {

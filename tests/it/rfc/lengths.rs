@@ -156,6 +156,8 @@ fn digits() -> Rule {
         "\u{a0}4",
         "\u{b2}",
         "",
+        "9223372036854775808",
+        "18446744073709551615",
         "18446744073709551616",
         "18446744073709551620",
         "99999999999999999999999999",
@@ -170,8 +172,7 @@ fn digits() -> Rule {
         let fields = format!("Content-Length: {value}\r\n");
         rule = rule.forwards(format!("{value:?}"), post(&fields, "body"), seen.clone());
     }
-    rule.cut_short("2^64 - 1", post("Content-Length: 18446744073709551615\r\n", "body"))
-        .cut_short("2^63", post("Content-Length: 9223372036854775808\r\n", "body"))
+    rule.cut_short("2^63 - 1", post("Content-Length: 9223372036854775807\r\n", "body"))
         .cut_short("2^32 + 4", post("Content-Length: 4294967300\r\n", "body"))
 }
 

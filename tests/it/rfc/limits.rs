@@ -89,7 +89,7 @@ fn bodies() -> Rule {
         .forwards("just short enough", with(size(BODY)), with(size(BODY)))
         .refuses(413, "one byte more", with(size(BODY) + 1))
         .refuses(413, "none of it is there", post("Content-Length: 11\r\n", ""))
-        .refuses(413, "2^64 - 1", post("Content-Length: 18446744073709551615\r\n", ""))
+        .refuses(413, "2^63 - 1", post("Content-Length: 9223372036854775807\r\n", ""))
         .refuses(
             413,
             "nobody is told to send it",

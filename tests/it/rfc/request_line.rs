@@ -76,7 +76,7 @@ fn max_forwards() -> Rule {
     let options =
         |value: &str| format!("OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: {value}\r\n\r\n");
     let get = "GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n";
-    let own = "HTTP/1.1 200 OK\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n\
+    let own = "HTTP/1.1 200 OK\r\nDate: {now}\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n\
         Content-Length: 0\r\n\r\n";
     rule("9110, 7.6.2", "Max-Forwards of OPTIONS counts the proxies")
         .forwards("another one", options("5"), options("4"))
@@ -255,7 +255,11 @@ fn versions() -> Rule {
         .refuses(400, "HTTP/0.9 with a space", "GET / \r\n\r\n")
         .refuses(505, "the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\n")
         .refuses(400, "TLS", "\x16\x03\x01\x02\0\x01\0");
-    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/1.2", "HTTP/9.9"] {
+    for version in ["HTTP/1.2", "HTTP/1.9"] {
+        // 9110, 2.5: a later minor version is taken for the last one that is known.
+        rule = rule.forwards(version, line(&format!("GET / {version}")), GET);
+    }
+    for version in ["HTTP/2.0", "HTTP/3.0", "HTTP/0.9", "HTTP/2.1", "HTTP/9.9"] {
         rule = rule.refuses(505, version, line(&format!("GET / {version}")));
     }
     for version in [

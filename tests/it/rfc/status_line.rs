@@ -104,6 +104,7 @@ fn versions() -> Rule {
             seen.clone(),
         )
         .passes_last(GET, "HTTP/1.0, close", old("Connection: close\r\n"), Then::Keep, seen.clone())
+        .passes("HTTP/1.2 is HTTP/1.1", with("HTTP/1.2 200 OK"), with("HTTP/1.1 200 OK"))
         .passes_to(
             OLD_GET,
             "an HTTP/1.0 client hears HTTP/1.1, too",

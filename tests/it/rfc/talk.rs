@@ -49,7 +49,7 @@ impl Theatre {
             Step::ClientHears(seen) => {
                 for wanted in compare::responses(seen, cast.to_head) {
                     let found = self.client_hears(client, cast.to_head).await?;
-                    compare::same(&found, &wanted)?;
+                    compare::same_response(found, &wanted)?;
                 }
             }
             Step::ClientHearsHead(seen) => {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{
     case::{Case, Play, Rule},
-    compare::{brief, shown, unambiguous},
+    compare::{self, brief, shown, unambiguous},
 };
 use crate::program;
 
@@ -306,6 +306,11 @@ impl Theatre {
         };
         if answer.status() != status || !reasons.contains(&reason) {
             return Err(format!("expected {status} for {reasons:?}, found {}", shown(answer)));
+        }
+        // RFC 9110, 6.6.1.
+        let dates: Vec<&str> = answer.values("date").collect();
+        if !matches!(dates[..], [date] if compare::is_date(date)) {
+            return Err(format!("one date is due, found {}", shown(answer)));
         }
         Ok(())
     }

@@ -200,7 +200,10 @@ fn other_answers() -> Rule {
                     "HTTP/1.1 426 x\r\nUpgrade: y\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n"
                         .to_owned(),
                 ),
-                ClientHears("HTTP/1.1 426 x\r\nContent-Length: 0\r\n\r\n".to_owned()),
+                ClientHears(
+                    "HTTP/1.1 426 x\r\nConnection: upgrade\r\nUpgrade: y\r\nContent-Length: 0\r\n\r\n"
+                        .to_owned(),
+                ),
                 ClientFinishes,
                 ClientHearsEnd,
             ],

@@ -18,7 +18,7 @@ use super::{
     collection::Collection,
     fault::{BodyFault, Fault},
 };
-use crate::http::body::BODY_MAX;
+use crate::http::body::{BODY_MAX, TOO_SLOW, is_too_slow};
 
 /// Keys of an answer that a body may have, too, so that what was read can be sent back.
 /// The revision is then the expected one; what was observed is nobody's wish.
@@ -64,6 +64,8 @@ pub(super) async fn text(body: Body) -> Result<String, Fault> {
     let bytes: Bytes = to_bytes(body, BODY_MAX).await.map_err(|error| {
         if is_too_long(&error) {
             too_long()
+        } else if is_too_slow(&error) {
+            Fault::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", TOO_SLOW)
         } else {
             Fault::bad(format!("the body did not arrive whole: {error}"))
         }

@@ -210,6 +210,7 @@ fn refused(status: u16) -> &'static str {
         404 => "There is no such object",
         409 => "It exists already, is still used or connected, or somebody else was faster",
         412 => "It is not at the revision that the request names",
+        408 => "The body has not come in time",
         413 => "The body is longer than 1 MiB",
         415 => "The body does not say that it is JSON",
         503 => "The control plane is stopping",

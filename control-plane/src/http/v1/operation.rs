@@ -156,7 +156,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
                 .parameters(&["dry_run", "wait", "Idempotency-Key"])
                 .body(json)
                 .success(201, stored)
-                .failures(&[400, 403, 409, 412, 413, 415, 500, 503]),
+                .failures(&[400, 403, 408, 409, 412, 413, 415, 500, 503]),
         },
         Operation {
             method: Method::GET,
@@ -188,7 +188,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
                 .body(Sent { media_types: &["application/json"], schema })
                 .success(200, stored)
                 .success(201, stored)
-                .failures(&[400, 403, 409, 412, 413, 415, 500, 503]),
+                .failures(&[400, 403, 408, 409, 412, 413, 415, 500, 503]),
         },
         Operation {
             method: Method::PATCH,
@@ -203,7 +203,7 @@ fn of_collection(collection: Collection) -> Vec<Operation> {
                     schema: "Patch",
                 })
                 .success(200, stored)
-                .failures(&[400, 403, 404, 409, 412, 413, 415, 500, 503]),
+                .failures(&[400, 403, 404, 408, 409, 412, 413, 415, 500, 503]),
         },
         Operation {
             method: Method::DELETE,
@@ -232,7 +232,7 @@ fn others() -> Vec<Operation> {
                     schema: "Document",
                 })
                 .success(200, Answered::One("ApplyAnswer"))
-                .failures(&[400, 403, 409, 412, 413, 415, 500, 503]),
+                .failures(&[400, 403, 408, 409, 412, 413, 415, 500, 503]),
         },
         Operation {
             method: Method::GET,

@@ -26,6 +26,9 @@ pub(crate) struct Forwarding<'a> {
     /// The names of the proxy's own cookies, if the request has one of them: they are no
     /// business of the backend's.
     pub(crate) own_cookies: &'a [Box<str>],
+    /// Whether fields that Connection names are passed on all the same: so that nobody hides
+    /// from the control plane what it decides by.
+    pub(crate) keeps_named: bool,
 }
 
 impl RequestHead<'_, '_> {
@@ -100,7 +103,7 @@ impl RequestHead<'_, '_> {
         forwarding: &Forwarding<'_>,
         out: &mut Vec<u8>,
     ) -> (bool, bool) {
-        let (peer_trusted, own_cookies) = (forwarding.peer_trusted, forwarding.own_cookies);
+        let &Forwarding { peer_trusted, own_cookies, keeps_named, .. } = forwarding;
         let (mut has_proto, mut has_host) = (false, false);
         let keep = |known: bool, field: &httparse::Header<'_>| {
             let name = field.name.as_bytes();
@@ -108,7 +111,8 @@ impl RequestHead<'_, '_> {
                 let is_rewritten = !own_cookies.is_empty()
                     && name.eq_ignore_ascii_case(COOKIE)
                     && field::has(field.value, own_cookies);
-                return !is_rewritten && !self.connection.names(name, self.fields);
+                let is_dropped = !keeps_named && self.connection.names(name, self.fields);
+                return !is_rewritten && !is_dropped;
             }
             match fields::classify(name) {
                 Field::Host => as_it_is,
@@ -116,7 +120,9 @@ impl RequestHead<'_, '_> {
                 Field::XRequestId => {
                     self.request_id.is_some_and(|id| std::ptr::eq(id, field.value))
                 }
-                Field::Trailer => self.body == BodyLength::Chunked,
+                // What is announced comes, or nothing is announced.
+                Field::Trailer => self.body == BodyLength::Chunked && self.names_no_fields(),
+                Field::OfForwarder => peer_trusted,
                 Field::MaxForwards => self.max_forwards.is_none(),
                 Field::XForwardedProto => {
                     has_proto |= peer_trusted;

@@ -3,7 +3,7 @@
 mod encode;
 mod target;
 
-use lb_core::model::HttpLimits;
+use lb_core::{client_address::parse_address, model::HttpLimits};
 
 use super::{
     FieldStorage, Version,
@@ -273,6 +273,7 @@ impl<'b> Known<'b> {
             | Field::XForwardedFor
             | Field::XForwardedHost
             | Field::XForwardedProto
+            | Field::OfForwarder
             | Field::Dropped
             | Field::Other => {}
         }
@@ -324,6 +325,11 @@ fn host<'b>(
     Ok(authority.or(known.host))
 }
 
+/// Whether a list of addresses, as in X-Forwarded-For, has none but this machine's own.
+fn is_loopback_only(value: &[u8]) -> bool {
+    fields::list(value).all(|element| parse_address(element).is_some_and(|ip| ip.is_loopback()))
+}
+
 impl<'b> RequestHead<'_, 'b> {
     /// Whether no field was named in Connection, which could be a trailer's name, too.
     pub(crate) fn names_no_fields(&self) -> bool {
@@ -366,6 +372,20 @@ impl<'b> RequestHead<'_, 'b> {
     /// The path with its query, as it was written.
     pub(crate) fn written_path(&self) -> &'b [u8] {
         self.target.path
+    }
+
+    /// Whether some proxy on the way says, believed or not, that the client is on another machine,
+    /// or says something that is no address.
+    pub(crate) fn names_other_machine(&self) -> bool {
+        self.fields.iter().any(|field| match fields::classify(field.name.as_bytes()) {
+            Field::XForwardedFor => !is_loopback_only(field.value),
+            Field::OfForwarder if field.name.eq_ignore_ascii_case("x-real-ip") => {
+                !is_loopback_only(field.value)
+            }
+            // Forwarded has forms enough to hide anything in.
+            Field::OfForwarder => true,
+            _ => false,
+        })
     }
 
     /// The values of all X-Forwarded-For fields, in order.

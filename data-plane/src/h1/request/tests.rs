@@ -14,6 +14,7 @@ fn forwarded_with(head: &str, peer_trusted: bool) -> Result<String, BadRequest> 
         fallback_host: "10.0.0.1:80",
         request_id: 0xabc,
         own_cookies: &[],
+        keeps_named: false,
     };
     let mut out = Vec::new();
     head.encode(&forwarding, &mut out);

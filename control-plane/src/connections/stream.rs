@@ -1,0 +1,205 @@
+//! A connection that has a place, and ends when it is given up.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use hyper::Response;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::{Instant, Sleep, sleep},
+};
+use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use super::{Place, Seat, body::Held, body::Timed};
+
+/// What a client has to send at first, and in which time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Handshake {
+    pub(crate) bytes: usize,
+    pub(crate) limit: Duration,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    stream: Either<TcpStream, UnixStream>,
+    place: Place,
+    given_up: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Bytes that the handshake still lacks.
+    lacks: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// The client of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    seat: Arc<Seat>,
+    /// Nothing over a Unix socket.
+    pub(crate) tcp: Option<TcpConnectInfo>,
+}
+
+impl Watched {
+    pub(super) fn new(
+        stream: Either<TcpStream, UnixStream>,
+        place: Place,
+        handshake: Handshake,
+    ) -> Self {
+        let given_up = Box::pin(place.seat.given_up.clone().cancelled_owned());
+        let deadline = Box::pin(sleep(handshake.limit));
+        Self { stream, place, given_up, lacks: handshake.bytes, deadline }
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        let tcp = match &self.stream {
+            Either::Left(stream) => Some(stream.connect_info()),
+            Either::Right(_) => None,
+        };
+        Peer { seat: Arc::clone(&self.place.seat), tcp }
+    }
+
+    /// An error once others have the place.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.given_up.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "it was given up, since others wanted its place",
+            )),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.place.seat.standing().writes(written.is_pending(), Instant::now());
+        written
+    }
+}
+
+impl Peer {
+    /// Notes that a request has begun. Gives its body, which must come in in time where there is a
+    /// limit, and what to hand its answer to.
+    pub(crate) fn begin<B: HttpBody>(&self, body: B, limit: Option<Duration>) -> (Timed<B>, Begun) {
+        let request = self.seat.begin();
+        (request.receive(body, limit), Begun(request))
+    }
+}
+
+/// A request that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun(Held);
+
+impl Begun {
+    /// Lets it be in progress until the end of the answer's body.
+    pub(crate) fn answer<B>(self, response: Response<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<axum::BoxError>> + Send + 'static,
+    {
+        self.0.answer(response)
+    }
+}
+
+impl Connected for Watched {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer()
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.lacks > 0 {
+            self.lacks = self.lacks.saturating_sub(buffer.filled().len() - before);
+            if self.lacks > 0
+                && read.is_pending()
+                && self.deadline.as_mut().poll(context).is_ready()
+            {
+                let why = "the client did not begin in time";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        let written = Pin::new(&mut self.stream).poll_write(context, buffer);
+        self.note_write(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.note_write(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+    use crate::{connections::Connections, listen::Listener};
+
+    async fn accepted(connections: &Arc<Connections>) -> (TcpStream, Watched) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let handshake = Handshake { bytes: 1, limit: Duration::from_secs(5) };
+        (client, connections.next(&Listener::Tcp(listener), handshake).await)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_begin_is_given_up() {
+        let (_client, mut silent) = accepted(&Connections::new("test", 2)).await;
+        let start = Instant::now();
+        let error = silent.read(&mut [0; 9]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_others_want_its_place() {
+        let connections = Connections::new("test", 1);
+        let (_first, mut silent) = accepted(&connections).await;
+        let (_second, _other) = accepted(&connections).await;
+        let error = silent.read(&mut [0; 9]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+    }
+}
