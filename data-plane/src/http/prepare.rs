@@ -238,10 +238,10 @@ fn forward(
         None => Destination::ControlPlane,
     };
     let mut spare = None;
-    let told = match (context.limiter, destination) {
+    let told = match (&context.limiter, destination) {
         (Some(limiter), Destination::Pool(route, pool)) => {
-            let is_peer = client == context.peer.ip().to_canonical();
-            let asker = Asker { head, client, memo: is_peer.then_some(context.key) };
+            let is_peer = !peer_trusted || client == context.peer.ip().to_canonical();
+            let asker = Asker { head, client, is_peer, memo: context.key };
             spare = limiter.spare(&context.config.pools[pool], context.config, &asker);
             let admitted = limiter.admit(route, pool, &asker);
             admitted.map_err(|answer| Refused::of(understood, answer))?

@@ -76,7 +76,8 @@ impl LimitCompiler {
             };
             self.former.insert(name.clone(), config);
         }
-        let all: Box<[LimitConfig]> = self.former.values().cloned().collect();
+        let configs = self.former.values().cloned().enumerate();
+        let all: Box<[LimitConfig]> = configs.map(|(index, config)| config.at(index)).collect();
         let places: BTreeMap<&PoolName, PoolIndex> = snapshot.pools().keys().zip(0..).collect();
         let routes = snapshot.routes().values().map(|route| {
             let pools = route.pools.names().filter_map(|pool| Some((pool, *places.get(pool)?)));
@@ -93,7 +94,8 @@ impl LimitCompiler {
             }
         });
         let pools = pools.collect();
-        let result = Arc::new(Limits { routes, pools, all });
+        let any_of_backends = all.iter().any(|config| config.limit.scope() == LimitScope::Backend);
+        let result = Arc::new(Limits { routes, pools, any_of_backends, all });
         self.laid_out = Some(LaidOut {
             limits: Arc::clone(snapshot.limits()),
             routes: Arc::clone(snapshot.routes()),
@@ -260,7 +262,7 @@ mod tests {
         let mut compiler = LimitCompiler::new(1, 100);
         let (copies, at) = (LimitCopies::default(), now());
         let admits = |limits: &Limits| {
-            let asking = Asking { worker: 0, copies: &copies, index: 0, now: at };
+            let asking = Asking { worker: 0, copies: &copies, now: at };
             limits.all()[0].take(0, &asking).is_admitted()
         };
         let before = with(&start(), vec![limit("l", "all", |limit| limit)]);
@@ -289,7 +291,7 @@ mod tests {
         let snapshot = with(&start(), vec![limit("l", "all", fleet)]);
         let limits = compile(&mut compiler, &snapshot).unwrap();
         let copies = LimitCopies::default();
-        let asking = Asking { worker: 0, copies: &copies, index: 0, now: now() };
+        let asking = Asking { worker: 0, copies: &copies, now: now() };
         let limit = &limits.all()[0];
         let Source::Whole(lease) = &limit.source else { panic!("it is lent") };
         assert!(limit.take(0, &asking).is_admitted());

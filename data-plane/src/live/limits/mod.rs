@@ -31,6 +31,8 @@ pub(crate) struct Limits {
     routes: Box<[Box<[Applicable]>]>,
     /// By pool: those of requests that fall back on it, whatever the route.
     pools: Box<[OfFallback]>,
+    /// Whether any of them is of backends.
+    any_of_backends: bool,
 }
 
 /// The limits of the requests that go by one route to one pool.
@@ -56,6 +58,8 @@ struct OfFallback {
 /// One limit.
 #[derive(Clone, Debug)]
 pub(crate) struct LimitConfig {
+    /// Where it stands.
+    pub(crate) index: LimitIndex,
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
@@ -63,13 +67,11 @@ pub(crate) struct LimitConfig {
     pub(crate) fields: Arc<str>,
 }
 
-/// Who asks a limit, and when.
+/// Who asks limits, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) worker: usize,
     pub(crate) copies: &'a LimitCopies,
-    /// Where the limit stands.
-    pub(crate) index: LimitIndex,
     pub(crate) now: Instant,
 }
 
@@ -104,9 +106,11 @@ struct LimitCopy {
 #[derive(Debug, Default)]
 pub(crate) struct LastTold {
     /// What is left, and in how many seconds the bucket is full.
-    pub(crate) figures: Option<(u32, u64)>,
+    pub(crate) figures: (u32, u64),
     /// The fields with these figures, and the end of a head.
     pub(crate) fields: Vec<u8>,
+    /// The text that they begin with: another rate or burst may have the same figures.
+    pub(crate) of: Option<Arc<str>>,
 }
 
 impl LimitCopies {
@@ -180,6 +184,9 @@ impl Limits {
     /// Those of the backend that is picked.
     #[inline]
     pub(crate) fn of_backends(&self, route: RouteIndex, pool: PoolIndex) -> &[LimitIndex] {
+        if !self.any_of_backends {
+            return &[];
+        }
         self.applicable(route, pool).map_or(&[], |applicable| &applicable.of_backends)
     }
 
@@ -207,14 +214,18 @@ impl LimitConfig {
         let fields = format!(
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
-        Self { limit: Arc::clone(limit), state, source, fields: fields.into() }
+        Self { index: 0, limit: Arc::clone(limit), state, source, fields: fields.into() }
+    }
+
+    /// The same at this place of a configuration.
+    fn at(self, index: LimitIndex) -> Self {
+        Self { index, ..self }
     }
 
     /// Asks for one token; of a limit by key, for the key of this number.
     #[inline]
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        let Asking { worker, copies, index, now } = *asking;
-        let serial = self.state.serial;
+        let Asking { worker, copies, now } = *asking;
         let decision = match &self.source {
             Source::Own(pace) => self.state.bucket().take(pace, now),
             Source::OwnByKey(pace, table) => table.take(key, pace, now),
@@ -223,39 +234,35 @@ impl LimitConfig {
                 let take = |copy: &mut LimitCopy| {
                     self.state.bucket().take(lease.pace(&mut copy.pace), now)
                 };
-                copies.with(index, serial, take)
+                copies.with(self.index, self.state.serial, take)
             }
-            Source::ByKey(lease) => copies.with(index, serial, |copy| {
-                let (pace, is_hot) = lease.paces(&mut copy.paces).of(key);
-                let decision = lease.table().take(key, pace, now);
-                if !is_hot && !decision.is_admitted() {
-                    lease.note_refused(key);
-                }
-                decision
-            }),
+            Source::ByKey(lease) => {
+                let take = |copy: &mut LimitCopy| lease.take(key, &mut copy.paces, now);
+                copies.with(self.index, self.state.serial, take)
+            }
         };
         self.state.count(worker, &decision);
         decision
     }
 
-    /// Gives a token back that was taken for a request which another limit refused.
+    /// Gives a token back that was the last one that this worker took of this limit, for a
+    /// request which another limit refused.
     #[cold]
     pub(crate) fn give_back(&self, key: u64, asking: &Asking<'_>) {
+        let Asking { worker, copies, now } = *asking;
         match &self.source {
             Source::Own(_) => self.state.bucket().give_back(),
-            Source::OwnByKey(pace, table) => table.give_back(key, pace, asking.now),
+            Source::OwnByKey(pace, table) => table.give_back(key, pace, now),
             // What another limit refuses is no reason to be lent more.
             Source::Whole(lease) => {
                 self.state.bucket().give_back();
-                lease.uncount(asking.worker);
+                lease.uncount(worker);
             }
-            Source::ByKey(lease) => {
-                let paces = lease.newest();
-                lease.table().give_back(key, paces.pace(key), asking.now);
-                paces.uncount(key);
-            }
+            Source::ByKey(lease) => copies.with(self.index, self.state.serial, |copy| {
+                lease.give_back(key, &mut copy.paces, now);
+            }),
         }
-        self.state.count_returned(asking.worker);
+        self.state.count_returned(worker);
     }
 
     /// What it came to in this process.
