@@ -177,6 +177,21 @@ impl Held {
         }
     }
 
+    /// Another process takes this one's place, and with it what may be used without a lease.
+    pub(super) fn retire(&mut self, now: Instant) {
+        match self {
+            Self::Slots(held) => held.slots.retire(now),
+            Self::Rate(held) => {
+                held.share.retire(now);
+                held.lease.publish(held.share.pace());
+            }
+            Self::Keys(held) => {
+                held.hot.retire(now);
+                held.publish();
+            }
+        }
+    }
+
     /// What to remember for the next start of this proxy.
     pub(super) fn remembered(&self) -> (u64, u32) {
         match self {
@@ -269,9 +284,13 @@ impl HeldSlots {
     /// After the process stood still it knows as little as one that has just begun: no control
     /// plane was heard because nobody listened, and others may have what it had.
     fn begin_anew(&mut self, now: Instant) {
-        let (safe, proxies) = self.slots.holder().remembered();
+        let former = self.slots.holder();
+        let ((safe, proxies), is_retired) = (former.remembered(), former.is_retired());
         let holder = Holder::new(self.wanted.terms(), self.wanted.on_loss(), safe, proxies, now);
         self.slots = Slots::new(holder, now);
+        if is_retired {
+            self.slots.retire(now);
+        }
         // Unlike the numbers of all other holders.
         self.number += 1 << 32;
         self.is_urgent = true;
@@ -392,10 +411,9 @@ impl HeldKeys {
                 Applied { report_now: false }
             }
             (None, _) => {
-                if wire.proxies.max(1) == self.hot.proxies() {
+                if !self.hot.set_proxies(wire.proxies, now) {
                     return Ok(Applied { report_now: false });
                 }
-                self.hot.set_proxies(wire.proxies, now);
                 Applied { report_now: false }
             }
         };
