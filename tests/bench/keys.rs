@@ -43,7 +43,9 @@ pub(crate) async fn run(args: KeysArgs) -> Result<ExitCode, String> {
     let binary = Binary::find(args.proxy_binary.clone())?;
     let (_backends, backends) = peer::backends().await?;
     println!("{}, {}\n", binary.version, procfs::machine());
-    println!("| keys asked for | `--limit-keys` | memory before | after | seconds | forgotten of those asked for again |");
+    println!(
+        "| keys asked for | `--limit-keys` | memory before | after | seconds | forgotten of those asked for again |"
+    );
     println!("|---|---|---|---|---|---|");
     for limit_keys in &args.limit_keys {
         let line = one(&binary, &backends, args.keys, *limit_keys).await?;
@@ -133,7 +135,10 @@ async fn ask(
     let request =
         |key: &u64| format!("GET / HTTP/1.1\r\nHost: {address}\r\nX-Key: client-{key:012}\r\n\r\n");
     let requests: String = keys.iter().map(request).collect();
-    stream.write_all(requests.as_bytes()).await.map_err(|error| format!("cannot write: {error}"))?;
+    stream
+        .write_all(requests.as_bytes())
+        .await
+        .map_err(|error| format!("cannot write: {error}"))?;
     let (mut filled, mut left, mut closes) = (0, keys.len(), false);
     while left > 0 {
         let read = stream.read(&mut buffer[filled..]).await;

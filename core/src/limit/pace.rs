@@ -118,7 +118,6 @@ impl Pace {
         let reached = at(self.reach).map(|wait| wait.saturating_add(REACHED_AFTER));
         at(self.rate(now)).into_iter().chain(reached).min().unwrap_or(Duration::MAX)
     }
-
 }
 
 /// What a pace has come to at one moment.

@@ -73,7 +73,8 @@ impl Table {
 
     /// Asks for one token for this key, a number of [`super::KeyHasher`], at `now`. Does
     /// not allocate, lock or wait.
-    #[inline]
+    // With every call a good part of what a limit may cost would go into saving registers.
+    #[inline(always)]
     pub fn take(&self, key: u64, pace: &Pace, now: Instant) -> Decision {
         let inflow = pace.inflow(now);
         let (set, tag) = self.place(key);

@@ -9,10 +9,11 @@ use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::
 use crate::{
     h1::{body::write_decimal, request::RequestHead},
     live::{
-        Asking, LastTold, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
+        Asking, LastTold, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex,
+        RouteIndex, Told,
     },
     reason::Reason,
-    worker::{Loaded, now},
+    worker::{Loaded, Worker, now},
 };
 
 /// The limits of a configuration, for one request.
@@ -20,14 +21,6 @@ use crate::{
 pub(crate) struct Limiter<'a> {
     pub(super) limits: &'a Limits,
     asking: Asking<'a>,
-}
-
-/// What a client is told of the limit that it is nearest to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Told {
-    limit: LimitIndex,
-    /// What is left, and in how many seconds the bucket is full.
-    figures: (u32, u64),
 }
 
 /// What the client is told of a refusal beside its reason.
@@ -47,14 +40,11 @@ const BACKENDS_MAX: usize = 32;
 
 impl<'a, S: Stream> Exchange<'a, S> {
     /// The limits of a configuration; none if it has none.
-    #[inline]
     pub(super) fn limiter<'c>(&self, config: &'c Loaded, now: Instant) -> Option<Limiter<'c>>
     where
         'a: 'c,
     {
-        let limits = config.limits.as_deref()?;
-        let (worker, copies) = (self.worker.index, &self.worker.limit_copies);
-        Some(Limiter { limits, asking: Asking { worker, copies, now } })
+        Some(Limiter::new(config.limits.as_deref()?, self.worker, now))
     }
 
     /// Whether the limits of a backend let a request go there; else another backend, if there
@@ -130,7 +120,7 @@ pub(super) struct Asker<'a, 'h, 'b> {
 
 impl Asker<'_, '_, '_> {
     /// The number under which a limit counts it; none if the limit does not concern it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&self, limit: &LimitConfig) -> Option<u64> {
         match limit.limit.key() {
             LimitKey::All => Some(0),
@@ -174,6 +164,12 @@ impl Asker<'_, '_, '_> {
 }
 
 impl<'a> Limiter<'a> {
+    #[inline]
+    pub(super) fn new(limits: &'a Limits, worker: &'a Worker, now: Instant) -> Self {
+        let asking = Asking { worker: worker.index, copies: &worker.limit_copies, now };
+        Self { limits, asking }
+    }
+
     /// Asks all limits that apply before a backend is picked. If one refuses, nothing is
     /// taken from any.
     pub(super) fn admit(
@@ -181,45 +177,54 @@ impl<'a> Limiter<'a> {
         route: RouteIndex,
         pool: PoolIndex,
         asker: &Asker<'_, '_, '_>,
-    ) -> Result<Option<Told>, OwnAnswer> {
-        let asked = self.limits.of_requests(route, pool);
-        self.admit_all(asked, |&index, limit_of| {
-            let limit = &limit_of[index];
-            Some((limit, asker.key(limit)?))
-        })
+    ) -> Result<Option<Told>, Box<OwnAnswer>> {
+        match self.limits.of_requests(route, pool) {
+            [] => Ok(None),
+            // The usual one is asked in one go.
+            &[index] => {
+                let limit = self.limit(index);
+                match asker.key(limit) {
+                    Some(key) => judge(limit, &limit.take(key, &self.asking)),
+                    None => Ok(None),
+                }
+            }
+            several => self.admit_all(several, |&index, all| {
+                let limit = &all[index];
+                Some((limit, asker.key(limit)?))
+            }),
+        }
     }
 
     /// Asks limits of which it is known what they count a request by.
     #[cold]
-    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), OwnAnswer> {
+    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), Box<OwnAnswer>> {
         self.admit_all(keys, |&(index, key), all| Some((&all[index], key))).map(|_| ())
     }
 
     /// Asks each of these of which `find` tells the number that it counts the request by; if one
     /// refuses, nothing is taken from any.
-    #[inline]
+    #[inline(never)]
     fn admit_all<T>(
         &self,
         asked: &[T],
         find: impl Fn(&T, &'a [LimitConfig]) -> Option<(&'a LimitConfig, u64)>,
-    ) -> Result<Option<Told>, OwnAnswer> {
+    ) -> Result<Option<Told>, Box<OwnAnswer>> {
         let all = self.limits.all();
-        let mut told: Option<Told> = None;
+        let mut nearest: Option<Told> = None;
         for (place, one) in asked.iter().enumerate() {
             let Some((limit, key)) = find(one, all) else { continue };
-            let decision = limit.take(key, &self.asking);
-            if limit.limit.shadow {
-                continue;
-            }
-            if !decision.is_admitted() {
-                self.give_back(asked[..place].iter().filter_map(|one| find(one, all)));
-                return Err(refusal(limit, &decision));
-            }
-            if told.is_none_or(|told| decision.remaining() < told.figures.0) {
-                told = Some(Told::of(limit.index, &decision));
+            match judge(limit, &limit.take_of_several(key, &self.asking)) {
+                Ok(Some(told)) if nearest.is_none_or(|near| told.remaining < near.remaining) => {
+                    nearest = Some(told);
+                }
+                Ok(_) => {}
+                Err(refusal) => {
+                    self.give_back(asked[..place].iter().filter_map(|one| find(one, all)));
+                    return Err(refusal);
+                }
             }
         }
-        Ok(told)
+        Ok(nearest)
     }
 
     /// Gives back what was taken from these for one request.
@@ -240,7 +245,7 @@ impl<'a> Limiter<'a> {
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
             let limit = self.limit(index);
-            let decision = limit.take(key(limit), &self.asking);
+            let decision = limit.take_of_several(key(limit), &self.asking);
             if decision.is_admitted() || limit.limit.shadow {
                 continue;
             }
@@ -253,6 +258,18 @@ impl<'a> Limiter<'a> {
 
     pub(super) fn limit(&self, index: LimitIndex) -> &'a LimitConfig {
         &self.limits.all()[index]
+    }
+}
+
+/// What the client is told of a decision; nothing if the limit only counts.
+#[inline]
+fn judge(limit: &LimitConfig, decision: &Decision) -> Result<Option<Told>, Box<OwnAnswer>> {
+    if limit.limit.shadow {
+        Ok(None)
+    } else if decision.is_admitted() {
+        Ok(Some(limit.told(decision)))
+    } else {
+        Err(Box::new(refusal(limit, decision)))
     }
 }
 
@@ -301,7 +318,7 @@ fn over_limit(
     message: String,
 ) -> OwnAnswer {
     let mut fields = Vec::new();
-    Told::of(0, decision).write(limit, &mut fields);
+    limit.told(decision).write(limit, &mut fields);
     let fields = String::from_utf8_lossy(&fields).into_owned();
     let over_limit = OverLimit { limit: Arc::from(&limit.limit.name), fields };
     let mut answer = OwnAnswer::new(429, Reason::RateLimited, message);
@@ -311,41 +328,33 @@ fn over_limit(
 }
 
 impl Told {
-    fn of(limit: LimitIndex, decision: &Decision) -> Self {
-        Self { limit, figures: (decision.remaining(), decision.reset_seconds()) }
-    }
-
     /// Adds its fields to a head that is complete. As long as a limit is far from reached its
     /// figures are the same from request to request, and so are the fields.
     #[inline]
     pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
-        let Some(limit) = limits.all().get(self.limit) else { return };
         // Before the empty line.
         head.truncate(head.len().saturating_sub(2));
-        copies.told(self.limit, limit.state.serial, |last| {
-            let is_of = last.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &limit.fields));
-            if !is_of || last.figures != self.figures {
-                self.renew(limit, last);
+        copies.told(self.limit, |last| {
+            if last.told != Some(*self) {
+                self.renew(limits, last);
             }
             head.extend_from_slice(&last.fields);
         });
     }
 
     #[inline(never)]
-    fn renew(&self, limit: &LimitConfig, last: &mut LastTold) {
-        last.figures = self.figures;
-        last.of = Some(Arc::clone(&limit.fields));
+    fn renew(&self, limits: &Limits, last: &mut LastTold) {
+        last.told = Some(*self);
         last.fields.clear();
-        self.write(limit, &mut last.fields);
+        self.write(&limits.all()[self.limit], &mut last.fields);
         last.fields.extend_from_slice(b"\r\n");
     }
 
     fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {
-        let (remaining, reset_seconds) = self.figures;
         out.extend_from_slice(limit.fields.as_bytes());
-        write_decimal(remaining.into(), out);
+        write_decimal(self.remaining.into(), out);
         out.extend_from_slice(b";t=");
-        write_decimal(reset_seconds, out);
+        write_decimal(self.reset_seconds, out);
         out.extend_from_slice(b"\r\n");
     }
 }

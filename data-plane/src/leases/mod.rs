@@ -11,13 +11,14 @@
 //! | `line` | the requests of a pool that wait for a slot, of all workers |
 //! | `rate` | rates, as workers follow them |
 //! | `published` | a value that the control thread changes and workers keep a copy of |
-//! | `held` | one quantity on the control thread |
+//! | `held`, `held_keys` | one quantity on the control thread; one with keys |
 //! | `keeper` | the conversation with the control plane |
 //! | `remembered` | what is kept on disk for the next start |
 
 mod answers;
 mod cap;
 mod held;
+mod held_keys;
 mod keeper;
 mod line;
 mod published;
@@ -49,7 +50,8 @@ pub(crate) use self::{
     remembered::Shelf,
 };
 use self::{
-    held::{Held, HeldKeys, HeldRate, HeldSlots},
+    held::{Held, HeldRate, HeldSlots},
+    held_keys::HeldKeys,
     remembered::Remembered,
 };
 use crate::{live::BackendState, worker::now};

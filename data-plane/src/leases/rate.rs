@@ -101,13 +101,8 @@ impl KeyLease {
     }
 
     /// Asks for one token for this key, by way of the worker's own copy of the paces.
-    #[inline]
-    pub(crate) fn take(
-        &self,
-        key: u64,
-        copy: &mut Copy<Arc<KeyPaces>>,
-        now: Instant,
-    ) -> Decision {
+    #[inline(always)]
+    pub(crate) fn take(&self, key: u64, copy: &mut Copy<Arc<KeyPaces>>, now: Instant) -> Decision {
         let (pace, is_hot) = self.paces.read(copy).of(key);
         let decision = self.table.take(key, pace, now);
         if !is_hot && !decision.is_admitted() {

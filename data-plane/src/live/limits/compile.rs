@@ -1,6 +1,6 @@
 //! Lays out which limits apply where, and keeps what they remember.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Instant};
 
 use lb_core::{
     lease::{Quantity, Sort},
@@ -25,6 +25,8 @@ pub(in crate::live) struct LimitCompiler {
     former: BTreeMap<LimitName, LimitConfig>,
     /// States that were ever made.
     serials: u64,
+    /// Of the limit that was compiled last.
+    version: NonZero<u64>,
     laid_out: Option<LaidOut>,
 }
 
@@ -47,7 +49,14 @@ impl LaidOut {
 
 impl LimitCompiler {
     pub(in crate::live) fn new(workers: usize, keys_max: usize) -> Self {
-        Self { workers, keys_max, former: BTreeMap::new(), serials: 0, laid_out: None }
+        Self {
+            workers,
+            keys_max,
+            former: BTreeMap::new(),
+            serials: 0,
+            version: NonZero::<u64>::MIN,
+            laid_out: None,
+        }
     }
 
     /// The limits of a snapshot, for one of so many proxies; none if there are none.
@@ -136,7 +145,8 @@ impl LimitCompiler {
                 }
             },
         };
-        LimitConfig::new(limit, state, source)
+        self.version = self.version.saturating_add(1);
+        LimitConfig::new(self.version, limit, state, source)
     }
 
     fn own_source(&self, limit: &Limit, known: Option<&Source>, now: Instant) -> Source {

@@ -7,7 +7,7 @@
 mod compile;
 mod state;
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{cell::RefCell, num::NonZero, sync::Arc, time::Instant};
 
 use lb_core::{
     lease::Quantity,
@@ -60,6 +60,8 @@ struct OfFallback {
 pub(crate) struct LimitConfig {
     /// Where it stands.
     pub(crate) index: LimitIndex,
+    /// Unique in this process's life: one with another rate or burst has another.
+    pub(crate) version: NonZero<u64>,
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
@@ -102,41 +104,63 @@ struct LimitCopy {
     told: LastTold,
 }
 
+/// What a client is told of the limit that it is nearest to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Told {
+    /// Which limit: its version, and where it stands.
+    pub(crate) version: NonZero<u64>,
+    pub(crate) limit: LimitIndex,
+    /// What is left.
+    pub(crate) remaining: u32,
+    /// In how many seconds the bucket is full.
+    pub(crate) reset_seconds: u64,
+}
+
 /// What the last client was told of a limit.
 #[derive(Debug, Default)]
 pub(crate) struct LastTold {
-    /// What is left, and in how many seconds the bucket is full.
-    pub(crate) figures: (u32, u64),
-    /// The fields with these figures, and the end of a head.
+    pub(crate) told: Option<Told>,
+    /// The fields that say it, and the end of a head.
     pub(crate) fields: Vec<u8>,
-    /// The text that they begin with: another rate or burst may have the same figures.
-    pub(crate) of: Option<Arc<str>>,
 }
 
 impl LimitCopies {
     #[inline]
     fn with<R>(&self, index: LimitIndex, serial: u64, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
-        let copies = &mut *self.0.borrow_mut();
-        if copies.len() <= index {
-            copies.resize_with(index + 1, LimitCopy::default);
-        }
-        let copy = &mut copies[index];
-        if copy.serial != serial {
-            // Another limit has this place now.
-            *copy = LimitCopy { serial, ..LimitCopy::default() };
-        }
-        read(copy)
+        self.at(index, |copy| {
+            if copy.serial != serial {
+                copy.begin(serial);
+            }
+            read(copy)
+        })
     }
 
-    /// What was told last of a limit whose state has this serial.
+    /// What was told last of a limit that stands here.
     #[inline]
-    pub(crate) fn told<R>(
-        &self,
-        index: LimitIndex,
-        serial: u64,
-        use_it: impl FnOnce(&mut LastTold) -> R,
-    ) -> R {
-        self.with(index, serial, |copy| use_it(&mut copy.told))
+    pub(crate) fn told<R>(&self, index: LimitIndex, use_it: impl FnOnce(&mut LastTold) -> R) -> R {
+        self.at(index, |copy| use_it(&mut copy.told))
+    }
+
+    #[inline]
+    fn at<R>(&self, index: LimitIndex, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
+        let copies = &mut *self.0.borrow_mut();
+        if copies.len() <= index {
+            make_room(copies, index);
+        }
+        read(&mut copies[index])
+    }
+}
+
+#[cold]
+fn make_room(copies: &mut Vec<LimitCopy>, index: LimitIndex) {
+    copies.resize_with(index + 1, LimitCopy::default);
+}
+
+impl LimitCopy {
+    /// Another limit has this place now.
+    #[cold]
+    fn begin(&mut self, serial: u64) {
+        *self = Self { serial, ..Self::default() };
     }
 }
 
@@ -208,13 +232,19 @@ impl Limits {
 }
 
 impl LimitConfig {
-    fn new(limit: &Arc<Limit>, state: Arc<LimitState>, source: Source) -> Self {
+    fn new(
+        version: NonZero<u64>,
+        limit: &Arc<Limit>,
+        state: Arc<LimitState>,
+        source: Source,
+    ) -> Self {
         let quota = Quota::new(limit.rate.micros(), limit.burst());
         let (name, Quota { quota, window_seconds }) = (&limit.name, quota);
         let fields = format!(
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
-        Self { index: 0, limit: Arc::clone(limit), state, source, fields: fields.into() }
+        let limit = Arc::clone(limit);
+        Self { index: 0, version, limit, state, source, fields: fields.into() }
     }
 
     /// The same at this place of a configuration.
@@ -222,8 +252,22 @@ impl LimitConfig {
         Self { index, ..self }
     }
 
-    /// Asks for one token; of a limit by key, for the key of this number.
+    /// What a client is told of it that was let pass.
     #[inline]
+    pub(crate) fn told(&self, decision: &Decision) -> Told {
+        let (version, limit) = (self.version, self.index);
+        let (remaining, reset_seconds) = (decision.remaining(), decision.reset_seconds());
+        Told { version, limit, remaining, reset_seconds }
+    }
+
+    /// The same as [`Self::take`] where time counts less: several limits, or one of a backend.
+    #[inline(never)]
+    pub(crate) fn take_of_several(&self, key: u64, asking: &Asking<'_>) -> Decision {
+        self.take(key, asking)
+    }
+
+    /// Asks for one token; of a limit by key, for the key of this number.
+    #[inline(always)]
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
         let Asking { worker, copies, now } = *asking;
         let decision = match &self.source {
