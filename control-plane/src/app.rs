@@ -237,6 +237,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     // What a fresh store begins with is its first revision.
     let resumed = registry.revision() > 1;
     let (term, former) = (registry.term(), registry.former_proxies());
+    let holders = registry.former_holders();
+    let expected = if resumed { former.clone() } else { Some(Vec::new()) };
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }
@@ -249,8 +251,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
-        resilience: Arc::new(Resilience::new(term, config.lease)),
-        leases: Arc::new(Leases::new(term, resumed)),
+        resilience: Arc::new(Resilience::new(term, config.lease, expected)),
+        leases: Arc::new(Leases::new(term, resumed, holders)),
         sources: Arc::default(),
         drains: Drains::new(resumed, former, config.lease),
         rotation: Rotation::new(resumed),
@@ -402,6 +404,7 @@ impl Running {
     pub async fn stop(mut self) -> bool {
         let mut parts = std::mem::take(&mut self.parts);
         let orderly = async {
+            drain::note_once_more(&self.context).await;
             self.context.registry.stop().await;
             self.context.stop.cancel();
             while parts.join_next().await.is_some() {}

@@ -12,6 +12,8 @@
 //! those that have something left and are on their way back: until they are all there, or a
 //! while has passed.
 
+mod note;
+
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,9 +24,10 @@ use lb_core::{
     drain::{self, Elapsed, Left, Step},
     model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
+pub(crate) use self::note::{note_once_more, note_proxies};
 use crate::{
     clock::unix_ms,
     events::EventType,
@@ -280,47 +283,6 @@ pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
         .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
         .filter_map(under_way)
         .collect()
-}
-
-/// Has it noted which proxies are connected, until the context is stopped: that all streams end
-/// then says nothing of the proxies.
-pub(crate) async fn note_proxies(context: &Context) {
-    let mut members = context.fleet.members();
-    let mut noted = None;
-    loop {
-        members.mark_unchanged();
-        let (present, is_passing) = present(context);
-        let awaited = context.drains.awaited_next(&present);
-        if context.stop.is_cancelled() {
-            return;
-        }
-        if awaited.is_some() && awaited != noted {
-            noted.clone_from(&awaited);
-            context.registry.remember_proxies(awaited.unwrap_or_default()).await;
-        }
-        let complete = context.drains.complete_from;
-        tokio::select! {
-            () = context.stop.cancelled() => return,
-            changed = members.changed() => if changed.is_err() { return },
-            () = sleep_until(complete), if Instant::now() < complete => {}
-            () = sleep(RETRY), if is_passing => {}
-        }
-    }
-}
-
-/// The proxies that are connected, or were within a lease: a stream that has just broken off says
-/// nothing of its proxy. Whether there are any of the latter.
-fn present(context: &Context) -> (Vec<ProxyId>, bool) {
-    let mut is_passing = false;
-    let listed = context.fleet.list().into_iter();
-    let present = listed.filter(|view| {
-        let is_lost = view.state == ProxyState::Lost;
-        let is_recent = view.last_seen < context.lease;
-        is_passing |= is_lost && is_recent;
-        !is_lost || is_recent
-    });
-    let present = present.map(|view| view.info.id).collect();
-    (present, is_passing)
 }
 
 /// Looks after all drains until the context is stopped.

@@ -15,8 +15,9 @@ use lb_core::{
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
+    task::AbortHandle,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     access_log::AccessLog,
@@ -156,13 +157,14 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    tokio::spawn(sync::save(last_good.clone(), held, Arc::clone(&status), applied));
-    tokio::spawn(serving.watch());
-    tokio::spawn(watch.run());
-    let following = tokio::spawn(follower.run());
-    tokio::spawn(reporter.run(connected_receiver));
-    tokio::spawn(keeper);
-    tokio::spawn(retry_budget::run(budgeted, Arc::clone(&status)));
+    let saving = sync::save(last_good.clone(), held, Arc::clone(&status), applied);
+    spawn("keeps the configuration on disk", saving);
+    spawn("takes failing backends out by itself", serving.watch());
+    spawn("watches its memory and connections", watch.run());
+    let following = spawn("follows the control plane", follower.run());
+    spawn("reports statistics", reporter.run(connected_receiver));
+    spawn("renews its shares of limits", keeper);
+    spawn("counts retries", retry_budget::run(budgeted, Arc::clone(&status)));
     opened.admin.set_nonblocking(true)?;
     let admin = tokio::net::TcpListener::from_std(opened.admin)?;
     let admin = tokio::spawn(admin::serve(admin, metrics));
@@ -208,6 +210,23 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     }
     drop(connected_sender);
     ended
+}
+
+/// Runs a task beside the workers for as long as the runtime lives. Should it panic, then
+/// requests are served on, since whatever made it panic may be the same everywhere and a fleet
+/// that ends serves nobody: but the log says what the proxy `does` no more.
+fn spawn(does: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    let task = tokio::spawn(task);
+    let handle = task.abort_handle();
+    tokio::spawn(async move {
+        if task.await.is_err_and(|ended| ended.is_panic()) {
+            error!(
+                "a part of this proxy has failed (the message before says where): it serves on, but \
+                 no longer {does}. Restart it; what it said is a defect to be reported"
+            );
+        }
+    });
+    handle
 }
 
 /// Lets a later process take over. A proxy that cannot offer it serves all the same.

@@ -25,6 +25,8 @@ pub(crate) struct Status {
 struct Inner {
     version: Option<Version>,
     connected: bool,
+    /// Why the state of the control plane that is connected is refused as a whole.
+    refused: Option<String>,
     stale_since: Option<Moment>,
     draining: bool,
     /// As a control plane told it last.
@@ -70,20 +72,29 @@ impl Status {
     }
 
     /// All workers serve from a new configuration, in which these objects are refused.
-    pub(crate) fn count_apply(&self, took: Duration, rejections: &[Rejection]) {
+    /// Returns those that were not before.
+    pub(crate) fn count_apply<'r>(
+        &self,
+        took: Duration,
+        rejections: &'r [Rejection],
+    ) -> Vec<&'r Rejection> {
         let mut inner = self.lock();
         let rejected = rejections.iter().map(|it| (it.key.clone(), it.revision)).collect();
         let before = std::mem::replace(&mut inner.rejected, rejected);
-        let new = inner.rejected.difference(&before).count();
+        let is_new = |it: &&Rejection| !before.contains(&(it.key.clone(), it.revision));
+        let new: Vec<_> = rejections.iter().filter(is_new).collect();
         let following = &mut inner.following;
         following.applies.record(whole_us(took));
-        following.rejections += new as u64;
+        following.rejections += new.len() as u64;
         following.rejected_objects = rejections.len();
+        new
     }
 
     /// A configuration was refused whole.
-    pub(crate) fn count_refusal(&self) {
-        self.lock().following.refusals += 1;
+    pub(crate) fn count_refusal(&self, why: &str) {
+        let mut inner = self.lock();
+        inner.following.refusals += 1;
+        inner.refused = Some(why.to_owned());
     }
 
     /// What following control planes has come to so far.
@@ -120,6 +131,7 @@ impl Status {
     pub(crate) fn synced(&self) {
         let mut inner = self.lock();
         inner.connected = true;
+        inner.refused = None;
         inner.stale_since = None;
     }
 
@@ -127,6 +139,7 @@ impl Status {
     pub(crate) fn lost(&self, now: Moment) {
         let mut inner = self.lock();
         inner.connected = false;
+        inner.refused = None;
         inner.stale_since.get_or_insert(now);
     }
 
@@ -180,13 +193,14 @@ impl Status {
                 name: "control-plane",
                 // Traffic does not depend on it.
                 passed: true,
-                detail: match (inner.connected, inner.stale_since) {
-                    (true, _) => "connected".to_owned(),
-                    (false, Some(since)) => {
+                detail: match (&inner.refused, inner.connected, inner.stale_since) {
+                    (Some(why), ..) => format!("it answers, and its state is refused: {why}"),
+                    (None, true, _) => "connected".to_owned(),
+                    (None, false, Some(since)) => {
                         let since = since.unix_ms(present());
                         format!("away; stale since {since} (Unix ms)")
                     }
-                    (false, None) => "not connected yet".to_owned(),
+                    (None, false, None) => "not connected yet".to_owned(),
                 },
             },
         ]

@@ -30,6 +30,8 @@ use session::Ended;
 
 /// Between two writes of the configuration to disk.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
+/// Until what could not be written is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// For the connection, and for the first answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -160,11 +162,29 @@ pub(crate) async fn save(
     status: Arc<Status>,
     mut config: watch::Receiver<Arc<Config>>,
 ) {
-    while config.changed().await.is_ok() {
+    let mut failed = false;
+    loop {
+        // What could not be written is tried again, change or none.
+        let again = async {
+            match failed {
+                true => tokio::time::sleep(SAVE_AGAIN).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = config.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
         let (keeper, held) = (last_good.clone(), Arc::clone(&held));
         let proxies = status.proxies_told();
         let saved = tokio::task::spawn_blocking(move || keeper.save(&held, proxies)).await;
-        if let Ok(Err(error)) = saved {
+        let failed_before = std::mem::replace(&mut failed, matches!(saved, Ok(Err(_))));
+        if failed_before && !failed {
+            info!(path = %last_good.path().display(), "the configuration is kept on disk again");
+        }
+        if let Ok(Err(error)) = saved
+            && !failed_before
+        {
             warn!(
                 path = %last_good.path().display(),
                 %error,

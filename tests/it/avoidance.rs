@@ -274,3 +274,20 @@ async fn failures_are_reported_before_the_next_report_is_due() {
     };
     assert_eq!(scene.control_plane().statistics.find(failed).await, 1);
 }
+
+/// A report that the control plane will never take must not keep it from hearing the next one.
+#[tokio::test]
+async fn a_report_that_is_refused_is_not_sent_for_ever() {
+    let (a, b) = (Backend::saying("a"), Backend::saying("b"));
+    let backends = two(&a, &b, scene::up("b", &b));
+    let mut scene = Scene::start(program(), pool(5000), backends).await;
+    let statistics = &mut scene.control_plane().statistics;
+    statistics.refuse("proxy-1");
+    let mut last = 0;
+    while last < 8 {
+        let sequence = statistics.report().await.sequence;
+        assert!(sequence > last, "report {sequence} came again after {last}");
+        last = sequence;
+    }
+    scene.process().complaint("refuses a report of statistics").await;
+}

@@ -143,6 +143,45 @@ async fn two_slots_go_round_eight_proxies() {
     assert_eq!(meter.most(), 2);
 }
 
+/// Slots may be in use for two minutes after a proxy fell silent, and none did.
+#[tokio::test]
+async fn slots_move_at_once_after_a_restart_of_the_control_plane() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend =
+        Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Send(ok("a"))]);
+    let mut cluster = Cluster::start(program(), 2).await;
+    cluster
+        .api
+        .change_pool(|pool| {
+            no_checks(pool);
+            pool.request_timeout_ms = 120_000;
+            pool.queue_timeout_ms = 60_000;
+        })
+        .await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "2"]).await.expect(0));
+    eventually("each proxy has a slot", async || {
+        let text = cluster.lbctl(&["describe", "backend", &ids[0]]).await.expect(0).stdout;
+        if text.matches(" 0/1").count() == 2 { Ok(()) } else { Err(text) }
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    cluster.start_control_plane().await;
+    cluster.api.settled(2).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.proxy(0).address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        clients.push(client);
+    }
+    backend.reached(2).await;
+    gate.open();
+    for mut client in clients {
+        assert_eq!(client.response().await.text(), "a");
+    }
+}
+
 #[tokio::test]
 async fn who_waits_in_vain_is_told_so() {
     let meter = Meter::open("well", Duration::from_millis(700));
@@ -229,17 +268,13 @@ async fn a_full_backend_is_passed_over_and_the_pool_has_a_limit_of_its_own() {
     );
 }
 
-/// Without a control plane each proxy has its even share, and what is more ends.
-#[tokio::test]
-async fn what_holds_a_slot_that_nobody_counts_is_cut() {
-    let gate = Gate::default();
-    let holds = gate.clone();
-    let backend = Backend::scripted(move |_| {
-        let begins = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe";
-        let ends = Action::Send(b"en".to_vec());
-        vec![Action::Send(begins.into()), Action::Await(holds.clone()), ends]
-    });
-    let mut cluster = Cluster::start(program(), 2).await;
+/// Two proxies, of which the first has both slots of a backend in use by requests that began as
+/// `begin` has it, while each would have one if there were no control plane.
+async fn both_slots_taken(
+    backend: &Backend,
+    begin: impl AsyncFn(&mut Client),
+) -> (Cluster, Vec<Client>) {
+    let cluster = Cluster::start(program(), 2).await;
     cluster
         .api
         .change_pool(|pool| {
@@ -258,9 +293,7 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(cluster.address()).await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let head = client.head().await.unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        begin(&mut client).await;
         clients.push(client);
     }
     eventually("both slots are in use, and the other proxy is known", async || {
@@ -268,6 +301,25 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
         let is = slots.proxies.iter().map(|share| (&*share.proxy_id, share.granted, share.in_use));
         let is: Vec<_> = is.collect();
         if is == [("proxy-1", 2, 2), ("proxy-2", 0, 0)] { Ok(()) } else { Err(format!("{is:?}")) }
+    })
+    .await;
+    (cluster, clients)
+}
+
+/// Without a control plane each proxy has its even share, and what is more ends.
+#[tokio::test]
+async fn what_holds_a_slot_that_nobody_counts_is_cut() {
+    let gate = Gate::default();
+    let holds = gate.clone();
+    let backend = Backend::scripted(move |_| {
+        let begins = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe";
+        let ends = Action::Send(b"en".to_vec());
+        vec![Action::Send(begins.into()), Action::Await(holds.clone()), ends]
+    });
+    let (mut cluster, clients) = both_slots_taken(&backend, async |client| {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     })
     .await;
     cluster.kill_control_plane().await;
@@ -286,4 +338,41 @@ async fn what_holds_a_slot_that_nobody_counts_is_cut() {
     gate.open();
     let whole = ends.remove(0).await.unwrap();
     assert_eq!(whole.as_deref(), Ok(&b"been"[..]), "the other one goes on to its end");
+}
+
+/// The same of requests whose clients are still sending, and send for longer than an answer may
+/// take.
+#[tokio::test]
+async fn an_upload_that_holds_a_slot_that_nobody_counts_is_cut() {
+    let backend = Backend::scripted(|_| vec![Action::ReadBody, Action::Send(ok("a"))]);
+    let (mut cluster, clients) = both_slots_taken(&backend, async |client| {
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbe").await;
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    let rest = Gate::default();
+    let answers = clients.into_iter().map(|mut client| {
+        let rest = rest.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                answer = client.response() => answer,
+                () = rest.opened() => {
+                    client.send("en").await;
+                    client.response().await
+                }
+            }
+        })
+    });
+    let mut answers: Vec<_> = answers.collect();
+    let mut cut = None;
+    eventually("one of two is cut", async || {
+        cut = answers.iter().position(tokio::task::JoinHandle::is_finished);
+        cut.ok_or("none")
+    })
+    .await;
+    answers.remove(cut.unwrap()).await.unwrap().expect(503, "slot_lost");
+    assert!(!answers[0].is_finished());
+    rest.open();
+    let whole = answers.remove(0).await.unwrap();
+    assert_eq!(whole.text(), "a", "the other one goes on to its end");
 }

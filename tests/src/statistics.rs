@@ -2,7 +2,7 @@
 //! gives them in answer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,6 +14,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::PATIENCE;
 
+/// Proxies whose next report is refused.
+type Refused = Arc<Mutex<HashSet<String>>>;
 type Tokens = Arc<Mutex<HashMap<String, Vec<pb::ProbeToken>>>>;
 
 /// What all proxies report.
@@ -21,15 +23,22 @@ type Tokens = Arc<Mutex<HashMap<String, Vec<pb::ProbeToken>>>>;
 pub struct Statistics {
     reports: mpsc::UnboundedReceiver<pb::StatsReport>,
     tokens: Tokens,
+    refused: Refused,
 }
 
 impl Statistics {
     /// The test's end, and the service for the server.
     pub(crate) fn new() -> (Self, stats_server::StatsServer<Service>) {
         let (sender, reports) = mpsc::unbounded_channel();
-        let tokens = Tokens::default();
-        let service = Service { reports: sender, tokens: Arc::clone(&tokens) };
-        (Self { reports, tokens }, stats_server::StatsServer::new(service))
+        let (tokens, refused) = (Tokens::default(), Refused::default());
+        let service =
+            Service { reports: sender, tokens: Arc::clone(&tokens), refused: Arc::clone(&refused) };
+        (Self { reports, tokens, refused }, stats_server::StatsServer::new(service))
+    }
+
+    /// Refuses the next report of a proxy as one that cannot be understood, and ends its stream.
+    pub fn refuse(&self, proxy: &str) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(proxy.to_owned());
     }
 
     /// Gives a token to a proxy, in the answer to its next report.
@@ -73,6 +82,7 @@ impl Statistics {
 pub(crate) struct Service {
     reports: mpsc::UnboundedSender<pb::StatsReport>,
     tokens: Tokens,
+    refused: Refused,
 }
 
 #[tonic::async_trait]
@@ -86,6 +96,7 @@ impl stats_server::Stats for Service {
         let mut up = request.into_inner();
         let (down, replies) = mpsc::channel(4);
         let (reports, tokens) = (self.reports.clone(), Arc::clone(&self.tokens));
+        let refused = Arc::clone(&self.refused);
         tokio::spawn(async move {
             while let Ok(Some(report)) = up.message().await {
                 let given = tokens
@@ -95,7 +106,14 @@ impl stats_server::Stats for Service {
                     .unwrap_or_default();
                 let sequence = report.sequence;
                 // A test that looks at no reports does not hear them.
+                let refuses =
+                    refused.lock().unwrap_or_else(PoisonError::into_inner).remove(&report.proxy_id);
                 reports.send(report).ok();
+                if refuses {
+                    let refusal = Status::invalid_argument("this report cannot be understood");
+                    down.send(Err(refusal)).await.ok();
+                    return;
+                }
                 let reply =
                     pb::StatsReply { sequence, period_ms: 0, probes: given, ..Default::default() };
                 if down.send(Ok(reply)).await.is_err() {

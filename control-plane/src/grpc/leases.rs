@@ -40,6 +40,7 @@ impl leases_server::Leases for LeasesService {
         let proxy = ProxyId::new(&first.proxy_id).map_err(invalid)?;
         let instance = InstanceId::new(&first.instance_id).map_err(invalid)?.to_string();
         let (grants, mut outbox) = mpsc::channel(OUTBOX);
+        self.context.leases.note(&instance, &self.context.registry).await;
         self.context.leases.open(&proxy, &instance, grants);
         self.context.leases.hear(&instance, &first);
         let (sender, receiver) = mpsc::channel(1);

@@ -133,8 +133,12 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
     if message.sequence == 0 {
         return Err(Status::invalid_argument("reports are numbered from 1, not from 0"));
     }
-    let backends = message.backends.into_iter().map(|part| {
+    let backends = message.backends.into_iter().map(|mut part| {
         check_counts(&part)?;
+        if let Some(latency) = &mut part.latency {
+            // Long-lived streams that all end at once make no report unbelievable.
+            latency.sum_us = latency.sum_us.min(COUNT_MAX);
+        }
         Ok(BackendPart {
             pool: PoolName::new(&part.pool).map_err(invalid)?,
             backend: BackendId::new(&part.backend).map_err(invalid)?,
@@ -293,7 +297,7 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         u64::from(part.upgraded) << 24,
         u64::from(part.cut) << 16,
     ];
-    let latency = part.latency.iter().flat_map(|h| h.counts.iter().chain([&h.sum_us]));
+    let latency = part.latency.iter().flat_map(|h| &h.counts);
     all_plausible(counts.iter().chain(latency))
 }
 

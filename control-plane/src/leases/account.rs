@@ -7,7 +7,8 @@ use std::{
 };
 
 use lb_core::{
-    lease::{Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted},
+    lease::{Census, Former, Granter, Heard, KeyGranter, Quantity, Sort, Term, Wanted},
+    model::InstanceId,
     resilience::concurrency::FleetConcurrency,
 };
 use lb_proto::{convert, v1 as pb};
@@ -21,6 +22,9 @@ pub(super) struct Account {
     /// Whether the configuration wants it still.
     pub(super) is_wanted: bool,
     pub(super) lender: Lender,
+    /// Whether all were heard who may have something of an earlier start; if those are known, and
+    /// until then.
+    census: Option<Census<Arc<str>>>,
     /// What the number of slots follows, if it is found out.
     pub(super) adaptive: Option<FleetConcurrency<HolderId>>,
     /// Requests that wait, as each holder told last.
@@ -45,7 +49,31 @@ impl Account {
             }
         };
         let adaptive = adaptive(&wanted, None, now);
-        Self { wanted, is_wanted: true, lender, adaptive, waiting: BTreeMap::new() }
+        let waiting = BTreeMap::new();
+        Self { wanted, is_wanted: true, lender, census: None, adaptive, waiting }
+    }
+
+    /// Lends anew once all of these were heard: nobody else has anything of an earlier start.
+    pub(super) fn follow(&mut self, former: &[InstanceId]) {
+        self.census = Some(Census::new(former.iter().map(Into::into)));
+    }
+
+    /// Whether it lends nothing new, since leases of an earlier start may be in force.
+    pub(super) fn carries(&self, now: Instant) -> bool {
+        match &self.lender {
+            Lender::Whole(granter) => granter.carries(now),
+            Lender::ByKey(_) => false,
+        }
+    }
+
+    /// The processes that may have something.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Arc<str>> {
+        let whole = match &self.lender {
+            Lender::Whole(granter) => Some(granter.holders()),
+            // Whoever has keys reports, or has lost its even share, too, as far as is known.
+            Lender::ByKey(_) => None,
+        };
+        whole.into_iter().flatten().map(|(holder, ..)| &holder.instance)
     }
 
     /// Wants this from now on; `false` if that takes another account.
@@ -91,9 +119,19 @@ impl Account {
         let report = convert::lease_report_from_wire(wire);
         match (&mut self.lender, wire.key) {
             (Lender::Whole(granter), None) => {
-                let heard = granter.hear(holder, &report, now);
+                let mut heard = granter.hear(holder, &report, now);
                 if matches!(heard, Heard::Stale | Heard::Outranked(_)) {
                     return heard;
+                }
+                if let Some(census) = &mut self.census {
+                    if census.hear(&holder.instance, &report, granter.term()) {
+                        granter.former_is_accounted_for(now);
+                    }
+                    // What follows waits for the answer.
+                    heard = Heard::Urgent;
+                    if !granter.carries(now) {
+                        self.census = None;
+                    }
                 }
                 self.waiting.insert(holder.clone(), wire.waiting);
                 let Some(adaptive) = &mut self.adaptive else { return heard };

@@ -44,6 +44,11 @@ impl Contacts {
         self.0.get_key_value(instance).map(|(name, _)| Arc::clone(name))
     }
 
+    /// The processes that report.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys()
+    }
+
     /// The proxy of a process.
     pub(super) fn proxy(&self, instance: &str) -> Option<&ProxyId> {
         self.0.get(instance).map(|contact| &contact.proxy)

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `account` | one quantity: its granter, and what is wanted of it |
 //! | `contact` | the proxies that report, and the way to each |
+//! | `notes` | who may have something, kept for the next start |
 //! | `view` | who holds how much, for people |
 //!
 //! Reports are taken in under a lock that is held for microseconds. Grants are made by one
@@ -14,6 +15,7 @@
 
 mod account;
 mod contact;
+mod notes;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -26,18 +28,18 @@ use std::{
 
 use lb_core::{
     lease::{Former, Heard, Quantity, Term, Wanted},
-    model::ProxyId,
+    model::{InstanceId, ProxyId},
 };
 use lb_proto::{convert, v1 as pb};
 use tokio::{
-    sync::{Notify, mpsc},
-    time::{MissedTickBehavior, interval, sleep},
+    sync::{Notify, Semaphore, mpsc},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub(crate) use self::view::{AdaptiveView, HolderView, LeaseView};
-use self::{account::Account, contact::Contacts};
+use self::{account::Account, contact::Contacts, notes::Notes};
 use crate::{
     clock::{millis32, now},
     registry::{Catalog, Registry},
@@ -51,6 +53,11 @@ const URGENT_AFTER: Duration = Duration::from_millis(2);
 pub(crate) const OUTBOX: usize = 4;
 /// What reports a proxy may send in a period before they become less frequent.
 const REPORTS_OF_A_PERIOD: u32 = 200;
+/// How long a process that is new waits until it is noted. After that it is heard all the same,
+/// though a start that follows soon may then not know of it.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
+/// Between two looks whether somebody is to be struck out.
+const TIDY_PERIOD: Duration = Duration::from_secs(1);
 /// The longest period between reports; four must fit into a lease.
 const PERIOD_MAX: Duration = Duration::from_millis(250);
 
@@ -67,6 +74,8 @@ pub(crate) struct Leases {
     state: Mutex<State>,
     /// Somebody waits for a grant.
     urgent: Notify,
+    /// Who may write down who has something: one at a time.
+    writing: Semaphore,
 }
 
 #[derive(Debug)]
@@ -76,6 +85,9 @@ struct State {
     /// An earlier start may have lent what is wanted when this one begins; also with an empty
     /// store, as a container without a volume has after a restart whose state is declared.
     former: Former,
+    /// Who may have something of an earlier start, if all of those are known.
+    former_holders: Option<Vec<InstanceId>>,
+    notes: Notes,
     accounts: BTreeMap<Quantity, Account>,
     contacts: Contacts,
     /// The revision that accounts were last compared with.
@@ -88,18 +100,45 @@ struct State {
 
 impl Leases {
     /// Lends nothing yet. `resumed` says that an earlier start of this control plane may
-    /// have lent something.
-    pub(crate) fn new(term: u64, resumed: bool) -> Self {
+    /// have lent something, and `holders` to which processes, if that is known.
+    pub(crate) fn new(term: u64, resumed: bool, holders: Option<Vec<InstanceId>>) -> Self {
         let state = State {
             term: Term(term),
             former: if resumed { Former::MayHaveLent } else { Former::Unknown },
+            notes: Notes::new(holders.as_deref()),
+            former_holders: holders,
             accounts: BTreeMap::new(),
             contacts: Contacts::default(),
             reconciled: None,
             urgent: BTreeMap::new(),
             grants: 0,
         };
-        Self { state: Mutex::new(state), urgent: Notify::new() }
+        Self { state: Mutex::new(state), urgent: Notify::new(), writing: Semaphore::new(1) }
+    }
+
+    /// Notes durably that this process may have something, before anything of it is heard: the
+    /// next start has to know of it. Those who come together share a write.
+    pub(crate) async fn note(&self, instance: &str, registry: &Registry) {
+        if self.lock().notes.join(instance, now()) {
+            let written = self.write_notes(registry, |notes| notes.is_noted(instance));
+            if timeout(NOTED_WITHIN, written).await.is_err() {
+                debug!(instance, "it could not be noted in time that it has leases");
+            }
+        }
+    }
+
+    /// Writes down who may have something, unless that is on disk, or is not needed any more.
+    async fn write_notes(&self, registry: &Registry, is_done: impl Fn(&Notes) -> bool) {
+        let Ok(_turn) = self.writing.acquire().await else { return };
+        let due = {
+            let state = &mut *self.lock();
+            if is_done(&state.notes) { None } else { state.notes_due() }
+        };
+        let Some(due) = due else { return };
+        let holders = due.iter().filter_map(|instance| InstanceId::new(instance).ok()).collect();
+        if registry.remember_holders(holders).await {
+            self.lock().notes.written(due);
+        }
     }
 
     /// Takes a stream of a proxy's process. Grants go to `outbox` until another stream of
@@ -169,6 +208,15 @@ fn wanted(catalog: &Catalog) -> BTreeMap<Quantity, Wanted> {
 }
 
 impl State {
+    fn notes_due(&mut self) -> Option<BTreeSet<Arc<str>>> {
+        let now = now();
+        let reporting = self.contacts.instances();
+        let having = self.accounts.values().flat_map(Account::instances);
+        let known = reporting.chain(having).cloned().collect();
+        let carries = self.accounts.values().any(|account| account.carries(now));
+        self.notes.due(known, self.reconciled.is_none() || carries, now)
+    }
+
     /// Opens, changes and closes accounts, so that they are as the configuration wants. One
     /// that is closed stays for as long as anything of it may be in use: it may be wanted
     /// again.
@@ -193,6 +241,9 @@ impl State {
             };
             let mut account = Account::open(self.term, wanted, former, now);
             account.number_after(self.grants);
+            if let (Former::MayHaveLent, Some(holders)) = (former, &self.former_holders) {
+                account.follow(holders);
+            }
             self.accounts.insert(quantity, account);
         }
     }
@@ -200,6 +251,9 @@ impl State {
     fn hear(&mut self, instance: &Arc<str>, wire: &pb::LeaseReport) -> bool {
         let quantity = wire.quantity.as_ref().and_then(convert::quantity_from_wire);
         let Some(quantity) = quantity else { return false };
+        if wire.term != 0 && wire.term < self.term.0 && !self.is_known(instance) {
+            self.notes.spoil();
+        }
         // A proxy may be ahead, or behind.
         let Some(account) = self.accounts.get_mut(&quantity) else { return false };
         let holder = HolderId { instance: Arc::clone(instance), number: wire.holder };
@@ -220,6 +274,12 @@ impl State {
         }
     }
 
+    /// Whether it is on the list of those who may have something of an earlier start.
+    fn is_known(&self, instance: &str) -> bool {
+        let listed = self.former_holders.iter().flatten();
+        listed.map(InstanceId::as_str).any(|known| known == instance)
+    }
+
     /// A proxy has had grants of a later start. The lock on the data directory says that
     /// none is running: the store was restored from a copy, or made anew.
     fn outrank(&mut self, outranked: Term) {
@@ -231,6 +291,8 @@ impl State {
         );
         let now = now();
         self.term = term;
+        self.former_holders = None;
+        self.notes.spoil();
         for account in self.accounts.values_mut() {
             *account = Account::open(term, account.wanted, Former::MayHaveLent, now);
         }
@@ -296,21 +358,36 @@ impl State {
 
 /// Lends until it is told to stop.
 pub(crate) async fn run(leases: Arc<Leases>, registry: Registry, stop: CancellationToken) {
+    // A disk that is slow keeps nobody waiting for grants.
+    tokio::join!(lend(&leases, &registry, &stop), tidy(&leases, &registry, &stop));
+}
+
+/// Strikes out those who have nothing any more.
+async fn tidy(leases: &Leases, registry: &Registry, stop: &CancellationToken) {
+    loop {
+        tokio::select! {
+            () = sleep(TIDY_PERIOD) => leases.write_notes(registry, |_| false).await,
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn lend(leases: &Leases, registry: &Registry, stop: &CancellationToken) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut revisions = registry.revisions();
     loop {
         tokio::select! {
-            _ = tick.tick() => leases.grant(&registry, true),
+            _ = tick.tick() => leases.grant(registry, true),
             changed = revisions.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                leases.grant(&registry, false);
+                leases.grant(registry, false);
             }
             () = leases.urgent.notified() => {
                 sleep(URGENT_AFTER).await;
-                leases.grant(&registry, false);
+                leases.grant(registry, false);
             }
             () = stop.cancelled() => return,
         }

@@ -1,5 +1,5 @@
 use lb_core::{
-    lease::{Holder, OnLoss, QuantityKind, Slots, Sort},
+    lease::{Holder, OnLoss, QuantityKind, Slots, Sort, Terms},
     model::ProxyId,
 };
 
@@ -25,7 +25,7 @@ impl World {
     fn new(slots: u64) -> Self {
         let quantity =
             Quantity { kind: QuantityKind::Pool, name: "default".into(), incarnation: 0 };
-        let world = Self { leases: Leases::new(1, false), quantity };
+        let world = Self { leases: Leases::new(1, false, None), quantity };
         world.want(None);
         world.want(Some(slots));
         world
@@ -42,6 +42,12 @@ impl World {
         let state = &mut *self.leases.lock();
         state.reconcile(wanted.into_iter().collect());
         state.reconciled = Some(1);
+    }
+
+    /// As `want`, as the first that the control plane finds in its store.
+    fn want_first(&self, slots: u64) {
+        self.leases.lock().reconciled = None;
+        self.want(Some(slots));
     }
 
     fn proxy(&self, name: &'static str) -> Proxy {
@@ -179,7 +185,7 @@ async fn a_later_start_is_told_of_by_its_leases() {
 #[tokio::test(start_paused = true)]
 async fn the_hot_keys_of_a_limit_that_is_gone_are_forgotten() {
     let quantity = Quantity { kind: QuantityKind::Limit, name: "api".into(), incarnation: 1 };
-    let leases = Leases::new(1, false);
+    let leases = Leases::new(1, false, None);
     let wanted = Wanted { amount: 1_000_000, sort: Sort::RateByKey { burst: 1 } };
     leases.lock().reconcile([(quantity.clone(), wanted)].into());
     let (outbox, mut inbox) = mpsc::channel(OUTBOX);
@@ -219,7 +225,7 @@ async fn what_a_lost_store_lent_is_not_lent_twice() {
     }
     assert_eq!((early.usable(), late.usable()), (5, 5));
 
-    let anew = World { leases: Leases::new(2, false), quantity: world.quantity.clone() };
+    let anew = World { leases: Leases::new(2, false, None), quantity: world.quantity.clone() };
     anew.want(Some(10));
     early.inbox = anew.open("p1");
     late.inbox = anew.open("p2");
@@ -236,4 +242,80 @@ async fn what_a_lost_store_lent_is_not_lent_twice() {
     anew.report(&mut early);
     anew.grant();
     assert_eq!(early.usable(), 10);
+}
+
+/// A control plane that follows another, which noted these processes.
+async fn followed(noted: &[&str]) -> (World, Proxy, Proxy) {
+    let world = World::new(10).gathered().await;
+    let (mut early, mut late) = (world.proxy("p1"), world.proxy("p2"));
+    for _ in 0..3 {
+        world.report(&mut early);
+        world.report(&mut late);
+        world.grant();
+        assert!(early.usable() + late.usable() <= 10);
+    }
+    assert_eq!((early.usable(), late.usable()), (5, 5));
+    let noted = noted.iter().map(|id| InstanceId::new(id).unwrap()).collect();
+    let anew = World { leases: Leases::new(2, true, Some(noted)), quantity: world.quantity };
+    anew.want_first(10);
+    early.inbox = anew.open("p1");
+    late.inbox = anew.open("p2");
+    // The first needs all of them.
+    assert!(early.slots.set_waiting(20, now()));
+    (anew, early, late)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_slots_move_again_once_all_were_heard_who_may_have_some() {
+    let (world, mut early, mut late) = followed(&["p1", "p2"]).await;
+    for round in 0..4 {
+        tokio::time::advance(TICK / 10).await;
+        world.report(&mut early);
+        world.grant();
+        assert_eq!(early.usable(), 5, "the other was not heard, in round {round}");
+    }
+    for _ in 0..4 {
+        tokio::time::advance(TICK / 10).await;
+        world.report(&mut late);
+        world.report(&mut early);
+        world.grant();
+        let sum = early.usable() + late.usable();
+        assert!(sum <= 10, "{sum}");
+    }
+    assert_eq!((early.usable(), late.usable()), (10, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_nothing_moves_while_one_that_may_have_some_is_silent() {
+    let (world, mut early, mut late) = followed(&["p1", "p2", "p3"]).await;
+    let started = now();
+    while now() < started + HOLD + Terms::LEASE {
+        world.report(&mut early);
+        world.report(&mut late);
+        world.grant();
+        assert_eq!((early.usable(), late.usable()), (5, 5));
+        tokio::time::advance(2 * TICK).await;
+    }
+    for _ in 0..4 {
+        tokio::time::advance(TICK).await;
+        world.report(&mut late);
+        world.report(&mut early);
+        world.grant();
+        assert!(early.usable() + late.usable() <= 10);
+    }
+    assert_eq!((early.usable(), late.usable()), (10, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_one_that_was_not_noted_spoils_the_list() {
+    let (world, mut early, mut late) = followed(&["p1"]).await;
+    for _ in 0..8 {
+        world.report(&mut late);
+        world.report(&mut early);
+        world.grant();
+        assert_eq!((early.usable(), late.usable()), (5, 5));
+        tokio::time::advance(2 * TICK).await;
+    }
+    let due = world.leases.lock().notes_due().unwrap();
+    assert_eq!(due.len(), 3, "somebody may be missing: {due:?}");
 }

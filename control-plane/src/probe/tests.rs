@@ -76,7 +76,8 @@ fn judged_prober(
     events: Arc<EventLog>,
     stop: &CancellationToken,
 ) -> Prober {
-    let resilience = Arc::new(Resilience::new(registry.term(), Duration::from_secs(5)));
+    let resilience =
+        Arc::new(Resilience::new(registry.term(), Duration::from_secs(5), Some(Vec::new())));
     let (checked, receiver) = mpsc::channel(CHECKED_MAX);
     let judged = Arc::clone(&resilience);
     let fleet = Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events)));

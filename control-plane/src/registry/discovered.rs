@@ -51,6 +51,7 @@ pub(super) fn settle(
         (Origin::Discovery, Some(former), Some(source)) => {
             backend.admin_state = former.admin_state;
             backend.labels = former.labels.clone();
+            backend.max_in_flight = former.max_in_flight;
             if !source.gives_weights() && backend.source == former.source {
                 backend.weight = former.weight;
             }

@@ -32,7 +32,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, Key, Kind, ProxyId, Resource},
+    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, ProxyId, Resource},
     moment::Moment,
     sync::Publisher,
 };
@@ -214,6 +214,21 @@ impl Registry {
         self.commands.send(Command::Remember { proxies }).await.ok();
     }
 
+    /// Has it remembered, durably when this returns, to which processes something may be lent.
+    /// Whether it could be.
+    pub(crate) async fn remember_holders(&self, holders: Vec<InstanceId>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::RememberHolders { holders, reply }).await.is_ok()
+            && answer.await.unwrap_or(false)
+    }
+
+    /// The processes that may have had leases when the process before this one ended; nothing if
+    /// that is not known.
+    #[must_use]
+    pub(crate) fn former_holders(&self) -> Option<Vec<InstanceId>> {
+        self.shared.former_holders.clone()
+    }
+
     /// The proxies that were connected when the process before this one ended; nothing if that
     /// is not known.
     #[must_use]
@@ -294,6 +309,7 @@ enum Command {
     Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
     Keys { step: KeyStep, reply: oneshot::Sender<Result<u64, WriteError>> },
     Remember { proxies: Vec<ProxyId> },
+    RememberHolders { holders: Vec<InstanceId>, reply: oneshot::Sender<bool> },
     Stop { reply: oneshot::Sender<()> },
 }
 
@@ -306,6 +322,7 @@ struct Shared {
     counts: Mutex<WriteCounts>,
     term: u64,
     former_proxies: Option<Vec<ProxyId>>,
+    former_holders: Option<Vec<InstanceId>>,
 }
 
 /// The names of what changed: bounded by what there is, however far the reader lags.

@@ -383,6 +383,9 @@ async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
         fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
             self.0.remember_proxies(proxies)
         }
+        fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
+            self.0.remember_holders(holders)
+        }
     }
     let store = Box::new(Failing(MemoryStore::new(), 1, 1));
     let registry = Registry::start(store, Arc::new(EventLog::new())).unwrap();

@@ -77,6 +77,7 @@ impl Writer {
             counts: Mutex::default(),
             term,
             former_proxies: contents.proxies,
+            former_holders: contents.holders,
         });
         let mut writer = Self {
             store,
@@ -116,6 +117,13 @@ impl Writer {
                         // Drains then wait longer after a restart, and nothing else.
                         debug!(%error, "the proxies that are connected could not be noted");
                     }
+                }
+                Command::RememberHolders { holders, reply } => {
+                    let outcome = self.store.remember_holders(&holders);
+                    if let Err(error) = &outcome {
+                        debug!(%error, "the processes that have leases could not be noted");
+                    }
+                    reply.send(outcome.is_ok()).ok();
                 }
                 Command::Stop { reply } => {
                     commands.close();

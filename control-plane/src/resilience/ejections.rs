@@ -8,6 +8,7 @@ use lb_core::{
     },
     resilience::{
         breaker::{ClosedBy, Event, Phase},
+        hearing::Jury,
         outlier::{Ejected, Sample},
         slow_start::after_return,
     },
@@ -40,7 +41,7 @@ fn transition(event: Event) -> Option<(&'static str, &'static str)> {
 
 impl State {
     pub(super) fn advance_breakers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
-        let mut refusals = Vec::new();
+        let (mut refusals, jury) = (Vec::new(), self.jury(at));
         for id in self.failing.clone() {
             let Some(backend) = self.backends.get_mut(&id) else { continue };
             let policy = backend.policy;
@@ -51,10 +52,11 @@ impl State {
                 let spare = peers.spare(at.catalog, name, &id, ejections);
                 ejections.admit(&id, EjectedBy::Breaker, spare)
             };
-            let event =
-                backend.breaker.advance(&policy.breaker, has_traffic, admit, at.now, &mut self.rng);
-            let settled =
-                matches!(backend.breaker.phase(), Phase::Closed) && at.now >= backend.failing_until;
+            let (breaker, rng) = (&mut backend.breaker, &mut self.rng);
+            let event = breaker.advance(&policy.breaker, has_traffic, &jury, admit, at.now, rng);
+            let settled = matches!(breaker.phase(), Phase::Closed)
+                && at.now >= backend.failing_until
+                && !breaker.sightings().is_in_doubt();
             match event {
                 Some(Event::Refused { cause, refused }) => {
                     let why = words::of_cause(cause, policy.breaker.window);
@@ -66,6 +68,18 @@ impl State {
             }
         }
         refusals
+    }
+
+    /// Who has told what it saw since when; nobody, if no breaker asks.
+    fn jury(&mut self, at: At<'_>) -> Jury {
+        let Self { failing, backends, hearing, expected, beginning, .. } = self;
+        let failing = failing.iter().filter_map(|id| backends.get(id));
+        let is_asked = failing.into_iter().any(|b| b.breaker.sightings().is_in_doubt());
+        if !is_asked {
+            return Jury::default();
+        }
+        let awaits_others = expected.are_waited_for(hearing, beginning.lease, at.now);
+        hearing.jury(awaits_others, beginning.lease, at.now)
     }
 
     /// Takes note of what a breaker did.

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `backend` | what is kept of one backend |
 //! | `pool` | what is kept of one pool |
+//! | `expected` | knows who is still to be heard |
 //! | `reports` | takes in what proxies report, and hands out probe tokens |
 //! | `settle` | takes in what the prober says, and moves everything on |
 //! | `ejections` | decides who is out, and who comes back |
@@ -21,6 +22,7 @@
 
 mod backend;
 mod ejections;
+mod expected;
 mod peers;
 mod pool;
 mod reports;
@@ -39,7 +41,10 @@ use std::{
 
 use lb_core::{
     model::{BackendId, BackendStatus, Incarnation, PoolName, ProxyId},
-    resilience::breaker::{self, Reporter},
+    resilience::{
+        breaker::{self, Reporter},
+        hearing::Hearing,
+    },
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -51,7 +56,7 @@ use tracing::warn;
 pub(crate) use self::ejections::Transition;
 pub use self::reports::ProbeReport;
 pub(crate) use self::reports::{Role, Token};
-use self::{backend::Backend, pool::Pool};
+use self::{backend::Backend, expected::Expected, pool::Pool};
 use crate::{
     clock::{now, unix_ms},
     events::{EventLog, EventType},
@@ -127,8 +132,10 @@ struct State {
     beginning: Beginning,
     backends: BTreeMap<BackendId, Backend>,
     pools: BTreeMap<PoolName, Pool>,
-    /// When each process last reported.
-    heard: BTreeMap<Reporter, Instant>,
+    /// When each process reported.
+    hearing: Hearing,
+    /// Those whose reports are still to come.
+    expected: Expected,
     /// Backends whose status may have changed.
     dirty: BTreeSet<BackendId>,
     /// Backends whose breakers may move.
@@ -145,12 +152,16 @@ struct State {
 impl Resilience {
     /// Nothing is known. `term` is the store's, by which tokens of this process are told from
     /// those of all before it; after a `lease` without a word a process of a proxy is lost.
-    pub(crate) fn new(term: u64, lease: Duration) -> Self {
+    /// `former` are the proxies that were connected to the process before this one, if they are
+    /// known; no proxies if there was none.
+    pub(crate) fn new(term: u64, lease: Duration, former: Option<Vec<ProxyId>>) -> Self {
+        let expected = Expected::new(former, now() + lease);
         let state = State {
             beginning: Beginning { term: term << TERM_BITS, lease },
             backends: BTreeMap::new(),
             pools: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            hearing: Hearing::new(),
+            expected,
             dirty: BTreeSet::new(),
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
@@ -185,7 +196,7 @@ impl Resilience {
         for backend in failing {
             match backend.breaker.phase() {
                 breaker::Phase::Closed => {
-                    let run = backend.breaker.failures_in_a_row(&backend.policy.breaker, now);
+                    let run = backend.breaker.failures_in_a_row(now);
                     breakers.failures_in_a_row = breakers.failures_in_a_row.max(run);
                 }
                 breaker::Phase::Open { .. } => breakers.open += 1,
@@ -237,6 +248,7 @@ pub(crate) async fn run(
         let (statuses, refusals) = registry.read(|view| {
             let (mut state, at) = (resilience.lock(), At::present(&view.catalog));
             state.lose_silent(lives, at);
+            state.expected.connected = fleet.live();
             state.settle(view, fresh, at)
         });
         for (id, reason) in refusals {

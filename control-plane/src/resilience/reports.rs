@@ -67,7 +67,7 @@ impl Resilience {
 impl State {
     pub(super) fn report(&mut self, report: &Report, role: Role, at: At<'_>) -> (bool, Vec<Token>) {
         let reporter = Reporter { proxy: report.proxy.clone(), instance: report.instance.clone() };
-        let is_new = self.heard.insert(reporter.clone(), at.now).is_none();
+        let is_new = self.hearing.heard(&reporter, at.now);
         if is_new && role == (Role::Present { took_over: false }) {
             // What the former process had under way is beyond hearing of.
             self.others_lost(&reporter, at);
@@ -104,9 +104,11 @@ impl State {
             return false;
         }
         kept.seen.add(&part.counters);
+        let reporter = Reporter { proxy: report.proxy.clone(), instance: report.instance.clone() };
         let traffic = Traffic {
             outcomes: outcomes(&part.counters),
             trailing_failures: short(part.trailing_failures),
+            since: self.hearing.tells_since(&reporter),
         };
         self.hear(report, &part.backend, traffic, at)
     }
@@ -156,32 +158,22 @@ impl State {
     /// Gives up processes that have not reported for a lease, unless they are said to live.
     pub(super) fn lose_silent(&mut self, lives: impl Fn(&Reporter) -> bool, at: At<'_>) {
         let lease = self.beginning.lease;
-        let is_silent = |heard: &Instant| at.now.saturating_duration_since(*heard) > lease;
-        let silent: Vec<Reporter> = self
-            .heard
-            .iter()
-            .filter(|(reporter, heard)| is_silent(heard) && !lives(reporter))
-            .map(|(reporter, _)| reporter.clone())
-            .collect();
+        let silent = self.hearing.silent(lease, at.now).filter(|reporter| !lives(reporter));
+        let silent: Vec<Reporter> = silent.collect();
         silent.iter().for_each(|reporter| self.lost(reporter, at));
     }
 
     /// A process has begun, and all others of its proxy have ended.
     fn others_lost(&mut self, present: &Reporter, at: At<'_>) {
-        let others: Vec<Reporter> = self
-            .heard
-            .keys()
-            .filter(|other| other.proxy == present.proxy && *other != present)
-            .cloned()
-            .collect();
+        let others = self.hearing.others(present);
         others.iter().for_each(|other| self.lost(other, at));
     }
 
     /// A process is gone, with whatever it had under way. Only breakers that are not at rest
     /// are told: there may be very many, and the others have nothing to do with it.
     fn lost(&mut self, reporter: &Reporter, at: At<'_>) {
-        self.heard.remove(reporter);
-        if !self.heard.keys().any(|other| other.proxy == reporter.proxy) {
+        self.hearing.forget(reporter);
+        if !self.hearing.knows(&reporter.proxy) {
             self.pools.values_mut().for_each(|pool| pool.forget(&reporter.proxy));
         }
         for id in self.failing.union(&self.half_open).cloned().collect::<Vec<_>>() {
@@ -196,7 +188,7 @@ impl State {
 
     /// Forgets a proxy altogether.
     pub(super) fn forget(&mut self, proxy: &ProxyId) {
-        self.heard.retain(|reporter, _| reporter.proxy != *proxy);
+        self.hearing.forget_proxy(proxy);
         self.pools.values_mut().for_each(|pool| pool.forget(proxy));
         self.backends.values_mut().for_each(|backend| backend.breaker.forget(proxy));
     }

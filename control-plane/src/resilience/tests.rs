@@ -1,5 +1,6 @@
 //! The judge with a real registry, simulated proxies and a clock of its own.
 
+mod doubts;
 mod large_pools;
 mod processes;
 
@@ -31,6 +32,8 @@ struct World {
     sequence: u64,
     /// What the next reports are taken for.
     role: Role,
+    /// What fails next is a connection, and no status.
+    cut_off: bool,
 }
 
 impl World {
@@ -39,7 +42,7 @@ impl World {
         let registry =
             Registry::start(Box::new(MemoryStore::new()), Arc::new(EventLog::new())).unwrap();
         let began = now();
-        let resilience = Resilience::new(1, LEASE);
+        let resilience = Resilience::new(1, LEASE, Some(Vec::new()));
         let mut world = Self {
             registry,
             resilience,
@@ -47,6 +50,7 @@ impl World {
             began,
             sequence: 0,
             role: Role::Present { took_over: false },
+            cut_off: false,
         };
         let items = (1..=backends).map(|number| {
             let backend = Declared {
@@ -138,8 +142,11 @@ impl World {
         self.now += Duration::from_millis(1);
         let backend = BackendId::new(&format!("b{number}")).unwrap();
         let incarnation = self.incarnation(number);
-        let failures =
-            Failures { status_5xx: failed, status_gateway: failed, ..Failures::default() };
+        let failures = if self.cut_off {
+            Failures { connect: failed, ..Failures::default() }
+        } else {
+            Failures { status_5xx: failed, status_gateway: failed, ..Failures::default() }
+        };
         let requests = successes + failed;
         let counters =
             BackendCounters { requests, successes, failures, ..BackendCounters::default() };
@@ -333,7 +340,7 @@ async fn what_was_open_before_a_restart_stays_open_and_is_tried_again() {
     world.report("p1", 1, (0, 5), None);
     world.settle(Vec::new()).await;
     assert!(world.is_out(1));
-    world.resilience = Resilience::new(1, LEASE);
+    world.resilience = Resilience::new(1, LEASE, Some(Vec::new()));
     world.pass(Duration::from_millis(10)).await;
     assert!(world.is_out(1), "a restart forgets nothing");
     world.pass(LEASE).await;

@@ -19,7 +19,8 @@ impl Rate {
     /// Counts what came at `now`.
     pub(super) fn add(&mut self, now: Instant, count: u64) {
         let start = *self.start.get_or_insert(now);
-        let second = now.duration_since(start).as_secs();
+        // Whoever waited for his turn to count may come with an older moment.
+        let second = now.duration_since(start).as_secs().max(self.second);
         // Seconds in which nothing came are empty.
         let skipped = (second - self.second).min(self.slots.len() as u64);
         for step in 1..=skipped {
@@ -48,5 +49,23 @@ impl Rate {
 
     fn slot(second: u64) -> usize {
         usize::try_from(second % (RATE_SECONDS as u64 + 1)).expect("less than the slots")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn whoever_counts_late_takes_nothing_away() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        rate.add(start, 10);
+        let later = start + Duration::from_secs(1);
+        rate.add(later, 20);
+        // It looked at the clock first, and was second to count.
+        rate.add(later - Duration::from_millis(1), 30);
+        assert_eq!(rate.lately(later), 60);
     }
 }

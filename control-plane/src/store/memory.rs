@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lb_core::{
-    model::{Epoch, Key, ProxyId},
+    model::{Epoch, InstanceId, Key, ProxyId},
     sync::Object,
 };
 
@@ -21,6 +21,7 @@ pub struct MemoryStore {
     objects: BTreeMap<Key, Object>,
     answers: VecDeque<Answered>,
     proxies: Option<Vec<ProxyId>>,
+    holders: Option<Vec<InstanceId>>,
 }
 
 impl MemoryStore {
@@ -36,6 +37,7 @@ impl MemoryStore {
             objects: BTreeMap::new(),
             answers: VecDeque::new(),
             proxies: None,
+            holders: None,
         }
     }
 }
@@ -56,6 +58,7 @@ impl Store for MemoryStore {
             objects: self.objects.values().cloned().collect(),
             answers: self.answers.iter().cloned().collect(),
             proxies: self.proxies.clone(),
+            holders: self.holders.clone(),
         })
     }
 
@@ -84,12 +87,17 @@ impl Store for MemoryStore {
 
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
         self.term = at_least.max(self.term + 1);
-        self.proxies = None;
+        (self.proxies, self.holders) = (None, None);
         Ok(self.term)
     }
 
     fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
         self.proxies = Some(proxies.to_vec());
+        Ok(())
+    }
+
+    fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
+        self.holders = Some(holders.to_vec());
         Ok(())
     }
 }

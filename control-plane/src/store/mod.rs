@@ -18,7 +18,7 @@ mod redb;
 use std::fmt;
 
 use lb_core::{
-    model::{Epoch, Key, ProxyId},
+    model::{Epoch, InstanceId, Key, ProxyId},
     sync::Object,
 };
 
@@ -44,6 +44,9 @@ pub trait Store: fmt::Debug + Send {
     /// Remembers which proxies are connected in the present term, in place of what was
     /// remembered before. No part of the state, and without a revision.
     fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError>;
+
+    /// Remembers to which processes something may be lent in the present term, in the same way.
+    fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError>;
 }
 
 /// What a store holds.
@@ -63,6 +66,9 @@ pub struct Contents {
     pub answers: Vec<Answered>,
     /// The proxies that were connected at the end of the last term; nothing if nobody noted it.
     pub proxies: Option<Vec<ProxyId>>,
+    /// The processes that may have had leases at the end of the last term; nothing if nobody
+    /// noted it.
+    pub holders: Option<Vec<InstanceId>>,
 }
 
 /// One change of the state.
@@ -175,9 +181,14 @@ pub(crate) mod tests {
         store.remember_proxies(&proxies[..1]).unwrap();
         store.remember_proxies(&proxies).unwrap();
         assert_eq!(store.load().unwrap().proxies, Some(proxies));
+        assert_eq!(store.load().unwrap().holders, None);
+        let holders: Vec<InstanceId> = ["i1", "i2"].map(|id| InstanceId::new(id).unwrap()).into();
+        store.remember_holders(&holders).unwrap();
+        assert_eq!(store.load().unwrap().holders, Some(holders));
         assert_eq!(store.begin_term(5).unwrap(), 6);
         assert_eq!(store.begin_term(3).unwrap(), 7, "a clock that was set back");
         assert_eq!(store.load().unwrap().proxies, None, "who was there in this term is not known");
+        assert_eq!(store.load().unwrap().holders, None);
         let fresh = store.load().unwrap();
         assert_eq!((fresh.revision, fresh.next_backend_number), (0, 1));
         assert!(fresh.objects.is_empty() && fresh.answers.is_empty());

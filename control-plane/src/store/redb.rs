@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | number, the epoch, or a term and the proxies that were connected in it |
+//! | `meta` | name | number, the epoch, or a term and the proxies that were connected in it, or the processes with leases |
 //! | `objects` | (kind, name) | (revision, payload) |
 //! | `answers` | sequence | what a write with an idempotency key was answered |
 //!
@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use lb_core::{
-    model::{Epoch, Key, ProxyId},
+    model::{Epoch, InstanceId, Key, ProxyId},
     sync::Object,
 };
 use redb::{
@@ -151,7 +151,10 @@ impl Store for RedbStore {
         }
 
         // What another term left says nothing: a build that noted nothing may have come since.
-        let proxies = bytes("proxies")?.and_then(|noted| proxies_of(&noted, count("term").ok()?));
+        let term = count("term").ok();
+        let noted = |name| Ok(bytes(name)?.and_then(|noted| lines_in(&noted, term?)));
+        let proxies = noted("proxies")?.and_then(|lines| all(&lines, ProxyId::new));
+        let holders = noted("holders")?.and_then(|lines| all(&lines, InstanceId::new));
         self.revision = count("revision")?;
         Ok(Contents {
             epoch,
@@ -161,6 +164,7 @@ impl Store for RedbStore {
             objects,
             answers,
             proxies,
+            holders,
         })
     }
 
@@ -234,14 +238,26 @@ impl Store for RedbStore {
     }
 
     fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
+        let lines: Vec<&str> = proxies.iter().map(ProxyId::as_str).collect();
+        self.note("proxies", &lines)
+    }
+
+    fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
+        let lines: Vec<&str> = holders.iter().map(InstanceId::as_str).collect();
+        self.note("holders", &lines)
+    }
+}
+
+impl RedbStore {
+    /// Keeps a list of the present term.
+    fn note(&self, name: &str, lines: &[&str]) -> Result<(), StoreError> {
         let doing = "written";
         let mut transaction = self.database.begin_write().map_err(failed(doing))?;
         transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
         {
-            let lines: Vec<&str> = proxies.iter().map(ProxyId::as_str).collect();
             let noted = [&self.term.to_le_bytes()[..], lines.join("\n").as_bytes()].concat();
             let mut meta = transaction.open_table(META).map_err(failed(doing))?;
-            meta.insert("proxies", noted.as_slice()).map_err(failed(doing))?;
+            meta.insert(name, noted.as_slice()).map_err(failed(doing))?;
         }
         transaction.commit().map_err(failed(doing))
     }
@@ -267,11 +283,16 @@ fn number(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// The proxies that were noted in a term, one a line; nothing if it was another term.
-fn proxies_of(noted: &[u8], term: u64) -> Option<Vec<ProxyId>> {
+/// What was noted in a term, one a line; nothing if it was another term.
+fn lines_in(noted: &[u8], term: u64) -> Option<String> {
     let (of, lines) = noted.split_first_chunk()?;
     let lines = str::from_utf8(lines).ok().filter(|_| u64::from_le_bytes(*of) == term)?;
-    lines.lines().map(|id| ProxyId::new(id).ok()).collect()
+    Some(lines.to_owned())
+}
+
+/// One of each line, unless one of them is none.
+fn all<T, E>(lines: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
+    lines.lines().map(|line| parse(line).ok()).collect()
 }
 
 /// Kinds and names hold neither spaces nor line ends.

@@ -199,7 +199,7 @@ mod tests {
             let count = |is: char| u32::from(*what == is);
             let outcomes =
                 Outcomes { successes: count('+'), transport: count('-'), ..Outcomes::default() };
-            let traffic = Traffic { outcomes, trailing_failures: count('-') };
+            let traffic = Traffic { outcomes, trailing_failures: count('-'), since: None };
             let proxy = ProxyId::new(&format!("proxy-{number}")).unwrap();
             sightings.record(&proxy, traffic, WINDOW, now - Duration::from_secs(*ago));
         }

@@ -44,8 +44,16 @@ impl Book {
     /// Of a holder that has not been heard of yet and is presumed to use `holds`, which is
     /// its safe share.
     pub(super) fn presumed(holds: u64, now: Instant) -> Self {
-        let report =
-            Report { seq: 0, term: Term(0), applied: 0, holds, safe: holds, in_use: 0, demand: 0 };
+        let report = Report {
+            seq: 0,
+            term: Term(0),
+            applied: 0,
+            holds,
+            safe: holds,
+            in_use: 0,
+            demand: 0,
+            is_recent: false,
+        };
         Self {
             report,
             heard_at: None,
@@ -69,6 +77,26 @@ impl Book {
         self.heard_at = Some(now);
         self.unanswered = true;
         true
+    }
+
+    /// Takes in that the holder repeats its latest report: all that it may hold is counted on.
+    pub(super) fn hear_again(&mut self, now: Instant) {
+        if self.heard_at.is_none() {
+            return;
+        }
+        self.heard_at = Some(now);
+        for lent in &mut self.lent {
+            lent.since = now;
+        }
+        // A grant that was not confirmed may be lost.
+        self.unanswered |= !self.lent.is_empty();
+    }
+
+    /// Whether nothing is to be said to it.
+    pub(super) fn rests(&self, lease: Duration, now: Instant) -> bool {
+        !self.unanswered
+            && self.lent.is_empty()
+            && self.heard_at.is_some_and(|at| now < at + lease / 2)
     }
 
     /// Enters a grant that answers the latest report.

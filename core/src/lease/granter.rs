@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeBounds,
     time::{Duration, Instant},
 };
 
@@ -26,6 +27,8 @@ pub struct Granter<H> {
     /// A shorter `hold`, and when it begins to count.
     shorter: Option<(Duration, Instant)>,
     grants: u64,
+    /// All have what they are to have, since the last call of [`Self::grant`].
+    is_settled: bool,
     books: BTreeMap<H, Book>,
 }
 
@@ -76,14 +79,23 @@ impl<H: Clone + Ord> Granter<H> {
             former_ends,
             shorter: None,
             grants: 0,
+            is_settled: false,
             books: BTreeMap::new(),
         }
+    }
+
+    /// Of this granter.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
     }
 
     /// Changes the quantity. A smaller one takes effect as leases are replaced, at the
     /// latest when they end; slots in use are not taken away.
     pub fn set_quantity(&mut self, quantity: u64) {
-        self.quantity = quantity.min(AMOUNT_MAX);
+        let quantity = quantity.min(AMOUNT_MAX);
+        self.is_settled &= quantity == self.quantity;
+        self.quantity = quantity;
     }
 
     /// Numbers the grants from here on, if they are not further already: a granter that
@@ -101,6 +113,7 @@ impl<H: Clone + Ord> Granter<H> {
     /// Changes how long what was begun under a lease may last beyond it. A longer time
     /// counts at once; a shorter one when what was begun under the former has ended.
     pub fn set_hold(&mut self, hold: Duration, now: Instant) {
+        self.is_settled = false;
         if hold == self.terms.hold {
             self.shorter = None;
         } else if hold > self.terms.hold {
@@ -116,6 +129,7 @@ impl<H: Clone + Ord> Granter<H> {
     pub fn presume(&mut self, holder: &H, safe: u64, now: Instant) {
         if !self.books.contains_key(holder) {
             self.books.insert(holder.clone(), Book::presumed(safe, now));
+            self.is_settled = false;
         }
     }
 
@@ -124,6 +138,7 @@ impl<H: Clone + Ord> Granter<H> {
     /// after `lease + hold + margin`.
     pub fn remove(&mut self, holder: &H) {
         self.books.remove(holder);
+        self.is_settled = false;
     }
 
     /// Ends the wait of [`Former::MayHaveLent`]: every process to which a former granter
@@ -147,6 +162,7 @@ impl<H: Clone + Ord> Granter<H> {
         if report.seq == 0 {
             return Heard::Stale; // No holder counts from there.
         }
+        self.is_settled = false;
         let counted_for = self.terms.counted_for();
         if report.term != Term(0) && report.term < self.term && !self.books.contains_key(from) {
             // There was a former granter, whatever is known of it, and others may have grants of
@@ -166,11 +182,28 @@ impl<H: Clone + Ord> Granter<H> {
         }
     }
 
+    /// Takes in that a holder repeats its latest report, in a frame that came in now.
+    pub fn hear_again(&mut self, from: &H, now: Instant) {
+        if let Some(book) = self.books.get_mut(from) {
+            book.hear_again(now);
+        }
+    }
+
+    /// The last of these holders in their order, and the number of its latest report.
+    pub fn last_heard(&self, holders: impl RangeBounds<H>) -> Option<(&H, u64)> {
+        let (holder, book) = self.books.range(holders).next_back()?;
+        Some((holder, book.report().seq))
+    }
+
     /// What to send now, and to whom: an answer to every new report, and a new grant to
     /// whoever is to get another share. To be called every 100 to 250 ms, and when
     /// [`Granter::hear`] says so; only while this process is sure to be the only one that
     /// grants. A grant that is not sent costs nothing but time.
     pub fn grant(&mut self, now: Instant) -> Vec<(H, Grant)> {
+        let lease = self.terms.lease;
+        if self.is_settled && self.books.values().all(|book| book.rests(lease, now)) {
+            return Vec::new();
+        }
         if let Some((hold, from)) = self.shorter
             && now >= from
         {
@@ -180,6 +213,10 @@ impl<H: Clone + Ord> Granter<H> {
         self.forget_over(now);
         let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
         let mut lendings = self.targets(now);
+        // Otherwise what goes round moves on with time.
+        let mut is_settled = !self.carries(now)
+            && self.shorter.is_none()
+            && lendings.iter().all(|lending| lending.level.is_none());
         if self.carries(now) {
             for lending in &mut lendings {
                 lending.carry(self.quantity);
@@ -187,6 +224,7 @@ impl<H: Clone + Ord> Granter<H> {
         } else {
             self.share_out(&mut lendings, proxies, now);
         }
+        is_settled &= lendings.len() == self.books.len();
         let mut sent = Vec::with_capacity(lendings.len());
         for Lending { holder, amount, safe, carried, .. } in lendings {
             let Some(book) = self.books.get_mut(&holder) else { continue };
@@ -207,6 +245,7 @@ impl<H: Clone + Ord> Granter<H> {
             book.lend(&grant);
             sent.push((holder, grant));
         }
+        self.is_settled = is_settled && sent.is_empty();
         sent
     }
 

@@ -17,6 +17,8 @@ pub struct Holder {
     amount: u64,
     safe: u64,
     until: Instant,
+    /// For how long the last grant lends.
+    lease: Duration,
     /// It never had a lease and may use its safe share at once.
     starts_safe: bool,
     /// Since when another process has its safe share.
@@ -25,6 +27,8 @@ pub struct Holder {
     seq: u64,
     /// When the latest reports were sent.
     sent: VecDeque<(u64, Instant)>,
+    /// The latest report.
+    said: Option<Report>,
 }
 
 /// What a holder does when its lease has ended and no grant came.
@@ -47,7 +51,8 @@ pub enum OnLoss {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Applied {
     /// The lease became smaller: a report that is sent at once lets others have the
-    /// difference sooner.
+    /// difference sooner. Or it is the first of a new granter, which then knows that this holder
+    /// is fenced off from the former.
     pub report_now: bool,
 }
 
@@ -125,11 +130,13 @@ impl Holder {
             amount: 0,
             safe,
             until: now,
+            lease: Duration::ZERO,
             starts_safe: false,
             retired_at: None,
             proxies: proxies.max(1),
             seq: 0,
             sent: VecDeque::new(),
+            said: None,
         }
     }
 
@@ -171,6 +178,24 @@ impl Holder {
             self.sent.pop_front();
         }
         self.sent.push_back((self.seq, now));
+        let report = self.says(demand, in_use, now);
+        self.said = Some(report);
+        report
+    }
+
+    /// The number of the latest report.
+    #[must_use]
+    pub fn last_report(&self) -> u64 {
+        self.seq
+    }
+
+    /// Whether a report would say what the latest said.
+    #[must_use]
+    pub fn repeats(&self, demand: u64, in_use: u64, now: Instant) -> bool {
+        self.is_leased(now) && self.said == Some(self.says(demand, in_use, now))
+    }
+
+    fn says(&self, demand: u64, in_use: u64, now: Instant) -> Report {
         // Once the lease has ended, what it may come to use before an answer arrives. A process
         // that has just begun may not use its safe share yet, and others may have it.
         let stages = self.stages();
@@ -189,6 +214,9 @@ impl Holder {
             safe: self.safe_share(),
             in_use,
             demand,
+            // A lease ends `lease` after the report that was answered.
+            is_recent: self.term > Term(0)
+                && now + self.terms.lease < self.until + self.terms.counted_for(),
         }
     }
 
@@ -211,7 +239,10 @@ impl Holder {
             return Err(Refused::Ended);
         }
         let before = self.usable(now);
+        // A granter that follows another waits for that.
+        let is_followed = grant.carried && self.term < grant.term;
         let at_most = |has: u64| if grant.carried { has } else { AMOUNT_MAX };
+        self.lease = until - sent_at;
         self.amount = grant.amount.min(at_most(before));
         self.safe = grant.safe.min(at_most(self.safe));
         self.until = until;
@@ -222,7 +253,18 @@ impl Holder {
         // bursts for each.
         let at_least = if grant.carried { self.proxies } else { 1 };
         self.proxies = grant.proxies.max(at_least);
-        Ok(Applied { report_now: self.amount < before })
+        Ok(Applied { report_now: self.amount < before || is_followed })
+    }
+
+    /// A granter of this term has heard a frame that was sent at `sent_at` and repeated the latest
+    /// report, or one before it. What is lent is lent from there on.
+    pub fn renew(&mut self, term: Term, sent_at: Instant, now: Instant) {
+        if let Some((_, at)) = self.sent.back_mut() {
+            *at = sent_at.max(*at);
+        }
+        if term == self.term && self.is_leased(now) {
+            self.until = self.until.max(sent_at + self.lease);
+        }
     }
 
     /// What may be used at `now`.

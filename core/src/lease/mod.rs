@@ -26,9 +26,9 @@
 //! * **A second granter is fenced.** Each start of a granter has a larger [`Term`], and a
 //!   holder that has heard of a term refuses lower ones. A granter that may have had a
 //!   predecessor ([`Former::MayHaveLent`]) first only prolongs what holders say that they
-//!   have, until leases which it has not heard of must have ended. The predecessor must
-//!   have stopped granting before: by the lock on its data directory, or by its lease of
-//!   leadership.
+//!   have, until leases which it has not heard of must have ended, or until all have
+//!   reported that may have any ([`Census`]). The predecessor must have stopped granting
+//!   before: by the lock on its data directory, or by its lease of leadership.
 //!
 //! **When the control plane is away** a lease is used to its end. Then follows a *safe
 //! share*, which is lent by the same rule beside the lease, so that all safe shares
@@ -64,7 +64,9 @@
 //! revision that created it, so that a limit that is removed and made again is another.
 //! `H` is the start of a proxy process (its instance id), which a report that is passed on
 //! came from. [`Former::None`] when the quantity is created, [`Former::MayHaveLent`] when
-//! the process starts, [`Former::Unknown`] when it starts with an empty store. `grant` every 100 ms, and within a few milliseconds of
+//! the process starts, [`Former::Unknown`] when it starts with an empty store. Before it hears a
+//! process for the first time it notes it durably, and at its next start makes a [`Census`] of
+//! those that it noted. `grant` every 100 ms, and within a few milliseconds of
 //! [`Heard::Urgent`]; several urgent ones may share a call. `remove` when a proxy said
 //! that it has drained and exits. Dropping a granter ends everything in time.
 //!
@@ -74,13 +76,18 @@
 //! counted and otherwise ignored. [`Holder::remembered`] goes to disk with the last good
 //! snapshot, and into [`Holder::new`] at the next start of the same proxy.
 //!
+//! *What does not change* is not spelled out, so that quantities without traffic cost next to
+//! nothing: `news` instead of `report`, and one frame for all of them ([`rests_on`]).
+//!
 //! *Limits by key*: [`KeyGranter`] and [`crate::limit::HotKeys`] instead; their messages
 //! carry the key's number beside a report or a grant, and one more goes down: to open a key
 //! ([`KeyGranter::unheard`]). All proxies need the same secret for
 //! [`crate::limit::KeyHasher`], which comes with the configuration.
 
 mod book;
+mod census;
 mod fair;
+mod frames;
 mod granter;
 mod holder;
 mod keys;
@@ -94,6 +101,8 @@ mod tests;
 use std::time::Duration;
 
 pub use self::{
+    census::Census,
+    frames::rests_on,
     granter::{Former, Granter, Heard},
     holder::{Applied, Holder, OnLoss, Refused, Stages},
     keys::KeyGranter,
@@ -130,6 +139,9 @@ pub struct Report {
     pub in_use: u64,
     /// What it could use.
     pub demand: u64,
+    /// A granter answered it so lately that no process which has begun since may use the safe
+    /// share that it remembers.
+    pub is_recent: bool,
 }
 
 /// What the granter lends one holder; it replaces the grant before.

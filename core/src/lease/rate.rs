@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Applied, Grant, Holder, Refused, Report};
+use super::{Applied, Grant, Holder, Refused, Report, Term};
 use crate::limit::{MICROS, Pace, burst_share};
 
 /// A share of a rate. One thread of the proxy owns it, counts what its workers were asked
@@ -36,6 +36,25 @@ impl RateShare {
     /// What to send up. `asked` is how many tokens were asked for since the last report,
     /// granted or not.
     pub fn report(&mut self, asked: u64, now: Instant) -> Report {
+        let demand = self.demand(asked, now);
+        self.holder.report(demand, 0, now)
+    }
+
+    /// The same, if it is not what was sent last.
+    pub fn news(&mut self, asked: u64, now: Instant) -> Option<Report> {
+        let demand = self.demand(asked, now);
+        let repeats = self.holder.repeats(demand, 0, now);
+        (!repeats).then(|| self.holder.report(demand, 0, now))
+    }
+
+    /// See [`Holder::renew`]; after it [`RateShare::pace`] is another.
+    pub fn renew(&mut self, term: Term, sent_at: Instant, now: Instant) {
+        self.holder.renew(term, sent_at, now);
+        self.set_pace(now);
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
+    fn demand(&mut self, asked: u64, now: Instant) -> u64 {
         let elapsed = now.saturating_duration_since(self.reported_at).as_secs_f64();
         if elapsed > 0.0 {
             let rate = asked as f64 / elapsed;
@@ -44,9 +63,7 @@ impl RateShare {
             self.reported_at = now;
         }
         // A demand beyond the limit is cut by the granter.
-        #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
-        let demand = (self.demand * MICROS as f64) as u64;
-        self.holder.report(demand, 0, now)
+        (self.demand * MICROS as f64) as u64
     }
 
     /// Takes a grant in; after it [`RateShare::pace`] is another.

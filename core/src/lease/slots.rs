@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Applied, Grant, Holder, OnLoss, Refused, Report};
+use super::{Applied, Grant, Holder, OnLoss, Refused, Report, Term};
 
 /// The slots that one proxy may use, and those in use.
 ///
@@ -92,6 +92,24 @@ impl Slots {
 
     /// What to send up.
     pub fn report(&mut self, now: Instant) -> Report {
+        let demand = self.demand(now);
+        self.holder.report(demand, self.in_use, now)
+    }
+
+    /// What to send up if it is not what was sent last.
+    pub fn news(&mut self, now: Instant) -> Option<Report> {
+        let demand = self.demand(now);
+        let repeats = self.holder.repeats(demand, self.in_use, now);
+        (!repeats).then(|| self.holder.report(demand, self.in_use, now))
+    }
+
+    /// See [`Holder::renew`].
+    pub fn renew(&mut self, term: Term, sent_at: Instant, now: Instant) {
+        self.holder.renew(term, sent_at, now);
+    }
+
+    /// The mean since the last call.
+    fn demand(&mut self, now: Instant) -> u64 {
         self.count(now);
         let elapsed = now.saturating_duration_since(self.reported_at).as_nanos();
         let current = self.in_use + self.waiting;
@@ -102,7 +120,7 @@ impl Slots {
         self.needed = 0;
         self.reported_at = now;
         self.waiting_is_told = self.waiting > 0;
-        self.holder.report(demand.max(current.min(1)), self.in_use, now)
+        demand.max(current.min(1))
     }
 
     fn count(&mut self, now: Instant) {
@@ -151,7 +169,7 @@ impl Slots {
 mod tests {
     use super::*;
     use crate::epoch;
-    use crate::lease::{Term, Terms};
+    use crate::lease::Terms;
 
     #[test]
     fn a_process_that_was_taken_over_begins_nothing_and_ends_what_it_has_in_time() {

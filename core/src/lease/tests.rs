@@ -301,7 +301,7 @@ proptest! {
         let mut pair = Pair::new(quantity, 1);
         for (from, term, applied, [holds, safe, in_use, demand]) in reports {
             let seq = applied;
-            let report = Report { seq, term: Term(term % 2), applied, holds, safe, in_use, demand };
+            let report = Report { seq, term: Term(term % 2), applied, holds, safe, in_use, demand, is_recent: false };
             pair.granter.hear(&from, &report, pair.now);
             for (_, grant) in pair.granter.grant(pair.now) {
                 prop_assert!(grant.amount <= quantity && grant.safe <= quantity);

@@ -8,6 +8,7 @@
 //! | module | decides | where |
 //! |---|---|---|
 //! | [`sightings`] | what the proxies see of one backend, and whose word is left out | control plane |
+//! | [`hearing`] | what is known by when of what each proxy saw | control plane |
 //! | [`breaker`] | when a backend that fails gets no more requests, and gets them again | control plane |
 //! | [`probe`] | the one request that tests a backend, as the proxy sees it | proxy |
 //! | [`local`] | what a proxy avoids by itself | proxy |
@@ -23,6 +24,7 @@
 pub mod breaker;
 pub mod concurrency;
 pub mod ejection;
+pub mod hearing;
 pub mod local;
 pub mod outlier;
 pub mod probe;

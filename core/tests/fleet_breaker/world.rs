@@ -9,6 +9,7 @@ use lb_core::{
     model::{BreakerPolicy, InstanceId, ProxyId},
     resilience::{
         breaker::{Breaker, ClosedBy, Event, Phase, Report, Reporter},
+        hearing::Jury,
         probe::{Fitness, HeldProbe, ProbeState, ProbeToken, ProbeWord, TokenId, USE_MAX},
         sightings::Traffic,
     },
@@ -393,7 +394,9 @@ impl World {
             return;
         }
         let now = self.now();
-        let event = self.breaker.advance(&self.policy, true, || Ok(()), now, &mut self.rng);
+        // All of its failures are statuses, about which nobody is asked.
+        let (jury, admit) = (Jury::default(), || Ok(()));
+        let event = self.breaker.advance(&self.policy, true, &jury, admit, now, &mut self.rng);
         if event == Some(Event::HalfOpened) && std::mem::take(&mut self.resumed) {
             // Whoever has not reported to this process in a lease's time is lost.
             for (number, proxy) in self.proxies.iter_mut().enumerate() {

@@ -77,11 +77,12 @@ impl Bound {
             let usable = node.usable(now);
             sum += usable.max(node.running.len() as u64);
             if may_exceed && !node.is_leased(now) && usable > 0 {
-                // It is cut off, alone for all it knows, and uses its safe share. A control
-                // plane that starts meanwhile lets it keep that share for once.
+                // It is cut off, alone for all it knows, and uses its safe share, or is about to:
+                // then that is what a granter which hears it again counts for it and lets it
+                // have. A control plane that starts meanwhile lets it keep that share for once.
                 let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
                 let safe = node.in_units(node.holder().remembered().0);
-                node.excess = (usable.min(safe).max(larger), now + 3 * counted_for);
+                node.excess = (safe.max(larger), now + 3 * counted_for);
             }
             excess += if node.excess.1 > now { node.excess.0 } else { 0 };
         }

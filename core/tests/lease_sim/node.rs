@@ -8,7 +8,7 @@ use std::{
 
 use fastrand::Rng;
 use lb_core::{
-    lease::{Grant, Holder, RateShare, Report, Slots},
+    lease::{Grant, Holder, RateShare, Report, Slots, Term},
     limit::{Bucket, MICROS, Queue},
 };
 
@@ -50,6 +50,10 @@ pub(crate) struct Node {
     /// No message passes until then.
     pub(crate) cut_until: u64,
     pub(crate) share: Share,
+    /// When each frame was sent.
+    frames: Vec<u64>,
+    /// The next one says all.
+    spells_out: bool,
     /// Requests per second.
     pub(crate) demand: f64,
     due: f64,
@@ -89,6 +93,8 @@ impl Node {
             is_up: true,
             cut_until: 0,
             share,
+            frames: Vec::new(),
+            spells_out: true,
             demand,
             due: rng.f64(),
             running: BinaryHeap::new(),
@@ -106,6 +112,37 @@ impl Node {
         match &self.share {
             Share::Rate { share, .. } => share.holder(),
             Share::Slots { slots, .. } => slots.holder(),
+        }
+    }
+
+    /// What it says; nothing if it is what it said last, and it need not say that again.
+    pub(crate) fn news(&mut self, now: u64) -> Option<Report> {
+        let at = self.clock.at(now);
+        if std::mem::take(&mut self.spells_out) {
+            return Some(self.report(now));
+        }
+        match &mut self.share {
+            Share::Rate { share, asked, .. } => share.news(std::mem::take(asked), at),
+            Share::Slots { slots, .. } => slots.news(at),
+        }
+    }
+
+    /// Sends a frame; its number.
+    pub(crate) fn frame(&mut self, now: u64) -> usize {
+        self.frames.push(now);
+        self.frames.len()
+    }
+
+    /// This frame was heard, and taken for what it is if `renews`.
+    pub(crate) fn answered(&mut self, term: Term, frame: usize, renews: bool, now: u64) {
+        if !renews {
+            self.spells_out = true;
+            return;
+        }
+        let (sent_at, at) = (self.clock.at(self.frames[frame - 1]), self.clock.at(now));
+        match &mut self.share {
+            Share::Rate { share, .. } => share.renew(term, sent_at, at),
+            Share::Slots { slots, .. } => slots.renew(term, sent_at, at),
         }
     }
 

@@ -84,6 +84,11 @@ pub(crate) struct Report {
     pub(crate) joins: u64,
     pub(crate) partitions: u64,
     pub(crate) outages: u64,
+    /// Frames that spelled nothing out, and those that rested on something unknown.
+    pub(crate) repeated: u64,
+    pub(crate) unmatched: u64,
+    /// Control planes that heard all who could have something of the one before.
+    pub(crate) accounted: u64,
     pub(crate) quantities: u64,
     /// Milliseconds that proxies spent without a lease.
     pub(crate) unleased_ms: u64,
@@ -92,7 +97,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("runs", &mut self.runs),
             ("steps", &mut self.steps),
@@ -107,6 +112,9 @@ impl Report {
             ("joins", &mut self.joins),
             ("partitions", &mut self.partitions),
             ("outages", &mut self.outages),
+            ("repeated", &mut self.repeated),
+            ("unmatched", &mut self.unmatched),
+            ("accounted", &mut self.accounted),
             ("quantities", &mut self.quantities),
             ("unleased ms", &mut self.unleased_ms),
             ("asked", &mut self.asked),

@@ -1,10 +1,14 @@
 //! A control plane, some proxies, and a bad network between them, in virtual time.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    time::Instant,
+};
 
 use fastrand::Rng;
 use lb_core::{
-    lease::{Former, Grant, Granter, Heard, Report as Message, Term},
+    lease::{Census, Former, Grant, Granter, Heard, Report as Message, Term},
     limit::MICROS,
 };
 
@@ -25,6 +29,12 @@ pub(crate) struct World {
     quantity: u64,
     term: u64,
     granter: Option<(Clock, Granter<usize>)>,
+    /// Who may have something of a granter; on disk.
+    noted: BTreeSet<usize>,
+    /// Who may have something of a granter before this one.
+    former: (BTreeSet<usize>, Census<usize>),
+    /// The last frame that was heard of each, and whether it was taken for what it is.
+    frames: BTreeMap<usize, Frame>,
     grant_is_due: bool,
     /// By start of a process.
     pub(crate) nodes: Vec<Node>,
@@ -42,7 +52,17 @@ enum Event {
     Start,
     Report(usize),
     Up(usize, Message),
-    Down(usize, Grant),
+    /// With what there is to spell out, the frame's number, and the report that it rests on.
+    UpFrame(usize, Option<Message>, usize, u64),
+    /// With the term of the control plane, and the frame that it has heard last.
+    Down(usize, Option<Grant>, Term, Option<Frame>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    number: usize,
+    renews: bool,
+    is_answered: bool,
 }
 
 /// Between two looks at all proxies.
@@ -61,6 +81,9 @@ impl World {
             quantity: plan.quantity,
             term: 0,
             granter: None,
+            noted: BTreeSet::new(),
+            former: (BTreeSet::new(), Census::new([])),
+            frames: BTreeMap::new(),
             grant_is_due: false,
             nodes: Vec::new(),
             bound: Bound::new(&plan),
@@ -113,6 +136,8 @@ impl World {
             }
             Event::Tick => {
                 self.grant();
+                self.answer_frames();
+                self.note();
                 self.at(self.now + ms(100), Event::Tick);
             }
             Event::Urgent => {
@@ -122,12 +147,18 @@ impl World {
             Event::Start => self.start_control_plane(Former::MayHaveLent),
             Event::Report(node) => {
                 if self.nodes[node].is_up {
-                    self.send_report(node);
+                    self.send_frame(node);
                     self.at(self.now + ms(self.plan.report_every_ms), Event::Report(node));
                 }
             }
             Event::Up(node, message) => self.hear(node, &message),
-            Event::Down(node, grant) => self.deliver(node, &grant),
+            Event::UpFrame(node, message, frame, rests_on) => {
+                if let Some(message) = message {
+                    self.hear(node, &message);
+                }
+                self.hear_frame(node, frame, rests_on);
+            }
+            Event::Down(node, grant, term, frame) => self.deliver(node, grant, term, frame),
         }
     }
 
@@ -161,34 +192,102 @@ impl World {
         self.send(is_cut, Event::Up(index, message));
     }
 
+    fn send_frame(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let news = node.news(self.now);
+        self.report.repeated += u64::from(news.is_none());
+        let (frame, rests_on) = (node.frame(self.now), node.holder().last_report());
+        let is_cut = node.cut_until > self.now;
+        self.send(is_cut, Event::UpFrame(index, news, frame, rests_on));
+    }
+
+    fn hear_frame(&mut self, node: usize, number: usize, rests_on: u64) {
+        let Some((clock, granter)) = &mut self.granter else { return };
+        if self.frames.get(&node).is_some_and(|known| number <= known.number) {
+            return;
+        }
+        let renews = granter.last_heard(node..=node).is_some_and(|(_, seq)| seq == rests_on);
+        if renews {
+            granter.hear_again(&node, clock.at(self.now));
+        }
+        self.report.unmatched += u64::from(!renews);
+        self.frames.insert(node, Frame { number, renews, is_answered: false });
+    }
+
+    /// Those that are answered by nothing else.
+    fn answer_frames(&mut self) {
+        if self.granter.is_none() {
+            return;
+        }
+        let owed: Vec<_> = self.frames.iter().filter(|(_, frame)| !frame.is_answered).collect();
+        let owed: Vec<_> = owed.into_iter().map(|(node, frame)| (*node, *frame)).collect();
+        for (node, frame) in owed {
+            self.send_down(node, None, Some(frame));
+        }
+    }
+
+    fn send_down(&mut self, node: usize, grant: Option<Grant>, frame: Option<Frame>) {
+        if let Some(frame) = self.frames.get_mut(&node) {
+            frame.is_answered = true;
+        }
+        let is_cut = self.nodes[node].cut_until > self.now;
+        self.send(is_cut, Event::Down(node, grant, Term(self.term), frame));
+    }
+
     fn hear(&mut self, node: usize, message: &Message) {
         let Some((clock, granter)) = &mut self.granter else { return };
-        match granter.hear(&node, message, clock.at(self.now)) {
-            Heard::Noted => {}
-            Heard::Stale => self.report.stale_reports += 1,
-            Heard::Urgent if self.grant_is_due => {}
-            Heard::Urgent => {
-                self.grant_is_due = true;
-                self.after(1..3, Event::Urgent);
+        self.noted.insert(node);
+        let now = clock.at(self.now);
+        let heard = granter.hear(&node, message, now);
+        match heard {
+            Heard::Noted | Heard::Urgent => {}
+            Heard::Stale => {
+                self.report.stale_reports += 1;
+                return;
             }
             Heard::Outranked(_) => unreachable!("each control plane has a larger term"),
         }
+        let is_complete = self.former.1.hear(&node, message, Term(self.term));
+        if is_complete {
+            self.report.accounted += u64::from(granter.carries(now));
+            granter.former_is_accounted_for(now);
+        }
+        if (heard == Heard::Urgent || is_complete) && !self.grant_is_due {
+            self.grant_is_due = true;
+            self.after(1..3, Event::Urgent);
+        }
+    }
+
+    /// Forgets on disk those who can have nothing any more.
+    fn note(&mut self) {
+        let Some((clock, granter)) = &self.granter else { return };
+        let known: BTreeSet<usize> = granter.holders().map(|(node, ..)| *node).collect();
+        let carries = granter.carries(clock.at(self.now));
+        let former = &self.former.0;
+        self.noted.retain(|node| known.contains(node) || carries && former.contains(node));
     }
 
     fn grant(&mut self) {
         let Some((clock, granter)) = &mut self.granter else { return };
+        let mut grants = Vec::new();
         for (node, grant) in granter.grant(clock.at(self.now)) {
             self.report.carried += u64::from(grant.carried);
-            let is_cut = self.nodes[node].cut_until > self.now;
-            self.send(is_cut, Event::Down(node, grant));
+            grants.push((node, grant));
+        }
+        for (node, grant) in grants {
+            self.send_down(node, Some(grant), self.frames.get(&node).copied());
         }
     }
 
-    fn deliver(&mut self, index: usize, grant: &Grant) {
+    fn deliver(&mut self, index: usize, grant: Option<Grant>, term: Term, frame: Option<Frame>) {
         let node = &mut self.nodes[index];
         if !node.is_up {
             return;
         }
+        if let Some(Frame { number, renews, .. }) = frame {
+            node.answered(term, number, renews, self.now);
+        }
+        let Some(grant) = &grant else { return };
         let (applied, report_now) = node.apply(grant, self.now);
         self.report.applied += u64::from(applied);
         self.report.refused_grants += u64::from(!applied);
@@ -285,6 +384,8 @@ impl World {
         let (term, quantity) = (Term(self.term), self.in_units());
         let granter = Granter::new(term, quantity, self.plan.terms, former, clock.at(self.now));
         self.granter = Some((clock, granter));
+        self.frames.clear();
+        self.former = (self.noted.clone(), Census::new(self.noted.iter().copied()));
         self.bound.control_plane_starts(&self.plan, self.now);
     }
 

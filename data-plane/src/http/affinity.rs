@@ -155,8 +155,9 @@ pub(super) struct Tie {
 }
 
 impl<S: Stream> Exchange<'_, S> {
-    /// The first backend for a request: its client's own, or one that is picked; an answer, if
-    /// it may have no other than one that cannot serve it.
+    /// The first backend of the pool for a request: its client's own, or one that is picked; an
+    /// answer, if it may have no other than one that cannot serve it. A client whose own has no
+    /// room gets another; where the pool has none to pick, that is for the caller to find.
     #[inline]
     pub(super) fn first(
         &mut self,
@@ -170,8 +171,7 @@ impl<S: Stream> Exchange<'_, S> {
         {
             return Ok(Some(slot));
         }
-        // Without another the client waits for its own.
-        Ok(self.pick(pool, prepared, &[], Some(upload), started).or(attempts.tie.own))
+        Ok(self.pick(pool, prepared, &[], Some(upload), started))
     }
 
     /// The client's own backend, if it has one that can serve it.

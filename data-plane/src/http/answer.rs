@@ -1,6 +1,6 @@
 //! Gives the proxy's own answers, and ends connections so that answers arrive.
 
-use std::{future::poll_fn, io};
+use std::{future::poll_fn, io, task::Poll};
 
 use lb_core::{overload, stats::whole_us};
 use tokio::io::AsyncWriteExt as _;
@@ -30,7 +30,7 @@ impl<S: Stream> Exchange<'_, S> {
         match (written, keep_alive) {
             (Ok(()), true) => Next::Idle,
             (Ok(()), false) => {
-                self.linger().await;
+                self.linger(request.body == BodyLength::Known(0)).await;
                 Next::Close
             }
             (Err(_), _) => Next::Close,
@@ -60,7 +60,7 @@ impl<S: Stream> Exchange<'_, S> {
         };
         let delivery = Delivery { version, keep_alive: false, trailers: false };
         if self.write(answer, delivery, !is_head).await.is_ok() {
-            self.linger().await;
+            self.linger(false).await;
         }
         Next::Close
     }
@@ -95,8 +95,13 @@ impl<S: Stream> Exchange<'_, S> {
 
     /// Says that nothing more comes and reads on for a moment: closing at once would
     /// reset the connection and with it the answer (RFC 9112, 9.6).
-    pub(super) async fn linger(&mut self) {
-        let limits = *self.limits(&self.worker.config());
+    ///
+    /// That needs a client that goes on sending. One whose request is `whole`, and who has
+    /// sent nothing behind it, keeps its place no longer when others want it.
+    pub(super) async fn linger(&mut self, whole: bool) {
+        let config = self.worker.config();
+        let limits = *self.limits(&config);
+        let at_once = whole && self.client_in.data().is_empty() && self.is_crowded(&config);
         self.worker.wheel.arm(&self.connection.timer, now(), limits.drain_timeout);
         let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
         let drain = async {
@@ -106,7 +111,11 @@ impl<S: Stream> Exchange<'_, S> {
             let mut drained = 0;
             while drained < limits.drain_bytes_max as usize {
                 buffer.clear();
-                match poll_fn(|context| buffer.poll_fill(stream, context)).await {
+                let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
+                    Poll::Pending if at_once => Poll::Ready(Ok(0)),
+                    read => read,
+                });
+                match read.await {
                     Ok(count) if count > 0 => drained += count,
                     _ => return,
                 }

@@ -80,6 +80,7 @@ enum Event {
     Received(io::Result<usize>),
     ClientReset,
     DrainDeadline,
+    SlotLost,
     TimedOut,
 }
 
@@ -201,25 +202,20 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             match self.next_event(uploading, upstream, upstream_in).await {
                 Event::Uploaded(Ok(())) => {
                     uploading = false;
-                    // The backend's time begins when the client has said everything.
                     if !was_read {
-                        let now = now();
-                        self.attempts.begin_time(now);
-                        if let Some(permit) = &mut self.exchange.permit {
-                            permit.has_uploaded();
-                        }
-                        let timer = &self.exchange.connection.timer;
-                        try_timeout = self.attempts.try_timeout(self.upload.is_replayable());
-                        let own = try_timeout.unwrap_or(self.pool.request_timeout);
-                        worker.wheel.arm(timer, now, own.min(self.pool.request_timeout));
+                        try_timeout = self.begin_backends_time();
                     } else if self.prepared.understood.body != BodyLength::Known(0) {
                         self.arm_until_head(try_timeout);
                     }
                 }
                 Event::Uploaded(Err(RelayError::Write(error))) => {
-                    // The backend may have answered before it stopped reading.
+                    // The backend may have answered before it stopped reading, and is to do so
+                    // in its time.
                     uploading = false;
                     upload_failed = Some(error);
+                    if !was_read {
+                        try_timeout = self.begin_backends_time();
+                    }
                 }
                 Event::Uploaded(Err(error)) => return Err(self.client_fault(&error)),
                 Event::Received(Ok(count)) if count > 0 => {
@@ -251,6 +247,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     return Err(self.client_left());
                 }
                 Event::DrainDeadline => return Err(self.cut_off(upstream_in.is_empty())),
+                Event::SlotLost => return Err(Self::slot_lost()),
                 Event::TimedOut if try_timeout.take().is_some() => {
                     if let Some(again) = self.again(Fault::TryTimeout) {
                         self.note_given_up();
@@ -312,6 +309,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             if self.backend.is_cutting() {
                 return Poll::Ready(Event::DrainDeadline);
+            }
+            let longest = self.pool.request_timeout;
+            if exchange.permit.as_ref().is_some_and(|permit| permit.is_overdue(longest)) {
+                return Poll::Ready(Event::SlotLost);
             }
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })

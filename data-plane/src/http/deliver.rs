@@ -160,7 +160,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         // A client that asked for the end should send nothing more; any other might, and
         // what it sends would cut a response short that is still on its way.
         if self.prepared.understood.keep_alive || is_long || !self.upload.is_done() {
-            self.exchange.linger().await;
+            self.exchange.linger(!is_long && self.upload.is_done()).await;
         }
         Ended::Answered { next: Next::Close, failed }
     }

@@ -24,7 +24,7 @@ pub(super) enum Ended {
         /// It counts as a failure of the backend.
         failed: bool,
     },
-    /// The client broke the protocol, or was too slow, before it was answered.
+    /// The client broke the protocol, was too slow, or lost its slot, before it was answered.
     ClientFault(OwnAnswer),
     /// The backend did not answer; another may.
     Failed(Failure),
@@ -135,6 +135,15 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         let message = format!("no response within {:?}", self.pool.request_timeout);
         self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
+    }
+
+    /// Nobody counts its slot any more, and a backend may have no more than it may have.
+    pub(super) fn slot_lost() -> Ended {
+        Ended::ClientFault(OwnAnswer::new(
+            503,
+            Reason::SlotLost,
+            "it took longer than a request may, while no control plane was there to count it",
+        ))
     }
 
     /// The attempt's own time is up.

@@ -1,5 +1,5 @@
 //! The pool that serves a request: its own, or the one that takes its place while that has no
-//! backend. It is decided before anything is sent. The limits of that pool count it then, beside
+//! backend to pick. It is decided before anything is sent. The limits of that pool count it then, beside
 //! those that have counted it in its own.
 
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,7 +45,8 @@ impl<S: Stream> Exchange<'_, S> {
             (Some(limits), Destination::Pool(route, pool)) => limits.of_backends(route, pool),
             _ => &[],
         };
-        Ok((next, of_backends))
+        // Where nobody else serves it, a client waits in line for its own.
+        Ok((next.or(attempts.tie.own), of_backends))
     }
 
     #[cold]

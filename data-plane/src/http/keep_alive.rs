@@ -15,14 +15,23 @@ impl<S: Stream> Exchange<'_, S> {
             && !self.passes_on_place(config)
     }
 
-    /// Whether other clients wait until there is room for them, or soon will, and it is for
-    /// this one to make some.
+    /// Whether it is for this client to make room for another one.
     fn passes_on_place(&self, config: &Loaded) -> bool {
-        let listener = self.connection.listener;
-        let max =
-            config.listeners[listener].as_ref().map_or(0, |config| config.listener.connections_max);
-        let (worker, admission) = (self.worker, &self.worker.fleet.admission);
-        let is_crowded = worker.closes_idle() || admission.is_full(listener, max);
-        is_crowded && worker.passes_on_place(admission.places(max))
+        self.is_crowded(config) && {
+            let places = self.worker.fleet.admission.places(self.connections_max(config));
+            self.worker.passes_on_place(places)
+        }
+    }
+
+    /// Whether other clients wait until there is room for them, or soon will.
+    pub(super) fn is_crowded(&self, config: &Loaded) -> bool {
+        let (worker, listener) = (self.worker, self.connection.listener);
+        let admission = &worker.fleet.admission;
+        worker.closes_idle() || admission.is_full(listener, self.connections_max(config))
+    }
+
+    fn connections_max(&self, config: &Loaded) -> u32 {
+        let listener = &config.listeners[self.connection.listener];
+        listener.as_ref().map_or(0, |config| config.listener.connections_max)
     }
 }

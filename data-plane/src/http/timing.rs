@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{converse::Conversation, stream::Stream};
+use crate::worker::now;
 
 impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// How long connecting may take. Nothing was written then, so any request can go to
@@ -13,6 +14,22 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             Some(of_attempt) if self.attempts.may_follow() => whole.min(of_attempt),
             _ => whole,
         }
+    }
+
+    /// The client has said everything, or nobody listens to it any more: the request's time
+    /// begins, which until then was its client's. Gives the time of the attempt, if that has one.
+    pub(super) fn begin_backends_time(&mut self) -> Option<Duration> {
+        let now = now();
+        self.attempts.begin_time(now);
+        if let Some(permit) = &mut self.exchange.permit {
+            permit.has_uploaded();
+        }
+        let is_whole = self.upload.is_read() && self.upload.is_replayable();
+        let try_timeout = self.attempts.try_timeout(is_whole);
+        let longest = self.pool.request_timeout;
+        let timer = &self.exchange.connection.timer;
+        self.exchange.worker.wheel.arm(timer, now, try_timeout.unwrap_or(longest).min(longest));
+        try_timeout
     }
 
     /// Sets the time until the response's head: the request's, or the attempt's own.

@@ -159,7 +159,11 @@ impl Outlook {
     fn ramp(&self, entry: &BackendEntry, now: Instant) -> Option<Ramp> {
         let slow_start = entry.status.as_ref()?.standing.slow_start?;
         let length = slow_start.duration.min(ResiliencePolicy::SLOW_START_MAX);
-        let ramp = Ramp::new(self.age(slow_start.since_unix_ms, now), now, length);
+        // One that begins in the future by more than its length is of a clock that was set back.
+        let until_begin =
+            Duration::from_millis(slow_start.since_unix_ms).saturating_sub(self.clock(now));
+        let age = self.age(slow_start.since_unix_ms, now);
+        let ramp = Ramp::new(if until_begin > length { length } else { age }, now, length);
         (!ramp.is_over(now)).then_some(ramp)
     }
 
@@ -175,10 +179,13 @@ impl Outlook {
     /// How long ago something was by the control plane's clock. What is yet to come, because
     /// clocks were set, is now.
     pub(super) fn age(&self, since_unix_ms: u64, now: Instant) -> Duration {
+        self.clock(now).saturating_sub(Duration::from_millis(since_unix_ms))
+    }
+
+    /// The control plane's clock, since the Unix epoch.
+    fn clock(&self, now: Instant) -> Duration {
         let (at, unix_ms) = self.told;
-        let since_told = now.saturating_duration_since(at);
-        (Duration::from_millis(unix_ms) + since_told)
-            .saturating_sub(Duration::from_millis(since_unix_ms))
+        Duration::from_millis(unix_ms) + now.saturating_duration_since(at)
     }
 }
 

@@ -22,7 +22,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::debug;
+use tonic::Code;
+use tracing::{debug, warn};
 
 use super::{Sums, limits::LimitReporter, process, sessions::SessionReporter, sum};
 use crate::{
@@ -166,7 +167,7 @@ impl Reporter {
         let opened = timeout(ANSWER_TIMEOUT, client.report(ReceiverStream::new(outbox))).await;
         let mut answers = match opened {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return status.message().to_owned(),
+            Ok(Err(status)) => return self.failed(&status),
             Err(_) => return "no answer in time".to_owned(),
         };
         let mut period = connected.stats_period;
@@ -182,7 +183,7 @@ impl Reporter {
                     }
                 }
                 Ok(Ok(None)) => return "the stream ended".to_owned(),
-                Ok(Err(status)) => return status.message().to_owned(),
+                Ok(Err(status)) => return self.failed(&status),
                 Err(_) => return "no answer in time".to_owned(),
             }
             self.pause(period).await;
@@ -191,6 +192,20 @@ impl Reporter {
                 return "the stream ended".to_owned();
             }
         }
+    }
+
+    /// A report was not taken. One that never will be is dropped: it would keep all later ones
+    /// from being heard.
+    fn failed(&mut self, status: &tonic::Status) -> String {
+        if status.code() == Code::InvalidArgument && self.pending.take().is_some() {
+            warn!(
+                sequence = self.sequence,
+                "the control plane refuses a report of statistics, and what it counted is lost: {}; \
+                 let both be of one version",
+                status.message()
+            );
+        }
+        status.message().to_owned()
     }
 
     /// Waits until the next report is due: sooner when something has failed, so that the fleet

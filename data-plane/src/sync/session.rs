@@ -182,7 +182,7 @@ impl Follower {
                 self.serving.subscriber().on_snapshot(assembly.end(&end)?)
             }
             Down::Heartbeat(heartbeat) => {
-                return self.on_heartbeat(&heartbeat, session).await.map(|()| None);
+                return self.on_heartbeat(&heartbeat, session, backoff).await.map(|()| None);
             }
             Down::Tune(tune) => {
                 self.tune(&tune).await;
@@ -209,8 +209,7 @@ impl Follower {
                 backoff.reset();
                 self.status.synced();
                 let answer = self.serving.subscriber().answer(update.nonce);
-                self.status.count_apply(now() - received, &answer.rejections);
-                for rejection in &answer.rejections {
+                for rejection in self.status.count_apply(now() - received, &answer.rejections) {
                     error!(
                         object = %rejection.key,
                         revision = rejection.revision,
@@ -228,7 +227,7 @@ impl Follower {
             }
             Outcome::Refuse(answer) => {
                 if let Some((_, message)) = &answer.refused {
-                    self.status.count_refusal();
+                    self.status.count_refusal(message);
                     warn!("a configuration is refused whole: {message}");
                 }
                 answer
@@ -240,11 +239,13 @@ impl Follower {
         &mut self,
         heartbeat: &pb::Heartbeat,
         session: &Session,
+        backoff: &mut Backoff,
     ) -> Result<(), Malformed> {
         let Some(theirs) = held_from_wire(heartbeat.version.as_ref(), &heartbeat.digest)? else {
             return Ok(());
         };
         if self.serving.subscriber().held() == Some(theirs) {
+            backoff.reset();
             self.status.synced();
             return Ok(());
         }

@@ -56,6 +56,7 @@ pub fn lease_report_to_wire(
         safe: report.safe,
         in_use: report.in_use,
         demand: report.demand,
+        recent: report.is_recent,
         waiting,
         ..pb::LeaseReport::default()
     }
@@ -98,6 +99,7 @@ pub fn lease_report_from_wire(wire: &pb::LeaseReport) -> Report {
         safe: wire.safe,
         in_use: wire.in_use,
         demand: wire.demand,
+        is_recent: wire.recent,
     }
 }
 
@@ -147,8 +149,16 @@ mod tests {
     fn what_is_said_comes_across() {
         let quantity =
             Quantity { kind: QuantityKind::Backend, name: "backend1".into(), incarnation: 7 };
-        let report =
-            Report { seq: 1, term: Term(2), applied: 3, holds: 4, safe: 5, in_use: 6, demand: 7 };
+        let report = Report {
+            seq: 1,
+            term: Term(2),
+            applied: 3,
+            holds: 4,
+            safe: 5,
+            in_use: 6,
+            demand: 7,
+            is_recent: true,
+        };
         let mut wire = lease_report_to_wire(&quantity, Some(8), 9, &report, 10);
         assert_eq!(lease_report_from_wire(&wire), report);
         let sums = Sums { answers: 12, time_us: 13, given_up: 14, given_up_us: 15 };

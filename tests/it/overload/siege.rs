@@ -30,10 +30,34 @@ use crate::program;
 const SERVICE: Duration = Duration::from_secs(1);
 /// What a request's head carries, so that a request in flight takes memory.
 const PADDING: usize = 56 << 10;
-/// As many as memory has room for, with this padding.
-const FITTING: usize = 400;
-/// As many as may connect: somewhat more, so that memory runs short before.
-const CAP: usize = FITTING * 5 / 4;
+
+/// Who is besieged, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Siege {
+    proxies: usize,
+    /// As many requests in flight as the memory of a proxy has room for, with this padding.
+    fitting: usize,
+    seconds: usize,
+    /// What must be served, of what is served in normal times.
+    least: f64,
+}
+
+impl Siege {
+    /// The target's figures need a minute, and a machine that is left alone.
+    fn new() -> Self {
+        if full_scale() {
+            Self { proxies: 8, fitting: 150, seconds: 60, least: 0.8 }
+        } else {
+            Self { proxies: 1, fitting: 400, seconds: 6, least: 0.3 }
+        }
+    }
+
+    /// As many as may connect to a proxy: somewhat more than fit, so that memory runs short
+    /// before.
+    fn cap(&self) -> usize {
+        self.fitting * 5 / 4
+    }
+}
 
 /// Answers each request after about [`SERVICE`], and keeps nothing.
 fn backend() -> (SocketAddr, JoinHandle<()>) {
@@ -77,15 +101,18 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn gather(self: &Arc<Self>, address: SocketAddr, count: usize) -> JoinSet<()> {
+    /// So many before each proxy.
+    fn gather(self: &Arc<Self>, cluster: &Cluster, each: usize) -> JoinSet<()> {
+        let addresses = cluster.addresses();
+        let count = addresses.len() * each;
         self.wanted.store(count, Relaxed);
         let request = Arc::new(format!(
             "GET / HTTP/1.1\r\nHost: siege\r\nX-Padding: {}\r\n\r\n",
             "x".repeat(PADDING)
         ));
         let mut clients = JoinSet::new();
-        for number in 0..count {
-            clients.spawn(Arc::clone(self).ask(number, address, Arc::clone(&request)));
+        for (number, address) in (0..count).zip(addresses.iter().cycle()) {
+            clients.spawn(Arc::clone(self).ask(number, *address, Arc::clone(&request)));
         }
         clients
     }
@@ -140,14 +167,15 @@ impl Crowd {
     }
 }
 
-async fn proxy(args: &[&str], backend: SocketAddr) -> Cluster {
+async fn fleet(siege: &Siege, args: &[&str], backend: SocketAddr) -> Cluster {
     let args = [&["--workers=2"], args].concat();
-    let cluster = Cluster::start_with(program(), 1, &args).await;
+    let cluster = Cluster::start_with(program(), siege.proxies, &args).await;
     cluster.api.change_pool(no_checks).await;
     cluster.add_backends(&[backend]).await;
     cluster
 }
 
+/// What the first proxy tells of itself.
 async fn told(cluster: &Cluster) -> String {
     let scrape = Scrape::of(cluster.proxy(0).admin()).await;
     format!(
@@ -160,70 +188,80 @@ async fn told(cluster: &Cluster) -> String {
     )
 }
 
-/// A crowd that has to be served by the machine that it is on may find it busy: the figure of
-/// the target is for the minute that `LB_TEST_SCALE=full` has.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_siege_a_proxy_serves_on_loses_nothing_and_recovers() {
-    let (span, least) = if full_scale() { (60, 0.8) } else { (6, 0.3) };
-    let (backend, _server) = backend();
+/// The gravest stage of all proxies.
+async fn stage(cluster: &Cluster, proxies: usize) -> f64 {
+    let mut gravest = 0.0_f64;
+    for proxy in 0..proxies {
+        let scrape = Scrape::of(cluster.proxy(proxy).admin()).await;
+        gravest = gravest.max(scrape.value("lb_overload_stage"));
+    }
+    gravest
+}
 
-    // What it serves, and takes, when as many ask as there is to be room for.
-    let unbound = proxy(&["--max-memory=unlimited"], backend).await;
+/// What a fleet serves a second when as many ask as there is to be room for, and the memory
+/// in KiB that a proxy has in use then.
+async fn peak(siege: &Siege, backend: SocketAddr) -> (f64, u64) {
+    let unbound = fleet(siege, &["--max-memory=unlimited"], backend).await;
     let crowd = Arc::new(Crowd::default());
-    let clients = crowd.gather(unbound.address(), FITTING);
+    let clients = crowd.gather(&unbound, siege.fitting);
     sleep(3 * SERVICE).await;
     let peak = crowd.rate(4 * SERVICE).await;
     println!("peak: {peak:.0}/s; {}", told(&unbound).await);
     let memory = unbound.proxy(0).process().status_kb("VmRSS");
     crowd.wanted.store(0, Relaxed);
     clients.join_all().await;
-    drop(unbound);
+    (peak, memory)
+}
+
+/// A crowd that has to be served by the machine that it is on may find it busy: the figures of
+/// the target are for the minute and the fleet that `LB_TEST_SCALE=full` has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_siege_a_fleet_serves_on_loses_nothing_and_recovers() {
+    let siege = Siege::new();
+    let (backend, _server) = backend();
+    let (peak, memory) = peak(&siege, backend).await;
 
     let max = format!("--max-memory={}k", memory * 100 / 88);
-    let cap = format!("--max-connections={CAP}");
-    let cluster = proxy(&[&max, &cap], backend).await;
+    let cap = format!("--max-connections={}", siege.cap());
+    let cluster = fleet(&siege, &[&max, &cap], backend).await;
     let crowd = Arc::new(Crowd::default());
-    let clients = crowd.gather(cluster.address(), 2 * CAP);
+    let clients = crowd.gather(&cluster, 2 * siege.cap());
     sleep(3 * SERVICE).await;
     let mut rates = Vec::new();
     let mut gravest = 0.0_f64;
-    for _ in 0..span {
+    for _ in 0..siege.seconds {
         rates.push(crowd.rate(Duration::from_secs(1)).await);
-        let scrape = Scrape::of(cluster.proxy(0).admin()).await;
-        gravest = gravest.max(scrape.value("lb_overload_stage"));
+        gravest = gravest.max(stage(&cluster, siege.proxies).await);
+        println!("{:.0}/s; {}", rates.last().unwrap(), told(&cluster).await);
     }
     let mean = rates.iter().sum::<f64>() / rates.len() as f64;
     println!(
-        "under siege for {span} s: {mean:.0}/s, {:.0} % of the peak, {} refused; {}",
+        "under siege for {} s: {mean:.0}/s, {:.0} % of the peak, {} refused",
+        siege.seconds,
         mean / peak * 100.0,
         crowd.refused.load(Relaxed),
-        told(&cluster).await
     );
-    let event = eventually("the fleet is told", async || {
+    let shown = eventually("the fleet is told", async || {
         let shown = cluster.lbctl(&["status"]).await.expect(0).stdout;
         if shown.contains("proxy-1 is overloaded: ") { Ok(shown) } else { Err(shown) }
     })
     .await;
-    assert!(event.contains("add a proxy"), "{event}");
+    assert!(shown.contains("add a proxy"), "{shown}");
 
     crowd.wanted.store(0, Relaxed);
     clients.join_all().await;
     let began = Instant::now();
     eventually("nothing is given up any more", async || {
-        let scrape = Scrape::of(cluster.proxy(0).admin()).await;
-        let stage = scrape.value("lb_overload_stage");
+        let stage = stage(&cluster, siege.proxies).await;
         if stage == 0.0 { Ok(()) } else { Err(stage) }
     })
     .await;
-    println!(
-        "back to normal {:?} after the last answer; {}",
-        began.elapsed(),
-        told(&cluster).await
-    );
+    let recovered = began.elapsed();
+    println!("back to normal {recovered:?} after the last answer; {}", told(&cluster).await);
     assert_eq!(crowd.failed.load(Relaxed), 0, "what is in flight is never given up");
     assert!(gravest >= 2.0, "it was no siege: stage {gravest}");
-    assert!(mean >= least * peak, "{mean:.0} of {peak:.0} a second");
+    assert!(mean >= siege.least * peak, "{mean:.0} of {peak:.0} a second");
     if full_scale() {
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(recovered < Duration::from_secs(2), "{recovered:?}");
     }
 }

@@ -95,6 +95,42 @@ async fn a_client_goes_elsewhere_for_one_request_and_keeps_its_session() {
     assert_eq!(visit(address, Some(&new)).await.said, "other");
 }
 
+/// A backend that drains keeps its clients and is not picked: so they may be left with no other.
+#[tokio::test]
+async fn a_client_that_its_pool_has_no_other_backend_for_gets_the_fallback_pools() {
+    let scene = scene().await;
+    let address = scene.cluster.address();
+    let run = async |args: &[&str]| drop(scene.cluster.lbctl(args).await.expect(0));
+    let mut first = scene.fill().await;
+    run(&["disable-backend", "backend2"]).await;
+    run(&["drain-backend", "backend1"]).await;
+    // Nobody else could serve it: it waits.
+    let mut waits = Client::connect(address).await;
+    scene.ask(&mut waits, "/").await;
+    eventually("it waits", async || {
+        let scrape = Scrape::of(scene.cluster.proxy(0).admin()).await;
+        let waits = scrape.value("lb_queue_depth{pool=\"default\"}");
+        if waits == 1.0 { Ok(()) } else { Err(waits) }
+    })
+    .await;
+    let spare = Backend::saying("spare");
+    run(&["add-pool", "spare", "--health", "none"]).await;
+    run(&["add-backend", &spare.address().to_string(), "--pool", "spare"]).await;
+    run(&["set-pool", "default", "--fallback-pool", "spare"]).await;
+    let elsewhere = visit(address, Some(&scene.cookie)).await;
+    assert_eq!((elsewhere.said.as_str(), &elsewhere.cookie), ("spare", &None));
+    assert_eq!(visit(address, None).await.said, "spare");
+
+    scene.gate.open();
+    assert_eq!(first.response().await.text(), "own, late");
+    assert_eq!(waits.response().await.text(), "own");
+    eventually("it is back where it belongs", async || {
+        let visit = visit(address, Some(&scene.cookie)).await;
+        if visit.said == "own" { Ok(()) } else { Err(format!("{visit:?}")) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_of_a_strict_pool_waits_in_line_and_is_told_when_that_was_in_vain() {
     let scene = scene().await;

@@ -58,7 +58,7 @@ async fn failures_of_a_process_that_finishes_its_connections_count() {
 async fn tokens_of_a_later_start_are_above_all_earlier_ones() {
     let mut world = World::new(3).await;
     let earlier = world.trying("p1").await;
-    world.resilience = Resilience::new(2, LEASE);
+    world.resilience = Resilience::new(2, LEASE, Some(Vec::new()));
     world.pass(Duration::from_millis(10)).await;
     world.pass(LEASE).await;
     world.pass(Duration::from_millis(10)).await;

@@ -34,6 +34,7 @@ pub use self::{
 };
 use super::{
     ejection::Refused,
+    hearing::Jury,
     probe::{ProbeState, ProbeToken, ProbeWord, TOKEN_LIFE, TokenId, USE_MAX},
     sightings::{Sightings, Traffic},
 };
@@ -183,8 +184,8 @@ impl Breaker {
 
     /// Failures in a row over all proxies whose word counts, while it is closed.
     #[must_use]
-    pub fn failures_in_a_row(&self, policy: &BreakerPolicy, now: Instant) -> u64 {
-        let (run, _, _) = self.sightings.sums(policy.window, now);
+    pub fn failures_in_a_row(&self, now: Instant) -> u64 {
+        let (run, _, _) = self.sightings.sums(now);
         run
     }
 
@@ -255,17 +256,20 @@ impl Breaker {
 
     /// Moves with time; to be called after reports and a few times a second.
     ///
-    /// `has_traffic` tells whether the pool had requests lately. `admit` is asked once, if
-    /// the breaker is to open, whether the pool can spare the backend.
+    /// `has_traffic` tells whether the pool had requests lately, `jury` who has told what it saw
+    /// since when. `admit` is asked once, if the breaker is to open, whether the pool can spare the
+    /// backend.
     pub fn advance(
         &mut self,
         policy: &BreakerPolicy,
         has_traffic: bool,
+        jury: &Jury,
         admit: impl FnOnce() -> Result<(), Refused>,
         now: Instant,
         rng: &mut fastrand::Rng,
     ) -> Option<Event> {
         self.let_lapse(now);
+        self.sightings.weigh(jury, policy.window, now);
         match &self.state {
             State::Closed { quiet_at } => {
                 if quiet_at.is_some_and(|at| now >= at) {
@@ -345,7 +349,7 @@ impl Breaker {
 
     /// Why a closed breaker is to open.
     fn trips(&self, policy: &BreakerPolicy, now: Instant) -> Option<Cause> {
-        let (run, failures, requests) = self.sightings.sums(policy.window, now);
+        let (run, failures, requests) = self.sightings.sums(now);
         if policy.consecutive_failures > 0 && run >= policy.consecutive_failures.into() {
             return Some(Cause::Consecutive { failures: run });
         }

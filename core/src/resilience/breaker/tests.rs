@@ -2,7 +2,10 @@
 
 mod recovery;
 
-use super::{super::sightings::Outcomes, *};
+use super::{
+    super::{hearing::Hearing, sightings::Outcomes},
+    *,
+};
 use crate::{epoch, model::InstanceId};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +33,7 @@ fn gateway(gateway: u32) -> Outcomes {
 /// A breaker, and a clock that all proxies share.
 struct Bench {
     breaker: Breaker,
+    hearing: Hearing,
     policy: BreakerPolicy,
     start: Instant,
     now: Instant,
@@ -42,6 +46,7 @@ impl Bench {
         let start = epoch();
         Self {
             breaker: Breaker::new(1, LEASE),
+            hearing: Hearing::new(),
             policy: BreakerPolicy::default(),
             start,
             now: start,
@@ -56,8 +61,9 @@ impl Bench {
     }
 
     fn advance(&mut self) -> Option<Event> {
-        let admit = || Ok(());
-        self.breaker.advance(&self.policy, self.has_traffic, admit, self.now, &mut self.rng)
+        let (admit, jury) = (|| Ok(()), self.hearing.jury(false, LEASE, self.now));
+        let Self { breaker, policy, has_traffic, now, rng, .. } = self;
+        breaker.advance(policy, *has_traffic, &jury, admit, *now, rng)
     }
 
     /// A report, and what it changes.
@@ -66,12 +72,11 @@ impl Bench {
         // Without a success all failures are trailing ones; with one, none are.
         let trailing_failures =
             if outcomes.successes > 0 { 0 } else { outcomes.transport + outcomes.gateway };
-        let report = Report {
-            reporter: process(name),
-            sent: self.sent(),
-            traffic: Traffic { outcomes, trailing_failures },
-            probe,
-        };
+        let reporter = process(name);
+        self.hearing.heard(&reporter, self.now);
+        let since = self.hearing.tells_since(&reporter);
+        let traffic = Traffic { outcomes, trailing_failures, since };
+        let report = Report { reporter, sent: self.sent(), traffic, probe };
         let event = self.breaker.report(&self.policy, &report, self.now, &mut self.rng);
         event.or_else(|| self.advance())
     }
@@ -314,7 +319,7 @@ fn reports_that_come_twice_or_late_say_nothing() {
     let report = Report {
         reporter: process("a"),
         sent: SECOND,
-        traffic: Traffic { outcomes: gateway(3), trailing_failures: 3 },
+        traffic: Traffic { outcomes: gateway(3), trailing_failures: 3, since: None },
         probe: None,
     };
     let late = Report { sent: SECOND / 2, ..report.clone() };
@@ -362,12 +367,13 @@ fn a_backend_that_cannot_be_spared_stays_in_and_says_so_once() {
     let report = Report {
         reporter: process("a"),
         sent: SECOND,
-        traffic: Traffic { outcomes: gateway(5), trailing_failures: 5 },
+        traffic: Traffic { outcomes: gateway(5), trailing_failures: 5, since: None },
         probe: None,
     };
     bench.breaker.report(&bench.policy, &report, bench.now, &mut bench.rng);
     let mut advance = |admit: Result<(), Refused>| {
-        bench.breaker.advance(&bench.policy, true, || admit, bench.now, &mut bench.rng)
+        let jury = Jury::default();
+        bench.breaker.advance(&bench.policy, true, &jury, || admit, bench.now, &mut bench.rng)
     };
     let (cause, refused) = (Cause::Consecutive { failures: 5 }, Refused::LastOne);
     assert_eq!(advance(Err(refused)), Some(Event::Refused { cause, refused }));

@@ -6,6 +6,16 @@
 //! unless most of them fail too; it avoids the backend by itself ([`super::local`]), and
 //! the fleet shows a disagreement: [`Sightings::disagreement`]. A status is never left out: whoever got one has
 //! reached the backend.
+//!
+//! Who fails tells so at once, who is served at the end of a period, and both may be late. So a
+//! failure that may be one proxy's own affair waits until the others have told what they saw
+//! since: see `doubt.rs`.
+
+mod doubt;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::window::Window;
+use self::doubt::Doubts;
+use super::{hearing::Jury, window::Window};
 use crate::model::ProxyId;
 
 /// How requests to one backend ended. Those that clients broke off, or got wrong, are
@@ -61,12 +72,18 @@ pub struct Traffic {
     /// Failures of transport and gateway since the last success of the period; all of
     /// them, if it had none.
     pub trailing_failures: u32,
+    /// All of it has happened after this; nothing if that is not known. See
+    /// [`super::hearing::Hearing::tells_since`].
+    pub since: Option<Instant>,
 }
 
 /// What all proxies see of one backend.
 #[derive(Clone, Debug, Default)]
 pub struct Sightings {
     proxies: BTreeMap<ProxyId, Sight>,
+    /// The last success of those that are forgotten. It goes on to speak for the backend: a
+    /// proxy that is restarted takes nothing of that with it.
+    former_success: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,9 +91,14 @@ struct Sight {
     window: Window<Outcomes, { STEPS as usize }>,
     /// Failures since the fleet's last success.
     run: u64,
+    /// Those that may be its own affair.
+    doubts: Doubts,
     /// Since when it has got nothing but transport failures.
     failing_since: Option<Instant>,
+    /// When its last success was heard of.
     last_success: Option<Instant>,
+    /// When that happened, at the earliest.
+    last_success_after: Option<Instant>,
     last: Instant,
 }
 
@@ -92,10 +114,6 @@ pub struct Views {
 /// Steps of a window.
 const STEPS: u32 = 10;
 
-/// A success is news about a failure only if it was reported this much later: a report
-/// is about a period, which may have begun before the failure.
-const OVERLAP: Duration = Duration::from_millis(300);
-
 impl Sightings {
     /// Nothing was seen.
     #[must_use]
@@ -105,18 +123,20 @@ impl Sightings {
 
     /// Counts what a proxy reported at `now`; sums are over `window`.
     pub fn record(&mut self, proxy: &ProxyId, traffic: Traffic, window: Duration, now: Instant) {
-        let Traffic { outcomes, trailing_failures } = traffic;
+        let Traffic { outcomes, trailing_failures, since } = traffic;
         if outcomes.total() == 0 {
             return;
         }
         if outcomes.successes > 0 {
-            self.proxies.values_mut().for_each(|sight| sight.run = 0);
+            self.proxies.values_mut().for_each(Sight::end_run);
         }
         let fresh = || Sight {
             window: Window::new(window / STEPS, now),
             run: 0,
+            doubts: Doubts::default(),
             failing_since: None,
             last_success: None,
+            last_success_after: None,
             last: now,
         };
         let sight = self.proxies.entry(proxy.clone()).or_insert_with(fresh);
@@ -124,28 +144,40 @@ impl Sightings {
             // The policy has changed.
             sight.window = Window::new(window / STEPS, now);
         }
-        sight.window.add(now, outcomes);
-        sight.run += u64::from(trailing_failures);
         sight.last = now;
+        if outcomes.successes > 0 {
+            sight.last_success = Some(now);
+            sight.last_success_after = since;
+            sight.failing_since = None;
+        }
         let only_transport = outcomes.gateway == 0
             && outcomes.other == 0
             && trailing_failures > 0
             && outcomes.transport >= trailing_failures;
-        if outcomes.successes > 0 {
-            sight.last_success = Some(now);
+        if only_transport {
+            sight.failing_since.get_or_insert(now);
+            let successes = Outcomes { successes: outcomes.successes, ..Outcomes::default() };
+            sight.window.add(now, successes);
+            let failures = Outcomes { successes: 0, ..outcomes };
+            sight.doubts.add(failures, trailing_failures, now);
+        } else {
+            // It has reached the backend: so it did not fail for want of a way there.
             sight.failing_since = None;
+            let (failures, run) = sight.doubts.take();
+            sight.count(failures, run, now);
+            sight.count(outcomes, trailing_failures.into(), now);
         }
-        sight.failing_since = only_transport.then(|| sight.failing_since.unwrap_or(now));
     }
 
     /// Forgets a proxy that is lost or has restarted.
     pub fn forget(&mut self, proxy: &ProxyId) {
-        self.proxies.remove(proxy);
+        let sight = self.proxies.remove(proxy).filter(|sight| sight.failing_since.is_none());
+        self.former_success = self.former_success.max(sight.and_then(|sight| sight.last_success));
     }
 
     /// Forgets everything: the backend begins anew.
     pub fn clear(&mut self) {
-        self.proxies.clear();
+        *self = Self::new();
     }
 
     /// Who failed and who was served within `window` before `now`, if there are both.
@@ -175,17 +207,55 @@ impl Sightings {
         self.proxies.values().filter_map(|sight| sight.served(window, now)).max()
     }
 
-    /// The fleet's failures in a row, and its sums, of all whose word counts.
-    pub(super) fn sums(&self, window: Duration, now: Instant) -> (u64, u64, u64) {
-        let witnesses = Witnesses::of(self, window, now);
+    /// The fleet's failures in a row, and its sums, of all whose word counts so far.
+    pub(super) fn sums(&self, now: Instant) -> (u64, u64, u64) {
         let (mut run, mut failures, mut total) = (0, 0, 0);
-        for sight in self.proxies.values().filter(|sight| !witnesses.outweigh(sight, window, now)) {
+        for sight in self.proxies.values() {
             let outcomes = sight.window.sum(now);
             run += sight.run;
             failures += outcomes.failures();
             total += outcomes.total();
         }
         (run, failures, total)
+    }
+
+    /// Whether there are failures that wait for the word of others.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.proxies.values().any(|sight| sight.doubts.are_waiting())
+    }
+
+    /// Decides about failures that may be one proxy's own affair, as far as the others have told
+    /// what they saw since.
+    pub fn weigh(&mut self, jury: &Jury, window: Duration, now: Instant) {
+        let doubtful = self.proxies.iter().filter(|(_, sight)| sight.doubts.are_waiting());
+        let doubtful: Vec<ProxyId> = doubtful.map(|(proxy, _)| proxy.clone()).collect();
+        for proxy in doubtful {
+            // Those that fail as well have told what they have to tell.
+            let is_asked = |other: &ProxyId| {
+                let sight = self.proxies.get(other);
+                *other != proxy && !sight.is_some_and(|sight| sight.is_failing(window, now))
+            };
+            let Some(until) = jury.has_told_until(is_asked, now) else { continue };
+            while let Some(sight) = self.proxies.get_mut(&proxy)
+                && let Some(doubt) = sight.doubts.next(until)
+            {
+                let witnesses = Witnesses::of(self, doubt.at, window, now);
+                let Some(sight) = self.proxies.get_mut(&proxy) else { break };
+                if witnesses.outweigh(sight) {
+                    sight.doubts.set_aside(doubt);
+                    continue;
+                }
+                sight.count(doubt.failures, doubt.run.into(), now);
+                // What others had kept to themselves turns out to be no affair of theirs.
+                let failing = |sight: &&mut Sight| sight.is_failing(window, now);
+                for sight in self.proxies.values_mut().filter(failing) {
+                    if !witnesses.outweigh(sight) {
+                        sight.run += sight.doubts.take_aside();
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -199,129 +269,47 @@ impl Sight {
         let recent = |at: &Instant| is_recent(*at, window, now);
         self.last_success.filter(recent).filter(|_| self.failing_since.is_none())
     }
+
+    fn count(&mut self, outcomes: Outcomes, run: u64, now: Instant) {
+        self.window.add(now, outcomes);
+        self.run += run;
+    }
+
+    /// Somebody was served: whatever failed before is not in a row with what fails later.
+    fn end_run(&mut self) {
+        self.run = 0;
+        self.doubts.end_run();
+    }
 }
 
 fn is_recent(at: Instant, window: Duration, now: Instant) -> bool {
     now.saturating_duration_since(at) <= window
 }
 
-/// Those that are served, set against those that are not.
+/// Those that are served, set against those that are not, when something failed.
 struct Witnesses {
     serving: usize,
     failing: usize,
-    last_success: Option<Instant>,
+    /// The last success happened after this.
+    success_after: Option<Instant>,
 }
 
 impl Witnesses {
-    fn of(sightings: &Sightings, window: Duration, now: Instant) -> Self {
+    /// As far as is known `now`, of the time until `failed_at`.
+    fn of(sightings: &Sightings, failed_at: Instant, window: Duration, now: Instant) -> Self {
         let sights = || sightings.proxies.values();
+        let serving = || sights().filter(|sight| sight.served(window, failed_at).is_some());
+        let former = sightings.former_success.filter(|at| is_recent(*at, window, failed_at));
         Self {
-            serving: sights().filter(|sight| sight.served(window, now).is_some()).count(),
+            serving: serving().count() + usize::from(former.is_some()),
             failing: sights().filter(|sight| sight.is_failing(window, now)).count(),
-            last_success: sightings.last_success(window, now),
+            success_after: serving().filter_map(|sight| sight.last_success_after).max(),
         }
     }
 
-    /// Whether this one's failures are its own affair.
-    fn outweigh(&self, sight: &Sight, window: Duration, now: Instant) -> bool {
-        let (Some(since), Some(last_success)) = (sight.failing_since, self.last_success) else {
-            return false;
-        };
-        sight.is_failing(window, now)
-            && (last_success >= since + OVERLAP || self.serving >= self.failing)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::epoch;
-
-    const WINDOW: Duration = Duration::from_secs(10);
-
-    fn proxy(name: &str) -> ProxyId {
-        ProxyId::new(name).unwrap()
-    }
-
-    fn served(successes: u32) -> Traffic {
-        let outcomes = Outcomes { successes, ..Outcomes::default() };
-        Traffic { outcomes, trailing_failures: 0 }
-    }
-
-    fn unreached(transport: u32) -> Traffic {
-        let outcomes = Outcomes { transport, ..Outcomes::default() };
-        Traffic { outcomes, trailing_failures: transport }
-    }
-
-    fn gateway(gateway: u32) -> Traffic {
-        let outcomes = Outcomes { gateway, ..Outcomes::default() };
-        Traffic { outcomes, trailing_failures: gateway }
-    }
-
-    /// Records what came at these moments, in milliseconds, and gives the sums at the
-    /// last of them.
-    fn sums(reports: &[(u64, &str, Traffic)]) -> (u64, u64, u64) {
-        let (start, mut sightings) = (epoch(), Sightings::new());
-        let at = |ms| start + Duration::from_millis(ms);
-        for (ms, name, traffic) in reports {
-            sightings.record(&proxy(name), *traffic, WINDOW, at(*ms));
-        }
-        sightings.sums(WINDOW, at(reports.last().unwrap().0))
-    }
-
-    #[test]
-    fn failures_in_a_row_are_counted_over_the_fleet_and_ended_by_any_success() {
-        assert_eq!(sums(&[(0, "a", unreached(2)), (1, "b", unreached(3))]).0, 5);
-        assert_eq!(sums(&[(0, "a", gateway(4)), (1, "b", served(1))]), (0, 4, 5));
-        let mixed = Traffic {
-            outcomes: Outcomes { successes: 3, gateway: 4, ..Outcomes::default() },
-            trailing_failures: 2,
-        };
-        assert_eq!(sums(&[(0, "a", unreached(4)), (1, "b", mixed)]), (2, 4, 7), "a is left out");
-    }
-
-    #[test]
-    fn a_proxy_that_alone_cannot_reach_a_backend_is_left_out() {
-        let reports = [(0, "a", served(9)), (1, "b", served(9)), (250, "b", unreached(7))];
-        assert_eq!(sums(&reports), (0, 0, 9), "b is left out, with all it saw");
-        // Who got a status has reached it.
-        assert_eq!(sums(&[(0, "a", served(9)), (250, "b", gateway(7))]), (7, 7, 16));
-        // It may have got one last: the order is not told.
-        let either = Traffic {
-            outcomes: Outcomes { successes: 1, transport: 7, gateway: 7, other: 0 },
-            trailing_failures: 7,
-        };
-        assert_eq!(sums(&[(0, "a", served(9)), (250, "b", either)]), (7, 14, 24));
-        // Nobody says otherwise.
-        assert_eq!(sums(&[(0, "b", served(9)), (250, "b", unreached(7))]), (7, 7, 16));
-    }
-
-    #[test]
-    fn the_word_counts_when_most_fail_or_nobody_is_served_any_more() {
-        let both = [(0, "a", served(1)), (0, "b", served(1)), (250, "a", unreached(3))];
-        assert_eq!(sums(&both).0, 0);
-        let both = [&both[..], &[(300, "b", unreached(3))]].concat();
-        assert_eq!(sums(&both).0, 6);
-        let idle = [(0, "a", served(1)), (9_000, "b", unreached(3)), (10_001, "b", unreached(3))];
-        assert_eq!(sums(&idle).0, 6);
-        // Two of three fail, and the third was served before.
-        let most = [(0, "a", served(1)), (100, "b", unreached(2)), (100, "c", unreached(2))];
-        assert_eq!(sums(&most).0, 4);
-        // It still is.
-        let still = [&most[..], &[(800, "a", served(1)), (900, "b", unreached(5))]].concat();
-        assert_eq!(sums(&still).0, 0);
-    }
-
-    #[test]
-    fn who_sees_what_is_told() {
-        let (start, mut sightings) = (epoch(), Sightings::new());
-        sightings.record(&proxy("a"), served(1), WINDOW, start);
-        assert_eq!(sightings.disagreement(WINDOW, start), None);
-        sightings.record(&proxy("b"), unreached(1), WINDOW, start);
-        let told = Views { failing: vec![proxy("b")], serving: vec![proxy("a")] };
-        assert_eq!(sightings.disagreement(WINDOW, start), Some(told));
-        assert_eq!(sightings.disagreement(WINDOW, start + 2 * WINDOW), None);
-        sightings.forget(&proxy("b"));
-        assert_eq!(sightings.disagreement(WINDOW, start), None);
+    /// Whether the failures of this one are its own affair.
+    fn outweigh(&self, sight: &Sight) -> bool {
+        let is_news = sight.failing_since <= self.success_after && self.success_after.is_some();
+        self.serving > 0 && (self.serving >= self.failing || is_news)
     }
 }

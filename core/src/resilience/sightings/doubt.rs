@@ -1,0 +1,78 @@
+//! Failures that may be one proxy's own affair.
+//!
+//! Each waits until everybody else has told what they saw since. Then it counts, or is set aside:
+//! it counts after all if the same proxy, or another, fails later and nobody is served any more.
+
+use std::{collections::VecDeque, time::Instant};
+
+use super::Outcomes;
+
+/// Of one proxy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Doubts {
+    /// In the order in which they were heard of.
+    waiting: VecDeque<Doubt>,
+    /// Failures in a row that were found to be its own affair.
+    aside: u64,
+}
+
+/// What one report told of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubt {
+    /// When it was heard of: it happened before that.
+    pub(super) at: Instant,
+    /// No successes are among them.
+    pub(super) failures: Outcomes,
+    /// Those in a row.
+    pub(super) run: u32,
+}
+
+/// What waits: one that failed so often meanwhile avoids the backend by itself. Beyond that the
+/// last one takes up what comes.
+const WAITING_MAX: usize = 64;
+
+impl Doubts {
+    pub(super) fn add(&mut self, failures: Outcomes, run: u32, at: Instant) {
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(Doubt { at, failures, run });
+        } else if let Some(last) = self.waiting.back_mut() {
+            last.at = at;
+            last.failures += failures;
+            last.run = last.run.saturating_add(run);
+        }
+    }
+
+    pub(super) fn are_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next one that was heard of until then; it waits no longer.
+    pub(super) fn next(&mut self, until: Instant) -> Option<Doubt> {
+        self.waiting.pop_front_if(|doubt| doubt.at <= until)
+    }
+
+    /// It is its proxy's own affair.
+    pub(super) fn set_aside(&mut self, doubt: Doubt) {
+        self.aside = self.aside.saturating_add(doubt.run.into());
+    }
+
+    /// Failures in a row that were set aside.
+    pub(super) fn take_aside(&mut self) -> u64 {
+        std::mem::take(&mut self.aside)
+    }
+
+    /// All that wait, and the failures in a row, those that were set aside among them.
+    pub(super) fn take(&mut self) -> (Outcomes, u64) {
+        let (mut failures, mut run) = (Outcomes::default(), self.take_aside());
+        for doubt in self.waiting.drain(..) {
+            failures += doubt.failures;
+            run += u64::from(doubt.run);
+        }
+        (failures, run)
+    }
+
+    pub(super) fn end_run(&mut self) {
+        self.aside = 0;
+        self.waiting.iter_mut().for_each(|doubt| doubt.run = 0);
+    }
+}
