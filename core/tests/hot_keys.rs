@@ -233,7 +233,7 @@ fn a_process_that_was_taken_over_has_even_shares_only_while_it_is_counted() {
     assert_eq!(hot.cold().rate(at(5000)), even);
     hot.open(CLIENT, at(5000));
     hot.retire(at(5000));
-    let mut rates = |ms| {
+    let rates = |ms| {
         let [one] = hot.paces().map(|(_, pace)| pace.rate(at(ms))).collect::<Vec<_>>()[..] else {
             panic!("one key is hot");
         };
