@@ -115,8 +115,11 @@ async fn client(address: SocketAddr, keys: Range<u64>, step: u64) -> Result<Roun
     let keys: Vec<u64> = keys.filter(|key| key % step == 0).collect();
     let mut stream = load::connect(address).await?;
     let (mut sum, mut buffer) = (Round::default(), vec![0; BUFFER]);
-    for batch in keys.chunks(BATCH) {
-        let closes = ask(&mut stream, address, batch, &mut buffer, &mut sum).await?;
+    let mut left = keys.as_slice();
+    while !left.is_empty() {
+        let batch = &left[..left.len().min(BATCH)];
+        let (answered, closes) = ask(&mut stream, address, batch, &mut buffer, &mut sum).await?;
+        left = &left[answered..];
         if closes {
             stream = load::connect(address).await?;
         }
@@ -124,14 +127,14 @@ async fn client(address: SocketAddr, keys: Range<u64>, step: u64) -> Result<Roun
     Ok(sum)
 }
 
-/// One go; whether the connection ends with it.
+/// One go; how many were answered, and whether the proxy has had enough of the connection.
 async fn ask(
     stream: &mut TcpStream,
     address: SocketAddr,
     keys: &[u64],
     buffer: &mut [u8],
     sum: &mut Round,
-) -> Result<bool, String> {
+) -> Result<(usize, bool), String> {
     let request =
         |key: &u64| format!("GET / HTTP/1.1\r\nHost: {address}\r\nX-Key: client-{key:012}\r\n\r\n");
     let requests: String = keys.iter().map(request).collect();
@@ -139,11 +142,11 @@ async fn ask(
         .write_all(requests.as_bytes())
         .await
         .map_err(|error| format!("cannot write: {error}"))?;
-    let (mut filled, mut left, mut closes) = (0, keys.len(), false);
-    while left > 0 {
+    let (mut filled, mut answered, mut closes) = (0, 0, false);
+    while answered < keys.len() && !closes {
         let read = stream.read(&mut buffer[filled..]).await;
         match read.map_err(|error| format!("cannot read: {error}"))? {
-            0 => return Err(format!("the connection ended {left} answers early")),
+            0 => return Err("the connection ended without an answer".to_owned()),
             count => filled += count,
         }
         let mut used = 0;
@@ -155,11 +158,11 @@ async fn ask(
                 answer if answer.starts_with(b"HTTP/1.1 429 ") => sum.refused += 1,
                 answer => return Err(String::from_utf8_lossy(&answer[..found.length]).into()),
             }
-            (used, left) = (used + found.length, left.saturating_sub(1));
+            (used, answered) = (used + found.length, answered + 1);
             closes |= found.close;
         }
         buffer.copy_within(used..filled, 0);
         filled -= used;
     }
-    Ok(closes)
+    Ok((answered, closes))
 }
