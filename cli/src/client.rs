@@ -4,7 +4,7 @@
 //! has a deadline, since a control plane that is stopped, but not gone, still accepts
 //! connections.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use lb_proto::v1::{
     fleet_client::FleetClient, registry_client::RegistryClient, sessions_client::SessionsClient,
@@ -34,12 +34,23 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the first of `servers` that accepts; `timeout` is that of each call.
     pub(crate) async fn connect(servers: &[String], timeout: Duration) -> Result<Self, Failure> {
-        let mut failures = Vec::new();
+        let (mut failures, mut forbidden) = (Vec::new(), None);
         for server in servers {
             match connect_one(server, timeout.min(CONNECT_TIMEOUT)).await {
                 Ok(channel) => return Ok(Self { server: server.clone(), channel, timeout }),
-                Err(why) => failures.push((server, why)),
+                Err(error) if is_forbidden(&error) => forbidden = Some(server),
+                Err(error) => failures.push((server, error.to_string())),
             }
+        }
+        if let Some(server) = forbidden {
+            return Err(Failure::new(
+                Exit::NotPermitted,
+                format!(
+                    "{server} may not be used by this user: the system gives no permission to \
+                     connect; run lbctl as the user of the control plane, or have its socket and the \
+                     directories above it opened to your group"
+                ),
+            ));
         }
         Err(match failures.as_slice() {
             [] => Failure::new(Exit::Usage, "--server is empty; name a control plane's URL"),
@@ -116,15 +127,33 @@ impl Client {
     }
 }
 
-async fn connect_one(server: &str, timeout: Duration) -> Result<Channel, String> {
+/// Whether the system does not let this user connect.
+fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+/// What went wrong, with the kind of its first cause.
+fn refused(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let mut kind = io::ErrorKind::Other;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        kind = error.downcast_ref::<io::Error>().map_or(kind, io::Error::kind);
+        cause = error.source();
+    }
+    io::Error::new(kind, root_cause(error))
+}
+
+async fn connect_one(server: &str, timeout: Duration) -> io::Result<Channel> {
     let endpoint = Endpoint::from_shared(server.to_owned())
-        .map_err(|error| root_cause(&error))?
+        .map_err(|error| refused(&error))?
         .connect_timeout(timeout)
         .tcp_nodelay(true);
     match tokio::time::timeout(timeout, endpoint.connect()).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(root_cause(&error)),
-        Err(_) => Err(format!("no answer within {}", crate::format::duration(timeout))),
+        Ok(Err(error)) => Err(refused(&error)),
+        Err(_) => {
+            Err(io::Error::other(format!("no answer within {}", crate::format::duration(timeout))))
+        }
     }
 }
 

@@ -88,7 +88,7 @@ fn named(verb: &str, arg: &Arg) -> Option<Named> {
         _ => {}
     }
     let (action, kind) = verb.split_once('-')?;
-    let is_there = matches!(action, "set" | "remove" | "enable" | "disable" | "drain");
+    let is_there = matches!(action, "set" | "remove" | "enable" | "disable" | "drain" | "forget");
     let kind = GetKind::from_str(kind, false).ok()?;
     (is_there && matches!(id, "name" | "id")).then_some(Named::One(kind))
 }

@@ -7,7 +7,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{departed::Departed, metrics::PerBackend};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     args::Args,
-    clock::present,
+    clock::{now, present},
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
     discovery::{self, Resolver},
@@ -347,13 +347,18 @@ fn open(path: Option<PathBuf>, events: Arc<EventLog>) -> Result<Registry, StoreE
 async fn keep_house(context: &Context) {
     let mut tick = interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut departed = Departed::default();
     while context.stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for id in context.fleet.forget_long_lost() {
-            info!(proxy = %id, "lost for a day; no longer listed");
-            context.statistics.forget_proxy(&id);
-            context.resilience.forget(&id);
+        for id in context.fleet.forget_long_gone() {
+            info!(proxy = %id, "gone for long; no longer listed");
+            context.forget_figures(&id);
         }
         context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
+        let mut gone = context.counted_pools();
+        context.registry.read(|view| {
+            gone.retain(|pool| !view.catalog.pools().contains_key(pool));
+        });
+        context.forget_pools(&departed.overdue(gone, now()));
     }
 }
 

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use lb_core::metrics::PerBackend;
-use lb_proto::document::unit::{parse_duration, parse_session_ttl};
+use lb_proto::document::unit::{duration_within, parse_session_ttl};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of a control plane. Every flag has an environment variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,11 +37,12 @@ pub struct Args {
     #[arg(long, env = "LB_INSECURE")]
     pub insecure: bool,
     /// Name servers to ask instead of the system's, IP:PORT; may be repeated
-    #[arg(long = "dns-server", env = "LB_DNS_SERVER", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long = "dns-server", env = "LB_DNS_SERVER", value_name = "ADDR", value_delimiter = ',',
+          value_parser = parse_server)]
     pub dns_servers: Vec<SocketAddr>,
     /// After how long the key that signs sessions is replaced by a new one; 0s: never by itself
     #[arg(long, env = "LB_SESSION_KEY_AGE", value_name = "DURATION", default_value = "30d",
-          value_parser = parse_duration)]
+          value_parser = duration_within(Duration::ZERO..=3650 * DAY))]
     pub session_key_age: Duration,
     /// Keep each client of the pool default with its backend by a cookie, until it has asked for
     /// nothing for so long, 1s to 7d; applied at every start. Without it the pool stays as it is
@@ -58,12 +61,16 @@ pub struct Args {
     pub exit_with_parent: bool,
     /// How often either side of a sync stream says that it is there
     #[arg(long, env = "LB_HEARTBEAT", value_name = "DURATION", default_value = "1s",
-          value_parser = humantime::parse_duration, hide = true)]
+          value_parser = duration_within(Duration::from_millis(1)..=DAY), hide = true)]
     pub heartbeat: Duration,
     /// After how long without a word a proxy counts as lost
     #[arg(long, env = "LB_LEASE", value_name = "DURATION", default_value = "5s",
-          value_parser = humantime::parse_duration, hide = true)]
+          value_parser = duration_within(Duration::from_millis(1)..=DAY), hide = true)]
     pub lease: Duration,
+}
+
+fn parse_server(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is not IP:PORT, for example 10.0.0.53:53"))
 }
 
 /// How log lines look.

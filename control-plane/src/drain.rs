@@ -34,6 +34,7 @@ use crate::{
     fleet::ProxyState,
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
+    stats::Asked,
 };
 
 /// Between looks at what is left: a part of the time between two reports.
@@ -154,19 +155,21 @@ impl Drains {
         Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
-    /// Whether proxies may still be on their way back after a restart, while these are live.
-    pub(crate) fn awaits_proxies(&self, live: &[ProxyId]) -> bool {
-        let is_away = |id: &ProxyId| live.binary_search(id).is_err();
+    /// Whether proxies may still be on their way back after a restart, while it is known of these
+    /// how they are.
+    pub(crate) fn awaits_proxies(&self, known: &[ProxyId]) -> bool {
+        let is_away = |id: &ProxyId| known.binary_search(id).is_err();
         Instant::now() < self.complete_from
             && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
     }
 
-    /// The proxies that a process after this one would have to wait for, while these are live;
-    /// nothing while that is not known.
-    fn awaited_next(&self, live: &[ProxyId]) -> Option<Vec<ProxyId>> {
+    /// The proxies that a process after this one would have to wait for, while these are live and
+    /// those have said goodbye; nothing while that is not known.
+    fn awaited_next(&self, live: &[ProxyId], stopped: &[ProxyId]) -> Option<Vec<ProxyId>> {
         let mut awaited = live.to_vec();
         if Instant::now() < self.complete_from {
-            awaited.extend(self.former.as_ref()?.iter().cloned());
+            let is_away = |id: &&ProxyId| !stopped.contains(id);
+            awaited.extend(self.former.as_ref()?.iter().filter(is_away).cloned());
         }
         awaited.sort_unstable();
         awaited.dedup();
@@ -191,6 +194,11 @@ impl Drains {
             running: clock.over + now.duration_since(clock.seen),
             cutting: clock.cutting_since.map_or(Duration::ZERO, |since| now.duration_since(since)),
         }
+    }
+
+    /// When this process learned of a drain.
+    fn seen(&self, id: &BackendId) -> Option<Instant> {
+        self.lock().get(id).map(|clock| clock.seen)
     }
 
     /// Why the last step of a drain was refused.
@@ -239,17 +247,25 @@ impl Clock {
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
+    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
     let proxies = context.fleet.list().into_iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
-        let left = context.statistics.leaving(id, incarnation, proxy, &view.info.instance);
+        let (present, lease) = (&view.info.instance, context.lease);
+        let asked = Asked { proxy, present, since, lease };
+        let left = context.statistics.leaving(id, incarnation, asked);
+        let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
+        if view.state == ProxyState::Stopped {
+            // It ended what it had before it said goodbye.
+            let word = DrainWord::Told;
+            return DrainShare { proxy: view.info.id, word, requests: 0, upgraded: 0, cut };
+        }
         // One whose stream has just ended is on its way back, or about to be replaced.
         let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
         let word = match () {
             () if is_gone => DrainWord::Lost,
-            () if left.applied_revision >= revision => DrainWord::Told,
+            () if left.applied_revision >= revision && !left.unheard => DrainWord::Told,
             () => DrainWord::Unheard,
         };
-        let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
         DrainShare { proxy: view.info.id, word, requests, upgraded, cut }
     });
     let keeps_sessions = context.registry.read(|view| {
@@ -266,7 +282,7 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         },
         session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: context.drains.awaits_proxies(&context.fleet.live()),
+        awaits_proxies: context.drains.awaits_proxies(&context.fleet.accounted_for()),
         held_up: context.drains.held_up(&backend.id),
         proxies: proxies.collect(),
     })

@@ -113,6 +113,10 @@ event_types! {
     ProxyRejected = "proxy_rejected",
     /// A proxy's stream ended, or its lease ran out.
     ProxyLost = "proxy_lost",
+    /// A proxy was stopped in order, and said so.
+    ProxyStopped = "proxy_stopped",
+    /// Somebody said that a proxy will not come back.
+    ProxyForgotten = "proxy_forgotten",
     /// A proxy gives up more than before for want of connections or memory.
     ProxyOverloaded = "proxy_overloaded",
     /// It gives up less.

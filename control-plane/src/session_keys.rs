@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::{
     rotation::Rotation,
-    view::{KeyView, KeysView, Waits, rotate, view},
+    view::{KeyView, KeysView, Rotated, RotationRequest, Waits, rotate, view},
 };
 use crate::{
     clock::unix_ms,
@@ -53,6 +53,8 @@ struct Announced {
     key: KeyId,
     /// Those that are lost and lack it. If it is held for none, others may be that nobody knows of.
     lost: Vec<ProxyId>,
+    /// Those that are connected and refuse the state that has it, each with the reason.
+    refusing: Vec<(ProxyId, String)>,
 }
 
 /// Looks after them until the context is stopped.
@@ -71,9 +73,10 @@ pub(crate) async fn run(context: &Context) {
             Due::Held(held) => {
                 if told.as_ref() != Some(&held) {
                     tell(context, &held);
-                    told = Some(held);
+                    told = Some(held.clone());
                 }
-                look_at_age
+                // That one takes it after all is no change of the state, nor of the members.
+                if held.refusing.is_empty() { look_at_age } else { LOOK }
             }
             Due::Now(step, signs) => match take(context, step, signs).await {
                 Ok(()) => continue,
@@ -120,14 +123,17 @@ fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
     let known = Knowledge {
         behind: behind.len(),
         lost: lost.len(),
-        is_awaited: context.drains.awaits_proxies(&context.fleet.live()),
+        is_awaited: context.drains.awaits_proxies(&context.fleet.accounted_for()),
         may_be_more: rotation.may_be_more(),
     };
     let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();
-    let announced = Announced { key, lost };
+    let refuses = |laggard: Laggard| Some((laggard.proxy, laggard.refusal?));
+    let refusing = behind.into_iter().filter_map(refuses).collect();
+    let announced = Announced { key, lost, refusing };
     match readiness(rotation.consent(key), known) {
         Readiness::Ready => Due::Now(KeyStep::Activate, Some(announced)),
-        Readiness::Soon => Due::Soon,
+        Readiness::Soon if announced.refusing.is_empty() => Due::Soon,
+        Readiness::Soon => Due::Held(announced),
         Readiness::LackedByLost | Readiness::Unsure => Due::Held(announced),
     }
 }
@@ -138,8 +144,8 @@ async fn take(
     step: KeyStep,
     signs: Option<Announced>,
 ) -> Result<(), WriteError> {
-    context.registry.step_keys(step).await?;
-    if let Some(Announced { key, lost }) = signs.filter(|signs| !signs.lost.is_empty()) {
+    context.registry.step_keys(step.into()).await?;
+    if let Some(Announced { key, lost, .. }) = signs.filter(|signs| !signs.lost.is_empty()) {
         let message = format!(
             "key {key} signs although {} it, as was asked for: a client that comes there and \
              elsewhere begins a new session at each change, until the proxy is connected again",
@@ -153,8 +159,19 @@ async fn take(
 
 /// Tells why a key does not sign, once.
 fn tell(context: &Context, held: &Announced) {
-    let Announced { key, lost } = held;
-    let reason = if lost.is_empty() {
+    let Announced { key, lost, refusing } = held;
+    let reason = if let [(proxy, why), more @ ..] = &refusing[..] {
+        let others = match more.len() {
+            0 => String::new(),
+            number => format!(" (and {number} others)"),
+        };
+        let message = format!(
+            "key {key} does not sign yet: {proxy}{others} is connected and refuses the state that \
+             has it: {why}. It signs once that is corrected ('lbctl describe proxy {proxy}'), or the \
+             proxy is stopped"
+        );
+        Reason::new("lacked_by_refusing", message)
+    } else if lost.is_empty() {
         let message = format!(
             "key {key} does not sign yet: this control plane was restarted less than a day ago, and \
              a proxy that was cut off before would not know the key. It signs a day after the \

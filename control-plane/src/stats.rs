@@ -31,7 +31,7 @@ use tracing::debug;
 use self::leavings::Leavings;
 use self::sessions::Sessions;
 pub use self::{
-    leavings::Leaving,
+    leavings::{Asked, Leaving},
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{Overload, OwnAnswers, Process},
 };
@@ -194,7 +194,7 @@ impl Statistics {
         sums.reports.counted += 1;
         sums.reports.lost += missing;
         sums.process.add(&report.process);
-        sums.leavings.note(report, report.fresh_until(now), catalog);
+        sums.leavings.note(report, catalog, now);
         sums.sessions.note(report, catalog, now);
         for part in &report.backends {
             sums.add(report, part, catalog, now);
@@ -242,19 +242,11 @@ impl Statistics {
         self.lock().limits.of(limit, incarnation)
     }
 
-    /// What a proxy has left of one backend, while that drains. `present` is its process
-    /// that follows the control plane; others count until they fall silent, which is their
-    /// end.
+    /// What a proxy has left of one backend, while that drains.
     #[must_use]
-    pub fn leaving(
-        &self,
-        id: &BackendId,
-        incarnation: Incarnation,
-        proxy: &ProxyId,
-        present: &InstanceId,
-    ) -> Leaving {
+    pub fn leaving(&self, id: &BackendId, incarnation: Incarnation, asked: Asked<'_>) -> Leaving {
         let key = (id.clone(), incarnation);
-        self.lock().leavings.of(&key, proxy, present, Instant::now())
+        self.lock().leavings.of(&key, asked, Instant::now())
     }
 
     /// What became of the sessions of each pool since the control plane started.
@@ -364,6 +356,13 @@ impl Statistics {
         let (Sums { proxies, leavings, .. }, now) = (sums, Instant::now());
         leavings.forget_ended(|proxy| proxies.present(proxy), catalog, now);
         proxies.forget_ended(now);
+    }
+
+    /// Drops the sums of pools that are gone for long. What they did stays in the whole.
+    pub fn forget_pools(&self, pools: &[PoolName]) {
+        let sums = &mut *self.lock();
+        sums.pools.retain(|name, _| !pools.contains(name));
+        sums.sessions.forget_pools(pools);
     }
 
     /// Drops what is kept for one proxy. The sums keep what it did.

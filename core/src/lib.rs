@@ -24,6 +24,8 @@
 //! | [`backoff`] | when to try again |
 //! | [`moment`] | how long ago something was, whatever the wall clock did since |
 //! | [`size`] | how many bytes `64KiB` are |
+//! | [`number`] | which whole numbers a setting takes, and what to say of others |
+//! | [`departed`] | for how long something is kept of what is gone |
 //! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -33,6 +35,7 @@ pub mod backoff;
 pub mod balance;
 pub mod client_address;
 pub mod cross_site;
+pub mod departed;
 pub mod discovery;
 pub mod drain;
 pub mod health;
@@ -42,6 +45,7 @@ pub mod log_filter;
 pub mod metrics;
 pub mod model;
 pub mod moment;
+pub mod number;
 pub mod overload;
 pub mod resilience;
 pub mod routing;

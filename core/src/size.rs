@@ -16,11 +16,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         _ => u32::MAX,
     };
     if number.is_empty() || shift == u32::MAX {
-        return Err("write a number of bytes, also as 8k, 64KiB or 10M".to_owned());
+        return Err("write a number of bytes, for example 4096, 8k, 64KiB or 10M".to_owned());
     }
     let number: Option<u64> = number.parse().ok();
     let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| format!("{text} is too large"))
+    bytes.ok_or_else(|| format!("{text} is too large; write less than 16777216G, for example 10M"))
 }
 
 /// Writes a size exactly, as it can be read: `1000B`, `64KiB`, `10MiB`.

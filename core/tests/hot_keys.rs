@@ -241,10 +241,10 @@ fn a_process_that_was_taken_over_has_even_shares_only_while_it_is_counted() {
     };
     assert_eq!(rates(5000), (0, 0), "nobody was heard for so long");
     assert!(hot.set_proxies(5, at(6000)));
-    assert_eq!(hot.cold().rate(at(6999)), RATE * MICROS / 5);
-    assert_eq!(hot.cold().rate(at(7000)), 0);
+    assert_eq!(hot.cold().rate(at(8499)), RATE * MICROS / 5);
+    assert_eq!(hot.cold().rate(at(8500)), 0);
     assert!(hot.set_proxies(5, at(6500)), "for longer");
-    assert_eq!(hot.cold().rate(at(7499)), RATE * MICROS / 5);
+    assert_eq!(hot.cold().rate(at(8999)), RATE * MICROS / 5);
     hot.open(CLIENT + 1, at(6500));
     assert!(hot.paces().all(|(_, pace)| pace.rate(at(6500)) == 0), "nothing was lent");
 }

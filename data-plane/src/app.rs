@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     thread,
+    time::Duration,
 };
 
 use lb_core::{
@@ -16,7 +17,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc, watch},
     task::AbortHandle,
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -42,6 +45,9 @@ use crate::{
     telemetry,
     worker::{self, Admission, Fleet, Mail, WorkerHandle},
 };
+
+/// How long the end waits for the control plane to hear of it.
+const GOODBYE_FOR: Duration = Duration::from_millis(500);
 
 /// Runs a proxy until a signal ends it. Blocks, and must not be called from within a
 /// runtime.
@@ -145,12 +151,14 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let last_report = reporter.last();
     let serving = Arc::new(Serving::new(subscriber, compiler, Arc::clone(&fleet), config_sender));
     let held = serving.held();
+    let leaving = CancellationToken::new();
     let follower = Follower::new(Parts {
         introduction,
         control_planes,
         serving: Arc::clone(&serving),
         status: Arc::clone(&status),
         connected: connected_sender.clone(),
+        leaving: leaving.clone(),
     });
     let mut successors =
         offer(&opened, &estate, last_good.clone(), Arc::clone(&held), Arc::clone(&status));
@@ -161,7 +169,12 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     spawn("keeps the configuration on disk", saving);
     spawn("takes failing backends out by itself", serving.watch());
     spawn("watches its memory and connections", watch.run());
-    let following = spawn("follows the control plane", follower.run());
+    let left = CancellationToken::new();
+    let has_left = left.clone().drop_guard();
+    let following = spawn("follows the control plane", async {
+        follower.run().await;
+        drop(has_left);
+    });
     spawn("reports statistics", reporter.run(connected_receiver));
     spawn("renews its shares of limits", keeper);
     spawn("counts retries", retry_budget::run(budgeted, Arc::clone(&status)));
@@ -177,6 +190,9 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             let code = stop::stop(&args, &fleet, &status, &mut signals).await;
             leases.leave().await;
             last_report.told().await;
+            leaving.cancel();
+            // What it does not hear in time it finds out by itself.
+            timeout(GOODBYE_FOR, left.cancelled()).await.ok();
             Ok(code)
         }
         Some(successor) = successors.recv() => {

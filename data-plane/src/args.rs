@@ -1,14 +1,23 @@
 //! The command line of a proxy.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use lb_core::{
     metrics::PerBackend,
+    number::{port, whole_number},
     size::{UNLIMITED, parse_size},
 };
+use lb_proto::document::unit::duration_within;
 
 use crate::access_log::AccessLogTarget;
+
+/// The longest that a stop may take.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Flags of `lb-data-plane` and `lbctl data-plane`. Each is an environment variable
 /// too; the flag wins.
@@ -24,17 +33,17 @@ pub struct Args {
     )]
     pub control_plane: Vec<String>,
     /// Address on which the listener `default` accepts; `::` takes IPv4 too
-    #[arg(long, env = "LB_HOST", value_name = "ADDR", default_value = "::")]
-    pub host: std::net::IpAddr,
+    #[arg(long, env = "LB_HOST", value_name = "ADDR", default_value = "::", value_parser = parse_host)]
+    pub host: IpAddr,
     /// Port on which the listener `default` accepts; 0 picks a free one
-    #[arg(long, env = "LB_PORT", default_value_t = 8080)]
+    #[arg(long, env = "LB_PORT", default_value_t = 8080, value_parser = port)]
     pub port: u16,
     /// A further listener and its address; can be given several times
     #[arg(long, env = "LB_LISTEN", value_name = "NAME=ADDR:PORT", value_delimiter = ',',
           value_parser = parse_listen)]
     pub listen: Vec<Listen>,
     /// Address of /livez and /readyz; when the default is taken, a free port is used
-    #[arg(long, env = "LB_ADMIN", value_name = "ADDR:PORT")]
+    #[arg(long, env = "LB_ADMIN", value_name = "ADDR:PORT", value_parser = parse_address)]
     pub admin: Option<SocketAddr>,
     /// Answer /lb/... on the traffic listeners with the control plane's management routes;
     /// changes are taken from this machine only
@@ -51,7 +60,7 @@ pub struct Args {
     #[arg(long, env = "LB_ID")]
     pub id: Option<String>,
     /// Threads that serve traffic; by default one for each core that this process may use
-    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, env = "LB_WORKERS", value_name = "N", value_parser = whole_number(1..=1024u16, 4))]
     pub workers: Option<u16>,
     /// Where the access log goes: a file (opened anew on SIGHUP), - for stdout, or off
     #[arg(long, env = "LB_ACCESS_LOG", value_name = "FILE", default_value = "off")]
@@ -59,12 +68,12 @@ pub struct Args {
     /// Client connections of this process; by default four fifths of the open files that it
     /// may have. Beyond it, clients wait
     #[arg(long, env = "LB_MAX_CONNECTIONS", value_name = "N",
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = whole_number(1..=u32::MAX, 10_000))]
     pub max_connections: Option<u32>,
     /// Keys that each limit by key tells apart, at 16 to 32 bytes each; beyond them, the key
     /// whose bucket is nearest to full is forgotten
     #[arg(long, env = "LB_LIMIT_KEYS", value_name = "N", default_value_t = 1_000_000,
-          value_parser = clap::value_parser!(u32).range(1..=33_554_432))]
+          value_parser = whole_number(1..=33_554_432u32, 100_000))]
     pub limit_keys: u32,
     /// Memory of this process, such as 512MiB; by default that of its container, else
     /// unlimited. Close to it, idle clients are closed, then new ones wait, then new requests
@@ -77,11 +86,11 @@ pub struct Args {
     pub takeover: bool,
     /// On SIGTERM: how long to go on accepting while /readyz says no
     #[arg(long, env = "LB_ACCEPT_GRACE", value_name = "TIME", default_value = "5s",
-          value_parser = humantime::parse_duration)]
+          value_parser = duration_within(Duration::ZERO..=LONGEST))]
     pub accept_grace: Duration,
     /// On SIGTERM, after that: how long requests in flight may take
     #[arg(long, env = "LB_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
-          value_parser = humantime::parse_duration)]
+          value_parser = duration_within(Duration::ZERO..=LONGEST))]
     pub drain_timeout: Duration,
     /// Whether /metrics tells of each backend: auto (up to 500 of them), on or off
     #[arg(long, env = "LB_METRICS_PER_BACKEND", value_name = "WHEN", default_value = "auto")]
@@ -121,8 +130,8 @@ fn parse_memory(text: &str) -> Result<u64, String> {
     if text == UNLIMITED {
         return Ok(0);
     }
-    match parse_size(text)? {
-        0 => Err(format!("nothing runs without memory; write {} for no bound", UNLIMITED)),
+    match parse_size(text).map_err(|why| format!("{why}, or '{UNLIMITED}'"))? {
+        0 => Err(format!("nothing runs without memory; write {UNLIMITED} for no bound")),
         bytes => Ok(bytes),
     }
 }
@@ -132,7 +141,18 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
         text.split_once('=').ok_or("write NAME=ADDR:PORT, for example internal=127.0.0.1:8081")?;
     Ok(Listen {
         name: lb_core::model::ListenerName::new(name).map_err(|invalid| invalid.to_string())?,
-        address: address.parse().map_err(|_| format!("{address:?} is not ADDR:PORT"))?,
+        address: parse_address(address)?,
+    })
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let example = "127.0.0.1:9500 or [::1]:9500";
+    text.parse().map_err(|_| format!("{text:?} is not ADDR:PORT, for example {example}"))
+}
+
+fn parse_host(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no address of this machine, for example 127.0.0.1, or :: for all")
     })
 }
 

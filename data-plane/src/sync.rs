@@ -19,6 +19,7 @@ use lb_core::{
     sync::Subscriber,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
 
@@ -55,7 +56,7 @@ pub(crate) struct Connected {
     pub(crate) stats_period: Duration,
 }
 
-/// Follows control planes until it is dropped.
+/// Follows control planes until it is asked to leave, or dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
     introduction: Introduction,
@@ -64,6 +65,8 @@ pub(crate) struct Follower {
     status: Arc<Status>,
     /// The connection for statistics.
     connected: watch::Sender<Option<Connected>>,
+    /// Asks it to say goodbye and to end.
+    leaving: CancellationToken,
     from_disk: bool,
 }
 
@@ -75,6 +78,7 @@ pub(crate) struct Parts {
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<Status>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
+    pub(crate) leaving: CancellationToken,
 }
 
 /// The address of a control plane, checked.
@@ -99,11 +103,12 @@ impl Follower {
             serving: parts.serving,
             status: parts.status,
             connected: parts.connected,
+            leaving: parts.leaving,
             from_disk,
         }
     }
 
-    /// Tries the control planes in turn, and follows whichever answers.
+    /// Tries the control planes in turn, and follows whichever answers, until it is asked to leave.
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut rng = fastrand::Rng::new();
@@ -114,7 +119,11 @@ impl Follower {
             self.connected.send_replace(None);
             self.status.lost(present());
             self.serving.lose().await;
+            if self.leaving.is_cancelled() {
+                return;
+            }
             let pause = match ended {
+                Ended::Left => return,
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
                     after
@@ -142,7 +151,10 @@ impl Follower {
                 }
             };
             let delay = backoff.next(now(), &mut rng).max(pause);
-            tokio::time::sleep(delay).await;
+            let pause = tokio::time::sleep(delay);
+            if self.leaving.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
         }
     }
 

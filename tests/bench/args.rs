@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
+use lb_core::number::whole_number;
 
 /// Measures what a proxied request costs.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ pub(crate) enum Subcommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArgs {
     /// How often everything is measured; the tables show medians
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = whole_number(1..=100u32, 1))]
     pub(crate) rounds: u32,
     /// What to measure
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Workload::ALL)]
@@ -57,7 +58,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Contender::ALL)]
     pub(crate) proxies: Vec<Contender>,
     /// How long each measurement takes
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=20))]
+    #[arg(long, default_value_t = 4, value_parser = whole_number(1..=20u32, 1))]
     pub(crate) seconds: u32,
     /// Also write every single measurement here, as JSON
     #[arg(long, value_name = "FILE")]
@@ -80,7 +81,7 @@ pub(crate) struct GatesArgs {
           default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/baseline.json"))]
     pub(crate) baseline: PathBuf,
     /// Also count instructions with this many backends in the pool
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(4..=15_000))]
+    #[arg(long, value_name = "COUNT", value_parser = whole_number(4..=15_000u32, 4))]
     pub(crate) backends: Option<u32>,
     /// The lbctl to measure, if not the one beside this program
     #[arg(long, value_name = "FILE")]
@@ -90,13 +91,13 @@ pub(crate) struct GatesArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct FleetArgs {
     /// Proxies that are simulated in this process
-    #[arg(long, default_value_t = 200)]
-    pub(crate) proxies: usize,
+    #[arg(long, default_value_t = 200, value_parser = whole_number(1..=5000u32, 200))]
+    pub(crate) proxies: u32,
     /// Changes that are measured one by one with them
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = whole_number(1..=100_000u32, 200))]
     pub(crate) changes: u32,
     /// Backends of the pool that three real proxies serve
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(4..=15_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = whole_number(4..=15_000u32, 4))]
     pub(crate) backends: u32,
     /// The lbctl to measure, if not the one beside this program
     #[arg(long, value_name = "FILE")]
@@ -119,8 +120,8 @@ pub(crate) struct KeysArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackendArgs {
     /// How many ports to listen on
-    #[arg(long, default_value_t = 3)]
-    pub(crate) ports: usize,
+    #[arg(long, default_value_t = 3, value_parser = whole_number(1..=1000u32, 3))]
+    pub(crate) ports: u32,
 }
 
 #[derive(Debug, clap::Args)]
@@ -129,8 +130,8 @@ pub(crate) struct BytePumpArgs {
     #[arg(long, value_delimiter = ',', required = true)]
     pub(crate) backends: Vec<SocketAddr>,
     /// Threads
-    #[arg(long, default_value_t = 2)]
-    pub(crate) workers: usize,
+    #[arg(long, default_value_t = 2, value_parser = whole_number(1..=1024u32, 2))]
+    pub(crate) workers: u32,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -141,16 +142,16 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value = "/")]
     pub(crate) path: String,
     /// How many clients, each with one request in flight
-    #[arg(long, default_value_t = 64)]
-    pub(crate) connections: usize,
+    #[arg(long, default_value_t = 64, value_parser = whole_number(1..=100_000u32, 64))]
+    pub(crate) connections: u32,
     /// A new connection for each request
     #[arg(long)]
     pub(crate) close: bool,
     /// End after this many requests
-    #[arg(long, default_value_t = u64::MAX)]
+    #[arg(long, default_value_t = u64::MAX, value_parser = whole_number(1..=u64::MAX, 1000))]
     pub(crate) requests: u64,
     /// End after this many milliseconds
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = whole_number(1..=u64::MAX, 20_000))]
     pub(crate) milliseconds: u64,
 }
 

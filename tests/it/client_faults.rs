@@ -8,6 +8,7 @@ use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
     eventually::eventually,
+    exposition::Scrape,
 };
 use tokio::time::Instant;
 
@@ -60,22 +61,119 @@ async fn what_a_client_breaks_behind_the_head_of_the_response_is_not_the_backend
     .await;
 }
 
+/// What comes behind an answer that has no body would be taken for the next client's answer.
 #[tokio::test]
-async fn a_204_that_announces_a_body_ends_its_connection() {
-    let backend = Backend::scripted(|request| match request.path() {
-        "/204" => vec![
-            Action::Send(b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec()),
+async fn an_answer_without_a_body_that_announces_one_ends_its_connection() {
+    let backend = Backend::scripted(|request| {
+        let head: &[u8] = match request.path() {
+            "/204" => b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "/304" => b"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n",
+            "/head" => b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n",
+            _ => return vec![Action::Send(ok("a"))],
+        };
+        vec![
+            Action::Send(head.to_vec()),
             Action::Pause(Duration::from_millis(3)),
             Action::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil".to_vec()),
-        ],
-        _ => vec![Action::Send(ok("a"))],
+        ]
     });
     let cluster = one_proxy(&[&backend]).await;
-    for _ in 0..30 {
+    for (method, path, status) in
+        [("GET", "/204", 204), ("GET", "/304", 304), ("HEAD", "/head", 200)]
+    {
+        for _ in 0..30 {
+            let mut client = Client::connect(cluster.address()).await;
+            client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!(client.try_response(method).await.unwrap().status, status, "{path}");
+            assert_eq!(get(cluster.address(), "/").await.text(), "a", "after {path}");
+        }
+    }
+}
+
+/// Their backends are free long before the request's time is over.
+#[tokio::test]
+async fn clients_that_have_left_are_not_waited_for() {
+    let backend = Backend::scripted(|_| vec![Action::Hang]);
+    let cluster = one_proxy(&[&backend]).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
         let mut client = Client::connect(cluster.address()).await;
-        client.send("GET /204 HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        assert_eq!(client.response().await.status, 204);
-        assert_eq!(get(cluster.address(), "/").await.text(), "a");
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        clients.push(client);
+    }
+    backend.reached(20).await;
+    drop(clients);
+    eventually("nothing is in flight, and nobody's time was over", async || {
+        let scrape = Scrape::of(cluster.proxy(0).admin()).await;
+        let left = scrape.value("lb_client_aborts_total");
+        if left == 20.0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+}
+
+/// Whoever waits in line and leaves has no turn: the backend hears of the living only.
+#[tokio::test]
+async fn clients_that_have_left_the_line_are_not_sent_on() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend =
+        Backend::scripted(move |_| vec![Action::Await(held.clone()), Action::Send(ok("a"))]);
+    let cluster = one_proxy(&[&backend]).await;
+    cluster.api.change_pool(|pool| pool.max_in_flight = 1).await;
+    cluster.api.settled(1).await;
+    let ask = async || {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client
+    };
+    let waiting = async |count: f64| {
+        eventually("so many wait", async || {
+            let scrape = Scrape::of(cluster.proxy(0).admin()).await;
+            let depth = scrape.value("lb_queue_depth{pool=\"default\"}");
+            if depth == count { Ok(()) } else { Err(depth) }
+        })
+        .await;
+    };
+    let mut first = ask().await;
+    backend.reached(1).await;
+    let mut left = Vec::new();
+    for _ in 0..5 {
+        left.push(ask().await);
+    }
+    waiting(5.0).await;
+    let mut last = ask().await;
+    waiting(6.0).await;
+    drop(left);
+    waiting(1.0).await;
+    gate.open();
+    assert_eq!(first.response().await.text(), "a");
+    assert_eq!(last.response().await.text(), "a");
+    assert_eq!(backend.requests(), 2);
+}
+
+/// With something unread the system ends a connection by a reset, which may cut the answer.
+#[tokio::test]
+async fn what_a_client_says_behind_its_last_request_does_not_reset_the_answer() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |_| {
+        let answer = b"HTTP/1.1 200 OK\r\n\r\nhello".to_vec();
+        vec![Action::ReadBody, Action::Await(held.clone()), Action::Send(answer), Action::Close]
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    let request = "POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi";
+    let mut clients = Vec::new();
+    for number in 1..=10 {
+        let mut client = Client::connect(cluster.address()).await;
+        client.send(request).await;
+        backend.reached(number).await;
+        client.send("\r\n").await;
+        clients.push(client);
+    }
+    gate.open();
+    for client in &mut clients {
+        let said = client.end().await.expect("an end, and no reset");
+        assert!(said.ends_with(b"hello"), "{said:?}");
     }
 }
 

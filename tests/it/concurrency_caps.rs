@@ -128,6 +128,21 @@ async fn a_backend_never_has_more_requests_than_it_may() {
     assert_eq!(meter.most(), 10, "as many as may be were seen, and never more");
 }
 
+/// A process that stood still gives up what it was lent, and is lent it again: nobody has to wait
+/// until the former lease is over.
+#[tokio::test]
+async fn a_proxy_that_stood_still_serves_on() {
+    let meter = Meter::open("well", Duration::from_millis(10));
+    let (cluster, _) = capped(1, &meter, 10).await;
+    assert_eq!(get(cluster.address(), "/").await.status, 200);
+    cluster.proxy(0).signal(Signal::STOP);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.proxy(0).signal(Signal::CONT);
+    for _ in 0..20 {
+        assert_eq!(get(cluster.address(), "/").await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn two_slots_go_round_eight_proxies() {
     let meter = Meter::open("well", Duration::from_millis(40));
@@ -284,25 +299,23 @@ async fn both_slots_taken(
         .await;
     let ids = cluster.add_backends(&[backend.address()]).await;
     drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "2"]).await.expect(0));
-    // Whatever is lent from then on leaves the other proxy its even share.
-    eventually("both proxies are known", async || {
-        let known = cluster.api.backend(&ids[0]).await.slots.unwrap_or_default().proxies.len();
-        if known == 2 { Ok(()) } else { Err(known) }
-    })
-    .await;
+    // The second has its slot only after the first was told of its even share.
+    let lent = async |wanted: &[(&str, u64, u64)]| {
+        let slots = cluster.api.backend(&ids[0]).await.slots.unwrap_or_default();
+        let is = slots.proxies.iter().map(|share| (&*share.proxy_id, share.granted, share.in_use));
+        let is: Vec<_> = is.collect();
+        if is == wanted { Ok(()) } else { Err(format!("{is:?}")) }
+    };
+    let each_has_one = [("proxy-1", 1, 0), ("proxy-2", 1, 0)];
+    eventually("each has a slot", async || lent(&each_has_one).await).await;
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = Client::connect(cluster.address()).await;
         begin(&mut client).await;
         clients.push(client);
     }
-    eventually("both slots are in use, and the other proxy is known", async || {
-        let slots = cluster.api.backend(&ids[0]).await.slots.unwrap_or_default();
-        let is = slots.proxies.iter().map(|share| (&*share.proxy_id, share.granted, share.in_use));
-        let is: Vec<_> = is.collect();
-        if is == [("proxy-1", 2, 2), ("proxy-2", 0, 0)] { Ok(()) } else { Err(format!("{is:?}")) }
-    })
-    .await;
+    let first_has_both = [("proxy-1", 2, 2), ("proxy-2", 0, 0)];
+    eventually("both slots are in use", async || lent(&first_has_both).await).await;
     (cluster, clients)
 }
 

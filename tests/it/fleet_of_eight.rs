@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -141,7 +142,8 @@ async fn costs_no_request(name: &str, bad: SocketAddr) {
     cluster.settled().await;
     load.answered(500).await;
     let tally = load.stop().await;
-    let took = |percent| tally.percentile(percent, began..Instant::now());
+    let whole = began..Instant::now();
+    let took = |percent| tally.percentile(percent, std::slice::from_ref(&whole));
     println!(
         "{name}: {} GETs, {} failed, p50 {:?}, p99 {:?}, longest {:?}",
         tally.answered,
@@ -280,18 +282,18 @@ async fn left(cluster: &Cluster, id: &str, upgraded: usize) {
     .await;
 }
 
-/// A19 of the algorithms: what a backend that joins gets in its first second.
+/// A19 of the algorithms: what a backend that joins gets in its first second, and how long
+/// clients wait in that, beside seconds in which nothing joins, in turn.
+///
+/// `LB_TEST_SCALE=full` takes ten of each instead of one.
 #[tokio::test]
 async fn a_backend_that_joins_is_neither_run_over_nor_left_out() {
-    let busy = || {
-        Backend::scripted(|_| {
-            vec![Action::Pause(Duration::from_millis(5)), Action::Send(ok("old"))]
+    let busy = |says| {
+        Backend::scripted(move |_| {
+            vec![Action::Pause(Duration::from_millis(5)), Action::Send(ok(says))]
         })
     };
-    let old = [busy(), busy(), busy()];
-    let new = Backend::scripted(|_| {
-        vec![Action::Pause(Duration::from_millis(5)), Action::Send(ok("new"))]
-    });
+    let (old, new) = ([busy("old"), busy("old"), busy("old")], busy("new"));
     for (algorithm, proxies) in
         [("round_robin", 1), ("round_robin", PROXIES), ("least_connections", PROXIES)]
     {
@@ -305,27 +307,48 @@ async fn a_backend_that_joins_is_neither_run_over_nor_left_out() {
         let load = Load::start(&cluster.addresses(), 16 / proxies);
         // The pool's rate is known by then.
         load.answered(3000).await;
-        let (before, began) = (new.requests(), Instant::now());
-        let id = cluster.api.add_backend(new.address(), 1).await;
-        new.reached(before + 1).await;
-        let (joined, first) = (Instant::now(), load.bodies());
-        while joined.elapsed() < Duration::from_secs(1) {
-            load.answered(20).await;
+        let (mut joins, mut others) = (Vec::new(), Vec::new());
+        for _ in 0..if is_full() { 10 } else { 1 } {
+            others.push(a_second_of(&load).await);
+            let id = cluster.api.add_backend(new.address(), 1).await;
+            load.answered_by("new").await;
+            let before = load.bodies();
+            joins.push(a_second_of(&load).await);
+            let after = load.bodies();
+            let more = |body| after.get(body).unwrap_or(&0) - before.get(body).unwrap_or(&0);
+            let (own, all) = (more("new"), more("new") + more("old"));
+            let of_fair = own as f64 / (all as f64 / 4.0);
+            println!(
+                "{algorithm}, {proxies} proxies: {own} of {all} in the first second, {of_fair:.2} of a fair share"
+            );
+            assert!((0.02..=1.2).contains(&of_fair), "{of_fair} of a fair share");
+            drop(cluster.lbctl(&["remove-backend", &id]).await.expect(0));
         }
-        let (second, ended) = (load.bodies(), Instant::now());
-        let sum = |bodies: &std::collections::BTreeMap<String, u64>| bodies.values().sum::<u64>();
-        let all = sum(&second) - sum(&first);
-        let own = (new.requests() - before) as f64;
-        let of_fair = own / (all as f64 / 4.0);
         let tally = load.stop().await;
-        let usual = tally.percentile(99, began - Duration::from_secs(1)..began);
-        let while_joining = tally.percentile(99, joined..ended);
+        let p99 = |spans: &[Range<Instant>]| tally.percentile(99, spans);
+        let ratio = |join, other| p99(join).as_secs_f64() / p99(other).as_secs_f64();
+        let pairs = joins.iter().zip(&others);
+        let mut ratios: Vec<f64> = pairs
+            .map(|(join, other)| ratio(std::slice::from_ref(join), std::slice::from_ref(other)))
+            .collect();
+        ratios.sort_by(f64::total_cmp);
         println!(
-            "{algorithm}, {proxies} proxies: {own} of {all} in the first second, {of_fair:.2} of a fair share; p99 {usual:?} before, {while_joining:?} then"
+            "{algorithm}, {proxies} proxies: p99 {:?} while a backend joins, {:?} in the seconds between: {:.2} times; of each pair {:.2} in the middle, {ratios:.2?}",
+            p99(&joins),
+            p99(&others),
+            ratio(&joins, &others),
+            ratios[ratios.len() / 2],
         );
         tally.assert_flawless();
-        assert!((0.02..=1.2).contains(&of_fair), "{of_fair} of a fair share");
-        drop(cluster.lbctl(&["remove-backend", &id]).await.expect(0));
     }
     assert_eq!(get(old[0].address(), "/").await.status, 200);
+}
+
+/// A second under load.
+async fn a_second_of(load: &Load) -> Range<Instant> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        load.answered(20).await;
+    }
+    began..Instant::now()
 }

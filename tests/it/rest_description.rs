@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lb_tests::{client::Client, client::Response, cluster::Cluster};
+use lb_tests::{client::Client, client::Response, cluster::Cluster, scripted::Proxy};
 use serde_json::{Map, Value, json};
 
 use crate::{program, seed_rest::ask};
@@ -139,13 +139,19 @@ async fn every_operation_answers_as_described() {
     let proxy = cluster.api.try_proxies().await.unwrap().0[0].id.clone();
     // Without sessions there is no key to rotate.
     drop(cluster.lbctl(&["set-pool", "default", "--sticky", "cookie"]).await.expect(0));
+    // Nor, without a proxy that is lost, one to forget.
+    Proxy::follow(cluster.api.channel(), "gone", |_| None).await.left().await;
     let paths = root["paths"].as_object().unwrap();
     let operations = in_order(paths);
     assert!(operations.len() >= 35, "{operations:?}");
     const JSON: &str = "Content-Type: application/json\r\n";
     for (path, method) in &operations {
         let operation = &paths[path][*method];
-        let name = if path.starts_with("/v1/proxies") { &proxy } else { "sample" };
+        let name = match (path.starts_with("/v1/proxies"), *method) {
+            (true, "delete") => "gone",
+            (true, _) => &proxy,
+            (false, _) => "sample",
+        };
         let called = path.replace("{name}", name).replace("{id}", name);
         let upper = method.to_ascii_uppercase();
         let what = format!("{upper} {called}");

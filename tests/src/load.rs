@@ -105,11 +105,12 @@ impl Tally {
         assert!(self.answered > 0);
     }
 
-    /// The time within which so many percent of the answers came that came in this span. To be
+    /// The time within which so many percent of the answers came that came in these spans. To be
     /// printed, and not to be asserted: the machine may be busy.
     #[must_use]
-    pub fn percentile(&self, percent: usize, span: Range<Instant>) -> Duration {
-        let within = self.times.iter().filter(|(at, _)| span.contains(at));
+    pub fn percentile(&self, percent: usize, spans: &[Range<Instant>]) -> Duration {
+        let is_within = |at: &Instant| spans.iter().any(|span| span.contains(at));
+        let within = self.times.iter().filter(|(at, _)| is_within(at));
         let mut times: Vec<Duration> = within.map(|(_, took)| *took).collect();
         times.sort_unstable();
         let last = times.len().saturating_sub(1);

@@ -43,6 +43,9 @@ pub struct Span {
     pub answered: u64,
     /// The mean time that they waited for a place.
     pub queued: Duration,
+    /// The share of the places that was in use. A machine that is busy with something else makes
+    /// fewer answers of it, and leaves this as it is.
+    pub busy: f64,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,9 @@ struct Gauge {
     most: u64,
     /// Requests in progress times seconds, until `changed`.
     area: f64,
+    /// The same of those that have a place.
+    places: usize,
+    busy: f64,
     changed: Instant,
     answered: u64,
     queued: Duration,
@@ -59,7 +65,9 @@ struct Gauge {
 impl Gauge {
     fn change(&mut self, by: i64) {
         let at = Instant::now();
-        self.area += self.now as f64 * (at - self.changed).as_secs_f64();
+        let lasted = (at - self.changed).as_secs_f64();
+        self.area += self.now as f64 * lasted;
+        self.busy += self.now.min(self.places as u64) as f64 * lasted;
         self.changed = at;
         self.now = self.now.saturating_add_signed(by);
         self.most = self.most.max(self.now);
@@ -98,6 +106,8 @@ impl Meter {
             now: 0,
             most: 0,
             area: 0.0,
+            places,
+            busy: 0.0,
             changed: Instant::now(),
             answered: 0,
             queued: Duration::ZERO,
@@ -134,15 +144,17 @@ impl Meter {
     /// What becomes of requests during this time from now on.
     pub async fn span(&self, over: Duration) -> Span {
         let figures = || {
-            let gauge = self.shop.gauge();
-            (gauge.answered, gauge.queued)
+            let mut gauge = self.shop.gauge();
+            gauge.change(0);
+            (gauge.answered, gauge.queued, gauge.busy / gauge.places as f64, gauge.changed)
         };
         let before = figures();
         sleep(over).await;
         let after = figures();
         let answered = after.0 - before.0;
         let queued = (after.1 - before.1) / u32::try_from(answered.max(1)).unwrap_or(u32::MAX);
-        Span { answered, queued }
+        let busy = (after.2 - before.2) / (after.3 - before.3).as_secs_f64();
+        Span { answered, queued, busy }
     }
 
     /// The most requests that it had at once.

@@ -16,6 +16,7 @@ use super::value;
 Examples:
   lbctl dev
   lbctl dev --algorithm least_connections --replicas 4
+  lbctl dev --replicas 1 --workers 4    one proxy with four threads
   lbctl dev --port 8090 --replicas 1 --backends localhost:8001,localhost:8002
   lbctl dev --session-timeout 1h        clients stay with their backends
   lbctl dev --config lb.toml            what there is, is in the file
@@ -29,7 +30,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0", value_parser = value::host)]
     pub(crate) host: IpAddr,
     /// The first proxy's port; the others take the following ones
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, default_value_t = 8080, value_parser = lb_core::number::port)]
     pub(crate) port: u16,
     /// How backends are picked [default: round_robin]
     #[arg(long, value_parser = value::algorithm())]
@@ -37,6 +38,9 @@ pub(crate) struct Dev {
     /// How many proxies
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = replicas)]
     pub(crate) replicas: u16,
+    /// Threads of each proxy that serve traffic [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = lb_core::number::whole_number(1..=1024u16, 4))]
+    pub(crate) workers: Option<u16>,
     /// Balance these instead of three demo backends; weights 1, 2, 1, then 1
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',
           value_parser = value::address)]
@@ -68,10 +72,7 @@ pub(crate) struct Dev {
 }
 
 fn replicas(text: &str) -> Result<u16, String> {
-    match text.parse() {
-        Ok(number @ 1..=64) => Ok(number),
-        _ => Err("the number of proxies is 1..=64".to_owned()),
-    }
+    lb_core::number::whole_number(1..=64u16, 2)(text)
 }
 
 /// `demo-backend`
@@ -85,7 +86,7 @@ Every path answers with JSON that tells the server and the request; /health says
 healthy, and /bytes/N sends N bytes. The server's id is backend-PORT.")]
 pub(crate) struct DemoBackend {
     /// The port; 0 takes a free one and prints it
-    #[arg(long)]
+    #[arg(long, value_parser = lb_core::number::port)]
     pub(crate) port: u16,
     /// The address to listen on
     #[arg(long, default_value = "127.0.0.1")]
@@ -123,7 +124,7 @@ Exit code 1: an algorithm did not do what it promises.")]
 pub(crate) struct TestAlgorithms {
     /// Requests for each algorithm, rounded up so that they can be shared out evenly
     #[arg(long, value_name = "N", default_value_t = 40,
-          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+          value_parser = value::number(1..=100_000))]
     pub(crate) requests: u32,
     /// Test with these backends instead of three demo backends
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',',

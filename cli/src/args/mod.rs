@@ -12,6 +12,7 @@ mod limit;
 mod listener;
 mod local;
 mod pool;
+mod proxy;
 mod read;
 mod resilience;
 mod route;
@@ -29,6 +30,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use lb_core::number::whole_number;
+
 pub(crate) use self::{
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
@@ -38,6 +41,7 @@ pub(crate) use self::{
     pool::{
         AddPool, BackendConnections, Fallback, PoolSettings, RemovePool, SetAlgorithm, SetPool,
     },
+    proxy::ForgetProxy,
     read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
@@ -131,7 +135,7 @@ pub(crate) struct WriteArgs {
     #[arg(long)]
     pub(crate) force: bool,
     /// Only if the object's last change has this revision
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole_number(1..=u64::MAX, 118))]
     pub(crate) if_revision: Option<u64>,
 }
 
@@ -187,6 +191,8 @@ Examples:
     SetAlgorithm(SetAlgorithm),
     /// Replace the key that signs sessions
     RotateSessionKeys(RotateSessionKeys),
+    /// Drop a proxy that will not come back from the list
+    ForgetProxy(ForgetProxy),
     /// Add a listener
     AddListener(AddListener),
     /// Change settings of a listener

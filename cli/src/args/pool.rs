@@ -38,13 +38,13 @@ pub(crate) struct PoolSettings {
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) health_timeout: Option<Duration>,
     /// Passes in a row that bring a backend up again [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = value::number(1..=100))]
     pub(crate) rise: Option<u32>,
     /// Failures in a row that take a backend out [default: 3]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, value_name = "N", value_parser = value::number(1..=100))]
     pub(crate) fall: Option<u32>,
     /// least_connections: random candidates in pools of more than 64 backends [default: 5]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32))]
+    #[arg(long, value_name = "N", value_parser = value::number(2..=32))]
     pub(crate) choices: Option<u32>,
     /// least_connections: how long an errored request counts as in flight [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting_or_zero)]

@@ -94,7 +94,7 @@ Examples:
 pub(crate) struct Watch {
     /// Begin with this many past events
     #[arg(long, value_name = "N", default_value_t = 0,
-          value_parser = clap::value_parser!(u32).range(0..=1000))]
+          value_parser = value::number(0..=1000))]
     pub(crate) past: u32,
 }
 
@@ -118,8 +118,8 @@ pub(crate) struct WaitFor {
     #[arg(long = "for", value_name = "CONDITION", value_parser = Awaited::parse)]
     pub(crate) condition: Option<Awaited>,
     /// How many proxies must be in sync [default: all that are connected, at least 1]
-    #[arg(long, value_name = "N")]
-    pub(crate) count: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value::number(1..=10_000))]
+    pub(crate) count: Option<u32>,
 }
 
 /// What can be waited for.
@@ -135,8 +135,10 @@ pub(crate) enum Awaited {
     Removed,
     /// A proxy that has applied the newest revision.
     Synced,
-    /// A proxy that is no longer heard of.
+    /// A proxy that is no longer connected, however it went.
     Lost,
+    /// A proxy that was stopped in order.
+    Stopped,
 }
 
 impl Awaited {
@@ -148,8 +150,9 @@ impl Awaited {
             "removed" | "deleted" => Ok(Self::Removed),
             "synced" => Ok(Self::Synced),
             "lost" => Ok(Self::Lost),
+            "stopped" => Ok(Self::Stopped),
             _ => Err("for a backend, write healthy, down, drained or removed; for a pool, healthy; for a \
-                      proxy, synced or lost"
+                      proxy, synced, lost or stopped"
                 .to_owned()),
         }
     }
@@ -163,6 +166,7 @@ impl Awaited {
             Self::Removed => "removed",
             Self::Synced => "synced",
             Self::Lost => "lost",
+            Self::Stopped => "stopped",
         }
     }
 }

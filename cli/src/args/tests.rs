@@ -1,3 +1,5 @@
+use std::any::TypeId;
+
 use clap::{CommandFactory as _, error::ErrorKind};
 
 use super::*;
@@ -35,6 +37,47 @@ fn what_is_no_status_and_no_life_of_a_session_is_told_with_what_is() {
     assert!(parse("lbctl set-pool default --fallback-status 599").is_ok());
     let text = refusal("lbctl set-pool default --session-ttl 0s");
     assert!(text.contains("write 1s to 7d"), "{text}");
+}
+
+/// Every flag of every command, the planes' too, that takes a number, a duration or an address.
+#[test]
+fn a_value_that_cannot_be_read_is_told_with_what_can() {
+    let numbers = [
+        TypeId::of::<u16>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<usize>(),
+        TypeId::of::<f64>(),
+        TypeId::of::<Duration>(),
+    ];
+    let addresses = [TypeId::of::<std::net::IpAddr>(), TypeId::of::<std::net::SocketAddr>()];
+    let mut tried = 0;
+    for command in Cli::command().get_subcommands() {
+        for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+            let kind = arg.get_value_parser().type_id();
+            let is_bounded = numbers.iter().any(|number| kind == *number);
+            if !is_bounded && !addresses.iter().any(|address| kind == *address) {
+                continue;
+            }
+            let flag = arg.get_long().unwrap_or_else(|| panic!("{arg} is no flag"));
+            for bad in ["abc", "99999999999999999999d"] {
+                let line = [command.get_name().to_owned(), format!("--{flag}={bad}")];
+                let refused = command.clone().try_get_matches_from(line);
+                let told = refused.err().map(|error| error.to_string()).unwrap_or_default();
+                let what = format!("{} --{flag}={bad}: {told}", command.get_name());
+                let reason = told.lines().next().unwrap_or_default();
+                assert!(reason.contains("for example"), "{what}");
+                for jargon in ["invalid digit", "found in string", "IP address syntax"] {
+                    assert!(!told.contains(jargon), "{what}");
+                }
+                let has_range = ["..=", " to "].iter().any(|range| reason.contains(range));
+                assert!(has_range || !is_bounded || reason.contains("bytes"), "{what}");
+                tried += 1;
+            }
+        }
+    }
+    println!("{tried} values");
+    assert!(tried > 150, "{tried}");
 }
 
 #[test]

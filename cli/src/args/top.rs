@@ -27,7 +27,7 @@ pub(crate) struct Top {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::setting)]
     pub(crate) interval: Duration,
     /// Print this many frames as plain text to stdout and end
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = value::number(1..=10_000))]
     pub(crate) snapshot: Option<u32>,
     /// Change nothing, whatever key is pressed
     #[arg(long)]

@@ -9,11 +9,14 @@ use std::{
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use hyper::Uri;
 use ipnet::IpNet;
-use lb_core::model::{
-    Address, Affinity, Algorithm, BackendId, Invalid, LimitName, ListenerName, PoolName, RouteName,
-    Source, Weight,
+use lb_core::{
+    model::{
+        Address, Affinity, Algorithm, BackendId, Invalid, LimitName, ListenerName, PoolName,
+        RouteName, Source, Weight,
+    },
+    number::whole_number,
 };
-use lb_proto::document::unit::{self, UNLIMITED};
+use lb_proto::document::unit::{self, UNLIMITED, duration_within};
 use tonic::transport::Endpoint;
 
 use crate::format;
@@ -41,28 +44,15 @@ pub(super) fn server(text: &str) -> Result<String, String> {
 
 /// A setting: `250ms`, `5s`, `2m`; 1 ms to 24 h, whole milliseconds.
 pub(super) fn setting(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
-    if duration > Duration::from_secs(24 * 3600) {
-        return Err("the longest is 24h".to_owned());
-    }
-    Ok(duration)
+    duration_within(SHORTEST..=Duration::from_secs(24 * 3600))(text)
 }
 
 /// How long to wait, 1 ms to 30 days.
 pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    let duration = duration(text)?;
-    if duration > Duration::from_secs(30 * 24 * 3600) {
-        return Err("the longest is 30d".to_owned());
-    }
-    Ok(duration)
+    duration_within(SHORTEST..=Duration::from_secs(30 * 24 * 3600))(text)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    match unit::parse_duration(text)? {
-        Duration::ZERO => Err("the shortest is 1ms, in whole milliseconds".to_owned()),
-        duration => Ok(duration),
-    }
-}
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// As [`setting`], where 0 means off.
 pub(super) fn setting_or_zero(text: &str) -> Result<Duration, String> {
@@ -86,9 +76,7 @@ pub(super) fn host(text: &str) -> Result<IpAddr, String> {
 
 /// 0 to 256.
 pub(super) fn weight(text: &str) -> Result<u32, String> {
-    let number: u32 =
-        text.parse().map_err(|_| format!("{text:?} is not a number; use 0 to {}", Weight::MAX))?;
-    Weight::new(number).map(|_| number).map_err(|invalid| invalid.message)
+    number(0..=Weight::MAX)(text)
 }
 
 /// The id of a backend.
@@ -149,16 +137,8 @@ pub(super) fn share(text: &str) -> Result<f64, String> {
 pub(super) fn number(
     range: RangeInclusive<u32>,
 ) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let (least, most) = (range.start(), range.end());
-        let number: u64 = text
-            .parse()
-            .map_err(|_| format!("{text:?} is not a whole number; use {least} to {most}"))?;
-        match u32::try_from(number) {
-            Ok(number) if range.contains(&number) => Ok(number),
-            _ => Err(format!("{number} is outside {least}..={most}")),
-        }
-    }
+    let example = 10.clamp(*range.start(), *range.end());
+    whole_number(range, example)
 }
 
 /// A whole number, where 0 means any number.
@@ -174,7 +154,7 @@ pub(super) fn fallback_status(text: &str) -> Result<String, String> {
     match text.parse::<u32>() {
         Ok(200..=599) => Ok(text.to_owned()),
         _ if text == "none" => Ok(text.to_owned()),
-        _ => Err("write 200 to 599, or none".to_owned()),
+        _ => Err("write 200 to 599, or none, for example 503".to_owned()),
     }
 }
 
@@ -182,18 +162,21 @@ pub(super) fn fallback_status(text: &str) -> Result<String, String> {
 pub(super) fn size(
     range: RangeInclusive<u32>,
 ) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    move |text| match u32::try_from(unit::parse_size(text)?) {
-        Ok(bytes) if range.contains(&bytes) => Ok(bytes),
-        _ => {
-            let [least, most] = [range.start(), range.end()].map(|n| format::size((*n).into()));
-            Err(format!("{text} is outside {least}..={most}"))
-        }
+    move |text| {
+        let [least, most] = [range.start(), range.end()].map(|n| format::size((*n).into()));
+        let bytes = unit::parse_size(text)
+            .map_err(|why| format!("{why}; what may be given is {least} to {most}"))?;
+        let bytes = u32::try_from(bytes).ok().filter(|bytes| range.contains(bytes));
+        bytes.ok_or_else(|| format!("{text} is outside {least}..={most}, for example {most}"))
     }
 }
 
 /// A number of bytes, where 0 means any number.
 pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
-    if text == UNLIMITED { Ok(0) } else { unit::parse_size(text) }
+    if text == UNLIMITED {
+        return Ok(0);
+    }
+    unit::parse_size(text).map_err(|error| format!("{error}, or '{UNLIMITED}'"))
 }
 
 /// What keeps a client with its backend: an affinity, or the algorithm that is one.

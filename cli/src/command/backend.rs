@@ -62,7 +62,7 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
 async fn warn_of_loopback(session: &Session, address: &Address) {
     // The change is made; what cannot be found out now is no reason to fail.
     let Ok(proxies) = get::proxies(session).await else { return };
-    let elsewhere = proxies.iter().filter(|proxy| proxy.elsewhere && proxy.state != "lost");
+    let elsewhere = proxies.iter().filter(|proxy| proxy.elsewhere && proxy.is_connected());
     let elsewhere: Vec<&str> = elsewhere.map(|proxy| proxy.id.as_str()).collect();
     if !elsewhere.is_empty() {
         output::note(&remedy::loopback(&address.to_string(), &elsewhere));

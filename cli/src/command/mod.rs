@@ -19,6 +19,7 @@ mod manpages;
 mod object_table;
 mod pool;
 mod progress;
+mod proxy;
 mod remedy;
 mod resilience;
 mod route;
@@ -133,6 +134,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::RemovePool(args) => pool::remove(&session, args).await,
         Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
         Command::RotateSessionKeys(args) => session::rotate(&session, &args).await,
+        Command::ForgetProxy(args) => proxy::forget(&session, args).await,
         Command::AddListener(args) => listener::add(&session, args).await,
         Command::SetListener(args) => listener::change(&session, args).await,
         Command::RemoveListener(args) => listener::remove(&session, args).await,

@@ -6,6 +6,10 @@ use crate::view::{BackendView, ReasonView};
 pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
     let BackendView { id, pool, address, .. } = backend;
     let text = match code {
+        "check_status" if backend.has_passed_a_check() => format!(
+            "it passed this check before: look at the server at {address} and its log first; if only \
+             the page has moved, 'lbctl set-pool {pool} --health-path /PATH'"
+        ),
         "check_status" => format!(
             "set another path with 'lbctl set-pool {pool} --health-path /', or only connect: \
              'lbctl set-pool {pool} --health tcp'"
@@ -164,6 +168,22 @@ mod tests {
         backend.checks = Some(report.into());
         assert!(next_step(&backend).contains("--health-path"), "{}", next_step(&backend));
         assert_eq!(present(&backend).message, "GET /health answered 500");
+    }
+
+    #[test]
+    fn a_backend_that_passed_before_is_looked_at_itself() {
+        let mut backend = down("check_status");
+        let report = pb::CheckReport {
+            failures_in_a_row: 4,
+            last_success_unix_ms: 1_795_384_331_000,
+            last_result: Some(pb::Reason {
+                code: "check_status".to_owned(),
+                message: "GET /health answered 500".to_owned(),
+            }),
+            ..pb::CheckReport::default()
+        };
+        backend.checks = Some(report.into());
+        insta::assert_snapshot!(next_step(&backend), @"it passed this check before: look at the server at localhost:8004 and its log first; if only the page has moved, 'lbctl set-pool default --health-path /PATH'");
     }
 
     #[test]

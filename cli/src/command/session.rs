@@ -141,7 +141,7 @@ fn table(views: &[SessionKeyView], rotated_after_ms: u64, now: u64) -> Table {
 pub(super) async fn rotate(session: &Session, args: &RotateSessionKeys) -> Result<(), Failure> {
     let timeout = session.client.timeout();
     let timeout_ms = if args.no_wait { 0 } else { millis(timeout) };
-    let request = pb::RotateKeysRequest { timeout_ms, force: args.force };
+    let request = pb::RotateKeysRequest { timeout_ms, force: args.force, ..Default::default() };
     let deadline = timeout.saturating_add(ANSWER_GRACE);
     let mut sessions = session.client.sessions();
     let answer = session.client.call_within(deadline, sessions.rotate_keys(request)).await?;

@@ -8,7 +8,7 @@ use crate::{
     exit::Failure,
     format,
     output::{Screen, Table},
-    view::{BackendView, PoolView, Traffic},
+    view::{BackendView, PoolView, Traffic, is_connected},
 };
 
 /// The statistics, all proxies together.
@@ -47,7 +47,7 @@ impl StatsView {
             successes_total,
             failures_total,
             client_aborts_total: usize::try_from(process.client_aborts).unwrap_or(usize::MAX),
-            proxies: status.proxies.iter().filter(|proxy| proxy.state != "lost").count(),
+            proxies: status.proxies.iter().filter(|proxy| is_connected(&proxy.state)).count(),
             traffic: status.totals.into(),
             pools: status.pools.into_iter().map(PoolView::from).collect(),
             backends,

@@ -1,12 +1,15 @@
 //! `status`: the fleet on one screen, and what is wrong with it.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
-use lb_core::model::natural_order;
+use lb_core::model::{Route, natural_order};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{Session, get, remedy};
+use super::{Session, describe::next_look, get, remedy};
 use crate::{
     clock,
     exit::Failure,
@@ -38,6 +41,15 @@ pub(crate) struct StatusView {
     /// Enabled backends that are not up.
     unhealthy_backends: Vec<BackendView>,
     draining_backends: Vec<BackendView>,
+    /// Pools without a backend to which routes lead.
+    empty_pools: Vec<EmptyPool>,
+}
+
+/// A pool without a backend to which routes lead.
+#[derive(Clone, Debug, Serialize)]
+struct EmptyPool {
+    pool: String,
+    routes: Vec<String>,
 }
 
 /// Prints the fleet.
@@ -52,11 +64,18 @@ pub(crate) async fn read(session: &Session) -> Result<(StatusView, Vec<BackendVi
     let request = pb::GetStatusRequest {};
     let status = session.client.call(session.client.fleet().get_status(request)).await?;
     let backends = get::backends(session, "").await?;
-    Ok((StatusView::new(status, &backends), backends))
+    // One that this build cannot read is of a newer control plane, which judges it.
+    let routes: Vec<Route> = get::routes(session).await?.into_iter().flatten().collect();
+    Ok((StatusView::new(status, &backends, &routes), backends))
 }
 
 impl StatusView {
-    pub(crate) fn new(status: pb::GetStatusResponse, backends: &[BackendView]) -> Self {
+    pub(crate) fn new(
+        status: pb::GetStatusResponse,
+        backends: &[BackendView],
+        routes: &[Route],
+    ) -> Self {
+        let pools: Vec<PoolView> = status.pools.into_iter().map(PoolView::from).collect();
         let mut proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
         proxies.sort_by(|a, b| natural_order(&a.id, &b.id));
         Self {
@@ -67,7 +86,8 @@ impl StatusView {
             last_change_unix_ms: status.last_change_unix_ms,
             proxies_synced: proxies.iter().filter(|proxy| proxy.state == "synced").count(),
             proxies,
-            pools: status.pools.into_iter().map(PoolView::from).collect(),
+            empty_pools: empty_pools(&pools, routes),
+            pools,
             traffic: status.totals.into(),
             process: status.process.map(ProcessView::from),
             draining_backends: backends
@@ -84,6 +104,23 @@ impl StatusView {
     }
 }
 
+/// Pools without a backend to which routes lead.
+fn empty_pools(pools: &[PoolView], routes: &[Route]) -> Vec<EmptyPool> {
+    let empty = pools.iter().filter(|pool| pool.backends.is_none_or(|counts| counts.total() == 0));
+    let with_routes = empty.map(|pool| EmptyPool {
+        pool: pool.name.clone(),
+        routes: routes
+            .iter()
+            .filter(|route| {
+                let mut shares = route.pools.iter();
+                shares.any(|(name, weight)| weight > 0 && name.as_str() == pool.name)
+            })
+            .map(|route| route.name.to_string())
+            .collect(),
+    });
+    with_routes.filter(|pool| !pool.routes.is_empty()).collect()
+}
+
 /// Whether an operator should know of a backend that is wanted.
 fn is_amiss(backend: &BackendView) -> bool {
     backend.health != "up"
@@ -93,13 +130,22 @@ fn is_amiss(backend: &BackendView) -> bool {
         || backend.failing_checks().is_some()
 }
 
+/// Whether an operator should know of a proxy.
+fn is_alarming(proxy: &ProxyView) -> bool {
+    proxy.state != "synced" && !proxy.is_stopped()
+}
+
 /// The screen.
 pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     let age = |at: u64| format::age_of(Some(at).filter(|at| *at != 0), now);
-    let fleet = match view.proxies.len() {
+    let stopped = view.proxies.iter().filter(|proxy| proxy.is_stopped()).count();
+    let mut fleet = match view.proxies.len() - stopped {
         0 => "no proxy connected".to_owned(),
         all => format!("{}/{all} proxies in sync", view.proxies_synced),
     };
+    if stopped > 0 {
+        fleet += &format!(", {stopped} stopped");
+    }
     let changed = age(view.last_change_unix_ms);
     let mut text =
         format!("FLEET    {fleet} at revision {} (changed {changed} ago)\n", view.revision);
@@ -164,7 +210,7 @@ fn own_answers(process: &ProcessView) -> Option<String> {
 
 /// What is wrong, each with the next step; proxies first, since they carry the traffic.
 fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
-    let proxies = view.proxies.iter().filter(|proxy| proxy.state != "synced").map(|proxy| {
+    let proxies = view.proxies.iter().filter(|proxy| is_alarming(proxy)).map(|proxy| {
         let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
         let mut line = format!(
             "{} {} at revision {}, last heard of {seen} ago",
@@ -176,7 +222,10 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         if let Some(refusal) = &proxy.refusal {
             line += &format!("; refused everything: {refusal}");
         }
-        (line, format!("'lbctl describe proxy {}'", proxy.id))
+        if let Some(key) = &proxy.awaited_session_key {
+            line += &format!("; session key {key} does not sign before it has it");
+        }
+        (line, next_look(proxy))
     });
     let overloaded = view.proxies.iter().filter_map(|proxy| {
         let overload = proxy.process.as_ref()?.overload.as_ref()?;
@@ -230,187 +279,48 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
             1 => "its only backend is not up".to_owned(),
             all => format!("none of its {all} backends is up"),
         };
-        let line = format!("pool {}: {who}: {}", pool.name, counts.sentence());
+        let instead = instead(view, pool);
+        let line = format!("pool {}: {who}: {}{instead}", pool.name, counts.sentence());
         Some((line, format!("'lbctl describe pool {}'", pool.name)))
+    });
+    let empty = view.empty_pools.iter().filter_map(|empty| {
+        let pool = view.pools.iter().find(|pool| pool.name == empty.pool)?;
+        let routes = match empty.routes.as_slice() {
+            [one] => format!("route {one} leads"),
+            [one, more @ ..] => format!("route {one} and {} more lead", more.len()),
+            [] => return None,
+        };
+        let instead = instead(view, pool);
+        let line = format!("pool {}: it has no backends, and {routes} there{instead}", pool.name);
+        let next = if pool.source_status.is_empty() {
+            format!("'lbctl add-backend HOST:PORT --pool {}'", pool.name)
+        } else {
+            format!("'lbctl describe pool {}' shows what its sources find", pool.name)
+        };
+        Some((line, next))
     });
     let mut alarms: Vec<(String, String)> =
         proxies.chain(overloaded).chain(sources).chain(pools).chain(backends).collect();
-    if view.proxies.is_empty() {
+    let is_bare = view.pools.iter().all(|pool| pool.backends.is_none_or(|c| c.total() == 0));
+    if !is_bare {
+        alarms.extend(empty);
+    }
+    if view.proxies.iter().all(ProxyView::is_stopped) {
         let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));
     }
-    if view.pools.iter().all(|pool| pool.backends.is_none_or(|counts| counts.total() == 0)) {
+    if is_bare {
         let next = "'lbctl add-backend HOST:PORT'";
         alarms.push(("there are no backends".to_owned(), next.to_owned()));
     }
     alarms
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::OutputFormat;
-
-    const NOW_MS: u64 = 1_795_384_331_000;
-
-    fn status(proxies: Vec<pb::Proxy>, up: u32, down: u32) -> pb::GetStatusResponse {
-        pb::GetStatusResponse {
-            server_id: "cp-1".to_owned(),
-            build_version: "0.1.0".to_owned(),
-            version: Some(pb::Version { revision: 118, ..pb::Version::default() }),
-            started_unix_ms: NOW_MS - 192_000,
-            last_change_unix_ms: NOW_MS - 12_000,
-            proxies,
-            pools: vec![pb::PoolStatus {
-                pool: Some(pb::Pool {
-                    name: "default".to_owned(),
-                    algorithm: "round_robin".to_owned(),
-                    ..pb::Pool::default()
-                }),
-                up,
-                down,
-                ..pb::PoolStatus::default()
-            }],
-            ..pb::GetStatusResponse::default()
-        }
-    }
-
-    fn proxy(id: &str, state: &str) -> pb::Proxy {
-        let (id, state) = (id.to_owned(), state.to_owned());
-        pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
-    }
-
-    fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
-        page(&StatusView::new(status, backends), NOW_MS, Screen::new(OutputFormat::Table))
-    }
-
-    #[test]
-    fn a_quiet_day_has_no_alarms() {
-        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[]);
-        insta::assert_snapshot!(text, @r"
-        FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
-        CONTROL  cp-1, version 0.1.0, up 3m12s
-        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
-
-        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-        default  round_robin  3/3     0        0         0         0      0        -    -
-        ");
-    }
-
-    #[test]
-    fn what_the_proxies_answered_themselves_is_one_line() {
-        let counts = [
-            ("no_route", 12),
-            ("header_too_large", 1),
-            ("client_protocol_error", 30),
-            ("overloaded", 2),
-            ("body_too_large", 1),
-            ("internal", 0),
-        ];
-        let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
-        status.process = Some(pb::ProcessReport {
-            own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
-            ..pb::ProcessReport::default()
-        });
-        let text = shown(status, &[]);
-        let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
-        insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_the_next_step() {
-        let down = BackendView::from(pb::BackendView {
-            backend: Some(pb::Backend {
-                id: "backend2".to_owned(),
-                address: "localhost:8002".to_owned(),
-                pool: "default".to_owned(),
-                ..pb::Backend::default()
-            }),
-            status: Some(pb::BackendStatus {
-                health: pb::Health::Down.into(),
-                reason: Some(pb::Reason {
-                    code: "backend_connect_refused".to_owned(),
-                    message: "connection refused".to_owned(),
-                }),
-                since_unix_ms: NOW_MS - 41_000,
-                ..pb::BackendStatus::default()
-            }),
-            ..pb::BackendView::default()
-        });
-        let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
-        insta::assert_snapshot!(shown(status(proxies, 2, 1), &[down]), @r"
-        FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
-        CONTROL  cp-1, version 0.1.0, up 3m12s
-        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
-
-        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-        default  round_robin  2/3     1        0         0         0      0        -    -
-
-        ! proxy-2 behind at revision 117, last heard of 9.6s ago
-          next: 'lbctl describe proxy proxy-2'
-        ! backend2 localhost:8002 down for 41s: connection refused (backend_connect_refused)
-          next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
-        ");
-    }
-
-    #[test]
-    fn checks_that_fail_are_told_before_they_take_a_backend_down() {
-        let view = BackendView::from(pb::BackendView {
-            backend: Some(pb::Backend {
-                id: "backend2".to_owned(),
-                address: "localhost:8002".to_owned(),
-                pool: "default".to_owned(),
-                ..pb::Backend::default()
-            }),
-            status: Some(pb::BackendStatus {
-                health: pb::Health::Up.into(),
-                since_unix_ms: NOW_MS - 41_000,
-                ..pb::BackendStatus::default()
-            }),
-            checks: Some(pb::CheckReport {
-                failures_in_a_row: 2,
-                last_result: Some(pb::Reason {
-                    code: "backend_connect_refused".to_owned(),
-                    message: "connection refused".to_owned(),
-                }),
-                ..pb::CheckReport::default()
-            }),
-            ..pb::BackendView::default()
-        });
-        let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[view]);
-        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
-        insta::assert_snapshot!(alarm.join("\n"), @r"
-        ! backend2 localhost:8002 up for 41s: 2 checks in a row failed: connection refused (backend_connect_refused)
-          next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
-        ");
-    }
-
-    #[test]
-    fn a_pool_without_a_backend_that_is_up_is_told_although_it_is_meant_so() {
-        let mut status = status(vec![proxy("proxy-1", "synced")], 0, 0);
-        (status.pools[0].disabled, status.pools[0].draining) = (2, 1);
-        let text = shown(status, &[]);
-        let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
-        insta::assert_snapshot!(alarm.join("\n"), @r"
-        ! pool default: none of its 3 backends is up: 2 disabled, 1 draining
-          next: 'lbctl describe pool default'
-        ");
-    }
-
-    #[test]
-    fn an_empty_installation_says_how_to_begin() {
-        insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), &[]), @r"
-        FLEET    no proxy connected at revision 118 (changed 12s ago)
-        CONTROL  cp-1, version 0.1.0, up 3m12s
-        TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
-
-        POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-        default  round_robin  0/0     0        0         0         0      0        -    -
-
-        ! no proxy is connected: nothing serves
-          next: start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'
-        ! there are no backends
-          next: 'lbctl add-backend HOST:PORT'
-        ");
-    }
+/// What answers in place of a pool that cannot.
+fn instead(view: &StatusView, pool: &PoolView) -> String {
+    let serves = |name: &str| {
+        let other = view.pools.iter().find(|pool| pool.name == name);
+        other.and_then(|pool| pool.backends).is_some_and(|counts| counts.up > 0)
+    };
+    pool.instead(serves).map_or_else(String::new, |instead| format!("; {instead}"))
 }

@@ -92,8 +92,8 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
         }
         Target::Proxy(id) => {
             let condition = args.condition.unwrap_or(Awaited::Synced);
-            let known = matches!(condition, Awaited::Synced | Awaited::Lost);
-            refuse_unless(known, "a proxy", "synced or lost")?;
+            let known = matches!(condition, Awaited::Synced | Awaited::Lost | Awaited::Stopped);
+            refuse_unless(known, "a proxy", "synced, lost or stopped")?;
             until(client, deadline, async || {
                 let proxies = get::proxies(session).await?;
                 Ok(look_at_proxy(&proxies, id, condition))
@@ -104,7 +104,10 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
             let known = matches!(args.condition, None | Some(Awaited::Synced));
             refuse_unless(known, "proxies", "synced")?;
             until(client, deadline, async || {
-                Ok(look_at_proxies(&get::proxies(session).await?, args.count))
+                Ok(look_at_proxies(
+                    &get::proxies(session).await?,
+                    args.count.map(|count| count as usize),
+                ))
             })
             .await
         }
@@ -207,7 +210,11 @@ fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
     let done = match condition {
         Awaited::Healthy => view.health == "up",
         Awaited::Down => view.health == "down",
-        Awaited::Drained | Awaited::Removed | Awaited::Synced | Awaited::Lost => false,
+        Awaited::Drained
+        | Awaited::Removed
+        | Awaited::Synced
+        | Awaited::Lost
+        | Awaited::Stopped => false,
     };
     if done { Look::Done(text) } else { Look::NotYet(text) }
 }
@@ -241,7 +248,12 @@ fn look_at_proxy(proxies: &[ProxyView], id: &str, condition: Awaited) -> Look {
         None => Look::NotYet(format!("{id} has never connected")),
         Some(proxy) => {
             let text = format!("{id} is {} at revision {}", proxy.state, proxy.applied_revision);
-            if proxy.state == condition.name() { Look::Done(text) } else { Look::NotYet(text) }
+            let done = match condition {
+                // However it went.
+                Awaited::Lost => !proxy.is_connected(),
+                condition => proxy.state == condition.name(),
+            };
+            if done { Look::Done(text) } else { Look::NotYet(text) }
         }
     }
 }
@@ -249,7 +261,7 @@ fn look_at_proxy(proxies: &[ProxyView], id: &str, condition: Awaited) -> Look {
 /// Done when `count` proxies are in sync, or without one, all that are connected.
 fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
     let synced = proxies.iter().filter(|proxy| proxy.state == "synced").count();
-    let connected = proxies.iter().filter(|proxy| proxy.state != "lost").count();
+    let connected = proxies.iter().filter(|proxy| proxy.is_connected()).count();
     let wanted = count.unwrap_or_else(|| connected.max(1));
     let text = format!("{synced}/{wanted} proxies are in sync");
     if synced >= wanted {
@@ -257,7 +269,7 @@ fn look_at_proxies(proxies: &[ProxyView], count: Option<usize>) -> Look {
     }
     let others: Vec<String> = proxies
         .iter()
-        .filter(|proxy| proxy.state != "synced")
+        .filter(|proxy| proxy.state != "synced" && !proxy.is_stopped())
         .map(|proxy| format!("{} is {}", proxy.id, proxy.state))
         .collect();
     if others.is_empty() {
@@ -358,6 +370,7 @@ mod tests {
         );
         assert!(matches!(look_at_proxies(&fleet, None), Look::NotYet(_)));
         assert!(matches!(look_at_proxies(&proxies(&["synced", "lost"]), None), Look::Done(_)));
+        assert!(matches!(look_at_proxies(&proxies(&["synced", "stopped"]), None), Look::Done(_)));
         assert!(matches!(look_at_proxies(&[], None), Look::NotYet(_)));
     }
 
@@ -372,5 +385,15 @@ mod tests {
         assert!(matches!(look_at_proxy(&fleet, "proxy-1", Awaited::Synced), Look::Done(_)));
         assert!(matches!(look_at_proxy(&fleet, "proxy-9", Awaited::Synced), Look::NotYet(_)));
         assert!(matches!(look_at_proxy(&fleet, "proxy-1", Awaited::Lost), Look::NotYet(_)));
+        let fleet = proxies(&["stopped", "lost"]);
+        for (id, condition, done) in [
+            ("proxy-1", Awaited::Stopped, true),
+            ("proxy-1", Awaited::Lost, true),
+            ("proxy-2", Awaited::Lost, true),
+            ("proxy-2", Awaited::Stopped, false),
+        ] {
+            let look = look_at_proxy(&fleet, id, condition);
+            assert_eq!(matches!(look, Look::Done(_)), done, "{id} {condition:?}");
+        }
     }
 }

@@ -21,9 +21,23 @@ pub(super) struct Role {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    ControlPlane { grpc: SocketAddr, http: SocketAddr, data_dir: PathBuf, config: Option<PathBuf> },
-    Proxy { plan: ProxyPlan, server: String, data_dir: PathBuf, access_log: String },
-    DemoBackend { address: SocketAddr, delay: Duration },
+    ControlPlane {
+        grpc: SocketAddr,
+        http: SocketAddr,
+        data_dir: PathBuf,
+        config: Option<PathBuf>,
+    },
+    Proxy {
+        plan: ProxyPlan,
+        server: String,
+        data_dir: PathBuf,
+        access_log: String,
+        workers: Option<u16>,
+    },
+    DemoBackend {
+        address: SocketAddr,
+        delay: Duration,
+    },
 }
 
 /// The line `listening NAME=VALUE ...` with which a child says that it is ready.
@@ -49,6 +63,7 @@ impl Role {
             server: server.to_owned(),
             data_dir: data_dir.join(&name),
             access_log: args.access_log.clone(),
+            workers: args.workers,
         };
         Self { name, kind, debug: args.debug }
     }
@@ -92,20 +107,24 @@ impl Role {
                 line.extend(config.iter().map(|file| format!("--config={}", file.display())));
                 line
             }
-            Kind::Proxy { plan, server, data_dir, access_log } => vec![
-                "data-plane".to_owned(),
-                format!("--id={}", plan.id),
-                format!("--control-plane={server}"),
-                format!("--host={}", plan.traffic.ip()),
-                format!("--port={}", plan.traffic.port()),
-                format!("--admin={}", plan.admin),
-                format!("--data-dir={}", data_dir.display()),
-                format!("--access-log={access_log}"),
-                "--expose-lb-api".to_owned(),
-                // Nobody in front of them has to notice first that they are about to stop.
-                "--accept-grace=0s".to_owned(),
-                "--drain-timeout=3s".to_owned(),
-            ],
+            Kind::Proxy { plan, server, data_dir, access_log, workers } => {
+                let mut line = vec![
+                    "data-plane".to_owned(),
+                    format!("--id={}", plan.id),
+                    format!("--control-plane={server}"),
+                    format!("--host={}", plan.traffic.ip()),
+                    format!("--port={}", plan.traffic.port()),
+                    format!("--admin={}", plan.admin),
+                    format!("--data-dir={}", data_dir.display()),
+                    format!("--access-log={access_log}"),
+                    "--expose-lb-api".to_owned(),
+                    // Nobody in front of them has to notice first that they are about to stop.
+                    "--accept-grace=0s".to_owned(),
+                    "--drain-timeout=3s".to_owned(),
+                ];
+                line.extend(workers.map(|workers| format!("--workers={workers}")));
+                line
+            }
             Kind::DemoBackend { address, delay } => vec![
                 "demo-backend".to_owned(),
                 format!("--host={}", address.ip()),

@@ -144,7 +144,7 @@ pub(super) async fn await_serving(
     let mut problems = Vec::new();
     let connected = wait::until(client, Instant::now() + PROXIES_MAX, async || {
         let (views, _) = list_proxies(client).await?;
-        let connected = views.iter().filter(|view| view.state != "lost").count();
+        let connected = views.iter().filter(|view| view.is_connected()).count();
         let text = format!("{connected}/{proxies} proxies are connected");
         Ok(if connected < proxies { Look::NotYet(text) } else { Look::Done(text) })
     });

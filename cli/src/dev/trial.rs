@@ -74,6 +74,7 @@ async fn gather(
         port: 0,
         algorithm: None,
         replicas: 1,
+        workers: None,
         backends: backends.to_vec(),
         health_interval: None,
         request_timeout: None,

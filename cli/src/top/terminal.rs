@@ -38,7 +38,11 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        ratatui::restore();
+        // After a panic it was given back before the message: once more would put the cursor back,
+        // and what follows over the message.
+        if !thread::panicking() {
+            ratatui::restore();
+        }
     }
 }
 

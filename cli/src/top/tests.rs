@@ -76,7 +76,7 @@ fn sample(rate: f64) -> Sample {
         totals: Some(pb::BackendTotals { request_rate: rate, ..pb::BackendTotals::default() }),
         ..pb::GetStatusResponse::default()
     };
-    let status = StatusView::new(status, &backends);
+    let status = StatusView::new(status, &backends, &[]);
     Sample { status, backends, at_unix_ms: NOW_MS }
 }
 

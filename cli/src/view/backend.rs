@@ -93,6 +93,11 @@ impl BackendView {
         self.checks.as_ref().filter(|checks| checks.failures_in_a_row > 0)
     }
 
+    /// Whether one of its checks passed since the control plane began.
+    pub(crate) fn has_passed_a_check(&self) -> bool {
+        self.checks.as_ref().is_some_and(|checks| checks.last_success_unix_ms.is_some())
+    }
+
     /// The proxies that avoid it for what they see themselves; nothing if there are none.
     pub(crate) fn avoided_by(&self) -> Option<String> {
         let avoiding = self.proxies.iter().filter(|proxy| proxy.avoided);

@@ -211,6 +211,17 @@ impl From<pb::Pool> for PoolView {
     }
 }
 
+impl PoolView {
+    /// What answers while no backend of it can; nothing if its requests are answered 503.
+    pub(crate) fn instead(&self, serves: impl Fn(&str) -> bool) -> Option<String> {
+        match (&self.fallback_pool, &self.fallback_answer) {
+            (Some(pool), _) if serves(pool) => Some(format!("its fallback pool {pool} answers")),
+            (_, Some(answer)) => Some(format!("its static answer {} is given", answer.status)),
+            _ => None,
+        }
+    }
+}
+
 impl From<pb::PoolStatus> for PoolView {
     fn from(wire: pb::PoolStatus) -> Self {
         let mut view = Self::from(wire.pool.unwrap_or_default());

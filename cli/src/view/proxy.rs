@@ -23,6 +23,8 @@ pub(crate) struct ProxyView {
     pub(crate) held_source: String,
     pub(crate) rejections: Vec<RejectionView>,
     pub(crate) refusal: Option<String>,
+    /// The next session key, if that waits for it.
+    pub(crate) awaited_session_key: Option<String>,
     pub(crate) listen: Vec<ListenView>,
     pub(crate) admin_address: String,
     pub(crate) peer_address: String,
@@ -35,6 +37,23 @@ pub(crate) struct ProxyView {
     pub(crate) snapshots_sent_total: u64,
     pub(crate) deltas_sent_total: u64,
     pub(crate) process: Option<ProcessView>,
+}
+
+impl ProxyView {
+    /// Whether its stream is open.
+    pub(crate) fn is_connected(&self) -> bool {
+        is_connected(&self.state)
+    }
+
+    /// Whether it was stopped in order: then it serves nobody, and that is as it should be.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.state == "stopped"
+    }
+}
+
+/// Whether a proxy in this state is connected.
+pub(crate) fn is_connected(state: &str) -> bool {
+    !matches!(state, "lost" | "stopped")
 }
 
 /// Where a proxy accepts.
@@ -154,6 +173,7 @@ impl From<pb::Proxy> for ProxyView {
             held_source: wire.held_source,
             rejections: wire.rejections.into_iter().map(RejectionView::from).collect(),
             refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
+            awaited_session_key: Some(wire.awaited_session_key).filter(|key| !key.is_empty()),
             listen: wire
                 .listen_addresses
                 .into_iter()

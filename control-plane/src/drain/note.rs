@@ -66,8 +66,8 @@ impl Moments {
 /// Notes who is connected, if that is known and was not `noted` yet. Whether any of them has just
 /// gone.
 async fn note(context: &Context, noted: &mut Option<Vec<ProxyId>>) -> bool {
-    let (present, is_passing) = present(context);
-    let awaited = context.drains.awaited_next(&present);
+    let Present { ids, stopped, is_passing } = present(context);
+    let awaited = context.drains.awaited_next(&ids, &stopped);
     if let Some(awaited) = awaited.filter(|awaited| noted.as_ref() != Some(awaited)) {
         *noted = Some(awaited.clone());
         context.registry.remember_proxies(awaited).await;
@@ -75,19 +75,33 @@ async fn note(context: &Context, noted: &mut Option<Vec<ProxyId>>) -> bool {
     is_passing
 }
 
-/// The proxies that are connected, or were within a lease: a stream that has just broken off says
-/// nothing of its proxy. Whether there are any of the latter.
-fn present(context: &Context) -> (Vec<ProxyId>, bool) {
-    let mut is_passing = false;
-    let listed = context.fleet.list().into_iter();
-    let present = listed.filter(|view| {
-        let is_lost = view.state == ProxyState::Lost;
+/// What a process after this one is to know of the proxies.
+#[derive(Debug, Default)]
+struct Present {
+    /// Connected, or lost within a lease: a stream that has just broken off says nothing of its
+    /// proxy.
+    ids: Vec<ProxyId>,
+    /// Those that said goodbye.
+    stopped: Vec<ProxyId>,
+    /// Some are there that were lost.
+    is_passing: bool,
+}
+
+fn present(context: &Context) -> Present {
+    let mut present = Present::default();
+    for view in context.fleet.list() {
         let is_recent = view.last_seen < context.lease;
-        is_passing |= is_lost && is_recent;
-        !is_lost || is_recent
-    });
-    let present = present.map(|view| view.info.id).collect();
-    (present, is_passing)
+        match view.state {
+            ProxyState::Stopped => present.stopped.push(view.info.id),
+            ProxyState::Lost if !is_recent => {}
+            ProxyState::Lost => {
+                present.is_passing = true;
+                present.ids.push(view.info.id);
+            }
+            _ => present.ids.push(view.info.id),
+        }
+    }
+    present
 }
 
 #[cfg(test)]

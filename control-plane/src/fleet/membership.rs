@@ -10,13 +10,14 @@ use tracing::{info, warn};
 use super::{Entry, Fleet, Life, Progress, ProxyState, Step, locked};
 use crate::events::EventType;
 
-/// A live proxy's place in the fleet; dropping it loses the proxy.
+/// A live proxy's place in the fleet; dropping it loses the proxy, unless it said goodbye.
 #[derive(Debug)]
 pub struct Membership {
     pub(super) fleet: Arc<Fleet>,
     pub(super) id: ProxyId,
     pub(super) entry: Arc<Mutex<Entry>>,
     pub(super) replaced: CancellationToken,
+    pub(super) said_goodbye: bool,
 }
 
 impl Membership {
@@ -35,6 +36,12 @@ impl Membership {
     /// The proxy was heard of, and has not got further.
     pub fn seen(&self) {
         self.with_entry(|entry| entry.last_seen = Instant::now());
+    }
+
+    /// The proxy says goodbye: when its stream ends, it is not lost.
+    pub fn say_goodbye(&mut self) {
+        self.seen();
+        self.said_goodbye = true;
     }
 
     /// The proxy got further.
@@ -58,7 +65,7 @@ impl Membership {
             let tell = match state {
                 ProxyState::Rejected => rejected_anew,
                 ProxyState::Synced => entry.told != Some(ProxyState::Synced),
-                ProxyState::Behind | ProxyState::Lost => false,
+                ProxyState::Behind | ProxyState::Lost | ProxyState::Stopped => false,
             };
             if tell {
                 entry.told = Some(state);
@@ -90,15 +97,25 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let at_revision = *self.fleet.revision.borrow();
-        let lost = self.with_entry(|entry| {
-            entry.life = Life::Lost { at: Instant::now(), at_revision };
+        let at = Instant::now();
+        let life =
+            if self.said_goodbye { Life::Stopped { at } } else { Life::Lost { at, at_revision } };
+        let gone = self.with_entry(|entry| {
+            entry.life = life;
             entry.progress.applied_revision
         });
-        let Some(applied) = lost else { return };
+        let Some(applied) = gone else { return };
         self.fleet.show_members(&self.fleet.lock());
-        info!(proxy = %self.id, applied, "proxy lost");
-        let message = format!("its stream ended; it had applied revision {applied}");
-        self.fleet.tell(EventType::ProxyLost, &self.id, Reason::new("stream_ended", message));
+        let (what, reason) = if self.said_goodbye {
+            info!(proxy = %self.id, "proxy stopped");
+            let message = "it was stopped in order, and serves nobody any more";
+            (EventType::ProxyStopped, Reason::new("said_goodbye", message))
+        } else {
+            info!(proxy = %self.id, applied, "proxy lost");
+            let message = format!("its stream ended; it had applied revision {applied}");
+            (EventType::ProxyLost, Reason::new("stream_ended", message))
+        };
+        self.fleet.tell(what, &self.id, reason);
     }
 }
 

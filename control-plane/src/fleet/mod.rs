@@ -2,11 +2,13 @@
 //!
 //! A proxy is live while its stream is. When the stream ends or its lease runs out, the
 //! proxy is listed as *lost* for a day, with what it had applied last: it may well be
-//! serving traffic from that, and somebody should know.
+//! serving traffic from that, and somebody should know. One that said goodbye serves nobody:
+//! it is listed as *stopped* for an hour, and nobody waits for it.
 //!
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
 
+mod forget;
 mod membership;
 mod sent;
 mod wait;
@@ -30,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::{
+    forget::ForgetError,
     membership::Membership,
     sent::{Sent, Transmissions},
     wait::{Laggard, WaitProgress, Waiter},
@@ -41,6 +44,8 @@ use crate::{
 
 /// How long a lost proxy is listed.
 pub const LOST_FOR: Duration = Duration::from_secs(24 * 3600);
+/// How long a proxy that said goodbye is listed: so that whoever looks for it finds out.
+pub const STOPPED_FOR: Duration = Duration::from_secs(3600);
 
 /// All proxies that are or were connected.
 #[derive(Debug)]
@@ -84,6 +89,10 @@ enum Life {
         at: Instant,
         /// Of the registry: later ones are nothing that this proxy could have applied.
         at_revision: u64,
+    },
+    /// It said goodbye.
+    Stopped {
+        at: Instant,
     },
 }
 
@@ -158,8 +167,10 @@ pub enum ProxyState {
     Behind,
     /// Refused something, which keeps its former value.
     Rejected,
-    /// Not connected.
+    /// Not connected, and may be serving.
     Lost,
+    /// Not connected, after it had said that it serves nobody any more.
+    Stopped,
 }
 
 impl ProxyState {
@@ -171,7 +182,14 @@ impl ProxyState {
             Self::Behind => "behind",
             Self::Rejected => "rejected",
             Self::Lost => "lost",
+            Self::Stopped => "stopped",
         }
+    }
+
+    /// Whether its stream is open.
+    #[must_use]
+    pub fn is_connected(self) -> bool {
+        !matches!(self, Self::Lost | Self::Stopped)
     }
 }
 
@@ -282,22 +300,23 @@ impl Fleet {
         self.show_members(&entries);
         drop(entries);
         self.tell(EventType::ProxyConnected, &id, Reason::default());
-        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced })
+        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced, said_goodbye: false })
     }
 
     /// All proxies, in order of their ids.
     #[must_use]
     pub fn list(&self) -> Vec<ProxyView> {
         let revision = *self.revision.borrow();
-        let view = |entry: &Entry| ProxyView {
-            info: entry.info.clone(),
-            state: entry.state(revision),
-            progress: entry.progress.clone(),
-            connected: entry.connected,
-            last_seen: entry.last_seen.elapsed(),
-            lag: entry.lag,
-        };
-        self.lock().by_id.values().map(|entry| view(&locked(entry))).collect()
+        self.lock().by_id.values().map(|entry| locked(entry).view(revision)).collect()
+    }
+
+    /// The ids of all of which it is known how they are: they are live, or said goodbye. In
+    /// order.
+    #[must_use]
+    pub fn accounted_for(&self) -> Vec<ProxyId> {
+        let entries = self.lock();
+        let known = entries.by_id.iter().filter(|(_, entry)| locked(entry).life.is_known());
+        known.map(|(id, _)| id.clone()).collect()
     }
 
     /// The process that a proxy's last stream was of; `None` if it was never connected.
@@ -325,27 +344,6 @@ impl Fleet {
         self.live.subscribe()
     }
 
-    /// Forgets proxies that were lost long ago, and says which.
-    pub fn forget_long_lost(&self) -> Vec<ProxyId> {
-        let mut entries = self.lock();
-        let long_lost: Vec<ProxyId> = entries
-            .by_id
-            .iter()
-            .filter(|(_, entry)| {
-                matches!(locked(entry).life, Life::Lost { at, .. } if at.elapsed() >= LOST_FOR)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in &long_lost {
-            entries.by_id.remove(id);
-        }
-        drop(entries);
-        if !long_lost.is_empty() {
-            self.wake();
-        }
-        long_lost
-    }
-
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -371,10 +369,39 @@ fn locked(entry: &Mutex<Entry>) -> MutexGuard<'_, Entry> {
     entry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Life {
+    /// Whether it is known what it does: serve, or nothing.
+    fn is_known(self) -> bool {
+        !matches!(self, Self::Lost { .. })
+    }
+
+    /// Whether nobody looks for it any more.
+    fn is_long_over(self) -> bool {
+        match self {
+            Self::Live => false,
+            Self::Lost { at, .. } => at.elapsed() >= LOST_FOR,
+            Self::Stopped { at } => at.elapsed() >= STOPPED_FOR,
+        }
+    }
+}
+
 impl Entry {
+    fn view(&self, revision: u64) -> ProxyView {
+        ProxyView {
+            info: self.info.clone(),
+            state: self.state(revision),
+            progress: self.progress.clone(),
+            connected: self.connected,
+            last_seen: self.last_seen.elapsed(),
+            lag: self.lag,
+        }
+    }
+
     fn state(&self, revision: u64) -> ProxyState {
         if matches!(self.life, Life::Lost { .. }) {
             ProxyState::Lost
+        } else if matches!(self.life, Life::Stopped { .. }) {
+            ProxyState::Stopped
         } else if self.progress.refusal.is_some() || !self.progress.rejections.is_empty() {
             ProxyState::Rejected
         } else if self.progress.applied_revision >= revision {

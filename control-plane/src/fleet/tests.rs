@@ -114,9 +114,9 @@ async fn a_lost_proxy_is_listed_for_a_day() {
     let world = world(1);
     drop(world.join("p1"));
     tokio::time::advance(LOST_FOR - Duration::from_secs(1)).await;
-    assert!(world.fleet.forget_long_lost().is_empty());
+    assert!(world.fleet.forget_long_gone().is_empty());
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(world.fleet.forget_long_lost(), [ProxyId::new("p1").unwrap()]);
+    assert_eq!(world.fleet.forget_long_gone(), [ProxyId::new("p1").unwrap()]);
     assert!(world.states().is_empty());
 }
 
@@ -145,7 +145,7 @@ async fn a_proxy_that_was_lost_before_a_revision_lacks_it_until_it_is_forgotten(
     world.revision.send_replace(7);
     stays.advance(applied(7), ANSWERED);
     tokio::time::advance(LOST_FOR).await;
-    world.fleet.forget_long_lost();
+    world.fleet.forget_long_gone();
     assert_eq!(lacking(7), []);
 }
 
@@ -235,4 +235,58 @@ async fn a_refused_state_ends_the_wait_too() {
     let progress = world.wait(3).next().await.unwrap();
     assert!(progress.done);
     assert_eq!(progress.rejections[0].1.code, "state_refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_said_goodbye_is_waited_for_by_nobody_and_listed_for_an_hour() {
+    let world = world(5);
+    let (stays, mut goes) = (world.join("p1"), world.join("p2"));
+    stays.advance(applied(5), ANSWERED);
+    goes.advance(applied(5), ANSWERED);
+    world.revision.send_replace(6);
+    goes.say_goodbye();
+    assert_eq!(world.states(), ["behind", "behind"], "it is there until its stream ends");
+    drop(goes);
+    assert_eq!(world.states(), ["behind", "stopped"]);
+    stays.advance(applied(6), ANSWERED);
+    let end = world.wait(6).finish().await;
+    assert_eq!((end.proxies, end.applied, end.done), (1, 1, true));
+    assert_eq!(world.fleet.lacking(6), []);
+    let ids = |ids: &[ProxyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(ids(&world.fleet.accounted_for()), ["p1", "p2"]);
+    assert_eq!(ids(&world.fleet.live()), ["p1"]);
+    tokio::time::advance(STOPPED_FOR - Duration::from_secs(1)).await;
+    assert!(world.fleet.forget_long_gone().is_empty());
+    drop(world.join("p2"));
+    assert_eq!(world.states()[1], "lost", "it was there again, and says nothing this time");
+    let mut back = world.join("p2");
+    back.say_goodbye();
+    drop(back);
+    tokio::time::advance(STOPPED_FOR).await;
+    assert_eq!(ids(&world.fleet.forget_long_gone()), ["p2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_connected_can_be_forgotten() {
+    let world = world(5);
+    let proxy = world.join("p1");
+    let refusal = world.fleet.forget("p1", false).unwrap_err().to_string();
+    assert!(refusal.contains("p1 is connected") && refusal.contains("SIGTERM"), "{refusal}");
+    drop(proxy);
+    world.revision.send_replace(6);
+    let mut members = world.fleet.members();
+    members.mark_unchanged();
+    assert_eq!(world.fleet.forget("p1", true).unwrap().state, ProxyState::Lost);
+    assert_eq!((world.states().len(), world.fleet.lacking(6).len()), (1, 1));
+    world.fleet.forget("p1", false).unwrap();
+    assert!(members.has_changed().unwrap(), "whoever waits for it looks again");
+    assert_eq!((world.states().len(), world.fleet.lacking(6).len()), (0, 0));
+    let refusal = world.fleet.forget("p1", false).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "proxy p1 does not exist; none has connected yet, see lb-data-plane --help"
+    );
+    drop(world.join("p2"));
+    let refusal = world.fleet.forget("no\nid", false).unwrap_err().to_string();
+    assert!(refusal.ends_with("does not exist; known are p2"), "{refusal}");
 }

@@ -3,7 +3,8 @@
 //! Whom to wait for follows from the fleet alone: every live proxy, and every proxy
 //! that was lost at or after the revision, because it was live when the revision was
 //! committed. A lost one that had not applied the revision is named as a laggard and
-//! never counts as done: it may be serving traffic by the old state.
+//! never counts as done: it may be serving traffic by the old state. One that said goodbye serves
+//! none, and is not waited for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -42,8 +43,10 @@ pub struct Laggard {
     pub proxy: ProxyId,
     /// What it has applied instead.
     pub applied_revision: u64,
-    /// Whether it is connected.
+    /// Whether it is not connected.
     pub lost: bool,
+    /// Why it refuses the whole state, if it does: then it does not come to apply it by itself.
+    pub refusal: Option<String>,
     /// When it was last heard of.
     pub last_seen: Instant,
 }
@@ -142,24 +145,38 @@ impl Fleet {
     }
 
     /// Every proxy that has not applied a revision, also one that was lost before: it may be
-    /// serving traffic by what it had then. Those that were lost long ago are forgotten.
+    /// serving traffic by what it had then. Those that were lost long ago are forgotten, and those
+    /// that said goodbye serve nobody.
     #[must_use]
     pub fn lacking(&self, revision: u64) -> Vec<Laggard> {
         let entries = self.lock();
         let lacking = entries.by_id.iter().filter_map(|(id, entry)| {
             let entry = locked(entry);
-            (entry.progress.applied_revision < revision).then(|| Laggard::of(id, &entry))
+            let lacks = entry.progress.applied_revision < revision
+                && !matches!(entry.life, Life::Stopped { .. });
+            lacks.then(|| Laggard::of(id, &entry))
         });
         lacking.collect()
     }
 }
 
 impl Laggard {
+    /// As it is spelled on the wire.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.lost, &self.refusal) {
+            (true, _) => "lost",
+            (false, Some(_)) => "rejected",
+            (false, None) => "behind",
+        }
+    }
+
     fn of(id: &ProxyId, entry: &Entry) -> Self {
         Self {
             proxy: id.clone(),
             applied_revision: entry.progress.applied_revision,
             lost: matches!(entry.life, Life::Lost { .. }),
+            refusal: entry.progress.refusal.clone().filter(|_| matches!(entry.life, Life::Live)),
             last_seen: entry.last_seen,
         }
     }
@@ -170,6 +187,7 @@ impl Entry {
         match self.life {
             Life::Live => true,
             Life::Lost { at_revision, .. } => at_revision >= revision,
+            Life::Stopped { .. } => false,
         }
     }
 

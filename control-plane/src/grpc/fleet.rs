@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Context,
     registry::{existing_pool, wait_limit},
-    wire,
+    status, wire,
 };
 use crate::{
     clock::told,
@@ -25,6 +25,7 @@ use crate::{
     events::EVENTS_MAX,
     fleet::Waiter,
     registry::{Stored, known_names},
+    session_keys,
     stats::Totals,
 };
 
@@ -45,11 +46,14 @@ impl FleetService {
     fn proxies(&self) -> Vec<pb::Proxy> {
         let views = self.context.fleet.list();
         let figures = |view: &crate::fleet::ProxyView| self.context.statistics.proxy(&view.info.id);
+        let keys = session_keys::view(&self.context);
         views
             .into_iter()
             .map(|view| {
-                let figures = figures(&view);
-                wire::proxy(view, figures)
+                let (figures, awaited) = (figures(&view), keys.awaited_of(&view.info.id));
+                let mut proxy = wire::proxy(view, figures);
+                proxy.awaited_session_key = awaited.unwrap_or_default();
+                proxy
             })
             .collect()
     }
@@ -176,6 +180,17 @@ impl fleet_server::Fleet for FleetService {
     ) -> Result<Response<pb::ListProxiesResponse>, Status> {
         let store_revision = self.context.registry.revision();
         Ok(Response::new(pb::ListProxiesResponse { proxies: self.proxies(), store_revision }))
+    }
+
+    async fn forget_proxy(
+        &self,
+        message: Request<pb::ForgetProxyRequest>,
+    ) -> Result<Response<pb::ForgetProxyResponse>, Status> {
+        let pb::ForgetProxyRequest { id, dry_run } = message.into_inner();
+        let forgotten = self.context.forget_proxy(&id, dry_run);
+        let view = forgotten.map_err(|error| status::of_forget(&error))?;
+        let proxy = Some(wire::proxy(view, None));
+        Ok(Response::new(pb::ForgetProxyResponse { proxy }))
     }
 
     async fn list_backends(

@@ -13,9 +13,13 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use lb_core::{metrics::PerBackend, moment::Moment};
+use lb_core::{
+    metrics::PerBackend,
+    model::{PoolName, ProxyId},
+    moment::Moment,
+};
 use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
     sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
@@ -32,7 +36,7 @@ use crate::{
     discovery::Sources,
     drain::Drains,
     events::EventLog,
-    fleet::{Fleet, WaitProgress, Waiter},
+    fleet::{Fleet, ForgetError, ProxyView, WaitProgress, Waiter},
     leases::Leases,
     listen::{Endpoint, Listener},
     probe::Checks,
@@ -93,14 +97,59 @@ impl Context {
     ) -> Result<(Written, Option<Applied>), WriteError> {
         let dry_run = request.dry_run;
         let written = self.registry.write(request).await?;
-        let Some(limit) = wait.filter(|_| !dry_run) else { return Ok((written, None)) };
-        let mut waiter = Waiter::new(Arc::clone(&self.fleet), written.revision, limit);
+        let applied = self.wait_applied(written.revision, wait.filter(|_| !dry_run)).await;
+        Ok((written, applied))
+    }
+
+    /// Waits until every proxy has applied a revision, or the time is up; not at all without one.
+    pub(crate) async fn wait_applied(
+        &self,
+        revision: u64,
+        limit: Option<Duration>,
+    ) -> Option<Applied> {
+        let mut waiter = Waiter::new(Arc::clone(&self.fleet), revision, limit?);
         // A stopping control plane answers with how far it got.
         let progress = match self.stop.run_until_cancelled(waiter.finish()).await {
             Some(progress) => progress,
-            None => self.fleet.progress(written.revision),
+            None => self.fleet.progress(revision),
         };
-        Ok((written, Some(Applied { progress, elapsed: waiter.elapsed() })))
+        Some(Applied { progress, elapsed: waiter.elapsed() })
+    }
+
+    /// Forgets a proxy that is not connected, with all that was counted of it alone.
+    pub(crate) fn forget_proxy(&self, id: &str, dry_run: bool) -> Result<ProxyView, ForgetError> {
+        let view = self.fleet.forget(id, dry_run)?;
+        if !dry_run {
+            self.forget_figures(&view.info.id);
+        }
+        Ok(view)
+    }
+
+    /// Drops what was counted of one proxy alone.
+    pub(crate) fn forget_figures(&self, id: &ProxyId) {
+        self.statistics.forget_proxy(id);
+        self.resilience.forget(id);
+    }
+
+    /// Every pool of which something is counted by its name.
+    pub(crate) fn counted_pools(&self) -> BTreeSet<PoolName> {
+        let mut pools: BTreeSet<PoolName> = self.statistics.pools().into_keys().collect();
+        pools.extend(self.statistics.sessions().into_keys());
+        pools.extend(self.checks.pools().into_keys());
+        pools.extend(self.resilience.transitions().into_keys().map(|transition| transition.pool));
+        pools.extend(self.registry.counts().transitions.into_keys().map(|(pool, _)| pool));
+        pools
+    }
+
+    /// Drops what is counted of these pools by their names.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        if pools.is_empty() {
+            return;
+        }
+        self.statistics.forget_pools(pools);
+        self.checks.forget_pools(pools);
+        self.resilience.forget_pools(pools);
+        self.registry.forget_pools(pools);
     }
 
     /// How often proxies report, so that a large fleet's reports stay a small part of a

@@ -59,7 +59,7 @@ pub(super) fn wait_limit(timeout_ms: u32) -> Duration {
 }
 
 /// The common part of all writes. `content` is the request without its options.
-fn request(
+pub(super) fn request(
     rpc: &str,
     content: &impl Message,
     options: &pb::WriteOptions,

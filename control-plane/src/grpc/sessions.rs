@@ -13,13 +13,13 @@ use lb_core::{
 use lb_proto::v1::{self as pb, sessions_server};
 use tonic::{Request, Response, Status};
 
-use super::{Context, status, wire};
+use super::{Context, registry, status, wire};
 use crate::{
     clock::{millis, now, unix_ms},
     drain,
     fleet::Laggard,
     registry::{Catalog, Stored},
-    session_keys::{self, KeyView, KeysView, Waits},
+    session_keys::{self, KeyView, KeysView, Rotated, RotationRequest, Waits},
 };
 
 /// Of what is sent as a cookie; the fields of a request are no longer.
@@ -77,10 +77,21 @@ impl sessions_server::Sessions for SessionsService {
         &self,
         message: Request<pb::RotateKeysRequest>,
     ) -> Result<Response<pb::RotateKeysResponse>, Status> {
-        let pb::RotateKeysRequest { timeout_ms, force } = message.into_inner();
-        let limit = Duration::from_millis(timeout_ms.into());
-        let rotated = session_keys::rotate(&self.context, force, limit).await;
-        let (key, revision, lacking) = rotated.map_err(|error| status::of_write(&error))?;
+        let pb::RotateKeysRequest { timeout_ms, force, expected_revision, idempotency_key } =
+            message.into_inner();
+        let options =
+            pb::WriteOptions { expected_revision, idempotency_key, ..pb::WriteOptions::default() };
+        let content = pb::RotateKeysRequest { force, ..pb::RotateKeysRequest::default() };
+        let request = registry::request("RotateKeys", &content, &options)?;
+        let wish = RotationRequest {
+            force,
+            limit: Duration::from_millis(timeout_ms.into()),
+            expected_revision,
+            idempotency: request.idempotency,
+        };
+        let rotated = session_keys::rotate(&self.context, wish).await;
+        let Rotated { key, revision, lacking } =
+            rotated.map_err(|error| status::of_write(&error))?;
         let view = session_keys::view(&self.context);
         Ok(Response::new(pb::RotateKeysResponse {
             id: key.to_string(),

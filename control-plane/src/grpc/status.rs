@@ -4,7 +4,10 @@
 use lb_core::model::Invalid;
 use tonic::Status;
 
-use crate::{fleet::IdTaken, registry::WriteError};
+use crate::{
+    fleet::{ForgetError, IdTaken},
+    registry::WriteError,
+};
 
 /// The status of a refused write.
 pub(super) fn of_write(error: &WriteError) -> Status {
@@ -23,6 +26,14 @@ pub(super) fn of_write(error: &WriteError) -> Status {
 /// The status of a bad value.
 pub(super) fn of_invalid(invalid: &Invalid) -> Status {
     Status::invalid_argument(invalid.to_string())
+}
+
+/// The status of a proxy that cannot be forgotten.
+pub(super) fn of_forget(error: &ForgetError) -> Status {
+    match error {
+        ForgetError::Unknown { .. } => Status::not_found(error.to_string()),
+        ForgetError::Connected(_) => Status::failed_precondition(error.to_string()),
+    }
 }
 
 /// The status of a proxy id that is in use.

@@ -172,6 +172,7 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         snapshots_sent: progress.snapshots_sent,
         deltas_sent: progress.deltas_sent,
         held_source: info.held_source.to_owned(),
+        awaited_session_key: String::new(),
     }
 }
 
@@ -188,7 +189,7 @@ pub(super) fn apply_progress(progress: WaitProgress, elapsed: Duration) -> pb::A
             .map(|laggard| pb::Laggard {
                 proxy_id: laggard.proxy.to_string(),
                 applied_revision: laggard.applied_revision,
-                state: if laggard.lost { "lost" } else { "behind" }.to_owned(),
+                state: laggard.state().to_owned(),
                 last_seen_ms: millis(laggard.last_seen.elapsed()),
             })
             .collect(),

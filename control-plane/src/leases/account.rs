@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_core::{
@@ -14,6 +15,9 @@ use lb_core::{
 use lb_proto::{convert, v1 as pb};
 
 use super::HolderId;
+
+/// Before it is told again by how many proxies a limit by key is shared.
+const TOLD_FOR: Duration = Duration::from_secs(1);
 
 /// A quantity that is lent, or was until lately.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(super) struct Account {
     census: Option<Census<Arc<str>>>,
     /// What the number of slots follows, if it is found out.
     pub(super) adaptive: Option<FleetConcurrency<HolderId>>,
+    /// By how many proxies each holder was told that a limit by key is shared, and when.
+    told: BTreeMap<HolderId, (u32, Instant)>,
     /// Requests that wait, as each holder told last.
     pub(super) waiting: BTreeMap<HolderId, u64>,
 }
@@ -49,8 +55,8 @@ impl Account {
             }
         };
         let adaptive = adaptive(&wanted, None, now);
-        let waiting = BTreeMap::new();
-        Self { wanted, is_wanted: true, lender, census: None, adaptive, waiting }
+        let (told, waiting) = (BTreeMap::new(), BTreeMap::new());
+        Self { wanted, is_wanted: true, lender, census: None, adaptive, told, waiting }
     }
 
     /// Lends anew once all of these were heard: nobody else has anything of an earlier start.
@@ -133,8 +139,14 @@ impl Account {
                         self.census = None;
                     }
                 }
-                self.waiting.insert(holder.clone(), wire.waiting);
-                let Some(adaptive) = &mut self.adaptive else { return heard };
+                if self.waiting.insert(holder.clone(), wire.waiting).is_none() {
+                    self.succeed(holder);
+                }
+                let (Lender::Whole(granter), Some(adaptive)) =
+                    (&mut self.lender, &mut self.adaptive)
+                else {
+                    return heard;
+                };
                 let before = adaptive.slots(now);
                 adaptive.hear(holder, convert::told_from_wire(wire), !granter.carries(now), now);
                 if adaptive.slots(now) == before { heard } else { Heard::Urgent }
@@ -146,6 +158,45 @@ impl Account {
             (Lender::ByKey(granter), Some(key)) => granter.hear(holder, key, &report, now),
             // It takes the quantity for one of another sort: it is behind, or ahead.
             (Lender::Whole(_), Some(_)) => Heard::Stale,
+        }
+    }
+
+    /// The latest holder of a process, and the number of its last report; of a quantity whose
+    /// reports may be repeated.
+    pub(super) fn last_heard(
+        &self,
+        process: &RangeInclusive<HolderId>,
+    ) -> Option<(&HolderId, u64)> {
+        match &self.lender {
+            Lender::Whole(granter) => granter.last_heard(process.clone()),
+            Lender::ByKey(_) => None,
+        }
+    }
+
+    /// The latest holder of a process repeats its last report.
+    pub(super) fn hear_again(&mut self, process: &RangeInclusive<HolderId>, now: Instant) {
+        if let Lender::Whole(granter) = &mut self.lender
+            && let Some((holder, _)) = granter.last_heard(process.clone())
+        {
+            let holder = holder.clone();
+            granter.hear_again(&holder, now);
+        }
+    }
+
+    /// A process that stood still goes on under a new number, without what it had under the
+    /// former one but for what it says to be in use: nothing waits for that to end.
+    fn succeed(&mut self, holder: &HolderId) {
+        let Lender::Whole(granter) = &mut self.lender else { return };
+        let is_former =
+            |other: &HolderId| other.instance == holder.instance && other.number < holder.number;
+        let holders = granter.holders().map(|(other, ..)| other);
+        let former: Vec<_> = holders.filter(|other| is_former(other)).cloned().collect();
+        for other in former {
+            granter.remove(&other);
+            self.waiting.remove(&other);
+            if let Some(adaptive) = &mut self.adaptive {
+                adaptive.forget(&other);
+            }
         }
     }
 
@@ -172,7 +223,8 @@ impl Account {
     }
 
     fn forget(&mut self, instance: &str) {
-        let Self { waiting, adaptive, .. } = self;
+        let Self { waiting, told, adaptive, .. } = self;
+        told.retain(|holder, _| &*holder.instance != instance);
         waiting.retain(|holder, _| {
             let stays = &*holder.instance != instance;
             if let (false, Some(adaptive)) = (stays, &mut *adaptive) {
@@ -251,8 +303,16 @@ impl Account {
                         }
                     }
                     None => {
-                        if proxies.is_some() {
-                            messages.extend(granter.members().iter().map(|one| bare(one, None)));
+                        if let Some(proxies) = proxies {
+                            for member in granter.members() {
+                                let told = self.told.get(member);
+                                let is_told = told
+                                    .is_some_and(|(to, at)| *to == proxies && now < *at + TOLD_FOR);
+                                if !is_told {
+                                    self.told.insert(member.clone(), (proxies, now));
+                                    messages.push(bare(member, None));
+                                }
+                            }
                         }
                         let unheard = granter.unheard();
                         messages.extend(unheard.map(|(holder, key)| bare(holder, Some(key))));

@@ -24,6 +24,16 @@ struct Contact {
     proxy: ProxyId,
     outbox: mpsc::Sender<pb::LeaseGrants>,
     heard_at: Instant,
+    frame: Option<Frame>,
+}
+
+/// The last frame of a process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Frame {
+    pub(super) number: u64,
+    /// It rests on what is known here.
+    pub(super) renews: bool,
+    is_answered: bool,
 }
 
 impl Contacts {
@@ -34,7 +44,7 @@ impl Contacts {
         outbox: mpsc::Sender<pb::LeaseGrants>,
         now: Instant,
     ) {
-        let contact = Contact { proxy: proxy.clone(), outbox, heard_at: now };
+        let contact = Contact { proxy: proxy.clone(), outbox, heard_at: now, frame: None };
         self.0.insert(instance.into(), contact);
     }
 
@@ -66,6 +76,28 @@ impl Contacts {
         };
         let silent = self.0.extract_if(|_, contact| is_silent(contact));
         silent.map(|(instance, _)| instance).collect()
+    }
+
+    /// Takes a frame in.
+    pub(super) fn note_frame(&mut self, instance: &str, number: u64, renews: bool) {
+        if let Some(contact) = self.0.get_mut(instance) {
+            contact.frame = Some(Frame { number, renews, is_answered: false });
+        }
+    }
+
+    /// Those whose last frame was not answered.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_unanswered = |contact: &Contact| contact.frame.is_some_and(|it| !it.is_answered);
+        let unanswered = self.0.iter().filter(move |(_, contact)| is_unanswered(contact));
+        unanswered.map(|(instance, _)| instance)
+    }
+
+    /// The last frame, which is answered by what is sent now.
+    pub(super) fn answer_frame(&mut self, instance: &str) -> Frame {
+        let frame = self.0.get_mut(instance).and_then(|contact| contact.frame.as_mut());
+        frame
+            .map(|frame| std::mem::replace(frame, Frame { is_answered: true, ..*frame }))
+            .unwrap_or_default()
     }
 
     /// Sends, unless the process does not read: a grant that is not sent costs nothing but time.

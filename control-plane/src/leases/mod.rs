@@ -27,7 +27,7 @@ use std::{
 };
 
 use lb_core::{
-    lease::{Former, Heard, Quantity, Term, Wanted},
+    lease::{self, Former, Heard, Quantity, Term, Wanted},
     model::{InstanceId, ProxyId},
 };
 use lb_proto::{convert, v1 as pb};
@@ -39,7 +39,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 pub(crate) use self::view::{AdaptiveView, HolderView, LeaseView};
-use self::{account::Account, contact::Contacts, notes::Notes};
+use self::{
+    account::Account,
+    contact::{Contacts, Frame},
+    notes::Notes,
+};
 use crate::{
     clock::{millis32, now},
     registry::{Catalog, Registry},
@@ -165,6 +169,9 @@ impl Leases {
         for report in &message.reports {
             is_urgent |= state.hear(&instance, report);
         }
+        if message.frame > 0 {
+            state.hear_frame(&instance, message.frame, message.rests_on);
+        }
         if is_urgent {
             self.urgent.notify_one();
         }
@@ -274,6 +281,26 @@ impl State {
         }
     }
 
+    /// A process repeats what it has not spelled out, if what it means is what is known here.
+    fn hear_frame(&mut self, instance: &Arc<str>, number: u64, rests_on: u64) {
+        let holder = |number| HolderId { instance: Arc::clone(instance), number };
+        let process = holder(0)..=holder(u64::MAX);
+        let wanted = self.accounts.values().filter(|account| account.is_wanted);
+        let known = wanted
+            .filter_map(|account| account.last_heard(&process))
+            .fold(0_u64, |sum, (holder, last)| {
+                sum.wrapping_add(lease::rests_on(holder.number, last))
+            });
+        let renews = known == rests_on;
+        self.contacts.note_frame(instance, number, renews);
+        if renews {
+            let now = now();
+            for account in self.accounts.values_mut().filter(|account| account.is_wanted) {
+                account.hear_again(&process, now);
+            }
+        }
+    }
+
     /// Whether it is on the list of those who may have something of an earlier start.
     fn is_known(&self, instance: &str) -> bool {
         let listed = self.former_holders.iter().flatten();
@@ -341,9 +368,16 @@ impl State {
                 stays
             });
         }
-        let period = millis32(self.period());
+        if all {
+            for instance in self.contacts.unanswered() {
+                letters.entry(Arc::clone(instance)).or_default();
+            }
+        }
+        let (period_ms, term) = (millis32(self.period()), self.term.0);
         for (instance, grants) in letters {
-            self.contacts.send(&instance, pb::LeaseGrants { grants, period_ms: period });
+            let Frame { number: frame, renews, .. } = self.contacts.answer_frame(&instance);
+            let letter = pb::LeaseGrants { grants, period_ms, frame, renews, term };
+            self.contacts.send(&instance, letter);
         }
     }
 

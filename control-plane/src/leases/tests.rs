@@ -70,7 +70,7 @@ impl World {
             proxy_id: proxy.name.to_owned(),
             instance_id: proxy.name.to_owned(),
             reports: vec![report],
-            leaves: false,
+            ..pb::LeaseReports::default()
         };
         self.leases.hear(proxy.name, &message);
     }
@@ -163,7 +163,7 @@ async fn a_later_start_is_told_of_by_its_leases() {
     let world = World::new(10);
     let mut first = world.proxy("p1");
     world.report(&mut first);
-    let later = lb_core::lease::Grant {
+    let later = lease::Grant {
         term: Term(7),
         id: 40,
         answers: 1,
@@ -318,4 +318,34 @@ async fn after_a_restart_one_that_was_not_noted_spoils_the_list() {
     }
     let due = world.leases.lock().notes_due().unwrap();
     assert_eq!(due.len(), 3, "somebody may be missing: {due:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_prolongs_what_it_rests_on_and_is_told_if_that_is_not_known() {
+    let world = World::new(10).gathered().await;
+    let mut proxy = world.proxy("p1");
+    for _ in 0..2 {
+        world.report(&mut proxy);
+        world.grant();
+        assert_eq!(proxy.usable(), 10);
+    }
+    let last = proxy.slots.holder().last_report();
+    let mut answer = |number, last| {
+        let message = pb::LeaseReports {
+            instance_id: "p1".to_owned(),
+            frame: number,
+            rests_on: lease::rests_on(1, last),
+            ..pb::LeaseReports::default()
+        };
+        world.leases.hear("p1", &message);
+        world.grant();
+        let letter = proxy.inbox.try_recv().unwrap();
+        assert_eq!((letter.frame, letter.term), (number, 1));
+        (letter.renews, letter.grants.len())
+    };
+    assert_eq!(answer(1, last), (true, 0), "nothing has changed");
+    assert_eq!(answer(2, last + 1), (false, 0), "a report was lost");
+    assert_eq!(answer(3, last), (true, 0));
+    world.want(None);
+    assert_eq!(answer(4, last), (false, 0), "it is not wanted any more");
 }

@@ -44,7 +44,7 @@ pub(crate) const EVENTS: Definition =
 pub(crate) const PROXIES: Definition = Definition::gauge(
     "lb_proxies",
     &["state"],
-    "Proxies that are synced, behind, rejected (serve a former value of something) or lost (within a day)",
+    "Proxies that are synced, behind, rejected (serve a former value of something), lost (within a day) or stopped in order (within an hour)",
 );
 pub(crate) const PROXIES_BEHIND_MAX: Definition = Definition::gauge(
     "lb_proxies_revisions_behind_max",

@@ -26,8 +26,13 @@ const BACKEND_STATES: [&str; 6] = ["up", "ejected", "down", "unknown", "disabled
 /// What a breaker can be.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// What a proxy can be.
-const PROXY_STATES: [ProxyState; 4] =
-    [ProxyState::Synced, ProxyState::Behind, ProxyState::Rejected, ProxyState::Lost];
+const PROXY_STATES: [ProxyState; 5] = [
+    ProxyState::Synced,
+    ProxyState::Behind,
+    ProxyState::Rejected,
+    ProxyState::Lost,
+    ProxyState::Stopped,
+];
 
 /// A backend, as far as a scrape is concerned.
 #[derive(Debug)]
@@ -182,7 +187,7 @@ fn write_proxies(
     desired: &Desired,
     exposition: &mut Exposition<'_>,
 ) -> fmt::Result {
-    let proxies = context.fleet.list();
+    let mut proxies = context.fleet.list();
     exposition.family(&names::PROXIES, |family| {
         PROXY_STATES.into_iter().try_for_each(|state| {
             let count = proxies.iter().filter(|proxy| proxy.state == state).count();
@@ -191,9 +196,11 @@ fn write_proxies(
     })?;
     let behind =
         |proxy: &ProxyView| desired.revision.saturating_sub(proxy.progress.applied_revision);
-    let live = proxies.iter().filter(|proxy| proxy.state != ProxyState::Lost);
+    let live = proxies.iter().filter(|proxy| proxy.state.is_connected());
     let most = live.map(behind).max().unwrap_or_default();
     exposition.gauge(&names::PROXIES_BEHIND_MAX, most as f64)?;
+    // Nobody cares how far one was that serves nobody.
+    proxies.retain(|proxy| proxy.state != ProxyState::Stopped);
     let told = &proxies[..proxies.len().min(PROXIES_MAX)];
     exposition.family(&names::PROXY_REVISION, |family| {
         told.iter().try_for_each(|proxy| {

@@ -73,6 +73,12 @@ impl Checks {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Drops the sums of pools.
+    pub(crate) fn forget_pools(&self, gone: &[PoolName]) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|name, _| !gone.contains(name));
+    }
+
     /// Counts a check for the pool of its backend.
     pub(super) fn count(&self, pool: &PoolName, passed: bool, took: Duration) {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);

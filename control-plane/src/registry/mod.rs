@@ -12,6 +12,7 @@
 //! follows the store: what readers and proxies see is durable. Readers share one
 //! [`View`] under a read lock held for as long as it takes to copy what they need.
 
+mod answers;
 mod catalog;
 mod counts;
 mod discovered;
@@ -32,7 +33,9 @@ use std::{
 };
 
 use lb_core::{
-    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, ProxyId, Resource},
+    model::{
+        AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource,
+    },
     moment::Moment,
     sync::Publisher,
 };
@@ -45,7 +48,7 @@ pub use self::{
     counts::WriteCounts,
     draining::DrainStep,
     error::WriteError,
-    session_keys::KeyStep,
+    session_keys::{KeyRequest, KeyStep, KeysWritten},
 };
 use crate::{
     events::EventLog,
@@ -199,11 +202,23 @@ impl Registry {
         answer.await.map_err(|_| WriteError::Stopping)?
     }
 
+    /// What the same write was answered before; nothing if it was not made.
+    pub(crate) async fn answered(
+        &self,
+        key: String,
+        fingerprint: u128,
+    ) -> Result<Option<Written>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Answered { key, fingerprint, reply };
+        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)?
+    }
+
     /// Takes a step of the rotation of session keys; the revision at which the keys were last
     /// changed. Nothing is changed if the step was taken already.
-    pub async fn step_keys(&self, step: KeyStep) -> Result<u64, WriteError> {
+    pub async fn step_keys(&self, request: KeyRequest) -> Result<KeysWritten, WriteError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Keys { step, reply };
+        let command = Command::Keys { request, reply };
         self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
         answer.await.map_err(|_| WriteError::Stopping)?
     }
@@ -288,6 +303,12 @@ impl Registry {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Drops the counts of pools.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.transitions.retain(|(pool, _), _| !pools.contains(pool));
+    }
+
     /// The pools and backends that changed since the last call; waits for one. For the
     /// prober alone. Safe to cancel.
     pub(crate) async fn touched(&self) -> BTreeSet<Key> {
@@ -305,12 +326,33 @@ impl Registry {
 
 #[derive(Debug)]
 enum Command {
-    Write { request: WriteRequest, reply: oneshot::Sender<Result<Written, WriteError>> },
-    Record { statuses: Vec<BackendStatus>, reply: oneshot::Sender<Result<(), WriteError>> },
-    Keys { step: KeyStep, reply: oneshot::Sender<Result<u64, WriteError>> },
-    Remember { proxies: Vec<ProxyId> },
-    RememberHolders { holders: Vec<InstanceId>, reply: oneshot::Sender<bool> },
-    Stop { reply: oneshot::Sender<()> },
+    Write {
+        request: WriteRequest,
+        reply: oneshot::Sender<Result<Written, WriteError>>,
+    },
+    Record {
+        statuses: Vec<BackendStatus>,
+        reply: oneshot::Sender<Result<(), WriteError>>,
+    },
+    Answered {
+        key: String,
+        fingerprint: u128,
+        reply: oneshot::Sender<Result<Option<Written>, WriteError>>,
+    },
+    Keys {
+        request: KeyRequest,
+        reply: oneshot::Sender<Result<KeysWritten, WriteError>>,
+    },
+    Remember {
+        proxies: Vec<ProxyId>,
+    },
+    RememberHolders {
+        holders: Vec<InstanceId>,
+        reply: oneshot::Sender<bool>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 #[derive(Debug)]

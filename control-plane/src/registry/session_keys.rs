@@ -24,6 +24,32 @@ pub enum KeyStep {
     Prune,
 }
 
+/// One request to change the keys.
+#[derive(Clone, Debug)]
+pub struct KeyRequest {
+    /// What to do.
+    pub step: KeyStep,
+    /// At which the keys were last changed; 0 does not care.
+    pub expected_revision: u64,
+    /// As of any write: [`super::WriteRequest::idempotency`].
+    pub idempotency: Option<(String, u128)>,
+}
+
+impl From<KeyStep> for KeyRequest {
+    fn from(step: KeyStep) -> Self {
+        Self { step, expected_revision: 0, idempotency: None }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeysWritten {
+    /// At which the keys were last changed by then.
+    pub revision: u64,
+    /// It was made before, and nothing was done this time.
+    pub repeated: bool,
+}
+
 /// The keys that must be stored with a change of pools, if they must: the first ones, or those
 /// that know of a longer TTL.
 pub(super) fn needed(
@@ -79,6 +105,14 @@ pub(super) fn after(
         return Ok(None);
     }
     renewed(next, ttl_max).map(Some)
+}
+
+/// Why a write at this revision of the keys is refused.
+pub(super) fn changed_since(expected: u64, actual: u64) -> WriteError {
+    WriteError::RevisionConflict(format!(
+        "the session keys are at revision {actual}, not {expected}: they were changed since they \
+         were read; read them again, and see whether another key is still wanted"
+    ))
 }
 
 /// What is worth telling about a change of the keys.

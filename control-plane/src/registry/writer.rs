@@ -1,7 +1,6 @@
 //! The one thread that changes the state.
 
 use std::{
-    collections::{HashMap, VecDeque},
     error::Error as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
@@ -22,13 +21,13 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Catalog, Command, KeyStep, Shared, Touched, View, WriteCounts, WriteError, WriteRequest,
-    Written, news::News, plan::plan, session_keys,
+    Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
+    WriteRequest, Written, answers::Answers, news::News, plan::plan, session_keys,
 };
 use crate::{
     clock::{present, told, unix_ms},
     events::{EventLog, EventType},
-    store::{ANSWERS_MAX, Answered, Batch, Store, StoreError},
+    store::{Answered, Batch, Store, StoreError},
 };
 
 /// Owns the store.
@@ -109,8 +108,11 @@ impl Writer {
                 Command::Record { statuses, reply } => {
                     reply.send(self.record(statuses)).ok();
                 }
-                Command::Keys { step, reply } => {
-                    reply.send(self.step_keys(step)).ok();
+                Command::Answered { key, fingerprint, reply } => {
+                    reply.send(self.answered(&key, fingerprint)).ok();
+                }
+                Command::Keys { request, reply } => {
+                    reply.send(self.step_keys(request)).ok();
                 }
                 Command::Remember { proxies } => {
                     if let Err(error) = self.store.remember_proxies(&proxies) {
@@ -140,9 +142,9 @@ impl Writer {
 
     fn write(&mut self, request: WriteRequest) -> Result<Written, WriteError> {
         if let Some((key, fingerprint)) = &request.idempotency
-            && let Some(answered) = self.answers.get(key)
+            && let Some(written) = self.answered(key, *fingerprint)?
         {
-            return self.repeat(answered, *fingerprint);
+            return Ok(written);
         }
         let (dry_run, idempotency) = (request.dry_run, request.idempotency.clone());
         let (revision, plan, warnings) = {
@@ -175,6 +177,11 @@ impl Writer {
             self.commit(plan.upserts, plan.deletes, plan.next_backend_number, answered)?;
         }
         Ok(Written { revision: after, changed, objects: plan.put, warnings })
+    }
+
+    fn answered(&self, key: &str, fingerprint: u128) -> Result<Option<Written>, WriteError> {
+        let answered = self.answers.get(key);
+        answered.map(|answered| self.repeat(answered, fingerprint)).transpose()
     }
 
     /// The answer that the same write got before. Objects that were changed since are
@@ -214,16 +221,37 @@ impl Writer {
         self.commit(upserts, Vec::new(), self.next_backend_number, None).map_err(WriteError::Store)
     }
 
-    fn step_keys(&mut self, step: KeyStep) -> Result<u64, WriteError> {
+    fn step_keys(&mut self, request: KeyRequest) -> Result<KeysWritten, WriteError> {
+        let KeyRequest { step, expected_revision, idempotency } = request;
+        if let Some((key, fingerprint)) = &idempotency
+            && let Some(Written { revision, .. }) = self.answered(key, *fingerprint)?
+        {
+            return Ok(KeysWritten { revision, repeated: true });
+        }
         let (keys, revision) = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            let revision = view.catalog.session_keys().map_or(0, |stored| stored.revision);
             let keys = session_keys::after(&view.catalog, step, unix_ms() / 1000)?;
-            (keys, view.catalog.session_keys().map_or(0, |stored| stored.revision))
+            if expected_revision != 0 && expected_revision != revision {
+                return Err(session_keys::changed_since(expected_revision, revision));
+            }
+            (keys, revision)
         };
-        let Some(keys) = keys else { return Ok(revision) };
-        let upserts = vec![Resource::SessionKeys(keys)];
-        self.commit(upserts, Vec::new(), self.next_backend_number, None)?;
-        Ok(*self.shared.revision.borrow())
+        let changed = keys.is_some();
+        let revision = if changed { *self.shared.revision.borrow() + 1 } else { revision };
+        // Of secrets nothing is answered but that they were made.
+        let answered = idempotency.map(|(key, fingerprint)| Answered {
+            key,
+            fingerprint,
+            revision,
+            changed,
+            objects: Vec::new(),
+        });
+        if changed || answered.is_some() {
+            let upserts = keys.map(Resource::SessionKeys).into_iter().collect();
+            self.commit(upserts, Vec::new(), self.next_backend_number, answered)?;
+        }
+        Ok(KeysWritten { revision, repeated: false })
     }
 
     /// Stores a change, then shows it.
@@ -348,35 +376,6 @@ impl Writer {
         }
         if touched {
             self.shared.touched.notify.notify_one();
-        }
-    }
-}
-
-/// The answers to writes with an idempotency key.
-#[derive(Debug, Default)]
-struct Answers {
-    by_key: HashMap<String, Answered>,
-    in_order: VecDeque<String>,
-}
-
-impl Answers {
-    fn new(oldest_first: Vec<Answered>) -> Self {
-        let mut answers = Self::default();
-        oldest_first.into_iter().for_each(|answered| answers.insert(answered));
-        answers
-    }
-
-    fn get(&self, key: &str) -> Option<&Answered> {
-        self.by_key.get(key)
-    }
-
-    fn insert(&mut self, answered: Answered) {
-        self.in_order.push_back(answered.key.clone());
-        self.by_key.insert(answered.key.clone(), answered);
-        while self.in_order.len() > ANSWERS_MAX
-            && let Some(oldest) = self.in_order.pop_front()
-        {
-            self.by_key.remove(&oldest);
         }
     }
 }

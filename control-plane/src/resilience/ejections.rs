@@ -76,6 +76,7 @@ impl State {
         let failing = failing.iter().filter_map(|id| backends.get(id));
         let is_asked = failing.into_iter().any(|b| b.breaker.sightings().is_in_doubt());
         if !is_asked {
+            expected.rest();
             return Jury::default();
         }
         let awaits_others = expected.are_waited_for(hearing, beginning.lease, at.now);

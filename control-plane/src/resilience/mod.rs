@@ -211,6 +211,11 @@ impl Resilience {
         self.lock().transitions.clone()
     }
 
+    /// Drops the counts of pools.
+    pub(crate) fn forget_pools(&self, pools: &[PoolName]) {
+        self.lock().transitions.retain(|transition, _| !pools.contains(&transition.pool));
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

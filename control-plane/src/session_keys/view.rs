@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use lb_core::affinity::{KeyId, RingKey, Role, rotation::Consent};
+use lb_core::{
+    affinity::{KeyId, RingKey, Role, rotation::Consent},
+    model::ProxyId,
+};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     fleet::Laggard,
     grpc::Context,
-    registry::{KeyStep, WriteError},
+    registry::{KeyRequest, KeyStep, KeysWritten, WriteError},
 };
 
 /// A key without its secret.
@@ -26,6 +29,8 @@ pub(crate) struct KeyView {
 pub(crate) struct KeysView {
     /// The active one first; none while no pool has ever had sessions.
     pub(crate) keys: Vec<KeyView>,
+    /// At which they were last changed; 0 without any.
+    pub(crate) revision: u64,
     /// Nothing, unless a key is announced.
     pub(crate) waits: Option<Waits>,
 }
@@ -58,6 +63,13 @@ impl KeyView {
 }
 
 impl KeysView {
+    /// The next key, if it waits for this proxy.
+    pub(crate) fn awaited_of(&self, proxy: &ProxyId) -> Option<String> {
+        let lacking = &self.waits.as_ref()?.lacking;
+        lacking.iter().find(|laggard| laggard.proxy == *proxy)?;
+        self.newest().map(|key| key.to_string())
+    }
+
     /// The key that signs last: the next one, or else the active one.
     pub(crate) fn newest(&self) -> Option<KeyId> {
         let next = self.keys.iter().find(|key| key.role == Role::Next);
@@ -79,22 +91,51 @@ pub(crate) fn view(context: &Context) -> KeysView {
         lacking: context.fleet.lacking(revision),
         unsure_for: context.rotation.unsure_for(next.id),
     });
-    KeysView { keys, waits }
+    KeysView { keys, revision, waits }
 }
 
-/// Makes a new key, unless one is announced already, and asks for it to sign; with `force` also
-/// while lost proxies lack it. Returns when it does, or when the time is up: the key, the
-/// revision at which the ring has it, and the proxies that lack it.
+/// What is wished of a rotation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RotationRequest {
+    /// Let the key sign although lost proxies lack it.
+    pub(crate) force: bool,
+    /// For how long to wait until it signs.
+    pub(crate) limit: Duration,
+    /// At which the keys were last changed; 0 does not care.
+    pub(crate) expected_revision: u64,
+    /// As of any write.
+    pub(crate) idempotency: Option<(String, u128)>,
+}
+
+/// How far a rotation got.
+#[derive(Clone, Debug)]
+pub(crate) struct Rotated {
+    /// The newest key.
+    pub(crate) key: KeyId,
+    /// At which the ring has it.
+    pub(crate) revision: u64,
+    /// Proxies that lack it.
+    pub(crate) lacking: Vec<Laggard>,
+}
+
+/// Makes a new key, unless one is announced already, and asks for it to sign. Returns when it does,
+/// or when the time is up. A repetition makes no further key, and asks for none but that which the
+/// first has made.
 pub(crate) async fn rotate(
     context: &Context,
-    force: bool,
-    limit: Duration,
-) -> Result<(KeyId, u64, Vec<Laggard>), WriteError> {
+    wish: RotationRequest,
+) -> Result<Rotated, WriteError> {
+    let RotationRequest { force, limit, expected_revision, idempotency } = wish;
     let mut revisions = context.registry.revisions();
-    let revision = context.registry.step_keys(KeyStep::Announce).await?;
+    let request = KeyRequest { step: KeyStep::Announce, expected_revision, idempotency };
+    let KeysWritten { revision, repeated } = context.registry.step_keys(request).await?;
     let deadline = Instant::now() + limit;
     // It may have come to sign before anybody looked.
-    let Some(key) = view(context).newest() else { return Err(WriteError::Stopping) };
+    let keys = view(context);
+    let Some(key) = keys.newest() else { return Err(WriteError::Stopping) };
+    if repeated && keys.revision != revision {
+        return Ok(Rotated { key, revision, lacking: context.fleet.lacking(revision) });
+    }
     context.rotation.ask(key, if force { Consent::Forced } else { Consent::Asked });
     loop {
         revisions.mark_unchanged();
@@ -105,5 +146,5 @@ pub(crate) async fn rotate(
             break;
         }
     }
-    Ok((key, revision, context.fleet.lacking(revision)))
+    Ok(Rotated { key, revision, lacking: context.fleet.lacking(revision) })
 }

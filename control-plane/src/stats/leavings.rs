@@ -3,12 +3,12 @@
 //! Each instance of a proxy tells for itself: while one takes over from another, both have
 //! connections of their own.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use lb_core::model::{AdminState, BackendId, Incarnation, InstanceId, ProxyId};
 use tokio::time::Instant;
 
-use super::Report;
+use super::{Report, reporters::FORMER_FOR};
 use crate::registry::Catalog;
 
 /// What one proxy has left of one backend, as it told last.
@@ -23,6 +23,22 @@ pub struct Leaving {
     pub upgraded: u32,
     /// Requests and upgraded connections that it cut.
     pub cut: u32,
+    /// An earlier instance, which may still have something, has not told since the drain began.
+    pub unheard: bool,
+}
+
+/// Who is asked what it has left.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Which proxy.
+    pub proxy: &'a ProxyId,
+    /// Its process that follows the control plane. Others count until they fall silent, which is
+    /// their end.
+    pub present: &'a InstanceId,
+    /// When this control plane learned of the drain.
+    pub since: Instant,
+    /// One that had something in flight has fallen silent after so long.
+    pub lease: Duration,
 }
 
 /// The newest word of each instance of each proxy.
@@ -32,16 +48,23 @@ pub(super) struct Leavings(HashMap<ProxyId, HashMap<InstanceId, Word>>);
 #[derive(Debug)]
 struct Word {
     applied_revision: u64,
+    heard: Instant,
     fresh_until: Instant,
+    /// The process had requests of some backend in flight.
+    is_busy: bool,
+    /// The report was made after this: when the one before it was heard, which was answered before
+    /// this one was made.
+    made_after: Option<Instant>,
     backends: HashMap<(BackendId, Incarnation), Leaving>,
 }
 
 impl Leavings {
     /// Takes note of a report, which is newer than all others of its instance.
-    pub(super) fn note(&mut self, report: &Report, fresh_until: Instant, catalog: &Catalog) {
+    pub(super) fn note(&mut self, report: &Report, catalog: &Catalog, now: Instant) {
         let drains = |id: &BackendId, incarnation| drains(catalog, id, incarnation);
         let words = self.0.entry(report.proxy.clone()).or_default();
         let former = words.remove(&report.instance);
+        let made_after = former.as_ref().map(|word| word.heard);
         // A backend that is not named has nothing in flight; what was cut stays cut.
         let mut backends: HashMap<_, _> = former
             .into_iter()
@@ -56,32 +79,41 @@ impl Leavings {
                     requests: part.in_flight.saturating_sub(part.upgraded),
                     upgraded: part.upgraded,
                     cut: part.cut,
+                    unheard: false,
                 };
                 backends.insert((part.backend.clone(), part.incarnation), left);
             }
         }
-        let applied_revision = report.applied_revision;
-        words.insert(report.instance.clone(), Word { applied_revision, fresh_until, backends });
+        let word = Word {
+            applied_revision: report.applied_revision,
+            heard: now,
+            fresh_until: report.fresh_until(now),
+            is_busy: report.backends.iter().any(|part| part.in_flight > 0),
+            made_after,
+            backends,
+        };
+        words.insert(report.instance.clone(), word);
     }
 
-    /// What a proxy has left of a backend. `present` is its process that follows the control
-    /// plane; others count until they fall silent, which is their end.
+    /// What a proxy has left of a backend.
     pub(super) fn of(
         &self,
         key: &(BackendId, Incarnation),
-        proxy: &ProxyId,
-        present: &InstanceId,
+        asked: Asked<'_>,
         now: Instant,
     ) -> Leaving {
         let mut sum = Leaving::default();
-        for (instance, word) in self.0.get(proxy).into_iter().flatten() {
-            let is_present = instance == present;
+        for (instance, word) in self.0.get(asked.proxy).into_iter().flatten() {
+            let is_present = instance == asked.present;
+            let may_be_there = word.may_be_there(asked.lease, now);
             if is_present {
                 sum.applied_revision = word.applied_revision;
+            } else if may_be_there {
+                sum.unheard |= word.made_after.is_none_or(|at| at < asked.since);
             }
             let Some(left) = word.backends.get(key) else { continue };
             sum.cut += left.cut;
-            if is_present || now < word.fresh_until {
+            if is_present || may_be_there {
                 sum.requests += left.requests;
                 sum.upgraded += left.upgraded;
             }
@@ -102,7 +134,7 @@ impl Leavings {
             words.retain(|instance, word| {
                 word.backends.retain(|(id, incarnation), _| drains(catalog, id, *incarnation));
                 let has_cut = word.backends.values().any(|left| left.cut > 0);
-                present == Some(instance) || now < word.fresh_until || has_cut
+                present == Some(instance) || now < word.heard + FORMER_FOR || has_cut
             });
         }
     }
@@ -110,6 +142,13 @@ impl Leavings {
     /// Drops what a proxy told.
     pub(super) fn forget(&mut self, proxy: &ProxyId) {
         self.0.remove(proxy);
+    }
+}
+
+impl Word {
+    /// Whether its process may still have something: it was heard lately.
+    fn may_be_there(&self, lease: Duration, now: Instant) -> bool {
+        now < self.fresh_until || self.is_busy && now < self.heard + lease
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// A former process that was silent for so long will not repeat a report any more.
-const FORMER_FOR: Duration = Duration::from_secs(600);
+pub(super) const FORMER_FOR: Duration = Duration::from_secs(600);
 /// Processes of one proxy that are told apart; a proxy that is taken over more often in ten
 /// minutes loses sight of the one that was silent for longest.
 const PROCESSES_MAX: usize = 32;

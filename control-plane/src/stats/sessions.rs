@@ -41,6 +41,11 @@ impl Sessions {
         self.backends.get(&(id.clone(), incarnation)).map_or(0, |rate| rate.lately(now))
     }
 
+    /// Drops the sums of pools.
+    pub(super) fn forget_pools(&mut self, pools: &[PoolName]) {
+        self.pools.retain(|name, _| !pools.contains(name));
+    }
+
     /// Drops what is kept for backends that are gone.
     pub(super) fn forget_removed(&mut self, catalog: &Catalog) {
         self.backends.retain(|(id, incarnation), _| super::is_known(catalog, id, *incarnation));

@@ -147,6 +147,9 @@ async fn what_is_gone_stays_in_the_sums() {
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
     assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
     assert_eq!(statistics.process().requests, 15);
+    statistics.forget_pools(&[PoolName::default_pool()]);
+    assert!(statistics.pools().is_empty());
+    assert_eq!(statistics.all().counters.requests, 15, "what it did stays in the whole");
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,10 +238,17 @@ fn leaving(instance: &str, sequence: u64, in_flight: u32, upgraded: u32, cut: u3
     report
 }
 
+const LEASE: Duration = Duration::from_secs(5);
+
+/// What is left of a drain that began just now.
 fn left_of(statistics: &Statistics, present: &str) -> Leaving {
-    let (id, incarnation) = b();
-    let proxy = ProxyId::new("p1").unwrap();
-    statistics.leaving(&id, incarnation, &proxy, &process(present))
+    left_since(statistics, present, Instant::now())
+}
+
+fn left_since(statistics: &Statistics, present: &str, since: Instant) -> Leaving {
+    let ((id, incarnation), proxy) = (b(), ProxyId::new("p1").unwrap());
+    let asked = Asked { proxy: &proxy, present: &process(present), since, lease: LEASE };
+    statistics.leaving(&id, incarnation, asked)
 }
 
 fn left(statistics: &Statistics) -> Leaving {
@@ -250,7 +260,7 @@ async fn what_a_proxy_has_left_of_a_draining_backend_is_its_newest_word() {
     let statistics = Statistics::default();
     let catalog = draining(catalog(&[("b", 2)]));
     count(&statistics, &leaving("i1", 1, 5, 2, 0), &catalog);
-    let expected = Leaving { applied_revision: 5, requests: 3, upgraded: 2, cut: 0 };
+    let expected = Leaving { applied_revision: 5, requests: 3, upgraded: 2, ..Leaving::default() };
     assert_eq!(left(&statistics), expected);
     // It holds, however long nothing else is heard: only more news may end a drain.
     advance(Duration::from_secs(60)).await;
@@ -270,9 +280,38 @@ async fn a_process_that_was_taken_over_is_waited_for_until_it_falls_silent() {
     count(&statistics, &leaving("new", 1, 0, 0, 0), &catalog);
     let left = || left_of(&statistics, "new");
     assert_eq!(left().upgraded, 2, "the old one still has its connections");
-    advance(Duration::from_secs(1)).await;
+    advance(LEASE - Duration::from_millis(1)).await;
     statistics.forget_removed(&catalog);
+    assert_eq!(left().upgraded, 2, "it may be late");
+    advance(Duration::from_millis(1)).await;
     assert_eq!(left(), Leaving { applied_revision: 5, ..Leaving::default() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_taken_over_is_asked_what_it_has_left() {
+    let statistics = Statistics::default();
+    let undrained = catalog(&[("b", 2)]);
+    let idle = |instance, sequence| Report {
+        backends: Vec::new(),
+        ..leaving(instance, sequence, 0, 0, 0)
+    };
+    count(&statistics, &idle("old", 1), &undrained);
+    advance(Duration::from_millis(10)).await;
+    let (began, catalog) = (Instant::now(), draining(undrained));
+    let unheard = || left_since(&statistics, "new", began).unheard;
+    advance(Duration::from_millis(10)).await;
+    count(&statistics, &idle("new", 1), &catalog);
+    assert!(unheard(), "what it has got since its last report is not known");
+    count(&statistics, &idle("old", 2), &catalog);
+    assert!(unheard(), "this report may have been made before");
+    count(&statistics, &leaving("old", 3, 1, 1, 0), &catalog);
+    assert!(!unheard());
+    assert_eq!(left_since(&statistics, "new", began).upgraded, 1);
+    // One that ended before without anything is not waited for, but for a moment.
+    count(&statistics, &idle("old", 4), &catalog);
+    advance(Duration::from_secs(1)).await;
+    let later = Instant::now();
+    assert!(!left_since(&statistics, "new", later).unheard);
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +337,7 @@ async fn who_is_present_is_what_the_fleet_says_and_not_who_reports() {
     }
     assert_eq!(left_of(&statistics, "newest").upgraded, 3);
     assert_eq!(statistics.all().in_flight, 3, "each has its own in flight");
-    advance(Duration::from_secs(1)).await;
+    advance(LEASE).await;
     assert!(count("newest", 2, 1, Some("newest")).is_news);
     assert_eq!(left_of(&statistics, "newest").upgraded, 1, "the others are silent");
     assert_eq!(statistics.all().in_flight, 1);

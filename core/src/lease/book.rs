@@ -88,14 +88,20 @@ impl Book {
         for lent in &mut self.lent {
             lent.since = now;
         }
-        // A grant that was not confirmed may be lost.
-        self.unanswered |= !self.lent.is_empty();
+        // Another grant than what it has was not applied, and may be lost.
+        self.unanswered |= !self.has_what_was_lent();
+    }
+
+    /// Whether all that it may apply is what it has: that such a grant was applied is not said.
+    fn has_what_was_lent(&self) -> bool {
+        let Report { holds, safe, .. } = self.report;
+        self.lent.iter().all(|lent| (lent.amount, lent.safe) == (holds, safe))
     }
 
     /// Whether nothing is to be said to it.
     pub(super) fn rests(&self, lease: Duration, now: Instant) -> bool {
         !self.unanswered
-            && self.lent.is_empty()
+            && self.has_what_was_lent()
             && self.heard_at.is_some_and(|at| now < at + lease / 2)
     }
 

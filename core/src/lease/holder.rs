@@ -189,10 +189,12 @@ impl Holder {
         self.seq
     }
 
-    /// Whether a report would say what the latest said.
+    /// Whether a report would say what the latest said, but for a grant that changed nothing.
     #[must_use]
     pub fn repeats(&self, demand: u64, in_use: u64, now: Instant) -> bool {
-        self.is_leased(now) && self.said == Some(self.says(demand, in_use, now))
+        let Some(said) = self.said else { return false };
+        let says = Report { applied: said.applied, ..self.says(demand, in_use, now) };
+        self.is_leased(now) && says == said
     }
 
     fn says(&self, demand: u64, in_use: u64, now: Instant) -> Report {

@@ -347,3 +347,35 @@ fn a_process_that_begins_claims_nothing_that_others_may_have() {
     }
     assert_eq!((first.free(now), second.free(now)), (10, 0));
 }
+
+/// What a frame repeats is prolonged by its answer, and nobody says anything more.
+#[test]
+fn what_does_not_change_is_said_once() {
+    let mut pair = Pair::new(10, 2);
+    let mut slots: Vec<Slots> =
+        pair.holders.drain(..).map(|holder| Slots::new(holder, pair.now)).collect();
+    let (mut reports, mut grants) = (0, 0);
+    for _ in 0..100 {
+        pair.now += TICK;
+        let now = pair.now;
+        for (index, slots) in slots.iter_mut().enumerate() {
+            if let Some(report) = slots.news(now) {
+                pair.granter.hear(&index, &report, now);
+                reports += 1;
+            }
+            let (_, heard) = pair.granter.last_heard(index..=index).unwrap();
+            assert_eq!(heard, slots.holder().last_report());
+            pair.granter.hear_again(&index, now);
+        }
+        for (index, grant) in pair.granter.grant(now) {
+            slots[index].apply(&grant, now).unwrap();
+            grants += 1;
+        }
+        slots.iter_mut().for_each(|slots| slots.renew(Term(1), now, now));
+    }
+    assert_eq!(slots.iter().map(|slots| slots.free(pair.now)).collect::<Vec<_>>(), [5, 5]);
+    assert!(reports <= 12 && grants <= 12, "{reports} reports, {grants} grants");
+    // What is spelled out again at the end of a lease is answered by a grant.
+    pair.now += Terms::LEASE;
+    assert!(slots[0].news(pair.now).is_some());
+}

@@ -41,6 +41,10 @@ struct Hot {
 /// open it again.
 const UNLEASED: Duration = Duration::from_secs(5);
 
+/// How long a process that was taken over goes by what it was told: it is told again about once
+/// a second.
+const TOLD_FOR: Duration = Duration::from_millis(2500);
+
 impl HotKeys {
     /// No key is hot. `rate` (in millionths of a token per second) and `burst` are those
     /// of the limit, which `proxies` share.
@@ -77,7 +81,7 @@ impl HotKeys {
     fn set_cold(&mut self, now: Instant) {
         let (burst, even) = (burst_share(self.burst, self.proxies), self.even_share());
         let cold = if self.is_retired {
-            let until = self.told_at + Terms::LEASE;
+            let until = self.told_at + TOLD_FOR;
             let stages =
                 Stages { lease: even, lease_until: until, between: 0, safe_from: until, safe: 0 };
             self.cold.replaced(&stages, burst, now)

@@ -76,7 +76,7 @@ impl Bound {
         for node in &mut *nodes {
             let usable = node.usable(now);
             sum += usable.max(node.running.len() as u64);
-            if may_exceed && !node.is_leased(now) && usable > 0 {
+            if may_exceed && node.is_up && !node.is_leased(now) {
                 // It is cut off, alone for all it knows, and uses its safe share, or is about to:
                 // then that is what a granter which hears it again counts for it and lets it
                 // have. A control plane that starts meanwhile lets it keep that share for once.

@@ -88,7 +88,7 @@ pub(crate) fn parse<'h, 'b>(
             Version::Http10 => known.connection.keep_alive && !known.connection.close,
         } && body != BodyLength::UntilClose
             // It may send a body that must not be there, into the next exchange.
-            && !(status == 204 && known.announces_body()),
+            && !(bodiless && status >= 200 && known.announces_body()),
         keep_alive_timeout: known.keep_alive_timeout,
         has_length: known.length.is_some(),
         upgrade: known

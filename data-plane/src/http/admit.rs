@@ -3,7 +3,12 @@
 
 use std::{future::poll_fn, sync::Arc, task::Poll};
 
-use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::Stream};
+use super::{
+    attempts::Attempts,
+    exchange::Exchange,
+    respond::OwnAnswer,
+    stream::{Presence, Stream},
+};
 use crate::{
     leases::{PoolCaps, Waiter},
     reason::Reason,
@@ -82,7 +87,7 @@ impl<S: Stream> Exchange<'_, S> {
         loop {
             let connection = &mut *self.connection;
             let event = poll_fn(|context| {
-                if connection.stream.is_reset(context) {
+                if connection.stream.presence(context) != Presence::There {
                     return Poll::Ready(Event::ClientLeft);
                 }
                 if waiter.poll_turn(context).is_ready() {

@@ -16,8 +16,14 @@ use lb_core::{
 };
 
 use super::{
-    affinity::Tie, exchange::Exchange, failure::Failure, limited::OverLimits, prepare::Prepared,
-    relay::Relay, respond::OwnAnswer, stream::Stream,
+    affinity::Tie,
+    exchange::Exchange,
+    failure::Failure,
+    limited::OverLimits,
+    prepare::Prepared,
+    relay::Relay,
+    respond::OwnAnswer,
+    stream::{Presence, Stream},
 };
 use crate::{
     live::{BackendState, CountedBy, PoolConfig},
@@ -311,7 +317,7 @@ impl<S: Stream> Exchange<'_, S> {
         let connection = &mut *self.connection;
         self.worker.wheel.arm(&connection.timer, now(), wait);
         let is_there = poll_fn(|context| {
-            if connection.stream.is_reset(context) {
+            if connection.stream.presence(context) != Presence::There {
                 return Poll::Ready(false);
             }
             connection.timer.poll(context).map(|()| true)

@@ -23,7 +23,7 @@ use super::{
     failure::{Ended, Failure},
     prepare::Prepared,
     relay::{Relay, RelayError, Waiting},
-    stream::Stream,
+    stream::{Presence, Stream},
 };
 use crate::{
     h1::{
@@ -78,6 +78,8 @@ enum Answer {
 enum Event {
     Uploaded(Result<(), RelayError>),
     Received(io::Result<usize>),
+    /// The client says no more, and may have left.
+    ClientFinished,
     ClientReset,
     DrainDeadline,
     SlotLost,
@@ -194,12 +196,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let is_whole = was_read && self.upload.is_replayable();
         let mut try_timeout = self.attempts.try_timeout(is_whole);
         self.arm_until_head(try_timeout);
-        let mut uploading = true;
+        let (mut uploading, mut finished) = (true, false);
         let mut upload_failed = None;
         let mut interims = 0;
         let mut scan: Option<HeadScan> = None;
         loop {
-            match self.next_event(uploading, upstream, upstream_in).await {
+            match self.next_event(uploading, finished, upstream, upstream_in).await {
                 Event::Uploaded(Ok(())) => {
                     uploading = false;
                     if !was_read {
@@ -242,6 +244,14 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     let silent = upstream_in.is_empty() && interims == 0;
                     return Err(self.reset(silent, error.as_ref()));
                 }
+                Event::ClientFinished => {
+                    finished = true;
+                    self.arm_for_finished();
+                }
+                Event::TimedOut if finished => {
+                    self.note_given_up();
+                    return Err(self.client_left());
+                }
                 Event::ClientReset => {
                     self.note_given_up();
                     return Err(self.client_left());
@@ -271,10 +281,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
     }
 
-    /// Waits for the first thing that happens on either side.
+    /// Waits for the first thing that happens on either side. `finished`: that the client says
+    /// no more is known.
     async fn next_event(
         &mut self,
         uploading: bool,
+        finished: bool,
         upstream: &mut Upstream,
         upstream_in: &mut Buffer,
     ) -> Event {
@@ -304,8 +316,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 };
                 exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
             }
-            if !uploading && connection.stream.is_reset(context) {
-                return Poll::Ready(Event::ClientReset);
+            if !uploading {
+                match connection.stream.presence(context) {
+                    Presence::Finished if !finished => return Poll::Ready(Event::ClientFinished),
+                    Presence::Reset => return Poll::Ready(Event::ClientReset),
+                    Presence::There | Presence::Finished => {}
+                }
             }
             if self.backend.is_cutting() {
                 return Poll::Ready(Event::DrainDeadline);

@@ -159,7 +159,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         // A client that asked for the end should send nothing more; any other might, and
         // what it sends would cut a response short that is still on its way.
-        if self.prepared.understood.keep_alive || is_long || !self.upload.is_done() {
+        // Closing with something unread would be a reset, which cuts it short, too.
+        let has_more = !self.exchange.client_in.data().is_empty() || {
+            let stream = &self.exchange.connection.stream;
+            poll_fn(|context| Poll::Ready(stream.has_unread(context))).await
+        };
+        if self.prepared.understood.keep_alive || is_long || has_more || !self.upload.is_done() {
             self.exchange.linger(!is_long && self.upload.is_done()).await;
         }
         Ended::Answered { next: Next::Close, failed }

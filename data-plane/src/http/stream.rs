@@ -9,9 +9,21 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
+
+/// What a peer's side of a connection tells of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Presence {
+    /// It may say more.
+    There,
+    /// It says no more: it has closed the connection, or only its own half, and listens.
+    /// Nobody can tell which until something is sent to it.
+    Finished,
+    /// Nobody is there.
+    Reset,
+}
 
 /// A connection that can be waited for without a buffer, and aborted.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
@@ -23,10 +35,21 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// about the next one.
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Whether the peer has reset the connection; else the task is woken when it does,
-    /// or sends something. Once it has sent something that nobody reads, a reset is
-    /// noticed by the next read or write only. A peer that merely says no more (half-close) still listens.
-    fn is_reset(&self, context: &mut Context<'_>) -> bool;
+    /// Whether the peer is still there; if it is, the task is woken when it leaves, or sends
+    /// something. Once it has sent something that nobody reads, a reset is noticed by the next
+    /// read or write only, and that it says no more not at all.
+    fn presence(&self, context: &mut Context<'_>) -> Presence;
+
+    /// Whether the peer has reset the connection.
+    fn is_reset(&self, context: &mut Context<'_>) -> bool {
+        self.presence(context) == Presence::Reset
+    }
+
+    /// Whether something has come that was not read: no question to the system, so that what
+    /// comes in this moment is not seen.
+    fn has_unread(&self, context: &mut Context<'_>) -> bool {
+        self.poll_readable(context).is_ready()
+    }
 
     /// Lets the peer see a reset instead of an end when the stream is dropped: what
     /// it has received is not complete.
@@ -63,9 +86,20 @@ impl Stream for TcpStream {
         }
     }
 
-    fn is_reset(&self, context: &mut Context<'_>) -> bool {
+    fn presence(&self, context: &mut Context<'_>) -> Presence {
         // The system is asked only when something has happened.
-        self.poll_read_ready(context).is_ready() && matches!(self.take_error(), Ok(Some(_)))
+        if self.poll_read_ready(context).is_pending() {
+            return Presence::There;
+        }
+        if let Ok(Some(_)) = self.take_error() {
+            return Presence::Reset;
+        }
+        let mut byte = [0];
+        match self.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(0)) => Presence::Finished,
+            Poll::Ready(Ok(_)) | Poll::Pending => Presence::There,
+            Poll::Ready(Err(_)) => Presence::Reset,
+        }
     }
 
     fn abort(&self) {

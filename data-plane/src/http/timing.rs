@@ -5,6 +5,11 @@ use std::time::Duration;
 use super::{converse::Conversation, stream::Stream};
 use crate::worker::now;
 
+/// How long the answer for a client that says no more may take. Nobody can tell whether it
+/// listens (nginx and Envoy take it to have left at once, HAProxy to be there): this is enough
+/// for most answers, and those who have left cost a backend no more than that.
+const FINISHED_FOR: Duration = Duration::from_secs(1);
+
 impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// How long connecting may take. Nothing was written then, so any request can go to
     /// another backend.
@@ -43,5 +48,14 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             _ => wheel.arm(timer, started, self.pool.request_timeout),
         }
+    }
+
+    /// Sets the time until a client that says no more is taken to have left, at most the
+    /// request's.
+    pub(super) fn arm_for_finished(&self) {
+        let now = now();
+        let left = self.pool.request_timeout.saturating_sub(now - self.attempts.started());
+        let timer = &self.exchange.connection.timer;
+        self.exchange.worker.wheel.arm(timer, now, left.min(FINISHED_FOR));
     }
 }

@@ -5,10 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::lease::{Applied, Grant, Holder, Quantity, RateShare, Refused, Slots, Sort, Wanted};
+use lb_core::{
+    lease::{
+        self, Applied, Grant, Holder, Quantity, RateShare, Refused, Slots, Sort, Term, Wanted,
+    },
+    resilience::concurrency::Sums,
+};
 use lb_proto::{convert, v1 as pb};
 
-use super::{Cap, Line, RateLease, held_keys::HeldKeys};
+use super::{Cap, Line, RateLease, keys::HeldKeys};
 use crate::live::BackendState;
 
 /// A share without a lease is allowed for so long; longer than between two looks.
@@ -46,8 +51,16 @@ pub(super) struct HeldSlots {
     allowed: (u64, Instant),
     /// When those who wait were last told of all slots that are free.
     offered_at: Instant,
+    /// What the last report said beside the lease.
+    beside: Option<Beside>,
     /// Requests that are to end, and when the workers were last told to look for them.
     overdue: (u64, Instant),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Beside {
+    waiting: u64,
+    told: Option<(u64, Sums)>,
 }
 
 #[derive(Debug)]
@@ -87,36 +100,52 @@ impl Held {
         is_told
     }
 
-    /// What to send up.
+    /// What to send up; if `repeats`, only what is not what was sent last.
     pub(super) fn report(
         &mut self,
         quantity: &Quantity,
+        repeats: bool,
         now: Instant,
         out: &mut Vec<pb::LeaseReport>,
     ) {
         match self {
-            Self::Slots(held) => {
-                let report = held.slots.report(now);
-                held.is_urgent = false;
-                let waiting = held.waiting();
-                let mut wire =
-                    convert::lease_report_to_wire(quantity, None, held.number, &report, waiting);
-                if let (Sort::Slots { adaptive: Some(_), .. }, Some(answers)) =
-                    (held.wanted.sort, &held.cap.answers)
-                {
-                    // What was there before the limit is not known to wait for a backend.
-                    let aside = answers.aside() + held.before;
-                    convert::add_sums_to_wire(aside, &answers.sums(), &mut wire);
-                }
-                out.push(wire);
-            }
+            Self::Slots(held) => out.extend(held.report(quantity, repeats, now)),
             Self::Rate(held) => {
                 let asked = held.lease.asked();
                 let new = newly(asked, &mut held.asked);
-                let report = held.share.report(new, now);
-                out.push(convert::lease_report_to_wire(quantity, None, held.number, &report, 0));
+                let report = match repeats {
+                    true => held.share.news(new, now),
+                    false => Some(held.share.report(new, now)),
+                };
+                out.extend(report.map(|report| {
+                    convert::lease_report_to_wire(quantity, None, held.number, &report, 0)
+                }));
             }
-            Self::Keys(held) => held.report(quantity, now, out),
+            Self::Keys(held) => held.report(quantity, repeats, now, out),
+        }
+    }
+
+    /// Its part in what a frame rests on.
+    pub(super) fn rests_on(&self) -> u64 {
+        match self {
+            Self::Slots(held) => lease::rests_on(held.number, held.slots.holder().last_report()),
+            Self::Rate(held) => lease::rests_on(held.number, held.share.holder().last_report()),
+            Self::Keys(_) => 0,
+        }
+    }
+
+    /// A frame that was sent at `sent_at` was understood by a control plane of this term.
+    pub(super) fn renew(&mut self, term: Term, sent_at: Instant, now: Instant) {
+        match self {
+            Self::Slots(held) => {
+                held.slots.renew(term, sent_at, now);
+                held.publish(now);
+            }
+            Self::Rate(held) => {
+                held.share.renew(term, sent_at, now);
+                held.lease.publish(held.share.pace());
+            }
+            Self::Keys(_) => {}
         }
     }
 
@@ -174,7 +203,7 @@ impl Held {
         match self {
             Self::Slots(held) => held.slots.holder().remembered(),
             Self::Rate(held) => held.share.holder().remembered(),
-            Self::Keys(held) => (0, held.proxies()),
+            Self::Keys(held) => (0, held.hot.proxies()),
         }
     }
 
@@ -215,6 +244,7 @@ impl HeldSlots {
             wanted,
             allowed: (0, now),
             offered_at: now,
+            beside: None,
             overdue: (0, now),
         }
     }
@@ -271,6 +301,35 @@ impl HeldSlots {
         // Unlike the numbers of all other holders.
         self.number += 1 << 32;
         self.is_urgent = true;
+    }
+
+    fn report(
+        &mut self,
+        quantity: &Quantity,
+        repeats: bool,
+        now: Instant,
+    ) -> Option<pb::LeaseReport> {
+        self.is_urgent = false;
+        let beside = Beside { waiting: self.waiting(), told: self.told() };
+        let same = self.beside.replace(beside) == Some(beside);
+        let report = match repeats && same {
+            true => self.slots.news(now)?,
+            false => self.slots.report(now),
+        };
+        let Beside { waiting, told } = beside;
+        let mut wire = convert::lease_report_to_wire(quantity, None, self.number, &report, waiting);
+        if let Some((aside, sums)) = told {
+            convert::add_sums_to_wire(aside, &sums, &mut wire);
+        }
+        Some(wire)
+    }
+
+    /// What is told of a pool with adaptive concurrency.
+    fn told(&self) -> Option<(u64, Sums)> {
+        let Sort::Slots { adaptive: Some(_), .. } = self.wanted.sort else { return None };
+        let answers = self.cap.answers.as_ref()?;
+        // What was there before the limit is not known to wait for a backend.
+        Some((answers.aside() + self.before, answers.sums()))
     }
 
     fn waiting(&self) -> u64 {

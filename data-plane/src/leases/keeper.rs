@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_core::{
-    lease::Quantity,
+    lease::{Quantity, Term},
     model::{InstanceId, ProxyId},
 };
 use lb_proto::{
@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 use tracing::{debug, warn};
 
-use super::{Leases, Shelf, State, held::Held, remembered::Remembered};
+use super::{Leases, Shelf, State, frames::Frames, held::Held, remembered::Remembered};
 use crate::{
     sync::Connected,
     worker::{Fleet, Mail, now},
@@ -59,6 +59,7 @@ pub(crate) async fn run(
         instance,
         period: PERIOD,
         reported: BTreeMap::new(),
+        frames: Frames::default(),
         saved: (Remembered::default(), now()),
         shelf,
     };
@@ -71,8 +72,10 @@ struct Keeper {
     id: ProxyId,
     instance: InstanceId,
     period: Duration,
-    /// When each quantity was reported last.
+    /// When each quantity was last spelled out on this stream; not in here if that is due.
     reported: BTreeMap<Quantity, Instant>,
+    /// Of this stream.
+    frames: Frames,
     /// What is on disk, and since when.
     saved: (Remembered, Instant),
     shelf: Shelf,
@@ -153,6 +156,7 @@ impl Keeper {
 
     fn open(&mut self, channel: Channel) -> Line {
         self.reported.clear();
+        self.frames = Frames::default();
         let (reports, outbox) = mpsc::channel(OUTBOX);
         let mut client = LeasesClient::new(channel);
         let opening = async move {
@@ -169,6 +173,9 @@ impl Keeper {
         let is_leaving = leases.is_leaving.load(Relaxed);
         let mut reports = Vec::new();
         let mut wake = now + self.period;
+        let is_frame = line.is_some_and(|line| line.reports.capacity() > 0)
+            && self.frames.is_due(self.period, now);
+        let repeats = self.frames.is_understood;
         for (quantity, held) in &mut state.held {
             let is_urgent = held.look(now);
             if held.ends_overdue(now) {
@@ -178,15 +185,29 @@ impl Keeper {
                 wake = wake.min(now + LOOK);
             }
             let Some(line) = line else { continue };
-            let pause = if is_urgent { URGENT_PERIOD } else { self.period };
-            let due = self.reported.get(quantity).map_or(now, |at| *at + pause);
-            if due > now {
+            let reported = self.reported.get(quantity);
+            let due = match reported {
+                Some(at) if is_urgent => Some(*at + URGENT_PERIOD),
+                Some(_) => None,
+                None => Some(now),
+            };
+            if is_frame || due.is_some_and(|due| due <= now) && line.reports.capacity() > 0 {
+                let (repeats, before) = (repeats && reported.is_some(), reports.len());
+                held.report(quantity, repeats, now, &mut reports);
+                if reports.len() > before {
+                    self.reported.insert(quantity.clone(), now);
+                }
+            } else if let Some(due) = due.filter(|due| *due > now) {
                 wake = wake.min(due);
-            } else if line.reports.capacity() > 0 {
-                held.report(quantity, now, &mut reports);
-                self.reported.insert(quantity.clone(), now);
-                wake = wake.min(now + self.period);
             }
+        }
+        let (mut frame, mut rests_on) = (0, 0_u64);
+        if is_frame {
+            frame = self.frames.send(now);
+            rests_on = state.held.values().fold(0, |sum, held| sum.wrapping_add(held.rests_on()));
+        } else if line.is_some() {
+            let next = self.frames.next_at(self.period).filter(|at| *at > now);
+            wake = wake.min(next.unwrap_or(wake));
         }
         let is_busy = state.held.values().any(Held::is_busy);
         match line {
@@ -194,8 +215,9 @@ impl Keeper {
                 let leaves = pb::LeaseReports { leaves: true, ..self.message(Vec::new()) };
                 line.reports.try_send(leaves).ok();
             }
-            Some(line) if !reports.is_empty() => {
-                line.reports.try_send(self.message(reports)).ok();
+            Some(line) if frame > 0 || !reports.is_empty() => {
+                let message = pb::LeaseReports { frame, rests_on, ..self.message(reports) };
+                line.reports.try_send(message).ok();
             }
             _ => {}
         }
@@ -209,7 +231,7 @@ impl Keeper {
             proxy_id: self.id.to_string(),
             instance_id: self.instance.to_string(),
             reports,
-            leaves: false,
+            ..pb::LeaseReports::default()
         }
     }
 
@@ -219,6 +241,10 @@ impl Keeper {
         }
         let now = now();
         let state = &mut *self.leases.lock();
+        if let Some(sent_at) = self.frames.hear(message) {
+            let held = state.held.values_mut();
+            held.for_each(|held| held.renew(Term(message.term), sent_at, now));
+        }
         for grant in &message.grants {
             let quantity = grant.quantity.as_ref().and_then(convert::quantity_from_wire);
             let Some(quantity) = quantity else { continue };

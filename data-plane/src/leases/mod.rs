@@ -11,15 +11,18 @@
 //! | `line` | the requests of a pool that wait for a slot, of all workers |
 //! | `rate` | rates, as workers follow them |
 //! | `published` | a value that the control thread changes and workers keep a copy of |
-//! | `held`, `held_keys` | one quantity on the control thread; one with keys |
+//! | `held` | one quantity on the control thread |
+//! | `keys` | the same of a limit by key |
+//! | `frames` | messages that repeat what has not changed |
 //! | `keeper` | the conversation with the control plane |
 //! | `remembered` | what is kept on disk for the next start |
 
 mod answers;
 mod cap;
+mod frames;
 mod held;
-mod held_keys;
 mod keeper;
+mod keys;
 mod line;
 mod published;
 mod rate;
@@ -51,7 +54,7 @@ pub(crate) use self::{
 };
 use self::{
     held::{Held, HeldRate, HeldSlots},
-    held_keys::HeldKeys,
+    keys::HeldKeys,
     remembered::Remembered,
 };
 use crate::{live::BackendState, worker::now};

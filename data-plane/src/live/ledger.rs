@@ -1,4 +1,5 @@
-//! What every pool's backends did, those that are gone included.
+//! What every pool's backends did, those that are gone included. A pool that is gone itself is
+//! told for an hour more.
 //!
 //! A counter that Prometheus reads must not go down, but a backend's counters go with the
 //! backend. So the ledger keeps each backend's state until nobody else has it: not the
@@ -10,16 +11,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lb_core::{model::PoolName, stats::BackendCounters};
+use lb_core::{departed::Departed, model::PoolName, stats::BackendCounters};
 
 use super::backend::{BackendState, Live};
+use crate::worker::now;
 
 /// Backends that may be gone before the ledger looks for them, at least.
 const SETTLE_EVERY: usize = 64;
 
 /// The counters of all pools since the process began.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<BTreeMap<PoolName, Account>>);
+pub(crate) struct Ledger(Mutex<Accounts>);
+
+#[derive(Debug, Default)]
+struct Accounts {
+    by_pool: BTreeMap<PoolName, Account>,
+    departed: Departed<PoolName>,
+    /// How many there were when they were looked through.
+    looked_through: usize,
+}
 
 #[derive(Debug, Default)]
 struct Account {
@@ -41,7 +51,11 @@ impl Ledger {
     /// Notes a backend that has just been made.
     pub(super) fn open(&self, state: &BackendState) {
         let mut accounts = self.lock();
-        let account = accounts.entry(state.pool.clone()).or_default();
+        // The same for pools; which of them are wanted is not known here.
+        if accounts.by_pool.len() >= 2 * accounts.looked_through + SETTLE_EVERY {
+            accounts.forget_gone(|_| false);
+        }
+        let account = accounts.by_pool.entry(state.pool.clone()).or_default();
         account.backends.push(Arc::clone(&state.live));
         // Bounds what is kept when nobody asks for totals.
         if account.backends.len() >= 2 * account.looked_through + SETTLE_EVERY {
@@ -49,13 +63,17 @@ impl Ledger {
         }
     }
 
-    /// The totals of every pool that there ever was, in the order of their names.
-    pub(crate) fn totals(&self) -> Vec<(PoolName, PoolTotals)> {
+    /// The totals of every pool that there is, and of those that are not gone for long, in the
+    /// order of their names. `is_there` tells which are configured.
+    pub(crate) fn totals(
+        &self,
+        is_there: impl Fn(&PoolName) -> bool,
+    ) -> Vec<(PoolName, PoolTotals)> {
         let mut accounts = self.lock();
-        accounts
-            .iter_mut()
+        accounts.forget_gone(is_there);
+        let totals = accounts.by_pool.iter();
+        totals
             .map(|(pool, account)| {
-                account.settle();
                 let mut totals = PoolTotals { counters: account.settled.clone(), in_flight: 0 };
                 for live in &account.backends {
                     live.add_to(&mut totals.counters);
@@ -66,8 +84,25 @@ impl Ledger {
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PoolName, Account>> {
+    fn lock(&self) -> MutexGuard<'_, Accounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Accounts {
+    /// Drops what pools did that have been gone for long.
+    fn forget_gone(&mut self, is_there: impl Fn(&PoolName) -> bool) {
+        let mut gone = Vec::new();
+        for (pool, account) in &mut self.by_pool {
+            account.settle();
+            if account.backends.is_empty() && !is_there(pool) {
+                gone.push(pool.clone());
+            }
+        }
+        for pool in self.departed.overdue(gone, now()) {
+            self.by_pool.remove(&pool);
+        }
+        self.looked_through = self.by_pool.len();
     }
 }
 
@@ -88,7 +123,10 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{BackendId, Incarnation};
+    use lb_core::{
+        departed::KEPT_MAX,
+        model::{BackendId, Incarnation},
+    };
 
     use super::{
         super::{CountedBy, Identity, Trouble},
@@ -108,7 +146,7 @@ mod tests {
     }
 
     fn totals(ledger: &Ledger) -> (u64, u64, u32) {
-        let totals = ledger.totals();
+        let totals = ledger.totals(|_| true);
         let (_, pool) = totals.first().unwrap();
         (pool.counters.requests, pool.counters.latency.count(), pool.in_flight)
     }
@@ -131,7 +169,28 @@ mod tests {
         drop(moved);
         assert_eq!(totals(&ledger), (3, 1, 0));
         assert_eq!(totals(&ledger), (3, 1, 0));
-        assert_eq!(ledger.lock()[&PoolName::default_pool()].backends.len(), 1);
+        assert_eq!(ledger.lock().by_pool[&PoolName::default_pool()].backends.len(), 1);
+    }
+
+    #[test]
+    fn pools_that_are_gone_are_bounded_and_those_that_are_wanted_stay() {
+        let (ledger, trouble) = (Ledger::default(), Arc::new(Trouble::new()));
+        let name = |number: u64| PoolName::new(&format!("p{number:04}")).unwrap();
+        for number in 0..1000 {
+            let identity = Identity {
+                id: BackendId::new("b1").unwrap(),
+                incarnation: Incarnation(number),
+                address: "127.0.0.1:1".parse().unwrap(),
+            };
+            let pool = name(number);
+            ledger.open(&BackendState::new(identity, pool, number, Box::new([]), 2, &trouble));
+            let kept = ledger.lock().by_pool.len();
+            assert!(kept < 2 * (KEPT_MAX + SETTLE_EVERY) + 2, "{kept}");
+        }
+        let last = name(999);
+        let told = ledger.totals(|pool| *pool == last);
+        assert_eq!(told.len(), KEPT_MAX + 1);
+        assert_eq!(told.last().unwrap().0, last);
     }
 
     #[test]
@@ -139,7 +198,7 @@ mod tests {
         let ledger = Ledger::default();
         for incarnation in 0..1000 {
             backend(&ledger, incarnation).count_request(0);
-            let kept = ledger.lock()[&PoolName::default_pool()].backends.len();
+            let kept = ledger.lock().by_pool[&PoolName::default_pool()].backends.len();
             assert!(kept < 2 * SETTLE_EVERY, "{kept}");
         }
         assert_eq!(totals(&ledger).0, 1000);

@@ -1,6 +1,7 @@
 //! One scrape: reads the counters and writes the families.
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -71,8 +72,8 @@ impl Metrics {
         exposition.family(&BUILD_INFO, |family| family.gauge(&[env!("CARGO_PKG_VERSION")], 1.0))?;
         process::figures().expose(exposition)?;
         self.write_process(exposition)?;
-        self.write_pools(exposition)?;
         let config = Arc::clone(&self.config.borrow());
+        self.write_pools(exposition, &config)?;
         self.write_backends(exposition, &config)?;
         write_limits(exposition, &config)?;
         self.write_control(exposition)
@@ -135,8 +136,10 @@ impl Metrics {
         })
     }
 
-    fn write_pools(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
-        let pools: &[(PoolName, PoolTotals)] = &self.ledger.totals();
+    fn write_pools(&self, exposition: &mut Exposition<'_>, config: &Config) -> fmt::Result {
+        let configured: HashSet<&PoolName> = config.pools.iter().map(|pool| &pool.name).collect();
+        let pools: &[(PoolName, PoolTotals)] =
+            &self.ledger.totals(|pool| configured.contains(pool));
         let labels: Vec<[&str; 1]> = pools.iter().map(|(pool, _)| [pool.as_str()]).collect();
         let samples = pools.iter().zip(&labels).map(|((_, totals), labels)| Sample {
             labels,

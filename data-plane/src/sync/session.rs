@@ -50,6 +50,8 @@ pub(super) enum Ended {
     Lost(String),
     /// The control plane ended it.
     Goaway { reason: String, after: Duration },
+    /// This proxy has said goodbye.
+    Left,
 }
 
 /// A session that was welcomed.
@@ -64,10 +66,13 @@ struct Session {
 impl Follower {
     /// Connects, introduces this proxy, and follows until something ends it.
     pub(super) async fn session(&mut self, endpoint: &Endpoint, backoff: &mut Backoff) -> Ended {
-        let channel = match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Ended::Failed(chain(&error)),
-            Err(_) => return Ended::Failed("no connection in time".to_owned()),
+        let connecting = timeout(CONNECT_TIMEOUT, endpoint.connect());
+        let channel = match self.leaving.run_until_cancelled(connecting).await {
+            Some(Ok(Ok(channel))) => channel,
+            Some(Ok(Err(error))) => return Ended::Failed(chain(&error)),
+            Some(Err(_)) => return Ended::Failed("no connection in time".to_owned()),
+            // Nobody knows of it there.
+            None => return Ended::Left,
         };
         let (outbox, messages) = mpsc::channel(OUTBOX);
         if outbox.send(up(Up::Hello(self.hello()))).await.is_err() {
@@ -129,8 +134,10 @@ impl Follower {
 
     async fn follow(&mut self, mut session: Session, backoff: &mut Backoff) -> Ended {
         let mut heard = now();
+        let leaving = self.leaving.clone();
         loop {
             tokio::select! {
+                () = leaving.cancelled() => return say_goodbye(session).await,
                 message = session.inbox.message() => {
                     heard = now();
                     let message = match message {
@@ -316,6 +323,18 @@ impl Follower {
             writes_access_log: introduction.writes_access_log,
         }
     }
+}
+
+/// Tells the control plane that this proxy serves nobody any more, and waits until it has read
+/// that: it ends the stream then. One of an older build does not, and whoever waits for this
+/// bounds it.
+async fn say_goodbye(mut session: Session) -> Ended {
+    let said = session.outbox.send(up(Up::Farewell(pb::Farewell {}))).await;
+    drop(session.outbox);
+    if said.is_ok() {
+        while let Ok(Some(_)) = session.inbox.message().await {}
+    }
+    Ended::Left
 }
 
 fn away(goaway: pb::Goaway) -> Ended {

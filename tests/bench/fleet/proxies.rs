@@ -40,7 +40,7 @@ pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String>
 
     let without = procfs::memory(&control(&cluster))?;
     let began = Instant::now();
-    let mut followers = Followers::connect(cluster.grpc(), args.proxies).await?;
+    let mut followers = Followers::connect(cluster.grpc(), args.proxies as usize).await?;
     followers.reach(api.revision().await).await?;
     let joined = began.elapsed();
     let before = procfs::cpu_us(&control(&cluster))?;

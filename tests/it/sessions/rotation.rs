@@ -3,8 +3,10 @@
 
 use lb_proto::v1 as pb;
 use lb_tests::{
-    PATIENCE, client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy,
+    PATIENCE, backend::Backend, client::Response, cluster::Cluster, eventually::eventually,
+    scripted::Proxy,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -61,6 +63,46 @@ async fn roles(cluster: &Cluster) -> Vec<String> {
 
 async fn rest(cluster: &Cluster, method: &str, path: &str) -> Response {
     ask(cluster.http(), method, path, "", "").await
+}
+
+#[tokio::test]
+async fn a_connected_proxy_that_refuses_the_state_is_named_and_holds_the_key() {
+    let backend = Backend::saying("a");
+    let mut cluster = Cluster::start(program(), 1).await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    cluster.api.verdict(&ids[0], pb::Health::Up).await;
+    cluster.settled().await;
+    cluster.kill_control_plane().await;
+    std::fs::remove_dir_all(cluster.control_plane_dir()).unwrap();
+    cluster.start_control_plane().await;
+    eventually("the proxy refuses the empty state", async || {
+        let (proxies, _) = cluster.api.try_proxies().await.map_err(|error| error.to_string())?;
+        let refuses = proxies.iter().any(|proxy| !proxy.refusal.is_empty());
+        if refuses { Ok(()) } else { Err(format!("{proxies:?}")) }
+    })
+    .await;
+    let sticky = ["set-pool", "default", "--sticky", "cookie", "--no-wait"];
+    drop(cluster.lbctl(&sticky).await.expect(0));
+    drop(cluster.lbctl(&["rotate-session-keys", "--no-wait"]).await.expect(0));
+    let waits = told(&cluster, "lacked_by_refusing").await;
+    println!("{waits}");
+    assert!(waits.contains("proxy-1 is connected and refuses the state that has it"), "{waits}");
+    let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
+    assert!(status.contains("does not sign before it has it"), "{status}");
+    let described = cluster.lbctl(&["describe", "proxy", "proxy-1"]).await.expect(0).stdout;
+    assert!(described.contains("does not sign before this proxy has it"), "{described}");
+    let shown = rest(&cluster, "GET", "/v1/session-keys").await.json();
+    assert_ne!(shown["waits_for"]["behind"][0]["refusal"], "", "{shown}");
+
+    // Stopped, it serves nobody, and is not waited for.
+    let mut proxy = cluster.take_proxy(0);
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.exited().await, 0);
+    eventually("the key signs", async || {
+        let roles = roles(&cluster).await;
+        if roles == ["active", "retired"] { Ok(()) } else { Err(format!("{roles:?}")) }
+    })
+    .await;
 }
 
 #[tokio::test]

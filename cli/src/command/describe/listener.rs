@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn page(view: &ObjectView, facts: &Facts, screen: Screen) -> String {
     let name = view.name();
     let has_address = |proxy: &&ProxyView| proxy.listen.iter().any(|l| l.listener == name);
-    let live = || facts.proxies.iter().filter(|proxy| proxy.state != "lost");
+    let live = || facts.proxies.iter().filter(|proxy| proxy.is_connected());
     let at = live().filter(has_address).count();
     let verdict = match (at, live().count()) {
         (_, 0) => "no proxy is connected".to_owned(),

@@ -8,6 +8,7 @@ mod pool;
 mod proxy;
 mod route;
 
+pub(super) use self::proxy::next_look;
 pub(crate) use self::{
     backend::page as backend_page, pool::page as pool_page, proxy::page as proxy_page,
 };

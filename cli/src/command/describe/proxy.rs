@@ -40,6 +40,10 @@ pub(crate) fn page(view: &ProxyView, now: u64) -> String {
         page.section("refused the whole state");
         page.row("why", refusal);
     }
+    if let Some(key) = &view.awaited_session_key {
+        page.section("session keys");
+        page.row("waits for it", &format!("key {key} does not sign before this proxy has it"));
+    }
     if !view.rejections.is_empty() {
         page.section("refused objects (their former values are kept)");
     }
@@ -91,10 +95,29 @@ fn proxy_next_step(view: &ProxyView) -> String {
         "rejected" => "correct the refused object, or update the proxy if it is older than the \
                        control plane"
             .to_owned(),
+        "stopped" => {
+            "nothing to do: it was stopped in order and serves nobody; it is listed for an \
+                      hour"
+                .to_owned()
+        }
         _ => format!(
             "it serves its last state if it runs: look at its process and its network, then \
-             'lbctl wait proxy/{id} --for synced'"
+             'lbctl wait proxy/{id} --for synced'; if it will not come back, 'lbctl forget-proxy \
+             {id}'"
         ),
+    }
+}
+
+/// Where to look when there is an alarm about it.
+pub(in crate::command) fn next_look(view: &ProxyView) -> String {
+    let id = &view.id;
+    if view.state == "lost" {
+        format!(
+            "look at its process and its network ('lbctl describe proxy {id}'); if it will not \
+             come back, 'lbctl forget-proxy {id}'"
+        )
+    } else {
+        format!("'lbctl describe proxy {id}'")
     }
 }
 

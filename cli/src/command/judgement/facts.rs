@@ -59,7 +59,13 @@ impl Facts {
     }
 
     pub(super) fn live_proxies(&self) -> impl Iterator<Item = &ProxyView> {
-        self.proxies.iter().filter(|proxy| proxy.state != "lost")
+        self.proxies.iter().filter(|proxy| proxy.is_connected())
+    }
+
+    /// What answers while no backend of the pool can.
+    pub(super) fn instead(&self, pool: &str) -> Option<String> {
+        let found = self.pools.iter().find(|found| found.name == pool);
+        found?.instead(|other| self.serves(other))
     }
 
     /// Whether some backend of the pool gets requests.

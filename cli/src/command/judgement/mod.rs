@@ -228,6 +228,48 @@ mod tests {
     #[test]
     fn without_a_proxy_nothing_serves() {
         assert!(found(&facts(Vec::new())).contains(&("proxies_connected", Level::Failed)));
+        let stopped = vec![proxy("p1", "stopped")];
+        assert!(found(&facts(stopped)).contains(&("proxies_connected", Level::Failed)));
+    }
+
+    #[test]
+    fn a_proxy_that_was_stopped_in_order_is_as_it_should_be() {
+        let findings = found(&facts(vec![proxy("p1", "synced"), proxy("p2", "stopped")]));
+        assert!(findings.contains(&("proxy_state", Level::Ok)), "{findings:?}");
+        let findings = judge(&facts(vec![proxy("p1", "synced"), proxy("p2", "lost")]));
+        let lost = findings.iter().find(|f| f.check == "proxy_state").unwrap();
+        assert!(lost.remedy.as_deref().unwrap().contains("lbctl forget-proxy p2"), "{lost:?}");
+    }
+
+    #[test]
+    fn what_a_fallback_answers_is_a_warning() {
+        let level = |facts: &Facts| {
+            let of = |check| judge(facts).iter().find(|f| f.check == check).unwrap().level;
+            (of("route_served"), of("pool_serves"))
+        };
+        let mut facts = facts(vec![proxy("p1", "synced")]);
+        facts.routes = vec![route("all", "extra", "", "/")];
+        assert_eq!(level(&facts), (Level::Failed, Level::Failed));
+        // A fallback pool that has nothing either is none.
+        facts.pools[0].fallback_pool = Some("spare".to_owned());
+        assert_eq!(level(&facts), (Level::Failed, Level::Failed));
+        let mut spare = facts.backends[0].clone();
+        "spare".clone_into(&mut spare.pool);
+        spare.health = "up";
+        facts.backends.push(spare);
+        assert_eq!(level(&facts), (Level::Warning, Level::Warning));
+        for finding in judge(&facts).iter().filter(|finding| finding.check == "pool_serves") {
+            assert!(finding.message.ends_with("; its fallback pool spare answers"), "{finding:?}");
+        }
+        facts.pools[0].fallback_pool = None;
+        let answer = pb::StaticAnswer { status: 200, ..pb::StaticAnswer::default() };
+        let pool = pb::Pool {
+            name: "default".to_owned(),
+            fallback_answer: Some(answer),
+            ..pb::Pool::default()
+        };
+        facts.pools[0].fallback_answer = PoolView::from(pool).fallback_answer;
+        assert_eq!(level(&facts), (Level::Warning, Level::Warning));
     }
 
     #[test]

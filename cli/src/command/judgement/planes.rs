@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Facts, Group};
-use crate::format;
+use crate::{command::describe::next_look, format, view::ProxyView};
 
 /// Clocks further apart make ages and `SINCE` columns misleading.
 const SKEW_MAX: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
 }
 
 pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
-    if facts.proxies.is_empty() {
+    if facts.proxies.iter().all(ProxyView::is_stopped) {
         let remedy = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         group.fail(
             "proxies_connected",
@@ -59,9 +59,10 @@ pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
         let object = || format!("proxy/{id}");
         let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
         let at = format!("at revision {}, last heard of {seen} ago", proxy.applied_revision);
-        let remedy = format!("'lbctl describe proxy {id}'");
+        let remedy = next_look(proxy);
         match proxy.state.as_str() {
-            "synced" => {}
+            // Stopped in order, it serves nobody, and is missed by nobody.
+            "synced" | "stopped" => {}
             "rejected" => {
                 let mut why: Vec<String> = proxy.rejections.iter().map(|r| r.sentence()).collect();
                 why.extend(proxy.refusal.clone());
@@ -74,7 +75,7 @@ pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
             }
             state => group.fail("proxy_state", object(), format!("{id} is {state} {at}"), remedy),
         }
-        if proxy.state != "lost" && proxy.build_version != facts.build_version {
+        if proxy.is_connected() && proxy.build_version != facts.build_version {
             let message = format!(
                 "{id} has version {}, the control plane {}",
                 proxy.build_version, facts.build_version
@@ -82,6 +83,6 @@ pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
             group.warn("proxy_version", object(), message, "update the older of the two");
         }
     }
-    let all = format::count(facts.proxies.len(), "proxy", "proxies");
+    let all = format::count(facts.live_proxies().count(), "proxy", "proxies");
     group.else_ok("proxy_state", format!("{all} in sync"));
 }

@@ -105,7 +105,11 @@ async fn listen(
             message = incoming.message() => {
                 let Some(message) = message? else { return Ok(()) };
                 heard = Instant::now();
+                let is_last = matches!(message.message, Some(Up::Farewell(_)));
                 shared.with(|stream| stream.hear(message)).transpose()?;
+                if is_last {
+                    return Ok(());
+                }
             }
             _ = heartbeat.tick() => drop(shared.with(ProxyStream::beat)),
             Some(_) = members.next() => {

@@ -145,6 +145,7 @@ impl ProxyStream {
                 self.membership.seen();
                 self.compare(held);
             }
+            Some(Up::Farewell(pb::Farewell {})) => self.membership.say_goodbye(),
             Some(Up::Hello(_)) => {
                 return Err(Status::invalid_argument("a stream has one Hello, its first message"));
             }

@@ -11,7 +11,7 @@ use axum::{
 use lb_core::model::{CheckProtocol, ListenerName, Pool, PoolName};
 use serde_json::{Value, json};
 
-use crate::{fleet::ProxyState, grpc::Context, http::problem::Problem};
+use crate::{grpc::Context, http::problem::Problem};
 
 /// The keys in capitals are those of the old balancer, durations in seconds.
 pub(super) async fn config(State(context): State<Arc<Context>>) -> Response {
@@ -34,7 +34,7 @@ pub(super) async fn config(State(context): State<Arc<Context>>) -> Response {
         .into_response();
     };
     let mut proxies = context.fleet.list();
-    proxies.retain(|proxy| proxy.state != ProxyState::Lost);
+    proxies.retain(|proxy| proxy.state.is_connected());
     let logs = proxies.iter().map(|proxy| proxy.info.writes_access_log);
     // Without a proxy nothing is in force.
     let access_log = (!proxies.is_empty()).then(|| logs.into_iter().all(|on| on));

@@ -75,7 +75,7 @@ fn warning(progress: &WaitProgress, elapsed: Duration) -> Option<String> {
         .laggards
         .iter()
         .map(|laggard| {
-            let state = if laggard.lost { "lost" } else { "behind" };
+            let state = laggard.state();
             format!("{} ({state})", laggard.proxy)
         })
         .collect();

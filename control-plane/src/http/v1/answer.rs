@@ -210,7 +210,7 @@ pub(super) struct AppliedAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LaggardAnswer {
     proxy: String,
-    /// `behind`, or `lost` when it is not connected.
+    /// `behind`, `rejected` when it refuses the state, or `lost` when it is not connected.
     state: &'static str,
     /// What it serves by.
     applied_revision: u64,
@@ -232,7 +232,7 @@ impl From<Applied> for AppliedAnswer {
     fn from(Applied { progress, elapsed }: Applied) -> Self {
         let laggards = progress.laggards.into_iter().map(|laggard| LaggardAnswer {
             proxy: laggard.proxy.to_string(),
-            state: if laggard.lost { "lost" } else { "behind" },
+            state: laggard.state(),
             applied_revision: laggard.applied_revision,
         });
         let rejections = progress.rejections.into_iter().map(|(proxy, rejection)| {

@@ -1,6 +1,9 @@
 //! Conditions on what is there: an object's ETag is its revision.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+};
 
 use super::fault::Fault;
 
@@ -103,6 +106,24 @@ impl Condition {
             )),
         }
     }
+}
+
+/// Refuses a write with a field that its operation does not look at: whoever sends a condition
+/// relies on it.
+pub(super) fn unknown(request: &Request, known: &[&str]) -> Option<Fault> {
+    const LOOKED_AT: [&str; 3] = ["If-Match", "If-None-Match", "Idempotency-Key"];
+    if request.method().is_safe() {
+        return None;
+    }
+    let is_known = |name: &&str| known.contains(name);
+    let given = |name: &&str| request.headers().contains_key(*name);
+    let unknown = LOOKED_AT.into_iter().find(|name| given(name) && !is_known(name))?;
+    let known: Vec<&str> = LOOKED_AT.into_iter().filter(|name| is_known(name)).collect();
+    let known = if known.is_empty() { "none of its like".to_owned() } else { known.join(", ") };
+    Some(Fault::bad(format!(
+        "{} does not look at {unknown}, so nothing was done; leave it out: what it takes is {known}",
+        request.method()
+    )))
 }
 
 fn tags(fields: &HeaderMap, name: &HeaderName) -> Result<Option<Tags>, Fault> {

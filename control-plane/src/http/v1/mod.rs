@@ -32,8 +32,10 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    extract::Request,
     http::{Method, StatusCode, Uri},
-    middleware::{from_fn, map_response},
+    middleware::{Next, from_fn, map_response},
+    response::IntoResponse as _,
     routing::get,
 };
 
@@ -45,7 +47,17 @@ use crate::grpc::Context;
 pub(super) fn routes() -> Router<Arc<Context>> {
     let mut router = Router::new();
     for operation in operation::all() {
-        router = router.route(operation.path, operation.handler);
+        let known: Arc<[&str]> = operation.about.parameters.into();
+        let check = from_fn(move |request: Request, next: Next| {
+            let unknown = condition::unknown(&request, &known);
+            async move {
+                match unknown {
+                    Some(fault) => fault.into_response(),
+                    None => next.run(request).await,
+                }
+            }
+        });
+        router = router.route(operation.path, operation.handler.route_layer(check));
     }
     router
         .method_not_allowed_fallback(wrong_method)

@@ -127,6 +127,9 @@ pub(super) async fn put(
     let text = body::text(body).await?;
     let Declared { resource, revision: of_body, .. } = body::read(collection, Some(name), &text)?;
     let creates = condition.creates()?;
+    if let Some((written, applied)) = asked.repeated(&query, &text).await? {
+        return answer(asked, &query, collection, StatusCode::OK, &written, applied);
+    }
     let mut attempt = 1;
     loop {
         let former = asked.revision_of(collection.kind, name);
@@ -171,6 +174,9 @@ pub(super) async fn patch(
     let query = Query::read(asked.uri.query(), WRITE)?;
     let condition = Condition::read(&asked.fields)?;
     let text = body::text(body).await?;
+    if let Some((written, applied)) = asked.repeated(&query, &text).await? {
+        return answer(asked, &query, collection, StatusCode::OK, &written, applied);
+    }
     let mut attempt = 1;
     loop {
         let stored = asked.context.registry.read(|view| {
@@ -269,6 +275,23 @@ impl Asked {
             ..WriteRequest::default()
         };
         self.context.write(request, query.wait).await
+    }
+
+    /// What this request was answered when it was made before, with the same key: whatever has
+    /// changed since, so that this is found before anything else is looked at.
+    pub(super) async fn repeated(
+        &self,
+        query: &Query,
+        text: &str,
+    ) -> Result<Option<(Written, Option<Applied>)>, Fault> {
+        let found = async {
+            let Some((key, fingerprint)) = self.idempotency(query, text)? else { return Ok(None) };
+            self.context.registry.answered(key, fingerprint).await
+        };
+        let found = found.await.map_err(|error| Fault::of(&error, false))?;
+        let Some(written) = found else { return Ok(None) };
+        let applied = self.context.wait_applied(written.revision, query.wait).await;
+        Ok(Some((written, applied)))
     }
 
     /// The key of `Idempotency-Key`, and what tells this request from others with it: the

@@ -15,17 +15,20 @@ use super::{
 };
 use crate::{
     clock::{millis, told, told_if_any},
-    fleet::{ProxyState, ProxyView},
+    fleet::{ForgetError, ProxyState, ProxyView},
+    registry::WriteRequest,
+    session_keys::{self, KeysView},
 };
 
-/// A proxy that is connected, or was within the last day.
+/// A proxy that is connected, was lost within the last day, or stopped within the last hour.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Proxy)]
 pub(super) struct ProxyAnswer {
     id: String,
     /// New for each start of the proxy.
     instance: String,
-    /// `synced`, `behind`, `rejected` or `lost`.
+    /// `synced`, `behind` or `rejected`; not connected: `stopped`, of one that was stopped in order,
+    /// or `lost`.
     state: &'static str,
     /// What it serves by.
     applied_revision: u64,
@@ -53,6 +56,11 @@ pub(super) struct ProxyAnswer {
     overload_reason: String,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
+    /// Why it refuses the whole state; empty when it does not.
+    refusal: String,
+    /// The id of the next session key, if that does not sign before this proxy has it or is gone;
+    /// empty otherwise.
+    awaited_session_key: String,
 }
 
 /// An object that a proxy refused.
@@ -95,6 +103,8 @@ pub(super) struct ProxyCounts {
     behind: u32,
     rejected: u32,
     lost: u32,
+    /// Stopped in order within the last hour.
+    stopped: u32,
 }
 
 /// Traffic of the fleet.
@@ -146,7 +156,9 @@ pub(super) struct StatusClasses {
 pub(super) fn proxies(asked: &Asked) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
     let views = asked.context.fleet.list();
-    let items: Vec<ProxyAnswer> = views.into_iter().map(|view| proxy_answer(asked, view)).collect();
+    let keys = session_keys::view(&asked.context);
+    let items: Vec<ProxyAnswer> =
+        views.into_iter().map(|view| proxy_answer(asked, view, &keys)).collect();
     let body = json!({ "items": items, "revision": asked.context.registry.revision() });
     Ok(answer(StatusCode::OK, &body))
 }
@@ -156,7 +168,11 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
     let mut views = asked.context.fleet.list();
     match views.iter().position(|view| view.info.id.as_str() == id) {
-        Some(at) => Ok(answer(StatusCode::OK, &proxy_answer(asked, views.swap_remove(at)))),
+        Some(at) => {
+            let keys = session_keys::view(&asked.context);
+            let body = proxy_answer(asked, views.swap_remove(at), &keys);
+            Ok(answer(StatusCode::OK, &body))
+        }
         None if views.is_empty() => {
             let shown: String = id.chars().take(63).collect();
             Err(Fault::not_found(format!(
@@ -170,6 +186,29 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     }
 }
 
+/// `DELETE /v1/proxies/ID`
+pub(super) async fn forget_proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
+    let query = Query::read(asked.uri.query(), &["dry_run"])?;
+    let registry = &asked.context.registry;
+    if asked.repeated(&query, "").await?.is_none() {
+        asked.context.forget_proxy(id, query.dry_run).map_err(|error| match error {
+            ForgetError::Unknown { .. } => Fault::not_found(error.to_string()),
+            ForgetError::Connected(_) => {
+                Fault::new(StatusCode::CONFLICT, "conflict", error.to_string())
+            }
+        })?;
+        let refused = |error| Fault::of(&error, false);
+        if let Some(idempotency) = asked.idempotency(&query, "").map_err(refused)? {
+            // Nothing is stored but that this was asked for.
+            let note = WriteRequest { idempotency: Some(idempotency), ..WriteRequest::default() };
+            registry.write(note).await.map_err(refused)?;
+        }
+    }
+    let revision = registry.revision();
+    let body = json!({ "kind": "proxy", "name": id, "removed": true, "revision": revision });
+    Ok(answer(StatusCode::OK, &body))
+}
+
 /// `GET /v1/status`
 pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
@@ -181,6 +220,7 @@ pub(super) fn status(asked: &Asked) -> Result<Response, Fault> {
             ProxyState::Behind => &mut proxies.behind,
             ProxyState::Rejected => &mut proxies.rejected,
             ProxyState::Lost => &mut proxies.lost,
+            ProxyState::Stopped => &mut proxies.stopped,
         } += 1;
     }
     let body = context.registry.read(|view| {
@@ -239,8 +279,9 @@ pub(super) fn stats(asked: &Asked) -> Result<Response, Fault> {
     Ok(answer(StatusCode::OK, &body))
 }
 
-fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
+fn proxy_answer(asked: &Asked, view: ProxyView, keys: &KeysView) -> ProxyAnswer {
     let ProxyView { info, state, progress, connected, last_seen, lag } = view;
+    let awaited = keys.awaited_of(&info.id);
     let (process, request_rate) = asked.context.statistics.proxy(&info.id).unwrap_or_default();
     ProxyAnswer {
         id: info.id.to_string(),
@@ -259,6 +300,8 @@ fn proxy_answer(asked: &Asked, view: ProxyView) -> ProxyAnswer {
         request_rate,
         overload_stage: process.overload.stage,
         overload_reason: process.overload.reason.message,
+        refusal: progress.refusal.unwrap_or_default(),
+        awaited_session_key: awaited.unwrap_or_default(),
         rejections: progress
             .rejections
             .into_iter()

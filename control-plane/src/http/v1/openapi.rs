@@ -119,7 +119,8 @@ fn success(status: u16, answered: Option<Answered>) -> Value {
         }
     };
     response["content"] = json!({ media_type: { "schema": schema } });
-    if tagged && matches!(answered, Some(Answered::One(name)) if name.starts_with("Stored")) {
+    let has_tag = |name: &str| name.starts_with("Stored") || name == "SessionKeys";
+    if tagged && matches!(answered, Some(Answered::One(name)) if has_tag(name)) {
         response["headers"] = json!({
             "ETag": { "description": "The revision", "schema": { "type": "string" } },
         });
@@ -207,7 +208,7 @@ fn refused(status: u16) -> &'static str {
         400 => "Something in the request is wrong; `errors` names every fault of a body",
         403 => "A page of another site asked, or a name that is not this machine's was used",
         404 => "There is no such object",
-        409 => "It exists already, is still used, or somebody else was faster",
+        409 => "It exists already, is still used or connected, or somebody else was faster",
         412 => "It is not at the revision that the request names",
         413 => "The body is longer than 1 MiB",
         415 => "The body does not say that it is JSON",

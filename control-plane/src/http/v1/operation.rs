@@ -238,9 +238,13 @@ fn others() -> Vec<Operation> {
             method: Method::GET,
             path: "/proxies",
             handler: plain(&Method::GET, async |asked, _| observe::proxies(&asked)),
-            about: About::new("listProxies", "proxies", "Lists proxies, lost ones for a day")
-                .success(200, Answered::List("Proxy"))
-                .failures(&[400, 403]),
+            about: About::new(
+                "listProxies",
+                "proxies",
+                "Lists proxies, lost ones for a day and stopped ones for an hour",
+            )
+            .success(200, Answered::List("Proxy"))
+            .failures(&[400, 403]),
         },
         Operation {
             method: Method::GET,
@@ -252,6 +256,22 @@ fn others() -> Vec<Operation> {
                 .failures(&[400, 403, 404]),
         },
         Operation {
+            method: Method::DELETE,
+            path: "/proxies/{id}",
+            handler: named(&Method::DELETE, async |asked, id, _| {
+                observe::forget_proxy(&asked, &id).await
+            }),
+            about: About::new(
+                "forgetProxy",
+                "proxies",
+                "Forgets a proxy that is not connected and will not come back: it is no longer \
+                 listed, nor waited for",
+            )
+            .parameters(&["id", "dry_run", "Idempotency-Key"])
+            .success(200, Answered::One("Removed"))
+            .failures(&[400, 403, 404, 409, 500, 503]),
+        },
+        Operation {
             method: Method::GET,
             path: "/session-keys",
             handler: plain(&Method::GET, async |asked, _| session_keys::list(&asked)),
@@ -260,7 +280,9 @@ fn others() -> Vec<Operation> {
                 "session-keys",
                 "Lists the keys that sign sessions, without their secrets",
             )
+            .parameters(&["If-None-Match"])
             .success(200, Answered::One("SessionKeys"))
+            .empty(304)
             .failures(&[400, 403]),
         },
         Operation {
@@ -273,9 +295,9 @@ fn others() -> Vec<Operation> {
                 "Makes a new key, which signs once every proxy knows it, the lost ones included. \
                  While one is announced, no further one is made",
             )
-            .parameters(&["force", "wait"])
+            .parameters(&["force", "wait", "If-Match", "Idempotency-Key"])
             .success(200, Answered::One("SessionKeys"))
-            .failures(&[400, 403, 409, 500, 503]),
+            .failures(&[400, 403, 409, 412, 500, 503]),
         },
         Operation {
             method: Method::GET,

@@ -1,20 +1,31 @@
 //! `/v1/session-keys`: which keys there are, and their rotation. Never their secrets.
 
-use axum::{http::StatusCode, response::Response};
+use axum::{
+    http::{StatusCode, header::ETAG},
+    response::Response,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{answer::json as answer, fault::Fault, objects::Asked, query::Query};
+use super::{
+    answer::{json as answer, not_modified},
+    condition::{Condition, etag},
+    fault::Fault,
+    objects::Asked,
+    query::Query,
+};
 use crate::{
     clock::millis,
     fleet::Laggard,
-    session_keys::{self, KeyView, KeysView, Waits},
+    session_keys::{self, KeyView, KeysView, RotationRequest, Waits},
 };
 
 /// The keys that sign sessions.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SessionKeys)]
 pub(super) struct SessionKeysAnswer {
+    /// At which they were last changed, also the ETag; 0 without any.
+    revision: u64,
     /// The active one first; none while no pool has ever had sessions.
     keys: Vec<SessionKeyAnswer>,
     /// After how long a key is replaced by itself; 0: never.
@@ -39,7 +50,7 @@ pub(super) struct SessionKeyAnswer {
 /// What the next key waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SessionKeyWaits {
-    /// Connected proxies that lack it, and will have it in a moment.
+    /// Connected proxies that lack it, and will have it in a moment, unless they refuse it.
     behind: Vec<SessionKeyLack>,
     /// Proxies that are cut off and may be serving without it: it does not sign before they are
     /// back, or have been lost for a day, unless it is forced.
@@ -55,6 +66,8 @@ pub(super) struct SessionKeyLack {
     proxy: String,
     /// Since it was last heard of.
     last_seen_ms: u64,
+    /// Why it refuses the state that has the key; empty when it does not.
+    refusal: String,
 }
 
 /// Those of a rotation.
@@ -63,26 +76,39 @@ const ROTATE: &[&str] = &["force", "wait"];
 /// `GET /v1/session-keys`
 pub(super) fn list(asked: &Asked) -> Result<Response, Fault> {
     Query::read(asked.uri.query(), &[])?;
-    Ok(told(asked))
+    let condition = Condition::read(&asked.fields)?;
+    let view = session_keys::view(&asked.context);
+    if condition.holds(view.revision) {
+        return Ok(not_modified(view.revision));
+    }
+    Ok(told(asked, view))
 }
 
 /// `POST /v1/session-keys/rotate`
 pub(super) async fn rotate(asked: &Asked) -> Result<Response, Fault> {
     let query = Query::read(asked.uri.query(), ROTATE)?;
-    let rotated =
-        session_keys::rotate(&asked.context, query.force, query.wait.unwrap_or_default()).await;
-    rotated.map_err(|error| Fault::of(&error, false))?;
-    Ok(told(asked))
+    let condition = Condition::read(&asked.fields)?;
+    let idempotency = asked.idempotency(&query, "").map_err(|error| Fault::of(&error, false))?;
+    let revision = session_keys::view(&asked.context).revision;
+    let expected_revision = condition.expected((revision != 0).then_some(revision))?;
+    let limit = query.wait.unwrap_or_default();
+    let wish = RotationRequest { force: query.force, limit, expected_revision, idempotency };
+    let rotated = session_keys::rotate(&asked.context, wish).await;
+    rotated.map_err(|error| Fault::of(&error, condition.is_given()))?;
+    Ok(told(asked, session_keys::view(&asked.context)))
 }
 
-fn told(asked: &Asked) -> Response {
-    let KeysView { keys, waits } = session_keys::view(&asked.context);
+fn told(asked: &Asked, view: KeysView) -> Response {
+    let KeysView { keys, revision, waits } = view;
     let body = SessionKeysAnswer {
+        revision,
         keys: keys.iter().map(SessionKeyAnswer::from).collect(),
         rotated_after_ms: millis(asked.context.session_key_age),
         waits_for: waits.map(SessionKeyWaits::from),
     };
-    answer(StatusCode::OK, &body)
+    let mut response = answer(StatusCode::OK, &body);
+    response.headers_mut().insert(ETAG, etag(revision));
+    response
 }
 
 impl From<&KeyView> for SessionKeyAnswer {
@@ -107,6 +133,10 @@ impl From<Waits> for SessionKeyWaits {
 
 impl From<&Laggard> for SessionKeyLack {
     fn from(laggard: &Laggard) -> Self {
-        Self { proxy: laggard.proxy.to_string(), last_seen_ms: millis(laggard.last_seen.elapsed()) }
+        Self {
+            proxy: laggard.proxy.to_string(),
+            last_seen_ms: millis(laggard.last_seen.elapsed()),
+            refusal: laggard.refusal.clone().unwrap_or_default(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The breaker by itself; `tests/fleet_breaker.rs` has it with proxies on a bad network.
 
+mod checks;
 mod recovery;
 
 use super::{
@@ -280,9 +281,11 @@ fn a_request_that_takes_too_long_keeps_nobody_waiting() {
     let given = bench.now;
     while bench.now < given + TOKEN_LIFE + USE_MAX + LEASE {
         assert_eq!(bench.word("a", id, ProbeState::InUse), None);
+        assert_eq!(bench.breaker.holder(), Some(&proxy("a")), "it may end yet");
         bench.now += SECOND;
     }
     assert_eq!(bench.advance(), None);
+    assert_eq!(bench.breaker.holder(), None);
     // A proxy of an earlier build speaks of it for ever.
     for _ in 0..70 {
         bench.word("a", id, ProbeState::InUse);
@@ -327,38 +330,6 @@ fn reports_that_come_twice_or_late_say_nothing() {
         bench.breaker.report(&bench.policy, report, bench.now, &mut bench.rng);
         assert_eq!(bench.advance(), None);
     }
-}
-
-#[test]
-fn passing_checks_close_it_only_where_nobody_has_requests() {
-    let mut bench = Bench::new();
-    bench.half_open();
-    let check = |bench: &mut Bench, passed| {
-        bench.breaker.checked(passed);
-        bench.advance()
-    };
-    for _ in 0..9 {
-        assert_eq!(check(&mut bench, true), None, "there is traffic to tell");
-    }
-    check(&mut bench, false);
-    bench.has_traffic = false;
-    assert_eq!(check(&mut bench, true), None);
-    assert_eq!(check(&mut bench, true), Some(Event::Closed { by: ClosedBy::Checks }));
-    // Traffic that never picks this backend tells nothing either.
-    let mut bench = Bench::new();
-    bench.half_open();
-    bench.breaker.checked(true);
-    bench.breaker.checked(true);
-    for name in ["a", "b", "c"] {
-        bench.ask(name).unwrap();
-        assert_eq!(bench.advance(), None);
-        bench.now += 3 * SECOND;
-        if name != "c" {
-            assert_eq!(bench.hear(name, Outcomes::default(), None), None);
-        }
-    }
-    let event = bench.hear("c", Outcomes::default(), None);
-    assert_eq!(event, Some(Event::Closed { by: ClosedBy::Checks }));
 }
 
 #[test]

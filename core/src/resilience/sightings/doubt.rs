@@ -76,3 +76,30 @@ impl Doubts {
         self.waiting.iter_mut().for_each(|doubt| doubt.run = 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::epoch;
+
+    #[test]
+    fn what_comes_when_too_much_waits_is_kept_with_the_last_one() {
+        let (start, mut doubts) = (epoch(), Doubts::default());
+        let at = |number: usize| start + Duration::from_millis(number as u64);
+        let failure = Outcomes { transport: 1, ..Outcomes::default() };
+        for number in 1..=WAITING_MAX + 10 {
+            doubts.add(failure, 1, at(number));
+        }
+        let last = at(WAITING_MAX + 10);
+        let mut told = Vec::new();
+        while let Some(doubt) = doubts.next(at(WAITING_MAX + 9)) {
+            told.push(doubt.run);
+        }
+        assert_eq!(told, vec![1; WAITING_MAX - 1], "the last one has just happened");
+        let doubt = doubts.next(last).unwrap();
+        assert_eq!((doubt.run, doubt.failures.transport), (11, 11));
+        assert!(!doubts.are_waiting());
+    }
+}

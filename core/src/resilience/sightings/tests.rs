@@ -165,6 +165,18 @@ fn a_proxy_that_is_gone_has_been_served_all_the_same() {
 }
 
 #[test]
+fn who_had_been_served_when_it_failed_is_believed_however_long_it_waits() {
+    let mut bench = Bench::new();
+    bench.hear(0, "a", served(1));
+    bench.hear(9_900, "b", unreached(5));
+    for ms in [10_000, 12_000, 14_000] {
+        bench.hear(ms, "a", Traffic::default());
+    }
+    assert_eq!(bench.sums(14_000).0, 0);
+    assert!(!bench.sightings.is_in_doubt());
+}
+
+#[test]
 fn time_alone_makes_nothing_count() {
     let mut bench = Bench::new();
     bench.hear(0, "a", served(1));

@@ -1,9 +1,10 @@
-//! The keys of one limit on the control thread.
+//! A limit by key on the control thread: an even share of every key, and leases of those that
+//! need more.
 
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_core::{
@@ -18,16 +19,22 @@ use super::{
     rate::{HotPace, KeyPaces},
 };
 
+/// What this proxy has of the keys of a limit.
 #[derive(Debug)]
 pub(super) struct HeldKeys {
     pub(super) number: u64,
-    hot: HotKeys,
+    pub(super) hot: HotKeys,
     pub(super) lease: Arc<KeyLease>,
     /// Of the keys that are hot, and what was counted of it already.
     asked: HashMap<u64, (HotPace, u64)>,
+    /// When it was last said that it is there.
+    said_at: Option<Instant>,
     /// Workers have not been told the latest.
     pub(super) is_stale: bool,
 }
+
+/// Before it is said again that this proxy serves a limit by key.
+const SAID_AGAIN: Duration = Duration::from_secs(1);
 
 impl HeldKeys {
     pub(super) fn new(
@@ -40,7 +47,7 @@ impl HeldKeys {
         let keys_max = KeyGranter::<()>::KEYS_MAX;
         let hot = HotKeys::new(wanted.amount, burst(wanted), proxies, keys_max, now);
         let lease = Arc::new(KeyLease::new(table, hot.cold()));
-        Self { number, hot, lease, asked: HashMap::new(), is_stale: false }
+        Self { number, hot, lease, asked: HashMap::new(), said_at: None, is_stale: false }
     }
 
     pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
@@ -55,14 +62,10 @@ impl HeldKeys {
         self.publish();
     }
 
-    /// How many proxies share the limit, as far as is known.
-    pub(super) fn proxies(&self) -> u32 {
-        self.hot.proxies()
-    }
-
     pub(super) fn report(
         &mut self,
         quantity: &Quantity,
+        repeats: bool,
         now: Instant,
         out: &mut Vec<pb::LeaseReport>,
     ) {
@@ -77,11 +80,14 @@ impl HeldKeys {
             self.lease.table().forget(key);
         }
         // That it is there, and serves this limit.
-        out.push(pb::LeaseReport {
-            quantity: Some(convert::quantity_to_wire(quantity)),
-            holder: self.number,
-            ..pb::LeaseReport::default()
-        });
+        if !repeats || self.said_at.is_none_or(|at| now >= at + SAID_AGAIN) {
+            self.said_at = Some(now);
+            out.push(pb::LeaseReport {
+                quantity: Some(convert::quantity_to_wire(quantity)),
+                holder: self.number,
+                ..pb::LeaseReport::default()
+            });
+        }
         for (key, report) in self.hot.reports(now) {
             out.push(convert::lease_report_to_wire(quantity, Some(key), self.number, &report, 0));
         }

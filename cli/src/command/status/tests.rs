@@ -1,0 +1,214 @@
+//! The screen, as people see it.
+
+use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, RouteName, RoutePools};
+
+use super::*;
+use crate::args::OutputFormat;
+
+const NOW_MS: u64 = 1_795_384_331_000;
+
+fn status(proxies: Vec<pb::Proxy>, up: u32, down: u32) -> pb::GetStatusResponse {
+    pb::GetStatusResponse {
+        server_id: "cp-1".to_owned(),
+        build_version: "0.1.0".to_owned(),
+        version: Some(pb::Version { revision: 118, ..pb::Version::default() }),
+        started_unix_ms: NOW_MS - 192_000,
+        last_change_unix_ms: NOW_MS - 12_000,
+        proxies,
+        pools: vec![pb::PoolStatus {
+            pool: Some(pb::Pool {
+                name: "default".to_owned(),
+                algorithm: "round_robin".to_owned(),
+                ..pb::Pool::default()
+            }),
+            up,
+            down,
+            ..pb::PoolStatus::default()
+        }],
+        ..pb::GetStatusResponse::default()
+    }
+}
+
+fn proxy(id: &str, state: &str) -> pb::Proxy {
+    let (id, state) = (id.to_owned(), state.to_owned());
+    pb::Proxy { id, state, applied_revision: 117, last_seen_ms: 9_600, ..Default::default() }
+}
+
+#[test]
+fn a_proxy_that_was_stopped_is_no_alarm_and_one_that_is_lost_can_be_forgotten() {
+    let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "stopped")];
+    let text = shown(status(proxies, 3, 0), &[]);
+    assert!(text.starts_with("FLEET    1/1 proxies in sync, 1 stopped at revision"), "{text}");
+    assert!(!text.contains('!'), "{text}");
+    let text = shown(status(vec![proxy("proxy-2", "stopped")], 3, 0), &[]);
+    assert!(text.contains("! no proxy is connected: nothing serves"), "{text}");
+    let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "lost")];
+    let text = shown(status(proxies, 3, 0), &[]);
+    let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! proxy-2 lost at revision 117, last heard of 9.6s ago
+      next: look at its process and its network ('lbctl describe proxy proxy-2'); if it will not come back, 'lbctl forget-proxy proxy-2'
+    ");
+}
+
+#[test]
+fn a_pool_without_backends_is_told_if_a_route_leads_there() {
+    let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+    let empty = |name: &str| pb::Pool { name: name.to_owned(), ..pb::Pool::default() };
+    let mut kept = empty("kept");
+    kept.fallback_pool = "default".to_owned();
+    for pool in [empty("spare"), empty("blue"), kept] {
+        status.pools.push(pb::PoolStatus { pool: Some(pool), ..pb::PoolStatus::default() });
+    }
+    let route = |name: &str, pool: &str| Route {
+        name: RouteName::new(name).unwrap(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::Any,
+        path: PathMatch::Prefix("/".into()),
+        pools: RoutePools::one(PoolName::new(pool).unwrap()),
+    };
+    let routes = [route("a", "blue"), route("b", "blue"), route("c", "kept")];
+    let view = StatusView::new(status, &[], &routes);
+    let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+    let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! pool blue: it has no backends, and route a and 1 more lead there
+      next: 'lbctl add-backend HOST:PORT --pool blue'
+    ! pool kept: it has no backends, and route c leads there; its fallback pool default answers
+      next: 'lbctl add-backend HOST:PORT --pool kept'
+    ");
+}
+
+fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
+    page(&StatusView::new(status, backends, &[]), NOW_MS, Screen::new(OutputFormat::Table))
+}
+
+#[test]
+fn a_quiet_day_has_no_alarms() {
+    let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[]);
+    insta::assert_snapshot!(text, @r"
+    FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
+    CONTROL  cp-1, version 0.1.0, up 3m12s
+    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+    default  round_robin  3/3     0        0         0         0      0        -    -
+    ");
+}
+
+#[test]
+fn what_the_proxies_answered_themselves_is_one_line() {
+    let counts = [
+        ("no_route", 12),
+        ("header_too_large", 1),
+        ("client_protocol_error", 30),
+        ("overloaded", 2),
+        ("body_too_large", 1),
+        ("internal", 0),
+    ];
+    let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+    status.process = Some(pb::ProcessReport {
+        own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
+        ..pb::ProcessReport::default()
+    });
+    let text = shown(status, &[]);
+    let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
+    insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_the_next_step() {
+    let down = BackendView::from(pb::BackendView {
+        backend: Some(pb::Backend {
+            id: "backend2".to_owned(),
+            address: "localhost:8002".to_owned(),
+            pool: "default".to_owned(),
+            ..pb::Backend::default()
+        }),
+        status: Some(pb::BackendStatus {
+            health: pb::Health::Down.into(),
+            reason: Some(pb::Reason {
+                code: "backend_connect_refused".to_owned(),
+                message: "connection refused".to_owned(),
+            }),
+            since_unix_ms: NOW_MS - 41_000,
+            ..pb::BackendStatus::default()
+        }),
+        ..pb::BackendView::default()
+    });
+    let proxies = vec![proxy("proxy-1", "synced"), proxy("proxy-2", "behind")];
+    insta::assert_snapshot!(shown(status(proxies, 2, 1), &[down]), @r"
+    FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
+    CONTROL  cp-1, version 0.1.0, up 3m12s
+    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+    default  round_robin  2/3     1        0         0         0      0        -    -
+
+    ! proxy-2 behind at revision 117, last heard of 9.6s ago
+      next: 'lbctl describe proxy proxy-2'
+    ! backend2 localhost:8002 down for 41s: connection refused (backend_connect_refused)
+      next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+    ");
+}
+
+#[test]
+fn checks_that_fail_are_told_before_they_take_a_backend_down() {
+    let view = BackendView::from(pb::BackendView {
+        backend: Some(pb::Backend {
+            id: "backend2".to_owned(),
+            address: "localhost:8002".to_owned(),
+            pool: "default".to_owned(),
+            ..pb::Backend::default()
+        }),
+        status: Some(pb::BackendStatus {
+            health: pb::Health::Up.into(),
+            since_unix_ms: NOW_MS - 41_000,
+            ..pb::BackendStatus::default()
+        }),
+        checks: Some(pb::CheckReport {
+            failures_in_a_row: 2,
+            last_result: Some(pb::Reason {
+                code: "backend_connect_refused".to_owned(),
+                message: "connection refused".to_owned(),
+            }),
+            ..pb::CheckReport::default()
+        }),
+        ..pb::BackendView::default()
+    });
+    let text = shown(status(vec![proxy("proxy-1", "synced")], 3, 0), &[view]);
+    let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! backend2 localhost:8002 up for 41s: 2 checks in a row failed: connection refused (backend_connect_refused)
+      next: nothing listens at localhost:8002: start the server, or correct the address with 'lbctl set-backend backend2 --address HOST:PORT'
+    ");
+}
+
+#[test]
+fn a_pool_without_a_backend_that_is_up_is_told_although_it_is_meant_so() {
+    let mut status = status(vec![proxy("proxy-1", "synced")], 0, 0);
+    (status.pools[0].disabled, status.pools[0].draining) = (2, 1);
+    let text = shown(status, &[]);
+    let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! pool default: none of its 3 backends is up: 2 disabled, 1 draining
+      next: 'lbctl describe pool default'
+    ");
+}
+
+#[test]
+fn an_empty_installation_says_how_to_begin() {
+    insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), &[]), @r"
+    FLEET    no proxy connected at revision 118 (changed 12s ago)
+    CONTROL  cp-1, version 0.1.0, up 3m12s
+    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+
+    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
+    default  round_robin  0/0     0        0         0         0      0        -    -
+
+    ! no proxy is connected: nothing serves
+      next: start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'
+    ! there are no backends
+      next: 'lbctl add-backend HOST:PORT'
+    ");
+}
