@@ -219,3 +219,32 @@ fn how_many_share_a_key_is_not_told_before_all_had_time_to_join() {
         assert_eq!(granter.proxies(now + Duration::from_millis(1200)), Some(2));
     }
 }
+
+/// The control plane counts it as long as it hears it; when it is away, the other process alone
+/// has their common share.
+#[test]
+fn a_process_that_was_taken_over_has_even_shares_only_while_it_is_counted() {
+    #[expect(clippy::disallowed_methods, reason = "the one epoch of a simulated clock")]
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let mut hot = HotKeys::new(RATE * MICROS, BURST, 4, 10, start);
+    let even = RATE * MICROS / 4;
+    assert!(!hot.set_proxies(4, at(100)), "nothing is new");
+    assert_eq!(hot.cold().rate(at(5000)), even);
+    hot.open(CLIENT, at(5000));
+    hot.retire(at(5000));
+    let rates = |ms| {
+        let [one] = hot.paces().map(|(_, pace)| pace.rate(at(ms))).collect::<Vec<_>>()[..] else {
+            panic!("one key is hot");
+        };
+        (hot.cold().rate(at(ms)), one)
+    };
+    assert_eq!(rates(5000), (0, 0), "nobody was heard for so long");
+    assert!(hot.set_proxies(5, at(6000)));
+    assert_eq!(hot.cold().rate(at(8499)), RATE * MICROS / 5);
+    assert_eq!(hot.cold().rate(at(8500)), 0);
+    assert!(hot.set_proxies(5, at(6500)), "for longer");
+    assert_eq!(hot.cold().rate(at(8999)), RATE * MICROS / 5);
+    hot.open(CLIENT + 1, at(6500));
+    assert!(hot.paces().all(|(_, pace)| pace.rate(at(6500)) == 0), "nothing was lent");
+}

@@ -206,6 +206,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             // What is kept on disk is the new process's from now on.
             last_good.end();
             shelf.end();
+            leases.retire();
             successor.retired.send(()).ok();
             let code = stop::retire(&args, &fleet, &mut signals).await;
             leases.leave().await;

@@ -23,6 +23,9 @@ pub(crate) enum Subcommand {
     /// Measures many proxies and many backends on one control plane, and prints tables in
     /// Markdown
     Fleet(FleetArgs),
+    /// Sends a million distinct keys through one limit, and prints what the proxy's memory
+    /// comes to and how many keys it has forgotten, as a table in Markdown
+    Keys(KeysArgs),
     /// Three HTTP backends in one process
     #[command(hide = true)]
     Backend(BackendArgs),
@@ -96,6 +99,19 @@ pub(crate) struct FleetArgs {
     /// Backends of the pool that three real proxies serve
     #[arg(long, default_value_t = 10_000, value_parser = whole_number(4..=15_000u32, 4))]
     pub(crate) backends: u32,
+    /// The lbctl to measure, if not the one beside this program
+    #[arg(long, value_name = "FILE")]
+    pub(crate) proxy_binary: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct KeysArgs {
+    /// Distinct keys
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
+    pub(crate) keys: u64,
+    /// What the proxy is told to have room for; one run for each
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 100_000])]
+    pub(crate) limit_keys: Vec<u32>,
     /// The lbctl to measure, if not the one beside this program
     #[arg(long, value_name = "FILE")]
     pub(crate) proxy_binary: Option<PathBuf>,

@@ -11,6 +11,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use lb_proto::v1 as pb;
+
 use crate::{
     args::GatesArgs,
     baseline::{self, Figures, Verdict},
@@ -141,6 +143,16 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A limit over the fleet that counts all requests by client, and refuses none.
+fn by_client() -> pb::Limit {
+    pb::Limit {
+        name: "by-client".to_owned(),
+        key: "client_address".to_owned(),
+        rate: "10000000/s".to_owned(),
+        ..pb::Limit::default()
+    }
+}
+
 fn installed(tool: &str) -> bool {
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
 }
@@ -177,9 +189,9 @@ async fn count(
     };
     let mut texts = Vec::new();
     for requests in gate.requests(further_backends) {
-        let is_limited = gate == Gate::InstructionsLimited;
+        let limit = (gate == Gate::InstructionsLimited).then(by_client);
         let setup =
-            Setup { workers: 1, under: &under, further_backends, is_limited, ..Setup::default() };
+            Setup { workers: 1, under: &under, further_backends, limit, ..Setup::default() };
         let ours = Ours::start(binary, backends, &setup).await?;
         let exactly = format!("--requests={requests}");
         let args = [gate.load(), &[&exactly]].concat();

@@ -1,6 +1,7 @@
 //! The benchmark of the whole proxy: `lb-bench compare` puts it beside the proxies that
-//! people use, `lb-bench gates` holds what a request costs to a saved baseline, and `lb-bench
-//! fleet` measures what many proxies and many backends cost the control plane.
+//! people use, `lb-bench gates` holds what a request costs to a saved baseline, `lb-bench fleet`
+//! measures what many proxies and many backends cost the control plane, and `lb-bench keys` what
+//! a million keys of a limit cost the proxy.
 //!
 //! | module | holds |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | [`compare`], [`measure`] | the interleaved rounds, and one measurement in them |
 //! | [`ours`], [`peer`] | what is measured: this proxy, and the others |
 //! | [`fleet`] | many proxies, many backends |
+//! | [`keys`] | many keys of one limit |
 //! | [`gates`], [`counts`], [`baseline`] | instructions and system calls of a request |
 //! | [`procfs`], [`report`] | reading `/proc`, and the tables |
 //! | [`backend`], [`pump`], [`load`] | our own small programs, run as hidden subcommands |
@@ -22,6 +24,7 @@ mod compare;
 mod counts;
 mod fleet;
 mod gates;
+mod keys;
 mod load;
 mod measure;
 mod ours;
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Subcommand::Compare(args) => block_on(interruptible(compare::run(args))),
         Subcommand::Gates(args) => block_on(interruptible(gates::run(args))),
         Subcommand::Fleet(args) => block_on(interruptible(fleet::run(args))),
+        Subcommand::Keys(args) => block_on(interruptible(keys::run(args))),
         Subcommand::Backend(args) => within_parent(|| block_on(backend::run(args))),
         Subcommand::BytePump(args) => within_parent(|| pump::run(&args)),
         Subcommand::Load(args) => within_parent(|| block_on(load::run(args))),

@@ -40,8 +40,10 @@ pub(crate) struct Setup<'s> {
     pub(crate) under: &'s [String],
     /// Backends beside those that are named.
     pub(crate) further_backends: u32,
-    /// A limit over the fleet counts all requests by client, and refuses none.
-    pub(crate) is_limited: bool,
+    /// A limit that is there from the start.
+    pub(crate) limit: Option<pb::Limit>,
+    /// Further arguments.
+    pub(crate) further: &'s [String],
 }
 
 /// One proxy with its control plane; both are killed when this is dropped.
@@ -99,14 +101,9 @@ impl Ours {
             add_further(&cluster.api, backends[0].port(), setup.further_backends).await?;
         }
         cluster.add_backends(backends).await;
-        if setup.is_limited {
-            let limit = pb::Limit {
-                name: "by-client".to_owned(),
-                key: "client_address".to_owned(),
-                rate: "10000000/s".to_owned(),
-                ..pb::Limit::default()
-            };
-            let put = cluster.api.put(Any::Limit(limit), pb::WriteOptions::default()).await;
+        if let Some(limit) = &setup.limit {
+            let limit = Any::Limit(limit.clone());
+            let put = cluster.api.put(limit, pb::WriteOptions::default()).await;
             put.map_err(|status| status.message().to_owned())?;
         }
         let (traffic, admin) = (Port::reserve(), Port::reserve());
@@ -125,6 +122,7 @@ impl Ours {
             "--drain-timeout=5s".to_owned(),
             "--exit-with-parent".to_owned(),
         ]);
+        command.extend_from_slice(setup.further);
         if binary.has_access_log {
             let place = setup.access_log.map_or_else(|| "off".into(), Path::to_string_lossy);
             command.push(format!("--access-log={place}"));

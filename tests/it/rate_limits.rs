@@ -259,6 +259,33 @@ async fn keys_are_told_apart_and_what_has_none_passes() {
     assert_eq!(send("").await, 200);
 }
 
+/// Whoever sends new keys all the time gets no more memory, and takes no place from a key that
+/// has just asked.
+#[tokio::test]
+async fn more_keys_than_there_is_room_for_are_forgotten_and_that_is_counted() {
+    const PLACES: usize = 128;
+    const KEYS: usize = 400;
+    let backend = Backend::saying("here");
+    let cluster = Cluster::start_with(program(), 1, &["--limit-keys=64"]).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let limit = ["by-key", "--key=header:X-Key", "--scope=proxy", "--rate=1/h", "--burst=1"];
+    drop(cluster.lbctl(&[&["add-limit"], &limit[..]].concat()).await.expect(0));
+    let mut client = Client::connect(cluster.address()).await;
+    let mut send = async |key: usize| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Key: {key}\r\n\r\n")).await;
+        client.response().await.status
+    };
+    for key in 0..KEYS {
+        assert_eq!(send(key).await, 200, "key {key} has not asked before");
+        assert_eq!(send(key).await, 429, "key {key} has just asked");
+    }
+    let text = get(cluster.proxy(0).admin(), "/metrics").await.text();
+    let series = "lb_ratelimit_forgiven_keys_total{limit=\"by-key\"} ";
+    let forgiven = text.lines().find_map(|line| line.strip_prefix(series)).unwrap();
+    let kept = KEYS - forgiven.parse::<usize>().unwrap();
+    assert!((PLACES / 2..=PLACES).contains(&kept), "{kept} keys of {KEYS} have a place");
+}
+
 #[tokio::test]
 async fn when_one_limit_refuses_nothing_is_taken_from_another() {
     let backend = Backend::saying("here");

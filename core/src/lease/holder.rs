@@ -21,6 +21,8 @@ pub struct Holder {
     lease: Duration,
     /// It never had a lease and may use its safe share at once.
     starts_safe: bool,
+    /// Since when another process has its safe share.
+    retired_at: Option<Instant>,
     proxies: u32,
     seq: u64,
     /// When the latest reports were sent.
@@ -130,6 +132,7 @@ impl Holder {
             until: now,
             lease: Duration::ZERO,
             starts_safe: false,
+            retired_at: None,
             proxies: proxies.max(1),
             seq: 0,
             sent: VecDeque::new(),
@@ -148,6 +151,18 @@ impl Holder {
     /// Changes what it does when no grant comes.
     pub fn set_on_loss(&mut self, on_loss: OnLoss) {
         self.on_loss = on_loss;
+    }
+
+    /// Gives its safe share up to another process, which takes its place: without a lease it
+    /// begins nothing more. One that keeps what it has ([`OnLoss::Keep`]) does so to its end.
+    pub fn retire(&mut self, now: Instant) {
+        self.retired_at.get_or_insert(now);
+    }
+
+    /// Whether another process has its safe share.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired_at.is_some()
     }
 
     /// Changes how long what is begun under a lease may last beyond it.
@@ -286,10 +301,11 @@ impl Holder {
         now < self.until
     }
 
-    /// When what was begun under the lease must have ended, if no further grant comes.
+    /// When what was begun under the lease must have ended, if no further grant comes; what
+    /// was begun under a safe share that another process has now, too.
     #[must_use]
     pub fn ends_at(&self) -> Instant {
-        self.until + self.terms.hold
+        self.retired_at.map_or(self.until, |at| self.until.max(at)) + self.terms.hold
     }
 
     /// What to remember over restarts: the safe share, and the number of proxies that
@@ -312,8 +328,8 @@ impl Holder {
 
     fn safe_share(&self) -> u64 {
         match self.on_loss {
-            OnLoss::SafeShare => self.safe,
-            OnLoss::Nothing => 0,
+            OnLoss::SafeShare if self.retired_at.is_none() => self.safe,
+            OnLoss::SafeShare | OnLoss::Nothing => 0,
             OnLoss::Keep => self.amount.max(self.safe).max(1),
         }
     }

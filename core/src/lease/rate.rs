@@ -81,6 +81,12 @@ impl RateShare {
         }
     }
 
+    /// Gives its safe share up ([`Holder::retire`]); after it [`RateShare::pace`] is another.
+    pub fn retire(&mut self, now: Instant) {
+        self.holder.retire(now);
+        self.set_pace(now);
+    }
+
     /// What the buckets of this limit follow until the next grant, also if there is none.
     #[must_use]
     pub fn pace(&self) -> Pace {

@@ -69,6 +69,11 @@ impl Slots {
         self.holder.set_hold(hold);
     }
 
+    /// Gives its safe share up ([`Holder::retire`]).
+    pub fn retire(&mut self, now: Instant) {
+        self.holder.retire(now);
+    }
+
     /// Changes what it does when no grant comes.
     pub fn set_on_loss(&mut self, on_loss: OnLoss) {
         self.holder.set_on_loss(on_loss);
@@ -165,6 +170,25 @@ mod tests {
     use super::*;
     use crate::epoch;
     use crate::lease::Terms;
+
+    #[test]
+    fn a_process_that_was_taken_over_begins_nothing_and_ends_what_it_has_in_time() {
+        let now = epoch();
+        let mut slots = slots(now, 3);
+        assert!(slots.take(now));
+        let alone = now + Terms::LEASE + Terms::slots(HOLD).counted_for();
+        assert!(slots.take(alone), "its safe share");
+        slots.retire(alone);
+        assert!(!slots.take(alone));
+        assert_eq!((slots.report(alone).holds, slots.report(alone).safe), (0, 0));
+        let ends = alone + HOLD;
+        assert_eq!(slots.overdue(ends - Duration::from_millis(1)), 0, "it has begun just now");
+        assert_eq!(slots.overdue(ends), 2, "the other process may have two by then");
+        let answers = slots.report(ends).seq;
+        slots.apply(&grant(2, answers, 3), ends).unwrap();
+        assert!(slots.take(ends), "what is lent to it");
+        assert_eq!(slots.overdue(ends), 0);
+    }
 
     const HOLD: Duration = Duration::from_secs(5);
 

@@ -7,7 +7,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Decision, Pace, pace::TOKEN};
+use super::{
+    Decision, Pace,
+    pace::{Inflow, TOKEN},
+};
 
 /// The bucket of a limit without a key, for all workers of a proxy. Full at first.
 #[derive(Debug, Default)]
@@ -23,17 +26,17 @@ impl Bucket {
     /// Asks for one token at `now`. Does not allocate, lock or wait.
     #[inline]
     pub fn take(&self, pace: &Pace, now: Instant) -> Decision {
-        let level = pace.level(now);
+        let inflow = pace.inflow(now);
         let mut full_at = self.0.load(Ordering::Relaxed);
         loop {
-            let debt = match take(full_at.saturating_sub(level), pace.burst()) {
+            let debt = match take(full_at.saturating_sub(inflow.level), pace.burst()) {
                 Ok(debt) => debt,
                 Err(lacks) => return refused(pace, lacks, now),
             };
-            let next = level + debt;
+            let next = inflow.level + debt;
             match self.0.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
             {
-                Ok(_) => return admitted(pace, debt, now),
+                Ok(_) => return admitted(pace, debt, &inflow),
                 Err(newer) => full_at = newer,
             }
         }
@@ -60,11 +63,11 @@ pub(super) fn take(debt: u64, burst: u32) -> Result<u64, u64> {
 }
 
 #[inline]
-pub(super) fn admitted(pace: &Pace, debt: u64, now: Instant) -> Decision {
-    let left = (u64::from(pace.burst()) * TOKEN).saturating_sub(debt) / TOKEN;
+pub(super) fn admitted(pace: &Pace, debt: u64, inflow: &Inflow) -> Decision {
+    let left = u64::from(pace.burst()).saturating_sub(debt.div_ceil(TOKEN));
     Decision::Admitted {
         remaining: u32::try_from(left).unwrap_or(u32::MAX),
-        full_after_seconds: pace.wait_seconds(debt, now),
+        full_after_seconds: inflow.wait_seconds(debt),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Pace, burst_share};
-use crate::lease::{Applied, Grant, Holder, RateShare, Refused, Report, Terms};
+use crate::lease::{Applied, Grant, Holder, RateShare, Refused, Report, Stages, Terms};
 
 /// The keys of one limit that a proxy reports about.
 #[derive(Debug)]
@@ -19,6 +19,10 @@ pub struct HotKeys {
     burst: u32,
     proxies: u32,
     keys_max: usize,
+    /// When the number of proxies was told last.
+    told_at: Instant,
+    /// Another process has its even shares, except while the control plane counts both.
+    is_retired: bool,
     /// Of every key that is not hot.
     cold: Pace,
     keys: BTreeMap<u64, Hot>,
@@ -37,6 +41,10 @@ struct Hot {
 /// open it again.
 const UNLEASED: Duration = Duration::from_secs(5);
 
+/// How long a process that was taken over goes by what it was told: it is told again about once
+/// a second.
+const TOLD_FOR: Duration = Duration::from_millis(2500);
+
 impl HotKeys {
     /// No key is hot. `rate` (in millionths of a token per second) and `burst` are those
     /// of the limit, which `proxies` share.
@@ -45,15 +53,43 @@ impl HotKeys {
         let proxies = proxies.max(1);
         let cold = Pace::new(rate / u64::from(proxies), burst_share(burst, proxies), now);
         let cold = cold.reaching(rate);
-        Self { rate, burst, proxies, keys_max, cold, keys: BTreeMap::new() }
+        let (told_at, keys) = (now, BTreeMap::new());
+        Self { rate, burst, proxies, keys_max, told_at, is_retired: false, cold, keys }
     }
 
-    /// Changes the number of proxies, and with it the even share.
-    pub fn set_proxies(&mut self, proxies: u32, now: Instant) {
+    /// The control plane tells how many proxies there are. Whether the even share is another by
+    /// that, or lasts longer.
+    pub fn set_proxies(&mut self, proxies: u32, now: Instant) -> bool {
+        self.told_at = now;
+        let is_same = proxies.max(1) == self.proxies;
+        if is_same && !self.is_retired {
+            return false;
+        }
         self.proxies = proxies.max(1);
-        let burst = burst_share(self.burst, self.proxies);
+        self.set_cold(now);
+        true
+    }
+
+    /// Gives the even shares up to another process, which takes its place. As long as the
+    /// control plane is heard it counts both, and each has its own.
+    pub fn retire(&mut self, now: Instant) {
+        self.is_retired = true;
+        self.set_cold(now);
+        self.keys.values_mut().for_each(|hot| hot.share.retire(now));
+    }
+
+    fn set_cold(&mut self, now: Instant) {
+        let (burst, even) = (burst_share(self.burst, self.proxies), self.even_share());
+        let cold = if self.is_retired {
+            let until = self.told_at + TOLD_FOR;
+            let stages =
+                Stages { lease: even, lease_until: until, between: 0, safe_from: until, safe: 0 };
+            self.cold.replaced(&stages, burst, now)
+        } else {
+            self.cold.steadied(even, burst, now)
+        };
         // A key that needs more is hot within a second, and gets up to all of it.
-        self.cold = self.cold.steadied(self.even_share(), burst, now).reaching(self.rate);
+        self.cold = cold.reaching(self.rate);
     }
 
     /// Changes the limit: the rate and the burst of every key.
@@ -62,7 +98,7 @@ impl HotKeys {
             return;
         }
         (self.rate, self.burst) = (rate, burst);
-        self.set_proxies(self.proxies, now);
+        self.set_cold(now);
         for hot in self.keys.values_mut() {
             hot.share.set_burst(burst, now);
         }
@@ -84,7 +120,10 @@ impl HotKeys {
             return false;
         }
         let holder = Holder::with_safe_share(Terms::rate(), self.even_share(), self.proxies, now);
-        let share = RateShare::following(&self.cold, holder, self.burst, now);
+        let mut share = RateShare::following(&self.cold, holder, self.burst, now);
+        if self.is_retired {
+            share.retire(now);
+        }
         let hot = Hot { share, asked: 0, opened_at: now, was_leased: false };
         self.keys.insert(key, hot);
         true

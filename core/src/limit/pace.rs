@@ -80,26 +80,24 @@ impl Pace {
         now < self.stages.lease_until
     }
 
-    /// Parts of tokens that have come in until `now`.
+    /// What has come in until `now`, and how fast it does.
     #[inline]
-    pub(super) fn level(&self, now: Instant) -> u64 {
-        self.exact_level(now).0
-    }
-
-    /// Parts of tokens that have come in, and what is left over in [`PER_PART`]ths.
-    #[inline]
-    fn exact_level(&self, now: Instant) -> (u64, u64) {
+    pub(super) fn inflow(&self, now: Instant) -> Inflow {
         let Stages { lease, lease_until, .. } = self.stages;
         if now >= lease_until {
-            return self.level_after_the_lease(now);
+            return self.inflow_after_the_lease(now);
         }
         let sum = product(lease, self.from, now) + u128::from(self.fraction);
-        let (parts, fraction) = divided(sum);
-        (self.level.saturating_add(parts), fraction)
+        Inflow { level: self.level.saturating_add(whole(sum)), rate: lease }
     }
 
     #[cold]
-    fn level_after_the_lease(&self, now: Instant) -> (u64, u64) {
+    fn inflow_after_the_lease(&self, now: Instant) -> Inflow {
+        Inflow { level: self.exact_level(now).0, rate: self.rate(now) }
+    }
+
+    /// Parts of tokens that have come in, and what is left over in [`PER_PART`]ths.
+    fn exact_level(&self, now: Instant) -> (u64, u64) {
         let Stages { lease, lease_until, between, safe_from, safe } = self.stages;
         let mut sum = u128::from(self.fraction) + product(lease, self.from, now.min(lease_until));
         // Each stage counts as far as it lies after the start.
@@ -120,17 +118,25 @@ impl Pace {
         let reached = at(self.reach).map(|wait| wait.saturating_add(REACHED_AFTER));
         at(self.rate(now)).into_iter().chain(reached).min().unwrap_or(Duration::MAX)
     }
+}
 
-    /// In how many whole seconds, rounded up, this many parts come in at the present rate,
-    /// without a division of 128 bits: it is told with every answer. 1 if that rate is zero: a
-    /// share may come at any moment.
+/// What a pace has come to at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inflow {
+    /// Parts of tokens that have come in.
+    pub(super) level: u64,
+    /// Millionths of a token per second.
+    rate: u64,
+}
+
+impl Inflow {
+    /// In how many whole seconds, rounded up, this many parts come in, which are more than none
+    /// and no more than a burst; without a division of 128 bits, since it is told with every
+    /// answer. 1 if the rate is zero: a share may come at any moment.
     #[inline]
-    pub(super) fn wait_seconds(&self, parts: u64, now: Instant) -> u64 {
-        const PARTS_TIMES_MICROS: u64 = PER_PART / 1_000_000_000;
-        match self.rate(now) {
-            0 => 1,
-            rate => parts.saturating_mul(PARTS_TIMES_MICROS).div_ceil(rate),
-        }
+    pub(super) fn wait_seconds(&self, parts: u64) -> u64 {
+        let micros = parts * (MICROS / TOKEN);
+        if micros <= self.rate || self.rate == 0 { 1 } else { micros.div_ceil(self.rate) }
     }
 }
 
@@ -152,13 +158,22 @@ fn product(rate: u64, from: Instant, to: Instant) -> u128 {
     u128::from(rate) * u128::from(nanos(from, to))
 }
 
-/// Divides by [`PER_PART`]; the remainder, too. On the path of every request, where a division
-/// of 128 bits would be a tenth of what a limit costs: the divisor is a power of two times a
-/// number below 2^32, and the rest is done as on paper, with digits of 32 bits.
+/// [`PER_PART`] is two to the power of `TWOS`, times `REST`.
+const TWOS: u32 = PER_PART.trailing_zeros();
+const REST: u64 = PER_PART >> TWOS;
+
+/// Divides by [`PER_PART`]. On the path of every request, where a division of 128 bits would be
+/// a tenth of what a limit costs.
 #[inline]
+fn whole(sum: u128) -> u64 {
+    match u64::try_from(sum >> TWOS) {
+        Ok(high) => high / REST,
+        Err(_) => divided(sum).0,
+    }
+}
+
+/// Divides by [`PER_PART`], as on paper, with digits of 32 bits; the remainder, too.
 fn divided(sum: u128) -> (u64, u64) {
-    const TWOS: u32 = PER_PART.trailing_zeros();
-    const REST: u64 = PER_PART >> TWOS;
     const _: () = assert!(REST < 1 << 32);
     let high = sum >> TWOS;
     let (Ok(first), second) = (u64::try_from(high >> 32), high & 0xFFFF_FFFF) else {
@@ -178,7 +193,8 @@ fn low(bits: u128) -> u64 {
 #[inline]
 fn nanos(from: Instant, to: Instant) -> u64 {
     let elapsed = to.saturating_duration_since(from);
-    elapsed.as_secs().saturating_mul(1_000_000_000).saturating_add(elapsed.subsec_nanos().into())
+    // No clock runs for the 584 years that this has room for.
+    elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
 }
 
 /// The burst of each of `proxies` that share a burst: the larger of an even part and 8,
@@ -212,6 +228,7 @@ mod tests {
                 Ok(parts) => prop_assert_eq!(divided(sum), (parts, low(sum % by))),
                 Err(_) => prop_assert_eq!(divided(sum).0, u64::MAX),
             }
+            prop_assert_eq!(whole(sum), divided(sum).0);
         }
 
         /// Counted in one go or in pieces, over both bends and any replacement.
@@ -227,16 +244,17 @@ mod tests {
             let safe_from = lease_until + Duration::from_millis(settle_ms);
             let [lease, between, safe] = rates;
             let stages = Stages { lease, lease_until, between, safe_from, safe };
-            let whole = Pace::new(0, 1, start).replaced(&stages, 1, start);
-            let (mut pieces, mut now, mut exact) = (whole, start, 0_u128);
+            let line = Pace::new(0, 1, start).replaced(&stages, 1, start);
+            let (mut pieces, mut now, mut exact) = (line, start, 0_u128);
             for step in steps {
                 for _ in 0..step {
                     exact += u128::from(stages.at(now)) * 1_000_000;
                     now += Duration::from_millis(1);
                 }
-                let before = whole.level(now);
-                prop_assert_eq!(u128::from(before), exact / u128::from(PER_PART));
-                prop_assert_eq!(pieces.level(now), before);
+                let before = line.inflow(now);
+                prop_assert_eq!(u128::from(before.level), exact / u128::from(PER_PART));
+                prop_assert_eq!((before.rate, line.exact_level(now).0), (stages.at(now), before.level));
+                prop_assert_eq!(pieces.inflow(now).level, before.level);
                 pieces = pieces.replaced(&stages, 1, now);
             }
         }

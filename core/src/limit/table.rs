@@ -25,7 +25,7 @@ use std::{
 use super::{
     Decision, MICROS, Pace,
     bucket::{admitted, refused, take},
-    pace::TOKEN,
+    pace::{Inflow, TOKEN},
 };
 
 /// The buckets of a limit with a key, for all workers of a proxy.
@@ -73,33 +73,73 @@ impl Table {
 
     /// Asks for one token for this key, a number of [`super::KeyHasher`], at `now`. Does
     /// not allocate, lock or wait.
-    #[inline]
+    // With every call a good part of what a limit may cost would go into saving registers.
+    #[inline(always)]
     pub fn take(&self, key: u64, pace: &Pace, now: Instant) -> Decision {
-        let level = pace.level(now);
+        let inflow = pace.inflow(now);
         let (set, tag) = self.place(key);
+        // Most keys have a place, and nobody else is at it.
+        for way in &set.0 {
+            let word = way.load(Ordering::Relaxed);
+            if word & !LEVEL == tag {
+                match self.take_from(way, word, tag, pace, &inflow) {
+                    Ok(Some(decision)) => return decision,
+                    Ok(None) => break,
+                    Err(lacks) => return refused(pace, lacks, now),
+                }
+            }
+        }
+        self.take_place(set, tag, pace, &inflow, now)
+    }
+
+    /// The same for a key that has no place yet, or that others ask for at this very moment.
+    #[cold]
+    fn take_place(
+        &self,
+        set: &Set,
+        tag: u64,
+        pace: &Pace,
+        inflow: &Inflow,
+        now: Instant,
+    ) -> Decision {
         loop {
-            let (way, word) = self.find(set, tag, level);
-            let debt = if word & !LEVEL == tag { self.debt(word, level) } else { 0 };
-            let debt_after = match take(debt, pace.burst()) {
-                Ok(after) => after,
+            let (way, word) = self.find(set, tag, inflow.level);
+            let decision = match self.take_from(way, word, tag, pace, inflow) {
+                Ok(Some(decision)) => decision,
+                // Look again at what the other worker left.
+                Ok(None) => continue,
                 Err(lacks) => return refused(pace, lacks, now),
             };
-            let next = tag | (level + debt_after) & LEVEL;
-            let swapped = way.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed);
-            if swapped.is_err() {
-                continue; // Another worker was here; look again at what it left.
-            }
-            if word != 0 && word & !LEVEL != tag && self.debt(word, level) > 0 {
+            if word != 0 && word & !LEVEL != tag && self.debt(word, inflow.level) > 0 {
                 self.forgiven.fetch_add(1, Ordering::Relaxed);
             }
-            return admitted(pace, debt_after, now);
+            return decision;
         }
+    }
+
+    /// Takes a token from the bucket of the key of this tag, whose place is or will be here;
+    /// nothing if another worker has changed the word. If there is no token, how many parts of
+    /// one must come in before.
+    #[inline]
+    fn take_from(
+        &self,
+        way: &AtomicU64,
+        word: u64,
+        tag: u64,
+        pace: &Pace,
+        inflow: &Inflow,
+    ) -> Result<Option<Decision>, u64> {
+        let debt = if word & !LEVEL == tag { self.debt(word, inflow.level) } else { 0 };
+        let debt_after = take(debt, pace.burst())?;
+        let next = tag | (inflow.level + debt_after) & LEVEL;
+        let swapped = way.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed);
+        Ok(swapped.is_ok().then(|| admitted(pace, debt_after, inflow)))
     }
 
     /// Gives a token back that was taken with this key for a request which another limit
     /// refused; nothing if the key lost its place meanwhile.
     pub fn give_back(&self, key: u64, pace: &Pace, now: Instant) {
-        let level = pace.level(now);
+        let Inflow { level, .. } = pace.inflow(now);
         let (set, tag) = self.place(key);
         let less = |word: u64| {
             let debt = self.debt(word, level).saturating_sub(TOKEN);
@@ -149,20 +189,7 @@ impl Table {
     }
 
     /// The key's own word; or else the one that is missed least.
-    #[inline]
     fn find<'a>(&self, set: &'a Set, tag: u64, level: u64) -> (&'a AtomicU64, u64) {
-        for way in &set.0 {
-            let word = way.load(Ordering::Relaxed);
-            if word & !LEVEL == tag {
-                return (way, word);
-            }
-        }
-        self.least_missed(set, tag, level)
-    }
-
-    /// A place for a key that has none; its own, if another worker has just made it one.
-    #[cold]
-    fn least_missed<'a>(&self, set: &'a Set, tag: u64, level: u64) -> (&'a AtomicU64, u64) {
         let mut best = (&set.0[0], 0);
         let mut least = u64::MAX;
         for way in &set.0 {

@@ -203,7 +203,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
             upload.keep(&self.worker.replays);
         }
         let keep_alive = self.keeps_connection(request.keep_alive, config);
-        let limiter = self.limiter(config, started);
         if next.is_some() {
             pool.retries.count_request(self.worker.index);
         }
@@ -227,9 +226,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
             }
             if !of_backends.is_empty()
-                && let Some(limiter) = &limiter
+                && let Some(limiter) = self.limiter(config, started)
             {
-                match self.within_limits(&mut attempts, limiter, of_backends, slot) {
+                match self.within_limits(&mut attempts, &limiter, of_backends, slot) {
                     Ok(()) => {}
                     Err(another) => {
                         next = another;

@@ -66,7 +66,7 @@ impl<S: Stream> Exchange<'_, S> {
             && let Err(answer) = limiter.admit_by(keys)
         {
             self.trial = None;
-            return Err(answer);
+            return Err(*answer);
         }
         own.fallen.to_pool.fetch_add(1, Relaxed);
         if let Some(record) = &mut self.record {

@@ -9,27 +9,18 @@ use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::
 use crate::{
     h1::{body::write_decimal, request::RequestHead},
     live::{
-        Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
+        Asking, LastTold, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex,
+        RouteIndex, Told,
     },
     reason::Reason,
-    worker::{Loaded, now},
+    worker::{Loaded, Worker, now},
 };
 
 /// The limits of a configuration, for one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limiter<'a> {
-    pub(crate) limits: &'a Limits,
-    pub(crate) worker: usize,
-    pub(crate) copies: &'a LimitCopies,
-    pub(crate) now: Instant,
-}
-
-/// What a client is told of the limit that it is nearest to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Told {
-    limit: LimitIndex,
-    remaining: u32,
-    reset_seconds: u64,
+    pub(super) limits: &'a Limits,
+    asking: Asking<'a>,
 }
 
 /// What the client is told of a refusal beside its reason.
@@ -53,9 +44,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
     where
         'a: 'c,
     {
-        let limits = config.limits.as_deref()?;
-        let (worker, copies) = (self.worker.index, &self.worker.limit_copies);
-        Some(Limiter { limits, worker, copies, now })
+        Some(Limiter::new(config.limits.as_deref()?, self.worker, now))
     }
 
     /// Whether the limits of a backend let a request go there; else another backend, if there
@@ -70,7 +59,8 @@ impl<'a, S: Stream> Exchange<'a, S> {
     ) -> Result<(), Option<u32>> {
         let pool = attempts.pool();
         // It may have waited, or have been somewhere else before.
-        let limiter = &Limiter { now: now(), ..*limiter };
+        let now = now();
+        let limiter = &Limiter { asking: Asking { now, ..limiter.asking }, ..*limiter };
         let Err(refused) = limiter.admit_at(asked, pool, slot) else { return Ok(()) };
         // Its slots and its trial are for whoever may go there.
         self.permit = None;
@@ -83,7 +73,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             None
         } else {
             let tried = [attempts.slots(), left_out.as_slice()].concat();
-            self.pick(pool, attempts.prepared(), &tried, None, limiter.now)
+            self.pick(pool, attempts.prepared(), &tried, None, now)
         };
         if next.is_none() {
             attempts.denied(exhausted(limiter, pool, &soonest, is_strict));
@@ -123,18 +113,28 @@ impl OverLimits {
 pub(super) struct Asker<'a, 'h, 'b> {
     pub(super) head: &'a RequestHead<'h, 'b>,
     pub(super) client: IpAddr,
-    /// For a client that is the peer.
-    pub(super) memo: Option<&'a KeyMemo>,
+    /// Whether that is the connection's other end; then the memo is of it.
+    pub(super) is_peer: bool,
+    pub(super) memo: &'a KeyMemo,
 }
 
 impl Asker<'_, '_, '_> {
     /// The number under which a limit counts it; none if the limit does not concern it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn key(&self, limit: &LimitConfig) -> Option<u64> {
-        let hasher = &limit.state.hasher;
         match limit.limit.key() {
             LimitKey::All => Some(0),
             LimitKey::ClientAddress => Some(self.client_key(limit)),
+            key @ (LimitKey::Path | LimitKey::Header(_) | LimitKey::Cookie(_)) => {
+                self.key_of_head(limit, key)
+            }
+        }
+    }
+
+    fn key_of_head(&self, limit: &LimitConfig, key: &LimitKey) -> Option<u64> {
+        let hasher = &limit.state.hasher;
+        match key {
+            LimitKey::All | LimitKey::ClientAddress => None,
             LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
             LimitKey::Header(name) => {
                 self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
@@ -147,20 +147,29 @@ impl Asker<'_, '_, '_> {
 
     #[inline]
     fn client_key(&self, limit: &LimitConfig) -> u64 {
-        let make = || limit.state.hasher.client(self.client);
-        let Some(memo) = self.memo else { return make() };
-        match memo.get() {
-            (serial, key) if serial == limit.state.serial => key,
-            _ => {
-                let key = make();
-                memo.set((limit.state.serial, key));
-                key
-            }
+        match self.memo.get() {
+            (serial, key) if serial == limit.state.serial && self.is_peer => key,
+            _ => self.new_client_key(limit),
         }
+    }
+
+    #[inline(never)]
+    fn new_client_key(&self, limit: &LimitConfig) -> u64 {
+        let key = limit.state.hasher.client(self.client);
+        if self.is_peer {
+            self.memo.set((limit.state.serial, key));
+        }
+        key
     }
 }
 
 impl<'a> Limiter<'a> {
+    #[inline]
+    pub(super) fn new(limits: &'a Limits, worker: &'a Worker, now: Instant) -> Self {
+        let asking = Asking { worker: worker.index, copies: &worker.limit_copies, now };
+        Self { limits, asking }
+    }
+
     /// Asks all limits that apply before a backend is picked. If one refuses, nothing is
     /// taken from any.
     pub(super) fn admit(
@@ -168,41 +177,60 @@ impl<'a> Limiter<'a> {
         route: RouteIndex,
         pool: PoolIndex,
         asker: &Asker<'_, '_, '_>,
-    ) -> Result<Option<Told>, OwnAnswer> {
-        let asked = self.limits.of_requests(route, pool).iter();
-        self.admit_all(asked.filter_map(|&index| Some((index, asker.key(self.limit(index))?))))
+    ) -> Result<Option<Told>, Box<OwnAnswer>> {
+        match self.limits.of_requests(route, pool) {
+            [] => Ok(None),
+            // The usual one is asked in one go.
+            &[index] => {
+                let limit = self.limit(index);
+                match asker.key(limit) {
+                    Some(key) => judge(limit, &limit.take(key, &self.asking)),
+                    None => Ok(None),
+                }
+            }
+            several => self.admit_all(several, |&index, all| {
+                let limit = &all[index];
+                Some((limit, asker.key(limit)?))
+            }),
+        }
     }
 
     /// Asks limits of which it is known what they count a request by.
     #[cold]
-    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), OwnAnswer> {
-        self.admit_all(keys.iter().copied()).map(|_| ())
+    pub(super) fn admit_by(&self, keys: &[(LimitIndex, u64)]) -> Result<(), Box<OwnAnswer>> {
+        self.admit_all(keys, |&(index, key), all| Some((&all[index], key))).map(|_| ())
     }
 
-    /// Asks each of these; if one refuses, nothing is taken from any.
-    #[inline]
-    fn admit_all(
+    /// Asks each of these of which `find` tells the number that it counts the request by; if one
+    /// refuses, nothing is taken from any.
+    #[inline(never)]
+    fn admit_all<T>(
         &self,
-        asked: impl Iterator<Item = (LimitIndex, u64)> + Clone,
-    ) -> Result<Option<Told>, OwnAnswer> {
-        let mut told: Option<Told> = None;
-        for (place, (index, key)) in asked.clone().enumerate() {
-            let limit = self.limit(index);
-            let decision = limit.take(key, &self.asking(index));
-            if limit.limit.shadow {
-                continue;
-            }
-            if !decision.is_admitted() {
-                for (index, key) in asked.take(place) {
-                    self.limit(index).give_back(key, &self.asking(index));
+        asked: &[T],
+        find: impl Fn(&T, &'a [LimitConfig]) -> Option<(&'a LimitConfig, u64)>,
+    ) -> Result<Option<Told>, Box<OwnAnswer>> {
+        let all = self.limits.all();
+        let mut nearest: Option<Told> = None;
+        for (place, one) in asked.iter().enumerate() {
+            let Some((limit, key)) = find(one, all) else { continue };
+            match judge(limit, &limit.take_of_several(key, &self.asking)) {
+                Ok(Some(told)) if nearest.is_none_or(|near| told.remaining < near.remaining) => {
+                    nearest = Some(told);
                 }
-                return Err(refusal(limit, &decision));
-            }
-            if told.is_none_or(|told| decision.remaining() < told.remaining) {
-                told = Some(Told::of(index, &decision));
+                Ok(_) => {}
+                Err(refusal) => {
+                    self.give_back(asked[..place].iter().filter_map(|one| find(one, all)));
+                    return Err(refusal);
+                }
             }
         }
-        Ok(told)
+        Ok(nearest)
+    }
+
+    /// Gives back what was taken from these for one request.
+    #[cold]
+    fn give_back(&self, taken: impl Iterator<Item = (&'a LimitConfig, u64)>) {
+        taken.for_each(|(limit, key)| limit.give_back(key, &self.asking));
     }
 
     /// Asks the limits of a backend for a request that is to go there; if one refuses, nothing
@@ -217,25 +245,31 @@ impl<'a> Limiter<'a> {
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
             let limit = self.limit(index);
-            let decision = limit.take(key(limit), &self.asking(index));
+            let decision = limit.take_of_several(key(limit), &self.asking);
             if decision.is_admitted() || limit.limit.shadow {
                 continue;
             }
-            for &index in &asked[..place] {
-                let limit = self.limit(index);
-                limit.give_back(key(limit), &self.asking(index));
-            }
+            let taken = asked[..place].iter().map(|&index| self.limit(index));
+            self.give_back(taken.map(|limit| (limit, key(limit))));
             return Err(Over { limit: index, decision });
         }
         Ok(())
     }
 
-    fn asking(&self, index: LimitIndex) -> Asking<'a> {
-        Asking { worker: self.worker, copies: self.copies, index, now: self.now }
-    }
-
     pub(super) fn limit(&self, index: LimitIndex) -> &'a LimitConfig {
         &self.limits.all()[index]
+    }
+}
+
+/// What the client is told of a decision; nothing if the limit only counts.
+#[inline]
+fn judge(limit: &LimitConfig, decision: &Decision) -> Result<Option<Told>, Box<OwnAnswer>> {
+    if limit.limit.shadow {
+        Ok(None)
+    } else if decision.is_admitted() {
+        Ok(Some(limit.told(decision)))
+    } else {
+        Err(Box::new(refusal(limit, decision)))
     }
 }
 
@@ -284,7 +318,7 @@ fn over_limit(
     message: String,
 ) -> OwnAnswer {
     let mut fields = Vec::new();
-    Told::of(0, decision).write(limit, &mut fields);
+    limit.told(decision).write(limit, &mut fields);
     let fields = String::from_utf8_lossy(&fields).into_owned();
     let over_limit = OverLimit { limit: Arc::from(&limit.limit.name), fields };
     let mut answer = OwnAnswer::new(429, Reason::RateLimited, message);
@@ -294,30 +328,26 @@ fn over_limit(
 }
 
 impl Told {
-    fn of(limit: LimitIndex, decision: &Decision) -> Self {
-        let (remaining, reset_seconds) = (decision.remaining(), decision.reset_seconds());
-        Self { limit, remaining, reset_seconds }
-    }
-
     /// Adds its fields to a head that is complete. As long as a limit is far from reached its
     /// figures are the same from request to request, and so are the fields.
     #[inline]
     pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
-        let Some(limit) = limits.all().get(self.limit) else { return };
         // Before the empty line.
         head.truncate(head.len().saturating_sub(2));
-        let figures = (self.remaining, self.reset_seconds);
-        copies.told(self.limit, limit.state.serial, |last| {
-            // Another rate or burst may have the same figures.
-            let is_same = last.fields.starts_with(limit.fields.as_bytes());
-            if last.figures != Some(figures) || !is_same {
-                last.figures = Some(figures);
-                last.fields.clear();
-                self.write(limit, &mut last.fields);
-                last.fields.extend_from_slice(b"\r\n");
+        copies.told(self.limit, |last| {
+            if last.told != Some(*self) {
+                self.renew(limits, last);
             }
             head.extend_from_slice(&last.fields);
         });
+    }
+
+    #[inline(never)]
+    fn renew(&self, limits: &Limits, last: &mut LastTold) {
+        last.told = Some(*self);
+        last.fields.clear();
+        self.write(&limits.all()[self.limit], &mut last.fields);
+        last.fields.extend_from_slice(b"\r\n");
     }
 
     fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {

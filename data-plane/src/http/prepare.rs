@@ -1,7 +1,10 @@
 //! From a client's bytes to a request that can be sent to any backend of its pool.
 //! No I/O: everything that can be refused is refused here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use lb_core::{
     client_address::{client_address, is_trusted},
@@ -11,7 +14,7 @@ use lb_core::{
 
 use super::{
     affinity::{self, Bound},
-    limited::{Asker, KeyMemo, Limiter, Told},
+    limited::{Asker, KeyMemo, Limiter},
     management,
     record::Record,
     respond::OwnAnswer,
@@ -23,8 +26,11 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
+    live::{
+        Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex, Told,
+    },
     reason::Reason,
+    worker::Worker,
 };
 
 /// A request, read and rewritten.
@@ -95,8 +101,9 @@ pub(crate) struct Context<'a> {
     pub(crate) request_id: u128,
     /// Where the pools are.
     pub(crate) config: &'a Config,
-    /// None, if the configuration limits nothing.
-    pub(crate) limiter: Option<Limiter<'a>>,
+    /// Who asks the limits, and when.
+    pub(crate) worker: &'a Worker,
+    pub(crate) started: Instant,
     pub(crate) key: &'a KeyMemo,
 }
 
@@ -236,13 +243,14 @@ fn forward(
         None => Destination::ControlPlane,
     };
     let mut spare = None;
-    let told = match (context.limiter, destination) {
-        (Some(limiter), Destination::Pool(route, pool)) => {
-            let is_peer = client == context.peer.ip().to_canonical();
-            let asker = Asker { head, client, memo: is_peer.then_some(context.key) };
+    let told = match (context.config.limits.as_deref(), destination) {
+        (Some(limits), Destination::Pool(route, pool)) => {
+            let limiter = Limiter::new(limits, context.worker, context.started);
+            let is_peer = !peer_trusted || client == context.peer.ip().to_canonical();
+            let asker = Asker { head, client, is_peer, memo: context.key };
             spare = limiter.spare(&context.config.pools[pool], context.config, &asker);
             let admitted = limiter.admit(route, pool, &asker);
-            admitted.map_err(|answer| Refused::of(understood, answer))?
+            admitted.map_err(|answer| Refused::of(understood, *answer))?
         }
         _ => None,
     };

@@ -165,7 +165,8 @@ impl<S: Stream> Exchange<'_, S> {
             management: config.management.as_ref(),
             request_id: self.worker.rng.borrow_mut().u128(..),
             config: &config,
-            limiter: self.limiter(&config, started),
+            worker: self.worker,
+            started,
             key: &self.connection.key,
         };
         let stream = &self.connection.stream;

@@ -186,6 +186,18 @@ impl Held {
         }
     }
 
+    /// Another process takes this one's place, and with it what may be used without a lease.
+    pub(super) fn retire(&mut self, now: Instant) {
+        match self {
+            Self::Slots(held) => held.slots.retire(now),
+            Self::Rate(held) => {
+                held.share.retire(now);
+                held.lease.publish(held.share.pace());
+            }
+            Self::Keys(held) => held.retire(now),
+        }
+    }
+
     /// What to remember for the next start of this proxy.
     pub(super) fn remembered(&self) -> (u64, u32) {
         match self {
@@ -279,9 +291,13 @@ impl HeldSlots {
     /// After the process stood still it knows as little as one that has just begun: no control
     /// plane was heard because nobody listened, and others may have what it had.
     fn begin_anew(&mut self, now: Instant) {
-        let (safe, proxies) = self.slots.holder().remembered();
+        let former = self.slots.holder();
+        let ((safe, proxies), is_retired) = (former.remembered(), former.is_retired());
         let holder = Holder::new(self.wanted.terms(), self.wanted.on_loss(), safe, proxies, now);
         self.slots = Slots::new(holder, now);
+        if is_retired {
+            self.slots.retire(now);
+        }
         // Unlike the numbers of all other holders, and seen to be this one's by the lower half.
         self.number += 1 << 32;
         self.is_urgent = true;

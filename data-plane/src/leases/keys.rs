@@ -56,6 +56,12 @@ impl HeldKeys {
         self.publish();
     }
 
+    /// Another process has this one's place.
+    pub(super) fn retire(&mut self, now: Instant) {
+        self.hot.retire(now);
+        self.publish();
+    }
+
     pub(super) fn report(
         &mut self,
         quantity: &Quantity,
@@ -101,10 +107,9 @@ impl HeldKeys {
                 Applied { report_now: false }
             }
             (None, _) => {
-                if wire.proxies.max(1) == self.hot.proxies() {
+                if !self.hot.set_proxies(wire.proxies, now) {
                     return Ok(Applied { report_now: false });
                 }
-                self.hot.set_proxies(wire.proxies, now);
                 Applied { report_now: false }
             }
         };

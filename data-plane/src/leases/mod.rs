@@ -84,6 +84,8 @@ struct State {
     remembered: Remembered,
     /// Holders that were made since the process began.
     holders: u64,
+    /// Another process has this one's place.
+    is_retired: bool,
 }
 
 impl Leases {
@@ -187,6 +189,14 @@ impl Leases {
         state.lines.retain(|_, line| Arc::strong_count(line) > 1);
     }
 
+    /// Another process takes this one's place: what it remembers of this one's safe shares is
+    /// its own from now on, and used by both would be used twice.
+    pub(crate) fn retire(&self) {
+        let state = &mut *self.lock();
+        state.is_retired = true;
+        state.held.values_mut().for_each(|held| held.retire(now()));
+    }
+
     /// Gives back what this process holds: it serves no more.
     pub(crate) async fn leave(&self) {
         if self.lock().held.is_empty() {
@@ -240,9 +250,61 @@ impl State {
         (self.holders, holder)
     }
 
-    fn replace(&mut self, quantity: Quantity, held: Held) {
+    fn replace(&mut self, quantity: Quantity, mut held: Held) {
+        if self.is_retired {
+            held.retire(now());
+        }
         if let Some(former) = self.held.insert(quantity, held) {
             former.give_up(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::{
+        lease::{QuantityKind, Sort},
+        limit::MICROS,
+    };
+
+    use super::*;
+
+    const SAFE: u64 = 25 * MICROS;
+
+    fn quantity(name: &str) -> Quantity {
+        Quantity { kind: QuantityKind::Limit, name: name.into(), incarnation: 1 }
+    }
+
+    /// A process that begins with what was kept, and what it has of two limits when it has
+    /// heard nobody for long.
+    fn process() -> (Leases, Arc<RateLease>, Arc<KeyLease>) {
+        let leases = Leases::new(1);
+        let shares = [(quantity("whole"), (SAFE, 4)), (quantity("by-key"), (0, 4))];
+        leases.remember(Remembered::new(shares.into_iter()));
+        let wanted = |sort| Wanted { amount: 100 * MICROS, sort };
+        let whole = wanted(Sort::Rate { burst: 100 });
+        let by_key = wanted(Sort::RateByKey { burst: 100 });
+        let table = || Table::new(10, by_key.amount, 100);
+        let whole = leases.rate(&quantity("whole"), whole, 1);
+        let by_key = leases.rate_by_key(&quantity("by-key"), by_key, 1, table);
+        (leases, whole, by_key)
+    }
+
+    fn rates(whole: &RateLease, by_key: &KeyLease) -> [u64; 2] {
+        let alone = now() + Duration::from_secs(10);
+        [whole.newest().rate(alone), by_key.newest().cold.rate(alone)]
+    }
+
+    #[test]
+    fn of_two_processes_only_the_new_one_has_the_safe_shares() {
+        let (old, old_whole, old_by_key) = process();
+        let (_new, new_whole, new_by_key) = process();
+        assert_eq!(rates(&old_whole, &old_by_key), [SAFE, SAFE]);
+        old.retire();
+        assert_eq!(rates(&old_whole, &old_by_key), [0, 0]);
+        assert_eq!(rates(&new_whole, &new_by_key), [SAFE, SAFE]);
+        let wanted = Wanted { amount: 100 * MICROS, sort: Sort::RateByKey { burst: 9 } };
+        let late = old.rate_by_key(&quantity("late"), wanted, 4, || Table::new(10, 1, 9));
+        assert_eq!(rates(&old_whole, &late)[1], 0, "nor of what comes later");
     }
 }

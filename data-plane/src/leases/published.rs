@@ -48,6 +48,11 @@ impl<T: Clone> Published<T> {
         copy.value.get_or_insert_with(|| self.load())
     }
 
+    /// What a worker read last by way of its copy, whatever is newer.
+    pub(crate) fn last<'c>(&self, copy: &'c mut Copy<T>) -> &'c T {
+        copy.value.get_or_insert_with(|| self.load())
+    }
+
     /// The newest value, for the control thread.
     pub(crate) fn newest(&self) -> T {
         self.load()
@@ -75,6 +80,7 @@ mod tests {
         let (mut early, mut late) = (Copy::default(), Copy::default());
         assert_eq!(published.read(&mut early), &1);
         published.set(2);
+        assert_eq!(published.last(&mut early), &1, "until it looks again");
         assert_eq!((published.read(&mut early), published.read(&mut late)), (&2, &2));
     }
 }

@@ -6,9 +6,10 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Instant,
 };
 
-use lb_core::limit::{Pace, Table};
+use lb_core::limit::{Decision, Pace, Table};
 
 use super::published::{Copy, Published};
 use crate::live::{Padded, bump};
@@ -99,10 +100,24 @@ impl KeyLease {
         &self.table
     }
 
-    /// What the keys' buckets follow now, by way of the worker's own copy.
-    #[inline]
-    pub(crate) fn paces<'c>(&self, copy: &'c mut Copy<Arc<KeyPaces>>) -> &'c KeyPaces {
-        self.paces.read(copy)
+    /// Asks for one token for this key, by way of the worker's own copy of the paces.
+    #[inline(always)]
+    pub(crate) fn take(&self, key: u64, copy: &mut Copy<Arc<KeyPaces>>, now: Instant) -> Decision {
+        let (pace, is_hot) = self.paces.read(copy).of(key);
+        let decision = self.table.take(key, pace, now);
+        if !is_hot && !decision.is_admitted() {
+            self.note_refused(key);
+        }
+        decision
+    }
+
+    /// Gives a token back that was taken by way of the same copy, which no other request has
+    /// used since: what it follows is what the token was taken by, whatever is newer. A key that
+    /// has become hot meanwhile has not counted this request, and is not to lose another.
+    pub(crate) fn give_back(&self, key: u64, copy: &mut Copy<Arc<KeyPaces>>, now: Instant) {
+        let paces = self.paces.last(copy);
+        self.table.give_back(key, paces.pace(key), now);
+        paces.uncount(key);
     }
 
     /// What the keys' buckets follow now, for the control thread.
@@ -112,7 +127,7 @@ impl KeyLease {
 
     /// Says that a key was refused, so that it gets more than an even share. Forgets it if
     /// there are too many of them, or if another worker is at it: it will be back.
-    pub(crate) fn note_refused(&self, key: u64) {
+    fn note_refused(&self, key: u64) {
         if let Ok(mut refused) = self.refused.try_lock()
             && refused.len() < REFUSED_MAX
             && refused.last() != Some(&key)
@@ -133,12 +148,12 @@ impl KeyLease {
 
 impl KeyPaces {
     /// The pace of a key.
-    pub(crate) fn pace(&self, key: u64) -> &Pace {
+    fn pace(&self, key: u64) -> &Pace {
         self.hot.get(&key).map_or(&self.cold, |hot| &hot.pace)
     }
 
     /// Takes a request back that counted.
-    pub(crate) fn uncount(&self, key: u64) {
+    fn uncount(&self, key: u64) {
         if let Some(hot) = self.hot.get(&key) {
             hot.asked.fetch_sub(1, Relaxed);
         }
@@ -151,7 +166,7 @@ impl KeyPaces {
 
     /// The pace of a key, and whether it has one of its own; a request that asks counts.
     #[inline]
-    pub(crate) fn of(&self, key: u64) -> (&Pace, bool) {
+    fn of(&self, key: u64) -> (&Pace, bool) {
         if self.hot.is_empty() {
             return (&self.cold, false);
         }
@@ -162,5 +177,55 @@ impl KeyPaces {
             }
             None => (&self.cold, false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::now;
+
+    const KEY: u64 = 7;
+
+    fn lease() -> KeyLease {
+        let cold = Pace::new(1_000_000, 9, now());
+        KeyLease::new(Table::new(8, 1_000_000, 9), cold)
+    }
+
+    /// The paces of a moment when this key is hot, and what is counted of it.
+    fn hot(lease: &KeyLease) -> Arc<AtomicU64> {
+        let asked = Arc::<AtomicU64>::default();
+        let pace = HotPace { pace: lease.newest().cold, asked: Arc::clone(&asked) };
+        lease.publish(KeyPaces { cold: lease.newest().cold, hot: [(KEY, pace)].into() });
+        asked
+    }
+
+    fn take(lease: &KeyLease, copy: &mut Copy<Arc<KeyPaces>>) -> u32 {
+        lease.take(KEY, copy, now()).remaining()
+    }
+
+    #[test]
+    fn what_was_taken_before_a_key_was_hot_is_not_taken_from_what_it_counts() {
+        let (lease, mut copy) = (lease(), Copy::default());
+        assert_eq!(take(&lease, &mut copy), 8);
+        let asked = hot(&lease);
+        lease.give_back(KEY, &mut copy, now());
+        assert_eq!(asked.load(Relaxed), 0, "it was not counted there");
+        assert_eq!(take(&lease, &mut copy), 8, "but the token is back");
+        assert_eq!(asked.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn what_a_hot_key_was_asked_for_is_taken_back_where_it_was_counted() {
+        let (lease, mut copy) = (lease(), Copy::default());
+        let before = hot(&lease);
+        take(&lease, &mut copy);
+        // It calmed down, and is hot again.
+        let after = hot(&lease);
+        lease.give_back(KEY, &mut copy, now());
+        assert_eq!((before.load(Relaxed), after.load(Relaxed)), (0, 0));
+        take(&lease, &mut copy);
+        lease.give_back(KEY, &mut copy, now());
+        assert_eq!(after.load(Relaxed), 0);
     }
 }

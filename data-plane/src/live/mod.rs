@@ -41,7 +41,9 @@ pub(crate) use self::{
     compile::Compiler,
     identity::Identity,
     ledger::{Ledger, PoolTotals},
-    limits::{Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits},
+    limits::{
+        Asking, Basis, LastTold, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits, Told,
+    },
     management::Management,
     outlook::Outlook,
     retries::Retries,

@@ -1,6 +1,6 @@
 //! Lays out which limits apply where, and keeps what they remember.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, num::NonZero, sync::Arc, time::Instant};
 
 use lb_core::{
     lease::{Quantity, Sort},
@@ -25,6 +25,8 @@ pub(in crate::live) struct LimitCompiler {
     former: BTreeMap<LimitName, LimitConfig>,
     /// States that were ever made.
     serials: u64,
+    /// Of the limit that was compiled last.
+    version: NonZero<u64>,
     laid_out: Option<LaidOut>,
 }
 
@@ -47,7 +49,14 @@ impl LaidOut {
 
 impl LimitCompiler {
     pub(in crate::live) fn new(workers: usize, keys_max: usize) -> Self {
-        Self { workers, keys_max, former: BTreeMap::new(), serials: 0, laid_out: None }
+        Self {
+            workers,
+            keys_max,
+            former: BTreeMap::new(),
+            serials: 0,
+            version: NonZero::<u64>::MIN,
+            laid_out: None,
+        }
     }
 
     /// The limits of a snapshot, for one of so many proxies; none if there are none.
@@ -76,7 +85,8 @@ impl LimitCompiler {
             };
             self.former.insert(name.clone(), config);
         }
-        let all: Box<[LimitConfig]> = self.former.values().cloned().collect();
+        let configs = self.former.values().cloned().enumerate();
+        let all: Box<[LimitConfig]> = configs.map(|(index, config)| config.at(index)).collect();
         let places: BTreeMap<&PoolName, PoolIndex> = snapshot.pools().keys().zip(0..).collect();
         let routes = snapshot.routes().values().map(|route| {
             let pools = route.pools.names().filter_map(|pool| Some((pool, *places.get(pool)?)));
@@ -93,7 +103,8 @@ impl LimitCompiler {
             }
         });
         let pools = pools.collect();
-        let result = Arc::new(Limits { routes, pools, all });
+        let any_of_backends = all.iter().any(|config| config.limit.scope() == LimitScope::Backend);
+        let result = Arc::new(Limits { routes, pools, any_of_backends, all });
         self.laid_out = Some(LaidOut {
             limits: Arc::clone(snapshot.limits()),
             routes: Arc::clone(snapshot.routes()),
@@ -134,7 +145,8 @@ impl LimitCompiler {
                 }
             },
         };
-        LimitConfig::new(limit, state, source)
+        self.version = self.version.saturating_add(1);
+        LimitConfig::new(self.version, limit, state, source)
     }
 
     fn own_source(&self, limit: &Limit, known: Option<&Source>, now: Instant) -> Source {
@@ -260,7 +272,7 @@ mod tests {
         let mut compiler = LimitCompiler::new(1, 100);
         let (copies, at) = (LimitCopies::default(), now());
         let admits = |limits: &Limits| {
-            let asking = Asking { worker: 0, copies: &copies, index: 0, now: at };
+            let asking = Asking { worker: 0, copies: &copies, now: at };
             limits.all()[0].take(0, &asking).is_admitted()
         };
         let before = with(&start(), vec![limit("l", "all", |limit| limit)]);
@@ -289,7 +301,7 @@ mod tests {
         let snapshot = with(&start(), vec![limit("l", "all", fleet)]);
         let limits = compile(&mut compiler, &snapshot).unwrap();
         let copies = LimitCopies::default();
-        let asking = Asking { worker: 0, copies: &copies, index: 0, now: now() };
+        let asking = Asking { worker: 0, copies: &copies, now: now() };
         let limit = &limits.all()[0];
         let Source::Whole(lease) = &limit.source else { panic!("it is lent") };
         assert!(limit.take(0, &asking).is_admitted());

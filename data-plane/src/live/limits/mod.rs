@@ -7,7 +7,7 @@
 mod compile;
 mod state;
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{cell::RefCell, num::NonZero, sync::Arc, time::Instant};
 
 use lb_core::{
     lease::Quantity,
@@ -31,6 +31,8 @@ pub(crate) struct Limits {
     routes: Box<[Box<[Applicable]>]>,
     /// By pool: those of requests that fall back on it, whatever the route.
     pools: Box<[OfFallback]>,
+    /// Whether any of them is of backends.
+    any_of_backends: bool,
 }
 
 /// The limits of the requests that go by one route to one pool.
@@ -56,6 +58,10 @@ struct OfFallback {
 /// One limit.
 #[derive(Clone, Debug)]
 pub(crate) struct LimitConfig {
+    /// Where it stands.
+    pub(crate) index: LimitIndex,
+    /// Unique in this process's life: one with another rate or burst has another.
+    pub(crate) version: NonZero<u64>,
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
@@ -63,13 +69,11 @@ pub(crate) struct LimitConfig {
     pub(crate) fields: Arc<str>,
 }
 
-/// Who asks a limit, and when.
+/// Who asks limits, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asking<'a> {
     pub(crate) worker: usize,
     pub(crate) copies: &'a LimitCopies,
-    /// Where the limit stands.
-    pub(crate) index: LimitIndex,
     pub(crate) now: Instant,
 }
 
@@ -100,39 +104,63 @@ struct LimitCopy {
     told: LastTold,
 }
 
+/// What a client is told of the limit that it is nearest to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Told {
+    /// Which limit: its version, and where it stands.
+    pub(crate) version: NonZero<u64>,
+    pub(crate) limit: LimitIndex,
+    /// What is left.
+    pub(crate) remaining: u32,
+    /// In how many seconds the bucket is full.
+    pub(crate) reset_seconds: u64,
+}
+
 /// What the last client was told of a limit.
 #[derive(Debug, Default)]
 pub(crate) struct LastTold {
-    /// What is left, and in how many seconds the bucket is full.
-    pub(crate) figures: Option<(u32, u64)>,
-    /// The fields with these figures, and the end of a head.
+    pub(crate) told: Option<Told>,
+    /// The fields that say it, and the end of a head.
     pub(crate) fields: Vec<u8>,
 }
 
 impl LimitCopies {
     #[inline]
     fn with<R>(&self, index: LimitIndex, serial: u64, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
-        let copies = &mut *self.0.borrow_mut();
-        if copies.len() <= index {
-            copies.resize_with(index + 1, LimitCopy::default);
-        }
-        let copy = &mut copies[index];
-        if copy.serial != serial {
-            // Another limit has this place now.
-            *copy = LimitCopy { serial, ..LimitCopy::default() };
-        }
-        read(copy)
+        self.at(index, |copy| {
+            if copy.serial != serial {
+                copy.begin(serial);
+            }
+            read(copy)
+        })
     }
 
-    /// What was told last of a limit whose state has this serial.
+    /// What was told last of a limit that stands here.
     #[inline]
-    pub(crate) fn told<R>(
-        &self,
-        index: LimitIndex,
-        serial: u64,
-        use_it: impl FnOnce(&mut LastTold) -> R,
-    ) -> R {
-        self.with(index, serial, |copy| use_it(&mut copy.told))
+    pub(crate) fn told<R>(&self, index: LimitIndex, use_it: impl FnOnce(&mut LastTold) -> R) -> R {
+        self.at(index, |copy| use_it(&mut copy.told))
+    }
+
+    #[inline]
+    fn at<R>(&self, index: LimitIndex, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
+        let copies = &mut *self.0.borrow_mut();
+        if copies.len() <= index {
+            make_room(copies, index);
+        }
+        read(&mut copies[index])
+    }
+}
+
+#[cold]
+fn make_room(copies: &mut Vec<LimitCopy>, index: LimitIndex) {
+    copies.resize_with(index + 1, LimitCopy::default);
+}
+
+impl LimitCopy {
+    /// Another limit has this place now.
+    #[cold]
+    fn begin(&mut self, serial: u64) {
+        *self = Self { serial, ..Self::default() };
     }
 }
 
@@ -180,6 +208,9 @@ impl Limits {
     /// Those of the backend that is picked.
     #[inline]
     pub(crate) fn of_backends(&self, route: RouteIndex, pool: PoolIndex) -> &[LimitIndex] {
+        if !self.any_of_backends {
+            return &[];
+        }
         self.applicable(route, pool).map_or(&[], |applicable| &applicable.of_backends)
     }
 
@@ -201,20 +232,44 @@ impl Limits {
 }
 
 impl LimitConfig {
-    fn new(limit: &Arc<Limit>, state: Arc<LimitState>, source: Source) -> Self {
+    fn new(
+        version: NonZero<u64>,
+        limit: &Arc<Limit>,
+        state: Arc<LimitState>,
+        source: Source,
+    ) -> Self {
         let quota = Quota::new(limit.rate.micros(), limit.burst());
         let (name, Quota { quota, window_seconds }) = (&limit.name, quota);
         let fields = format!(
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
-        Self { limit: Arc::clone(limit), state, source, fields: fields.into() }
+        let limit = Arc::clone(limit);
+        Self { index: 0, version, limit, state, source, fields: fields.into() }
+    }
+
+    /// The same at this place of a configuration.
+    fn at(self, index: LimitIndex) -> Self {
+        Self { index, ..self }
+    }
+
+    /// What a client is told of it that was let pass.
+    #[inline]
+    pub(crate) fn told(&self, decision: &Decision) -> Told {
+        let (version, limit) = (self.version, self.index);
+        let (remaining, reset_seconds) = (decision.remaining(), decision.reset_seconds());
+        Told { version, limit, remaining, reset_seconds }
+    }
+
+    /// The same as [`Self::take`] where time counts less: several limits, or one of a backend.
+    #[inline(never)]
+    pub(crate) fn take_of_several(&self, key: u64, asking: &Asking<'_>) -> Decision {
+        self.take(key, asking)
     }
 
     /// Asks for one token; of a limit by key, for the key of this number.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        let Asking { worker, copies, index, now } = *asking;
-        let serial = self.state.serial;
+        let Asking { worker, copies, now } = *asking;
         let decision = match &self.source {
             Source::Own(pace) => self.state.bucket().take(pace, now),
             Source::OwnByKey(pace, table) => table.take(key, pace, now),
@@ -223,39 +278,35 @@ impl LimitConfig {
                 let take = |copy: &mut LimitCopy| {
                     self.state.bucket().take(lease.pace(&mut copy.pace), now)
                 };
-                copies.with(index, serial, take)
+                copies.with(self.index, self.state.serial, take)
             }
-            Source::ByKey(lease) => copies.with(index, serial, |copy| {
-                let (pace, is_hot) = lease.paces(&mut copy.paces).of(key);
-                let decision = lease.table().take(key, pace, now);
-                if !is_hot && !decision.is_admitted() {
-                    lease.note_refused(key);
-                }
-                decision
-            }),
+            Source::ByKey(lease) => {
+                let take = |copy: &mut LimitCopy| lease.take(key, &mut copy.paces, now);
+                copies.with(self.index, self.state.serial, take)
+            }
         };
         self.state.count(worker, &decision);
         decision
     }
 
-    /// Gives a token back that was taken for a request which another limit refused.
+    /// Gives a token back that was the last one that this worker took of this limit, for a
+    /// request which another limit refused.
     #[cold]
     pub(crate) fn give_back(&self, key: u64, asking: &Asking<'_>) {
+        let Asking { worker, copies, now } = *asking;
         match &self.source {
             Source::Own(_) => self.state.bucket().give_back(),
-            Source::OwnByKey(pace, table) => table.give_back(key, pace, asking.now),
+            Source::OwnByKey(pace, table) => table.give_back(key, pace, now),
             // What another limit refuses is no reason to be lent more.
             Source::Whole(lease) => {
                 self.state.bucket().give_back();
-                lease.uncount(asking.worker);
+                lease.uncount(worker);
             }
-            Source::ByKey(lease) => {
-                let paces = lease.newest();
-                lease.table().give_back(key, paces.pace(key), asking.now);
-                paces.uncount(key);
-            }
+            Source::ByKey(lease) => copies.with(self.index, self.state.serial, |copy| {
+                lease.give_back(key, &mut copy.paces, now);
+            }),
         }
-        self.state.count_returned(asking.worker);
+        self.state.count_returned(worker);
     }
 
     /// What it came to in this process.
