@@ -12,7 +12,7 @@ use lb_core::{
     number::{port, whole_number},
     size::{UNLIMITED, parse_size},
 };
-use lb_proto::document::unit::duration_within;
+use lb_proto::duration::duration_within;
 
 use crate::access_log::AccessLogTarget;
 

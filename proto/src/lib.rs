@@ -8,6 +8,7 @@ pub mod codec;
 pub mod convert;
 #[cfg(feature = "document")]
 pub mod document;
+pub mod duration;
 
 /// Generated messages, clients and servers of package `lb.v1`.
 #[allow(

@@ -41,7 +41,7 @@ pub(super) fn checked(
     assert!((100..600).contains(&response.status));
     assert_eq!(received.start[1], response.status.to_string().as_bytes());
     assert_eq!(response.body, body_length(&received, method, response.status));
-    keeps_as_it_says(&received, &response);
+    keeps_as_it_says(&received, &response, method);
     let written = Message::response(&response.encoded).expect("a malformed head is written");
     assert_eq!(written.start[..2], [&b"HTTP/1.1"[..], received.start[1]]);
     // A reason beyond ASCII may be left out.
@@ -73,14 +73,16 @@ fn has_no_body(status: u16) -> bool {
 }
 
 /// The backend's connection is not reused against its will, nor behind an open end.
-fn keeps_as_it_says(received: &Message<'_>, response: &Response) {
+fn keeps_as_it_says(received: &Message<'_>, response: &Response, method: Method) {
     let options = received.list("connection");
     assert!(options.iter().all(|option| is_token(option)), "Connection names what is no token");
     let says = |text: &str| options.iter().any(|option| option == text.as_bytes());
     let is_old = received.start[0] == b"HTTP/1.0";
     let keeps = !says("close") && (!is_old || says("keep-alive"));
-    // A 204 that announces a body may well send it.
-    let lies = response.status == 204
+    // What announces a body that it must not have may well send it.
+    let is_bodiless = method == Method::Head || has_no_body(response.status);
+    let lies = is_bodiless
+        && response.status >= 200
         && !matches!(received.framed(), Some(Framed::Unsaid | Framed::Length(0)));
     assert_eq!(response.keep_alive, keeps && !lies && response.body != BodyLength::UntilClose);
 }

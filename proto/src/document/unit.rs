@@ -3,8 +3,9 @@
 //! Text without a unit is no duration, because half of its readers would take it for
 //! milliseconds; a number without a unit is a size in bytes.
 
-use std::{fmt, marker::PhantomData, ops::RangeInclusive, time::Duration};
+use std::{fmt, marker::PhantomData, time::Duration};
 
+pub use crate::duration::{duration_text, duration_within, parse_duration};
 use lb_core::model::CookieAffinity;
 pub use lb_core::size::{UNLIMITED, parse_size, size_text};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -12,44 +13,6 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
 };
-
-/// Reads `250ms`, `5s`, `1m30s`: whole milliseconds, possibly none.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|_| {
-        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            format!("{text} has no unit; write for example {text}s or {text}ms")
-        } else {
-            "write a number and a unit, for example 5s, 250ms or 2m".to_owned()
-        }
-    })?;
-    // Finer ones would be cut to whole milliseconds without a word.
-    if duration.subsec_nanos() % 1_000_000 != 0 {
-        return Err("the shortest is 1ms, in whole milliseconds, for example 5ms".to_owned());
-    }
-    Ok(duration)
-}
-
-/// Reads durations of a range; what is refused is told with the range.
-pub fn duration_within(
-    range: RangeInclusive<Duration>,
-) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let [least, most] = [range.start(), range.end()].map(|bound| in_days(*bound));
-        let duration = parse_duration(text)
-            .map_err(|why| format!("{why}; what may be given is {least} to {most}"))?;
-        if range.contains(&duration) {
-            Ok(duration)
-        } else {
-            Err(format!("{text} is outside {least} to {most}, for example 5s"))
-        }
-    }
-}
-
-/// As [`duration_text`], whole days as such.
-fn in_days(duration: Duration) -> String {
-    let (days, rest) = (duration.as_secs() / 86_400, duration.as_secs() % 86_400);
-    if days > 1 && rest == 0 { format!("{days}d") } else { duration_text(duration) }
-}
 
 /// Reads how long a session may live: whole seconds, 1 s to 7 days.
 pub fn parse_session_ttl(text: &str) -> Result<Duration, String> {
@@ -59,18 +22,6 @@ pub fn parse_session_ttl(text: &str) -> Result<Duration, String> {
         return Ok(duration);
     }
     Err("write 1s to 7d, in whole seconds, for example 1h".to_owned())
-}
-
-/// Writes a duration exactly, as it can be read: `250ms`, `5s`, `1m30s`.
-#[must_use]
-pub fn duration_text(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    let parts =
-        [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
-    parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
 }
 
 /// A duration: text with a unit.
