@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use lb_core::{departed::Departed, metrics::PerBackend};
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -248,17 +248,23 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         session_timeout::apply(&registry, ttl).await?;
     }
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
+    let fleet = Fleet::new(registry.revisions(), Arc::clone(&events));
+    let drains = Drains::new(resumed, former, config.lease);
+    if let Some((proxies, until)) = drains.returning() {
+        fleet.expect(proxies, until);
+    }
     let context = Arc::new(Context {
-        fleet: Arc::new(Fleet::new(registry.revisions(), Arc::clone(&events))),
+        fleet: Arc::new(fleet),
         registry,
         statistics: Arc::new(Statistics::default()),
         checks: Arc::default(),
         resilience: Arc::new(Resilience::new(term, config.lease, expected)),
         leases: Arc::new(Leases::new(term, resumed, holders)),
         sources: Arc::default(),
-        drains: Drains::new(resumed, former, config.lease),
+        drains,
         rotation: Rotation::new(resumed),
         events,
+        snapshots: Arc::new(Semaphore::new(grpc::SNAPSHOTS_MAX)),
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
         started: present(),

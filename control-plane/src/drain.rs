@@ -15,7 +15,7 @@
 mod note;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -31,7 +31,7 @@ pub(crate) use self::note::{note_once_more, note_proxies};
 use crate::{
     clock::unix_ms,
     events::EventType,
-    fleet::ProxyState,
+    fleet::{ProxyState, ProxyView},
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
     stats::Asked,
@@ -155,6 +155,13 @@ impl Drains {
         Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
+    /// The proxies that may be on their way back after a restart, and until when; nothing if it
+    /// is not known which.
+    pub(crate) fn returning(&self) -> Option<(Vec<ProxyId>, Instant)> {
+        let former = self.former.clone().filter(|_| Instant::now() < self.complete_from)?;
+        Some((former, self.complete_from))
+    }
+
     /// Whether proxies may still be on their way back after a restart, while it is known of these
     /// how they are.
     pub(crate) fn awaits_proxies(&self, known: &[ProxyId]) -> bool {
@@ -216,7 +223,8 @@ impl Drains {
     }
 
     fn forget_all_but(&self, drains: &[Stored<Backend>]) {
-        self.lock().retain(|id, _| drains.iter().any(|stored| stored.value.id == *id));
+        let kept: HashSet<&BackendId> = drains.iter().map(|stored| &stored.value.id).collect();
+        self.lock().retain(|id, _| kept.contains(id));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<BackendId, Clock>> {
@@ -245,10 +253,21 @@ impl Clock {
 /// What proxies have left of a backend; none if it does not drain. `revision` is that of
 /// the backend.
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
+    backend.drain.as_ref()?;
+    report_of(context, &context.fleet.list(), backend, revision)
+}
+
+/// The same, of proxies that were listed for several backends.
+fn report_of(
+    context: &Context,
+    proxies: &[ProxyView],
+    backend: &Backend,
+    revision: u64,
+) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
     let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
-    let proxies = context.fleet.list().into_iter().map(|view| {
+    let proxies = proxies.iter().map(|view| {
         let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
         let (present, lease) = (&view.info.instance, context.lease);
         let asked = Asked { proxy, present, since, lease };
@@ -257,16 +276,22 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
         if view.state == ProxyState::Stopped {
             // It ended what it had before it said goodbye.
             let word = DrainWord::Told;
-            return DrainShare { proxy: view.info.id, word, requests: 0, upgraded: 0, cut };
+            return DrainShare { proxy: view.info.id.clone(), word, requests: 0, upgraded: 0, cut };
         }
         // One whose stream has just ended is on its way back, or about to be replaced.
         let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
         let word = match () {
             () if is_gone => DrainWord::Lost,
-            () if left.applied_revision >= revision && !left.unheard => DrainWord::Told,
+            // Both: its statistics are of when it followed the drain, and what it follows is
+            // this store. Revisions of another one say nothing here.
+            () if left.applied_revision.min(view.progress.applied_revision) >= revision
+                && !left.unheard =>
+            {
+                DrainWord::Told
+            }
             () => DrainWord::Unheard,
         };
-        DrainShare { proxy: view.info.id, word, requests, upgraded, cut }
+        DrainShare { proxy: view.info.id.clone(), word, requests, upgraded, cut }
     });
     let keeps_sessions = context.registry.read(|view| {
         let pool = view.catalog.pools().get(&backend.pool);
@@ -290,8 +315,9 @@ pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Opt
 
 /// What proxies have left of every backend whose drain is not over.
 pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
+    let proxies = context.fleet.list();
     let under_way = |stored: Stored<Backend>| {
-        let report = report(context, &stored.value, stored.revision)?;
+        let report = report_of(context, &proxies, &stored.value, stored.revision)?;
         Some((stored.value, report))
     };
     let drains = drains(context).into_iter();
@@ -309,8 +335,18 @@ pub(crate) async fn run(context: &Context) {
         let drains = drains(context);
         context.drains.forget_all_but(&drains);
         let mut again: Option<Duration> = None;
-        for stored in &drains {
-            let wait = look(context, stored).await;
+        // Listed once for all, and anew after a step: meanwhile proxies may have come.
+        let mut proxies = None;
+        // What has ended stays as it is until somebody changes the backend.
+        let is_open = |stored: &&Stored<Backend>| {
+            stored.value.drain.is_some_and(|drain| !drain.ended || drain.remove)
+        };
+        for stored in drains.iter().filter(is_open) {
+            let listed = proxies.get_or_insert_with(|| context.fleet.list());
+            let (wait, has_written) = look(context, listed, stored).await;
+            if has_written {
+                proxies = None;
+            }
             again = wait.map(|wait| again.map_or(wait, |again| again.min(wait))).or(again);
         }
         tokio::select! {
@@ -329,17 +365,19 @@ fn drains(context: &Context) -> Vec<Stored<Backend>> {
 }
 
 /// Takes a drain a step further if it is time to. After which time it must be looked at
-/// again, if it must.
-async fn look(context: &Context, stored: &Stored<Backend>) -> Option<Duration> {
+/// again, if it must, and whether it tried to take a step, which takes a while.
+async fn look(
+    context: &Context,
+    proxies: &[ProxyView],
+    stored: &Stored<Backend>,
+) -> (Option<Duration>, bool) {
     let backend = &stored.value;
-    let (Some(drain), Some(report)) = (&backend.drain, report(context, backend, stored.revision))
-    else {
-        return None;
-    };
+    let report = report_of(context, proxies, backend, stored.revision);
+    let (Some(drain), Some(report)) = (&backend.drain, report) else { return (None, false) };
     let id = backend.id.to_string();
     let left = report.left();
     let item = match drain::next(drain, left, context.drains.elapsed(backend, drain)) {
-        Step::Wait => return (!drain.ended).then_some(LOOK),
+        Step::Wait => return ((!drain.ended).then_some(LOOK), false),
         Step::Cut => Item::Drain { id, step: DrainStep::Cutting { left: left.known() } },
         Step::End => Item::Drain { id, step: DrainStep::Ended { cut: report.cut() } },
         Step::Remove => Item::Delete { kind: Kind::Backend, name: id },
@@ -350,7 +388,7 @@ async fn look(context: &Context, stored: &Stored<Backend>) -> Option<Duration> {
         expected_revision: stored.revision,
         ..WriteRequest::default()
     };
-    match context.registry.write(request).await {
+    let again = match context.registry.write(request).await {
         Ok(written) => {
             debug!(backend = %backend.id, revision = written.revision, "drain went on");
             context.drains.note(&backend.id, None);
@@ -368,5 +406,6 @@ async fn look(context: &Context, stored: &Stored<Backend>) -> Option<Duration> {
             }
             Some(RETRY)
         }
-    }
+    };
+    (again, true)
 }

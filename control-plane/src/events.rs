@@ -113,6 +113,8 @@ event_types! {
     ProxyRejected = "proxy_rejected",
     /// A proxy's stream ended, or its lease ran out.
     ProxyLost = "proxy_lost",
+    /// A proxy's stream is refused, and it hears of no change.
+    ProxyRefused = "proxy_refused",
     /// A proxy was stopped in order, and said so.
     ProxyStopped = "proxy_stopped",
     /// Somebody said that a proxy will not come back.

@@ -11,13 +11,13 @@ mod leavings;
 mod limits;
 mod process;
 mod rate;
+mod report;
 mod reporters;
 mod sessions;
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use lb_core::{
@@ -34,69 +34,18 @@ pub use self::{
     leavings::{Asked, Leaving},
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{Overload, OwnAnswers, Process},
+    report::{BackendPart, Report},
 };
 use self::{
     rate::Rate,
     reporters::{Reporters, Reporting, Running, Turn},
 };
-use crate::{registry::Catalog, resilience::ProbeReport};
+use crate::registry::Catalog;
 
 /// A gauge without a report for so many periods says nothing any more.
 const PERIODS_MAX: u32 = 3;
 /// No honest report counts this much; larger numbers would overflow sums.
 pub const COUNT_MAX: u64 = 1 << 48;
-
-/// One report of one proxy.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whose.
-    pub proxy: ProxyId,
-    /// Of which start of it.
-    pub instance: InstanceId,
-    /// Grows by one with each report of an instance.
-    pub sequence: u64,
-    /// When it was sent, by its process's own monotonic clock since its start.
-    pub sent: Duration,
-    /// Tokens that its proxy has used.
-    pub probes: Vec<ProbeReport>,
-    /// How long the proxy counted.
-    pub interval: Duration,
-    /// The revision that it served from when it counted.
-    pub applied_revision: u64,
-    /// Backends that have anything to tell.
-    pub backends: Vec<BackendPart>,
-    /// Limits that have anything to tell.
-    pub limits: Vec<LimitPart>,
-    /// The process itself.
-    pub process: Process,
-    /// What became of the sessions of pools, by result.
-    pub sessions: Vec<(PoolName, OwnAnswers)>,
-}
-
-/// What one report says of one backend.
-#[derive(Clone, Debug)]
-pub struct BackendPart {
-    /// The backend's pool, as the proxy knows it.
-    pub pool: PoolName,
-    /// Which.
-    pub backend: BackendId,
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// Since the last report.
-    pub counters: BackendCounters,
-    /// Now, upgraded connections included.
-    pub in_flight: u32,
-    /// Upgraded connections.
-    pub upgraded: u32,
-    /// Requests and upgraded connections that were cut at the end of a drain.
-    pub cut: u32,
-    /// Requests that sessions brought here.
-    pub sessions: u64,
-    /// Failures since the last success of the period.
-    pub trailing_failures: u64,
-    /// The proxy avoids it for what it sees itself.
-    pub avoided: bool,
-}
 
 /// Added up over reports.
 #[derive(Clone, Debug, Default)]
@@ -272,9 +221,14 @@ impl Statistics {
     pub fn backends(&self, ids: &[(BackendId, Incarnation)]) -> Vec<(BackendCounters, u32)> {
         let now = Instant::now();
         let sums = self.lock();
+        // Each proxy is looked at once, however many backends are asked for.
+        let mut in_flight: HashMap<&(BackendId, Incarnation), u32> = HashMap::new();
+        for (key, count) in sums.proxies.iter().flat_map(|known| known.busy(now)) {
+            *in_flight.entry(key).or_default() += count;
+        }
         let found = |key| {
             let backend = sums.backends.get(key)?;
-            let in_flight = sums.proxies.iter().map(|known| known.in_flight(key, now)).sum();
+            let in_flight = in_flight.get(key).copied().unwrap_or_default();
             Some((backend.all.counters.clone(), in_flight))
         };
         ids.iter().map(|key| found(key).unwrap_or_default()).collect()

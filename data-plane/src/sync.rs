@@ -5,6 +5,7 @@
 //! only when the last of them serves from it. Without a control plane nothing
 //! changes: the proxy serves what it has, says since when, and tries again.
 
+mod complaints;
 mod management;
 mod session;
 
@@ -27,6 +28,7 @@ use crate::{
     clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
     worker::now,
 };
+use complaints::Complaints;
 use session::Ended;
 
 /// Between two writes of the configuration to disk.
@@ -112,7 +114,7 @@ impl Follower {
     pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut rng = fastrand::Rng::new();
-        let mut complained = false;
+        let mut complaints = Complaints::default();
         for turn in 0usize.. {
             let endpoint = self.control_planes[turn % self.control_planes.len()].clone();
             let ended = self.session(&endpoint, &mut backoff).await;
@@ -122,26 +124,41 @@ impl Follower {
             if self.leaving.is_cancelled() {
                 return;
             }
+            let serving = self.serving.subscriber().held().map(|held| held.version.to_string());
             let pause = match ended {
                 Ended::Left => return,
                 Ended::Goaway { reason, after } => {
                     info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
+                    complaints.forget();
                     after
                 }
                 Ended::Failed(problem) => {
-                    // Once when it begins; then it is known.
-                    if !std::mem::replace(&mut complained, true) {
+                    if complaints.nobody_answers(endpoint.uri()) {
                         warn!(
                             control_plane = %endpoint.uri(),
                             problem,
-                            serving = self.serving.subscriber().held().map(|held| held.version.to_string()),
+                            serving,
                             "no control plane answers there (--control-plane); serving goes on with what is held"
                         );
                     }
                     Duration::ZERO
                 }
+                Ended::Refused(problem) => {
+                    if complaints.is_refused(endpoint.uri(), &problem) {
+                        warn!(
+                            control_plane = %endpoint.uri(),
+                            problem,
+                            serving,
+                            "the control plane refuses this proxy, which hears of no change until that \
+                             is mended; serving goes on with what is held"
+                        );
+                    }
+                    Duration::ZERO
+                }
                 Ended::Lost(problem) => {
-                    complained = true;
+                    complaints.forget();
+                    // That nobody answers there now goes without saying.
+                    complaints.nobody_answers(endpoint.uri());
                     warn!(
                         control_plane = %endpoint.uri(),
                         problem,

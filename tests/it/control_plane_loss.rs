@@ -8,6 +8,7 @@ use lb_tests::{
     eventually::eventually,
     load::Load,
 };
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use crate::program;
@@ -51,6 +52,59 @@ async fn kept_on_disk(cluster: &Cluster, index: usize, backends: usize) {
         if up == backends { Ok(()) } else { Err(format!("{up} backends up in {file:?}")) }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_change_right_after_a_restart_is_not_applied_where_nobody_is_back() {
+    let (mut cluster, backends) = serving(2).await;
+    cluster.kill_control_plane().await;
+    cluster.proxy(1).signal(Signal::STOP);
+    cluster.start_control_plane().await;
+    let address = backends[0].address().to_string();
+    let pool = ["add-pool", "other"];
+    drop(cluster.lbctl(&[&pool[..], &["--no-wait"]].concat()).await.expect(0));
+    let add = ["--timeout", "2s", "add-backend", &address, "--pool", "other"];
+    let late = cluster.lbctl(&add).await.expect(6);
+    assert!(late.stdout.contains("applied 1/2 proxies"), "{late:?}");
+    assert!(late.stderr.contains("proxy-2: not back since the control plane was"), "{late:?}");
+    cluster.proxy(1).signal(Signal::CONT);
+    let revision = cluster.api.revision().await;
+    let wait = format!("revision/{revision}");
+    let waited = cluster.lbctl(&["wait", &wait, "--timeout", "30s"]).await.expect(0);
+    assert!(waited.stdout.contains("applied 2/2 proxies"), "{waited:?}");
+}
+
+#[tokio::test]
+async fn an_operator_may_have_a_new_store_taken_as_it_is() {
+    let (mut cluster, _backends) = serving(2).await;
+    cluster.kill_control_plane().await;
+    std::fs::remove_dir_all(cluster.control_plane_dir()).unwrap();
+    cluster.start_control_plane().await;
+    for id in ["proxy-1", "proxy-2"] {
+        eventually("the proxies refuse the empty state", async || {
+            let (proxies, _) = cluster.api.try_proxies().await.map_err(|e| e.to_string())?;
+            let refuses = proxies.iter().any(|proxy| proxy.id == id && proxy.awaits_consent);
+            if refuses { Ok(()) } else { Err(format!("{proxies:?}")) }
+        })
+        .await;
+        let described = cluster.lbctl(&["describe", "proxy", id]).await.expect(0).stdout;
+        assert!(described.contains(&format!("'lbctl adopt-store {id}'")), "{described}");
+    }
+    let unknown = cluster.lbctl(&["adopt-store", "proxy-3"]).await.expect(7);
+    assert!(unknown.stderr.contains("there is no proxy proxy-3"), "{unknown:?}");
+    // One of them first: the other one goes on as it was.
+    drop(cluster.lbctl(&["adopt-store", "proxy-1", "--no-wait"]).await.expect(0));
+    drop(cluster.lbctl(&["wait", "proxy/proxy-1", "--for", "synced"]).await.expect(0));
+    assert_eq!(get(cluster.proxy(0).address(), "/").await.status, 503);
+    assert_eq!(get(cluster.proxy(1).address(), "/").await.status, 200);
+    let rest = cluster.lbctl(&["adopt-store"]).await.expect(0);
+    assert!(rest.stdout.starts_with("proxy-2: told to take"), "{rest:?}");
+    assert!(rest.stdout.contains("applied 2/2 proxies"), "{rest:?}");
+    let nobody = cluster.lbctl(&["adopt-store"]).await.expect(0);
+    assert!(nobody.stdout.starts_with("nothing to do"), "{nobody:?}");
+    // They take part in changes again.
+    let added = cluster.lbctl(&["add-pool", "other"]).await.expect(0);
+    assert!(added.stdout.contains("applied 2/2 proxies"), "{added:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use lb_proto::v1::{self as pb, Health};
+use lb_proto::v1::{self as pb, Health, object::Object as Any};
 use lb_tests::{
     backend::{Action, Backend, ok},
     client::{Client, exchange},
@@ -16,6 +16,7 @@ use lb_tests::{
     eventually::eventually,
     exposition::Scrape,
     load::Load,
+    scene,
 };
 use tonic::Streaming;
 
@@ -237,6 +238,60 @@ async fn a_backend_that_one_proxy_cannot_reach_stays_up_for_the_others() {
         }
     }
     assert!(partial.requests() > served, "the others go on");
+}
+
+#[tokio::test]
+async fn a_prober_that_is_cut_off_empties_no_pool_without_traffic() {
+    let cut_off = Arc::new(AtomicBool::new(false));
+    let servers: Vec<Backend> = (0..4)
+        .map(|_| {
+            let is_cut_off = Arc::clone(&cut_off);
+            Backend::scripted(move |request| match request.path() {
+                "/checked" if is_cut_off.load(SeqCst) => vec![Action::Reset],
+                _ => vec![Action::Send(ok("served"))],
+            })
+        })
+        .collect();
+    let cluster = Cluster::start(program(), 1).await;
+    let checked = |pool: &mut pb::Pool| {
+        let check = pool.health_check.get_or_insert_default();
+        check.path = "/checked".to_owned();
+        // Long enough for the proxies to report what they see, on a busy machine too.
+        (check.interval_ms, check.edge_interval_ms) = (1000, 1000);
+    };
+    cluster.api.change_pool(checked).await;
+    // Two of the servers are in both pools, two in the quiet one alone.
+    let mut quiet = pb::Pool { name: "quiet".to_owned(), ..scene::pool("round_robin") };
+    checked(&mut quiet);
+    cluster.api.put_applied(Any::Pool(quiet)).await;
+    cluster.add_backends(&[servers[0].address(), servers[1].address()]).await;
+    let ids = ["q1", "q2", "q3", "q4"];
+    for (id, server) in ids.iter().zip(&servers) {
+        let backend = pb::Backend {
+            id: (*id).to_owned(),
+            pool: "quiet".to_owned(),
+            address: server.address().to_string(),
+            weight: Some(1),
+            ..pb::Backend::default()
+        };
+        cluster.api.put_applied(Any::Backend(backend)).await;
+        cluster.api.verdict(id, Health::Up).await;
+    }
+    let load = Load::start(&cluster.addresses(), 2);
+    load.answered(10).await;
+    cut_off.store(true, SeqCst);
+    // The other two, of which nobody sees anything, may fall before anybody contradicts.
+    for id in &ids[..2] {
+        eventually("the check is contradicted", async || {
+            let status = cluster.api.backend(id).await.status.unwrap();
+            let reason = status.reason.clone().unwrap_or_default();
+            if reason.code == "check_contradicted" { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+        let status = cluster.api.backend(id).await.status.unwrap();
+        assert_eq!(status.health(), Health::Up, "{id}");
+    }
+    load.stop().await.assert_flawless();
 }
 
 #[tokio::test]

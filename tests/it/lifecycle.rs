@@ -197,6 +197,38 @@ async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_refused_after_it_has_waited_says_so_and_so_does_the_fleet() {
+    let mut cluster = Cluster::start(program(), 1).await;
+    cluster.kill_control_plane().await;
+    let args = [
+        "data-plane".to_owned(),
+        "--id=proxy-1".to_owned(),
+        format!("--control-plane=http://{}", cluster.grpc()),
+        "--host=127.0.0.1".to_owned(),
+        "--port=0".to_owned(),
+        "--admin=127.0.0.1:0".to_owned(),
+        format!("--data-dir={}", cluster.path("second").display()),
+        "--exit-with-parent".to_owned(),
+    ];
+    let second = program().start("second proxy-1", &args);
+    second.complaint("no control plane answers there").await;
+    cluster.start_control_plane().await;
+    // Whichever of the two comes later.
+    let refused = "the control plane refuses this proxy";
+    tokio::select! {
+        () = second.complaint(refused) => {}
+        () = cluster.proxy(0).process().complaint(refused) => {}
+    }
+    cluster.control_plane().complaint("a proxy is refused").await;
+    let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
+    assert!(status.contains("proxy-1 from 127.0.0.1:"), "{status}");
+    assert!(status.contains("is in use by another live proxy"), "{status}");
+    assert!(status.contains("'--data-dir' of its own"), "{status}");
+    let check = cluster.lbctl(&["check", "-o", "json"]).await.expect(1).stdout;
+    assert!(check.contains("proxy_refused"), "{check}");
+}
+
+#[tokio::test]
 async fn a_data_directory_belongs_to_one_proxy() {
     let cluster = Cluster::start(program(), 1).await;
     let directory = cluster.proxy(0).data_dir().display().to_string();

@@ -4,6 +4,7 @@
 //! checked while they are parsed, by the same code as in the control plane; clap
 //! suggests the nearest name for a mistyped one.
 
+mod adopt;
 mod backend;
 mod declared;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use clap::{
 use lb_core::number::whole_number;
 
 pub(crate) use self::{
+    adopt::AdoptStore,
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
     limit::{AddLimit, LimitSettings, RemoveLimit, SetLimit},
@@ -189,6 +191,8 @@ Examples:
     RemovePool(RemovePool),
     /// Choose how a pool picks a backend for each request
     SetAlgorithm(SetAlgorithm),
+    /// Have proxies that hold another store's state take this one's, whatever it silences
+    AdoptStore(AdoptStore),
     /// Replace the key that signs sessions
     RotateSessionKeys(RotateSessionKeys),
     /// Drop a proxy that will not come back from the list

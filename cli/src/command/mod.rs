@@ -1,5 +1,6 @@
 //! The commands, one module per group.
 
+mod adopt;
 mod apply;
 mod backend;
 mod check;
@@ -133,6 +134,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetPool(args) => pool::set(&session, args).await,
         Command::RemovePool(args) => pool::remove(&session, args).await,
         Command::SetAlgorithm(args) => pool::set_algorithm(&session, args).await,
+        Command::AdoptStore(args) => adopt::run(&session, args).await,
         Command::RotateSessionKeys(args) => session::rotate(&session, &args).await,
         Command::ForgetProxy(args) => proxy::forget(&session, args).await,
         Command::AddListener(args) => listener::add(&session, args).await,

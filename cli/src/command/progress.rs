@@ -74,6 +74,13 @@ fn late(progress: &ProgressView, timeout: Duration) -> Failure {
     );
     for laggard in &progress.laggards {
         let seen = format::duration(Duration::from_millis(laggard.last_seen_ms));
+        if laggard.state == "away" {
+            message += &format!(
+                "\n  {}: not back since the control plane was started {seen} ago",
+                laggard.proxy_id
+            );
+            continue;
+        }
         message += &format!(
             "\n  {}: {} at revision {}, last heard of {seen} ago",
             laggard.proxy_id, laggard.state, laggard.applied_revision
@@ -149,6 +156,15 @@ mod tests {
         It is applied as soon as the proxy answers again; until then that proxy serves its former state.
         next: lbctl describe proxy proxy-2, or lbctl wait revision/118 --timeout 1m
         ");
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_back_after_a_restart_is_named() {
+        let mut late = progress(2, &[("proxy-2", 1_200)]);
+        late.laggards[0].state = "away".to_owned();
+        let message = failure(&late.into(), Duration::from_secs(10)).unwrap().message;
+        let line = message.lines().nth(1).unwrap();
+        insta::assert_snapshot!(line, @"  proxy-2: not back since the control plane was started 1.2s ago");
     }
 
     #[test]

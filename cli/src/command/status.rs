@@ -15,7 +15,7 @@ use crate::{
     exit::Failure,
     format,
     output::Screen,
-    view::{BackendView, PoolView, ProcessView, ProxyView, StandingView, Traffic},
+    view::{BackendView, PoolView, ProcessView, ProxyView, RefusedView, StandingView, Traffic},
 };
 
 /// Lines about single backends and proxies, so that a bad day still fits on a screen.
@@ -34,6 +34,8 @@ pub(crate) struct StatusView {
     last_change_unix_ms: u64,
     proxies_synced: usize,
     pub(crate) proxies: Vec<ProxyView>,
+    /// Processes that are not let in.
+    refused_proxies: Vec<RefusedView>,
     pub(crate) pools: Vec<PoolView>,
     pub(crate) traffic: Traffic,
     /// All proxies together.
@@ -86,6 +88,7 @@ impl StatusView {
             last_change_unix_ms: status.last_change_unix_ms,
             proxies_synced: proxies.iter().filter(|proxy| proxy.state == "synced").count(),
             proxies,
+            refused_proxies: status.refused.into_iter().map(RefusedView::from).collect(),
             empty_pools: empty_pools(&pools, routes),
             pools,
             traffic: status.totals.into(),
@@ -227,6 +230,8 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         }
         (line, next_look(proxy))
     });
+    let refused =
+        view.refused_proxies.iter().map(|refused| (refused.sentence(now), refused.next_step()));
     let overloaded = view.proxies.iter().filter_map(|proxy| {
         let overload = proxy.process.as_ref()?.overload.as_ref()?;
         let line = format!("{} is overloaded: {}", proxy.id, overload.sentence());
@@ -299,8 +304,13 @@ fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
         };
         Some((line, next))
     });
-    let mut alarms: Vec<(String, String)> =
-        proxies.chain(overloaded).chain(sources).chain(pools).chain(backends).collect();
+    let mut alarms: Vec<(String, String)> = proxies
+        .chain(refused)
+        .chain(overloaded)
+        .chain(sources)
+        .chain(pools)
+        .chain(backends)
+        .collect();
     let is_bare = view.pools.iter().all(|pool| pool.backends.is_none_or(|c| c.total() == 0));
     if !is_bare {
         alarms.extend(empty);

@@ -34,7 +34,7 @@ pub(crate) use self::{
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::PoolView,
-    proxy::{ProcessView, ProxyView, RejectionView, is_connected},
+    proxy::{ProcessView, ProxyView, RefusedView, RejectionView, is_connected},
     route::{RouteView, ShareView},
     session::{
         AffinityView, LostProxyView, RotationView, SessionKeyView, SessionView, lacking,

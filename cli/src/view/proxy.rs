@@ -5,7 +5,8 @@ use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::some_unix_ms;
+use super::{ReasonView, some_unix_ms};
+use crate::format;
 
 /// One proxy: its versions, its addresses, its process.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -23,6 +24,8 @@ pub(crate) struct ProxyView {
     pub(crate) held_source: String,
     pub(crate) rejections: Vec<RejectionView>,
     pub(crate) refusal: Option<String>,
+    /// It would take the state if an operator consented.
+    pub(crate) awaits_consent: bool,
     /// The next session key, if that waits for it.
     pub(crate) awaited_session_key: Option<String>,
     pub(crate) listen: Vec<ListenView>,
@@ -172,6 +175,7 @@ impl From<pb::Proxy> for ProxyView {
             stale_since_unix_ms: some_unix_ms(wire.stale_since_unix_ms),
             held_source: wire.held_source,
             rejections: wire.rejections.into_iter().map(RejectionView::from).collect(),
+            awaits_consent: wire.awaits_consent,
             refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
             awaited_session_key: Some(wire.awaited_session_key).filter(|key| !key.is_empty()),
             listen: wire
@@ -237,4 +241,63 @@ fn hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         text
     })
+}
+/// A process that the control plane refuses.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RefusedView {
+    id: String,
+    instance: String,
+    build_version: String,
+    peer_address: String,
+    reason: ReasonView,
+    pub(crate) since_unix_ms: u64,
+    last_unix_ms: u64,
+    attempts: u64,
+}
+
+impl RefusedView {
+    /// Which one, for how long, and why, at the time `now`.
+    pub(crate) fn sentence(&self, now: u64) -> String {
+        let name = if self.id.is_empty() { "a proxy without an id" } else { &self.id };
+        let from = if self.peer_address.is_empty() { "a Unix socket" } else { &self.peer_address };
+        let since = format::age_of(Some(self.since_unix_ms), now);
+        let why = self.reason.sentence();
+        let attempts = format::count(
+            usize::try_from(self.attempts).unwrap_or(usize::MAX),
+            "attempt",
+            "attempts",
+        );
+        format!("{name} from {from} is refused, {attempts} in {since}: {why}")
+    }
+
+    /// What to do about it.
+    pub(crate) fn next_step(&self) -> String {
+        match self.reason.code.as_str() {
+            "proxy_id_in_use" => {
+                "give it '--id' and '--data-dir' of its own, or stop one of the two; until then it \
+                 serves what it has on its disk"
+            }
+            "no_common_version" => {
+                "upgrade the older of proxy and control plane; until then it serves what it has on \
+                 its disk"
+            }
+            _ => "start it with a valid '--id'; its log says the same",
+        }
+        .to_owned()
+    }
+}
+
+impl From<pb::RefusedProxy> for RefusedView {
+    fn from(wire: pb::RefusedProxy) -> Self {
+        Self {
+            id: wire.id,
+            instance: wire.instance_id,
+            build_version: wire.build_version,
+            peer_address: wire.peer_address,
+            reason: ReasonView::from(wire.reason),
+            since_unix_ms: wire.since_unix_ms,
+            last_unix_ms: wire.last_unix_ms,
+            attempts: wire.attempts,
+        }
+    }
 }

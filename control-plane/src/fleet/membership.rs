@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use lb_core::model::{ProxyId, Reason};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,6 +17,7 @@ pub struct Membership {
     pub(super) id: ProxyId,
     pub(super) entry: Arc<Mutex<Entry>>,
     pub(super) replaced: CancellationToken,
+    pub(super) consent: Arc<Notify>,
     pub(super) said_goodbye: bool,
 }
 
@@ -31,6 +32,12 @@ impl Membership {
     #[must_use]
     pub fn replaced(&self) -> &CancellationToken {
         &self.replaced
+    }
+
+    /// Tells when an operator consents to what the proxy refuses.
+    #[must_use]
+    pub fn consent(&self) -> &Arc<Notify> {
+        &self.consent
     }
 
     /// The proxy was heard of, and has not got further.

@@ -8,8 +8,10 @@
 //! Sessions write their progress here and everybody else reads; a change wakes those
 //! who wait for a revision to be applied.
 
+mod adopt;
 mod forget;
 mod membership;
+mod refusals;
 mod sent;
 mod wait;
 
@@ -18,7 +20,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -27,18 +29,23 @@ use lb_core::{
     moment::Moment,
     sync::{Digest, Rejection},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use self::refusals::Refusals;
 pub use self::{
     forget::ForgetError,
     membership::Membership,
+    refusals::{Refusal, Refused},
     sent::{Sent, Transmissions},
     wait::{Laggard, WaitProgress, Waiter},
 };
 use crate::{
-    clock::{age, present},
+    clock::present,
     events::{EventLog, EventType},
 };
 
@@ -59,6 +66,9 @@ pub struct Fleet {
     revision: watch::Receiver<u64>,
     events: Arc<EventLog>,
     sent: Sent,
+    refusals: Mutex<Refusals>,
+    /// Those that may be on their way back after a restart of the control plane.
+    returning: OnceLock<wait::Returning>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +90,8 @@ struct Entry {
     /// What was last told about it as an event.
     told: Option<ProxyState>,
     replaced: CancellationToken,
+    /// An operator consents to what its process refuses.
+    consent: Arc<Notify>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +150,8 @@ pub struct Progress {
     pub rejections: Vec<Rejection>,
     /// Why it refused the whole state.
     pub refusal: Option<String>,
+    /// It would take the state if an operator consented: see [`Fleet::adopt`].
+    pub awaits_consent: bool,
     /// How often digests did not agree.
     pub divergences: u64,
     /// Snapshots sent in this session.
@@ -224,17 +238,18 @@ pub struct Member {
 /// Another live proxy has the id.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the proxy id {id} is in use by another live proxy (instance {instance}, connected for \
-     {connected_for:?}); give each proxy an id and a data directory of its own with --id and \
-     --data-dir, or stop the other one"
+    "the proxy id {id} is in use by another live proxy (instance {instance}, connected from \
+     {from}); give each proxy an id and a data directory of its own with --id and --data-dir, or \
+     stop the other one"
 )]
 pub struct IdTaken {
     /// Asked for.
     pub id: ProxyId,
     /// Who has it.
     pub instance: InstanceId,
-    /// For how long.
-    pub connected_for: Duration,
+    /// Where its stream comes from. Nothing that changes from attempt to attempt is told, so that
+    /// whoever is refused can tell a new problem from the old one.
+    pub from: String,
 }
 
 impl Fleet {
@@ -248,6 +263,8 @@ impl Fleet {
             revision,
             events,
             sent: Sent::default(),
+            refusals: Mutex::default(),
+            returning: OnceLock::new(),
         }
     }
 
@@ -276,7 +293,7 @@ impl Fleet {
                 return Err(IdTaken {
                     id: info.id,
                     instance: other.info.instance.clone(),
-                    connected_for: Duration::from_secs(age(other.connected).as_secs()),
+                    from: refusals::told_address(&other.info.peer_address),
                 });
             }
             other.replaced.cancel();
@@ -285,6 +302,7 @@ impl Fleet {
         let id = info.id.clone();
         info!(proxy = %id, instance = %info.instance, held = info.held_source, "proxy connected");
         let replaced = CancellationToken::new();
+        let consent = Arc::new(Notify::new());
         let entry = Entry {
             info,
             life: Life::Live,
@@ -294,13 +312,22 @@ impl Fleet {
             lag: Duration::ZERO,
             told: None,
             replaced: replaced.clone(),
+            consent: Arc::clone(&consent),
         };
         let entry = Arc::new(Mutex::new(entry));
         entries.by_id.insert(id.clone(), Arc::clone(&entry));
         self.show_members(&entries);
         drop(entries);
+        self.forget_refusal(id.as_str(), locked(&entry).info.instance.as_str());
         self.tell(EventType::ProxyConnected, &id, Reason::default());
-        Ok(Membership { fleet: Arc::clone(self), id, entry, replaced, said_goodbye: false })
+        Ok(Membership {
+            fleet: Arc::clone(self),
+            id,
+            entry,
+            replaced,
+            consent,
+            said_goodbye: false,
+        })
     }
 
     /// All proxies, in order of their ids.

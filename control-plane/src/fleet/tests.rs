@@ -238,6 +238,44 @@ async fn a_refused_state_ends_the_wait_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_after_a_restart_counts_those_who_are_on_their_way_back() {
+    let world = world(5);
+    let ids = ["p1", "p2"].map(|id| ProxyId::new(id).unwrap());
+    world.fleet.expect(ids.to_vec(), Instant::now() + Duration::from_secs(8));
+    let p1 = world.join("p1");
+    p1.advance(applied(5), ANSWERED);
+    let mut wait = world.wait(5);
+    let progress = wait.next().await.unwrap();
+    assert_eq!((progress.proxies, progress.applied, progress.done), (2, 1, false));
+    let away = &progress.laggards[0];
+    assert_eq!((away.proxy.as_str(), away.state()), ("p2", "away"));
+    // One comes back; it is a proxy like any other from then on.
+    let p2 = world.join("p2");
+    p2.advance(applied(5), ANSWERED);
+    let progress = wait.finish().await;
+    assert_eq!((progress.proxies, progress.applied, progress.done), (2, 2, true));
+    assert!(progress.laggards.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_come_back_after_a_restart_is_not_waited_for_for_ever() {
+    let world = world(5);
+    let began = Instant::now();
+    let id = ProxyId::new("gone").unwrap();
+    world.fleet.expect(vec![id], began + Duration::from_secs(8));
+    let progress = world.wait(5).finish().await;
+    assert_eq!((progress.proxies, progress.done), (0, true));
+    assert_eq!(began.elapsed(), Duration::from_secs(8));
+    // A shorter wait ends with its name.
+    let world = self::world(5);
+    let id = ProxyId::new("gone").unwrap();
+    world.fleet.expect(vec![id], Instant::now() + Duration::from_secs(60));
+    let progress = world.wait(5).finish().await;
+    assert_eq!((progress.proxies, progress.done), (1, false));
+    assert_eq!(progress.laggards[0].state(), "away");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proxy_that_said_goodbye_is_waited_for_by_nobody_and_listed_for_an_hour() {
     let world = world(5);
     let (stays, mut goes) = (world.join("p1"), world.join("p2"));

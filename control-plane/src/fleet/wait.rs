@@ -4,7 +4,8 @@
 //! that was lost at or after the revision, because it was live when the revision was
 //! committed. A lost one that had not applied the revision is named as a laggard and
 //! never counts as done: it may be serving traffic by the old state. One that said goodbye serves
-//! none, and is not waited for.
+//! none, and is not waited for. For a while after a restart of the control plane those are named
+//! that were connected to the process before, and are not back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Entry, Fleet, Life, locked};
+use super::{Entries, Entry, Fleet, Life, locked};
 
 /// How far a revision got.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -47,8 +48,20 @@ pub struct Laggard {
     pub lost: bool,
     /// Why it refuses the whole state, if it does: then it does not come to apply it by itself.
     pub refusal: Option<String>,
-    /// When it was last heard of.
+    /// Whether it was connected to the process before, and is not back: what it has applied is
+    /// unknown.
+    pub away: bool,
+    /// When it was last heard of; of one that is away, when this process began.
     pub last_seen: Instant,
+}
+
+/// Proxies that were connected to the process before this one.
+#[derive(Debug)]
+pub(super) struct Returning {
+    proxies: Vec<ProxyId>,
+    since: Instant,
+    /// Who is not back then is as good as lost.
+    until: Instant,
 }
 
 /// One wait for one revision.
@@ -91,8 +104,11 @@ impl Waiter {
                 self.last = Some(progress.clone());
                 return Some(progress);
             }
-            match timeout_at(self.deadline, self.changes.changed()).await {
+            let given_up = self.fleet.returning_until().filter(|until| *until < self.deadline);
+            match timeout_at(given_up.unwrap_or(self.deadline), self.changes.changed()).await {
                 Ok(Ok(())) => {}
+                // Whoever was on its way back is not waited for any longer.
+                Err(_) if given_up.is_some() => {}
                 Ok(Err(_)) | Err(_) => return None,
             }
         }
@@ -107,13 +123,23 @@ impl Waiter {
 
 impl WaitProgress {
     fn is_outdated_by(&self, newer: &Self) -> bool {
-        let lost = |progress: &Self| progress.laggards.iter().filter(|l| l.lost).count();
+        let missing =
+            |progress: &Self| progress.laggards.iter().filter(|l| l.lost || l.away).count();
         (self.proxies, self.applied, self.done) != (newer.proxies, newer.applied, newer.done)
-            || lost(self) != lost(newer)
+            || missing(self) != missing(newer)
     }
 }
 
 impl Fleet {
+    /// Says which proxies were connected before this process began, and until when they may be
+    /// on their way back. They serve by the state that they have; a wait that did not count them
+    /// would say *applied* of what they know nothing of.
+    pub fn expect(&self, proxies: Vec<ProxyId>, until: Instant) {
+        let returning = Returning { proxies, since: Instant::now(), until };
+        // There is one time before this process.
+        drop(self.returning.set(returning));
+    }
+
     /// How far a revision got by now.
     #[must_use]
     pub fn progress(&self, revision: u64) -> WaitProgress {
@@ -125,7 +151,19 @@ impl Fleet {
             laggards: Vec::new(),
             rejections: Vec::new(),
         };
-        for (id, entry) in &self.lock().by_id {
+        let entries = self.lock();
+        for (id, since) in self.away(&entries) {
+            progress.proxies += 1;
+            progress.laggards.push(Laggard {
+                proxy: id.clone(),
+                applied_revision: 0,
+                lost: false,
+                refusal: None,
+                away: true,
+                last_seen: since,
+            });
+        }
+        for (id, entry) in &entries.by_id {
             let entry = locked(entry);
             if !entry.must_apply(revision) {
                 continue;
@@ -142,6 +180,22 @@ impl Fleet {
         }
         progress.done = progress.applied == progress.proxies || !progress.rejections.is_empty();
         progress
+    }
+
+    /// Proxies that may be on their way back after a restart, and since when they are waited for.
+    fn away<'a>(&'a self, entries: &'a Entries) -> impl Iterator<Item = (&'a ProxyId, Instant)> {
+        let returning = self.returning.get().filter(|it| Instant::now() < it.until);
+        returning.into_iter().flat_map(|returning| {
+            let proxies = returning.proxies.iter();
+            let away = proxies.filter(|id| !entries.by_id.contains_key(*id));
+            away.map(|id| (id, returning.since))
+        })
+    }
+
+    /// Until when proxies may be on their way back; nothing once they are, or that has passed.
+    fn returning_until(&self) -> Option<Instant> {
+        self.away(&self.lock()).next()?;
+        self.returning.get().map(|returning| returning.until)
     }
 
     /// Every proxy that has not applied a revision, also one that was lost before: it may be
@@ -164,6 +218,9 @@ impl Laggard {
     /// As it is spelled on the wire.
     #[must_use]
     pub fn state(&self) -> &'static str {
+        if self.away {
+            return "away";
+        }
         match (self.lost, &self.refusal) {
             (true, _) => "lost",
             (false, Some(_)) => "rejected",
@@ -177,6 +234,7 @@ impl Laggard {
             applied_revision: entry.progress.applied_revision,
             lost: matches!(entry.life, Life::Lost { .. }),
             refusal: entry.progress.refusal.clone().filter(|_| matches!(entry.life, Life::Live)),
+            away: false,
             last_seen: entry.last_seen,
         }
     }

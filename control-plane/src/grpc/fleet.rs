@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use lb_core::{
     lease::QuantityKind,
-    model::{AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName},
+    model::{
+        AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName, ProxyId,
+    },
 };
 use lb_proto::{
     convert,
@@ -56,6 +58,10 @@ impl FleetService {
                 proxy
             })
             .collect()
+    }
+
+    fn refused(&self) -> Vec<pb::RefusedProxy> {
+        self.context.fleet.refused().into_iter().map(wire::refused_proxy).collect()
     }
 
     fn limit_view(&self, stored: &Stored<Limit>) -> pb::LimitView {
@@ -179,7 +185,27 @@ impl fleet_server::Fleet for FleetService {
         _: Request<pb::ListProxiesRequest>,
     ) -> Result<Response<pb::ListProxiesResponse>, Status> {
         let store_revision = self.context.registry.revision();
-        Ok(Response::new(pb::ListProxiesResponse { proxies: self.proxies(), store_revision }))
+        let (proxies, refused) = (self.proxies(), self.refused());
+        Ok(Response::new(pb::ListProxiesResponse { proxies, store_revision, refused }))
+    }
+
+    async fn adopt_store(
+        &self,
+        message: Request<pb::AdoptStoreRequest>,
+    ) -> Result<Response<pb::AdoptStoreResponse>, Status> {
+        let pb::AdoptStoreRequest { proxy_id } = message.into_inner();
+        let only = Some(proxy_id).filter(|id| !id.is_empty());
+        let only = only.map(|id| ProxyId::new(&id)).transpose();
+        let only = only.map_err(|invalid| status::of_invalid(&invalid))?;
+        let revision = self.context.registry.revision();
+        let Some(adopting) = self.context.fleet.adopt(only.as_ref()) else {
+            let id = only.map(|id| id.to_string()).unwrap_or_default();
+            return Err(Status::not_found(format!(
+                "there is no proxy {id}; see 'lbctl get proxies'"
+            )));
+        };
+        let proxies = adopting.iter().map(ProxyId::to_string).collect();
+        Ok(Response::new(pb::AdoptStoreResponse { proxies, revision }))
     }
 
     async fn forget_proxy(
@@ -369,6 +395,7 @@ impl fleet_server::Fleet for FleetService {
             pools,
             totals: Some(wire::totals(self.context.statistics.all())),
             process: Some(wire::process(&self.context.statistics.process())),
+            refused: self.refused(),
         }))
     }
 }

@@ -28,7 +28,7 @@ use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
     sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
@@ -57,6 +57,10 @@ const SYNC_MESSAGE_MAX: usize = 64 << 20;
 /// Of a request to the registry.
 const REGISTRY_MESSAGE_MAX: usize = 4 << 20;
 
+/// Whole states that are on their way to proxies at once. Each is copied for its proxy, as
+/// parts of it may be in any order; a few megabytes for tens of thousands of objects.
+pub(crate) const SNAPSHOTS_MAX: usize = 32;
+
 /// A connection that does not begin with HTTP/2's preface and a SETTINGS frame (RFC 9113, 3.4) in
 /// this time is no client's.
 const HANDSHAKE: Handshake = Handshake { bytes: 24 + 9, limit: Duration::from_secs(5) };
@@ -74,6 +78,8 @@ pub(crate) struct Context {
     pub(crate) drains: Drains,
     pub(crate) rotation: Rotation,
     pub(crate) events: Arc<EventLog>,
+    /// Room for whole states on their way to proxies.
+    pub(crate) snapshots: Arc<Semaphore>,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,
     /// Names this process.

@@ -4,7 +4,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use lb_core::{
-    model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId, Reason},
+    model::{BackendId, Epoch, Incarnation, InstanceId, LimitName, PoolName, ProxyId, Reason},
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
@@ -75,11 +75,16 @@ impl stats_server::Stats for StatsService {
 }
 
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
-    let report = read(message)?;
+    let mut report = read(message)?;
+    let is_foreign =
+        report.is_of_another_store(context.registry.read(|view| view.publisher.version().epoch));
+    if is_foreign {
+        report.disown();
+    }
     let member = context.fleet.member(&report.proxy);
     let present = member.as_ref().map(|member| &member.instance);
     let role = match &member {
-        Some(member) if member.is_live && member.instance == report.instance => {
+        Some(member) if !is_foreign && member.is_live && member.instance == report.instance => {
             Role::Present { took_over: member.took_over }
         }
         _ => Role::Other,
@@ -160,6 +165,13 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,
         interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
         applied_revision: message.applied_revision,
+        applied_epoch: match &message.applied_epoch[..] {
+            [] => None,
+            bytes => Some(
+                Epoch::from_slice(bytes)
+                    .ok_or_else(|| Status::invalid_argument("an epoch has 16 bytes"))?,
+            ),
+        },
         backends: backends.collect::<Result<_, Status>>()?,
         limits: message.limits.iter().map(read_limit).collect::<Result<_, _>>()?,
         process: read_process(message.process.unwrap_or_default())?,

@@ -1,8 +1,8 @@
 //! Errors as gRPC statuses. The message is the error's own: it says what, where, why
 //! and what to do next.
 
-use lb_core::model::Invalid;
-use tonic::Status;
+use lb_core::model::{Invalid, Reason};
+use tonic::{Code, Status};
 
 use crate::{
     fleet::{ForgetError, IdTaken},
@@ -39,4 +39,14 @@ pub(super) fn of_forget(error: &ForgetError) -> Status {
 /// The status of a proxy id that is in use.
 pub(super) fn of_taken(taken: &IdTaken) -> Status {
     Status::already_exists(taken.to_string())
+}
+
+/// Why a stream was refused, for people and programs.
+pub(super) fn reason_of(status: &Status) -> Reason {
+    let code = match status.code() {
+        Code::AlreadyExists => "proxy_id_in_use",
+        Code::FailedPrecondition => "no_common_version",
+        _ => "invalid_hello",
+    };
+    Reason::new(code, status.message())
 }

@@ -17,7 +17,7 @@ use crate::{
     discovery::SourceReport,
     drain::DrainReport,
     events::Event,
-    fleet::{ProxyView, WaitProgress},
+    fleet::{ProxyView, Refused, WaitProgress},
     leases::{AdaptiveView, HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
@@ -156,6 +156,7 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         stale_since_unix_ms: told_if_any(info.stale_since),
         rejections: progress.rejections.into_iter().map(convert::sync::rejection_to_wire).collect(),
         refusal: progress.refusal.unwrap_or_default(),
+        awaits_consent: progress.awaits_consent,
         listen_addresses: info
             .listen_addresses
             .into_iter()
@@ -173,6 +174,20 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         deltas_sent: progress.deltas_sent,
         held_source: info.held_source.to_owned(),
         awaited_session_key: String::new(),
+    }
+}
+
+pub(super) fn refused_proxy(refused: Refused) -> pb::RefusedProxy {
+    let Refused { refusal, since, last, attempts } = refused;
+    pb::RefusedProxy {
+        id: refusal.id,
+        instance_id: refusal.instance,
+        build_version: refusal.build_version,
+        peer_address: refusal.peer_address,
+        reason: Some(refusal.reason.into()),
+        since_unix_ms: told(since),
+        last_unix_ms: told(last),
+        attempts,
     }
 }
 

@@ -89,6 +89,7 @@ async fn report(running: &Running, incarnation: u64) {
         limits: Vec::new(),
         sent_ms: 1,
         applied_revision: 0,
+        applied_epoch: bytes::Bytes::new(),
         pools: Vec::new(),
     };
     let reports = tokio_stream::iter([report.clone(), report]);

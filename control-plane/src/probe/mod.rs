@@ -8,10 +8,12 @@
 //! | part | does |
 //! |---|---|
 //! | [`schedule`] | one backend: when to probe, and what to make of it |
+//! | [`lanes`] | how many probes are under way at once |
 //! | [`resolve`] | the addresses of one backend |
 //! | [`http`], [`tcp`] | one probe |
 
 mod http;
+mod lanes;
 mod report;
 mod resolve;
 mod schedule;
@@ -26,7 +28,7 @@ use std::{
 };
 
 use lb_core::model::{AdminState, Backend, BackendId, HealthPolicy, Key, Kind, PoolName};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::{
@@ -38,9 +40,6 @@ use crate::{
     registry::Registry,
     resilience::{Checked, Resilience},
 };
-
-/// Probes under way at once.
-const PROBES_MAX: usize = 256;
 
 /// What the prober works with.
 #[derive(Debug)]
@@ -59,7 +58,7 @@ pub(crate) struct Prober {
 #[derive(Debug)]
 struct Shared {
     prober: Prober,
-    permits: Semaphore,
+    lanes: lanes::Lanes,
 }
 
 /// What a backend's task works from; another one needs another task.
@@ -83,7 +82,7 @@ impl Target {
 /// Probes the backends of the registry until it is told to stop.
 pub(crate) async fn run(registry: Registry, prober: Prober, stop: CancellationToken) {
     let tracker = TaskTracker::new();
-    let shared = Arc::new(Shared { prober, permits: Semaphore::new(PROBES_MAX) });
+    let shared = Arc::new(Shared { prober, lanes: lanes::Lanes::default() });
     let mut supervisor =
         Supervisor { registry, shared, tasks: HashMap::new(), tracker, stop: stop.clone() };
     supervisor.follow_all();

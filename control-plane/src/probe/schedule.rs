@@ -13,7 +13,7 @@ use lb_core::{
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{Shared, Target, http, resolve::Addresses, tcp};
+use super::{Shared, Target, http, lanes::is_overdue, resolve::Addresses, tcp};
 use crate::{
     clock::{present, unix_ms},
     resilience::Checked,
@@ -50,6 +50,7 @@ pub(super) async fn run(
         state,
         addresses: Addresses::resumed(addresses),
         failing_since: None,
+        hangs: false,
     };
     match (check.target.policy.protocol(), check.target.backend.admin_state) {
         (CheckProtocol::None, _) => check.trust().await,
@@ -68,6 +69,8 @@ struct Check {
     addresses: Addresses,
     /// When the first of the failures in a row was.
     failing_since: Option<std::time::Instant>,
+    /// Whether its last probe failed, and not soon.
+    hangs: bool,
 }
 
 impl Check {
@@ -146,10 +149,17 @@ impl Check {
         }
     }
 
-    /// Tries the addresses in turn until one passes.
+    /// Probes, once there is room for a probe.
     async fn round(&mut self) -> (Result<Reason, Reason>, Duration) {
+        let shared = Arc::clone(&self.shared);
+        let (result, took) = shared.lanes.run(self.hangs, self.try_addresses()).await;
+        self.hangs = result.is_err() && is_overdue(took);
+        (result, took)
+    }
+
+    /// Tries the addresses in turn until one passes.
+    async fn try_addresses(&mut self) -> (Result<Reason, Reason>, Duration) {
         let Self { target: Target { backend, policy }, shared, addresses, .. } = self;
-        let _permit = shared.permits.acquire().await;
         let start = Instant::now();
         let limit = policy.timeout();
         if let Err(reason) =

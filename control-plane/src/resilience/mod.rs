@@ -138,6 +138,8 @@ struct State {
     expected: Expected,
     /// Backends whose status may have changed.
     dirty: BTreeSet<BackendId>,
+    /// Backends whose check has taken them down, whatever the verdict.
+    down: BTreeSet<BackendId>,
     /// Backends whose breakers may move.
     failing: BTreeSet<BackendId>,
     /// Backends whose breakers are half-open.
@@ -163,6 +165,7 @@ impl Resilience {
             hearing: Hearing::new(),
             expected,
             dirty: BTreeSet::new(),
+            down: BTreeSet::new(),
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
             reconciled: 0,

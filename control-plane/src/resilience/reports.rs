@@ -1,6 +1,9 @@
 //! Takes in what proxies report, and hands out probe tokens.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use lb_core::{
     model::{BackendId, Incarnation, ProxyId},
@@ -77,8 +80,14 @@ impl State {
             is_news |= self.part(report, part, at);
         }
         let mut tokens = Vec::new();
-        for id in self.half_open.clone() {
-            if !report.backends.iter().any(|part| part.backend == id) {
+        let half_open: Vec<BackendId> = self.half_open.iter().cloned().collect();
+        let told: HashSet<&BackendId> = if half_open.is_empty() {
+            HashSet::new()
+        } else {
+            report.backends.iter().map(|part| &part.backend).collect()
+        };
+        for id in half_open {
+            if !told.contains(&id) {
                 is_news |= self.hear(report, &id, Traffic::default(), at);
             }
             if role != Role::Other {

@@ -64,8 +64,8 @@ impl State {
             let stored = catalog.backends().get(id);
             stored.is_some_and(|stored| stored.value.incarnation == backend.incarnation)
         });
-        let Self { backends, dirty, failing, half_open, .. } = self;
-        for ids in [&mut *dirty, failing, half_open] {
+        let Self { backends, dirty, down, failing, half_open, .. } = self;
+        for ids in [&mut *dirty, down, failing, half_open] {
             ids.retain(|id| backends.contains_key(id));
         }
         for (id, backend) in backends {
@@ -138,6 +138,11 @@ impl State {
         }
         if let Some(event) = closed {
             self.moved(&id, event, &policy, at);
+        }
+        if self.fails(&id) {
+            self.down.insert(id.clone());
+        } else {
+            self.down.remove(&id);
         }
         self.dirty.insert(id);
     }

@@ -3,6 +3,7 @@
 mod doubts;
 mod large_pools;
 mod processes;
+mod reach;
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,12 +77,8 @@ impl World {
     }
 
     async fn set_state(&mut self, number: u64, admin_state: AdminState) {
-        let id = BackendId::new(&format!("b{number}")).unwrap();
-        let stored = self.registry.read(|view| view.catalog.backends()[&id].value.clone());
-        let resource = Box::new(Resource::Backend(Declared { admin_state, ..stored }));
-        let item = Item::Put { resource, mode: PutMode::Upsert, assign_id: false };
-        let request = WriteRequest { items: vec![item], ..WriteRequest::default() };
-        self.registry.write(request).await.unwrap();
+        let stored = self.declared(number);
+        self.put(Resource::Backend(Declared { admin_state, ..stored })).await;
     }
 
     fn incarnation(&self, number: u64) -> Incarnation {
@@ -173,6 +170,7 @@ impl World {
                 .into_iter()
                 .collect(),
             applied_revision: 0,
+            applied_epoch: None,
             interval: Duration::from_millis(250),
             backends: vec![part],
             limits: Vec::new(),

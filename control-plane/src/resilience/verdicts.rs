@@ -1,13 +1,14 @@
 //! The status of each backend, from all that is known of it.
 
 use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+    time::Duration,
 };
 
 use lb_core::{
-    health::verdict::{self, Evidence, Verdict},
-    model::{BackendId, BackendStatus, Health, PoolName, Reason, Standing},
+    health::verdict::{self, Evidence, Reach, Verdict},
+    model::{Address, BackendId, BackendStatus, Health, PoolName, Reason, Standing},
     resilience::slow_start::after_return,
 };
 
@@ -26,41 +27,58 @@ impl State {
                 pools.entry(backend.pool.clone()).or_default().push(id);
             }
         }
-        let mut statuses = Vec::new();
+        let mut judged = Vec::new();
+        let mut reach = None;
         for (name, mut ids) in pools {
             // Only a check that fails needs to be seen beside those of the others.
-            let fails = |id: &BackendId| {
-                let check = self.backends.get(id).and_then(|backend| backend.check.as_ref());
-                check.is_some_and(|check| check.status.health == Health::Down)
-            };
-            if ids.iter().any(fails) {
+            if ids.iter().any(|id| self.fails(id)) {
+                reach.get_or_insert_with(|| self.reach(at));
                 ids = enabled(at.catalog, &name).cloned().chain(ids).collect();
                 ids.sort_unstable();
                 ids.dedup();
                 ids.retain(|id| self.backends.contains_key(id));
             }
-            for (id, verdict) in self.judge(ids, at.now) {
-                statuses.extend(self.status(&id, verdict, at));
-            }
+            let evidence: Vec<Evidence<'_>> =
+                ids.iter().filter_map(|id| self.evidence(id, at)).collect();
+            let nobody = Reach::default();
+            let verdicts = verdict::judge(&evidence, reach.as_ref().unwrap_or(&nobody), at.now);
+            judged.extend(ids.into_iter().zip(verdicts));
         }
-        statuses
+        judged.into_iter().filter_map(|(id, verdict)| self.status(&id, verdict, at)).collect()
     }
 
-    fn judge(&self, ids: Vec<BackendId>, now: Instant) -> Vec<(BackendId, Verdict)> {
-        let unchecked = Reason::new("not_checked", "waiting for the first check");
-        let evidence: Vec<Evidence<'_>> = ids
-            .iter()
-            .filter_map(|id| self.backends.get(id))
-            .map(|backend| Evidence {
-                check: backend.check.as_ref().map_or(Health::Unknown, |c| c.status.health),
-                reason: backend.check.as_ref().map_or(&unchecked, |check| &check.status.reason),
-                failing_since: backend.check.as_ref().and_then(|check| check.failing_since),
-                was: backend.shown(),
-                sightings: backend.breaker.sightings(),
-            })
-            .collect();
-        let verdicts = verdict::judge(&evidence, now);
-        ids.into_iter().zip(verdicts).collect()
+    /// Whether a backend's check has taken it down.
+    pub(super) fn fails(&self, id: &BackendId) -> bool {
+        let check = self.backends.get(id).and_then(|backend| backend.check.as_ref());
+        check.is_some_and(|check| check.status.health == Health::Down)
+    }
+
+    /// What proxies see of those that the prober cannot reach, in whichever pool.
+    fn reach<'a>(&'a self, at: At<'a>) -> Reach<'a> {
+        let down = self.down.iter().filter_map(|id| self.evidence(id, at));
+        let falling: BTreeSet<&Address> =
+            down.filter(Evidence::would_fall).map(|evidence| evidence.address).collect();
+        if falling.is_empty() {
+            return Reach::default();
+        }
+        let is_meant = |evidence: &Evidence<'_>| falling.contains(evidence.address);
+        let there = self.backends.keys().filter_map(|id| self.evidence(id, at)).filter(is_meant);
+        Reach::of(&there.collect::<Vec<_>>(), at.now)
+    }
+
+    fn evidence<'a>(&'a self, id: &BackendId, at: At<'a>) -> Option<Evidence<'a>> {
+        static UNCHECKED: LazyLock<Reason> =
+            LazyLock::new(|| Reason::new("not_checked", "waiting for the first check"));
+        let backend = self.backends.get(id)?;
+        let check = backend.check.as_ref();
+        Some(Evidence {
+            address: &at.catalog.backends().get(id)?.value.address,
+            check: check.map_or(Health::Unknown, |check| check.status.health),
+            reason: check.map_or(&*UNCHECKED, |check| &check.status.reason),
+            failing_since: check.and_then(|check| check.failing_since),
+            was: backend.shown(),
+            sightings: backend.breaker.sightings(),
+        })
     }
 
     /// The status of a backend, if it is another than the one that is stored.
@@ -82,7 +100,9 @@ impl State {
         let backend = self.backends.get_mut(id)?;
         let addresses = backend.check.as_ref().map(|check| check.status.addresses.clone());
         let disagreement = verdict.disagreement.as_ref();
-        let is_unsettled = disagreement.is_some() || backend.hold.is_some();
+        // What speaks for it may be said in another pool, and no longer be.
+        let is_contradicted = verdict.reason.code == "check_contradicted";
+        let is_unsettled = disagreement.is_some() || backend.hold.is_some() || is_contradicted;
         let status = BackendStatus {
             backend: id.clone(),
             incarnation: backend.incarnation,

@@ -165,6 +165,15 @@ impl Reporting {
         counts.map(|(_, count)| count).sum()
     }
 
+    /// Backends at which it has something in flight, with how much; of each process by itself.
+    pub(super) fn busy(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (&(BackendId, Incarnation), u32)> {
+        let fresh = self.fresh(now).flat_map(|process| &process.in_flight);
+        fresh.map(|(key, (_, count))| (key, *count))
+    }
+
     /// Whether it avoids a backend for what it sees itself.
     pub(super) fn avoids(&self, key: &(BackendId, Incarnation), now: Instant) -> bool {
         self.fresh(now).any(|process| process.avoided.contains(key))

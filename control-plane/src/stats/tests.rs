@@ -1,6 +1,8 @@
 //! Adding up, in virtual time.
 
-use lb_core::model::{AdminState, Backend, Labels, Pool, Resource, Weight};
+use std::time::Duration;
+
+use lb_core::model::{AdminState, Backend, Epoch, Labels, Pool, Resource, Weight};
 use tokio::time::advance;
 
 use super::*;
@@ -34,6 +36,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         sequence,
         interval: Duration::from_millis(250),
         applied_revision: 0,
+        applied_epoch: None,
         sent: Duration::from_millis(250 * sequence),
         probes: Vec::new(),
         limits: Vec::new(),
@@ -364,4 +367,26 @@ async fn nothing_is_kept_of_backends_that_do_not_drain() {
     let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
     count(&statistics, &leaving("i1", 1, 5, 2, 9), &catalog);
     assert_eq!(left(&statistics), Leaving { applied_revision: 5, ..Leaving::default() });
+}
+
+#[test]
+fn what_a_proxy_of_another_store_tells_counts_for_no_backend_here() {
+    let catalog = catalog(&[("b", 2)]);
+    let statistics = Statistics::default();
+    let mut report = report("p1", 1, 10, 4);
+    let (ours, theirs) = (Epoch([1; 16]), Epoch([2; 16]));
+    report.applied_revision = 99;
+    assert!(!report.is_of_another_store(ours), "an older proxy tells no epoch");
+    report.applied_epoch = Some(ours);
+    assert!(!report.is_of_another_store(ours));
+    report.applied_epoch = Some(theirs);
+    assert!(report.is_of_another_store(ours));
+    report.disown();
+    statistics.count(&report, None, &catalog);
+    let (totals, shares) = statistics.backend(&BackendId::new("b").unwrap(), Incarnation(2));
+    assert_eq!((totals.counters.requests, totals.in_flight, shares.len()), (0, 0, 0));
+    // They were requests of the fleet all the same.
+    assert_eq!(statistics.all().counters.requests, 10);
+    assert_eq!(statistics.process().requests, 10);
+    assert_eq!(report.applied_revision, 0);
 }

@@ -12,6 +12,9 @@ use crate::model::{Key, Version};
 /// resumes with one merged delta, any other with a snapshot.
 const RING_MAX: usize = 65_536;
 
+/// What an object takes in a message besides its payload, roughly: kind, name and numbers.
+const OBJECT_OVERHEAD: usize = 64;
+
 /// The control plane's end of the protocol, common to all sessions.
 #[derive(Debug)]
 pub struct Publisher {
@@ -119,6 +122,24 @@ impl Publisher {
             allow_empty: true,
             committed_unix_ms: self.committed_unix_ms,
         })
+    }
+
+    /// Whether a delta of all changes after `from` can be made, and is no larger than so many
+    /// bytes.
+    pub(super) fn has_delta(&self, from: u64, bytes_max: usize) -> bool {
+        if from < self.ring_start || from > self.version.revision {
+            return false;
+        }
+        let changed = || {
+            let since = self.ring.iter().rev().take_while(|(revision, _)| *revision > from);
+            since.map(|(_, key)| key)
+        };
+        let size = |key: &Key| {
+            self.objects.get(key).map_or(0, |object| object.payload.len()) + OBJECT_OVERHEAD
+        };
+        // Keys that changed several times are told apart only where that decides.
+        changed().map(size).sum::<usize>() <= bytes_max
+            || changed().collect::<HashSet<_>>().into_iter().map(size).sum::<usize>() <= bytes_max
     }
 
     /// The whole state for a proxy that holds `held`.

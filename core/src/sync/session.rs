@@ -4,7 +4,7 @@
 //! Whatever goes wrong, a session ends up sending a snapshot, but never endlessly:
 //! after a few snapshots that did not take, only a newer state is worth another.
 
-use super::{Digest, Held, Publisher, Refusal, Rejection, Transmission};
+use super::{Delta, Digest, FullState, Held, Publisher, Refusal, Rejection, Transmission};
 use crate::model::Version;
 
 /// Names one transmission, so that its answer cannot be mistaken for another's, of
@@ -15,6 +15,10 @@ pub struct Nonce(pub u64);
 /// Snapshots in a row that may fail to take before only a change leads to another.
 const FAILED_SNAPSHOTS_MAX: u32 = 3;
 
+/// A merged delta is one message, which a proxy must be able to decode; what is larger than this
+/// goes as a snapshot, in chunks.
+const DELTA_BYTES_MAX: usize = 8 << 20;
+
 /// The state machine behind one stream.
 #[derive(Debug)]
 pub struct Session {
@@ -23,6 +27,10 @@ pub struct Session {
     pending: Option<Pending>,
     last_nonce: Nonce,
     failed_snapshots: u32,
+    /// Snapshots in a row that were refused because they would silence a pool.
+    silenced: u32,
+    /// Leave to silence pools, of an operator who knows of it.
+    consent: bool,
     rejections: Vec<Rejection>,
     refusal: Option<String>,
     divergences: u64,
@@ -48,6 +56,17 @@ struct Pending {
     to: Version,
     digest: Digest,
     snapshot: bool,
+    /// It was sent with leave to silence pools.
+    consent: bool,
+}
+
+/// What a proxy lacks, and how it is to be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Due {
+    /// By what has changed since this revision.
+    Delta(u64),
+    /// Whole, which costs as much memory as there is state, until it has been read.
+    Snapshot,
 }
 
 /// A proxy's answer to a transmission.
@@ -77,9 +96,10 @@ pub enum AckOutcome {
 }
 
 impl Session {
-    /// Opens a session with a proxy that says what it holds.
+    /// Opens a session with a proxy that says what it holds, and which objects of that it
+    /// refused.
     #[must_use]
-    pub fn open(publisher: &Publisher, held: Option<Held>) -> Self {
+    pub fn open(publisher: &Publisher, held: Option<Held>, rejections: Vec<Rejection>) -> Self {
         let (position, diverged) = placed(publisher, held);
         let refusal = matches!(position, Position::Ahead(_)).then(|| {
             format!(
@@ -89,13 +109,17 @@ impl Session {
                 publisher.version().revision
             )
         });
+        // What was refused of another store says nothing of this one.
+        let is_ours = held.is_some_and(|held| held.version.epoch == publisher.version().epoch);
         Self {
             held,
             position,
             pending: None,
             last_nonce: publisher.first_nonce(),
             failed_snapshots: 0,
-            rejections: Vec::new(),
+            silenced: 0,
+            consent: false,
+            rejections: if is_ours { rejections } else { Vec::new() },
             refusal,
             divergences: u64::from(diverged),
             snapshots_sent: 0,
@@ -103,8 +127,9 @@ impl Session {
         }
     }
 
-    /// What to send now, if anything. Nothing is sent while an answer is due.
-    pub fn poll(&mut self, publisher: &Publisher) -> Option<Transmission> {
+    /// How what is to be sent now would be sent, if there is anything. Nothing is due while an
+    /// answer is.
+    pub fn due(&mut self, publisher: &Publisher) -> Option<Due> {
         let revision = publisher.version().revision;
         if self.pending.is_some() {
             return None;
@@ -116,35 +141,73 @@ impl Session {
             self.refusal = None;
             self.divergences += u64::from(diverged);
         }
-        let mut transmission = match self.position {
-            Position::At(at) if at == revision => return None,
-            Position::Refused(at) if at == revision => return None,
-            Position::Ahead(_) => return None,
-            Position::At(at) => match publisher.delta_since(at) {
-                Some(delta) => Transmission::Delta(delta),
-                None => Transmission::Snapshot(publisher.full_state(self.held)),
-            },
-            Position::Unsynced | Position::Refused(_) => {
-                Transmission::Snapshot(publisher.full_state(self.held))
-            }
+        match self.position {
+            Position::At(at) | Position::Refused(at) if at == revision => None,
+            Position::Ahead(_) => None,
+            Position::At(at) if publisher.has_delta(at, DELTA_BYTES_MAX) => Some(Due::Delta(at)),
+            Position::At(_) | Position::Unsynced | Position::Refused(_) => Some(Due::Snapshot),
+        }
+    }
+
+    /// What to send now, if anything.
+    pub fn poll(&mut self, publisher: &Publisher) -> Option<Transmission> {
+        let due = self.due(publisher)?;
+        let delta = match due {
+            Due::Delta(at) => publisher.delta_since(at),
+            Due::Snapshot => None,
         };
         self.last_nonce.0 += 1;
         let nonce = self.last_nonce;
-        let snapshot = match &mut transmission {
-            Transmission::Delta(delta) => {
-                delta.nonce = nonce;
+        let snapshot = delta.is_none();
+        let transmission = match delta {
+            Some(delta) => {
                 self.deltas_sent += 1;
-                false
+                Transmission::Delta(Delta { nonce, ..delta })
             }
-            Transmission::Snapshot(state) => {
-                state.nonce = nonce;
+            None => {
                 self.snapshots_sent += 1;
-                true
+                let state = publisher.full_state(self.held);
+                let allow_empty = state.allow_empty || self.consent;
+                Transmission::Snapshot(FullState { nonce, allow_empty, ..state })
             }
         };
-        self.pending =
-            Some(Pending { nonce, to: publisher.version(), digest: publisher.digest(), snapshot });
+        self.pending = Some(Pending {
+            nonce,
+            to: publisher.version(),
+            digest: publisher.digest(),
+            snapshot,
+            consent: self.consent,
+        });
         Some(transmission)
+    }
+
+    /// An operator wants the proxy to take the state of this store although pools that it can
+    /// serve now are silent there. Whether it waits for that.
+    pub fn consent(&mut self) -> bool {
+        if !self.awaits_consent() {
+            return false;
+        }
+        self.consent = true;
+        self.silenced = 0;
+        self.refusal = None;
+        if self.pending.is_none() {
+            self.position = Position::Unsynced;
+        }
+        true
+    }
+
+    /// Whether the proxy keeps the state of another store because this one's would silence a
+    /// pool.
+    #[must_use]
+    pub fn awaits_consent(&self) -> bool {
+        self.silenced > 0
+    }
+
+    /// How many snapshots in a row were refused for that: whoever sends further ones leaves some
+    /// time between them.
+    #[must_use]
+    pub fn silenced(&self) -> u32 {
+        self.silenced
     }
 
     /// Takes a proxy's answer.
@@ -159,6 +222,9 @@ impl Session {
         self.held = answer.held;
         if let Some((refusal, message)) = answer.refused {
             self.fail(pending, refusal);
+            if pending.snapshot && refusal == Refusal::WouldEmpty {
+                self.silenced += 1;
+            }
             self.refusal = pending.snapshot.then_some(message);
             return AckOutcome::Refused;
         }
@@ -170,6 +236,7 @@ impl Session {
         }
         self.refusal = None;
         self.failed_snapshots = 0;
+        (self.silenced, self.consent) = (0, false);
         self.position = Position::At(pending.to.revision);
         AckOutcome::Applied(pending.to.revision)
     }
@@ -178,7 +245,8 @@ impl Session {
     /// case it was damaged on its way, but not one that would empty a pool.
     fn fail(&mut self, pending: Pending, refusal: Refusal) {
         let enough = match refusal {
-            Refusal::WouldEmpty => true,
+            // Unless an operator has consented since it was sent.
+            Refusal::WouldEmpty => pending.consent || !self.consent,
             Refusal::Resync => {
                 self.failed_snapshots += u32::from(pending.snapshot);
                 self.failed_snapshots >= FAILED_SNAPSHOTS_MAX

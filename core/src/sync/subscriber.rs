@@ -197,7 +197,8 @@ impl Subscriber {
         Some(format!(
             "the snapshot {version} would leave pool {pool} without a backend that can serve, and \
              it comes from another store than what is held; add the pool's backends to the new \
-             store, or restart the proxy with an empty data directory"
+             store, or, if what the pool had is not wanted any more, have the state taken as it is \
+             with 'lbctl adopt-store'"
         ))
     }
 

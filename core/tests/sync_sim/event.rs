@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use lb_core::{
     model::Version,
-    sync::{Answer, Held, Nonce, Session, Transmission},
+    sync::{Answer, Held, Nonce, Rejection, Session, Transmission},
 };
 
 /// What one run came across, to see that the runs cover what they claim.
@@ -82,7 +82,7 @@ pub(crate) enum Direction {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Message {
-    Hello(Option<Held>),
+    Hello(Option<Held>, Vec<Rejection>),
     Answer {
         answer: Answer,
         /// The start of the control plane that asked.

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use fastrand::Rng;
 use lb_core::{
     model::Version,
-    sync::{AckOutcome, Answer, Held, Nonce, Publisher, Refusal, Session, Transmission},
+    sync::{AckOutcome, Answer, Held, Nonce, Publisher, Refusal, Rejection, Session, Transmission},
 };
 
 use crate::{
@@ -207,11 +207,11 @@ impl World {
         if this.process != process || this.connection.is_some() {
             return;
         }
-        let held = this.subscriber.held();
-        let connection = self.connections.len();
+        let (held, connection) = (this.subscriber.held(), self.connections.len());
         self.connections.push(Connection::new(proxy, process, self.process, self.now, held));
         self.proxies[proxy].connection = Some(connection);
-        self.send(connection, Direction::Up, Message::Hello(held));
+        let rejections = self.proxies[proxy].subscriber.rejections().cloned().collect();
+        self.send(connection, Direction::Up, Message::Hello(held, rejections));
     }
 
     /// All workers of a proxy use the new state now.
@@ -252,8 +252,8 @@ impl World {
 
     fn deliver(&mut self, connection: usize, message: Message) -> Result<(), String> {
         match message {
-            Message::Hello(held) => {
-                self.hello(connection, held);
+            Message::Hello(held, rejections) => {
+                self.hello(connection, held, rejections);
                 self.poll(connection)
             }
             Message::Answer { answer, asked_by } => {
@@ -278,12 +278,12 @@ impl World {
         }
     }
 
-    fn hello(&mut self, connection: usize, held: Option<Held>) {
+    fn hello(&mut self, connection: usize, held: Option<Held>, rejections: Vec<Rejection>) {
         let this = &mut self.connections[connection];
         if this.process != self.process {
             self.after(1..200, Event::ProxyNotices { connection });
         } else if !std::mem::replace(&mut this.greeted, true) {
-            this.session = Some(Session::open(&self.publisher, held));
+            this.session = Some(Session::open(&self.publisher, held, rejections));
         }
     }
 
@@ -408,8 +408,7 @@ impl World {
         Ok(())
     }
 
-    /// All proxies hold what is published, serve what is valid in it, and the
-    /// sessions know.
+    /// All proxies hold what is published, serve what is valid in it, and the sessions know.
     fn check_agreement(&mut self) -> Result<(), String> {
         let published = self.published();
         for (number, proxy) in self.proxies.iter_mut().enumerate() {
@@ -422,9 +421,10 @@ impl World {
             }
             proxy.check(&self.store.history)?;
             let session = proxy.connection.and_then(|at| self.connections[at].session.as_ref());
-            let known = session.map(Session::applied_revision);
-            if known != Some(published.version.revision) {
-                return Err(format!("proxy {number} is known to have applied {known:?}"));
+            let told = session.map(|it| (it.applied_revision(), it.rejections().to_vec()));
+            let refuses = proxy.subscriber.rejections().cloned().collect();
+            if told != Some((published.version.revision, refuses)) {
+                return Err(format!("proxy {number} is known as {told:?}"));
             }
         }
         Ok(())

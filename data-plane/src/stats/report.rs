@@ -14,7 +14,7 @@ use lb_core::{
     stats::BackendCounters,
 };
 use lb_proto::{
-    convert,
+    convert::{self, sync::version_to_wire},
     v1::{self as pb, stats_client::StatsClient},
 };
 use tokio::{
@@ -37,8 +37,14 @@ use crate::{
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a first failure: what fails with it is told with it.
 const URGENT_AFTER: Duration = Duration::from_millis(20);
-/// Between two reports, however much fails.
+/// Between two reports, however much fails, where the period is the shortest.
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
+
+/// Between two reports, however much fails: when everything does, all proxies have something to
+/// tell, and the period is what keeps their reports a small part of the control plane's work.
+fn urgent_period(period: Duration) -> Duration {
+    URGENT_PERIOD.max(period / 5)
+}
 
 /// How long a process that ends waits until its last report was heard.
 const LAST_REPORT_FOR: Duration = Duration::from_millis(500);
@@ -216,7 +222,7 @@ impl Reporter {
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             () = self.trouble.news.notified() => {
-                let soon = (Instant::now() + URGENT_AFTER).max(began + URGENT_PERIOD);
+                let soon = (Instant::now() + URGENT_AFTER).max(began + urgent_period(period));
                 tokio::time::sleep_until(soon.min(due)).await;
             }
         }
@@ -275,7 +281,7 @@ impl Reporter {
         // this report says.
         let now = Instant::now();
         // Read before anything is counted: what follows is of this revision at least.
-        let applied_revision = self.config.borrow().version.map_or(0, |version| version.revision);
+        let applied = self.config.borrow().version.map(version_to_wire).unwrap_or_default();
         self.track();
         let mut backends = Vec::new();
         self.backends.retain(|_, tracked| {
@@ -308,7 +314,8 @@ impl Reporter {
             probes,
             pools: self.sessions.report(&config),
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
-            applied_revision,
+            applied_revision: applied.revision,
+            applied_epoch: applied.epoch,
             limits: self.limits.report(&config, now.into_std()),
         }
     }
@@ -415,5 +422,18 @@ fn difference(now: &BackendCounters, before: &BackendCounters) -> BackendCounter
         bytes_to_backend: now.bytes_to_backend - before.bytes_to_backend,
         bytes_from_backend: now.bytes_from_backend - before.bytes_from_backend,
         latency: now.latency.since(&before.latency),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_of_failures_are_rarer_in_a_large_fleet() {
+        let ms = Duration::from_millis;
+        assert_eq!(urgent_period(ms(250)), ms(50));
+        assert_eq!(urgent_period(ms(2500)), ms(500));
+        assert_eq!(urgent_period(ms(0)), ms(50));
     }
 }

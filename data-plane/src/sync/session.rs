@@ -11,8 +11,8 @@ use lb_core::{
 use lb_proto::{
     PROTOCOL_VERSIONS,
     convert::sync::{
-        Assembly, Malformed, answer_to_wire, delta_from_wire, digest_to_wire, held_from_wire, up,
-        version_to_wire,
+        Assembly, Malformed, answer_to_wire, delta_from_wire, digest_to_wire, held_from_wire,
+        rejection_to_wire, up, version_to_wire,
     },
     v1::{
         self as pb, control_message::Message as Down, proxy_message::Message as Up,
@@ -24,7 +24,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{Code, Status, Streaming, transport::Endpoint};
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -38,14 +38,16 @@ use crate::{
 
 /// Messages to the control plane that may wait: answers and heartbeats.
 const OUTBOX: usize = 16;
-/// The largest delta; larger changes come as snapshots, in chunks.
+/// The largest message. Deltas stay far below it: larger changes come as snapshots, in chunks.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// How a session ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// There was none.
+    /// Nobody answered as a control plane does.
     Failed(String),
+    /// A control plane answered that it does not want this proxy.
+    Refused(String),
     /// It broke.
     Lost(String),
     /// The control plane ended it.
@@ -83,7 +85,7 @@ impl Follower {
         let stream = client.stream(ReceiverStream::new(messages));
         let mut inbox = match timeout(CONNECT_TIMEOUT, stream).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Ended::Failed(status.message().to_owned()),
+            Ok(Err(status)) => return not_welcomed(&status),
             Err(_) => return Ended::Failed("no answer in time".to_owned()),
         };
         let welcome = match timeout(CONNECT_TIMEOUT, inbox.message()).await {
@@ -92,7 +94,7 @@ impl Follower {
                 return away(goaway);
             }
             Ok(Ok(_)) => return Ended::Failed("it does not begin with a welcome".to_owned()),
-            Ok(Err(status)) => return Ended::Failed(status.message().to_owned()),
+            Ok(Err(status)) => return not_welcomed(&status),
             Err(_) => return Ended::Failed("no welcome in time".to_owned()),
         };
         info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
@@ -288,7 +290,10 @@ impl Follower {
     }
 
     fn hello(&self) -> pb::Hello {
-        let held = self.serving.subscriber().held();
+        let subscriber = self.serving.subscriber();
+        let held = subscriber.held();
+        let rejections = subscriber.rejections().cloned().map(rejection_to_wire).collect();
+        drop(subscriber);
         let source = match (held, self.from_disk) {
             (None, _) => pb::HeldSource::None,
             (Some(_), true) => pb::HeldSource::Disk,
@@ -321,6 +326,7 @@ impl Follower {
             admin_address: introduction.admin_address.clone(),
             workers: u32::try_from(introduction.workers).unwrap_or(u32::MAX),
             writes_access_log: introduction.writes_access_log,
+            rejections,
         }
     }
 }
@@ -340,6 +346,22 @@ async fn say_goodbye(mut session: Session) -> Ended {
 fn away(goaway: pb::Goaway) -> Ended {
     let after = Duration::from_millis(u64::from(goaway.reconnect_after_ms));
     Ended::Goaway { reason: goaway.reason, after }
+}
+
+/// Of a stream that ended before its welcome: whether that was somebody's decision, or the
+/// connection's end.
+fn not_welcomed(status: &Status) -> Ended {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::InvalidArgument
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::ResourceExhausted
+        | Code::Unimplemented => Ended::Refused(message),
+        _ => Ended::Failed(message),
+    }
 }
 
 fn millis_or(ms: u32, default: u64) -> Duration {

@@ -280,7 +280,9 @@ pub fn rejection_to_wire(rejection: Rejection) -> pb::Rejection {
     }
 }
 
-fn rejection_from_wire(wire: pb::Rejection) -> Rejection {
+/// Reads a rejection.
+#[must_use]
+pub fn rejection_from_wire(wire: pb::Rejection) -> Rejection {
     Rejection {
         key: Key::new(&wire.kind, &wire.name),
         revision: wire.revision,

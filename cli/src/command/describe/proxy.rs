@@ -92,6 +92,10 @@ fn proxy_next_step(view: &ProxyView) -> String {
             "'lbctl wait proxy/{id} --for synced'; if it stays behind, look at that process: it \
              may be stopped or overloaded"
         ),
+        "rejected" if view.awaits_consent => format!(
+            "add the backends of the pools that it can serve to this store; or, if they are not \
+             wanted any more, 'lbctl adopt-store {id}'"
+        ),
         "rejected" => "correct the refused object, or update the proxy if it is older than the \
                        control plane"
             .to_owned(),

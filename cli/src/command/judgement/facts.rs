@@ -10,7 +10,7 @@ use crate::{
     clock,
     command::{Session, get},
     exit::Failure,
-    view::{BackendView, ObjectView, PoolView, ProxyView},
+    view::{BackendView, ObjectView, PoolView, ProxyView, RefusedView},
 };
 
 /// Everything that is judged.
@@ -23,6 +23,8 @@ pub(in crate::command) struct Facts {
     /// Whether its store does; nothing if it does not tell.
     pub(super) takes_writes: Option<bool>,
     pub(in crate::command) proxies: Vec<ProxyView>,
+    /// Processes that are not let in.
+    pub(super) refused: Vec<RefusedView>,
     pub(super) pools: Vec<PoolView>,
     pub(in crate::command) backends: Vec<BackendView>,
     pub(super) listeners: Vec<ObjectView>,
@@ -50,6 +52,7 @@ impl Facts {
             skew: date.map(|there: httpdate::HttpDate| apart(there.into(), here)),
             takes_writes: takes_writes(session).await,
             proxies: status.proxies.into_iter().map(ProxyView::from).collect(),
+            refused: status.refused.into_iter().map(RefusedView::from).collect(),
             pools: status.pools.into_iter().map(PoolView::from).collect(),
             backends: get::backends(session, "").await?,
             listeners: get::objects(session, "listener").await?,

@@ -163,6 +163,7 @@ mod tests {
             skew: Some(Duration::from_secs(60)),
             takes_writes: Some(true),
             proxies,
+            refused: Vec::new(),
             pools: vec![PoolView::from(pb::PoolStatus {
                 pool: Some(pool),
                 down: 1,
@@ -270,6 +271,13 @@ mod tests {
         };
         facts.pools[0].fallback_answer = PoolView::from(pool).fallback_answer;
         assert_eq!(level(&facts), (Level::Warning, Level::Warning));
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_let_in_is_a_failure() {
+        let mut facts = facts(vec![proxy("p1", "synced")]);
+        facts.refused = vec![pb::RefusedProxy::default().into()];
+        assert!(found(&facts).contains(&("proxy_refused", Level::Failed)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Facts, Group};
-use crate::{command::describe::next_look, format, view::ProxyView};
+use crate::{clock, command::describe::next_look, format, view::ProxyView};
 
 /// Clocks further apart make ages and `SINCE` columns misleading.
 const SKEW_MAX: Duration = Duration::from_secs(5);
@@ -44,6 +44,10 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
 }
 
 pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
+    for refused in &facts.refused {
+        let message = refused.sentence(clock::unix_ms());
+        group.fail("proxy_refused", None, message, refused.next_step());
+    }
     if facts.proxies.iter().all(ProxyView::is_stopped) {
         let remedy = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
         group.fail(

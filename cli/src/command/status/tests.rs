@@ -212,3 +212,25 @@ fn an_empty_installation_says_how_to_begin() {
       next: 'lbctl add-backend HOST:PORT'
     ");
 }
+
+#[test]
+fn a_proxy_that_is_refused_is_told_with_the_reason_and_the_next_step() {
+    let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+    status.refused = vec![pb::RefusedProxy {
+        id: "proxy-1".to_owned(),
+        peer_address: "10.0.0.7:4711".to_owned(),
+        reason: Some(pb::Reason {
+            code: "proxy_id_in_use".to_owned(),
+            message: "the proxy id proxy-1 is in use".to_owned(),
+        }),
+        since_unix_ms: NOW_MS - 61_000,
+        attempts: 23,
+        ..pb::RefusedProxy::default()
+    }];
+    let text = shown(status, &[]);
+    let alarm: Vec<&str> = text.lines().skip_while(|line| !line.starts_with('!')).collect();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! proxy-1 from 10.0.0.7:4711 is refused, 23 attempts in 1m1s: the proxy id proxy-1 is in use (proxy_id_in_use)
+      next: give it '--id' and '--data-dir' of its own, or stop one of the two; until then it serves what it has on its disk
+    ");
+}

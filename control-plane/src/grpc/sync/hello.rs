@@ -3,15 +3,21 @@
 use std::net::SocketAddr;
 
 use lb_core::{
-    model::{InstanceId, ProxyId},
+    model::{InstanceId, ProxyId, Reason},
     moment::Moment,
-    sync::Held,
+    sync::{Held, Rejection},
 };
 use lb_proto::{PROTOCOL_VERSIONS, convert::sync as convert, v1 as pb};
 use tonic::Status;
 
 use super::status;
-use crate::{clock::present, fleet::ProxyInfo};
+use crate::{
+    clock::present,
+    fleet::{ProxyInfo, Refusal},
+};
+
+/// How much of an unchecked text is told.
+const TOLD_CHARS_MAX: usize = 100;
 
 /// A proxy that has introduced itself.
 #[derive(Debug)]
@@ -20,14 +26,18 @@ pub(super) struct Introduction {
     pub(super) protocol_version: u32,
     /// What it serves from.
     pub(super) held: Option<Held>,
+    /// Which objects of that it refused, and keeps the former value of.
+    pub(super) rejections: Vec<Rejection>,
     /// Who it is.
     pub(super) info: ProxyInfo,
 }
 
 impl Introduction {
     /// Checks a Hello.
-    pub(super) fn read(hello: pb::Hello, peer: Peer) -> Result<Self, Status> {
+    pub(super) fn read(mut hello: pb::Hello, peer: Peer) -> Result<Self, Status> {
+        let rejections = std::mem::take(&mut hello.rejections);
         Ok(Self {
+            rejections: rejections.into_iter().map(convert::rejection_from_wire).collect(),
             protocol_version: common_version(&hello.protocol_versions)?,
             held: convert::held_from_wire(hello.held.as_ref(), &hello.held_digest)
                 .map_err(|malformed| Status::invalid_argument(malformed.to_string()))?,
@@ -55,6 +65,18 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// What is told of a proxy that comes from there and is refused, but for the reason.
+    pub(super) fn refusal(self, hello: &pb::Hello) -> Refusal {
+        let short = |text: &str| text.chars().take(TOLD_CHARS_MAX).collect();
+        Refusal {
+            id: short(&hello.proxy_id),
+            instance: short(&hello.instance_id),
+            build_version: short(&hello.build_version),
+            peer_address: self.there.map(|there| there.to_string()).unwrap_or_default(),
+            reason: Reason::default(),
+        }
+    }
+
     /// Whether it comes from another machine: a machine that speaks to itself uses its
     /// loopback address, or the same address at both ends.
     fn is_elsewhere(self) -> bool {
@@ -76,7 +98,7 @@ fn proxy_info(hello: pb::Hello, peer: Peer) -> Result<ProxyInfo, Status> {
         id: ProxyId::new(&hello.proxy_id).map_err(invalid)?,
         instance: InstanceId::new(&hello.instance_id).map_err(invalid)?,
         replaces: hello.replaces_instance_id,
-        build_version: hello.build_version.chars().take(100).collect(),
+        build_version: hello.build_version.chars().take(TOLD_CHARS_MAX).collect(),
         listen_addresses: hello
             .listen_addresses
             .into_iter()

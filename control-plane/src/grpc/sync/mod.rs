@@ -29,6 +29,7 @@ use self::{
     stream::ProxyStream,
 };
 use super::{Context, status};
+use crate::fleet::Refusal;
 
 /// Serves proxies.
 #[derive(Debug)]
@@ -54,7 +55,8 @@ impl sync_server::Sync for SyncService {
         let incoming = message.into_inner();
         let context = Arc::clone(&self.context);
         let shared = Arc::new(Shared::default());
-        let outgoing = Outgoing::new(Arc::clone(&shared), context.registry.revisions());
+        let room = Arc::clone(&context.snapshots);
+        let outgoing = Outgoing::new(Arc::clone(&shared), context.registry.revisions(), room);
         // The Hello is read in the task, so that a proxy may wait for the response's
         // head before it speaks.
         self.context.tracker.spawn(async move {
@@ -80,9 +82,10 @@ async fn listen(
     let lease = context.lease;
     let Some(hello) = first_message(&mut incoming, lease).await? else { return Ok(()) };
     let mut members = WatchStream::from_changes(context.fleet.members());
-    let stream = ProxyStream::open(context, Introduction::read(hello, peer)?)?;
+    let stream = welcome(context, hello, peer)?;
     let id = stream.membership().id().clone();
     let replaced = stream.membership().replaced().clone();
+    let consent = Arc::clone(stream.membership().consent());
     shared.open(stream);
 
     let mut heartbeat = interval(context.heartbeat);
@@ -119,6 +122,7 @@ async fn listen(
                 tune_at = None;
                 shared.with(ProxyStream::tune);
             }
+            () = consent.notified() => drop(shared.with(ProxyStream::consent)),
             () = &mut lease_end => {
                 if heard + lease <= Instant::now() {
                     info!(proxy = %id, ?lease, "nothing heard within the lease");
@@ -142,6 +146,17 @@ async fn listen(
             }
         }
     }
+}
+
+/// Welcomes a proxy, or tells everybody why not: it serves by an old state until that is mended.
+fn welcome(context: &Arc<Context>, hello: pb::Hello, peer: Peer) -> Result<ProxyStream, Status> {
+    let who = peer.refusal(&hello);
+    let stream = Introduction::read(hello, peer).and_then(|it| ProxyStream::open(context, it));
+    if let Err(status) = &stream {
+        let reason = status::reason_of(status);
+        context.fleet.refuse(Refusal { reason, ..who });
+    }
+    stream
 }
 
 /// The Hello that a stream begins with; nothing when it ends instead.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use lb_proto::v1 as pb;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_stream::{Stream, wrappers::WatchStream};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::{CancellationToken, DropGuard, PollSemaphore};
 use tonic::Status;
 
 use super::ProxyStream;
@@ -49,10 +49,15 @@ impl Shared {
         let stream = state.stream.as_mut()?;
         let result = act(stream);
         stream.prepare();
-        if !stream.outgoing().is_empty() {
+        if !stream.outgoing().is_empty() || stream.wants_room() {
             state.wake();
         }
         Some(result)
+    }
+
+    /// Whether there is a whole state to be sent once there is room for it.
+    fn wants_room(&self) -> bool {
+        self.lock().stream.as_ref().is_some_and(ProxyStream::wants_room)
     }
 
     /// Ends the stream, once what is queued has left. The proxy is lost at once.
@@ -100,13 +105,35 @@ pub(super) struct Outgoing {
     shared: Arc<Shared>,
     /// Of the registry: each is a reason to look for something to send.
     revisions: WatchStream<u64>,
+    /// Whole states that are under way.
+    snapshots: Arc<Semaphore>,
+    /// Of this stream, when it waits to send one.
+    room: Option<PollSemaphore>,
     _gone: DropGuard,
 }
 
 impl Outgoing {
-    pub(super) fn new(shared: Arc<Shared>, revisions: watch::Receiver<u64>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        revisions: watch::Receiver<u64>,
+        snapshots: Arc<Semaphore>,
+    ) -> Self {
         let gone = shared.gone.clone().drop_guard();
-        Self { shared, revisions: WatchStream::from_changes(revisions), _gone: gone }
+        let revisions = WatchStream::from_changes(revisions);
+        Self { shared, revisions, snapshots, room: None, _gone: gone }
+    }
+
+    /// Waits for room, if it is wanted; whether there is now.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.shared.wants_room() {
+            self.room = None;
+            return false;
+        }
+        let room = self.room.get_or_insert_with(|| PollSemaphore::new(Arc::clone(&self.snapshots)));
+        let Poll::Ready(Some(permit)) = room.poll_acquire(cx) else { return false };
+        self.room = None;
+        self.shared.with(|stream| stream.give_room(permit));
+        true
     }
 }
 
@@ -114,9 +141,9 @@ impl Stream for Outgoing {
     type Item = Result<pb::ControlMessage, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { shared, revisions, .. } = self.get_mut();
+        let this = self.get_mut();
         loop {
-            let mut state = shared.lock();
+            let mut state = this.shared.lock();
             if let Some(message) = state.next() {
                 return Poll::Ready(Some(Ok(message)));
             }
@@ -126,8 +153,9 @@ impl Stream for Outgoing {
             state.waker = Some(cx.waker().clone());
             drop(state);
             // What a revision changed is looked for anew, since it may have come after the look.
-            match Pin::new(&mut *revisions).poll_next(cx) {
+            match Pin::new(&mut this.revisions).poll_next(cx) {
                 Poll::Ready(Some(_)) => {}
+                Poll::Ready(None) | Poll::Pending if this.poll_room(cx) => {}
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }

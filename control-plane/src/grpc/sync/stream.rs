@@ -4,18 +4,19 @@
 //! protocol allows one unacknowledged; further changes merge in the registry until it is
 //! answered.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use lb_core::{
     model::Version,
     moment::Moment,
-    sync::{AckOutcome, Answer, Held, Nonce, Refusal, Session, Transmission},
+    sync::{AckOutcome, Answer, Due, Held, Nonce, Refusal, Session, Transmission},
 };
 use lb_proto::{
     convert::sync as convert,
     v1::{self as pb, control_message::Message as Down, proxy_message::Message as Up},
 };
 use prost::Message as _;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tonic::Status;
 use tracing::{debug, info, warn};
 
@@ -37,14 +38,27 @@ pub(super) struct ProxyStream {
     committed: Option<Moment>,
     /// Index among the live proxies, and their number.
     place: (u32, u32),
+    /// Whether a whole state is to be sent once there is room for one.
+    wants_room: bool,
+    /// Room for a whole state, until it has left.
+    room: Option<OwnedSemaphorePermit>,
+    /// No whole state is sent before, because the last ones were refused.
+    not_before: Instant,
 }
+
+/// Between two whole states of which the first was refused because it would silence a pool: twice
+/// as long each time. A new store is likely to get its first verdicts one after the other.
+const PAUSE: Duration = Duration::from_secs(1);
+/// At most.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 impl ProxyStream {
     /// Welcomes a proxy into the fleet.
     pub(super) fn open(context: &Arc<Context>, proxy: Introduction) -> Result<Self, Status> {
-        let Introduction { protocol_version, held, info } = proxy;
+        let Introduction { protocol_version, held, rejections, info } = proxy;
         let membership = context.fleet.join(info).map_err(|taken| status::of_taken(&taken))?;
-        let session = context.registry.read(|view| Session::open(&view.publisher, held));
+        let session =
+            context.registry.read(|view| Session::open(&view.publisher, held, rejections));
         let mut stream = Self {
             context: Arc::clone(context),
             membership,
@@ -52,6 +66,9 @@ impl ProxyStream {
             outgoing: VecDeque::new(),
             committed: None,
             place: (0, 0),
+            wants_room: false,
+            room: None,
+            not_before: Instant::now(),
         };
         stream.place = stream.place_now();
         stream.welcome(protocol_version);
@@ -99,16 +116,38 @@ impl ProxyStream {
         self.queue(Down::Welcome(welcome));
     }
 
-    /// Queues what the proxy lacks, once everything before it has left.
+    /// Whether a whole state waits for room: see [`Self::give_room`].
+    pub(super) fn wants_room(&self) -> bool {
+        self.wants_room
+    }
+
+    /// There is room for a whole state.
+    pub(super) fn give_room(&mut self, permit: OwnedSemaphorePermit) {
+        self.room = Some(permit);
+    }
+
+    /// Queues what the proxy lacks, once everything before it has left, and there is room.
     pub(super) fn prepare(&mut self) {
         if !self.outgoing.is_empty() {
             return;
         }
-        let session = &mut self.session;
-        let next = self
-            .context
-            .registry
-            .read(|view| session.poll(&view.publisher).map(|next| (next, view.committed)));
+        self.wants_room = false;
+        // That of a whole state which has left is given back, unless it has just been given.
+        let mut room = self.room.take();
+        let Self { session, context, .. } = self;
+        let is_early = Instant::now() < self.not_before;
+        let next = context.registry.read(|view| {
+            if session.due(&view.publisher)? == Due::Snapshot {
+                if is_early {
+                    return None;
+                }
+                room =
+                    room.take().or_else(|| Arc::clone(&context.snapshots).try_acquire_owned().ok());
+                self.wants_room = room.is_none();
+                self.room = Some(room.take()?);
+            }
+            session.poll(&view.publisher).map(|next| (next, view.committed))
+        });
         let Some((next, committed)) = next else { return };
         let sent = self.context.fleet.sent();
         let kind = match &next {
@@ -167,6 +206,10 @@ impl ProxyStream {
             }
             AckOutcome::Refused => {
                 warn!(%proxy, why, "a state was refused whole");
+                if let Some(more) = self.session.silenced().checked_sub(1) {
+                    let pause = PAUSE.saturating_mul(1 << more.min(10)).min(PAUSE_MAX);
+                    self.not_before = Instant::now() + pause;
+                }
             }
             AckOutcome::Diverged => {
                 warn!(%proxy, why, "digests do not agree; sending the state again");
@@ -174,6 +217,14 @@ impl ProxyStream {
             AckOutcome::Stale => debug!(%proxy, "answer to nothing that was asked"),
         }
         self.show(Step::Answered { lag });
+    }
+
+    /// An operator wants the proxy to take the state although it would silence pools.
+    pub(super) fn consent(&mut self) {
+        if self.session.consent() {
+            self.not_before = Instant::now();
+            self.show(Step::Sent);
+        }
     }
 
     /// Two different states of one version must never go on unnoticed.
@@ -232,6 +283,7 @@ impl ProxyStream {
             digest: session.held().map(|held| held.digest),
             rejections: session.rejections().to_vec(),
             refusal: session.refusal().map(str::to_owned),
+            awaits_consent: session.awaits_consent(),
             divergences: session.divergences(),
             snapshots_sent: session.snapshots_sent(),
             deltas_sent: session.deltas_sent(),

@@ -54,6 +54,7 @@ async fn reports_are_counted_and_shown() {
         limits: Vec::new(),
         sent_ms: 250 * sequence,
         applied_revision: 0,
+        applied_epoch: bytes::Bytes::new(),
         pools: Vec::new(),
     };
     let (up, receiver) = mpsc::channel(4);
@@ -163,23 +164,20 @@ async fn health_and_reflection_answer() {
     assert!(names.iter().any(|name| name == "grpc.health.v1.Health"), "{names:?}");
 }
 
-/// A stream that breaks off, or passes to another process, says nothing of the connections.
-#[tokio::test]
-async fn a_drain_does_not_end_while_a_proxy_that_has_something_left_connects_anew() {
-    let world = world().await;
-    let incarnation = world.add("127.0.0.1:1", None).await.unwrap().revision;
-    let proxy = world.proxy("p1").await;
+async fn drain_backend1(world: &World) -> u64 {
     let drain = pb::SetBackendStateRequest {
         id: "backend1".into(),
         state: pb::AdminState::Draining.into(),
         ..Default::default()
     };
-    let drained = world.registry().set_backend_state(drain).await.unwrap().into_inner();
-    let report = |sequence, upgraded| pb::StatsReport {
+    world.registry().set_backend_state(drain).await.unwrap().into_inner().revision
+}
+
+/// What `p1` has in flight at `backend1`, which is there since `incarnation`.
+fn in_flight(incarnation: u64, upgraded: u32) -> pb::StatsReport {
+    pb::StatsReport {
         proxy_id: "p1".into(),
         instance_id: "p1-instance".into(),
-        sequence,
-        applied_revision: drained.revision,
         backends: vec![pb::BackendReport {
             pool: "default".into(),
             backend: "backend1".into(),
@@ -189,6 +187,33 @@ async fn a_drain_does_not_end_while_a_proxy_that_has_something_left_connects_ane
             ..Default::default()
         }],
         ..Default::default()
+    }
+}
+
+/// What is left of `backend1`, after many looks at its drain, which goes on.
+async fn left_of_backend1(world: &World, ports: std::ops::Range<u16>) -> pb::DrainShare {
+    // Each change makes the drain be looked at.
+    for number in ports {
+        world.add(&format!("127.0.0.1:{number}"), None).await.unwrap();
+    }
+    let one = pb::ListBackendsRequest { id: "backend1".into(), ..Default::default() };
+    let view = world.fleet().list_backends(one).await.unwrap().into_inner().backends.remove(0);
+    assert!(!view.backend.unwrap().drain.unwrap().ended);
+    view.drain.expect("it goes on").proxies.remove(0)
+}
+
+/// A stream that breaks off, or passes to another process, says nothing of the connections.
+#[tokio::test]
+async fn a_drain_does_not_end_while_a_proxy_that_has_something_left_connects_anew() {
+    let world = world().await;
+    let incarnation = world.add("127.0.0.1:1", None).await.unwrap().revision;
+    let mut proxy = world.proxy("p1").await;
+    let applied_revision = drain_backend1(&world).await;
+    proxy.reach(applied_revision, &world).await;
+    let report = |sequence, upgraded| pb::StatsReport {
+        sequence,
+        applied_revision,
+        ..in_flight(incarnation, upgraded)
     };
     let (up, receiver) = mpsc::channel(4);
     up.send(report(1, 2)).await.unwrap();
@@ -197,15 +222,39 @@ async fn a_drain_does_not_end_while_a_proxy_that_has_something_left_connects_ane
     replies.message().await.unwrap().unwrap();
     drop(proxy);
     world.event("proxy_lost").await;
-    // Each change makes the drain be looked at.
-    for number in 2..30 {
-        world.add(&format!("127.0.0.1:{number}"), None).await.unwrap();
-    }
-    let one = pb::ListBackendsRequest { id: "backend1".into(), ..Default::default() };
-    let view = world.fleet().list_backends(one).await.unwrap().into_inner().backends.remove(0);
-    let share = &view.drain.expect("it goes on").proxies[0];
+    let share = left_of_backend1(&world, 2..30).await;
     assert_eq!((&*share.state, share.upgraded), ("told", 2));
-    assert!(!view.backend.unwrap().drain.unwrap().ended);
     up.send(report(2, 0)).await.unwrap();
     world.event("drained").await;
+}
+
+/// A proxy that refuses the state of a new store goes on by the old one, whose revisions and
+/// backends may be called as those here.
+#[tokio::test]
+async fn a_drain_does_not_end_by_what_a_proxy_of_another_store_tells() {
+    let (first, second) = (world().await, world().await);
+    let up = serving(&first).await;
+    let mut proxy = first.proxy("p1").await;
+    proxy.reach(up, &first).await;
+
+    let incarnation = second.add("127.0.0.1:1", None).await.unwrap().revision;
+    let mut moved = second.proxy_with("p1", proxy.subscriber).await;
+    let state = moved.transmission().await;
+    moved.apply(state).await;
+    second.event("proxy_rejected").await;
+    let drained = drain_backend1(&second).await;
+    let (epoch, _) = held_by(&moved.subscriber);
+    let epoch = epoch.unwrap().epoch;
+    for (ports, applied_epoch) in [(2..30, epoch), (30..60, bytes::Bytes::new())] {
+        let report = pb::StatsReport {
+            sequence: 1 + u64::from(applied_epoch.is_empty()),
+            applied_revision: drained + 100,
+            applied_epoch,
+            ..in_flight(incarnation, 0)
+        };
+        let mut client = StatsClient::new(second.channel.clone());
+        let replies = client.report(tokio_stream::iter([report])).await.unwrap();
+        replies.into_inner().message().await.unwrap().unwrap();
+        assert_eq!(left_of_backend1(&second, ports).await.state, "unheard");
+    }
 }

@@ -131,6 +131,22 @@ impl World {
     }
 }
 
+/// A backend that is up, without anybody there; since which revision it is.
+async fn serving(world: &World) -> u64 {
+    let trust = pb::Pool {
+        name: "default".into(),
+        health_check: Some(pb::HealthCheck { protocol: "none".into(), ..Default::default() }),
+        ..Default::default()
+    };
+    let request = pb::PutRequest {
+        object: Some(pb::Object { object: Some(pb::object::Object::Pool(trust)), revision: 0 }),
+        ..Default::default()
+    };
+    world.registry().put(request).await.unwrap();
+    world.add("127.0.0.1:1", None).await.unwrap();
+    world.event("backend_up").await.revision
+}
+
 fn hello(id: &str) -> pb::Hello {
     pb::Hello {
         proxy_id: id.to_owned(),
@@ -201,6 +217,20 @@ impl Proxy {
             Outcome::Refuse(answer) => answer,
         };
         self.up.send(wire::answer_to_wire(answer, 10)).await.unwrap();
+    }
+
+    /// Applies what comes until it has this revision, and the control plane knows.
+    async fn reach(&mut self, revision: u64, world: &World) {
+        while self.subscriber.held().is_none_or(|held| held.version.revision < revision) {
+            let next = self.transmission().await;
+            self.apply(next).await;
+        }
+        let known = async {
+            while world.proxies().await[0].applied_revision < revision {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, known).await.expect("the control plane hears of it");
     }
 
     /// Refuses one object of a delta, and applies the rest.

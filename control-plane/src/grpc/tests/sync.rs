@@ -53,6 +53,30 @@ async fn a_proxy_of_another_store_gets_a_snapshot_that_may_not_empty_it() {
 }
 
 #[tokio::test]
+async fn an_operator_may_have_a_proxy_take_what_it_refuses() {
+    let (first, second) = (world().await, world().await);
+    let up = serving(&first).await;
+    let mut proxy = first.proxy("p1").await;
+    proxy.reach(up, &first).await;
+    let mut moved = second.proxy_with("p1", proxy.subscriber).await;
+    let state = moved.transmission().await;
+    moved.apply(state).await;
+    let told = second.event("proxy_rejected").await.reason.unwrap();
+    assert!(told.message.contains("'lbctl adopt-store'"), "{}", told.message);
+    assert!(second.proxies().await[0].awaits_consent);
+    let unknown = pb::AdoptStoreRequest { proxy_id: "p2".into() };
+    assert_eq!(second.fleet().adopt_store(unknown).await.unwrap_err().code(), Code::NotFound);
+    let all = pb::AdoptStoreRequest::default();
+    let adopting = second.fleet().adopt_store(all.clone()).await.unwrap().into_inner();
+    assert_eq!(adopting.proxies, ["p1"]);
+    let state = moved.transmission().await;
+    moved.apply(state).await;
+    moved.reach(adopting.revision, &second).await;
+    assert_eq!(second.proxies().await[0].state, "synced");
+    assert!(second.fleet().adopt_store(all).await.unwrap().into_inner().proxies.is_empty());
+}
+
+#[tokio::test]
 async fn a_digest_that_differs_is_cured_by_a_snapshot() {
     let world = world().await;
     let mut proxy = world.proxy("p1").await;
@@ -82,6 +106,70 @@ async fn two_live_proxies_with_one_id_are_refused_by_name() {
     };
     let welcome = world.connect(heir, new_subscriber()).await.next().await.unwrap();
     assert!(matches!(welcome, Down::Welcome(_)));
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_refused_is_told_to_whoever_looks() {
+    let world = world().await;
+    let _first = world.proxy("twin").await;
+    let second = pb::Hello { instance_id: "other".into(), ..hello("twin") };
+    for _ in 0..3 {
+        world.connect(second.clone(), new_subscriber()).await.next().await.unwrap_err();
+    }
+    let event = world.event("proxy_refused").await;
+    let reason = event.reason.unwrap();
+    assert_eq!((&*event.name, &*reason.code), ("twin", "proxy_id_in_use"));
+    assert!(reason.message.contains("instance other"), "{}", reason.message);
+    assert!(reason.message.contains("--id"), "{}", reason.message);
+    let status = world.fleet().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    let [refused] = &status.refused[..] else { panic!("{status:?}") };
+    assert_eq!((&*refused.instance_id, refused.attempts), ("other", 3));
+    let listed = world.fleet().list_proxies(pb::ListProxiesRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.refused, status.refused);
+    let request = pb::WatchRequest { past: 1000 };
+    let mut events = world.fleet().watch(request).await.unwrap().into_inner();
+    let newest = status.version.unwrap().revision;
+    world.add("127.0.0.1:1", None).await.unwrap();
+    let mut told = 0;
+    loop {
+        let event = events.message().await.unwrap().unwrap();
+        told += u32::from(event.r#type == "proxy_refused");
+        if event.revision > newest {
+            break;
+        }
+    }
+    assert_eq!(told, 1, "attempts are counted, and told once");
+
+    // Once it is let in, it is no longer listed.
+    drop(_first);
+    world.event("proxy_lost").await;
+    world.connect(second, new_subscriber()).await.next().await.unwrap();
+    let status = world.fleet().get_status(pb::GetStatusRequest {}).await.unwrap().into_inner();
+    assert!(status.refused.is_empty(), "{status:?}");
+}
+
+#[tokio::test]
+async fn what_a_proxy_refused_is_known_when_its_stream_begins_anew() {
+    let world = world().await;
+    let mut proxy = world.proxy("p1").await;
+    let written = world.add("127.0.0.1:1", None).await.unwrap();
+    proxy.reach(written.revision, &world).await;
+    let (held, held_digest) = held_by(&proxy.subscriber);
+    let rejected = pb::Rejection {
+        kind: "backend".into(),
+        name: "backend1".into(),
+        revision: written.revision,
+        code: "unknown_algorithm".into(),
+        message: "no".into(),
+    };
+    drop((proxy.up, proxy.down));
+    world.event("proxy_lost").await;
+    let rejections = vec![rejected.clone()];
+    let again = pb::Hello { held, held_digest, rejections, ..hello("p1") };
+    let mut back = world.connect(again, proxy.subscriber).await;
+    back.next().await.unwrap();
+    let listed = world.proxies().await.remove(0);
+    assert_eq!((&*listed.state, &listed.rejections), ("rejected", &vec![rejected]));
 }
 
 #[tokio::test]

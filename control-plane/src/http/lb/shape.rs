@@ -1,9 +1,12 @@
 //! The answers, as they are written. Fields may be added; none may change.
 
-use lb_core::model::{Algorithm, Backend, BackendStatus, Health, Host};
+use lb_core::{
+    model::{Algorithm, Backend, BackendStatus, Health, Host},
+    stats::BackendCounters,
+};
 use serde::Serialize;
 
-use crate::{grpc::Context, stats::Totals};
+use crate::grpc::Context;
 
 /// `GET /lb/health`.
 #[derive(Debug, Serialize)]
@@ -94,12 +97,30 @@ pub(super) struct BackendAnswer {
 }
 
 impl BackendAnswer {
-    pub(super) fn new(
-        context: &Context,
+    /// One backend, as it is known now.
+    pub(super) fn of(context: &Context, backend: &Backend) -> Self {
+        let status = context.registry.read(|view| view.catalog.status(backend).cloned());
+        let (totals, _) = context.statistics.backend(&backend.id, backend.incarnation);
+        Self::new(backend, status.as_ref(), &totals.counters, totals.in_flight)
+    }
+
+    /// Backends with their statuses, in their order.
+    pub(super) fn all(context: &Context, known: &[(Backend, Option<BackendStatus>)]) -> Vec<Self> {
+        let keys: Vec<_> =
+            known.iter().map(|(backend, _)| (backend.id.clone(), backend.incarnation)).collect();
+        let figures = context.statistics.backends(&keys);
+        let answer = |((backend, status), (counters, in_flight)): (&(_, Option<_>), _)| {
+            Self::new(backend, status.as_ref(), &counters, in_flight)
+        };
+        known.iter().zip(figures).map(answer).collect()
+    }
+
+    fn new(
         backend: &Backend,
         status: Option<&BackendStatus>,
+        counters: &BackendCounters,
+        in_flight: u32,
     ) -> Self {
-        let (totals, _) = context.statistics.backend(&backend.id, backend.incarnation);
         let health = status.map_or(Health::Unknown, |status| status.health);
         Self {
             id: backend.id.to_string(),
@@ -111,10 +132,10 @@ impl BackendAnswer {
             weight: backend.weight.get(),
             enabled: backend.admin_state == lb_core::model::AdminState::Enabled,
             healthy: health == Health::Up,
-            active_connections: totals.in_flight,
-            total_requests: totals.counters.requests,
-            failed_requests: totals.counters.failures.total(),
-            average_response_time: mean_ms(&totals),
+            active_connections: in_flight,
+            total_requests: counters.requests,
+            failed_requests: counters.failures.total(),
+            average_response_time: mean_ms(counters),
             pool: backend.pool.to_string(),
             state: backend.admin_state.name(),
             health: health.name(),
@@ -127,8 +148,8 @@ impl BackendAnswer {
 }
 
 /// The mean latency, 0 while there is none.
-pub(super) fn mean_ms(totals: &Totals) -> f64 {
-    totals.counters.latency.mean_us().map_or(0.0, |us| us as f64 / 1000.0)
+pub(super) fn mean_ms(counters: &BackendCounters) -> f64 {
+    counters.latency.mean_us().map_or(0.0, |us| us as f64 / 1000.0)
 }
 
 /// The class that did it in the old balancer; what came later has its name.

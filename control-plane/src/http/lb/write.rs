@@ -137,9 +137,7 @@ fn changed(
         let message = "the change was stored, but what was stored is no backend";
         return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message));
     };
-    let answer = context
-        .registry
-        .read(|view| BackendAnswer::new(context, backend, view.catalog.status(backend)));
+    let answer = BackendAnswer::of(context, backend);
     let message = message(&backend.id);
     let spread = applied.map(Spread::from);
     Ok((status, Json(Changed { message, backend: answer, spread })).into_response())

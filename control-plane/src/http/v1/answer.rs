@@ -210,7 +210,8 @@ pub(super) struct AppliedAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct LaggardAnswer {
     proxy: String,
-    /// `behind`, `rejected` when it refuses the state, or `lost` when it is not connected.
+    /// `behind`, `rejected` when it refuses the state, `lost` when it is not connected, or `away`
+    /// when it is not back since the control plane was restarted.
     state: &'static str,
     /// What it serves by.
     applied_revision: u64,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{http::StatusCode, response::Response};
+use lb_core::model::ProxyId;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -54,6 +55,8 @@ pub(super) struct ProxyAnswer {
     overload_stage: String,
     /// What led to the stage; empty in normal times.
     overload_reason: String,
+    /// It would take the state if an operator consented (`adopt-store`).
+    awaits_consent: bool,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
     /// Why it refuses the whole state; empty when it does not.
@@ -186,6 +189,16 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     }
 }
 
+/// `POST /v1/proxies/ID/adopt-store`
+pub(super) fn adopt_store(asked: &Asked, id: &str) -> Result<Response, Fault> {
+    // Whoever is not there is told below.
+    if let Ok(id) = ProxyId::new(id) {
+        Query::read(asked.uri.query(), &[])?;
+        asked.context.fleet.adopt(Some(&id));
+    }
+    proxy(asked, id)
+}
+
 /// `DELETE /v1/proxies/ID`
 pub(super) async fn forget_proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
     let query = Query::read(asked.uri.query(), &["dry_run"])?;
@@ -301,6 +314,7 @@ fn proxy_answer(asked: &Asked, view: ProxyView, keys: &KeysView) -> ProxyAnswer 
         overload_stage: process.overload.stage,
         overload_reason: process.overload.reason.message,
         refusal: progress.refusal.unwrap_or_default(),
+        awaits_consent: progress.awaits_consent,
         awaited_session_key: awaited.unwrap_or_default(),
         rejections: progress
             .rejections

@@ -256,6 +256,20 @@ fn others() -> Vec<Operation> {
                 .failures(&[400, 403, 404]),
         },
         Operation {
+            method: Method::POST,
+            path: "/proxies/{id}/adopt-store",
+            handler: named(&Method::POST, async |asked, id, _| observe::adopt_store(&asked, &id)),
+            about: About::new(
+                "adoptStore",
+                "proxies",
+                "Has a proxy take the state of this store that it refuses, because it holds another \
+                 store's, by which it can serve pools that are silent here",
+            )
+            .parameters(&["id"])
+            .success(200, Answered::One("Proxy"))
+            .failures(&[400, 403, 404]),
+        },
+        Operation {
             method: Method::DELETE,
             path: "/proxies/{id}",
             handler: named(&Method::DELETE, async |asked, id, _| {
