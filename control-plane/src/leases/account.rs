@@ -187,8 +187,7 @@ impl Account {
     /// former one but for what it says to be in use: nothing waits for that to end.
     fn succeed(&mut self, holder: &HolderId) {
         let Lender::Whole(granter) = &mut self.lender else { return };
-        let is_former =
-            |other: &HolderId| other.instance == holder.instance && other.number < holder.number;
+        let is_former = |other: &HolderId| other.is_former_of(holder);
         let holders = granter.holders().map(|(other, ..)| other);
         let former: Vec<_> = holders.filter(|other| is_former(other)).cloned().collect();
         for other in former {

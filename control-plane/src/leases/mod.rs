@@ -72,6 +72,18 @@ pub(crate) struct HolderId {
     pub(crate) number: u64,
 }
 
+impl HolderId {
+    /// Whether this is the same holder before its process stood still: it counts up the upper
+    /// half of its number then. What a former *account* had, which has another lower half, goes
+    /// on beside it.
+    fn is_former_of(&self, other: &Self) -> bool {
+        const LOWER: u64 = (1 << 32) - 1;
+        self.instance == other.instance
+            && self.number < other.number
+            && self.number & LOWER == other.number & LOWER
+    }
+}
+
 /// What is lent of every quantity.
 #[derive(Debug)]
 pub(crate) struct Leases {

@@ -298,7 +298,7 @@ impl HeldSlots {
         if is_retired {
             self.slots.retire(now);
         }
-        // Unlike the numbers of all other holders.
+        // Unlike the numbers of all other holders, and seen to be this one's by the lower half.
         self.number += 1 << 32;
         self.is_urgent = true;
     }
