@@ -92,9 +92,9 @@ fn what_stands_refused_outlives_the_stream_on_which_it_was_told() {
     };
     let open = |held| Session::open(&publisher, Some(held), vec![refused.clone()]);
     let mut session = open(published(&publisher));
-    assert_eq!(session.rejections(), [refused.clone()]);
+    assert_eq!(session.rejections(), std::slice::from_ref(&refused));
     assert!(session.poll(&publisher).is_none());
-    assert_eq!(open(held(EPOCH, 10)).rejections(), [refused.clone()]);
+    assert_eq!(open(held(EPOCH, 10)).rejections(), std::slice::from_ref(&refused));
     assert!(open(held(Epoch([2; 16]), 11)).rejections().is_empty(), "of another store");
 
     // The next answer tells what stands then.
