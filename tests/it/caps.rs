@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use lb_tests::{
-    backend::{Action, Backend, ok},
+    backend::{Action, Backend, Gate, ok},
     client::{Client, get},
     cluster::{Cluster, no_checks},
     eventually::eventually,
@@ -18,6 +18,7 @@ use tokio::{
 use crate::program;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+const HELD: &str = "GET /held HTTP/1.1\r\nHost: test\r\n\r\n";
 
 async fn one_proxy_with(args: &[&str], backend: &Backend) -> Cluster {
     let cluster = Cluster::start_with(program(), 1, args).await;
@@ -54,7 +55,12 @@ async fn more_clients_than_connections_are_all_served_in_turn() {
 
 #[tokio::test]
 async fn at_the_bound_clients_are_told_to_close_and_the_next_one_comes_in() {
-    let backend = Backend::saying("a");
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |request| match request.path() {
+        "/held" => vec![Action::Await(held.clone()), Action::Send(ok("held"))],
+        _ => vec![Action::Send(ok("a"))],
+    });
     let cluster = one_proxy_with(&["--max-connections=3", "--workers=1"], &backend).await;
     let mut clients = Vec::new();
     for number in 1..=3 {
@@ -67,11 +73,11 @@ async fn at_the_bound_clients_are_told_to_close_and_the_next_one_comes_in() {
     }
     // The first two are at work again: idle, they would make room.
     for client in &mut clients[..2] {
-        client.send("GET / HTTP/1.1\r\nHost: half a head").await;
+        client.send(HELD).await;
     }
     // The third has left; a fourth takes its place, a fifth waits.
     let mut fourth = Client::connect(cluster.address()).await;
-    fourth.send("GET / HTTP/1.1\r\nHost: half a head").await;
+    fourth.send(HELD).await;
     connections(&cluster, "three are open", |workers| workers == [3]).await;
     let mut fifth = Client::connect(cluster.address()).await;
     fifth.send(GET).await;

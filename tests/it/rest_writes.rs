@@ -171,7 +171,7 @@ async fn every_write_holds_what_is_promised_of_all() {
     let cluster = cluster().await;
     let at = cluster.http();
     let writes = writes(at).await;
-    assert_eq!(writes.len(), 26, "{:?}", writes.iter().map(Write::name).collect::<Vec<_>>());
+    assert_eq!(writes.len(), 27, "{:?}", writes.iter().map(Write::name).collect::<Vec<_>>());
     let shared = "Idempotency-Key: shared\r\n";
     for (index, write) in writes.iter().enumerate() {
         let name = write.name();

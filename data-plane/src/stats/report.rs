@@ -39,11 +39,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const URGENT_AFTER: Duration = Duration::from_millis(20);
 /// Between two reports, however much fails, where the period is the shortest.
 const URGENT_PERIOD: Duration = Duration::from_millis(50);
+/// The same, however long the period is: no breaker waits longer to learn what fails.
+const URGENT_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// Between two reports, however much fails: when everything does, all proxies have something to
 /// tell, and the period is what keeps their reports a small part of the control plane's work.
 fn urgent_period(period: Duration) -> Duration {
-    URGENT_PERIOD.max(period / 5)
+    (period / 5).clamp(URGENT_PERIOD, URGENT_PERIOD_MAX)
 }
 
 /// How long a process that ends waits until its last report was heard.
