@@ -136,6 +136,7 @@ async fn a_proxy_that_stood_still_serves_on() {
     let (cluster, _) = capped(1, &meter, 10).await;
     assert_eq!(get(cluster.address(), "/").await.status, 200);
     cluster.proxy(0).signal(Signal::STOP);
+    // For longer than a proxy may go without a look at its lease (0.75 s).
     tokio::time::sleep(Duration::from_millis(1500)).await;
     cluster.proxy(0).signal(Signal::CONT);
     for _ in 0..20 {

@@ -9,6 +9,7 @@ use lb_tests::{
     eventually::eventually,
     load::Load,
     port::Port,
+    process::Process,
 };
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -173,11 +174,8 @@ async fn a_proxy_whose_parent_is_gone_ends() {
     assert_eq!(proxy.exited().await, 0);
 }
 
-#[tokio::test]
-async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
-    let backend = Backend::saying("a");
-    let cluster = Cluster::start(program(), 1).await;
-    cluster.add_backends(&[backend.address()]).await;
+/// A proxy beside the first one that calls itself the same.
+fn second_of_the_same_id(cluster: &Cluster) -> Process {
     let args = [
         "data-plane".to_owned(),
         "--id=proxy-1".to_owned(),
@@ -188,7 +186,15 @@ async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
         format!("--data-dir={}", cluster.path("second").display()),
         "--exit-with-parent".to_owned(),
     ];
-    let second = program().start("second proxy-1", &args);
+    program().start("second proxy-1", &args)
+}
+
+#[tokio::test]
+async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
+    let backend = Backend::saying("a");
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let second = second_of_the_same_id(&cluster);
     second.complaint("proxy id proxy-1 is in use by another live proxy").await;
     second.complaint("--id").await;
     // The first one goes on as if nothing had happened.
@@ -200,17 +206,7 @@ async fn a_second_live_proxy_of_the_same_id_is_refused_by_name() {
 async fn a_proxy_that_is_refused_after_it_has_waited_says_so_and_so_does_the_fleet() {
     let mut cluster = Cluster::start(program(), 1).await;
     cluster.kill_control_plane().await;
-    let args = [
-        "data-plane".to_owned(),
-        "--id=proxy-1".to_owned(),
-        format!("--control-plane=http://{}", cluster.grpc()),
-        "--host=127.0.0.1".to_owned(),
-        "--port=0".to_owned(),
-        "--admin=127.0.0.1:0".to_owned(),
-        format!("--data-dir={}", cluster.path("second").display()),
-        "--exit-with-parent".to_owned(),
-    ];
-    let second = program().start("second proxy-1", &args);
+    let second = second_of_the_same_id(&cluster);
     second.complaint("no control plane answers there").await;
     cluster.start_control_plane().await;
     // Whichever of the two comes later.

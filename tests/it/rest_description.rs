@@ -89,7 +89,7 @@ fn check(response: &Response, operation: &Value, root: &Value, what: &str) {
 }
 
 /// A body for each schema that is sent, named like the path.
-fn sample(schema: &str) -> Value {
+pub(crate) fn sample(schema: &str) -> Value {
     match schema {
         "Backend" => json!({"id": "sample", "address": "127.0.0.1:1", "state": "disabled"}),
         "Route" => json!({"name": "sample", "host": "sample.test", "pool": "default"}),

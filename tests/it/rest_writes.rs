@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use lb_tests::{client::Response, cluster::Cluster, eventually::eventually, scripted::Proxy};
 use serde_json::{Value, json};
 
-use crate::{program, seed_rest::ask};
+use crate::{program, rest_description, seed_rest::ask};
 
 const FIELDS: [&str; 3] = ["If-Match", "If-None-Match", "Idempotency-Key"];
 
@@ -110,12 +110,8 @@ impl Write {
 /// A body for each schema that is sent.
 fn sample(schema: &str) -> Value {
     match schema {
-        "Backend" => json!({"id": "sample", "address": "127.0.0.1:1", "state": "disabled"}),
-        "Route" => json!({"name": "sample", "host": "sample.test", "pool": "default"}),
-        "Limit" => json!({"name": "sample", "rate": "100/s", "pool": "default"}),
-        "Patch" => json!({}),
         "Document" => json!({"pools": [{"name": "sample", "rise": 3}]}),
-        _ => json!({"name": "sample"}),
+        _ => rest_description::sample(schema),
     }
 }
 

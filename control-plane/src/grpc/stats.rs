@@ -76,20 +76,19 @@ impl stats_server::Stats for StatsService {
 
 fn count(context: &Context, message: pb::StatsReport) -> Result<pb::StatsReply, Status> {
     let mut report = read(message)?;
-    let is_foreign =
-        report.is_of_another_store(context.registry.read(|view| view.publisher.version().epoch));
-    if is_foreign {
-        report.disown();
-    }
     let member = context.fleet.member(&report.proxy);
     let present = member.as_ref().map(|member| &member.instance);
-    let role = match &member {
-        Some(member) if !is_foreign && member.is_live && member.instance == report.instance => {
-            Role::Present { took_over: member.took_over }
-        }
-        _ => Role::Other,
-    };
     let (counted, tokens, cuts) = context.registry.read(|view| {
+        let is_foreign = report.is_of_another_store(view.publisher.version().epoch);
+        if is_foreign {
+            report.disown();
+        }
+        let role = match &member {
+            Some(member) if !is_foreign && member.is_live && member.instance == report.instance => {
+                Role::Present { took_over: member.took_over }
+            }
+            _ => Role::Other,
+        };
         let counted = context.statistics.count(&report, present, &view.catalog);
         let hear = || context.resilience.report(&report, role, &view.catalog);
         let tokens = if counted.is_news { hear() } else { Vec::new() };

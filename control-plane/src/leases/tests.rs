@@ -212,9 +212,8 @@ async fn the_hot_keys_of_a_limit_that_is_gone_are_forgotten() {
     assert_eq!(leases.lock().accounts.len(), 0);
 }
 
-/// As after a restart of a container without a volume, whose state is declared.
-#[tokio::test(start_paused = true)]
-async fn what_a_lost_store_lent_is_not_lent_twice() {
+/// Two proxies that have half of ten slots each.
+async fn shared() -> (World, Proxy, Proxy) {
     let world = World::new(10).gathered().await;
     let (mut early, mut late) = (world.proxy("p1"), world.proxy("p2"));
     for _ in 0..3 {
@@ -224,6 +223,13 @@ async fn what_a_lost_store_lent_is_not_lent_twice() {
         assert!(early.usable() + late.usable() <= 10);
     }
     assert_eq!((early.usable(), late.usable()), (5, 5));
+    (world, early, late)
+}
+
+/// As after a restart of a container without a volume, whose state is declared.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_store_lent_is_not_lent_twice() {
+    let (world, mut early, mut late) = shared().await;
 
     let anew = World { leases: Leases::new(2, false, None), quantity: world.quantity.clone() };
     anew.want(Some(10));
@@ -246,15 +252,7 @@ async fn what_a_lost_store_lent_is_not_lent_twice() {
 
 /// A control plane that follows another, which noted these processes.
 async fn followed(noted: &[&str]) -> (World, Proxy, Proxy) {
-    let world = World::new(10).gathered().await;
-    let (mut early, mut late) = (world.proxy("p1"), world.proxy("p2"));
-    for _ in 0..3 {
-        world.report(&mut early);
-        world.report(&mut late);
-        world.grant();
-        assert!(early.usable() + late.usable() <= 10);
-    }
-    assert_eq!((early.usable(), late.usable()), (5, 5));
+    let (world, mut early, mut late) = shared().await;
     let noted = noted.iter().map(|id| InstanceId::new(id).unwrap()).collect();
     let anew = World { leases: Leases::new(2, true, Some(noted)), quantity: world.quantity };
     anew.want_first(10);

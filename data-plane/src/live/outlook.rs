@@ -159,12 +159,17 @@ impl Outlook {
     fn ramp(&self, entry: &BackendEntry, now: Instant) -> Option<Ramp> {
         let slow_start = entry.status.as_ref()?.standing.slow_start?;
         let length = slow_start.duration.min(ResiliencePolicy::SLOW_START_MAX);
-        // One that begins in the future by more than its length is of a clock that was set back.
-        let until_begin =
-            Duration::from_millis(slow_start.since_unix_ms).saturating_sub(self.clock(now));
-        let age = self.age(slow_start.since_unix_ms, now);
-        let ramp = Ramp::new(if until_begin > length { length } else { age }, now, length);
+        let ramp = Ramp::new(self.ramp_age(slow_start.since_unix_ms, length, now), now, length);
         (!ramp.is_over(now)).then_some(ramp)
+    }
+
+    /// How long ago a ramp of this length began. One that is yet to begin by more than its length is
+    /// of a clock that was set back, and over: else each look at it would begin it anew.
+    fn ramp_age(&self, since_unix_ms: u64, length: Duration, now: Instant) -> Duration {
+        match Duration::from_millis(since_unix_ms) > self.clock(now) + length {
+            true => length,
+            false => self.age(since_unix_ms, now),
+        }
     }
 
     /// How long the fleet would go on keeping requests from a backend; nothing, if it does not.
@@ -227,6 +232,11 @@ mod tests {
         assert!(near(age(&outlook, 3_590_000, 20 * SECOND), 30));
         // A moment that is yet to come there is now.
         assert_eq!(age(&outlook, 9_000_000, 20 * SECOND), Duration::ZERO);
+        // A ramp that began this much later was begun before the clock was set back.
+        let ramp_age = |since| outlook.ramp_age(since, 30 * SECOND, start);
+        assert_eq!(ramp_age(3_700_000), 30 * SECOND);
+        assert_eq!(ramp_age(3_620_000), Duration::ZERO, "a clock that was set by little");
+        assert!(near(ramp_age(3_590_000), 10));
         // One that tells no time is taken to have ours.
         outlook.hear(0);
         assert!(near(age(&outlook, unix_ms() - 5000, Duration::ZERO), 5));

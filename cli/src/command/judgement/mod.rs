@@ -100,6 +100,22 @@ impl Group<'_> {
         self.push(check, Level::Failed, object.into(), message, Some(remedy.into()));
     }
 
+    /// A pool cannot serve: a failure, or a warning where something answers in its place.
+    fn cannot_serve(
+        &mut self,
+        check: &'static str,
+        object: impl Into<Option<String>>,
+        message: String,
+        pool: &str,
+        facts: &Facts,
+    ) {
+        let remedy = format!("'lbctl describe pool {pool}'");
+        match facts.instead(pool) {
+            Some(instead) => self.warn(check, object, format!("{message}; {instead}"), remedy),
+            None => self.fail(check, object, message, remedy),
+        }
+    }
+
     fn push(
         &mut self,
         check: &'static str,

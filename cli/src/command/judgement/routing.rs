@@ -69,14 +69,7 @@ pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {
         let shares = route.pools.iter().filter(|(_, weight)| *weight > 0);
         for (pool, _) in shares.filter(|(pool, _)| !facts.serves(pool.as_str())) {
             let message = format!("route {name} goes to pool {pool}, which cannot serve");
-            let remedy = format!("'lbctl describe pool {pool}'");
-            match facts.instead(pool.as_str()) {
-                Some(instead) => {
-                    let message = format!("{message}; {instead}");
-                    group.warn("route_served", object(), message, remedy);
-                }
-                None => group.fail("route_served", object(), message, remedy),
-            }
+            group.cannot_serve("route_served", object(), message, pool.as_str(), facts);
         }
     }
     if facts.routes.is_empty() {

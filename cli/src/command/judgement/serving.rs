@@ -22,14 +22,7 @@ pub(super) fn pools(facts: &Facts, group: &mut Group<'_>) {
             group.warn("pool_backends", object(), format!("pool {name} has no backends"), remedy);
         } else if total > 0 && !facts.serves(name) {
             let message = format!("pool {name} has no backend that serves, of {total}");
-            let remedy = format!("'lbctl describe pool {name}'");
-            match facts.instead(name) {
-                Some(instead) => {
-                    let message = format!("{message}; {instead}");
-                    group.warn("pool_serves", object(), message, remedy);
-                }
-                None => group.fail("pool_serves", object(), message, remedy),
-            }
+            group.cannot_serve("pool_serves", object(), message, name, facts);
         }
         if pool.health == "none" {
             let message = format!("pool {name} does not check its backends");

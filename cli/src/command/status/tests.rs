@@ -116,15 +116,20 @@ fn what_the_proxies_answered_themselves_is_one_line() {
     insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
 }
 
+/// A backend of which this is known.
+fn backend2(known: pb::BackendView) -> BackendView {
+    let backend = pb::Backend {
+        id: "backend2".to_owned(),
+        address: "localhost:8002".to_owned(),
+        pool: "default".to_owned(),
+        ..pb::Backend::default()
+    };
+    BackendView::from(pb::BackendView { backend: Some(backend), ..known })
+}
+
 #[test]
 fn what_is_wrong_is_told_with_the_next_step() {
-    let down = BackendView::from(pb::BackendView {
-        backend: Some(pb::Backend {
-            id: "backend2".to_owned(),
-            address: "localhost:8002".to_owned(),
-            pool: "default".to_owned(),
-            ..pb::Backend::default()
-        }),
+    let down = backend2(pb::BackendView {
         status: Some(pb::BackendStatus {
             health: pb::Health::Down.into(),
             reason: Some(pb::Reason {
@@ -154,13 +159,7 @@ fn what_is_wrong_is_told_with_the_next_step() {
 
 #[test]
 fn checks_that_fail_are_told_before_they_take_a_backend_down() {
-    let view = BackendView::from(pb::BackendView {
-        backend: Some(pb::Backend {
-            id: "backend2".to_owned(),
-            address: "localhost:8002".to_owned(),
-            pool: "default".to_owned(),
-            ..pb::Backend::default()
-        }),
+    let view = backend2(pb::BackendView {
         status: Some(pb::BackendStatus {
             health: pb::Health::Up.into(),
             since_unix_ms: NOW_MS - 41_000,
