@@ -92,6 +92,8 @@ reasons! {
     DrainDeadline = "drain_deadline",
     /// 503: the client's own backend cannot serve it, and the pool gives it no other.
     SessionUnavailable = "session_unavailable",
+    /// 508: the request goes round in a circle.
+    LoopDetected = "loop_detected",
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached = "max_forwards_reached",
     /// 403: management that may be asked for on this machine only.

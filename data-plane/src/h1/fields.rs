@@ -19,6 +19,8 @@ pub(crate) enum Field {
     /// Forwarded and X-Real-IP: what another proxy says of the client.
     OfForwarder,
     XRequestId,
+    /// Through whom the request has passed (RFC 8586).
+    CdnLoop,
     /// Never forwarded: meant for the next hop only (Proxy-*, HTTP2-Settings), or
     /// likely to be mistaken for a field that is understood.
     Dropped,
@@ -41,6 +43,8 @@ pub(crate) fn classify(name: &[u8]) -> Field {
         6 if is(b"expect") => return Field::Expect,
         7 if is(b"upgrade") => return Field::Upgrade,
         7 if is(b"trailer") => return Field::Trailer,
+        8 if is(b"cdn-loop") => return Field::CdnLoop,
+        8 => &[3],
         9 if is(b"forwarded") => return Field::OfForwarder,
         9 if is(b"x-real-ip") => return Field::OfForwarder,
         9 => &[1, 6],

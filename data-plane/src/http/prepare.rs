@@ -27,7 +27,8 @@ use crate::{
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
     live::{
-        Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex, Told,
+        Config, CountersIndex, LimitIndex, ListenerConfig, Management, PASSAGES_MAX, PoolIndex,
+        RouteIndex, Told,
     },
     reason::Reason,
     worker::Worker,
@@ -207,6 +208,13 @@ fn forward(
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         return Err(Refused::of(understood, OwnAnswer::options()));
     }
+    if head.has_passed && head.passages(context.config.mark.name()) >= PASSAGES_MAX {
+        let message = format!(
+            "the request has passed this load balancer {PASSAGES_MAX} times and would go on in a \
+             circle: a backend that it was sent to leads back here; lbctl check looks for it"
+        );
+        return refused(understood, 508, Reason::LoopDetected, &message);
+    }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
         Some(management) => {
@@ -276,6 +284,7 @@ fn forward(
         names => affinity::own_cookies(head, names),
     };
     let forwarding = Forwarding {
+        mark: context.config.mark.field(),
         peer,
         peer_trusted,
         fallback_host: &fallback_host,

@@ -147,6 +147,7 @@ fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         500 => "Internal Server Error",
         // Of an answer that was written down; a phrase may be empty (RFC 9112, 4).
         _ => "",

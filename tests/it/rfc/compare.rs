@@ -6,7 +6,8 @@
 use lb_tests::wire::{self, Message, READINGS};
 
 /// What the proxy writes itself.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
+    "cdn-loop",
     "connection",
     "content-length",
     "host",
@@ -57,6 +58,7 @@ pub(super) fn same_request(found: &Message, expected: &Message) -> Result<(), St
         ("X-Forwarded-Proto", "http"),
         ("X-Forwarded-Host", &host),
         ("X-Request-Id", "{new}"),
+        ("CDN-Loop", "{mark}"),
     ] {
         if expected.values(name).next().is_none() {
             expected.fields.push((name.to_owned(), value.to_owned()));
@@ -64,13 +66,17 @@ pub(super) fn same_request(found: &Message, expected: &Message) -> Result<(), St
     }
     let mut found = found.clone();
     for (name, value) in &mut found.fields {
-        let is_new = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let is_hex =
+            |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         // It may be written anew, or stay where and as it was.
         if name.eq_ignore_ascii_case("host") {
             "Host".clone_into(name);
         }
-        if name == "X-Request-Id" && value.len() == 32 && value.chars().all(is_new) {
+        if name == "X-Request-Id" && value.len() == 32 && is_hex(value) {
             "{new}".clone_into(value);
+        }
+        if name == "CDN-Loop" && value.strip_prefix("lb-").is_some_and(is_hex) {
+            "{mark}".clone_into(value);
         }
     }
     same(&found, &expected)
