@@ -141,20 +141,22 @@ impl<S: Stream> Exchange<'_, S> {
             // There is no other for this client.
             return None;
         }
-        self.trial = None;
         let pool = attempts.pool();
         for _ in 0..PICKS_MAX {
             let mut left_out = [attempts.slots(), attempts.over_slots()].concat();
             left_out.extend(caps.full(now));
+            self.trial = None;
             let slot = self.pick(pool, attempts.prepared(), &left_out, None, now)?;
             if let Some(permit) = caps.take(slot, now) {
                 self.permit = Some(permit);
                 return Some(slot);
             }
             if !caps.has_room(now) {
-                return None;
+                break;
             }
         }
+        // A backend that is not asked now is not tried by this request.
+        self.trial = None;
         None
     }
 }

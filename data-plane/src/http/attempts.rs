@@ -317,7 +317,8 @@ impl<S: Stream> Exchange<'_, S> {
         let connection = &mut *self.connection;
         self.worker.wheel.arm(&connection.timer, now(), wait);
         let is_there = poll_fn(|context| {
-            if connection.stream.presence(context) != Presence::There {
+            // One that says no more still listens for a moment, which is longer than this takes.
+            if connection.stream.presence(context) == Presence::Reset {
                 return Poll::Ready(false);
             }
             connection.timer.poll(context).map(|()| true)
