@@ -38,10 +38,13 @@ pub(crate) use self::{
     describe::{
         backend_page as describe_backend, pool_page as describe_pool, proxy_page as describe_proxy,
     },
+
     get::{backend_table, names_of, pool_table, proxy_table},
     status::{StatusView, page as status_page, read as read_status},
     watch::EventView,
 };
+#[cfg(test)]
+pub(crate) use self::judgement::Facts as StatusFacts;
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 

@@ -50,7 +50,7 @@ impl DrainWish {
         match timeout {
             Some(timeout) if !Self::TIMEOUT.contains(&timeout) => Err(Invalid::value(
                 "drain.timeout",
-                format!("a drain's timeout of {timeout:?} is outside 1ms..=24h"),
+                format!("a drain's timeout of {timeout:?} is outside 1ms to 24h"),
             )),
             _ => Ok(Self { timeout, remove }),
         }
