@@ -153,8 +153,7 @@ impl Follower {
                     complaints.nobody_answers(url);
                     warn!(
                         control_plane = url,
-                        problem,
-                        "the control plane is lost; serving goes on with what is held"
+                        problem, "the control plane is lost; serving goes on with what is held"
                     );
                     Duration::ZERO
                 }

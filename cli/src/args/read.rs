@@ -111,7 +111,7 @@ Examples:
   lbctl wait proxy/proxy-1 --for synced
 
 Healthy: its checks pass, and no breaker or outlier detection keeps it out.
-Exits with 6 when the time is up; without --timeout, that is after 30s.")]
+Exits with 6 when the time is up.")]
 pub(crate) struct WaitFor {
     #[command(flatten)]
     pub(crate) target: Target,

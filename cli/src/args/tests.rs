@@ -13,6 +13,25 @@ fn refusal(line: &str) -> String {
 }
 
 #[test]
+fn a_value_of_100_kb_and_a_change_of_nothing_are_one_short_sentence() {
+    let words = |line: &str| in_words(&parse(line).unwrap_err()).unwrap();
+    let long = words(&format!("lbctl add-pool {}", "a".repeat(100_000)));
+    assert!(long.len() < 200 && long.starts_with("NAME: "), "{long}");
+    let none = words("lbctl add-backend nowhere");
+    assert!(none.starts_with("ADDRESS: \"nowhere\" "), "{none}");
+    let weight = words("lbctl set-backend backend1 --weight 257");
+    assert_eq!(
+        weight,
+        "--weight: weight 257 is outside 0 to 256 (0 takes no new requests); see --help"
+    );
+    for line in ["lbctl set-pool default", "lbctl set-backend backend1"] {
+        let nothing = words(line);
+        assert!(nothing.starts_with("nothing to change: give a setting, for"), "{nothing}");
+        assert!(nothing.len() < 120, "{nothing}");
+    }
+}
+
+#[test]
 fn a_number_below_zero_is_called_that_and_no_option() {
     for line in [
         "lbctl add-limit x --rate -1/s",
@@ -127,8 +146,8 @@ fn bad_values_are_explained_before_anything_is_sent() {
         ("lbctl set-listener l --max-fields 0", "0 is outside 1 to 256"),
         ("lbctl set-listener l --max-head-bytes 10M", "10M is outside 256B to 1MiB"),
         ("lbctl set-listener l --max-request-line-bytes 63", "63 is outside 64B to 1MiB"),
-        ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B..=16KiB"),
-        ("lbctl set-listener l --max-drain-bytes 0", "1B..=1MiB"),
+        ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B to 16KiB"),
+        ("lbctl set-listener l --max-drain-bytes 0", "1B to 1MiB"),
         ("lbctl set-listener l --max-trailer-bytes much", "8k, 64KiB or 10M"),
         ("lbctl set-listener l --max-body-bytes 99999999999G", "too large"),
         ("lbctl set-listener l --max-body-bytes 10MB", "10M"),

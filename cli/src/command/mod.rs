@@ -33,18 +33,17 @@ pub(crate) mod wait;
 mod watch;
 mod write;
 
+#[cfg(test)]
+pub(crate) use self::judgement::Facts as StatusFacts;
 pub(crate) use self::{
     backend::{BackendChange, change as change_backend},
     describe::{
         backend_page as describe_backend, pool_page as describe_pool, proxy_page as describe_proxy,
     },
-
     get::{backend_table, names_of, pool_table, proxy_table},
     status::{StatusView, page as status_page, read as read_status},
     watch::EventView,
 };
-#[cfg(test)]
-pub(crate) use self::judgement::Facts as StatusFacts;
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 
@@ -76,7 +75,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = cli.global;
     match cli.command {
         // Files are checked here and need nobody.
-        Command::Validate(args) => declared::validate(&args),
+        Command::Validate(args) => declared::validate(&args, &global),
         Command::Schema => declared::schema(),
         Command::Top(args) => top::run(&args, &global),
         Command::Explain(args) => explain::run(&args, &global).map(|()| ExitCode::SUCCESS),

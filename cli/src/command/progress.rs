@@ -98,8 +98,9 @@ fn late(progress: &ProgressView, timeout: Duration) -> Failure {
     let revision = progress.revision;
     let missing = progress.laggards.len();
     let mut message = format!(
-        "revision {revision} is stored, but {missing} of {} has not applied it within {}",
+        "revision {revision} is stored, but {missing} of {} {} not applied it within {}",
         format::count(progress.proxies as usize, "proxy", "proxies"),
+        if missing == 1 { "has" } else { "have" },
         format::duration(timeout),
     );
     for laggard in &progress.laggards {
@@ -207,7 +208,8 @@ mod tests {
     fn a_proxy_that_has_not_taken_the_store_yet_is_late_and_refuses_nothing() {
         let mut wire = progress(0, &[("edge-1", 9)]);
         "rejected".clone_into(&mut wire.laggards[0].state);
-        "pool default has no backend there that can serve".clone_into(&mut wire.laggards[0].refusal);
+        "pool default has no backend there that can serve"
+            .clone_into(&mut wire.laggards[0].refusal);
         let failure = failure(&wire.into(), Duration::from_secs(10)).unwrap();
         assert_eq!(failure.exit, Exit::TimedOut);
         insta::assert_snapshot!(failure.message, @r"

@@ -150,9 +150,8 @@ pub(super) fn why(backend: &BackendView) -> String {
     let StandingView { ejection, disagreements, .. } = &backend.standing;
     let failing = backend.failing_checks();
     if let Some(ejection) = ejection {
-        let too = failing.map(|checks| {
-            format!("; its check fails too: {}", checks.last_result.sentence())
-        });
+        let too = failing
+            .map(|checks| format!("; its check fails too: {}", checks.last_result.sentence()));
         return ejection.reason.sentence() + &too.unwrap_or_default();
     }
     if backend.health != "up" {

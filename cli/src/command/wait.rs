@@ -7,6 +7,7 @@
 use std::{future::pending, time::Duration};
 
 use lb_proto::v1 as pb;
+use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Streaming;
 
@@ -15,7 +16,7 @@ use crate::{
     args::{Awaited, Target, WaitFor},
     client::Client,
     exit::{Exit, Failure},
-    format, output,
+    format,
     view::{BackendView, ProgressView, ProxyView},
 };
 
@@ -38,6 +39,14 @@ pub(crate) enum Look {
     Done(String),
     /// Not yet; how it is instead.
     NotYet(String),
+}
+
+/// What was waited for has come.
+#[derive(Debug, Serialize)]
+struct DoneView<'a> {
+    done: bool,
+    target: &'a str,
+    message: &'a str,
 }
 
 /// Connects to a control plane, which may still be starting: who waits for proxies after a
@@ -114,7 +123,11 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
         Target::Revision(_) => unreachable!("handled above"),
     }?;
     match outcome {
-        Look::Done(text) => output::print(&text),
+        Look::Done(message) => {
+            let target = name_of(&args.target);
+            let view = DoneView { done: true, target: &target, message: &message };
+            session.screen.answer(&view, || vec![target.clone()], || message.clone())
+        }
         Look::NotYet(text) => Err(Failure::new(
             Exit::TimedOut,
             format!(
@@ -331,6 +344,17 @@ fn describe(args: &WaitFor) -> String {
         Target::Proxy(id) => format!("{id} to be {}", to_be(Awaited::Synced)),
         Target::Proxies => "the proxies to be in sync".to_owned(),
         Target::Revision(revision) => format!("revision {revision} to be applied"),
+    }
+}
+
+/// As it is typed.
+fn name_of(target: &Target) -> String {
+    match target {
+        Target::Backend(id) => format!("backend/{id}"),
+        Target::Pool(name) => format!("pool/{name}"),
+        Target::Proxy(id) => format!("proxy/{id}"),
+        Target::Proxies => "proxies".to_owned(),
+        Target::Revision(revision) => format!("revision/{revision}"),
     }
 }
 

@@ -1,8 +1,6 @@
 //! The screen as it is drawn, and what keys make of it.
 
-use lb_core::model::{
-    HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools,
-};
+use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
 use lb_proto::v1::{self as pb, AdminState};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 

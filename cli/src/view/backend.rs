@@ -112,9 +112,7 @@ impl BackendView {
 
     /// Whether an operator should know of it, if it is wanted.
     pub(crate) fn is_amiss(&self) -> bool {
-        !self.is_healthy()
-            || !self.standing.disagreements.is_empty()
-            || self.avoided_by().is_some()
+        !self.is_healthy() || !self.standing.disagreements.is_empty() || self.avoided_by().is_some()
     }
 
     /// Whether it gets new requests.

@@ -262,7 +262,8 @@ async fn who_was_lost_before_is_named_and_not_waited_for() {
     stays.advance(applied(6), ANSWERED);
     let progress = world.wait(6).next().await.unwrap();
     assert_eq!((progress.proxies, progress.applied, progress.done), (1, 1, true));
-    let lost: Vec<_> = progress.lost.iter().map(|l| (l.proxy.as_str(), l.applied_revision)).collect();
+    let lost: Vec<_> =
+        progress.lost.iter().map(|l| (l.proxy.as_str(), l.applied_revision)).collect();
     assert_eq!(lost, [("p2", 5)]);
     assert!(world.wait(5).next().await.unwrap().lost.is_empty(), "that one it has applied");
 }

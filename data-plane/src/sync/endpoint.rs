@@ -36,8 +36,7 @@ impl ControlPlane {
             }
             (format!("unix:{path}"), None)
         } else {
-            let url =
-                if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+            let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
             let uri: Uri = url.parse().map_err(|error| wrong(&error))?;
             if uri.scheme_str() != Some("http") {
                 return Err(wrong(&"only http:// is supported"));

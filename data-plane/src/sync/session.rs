@@ -68,7 +68,11 @@ struct Session {
 
 impl Follower {
     /// Connects, introduces this proxy, and follows until something ends it.
-    pub(super) async fn session(&mut self, control_plane: &ControlPlane, backoff: &mut Backoff) -> Ended {
+    pub(super) async fn session(
+        &mut self,
+        control_plane: &ControlPlane,
+        backoff: &mut Backoff,
+    ) -> Ended {
         let connecting = timeout(CONNECT_TIMEOUT, control_plane.endpoint().connect());
         let channel = match self.leaving.run_until_cancelled(connecting).await {
             Some(Ok(Ok(channel))) => channel,

@@ -97,7 +97,7 @@ fn every_kind_of_mistake_is_a_sentence_with_a_place() {
             "4:15",
             "belongs to HTTP checks",
         ),
-        ("[[pools]]\nname = \"a\"\nconnect_timeout = \"0s\"", "3:19", "outside 1ms..=24h"),
+        ("[[pools]]\nname = \"a\"\nconnect_timeout = \"0s\"", "3:19", "outside 1ms to 24h"),
         ("[[pools]]\nname = \"a\"\nconnect_timeout = \"1.5\"", "3:19", "for example 5s"),
         ("[[backends]]\naddress = \"a\"", "2:11", "no port"),
         ("[[backends]]\naddress = \"a:1\"\nid = \"-\"", "3:6", "begins with a sign"),

@@ -96,10 +96,9 @@ fn without_serving(facts: &Facts, pool: &PoolView) -> (String, String) {
     }
     let mut why: Vec<String> = pool.backends.iter().map(|counts| counts.sentence()).collect();
     why.retain(|states| !states.is_empty());
-    for (count, what) in [
-        (weightless.len(), "with weight 0"),
-        (out.len(), "kept out by a breaker or as an outlier"),
-    ] {
+    for (count, what) in
+        [(weightless.len(), "with weight 0"), (out.len(), "kept out by a breaker or as an outlier")]
+    {
         if count > 0 {
             why.push(format!("{count} {what}"));
         }
@@ -150,8 +149,8 @@ fn state(backend: &BackendView, now: u64) -> String {
     let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
     let since = format::age_of(ejected.or(backend.since_unix_ms), now);
     let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
-    let last =
-        last.map_or_else(String::new, |at| format!("; last success {} UTC", format::clock(at, now)));
+    let last = last
+        .map_or_else(String::new, |at| format!("; last success {} UTC", format::clock(at, now)));
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));
     format!("{id} {address} {state} for {since}: {why}{last}")

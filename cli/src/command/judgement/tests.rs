@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use lb_core::model::{
-    HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools,
-};
+use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
 use lb_proto::v1 as pb;
 
 use super::*;
