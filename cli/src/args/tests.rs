@@ -20,10 +20,7 @@ fn a_value_of_100_kb_and_a_change_of_nothing_are_one_short_sentence() {
     let none = words("lbctl add-backend nowhere");
     assert!(none.starts_with("ADDRESS: \"nowhere\" "), "{none}");
     let weight = words("lbctl set-backend backend1 --weight 257");
-    assert_eq!(
-        weight,
-        "--weight: weight 257 is outside 0 to 256 (0 takes no new requests); see --help"
-    );
+    assert_eq!(weight, "--weight: 257 is outside 0 to 256, for example 10; see --help");
     for line in ["lbctl set-pool default", "lbctl set-backend backend1"] {
         let nothing = words(line);
         assert!(nothing.starts_with("nothing to change: give a setting, for"), "{nothing}");

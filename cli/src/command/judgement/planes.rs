@@ -92,7 +92,7 @@ fn state(proxy: &ProxyView) -> String {
         line += &format!("; refused {}", rejection.sentence());
     }
     if let Some(refusal) = &proxy.refusal {
-        line += &format!("; refused the whole state: {refusal}");
+        line += &format!("; refused everything: {refusal}");
     }
     if let Some(key) = &proxy.awaited_session_key {
         line += &format!("; session key {key} does not sign before it has it");
