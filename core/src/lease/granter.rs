@@ -323,9 +323,12 @@ impl<H: Clone + Ord> Granter<H> {
             lending.level = (!shares.all_met && demand > shares.level).then_some(shares.level);
         }
         if let Unit::Whole { turn } = self.terms.unit {
-            // Where everybody has something, moving the rest serves fairness alone, and
-            // each move leaves a unit idle on its way.
-            let turn = if shares.level == 0 { turn } else { turn * 8 };
+            let turn = match shares.level {
+                // Each move leaves a unit idle on its way.
+                0 => turn.max(round_of_turns(&lendings, shares.rest)),
+                // Where everybody has something, moving the rest serves fairness alone.
+                _ => turn * 8,
+            };
             hand_round(&mut lendings, &shares, |since| now < since + turn);
         }
         lendings
@@ -385,6 +388,13 @@ impl<H> Lending<H> {
         self.safe = self.report.safe.min(quantity);
         self.carried = true;
     }
+}
+
+/// How long each may keep one of the units that go round, so that all who want one have had it
+/// within [`Terms::ROUND`].
+fn round_of_turns<H>(lendings: &[Lending<H>], units: u64) -> Duration {
+    let wanting = lendings.iter().filter(|lending| lending.level.is_some()).count();
+    Terms::ROUND.mul_f64(units as f64 / wanting.max(1) as f64)
 }
 
 /// Adds the units that cannot be split evenly, one each: to those whose turn it still is,

@@ -230,6 +230,11 @@ impl Terms {
     /// 3 s that a request waits in a queue.
     pub const TURN: Duration = Duration::from_millis(200);
 
+    /// Where fewer units than holders go round, each holder that wants one has had its turn after
+    /// about so long, if that takes no turn shorter than [`Self::TURN`]: half of the 3 s that a
+    /// request waits in a queue.
+    pub const ROUND: Duration = Duration::from_millis(1500);
+
     /// For a rate.
     #[must_use]
     pub const fn rate() -> Self {
