@@ -29,6 +29,7 @@ use crate::{
     grpc::{self, Context},
     http,
     leases::{self, Leases},
+    limit_events,
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
     process,
@@ -336,7 +337,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        keep_house(&shared).await;
+        tokio::join!(keep_house(&shared), limit_events::run(&shared));
         "housekeeping"
     });
     info!(%grpc, %http, server = context.server_id, "control plane started");

@@ -29,7 +29,7 @@ pub struct Event {
     pub at_unix_ms: u64,
     /// What.
     pub what: EventType,
-    /// pool, backend, listener, route, proxy or config.
+    /// pool, backend, listener, route, limit, proxy or config.
     pub kind: &'static str,
     /// Of the object or proxy; of a config, its path.
     pub name: String,
@@ -123,6 +123,10 @@ event_types! {
     ProxyOverloaded = "proxy_overloaded",
     /// It gives up less.
     ProxyRelieved = "proxy_relieved",
+    /// A limit began to refuse requests.
+    LimitReached = "limit_reached",
+    /// It has refused none for a while.
+    LimitRelieved = "limit_relieved",
     /// A file of declared state was read again and not applied.
     ConfigRejected = "config_rejected",
 }

@@ -30,6 +30,7 @@ pub mod fleet;
 mod grpc;
 mod http;
 mod leases;
+mod limit_events;
 mod listen;
 mod metrics;
 mod probe;
