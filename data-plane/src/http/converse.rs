@@ -413,7 +413,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 let mut out = self.exchange.worker.buffers.output();
                 head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
                 self.attempts.give_session(&head, &mut out);
-                if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
+                if let (Some(told), Some(limits)) = (&self.prepared.counted.told, self.limits) {
                     told.add(limits, &self.exchange.worker.limit_copies, &mut out);
                 }
                 Head::Final(Received {
