@@ -318,8 +318,9 @@ mod tests {
             let mut told = 0;
             for period in 1..=20_u64 {
                 let at = |ms: u64| now + Duration::from_millis(100 * (period - 1) + ms);
-                let _ = slots.set_waiting(u64::from(waits_ms > 0), at(0));
-                let _ = slots.set_waiting(0, at(waits_ms));
+                let first = slots.set_waiting(u64::from(waits_ms > 0), at(0));
+                assert!(!first || waits_ms > 0, "nobody waits");
+                assert!(!slots.set_waiting(0, at(waits_ms)));
                 told = slots.report(at(100)).demand;
             }
             assert_eq!(told, demand, "one more for {waits_ms} of 100 ms");
