@@ -160,7 +160,8 @@ pub struct Grant {
     /// What may be used when no grant follows; see the module's table.
     pub safe: u64,
     /// It only prolongs what the holder still has, up to `amount`: the granter does not
-    /// know yet what its predecessor lent to others.
+    /// know yet what its predecessor lent to others, or it counts more than there is, because a
+    /// holder that it had forgotten says that it has something.
     pub carried: bool,
     /// How many proxies share the quantity, at least 1; bursts are divided by it.
     pub proxies: u32,
