@@ -87,6 +87,8 @@ pub(crate) struct Understood {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyLength,
+    /// Whether it came from a client on this machine, which may know what the machine knows.
+    pub(crate) is_local: bool,
     /// Where its answer is counted; nowhere special when no route matches.
     pub(crate) counters: Option<CountersIndex>,
 }
@@ -170,6 +172,7 @@ pub(crate) fn prepare(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
+        is_local: peer.to_canonical().is_loopback() && !head.was_forwarded,
         counters: None,
     };
     let origin = Origin { client, peer_trusted };
