@@ -122,7 +122,7 @@ async fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_none(
     process.lift_file_size();
     eventually("writes are taken again", async || {
         let ready = get(http, "/readyz?verbose").await;
-        if ready.status == 200 { Ok(()) } else { Err(ready.text().to_owned()) }
+        if ready.status == 200 { Ok(()) } else { Err(ready.text()) }
     })
     .await;
     eventually("lbctl check finds it well", async || {

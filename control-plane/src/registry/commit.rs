@@ -122,7 +122,7 @@ impl Writer {
             Ok(_) => self.store.make_room(),
             Err(_) => Ok(()),
         };
-        match held.as_ref().err().or(room.as_ref().err()) {
+        match held.as_ref().err().or_else(|| room.as_ref().err()) {
             None => {
                 self.shared.outage.send_replace(None);
                 info!("the store takes writes again");

@@ -169,7 +169,7 @@ pub enum StoreError {
     )]
     InDoubt {
         /// How the commit failed.
-        source: Box<StoreError>,
+        source: Box<Self>,
     },
     /// Something in the store cannot be read.
     #[error(
