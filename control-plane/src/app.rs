@@ -171,7 +171,10 @@ impl RunError {
             | Self::DataDir(_)
             | Self::SessionTimeout(SessionTimeoutError::NoPool)
             | Self::Store {
-                source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
+                source:
+                    StoreError::NewerSchema { .. }
+                    | StoreError::NewerBuild { .. }
+                    | StoreError::Damaged { .. },
                 ..
             }
             | Self::Config(
@@ -333,6 +336,11 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     parts.spawn(async move {
         session_keys::run(&shared).await;
         "session keys"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        shared.stop.run_until_cancelled(shared.registry.keep_store_open()).await;
+        "the keeper of the store"
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
