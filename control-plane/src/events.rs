@@ -29,7 +29,7 @@ pub struct Event {
     pub at_unix_ms: u64,
     /// What.
     pub what: EventType,
-    /// pool, backend, listener, route, limit, proxy or config.
+    /// pool, backend, listener, route, limit, proxy, config or store.
     pub kind: &'static str,
     /// Of the object or proxy; of a config, its path.
     pub name: String,
@@ -129,6 +129,10 @@ event_types! {
     LimitRelieved = "limit_relieved",
     /// A file of declared state was read again and not applied.
     ConfigRejected = "config_rejected",
+    /// The store failed, and takes no writes until it could be opened again.
+    StoreFailed = "store_failed",
+    /// The store takes writes again.
+    StoreRecovered = "store_recovered",
 }
 
 impl EventType {
@@ -164,7 +168,7 @@ impl EventLog {
         Self {
             events: Mutex::new(VecDeque::new()),
             latest: watch::Sender::new(0),
-            counts: Default::default(),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 

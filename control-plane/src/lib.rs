@@ -28,6 +28,7 @@ mod drain;
 pub mod events;
 pub mod fleet;
 mod grpc;
+mod housekeeping;
 mod http;
 mod leases;
 mod limit_events;

@@ -19,6 +19,8 @@ pub(crate) enum Field {
     /// Forwarded and X-Real-IP: what another proxy says of the client.
     OfForwarder,
     XRequestId,
+    /// Through whom the request has passed (RFC 8586).
+    CdnLoop,
     /// Never forwarded: meant for the next hop only (Proxy-*, HTTP2-Settings), or
     /// likely to be mistaken for a field that is understood.
     Dropped,
@@ -41,6 +43,8 @@ pub(crate) fn classify(name: &[u8]) -> Field {
         6 if is(b"expect") => return Field::Expect,
         7 if is(b"upgrade") => return Field::Upgrade,
         7 if is(b"trailer") => return Field::Trailer,
+        8 if is(b"cdn-loop") => return Field::CdnLoop,
+        8 => &[3],
         9 if is(b"forwarded") => return Field::OfForwarder,
         9 if is(b"x-real-ip") => return Field::OfForwarder,
         9 => &[1, 6],
@@ -159,14 +163,23 @@ pub(crate) struct ConnectionOptions {
     /// Fields that are named and that the proxy does not understand itself; and Trailer, since no
     /// trailers are passed on where any is named.
     named: u8,
+    /// Of all their values.
+    length: usize,
 }
 
 /// More than this many fields named in Connection are a refusal.
 const NAMED_MAX: u8 = 16;
+/// All Connection fields of a head are at most so long together: each other field is looked for
+/// in them.
+const CONNECTION_BYTES_MAX: usize = 1024;
 
 impl ConnectionOptions {
     /// Adds one Connection field. `None` when it is malformed or names too many.
     pub(crate) fn add(&mut self, value: &[u8]) -> Option<()> {
+        self.length += value.len();
+        if self.length > CONNECTION_BYTES_MAX {
+            return None;
+        }
         for option in list(value) {
             if !is_token(option) {
                 return None;
@@ -326,6 +339,15 @@ mod tests {
         assert_eq!(classify(b"proxyx"), Field::Other);
     }
 
+    #[test]
+    fn a_long_connection_field_is_refused_however_little_it_says() {
+        let commas = vec![b','; CONNECTION_BYTES_MAX];
+        let mut options = ConnectionOptions::default();
+        assert!(options.add(&commas).is_some());
+        assert!(options.add(b"close").is_none());
+        assert!(ConnectionOptions::default().add(&[&commas[..], b"close"].concat()).is_none());
+    }
+
     proptest! {
         /// The words of memory say the same as a comparison letter by letter.
         #[test]
@@ -335,7 +357,7 @@ mod tests {
                 "te", "host", "expect", "upgrade", "trailer", "connection", "keep-alive",
                 "x-request-id", "content-length", "x-forwarded-for", "x-forwarded-host",
                 "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy", "forwarded",
-                "x-real-ip",
+                "x-real-ip", "cdn-loop",
             ]),
             at in any::<prop::sample::Index>(),
             byte in "[A-Za-z0-9!^`|~-]",

@@ -26,7 +26,9 @@ use crate::{
         field_storage,
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
-    live::{Config, CountersIndex, ListenerConfig, Management, PoolIndex, RouteIndex},
+    live::{
+        Config, CountersIndex, ListenerConfig, Management, PASSAGES_MAX, PoolIndex, RouteIndex,
+    },
     reason::Reason,
     worker::Worker,
 };
@@ -81,6 +83,8 @@ pub(crate) struct Understood {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyLength,
+    /// Whether it came from a client on this machine, which may know what the machine knows.
+    pub(crate) is_local: bool,
     /// Where its answer is counted; nowhere special when no route matches.
     pub(crate) counters: Option<CountersIndex>,
 }
@@ -164,6 +168,7 @@ pub(crate) fn prepare(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
+        is_local: peer.to_canonical().is_loopback() && !head.was_forwarded,
         counters: None,
     };
     let origin = Origin { client, peer_trusted };
@@ -215,6 +220,13 @@ fn forward(
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         return Err(Refused::of(understood, OwnAnswer::options()));
+    }
+    if head.has_passed && head.passages(context.config.mark.name()) >= PASSAGES_MAX {
+        let message = format!(
+            "the request has passed this load balancer {PASSAGES_MAX} times and would go on in a \
+             circle: a backend that it was sent to leads back here; lbctl check looks for it"
+        );
+        return refused(understood, 508, Reason::LoopDetected, &message);
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
@@ -280,6 +292,7 @@ fn forward(
         names => affinity::own_cookies(head, names),
     };
     let forwarding = Forwarding {
+        mark: context.config.mark.field(),
         peer,
         peer_trusted,
         fallback_host: &fallback_host,
