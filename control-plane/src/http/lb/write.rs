@@ -170,16 +170,16 @@ impl NewBackend {
         } else {
             format!("{host}:{port}")
         };
-        let address: Address = address.parse().map_err(in_words)?;
+        let address: Address = address.parse().map_err(|invalid| in_words(&invalid))?;
         let weight = match fields.get("weight") {
             None => Weight::default(),
             Some(weight) => match weight.as_u64().and_then(|weight| u32::try_from(weight).ok()) {
-                Some(weight) => Weight::new(weight).map_err(in_words)?,
+                Some(weight) => Weight::new(weight).map_err(|invalid| in_words(&invalid))?,
                 None => return Err(format!("weight {weight} is outside 0 to 256")),
             },
         };
         Ok(Backend {
-            id: BackendId::new(UNASSIGNED).map_err(in_words)?,
+            id: BackendId::new(UNASSIGNED).map_err(|invalid| in_words(&invalid))?,
             pool: PoolName::default_pool(),
             address,
             weight,
@@ -193,7 +193,7 @@ impl NewBackend {
     }
 }
 
-fn in_words(invalid: Invalid) -> String {
+fn in_words(invalid: &Invalid) -> String {
     invalid.to_string()
 }
 
