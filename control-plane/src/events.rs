@@ -41,7 +41,7 @@ pub struct Event {
     pub count: u64,
     /// What.
     pub what: EventType,
-    /// pool, backend, listener, route, proxy, config or store.
+    /// pool, backend, listener, route, limit, proxy, config or store.
     pub kind: &'static str,
     /// Of the object or proxy; of a config, its path.
     pub name: String,
@@ -154,6 +154,10 @@ event_types! {
     ProxyOverloaded = "proxy_overloaded",
     /// It gives up less.
     ProxyRelieved = "proxy_relieved",
+    /// A limit began to refuse requests.
+    LimitReached = "limit_reached",
+    /// It has refused none for a while.
+    LimitRelieved = "limit_relieved",
     /// A file of declared state was read again and not applied.
     ConfigRejected = "config_rejected",
     /// The store failed, and takes no writes until it could be opened again.
@@ -195,7 +199,7 @@ impl EventLog {
         Self {
             events: Mutex::new(VecDeque::new()),
             latest: watch::Sender::new(0),
-            counts: Default::default(),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 

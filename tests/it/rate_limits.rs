@@ -200,6 +200,17 @@ async fn each_proxy_keeps_its_own_limit_and_tells_of_it() {
         if text.matches(wanted).count() == 6 { Ok(()) } else { Err(text) }
     })
     .await;
+    let mut events = cluster.api.watch(1000).await;
+    let told = loop {
+        let event = events.message().await.unwrap().expect("events go on");
+        if event.r#type == "limit_reached" {
+            break event;
+        }
+    };
+    assert_eq!((told.kind.as_str(), told.name.as_str()), ("limit", "tight"));
+    let message = told.reason.unwrap().message;
+    assert!(message.starts_with("refuses requests: "), "{message}");
+    assert!(message.contains("it lets 1/m pass in each proxy"), "{message}");
     let page = cluster.lbctl(&["describe", "limit", "tight"]).await.expect(0).stdout;
     assert!(page.contains("own") && page.contains("passed"), "{page}");
 }

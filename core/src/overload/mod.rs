@@ -4,7 +4,7 @@
 //!             gets worse: one stage with each reading
 //!   Normal -> CloseIdle -> RefuseConnections -> RefuseRequests
 //!   Normal <- CloseIdle <- RefuseConnections <- RefuseRequests
-//!             gets better: one stage after each quiet dwell, the last at once
+//!             gets better: one stage a reading, each after a quiet dwell, the last at once
 //! ```
 //!
 //! Each stage does what those before it do, and more. First goes what nobody waits for,
@@ -14,7 +14,8 @@
 //!
 //! A stage is left only when everything has been below its lower threshold for a whole
 //! dwell; the last one at the first such reading, since while it lasts hardly anything is
-//! served. So a load that stays the same never goes back and forth: it cannot be both above
+//! served. The dwells of all stages run at the same time: when everything is over at once, they
+//! are left a reading apart. So a load that stays the same never goes back and forth: it cannot be both above
 //! the threshold at which a stage is entered and below the one at which it is left. And a
 //! proxy that is worse off is never at a milder stage than one that was better off all
 //! along.
@@ -182,8 +183,8 @@ pub struct Policy {
     /// that are there may use theirs.
     pub connections: [Band; 2],
     /// How long everything must have been below a stage's lower thresholds before it is
-    /// left, but for the last; default 500 ms: three readings in a row, and all stages are
-    /// over within two seconds.
+    /// left, but for the last; default 500 ms: three readings in a row, so that all stages
+    /// are over with the fourth, within two seconds.
     pub dwell: Duration,
 }
 
@@ -303,15 +304,16 @@ pub struct Shedder {
     stage: Stage,
     /// What led to each stage that is in force, the mildest first.
     causes: Vec<Cause>,
-    /// Since when everything has been below the lower thresholds of the stage.
-    calm_since: Option<Instant>,
+    /// Since when everything has been below the lower thresholds of each stage, the mildest
+    /// first, whether it is in force or not.
+    calm_since: [Option<Instant>; 3],
 }
 
 impl Shedder {
     /// A proxy that gives up nothing. The policy must have been [`Policy::checked`].
     #[must_use]
     pub fn new(policy: Policy) -> Self {
-        Self { policy, stage: Stage::Normal, causes: Vec::new(), calm_since: None }
+        Self { policy, stage: Stage::Normal, causes: Vec::new(), calm_since: [None; 3] }
     }
 
     /// The stage now.
@@ -329,28 +331,32 @@ impl Shedder {
     /// Takes a reading; call it every 250 ms, and whenever a limit changes. Moves by one
     /// stage at most.
     pub fn observe(&mut self, reading: &Reading, now: Instant) -> Option<Change> {
+        self.note_calm(reading, now);
         let from = self.stage;
         if let Some((next, cause)) = self.worse(reading) {
             self.stage = next;
             self.causes.push(cause);
-            self.calm_since = None;
             return Some(Change { from, to: next, cause });
         }
         let previous = from.previous()?;
-        if self.presses(reading, from) {
-            self.calm_since = None;
-            return None;
-        }
-        let calm_since = *self.calm_since.get_or_insert(now);
+        let calm_since = self.calm_since[previous as usize]?;
         // Requests are refused for no longer than must be: nobody is served meanwhile.
         let dwell = if from.refuses_requests() { Duration::ZERO } else { self.policy.dwell };
         if now.saturating_duration_since(calm_since) < dwell {
             return None;
         }
         self.stage = previous;
-        // The milder stage has a dwell of its own, which begins now.
-        self.calm_since = (!self.presses(reading, previous)).then_some(now);
         self.causes.pop().map(|cause| Change { from, to: previous, cause })
+    }
+
+    fn note_calm(&mut self, reading: &Reading, now: Instant) {
+        for (at, stage) in Stage::ALL.into_iter().skip(1).enumerate() {
+            if self.presses(reading, stage) {
+                self.calm_since[at] = None;
+            } else {
+                self.calm_since[at].get_or_insert(now);
+            }
+        }
     }
 
     /// How many connections are to be closed that are idle between two requests: as many as

@@ -6,8 +6,10 @@
 //! it becomes lower by a tenth, and requests on connections beyond it are refused; and again
 //! with each reading at which memory has risen further, or is used up. What an allocator has
 //! once taken it gives back late, and it is in use again soon: memory that does not rise is
-//! no reason to serve ever fewer. Where less is in use than led to the stage, it
-//! becomes a little higher; once the stage is over, it grows by a tenth.
+//! no reason to serve ever fewer. It becomes a little higher as long as less is in use than half
+//! way from this stage to the next one (92 %): a number that fell too far, say because a crowd
+//! came at one moment, must not stay there although there is memory for more. Once the stage
+//! is over, it grows by a tenth.
 //!
 //! A few connections are always let in: what they take is hardly what memory ran short of, and
 //! a proxy that has next to none serves nobody and can never tell that it could.
@@ -18,7 +20,7 @@ use super::{Reading, Shedder, Stage};
 const LESS: u64 = 10;
 /// By which part memory must have risen to be higher than before.
 const NOISE: u64 = 128;
-/// What it adds while less memory is in use than led to the stage.
+/// What it adds while less memory is in use than it aims at.
 const A_LITTLE_MORE: u64 = 50;
 /// And once the stage is over.
 const MORE: u64 = 10;
@@ -44,17 +46,19 @@ impl Places {
             self.lowered_at = 0;
         }
         if shedder.holds_connections(reading) {
-            let leads_to = |stage| {
+            let enters_at = |stage| {
                 let [of_memory, _] = shedder.policy.bands(stage);
-                of_memory.1.is_some_and(|band| memory.reaches(band.enter_percent))
+                of_memory.1.map_or(100, |band| band.enter_percent)
             };
+            let refuses_at = enters_at(Stage::RefuseRequests);
+            let aim = enters_at(Stage::RefuseConnections).midpoint(refuses_at);
             let present = connections.used.min(connections.limit);
             let held = self.bound.unwrap_or(present);
             let rises = memory.used > self.lowered_at + self.lowered_at / NOISE;
-            let bound = if leads_to(Stage::RefuseRequests) && (rises || memory.reaches(100)) {
+            let bound = if memory.reaches(refuses_at) && (rises || memory.reaches(100)) {
                 self.lowered_at = memory.used;
                 held.min(present) - held.min(present).div_ceil(LESS)
-            } else if leads_to(Stage::RefuseConnections) {
+            } else if memory.reaches(aim) {
                 held
             } else {
                 (held + held.div_ceil(A_LITTLE_MORE)).min(connections.limit)
@@ -132,11 +136,11 @@ mod tests {
                 .collect()
         };
         assert_eq!(bounds(890, 600, 4), [1000; 4], "only idle ones are closed");
-        assert_eq!(bounds(900, 600, 3), [600; 3], "it holds");
+        assert_eq!(bounds(930, 600, 3), [600; 3], "it holds");
         assert_eq!(bounds(960, 600, 3), [540; 3], "once, unless it rises");
         assert_eq!(bounds(970, 540, 1), [486]);
         assert_eq!(bounds(1000, 480, 2), [432, 388]);
-        assert_eq!(bounds(890, 380, 3), [396, 404, 413]);
+        assert_eq!(bounds(919, 380, 3), [396, 404, 413], "as long as there is room");
         // Whoever left meanwhile leaves room.
         let back = bounds(0, 100, 12);
         assert_eq!((back[0], back.last()), (422, Some(&1000)));

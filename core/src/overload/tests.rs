@@ -39,12 +39,12 @@ fn stages_come_and_go_one_by_one() {
     let full = [reading(1000, 0); 4];
     let [_, idle, connections, requests] = Stage::ALL;
     assert_eq!(stages(&mut shedder, epoch(), &full), [idle, connections, requests, requests]);
-    // Twenty ticks are a dwell; requests are not refused for as long.
+    // Twenty ticks are a dwell, that of each stage; requests are not refused for as long.
     let later = epoch() + Duration::from_secs(60);
     let press = [reading(900, 0), reading(900, 0)];
     let back = stages(&mut shedder, later, &[&press[..], &[reading(0, 0); 42]].concat());
     let lengths: Vec<_> = back.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
-    assert_eq!(lengths, [(requests, 2), (connections, 20), (idle, 20), (Stage::Normal, 2)]);
+    assert_eq!(lengths, [(requests, 2), (connections, 20), (idle, 1), (Stage::Normal, 21)]);
 }
 
 #[test]
@@ -68,6 +68,19 @@ fn each_resource_leads_to_its_stages_and_is_named() {
     let unlimited = Usage { used: u64::MAX, limit: 0 };
     let unlimited = Reading { connections: unlimited, memory: unlimited };
     assert_eq!(of(&[unlimited; 9]).0, Stage::Normal);
+}
+
+/// What the milder stage waits for may last when the graver one is over.
+#[test]
+fn each_stage_waits_for_its_own_threshold() {
+    let mut shedder = Shedder::new(policy());
+    stages(&mut shedder, epoch(), &[reading(1000, 0); 4]);
+    let later = epoch() + Duration::from_secs(60);
+    // Below 85 % from the first, below 75 % from the eleventh.
+    let readings = [&[reading(800, 0); 10][..], &[reading(0, 0); 30]].concat();
+    let back = stages(&mut shedder, later, &readings);
+    let lengths: Vec<_> = back.chunk_by(|a, b| a == b).map(|run| run.len()).collect();
+    assert_eq!(lengths, [20, 10, 10], "{back:?}");
 }
 
 #[test]
@@ -136,7 +149,7 @@ fn by_default_everything_is_over_within_two_seconds() {
     let policy = Policy::default();
     let waits: Vec<_> = (0..1000).map(|_| policy.retry_after(&mut rng).as_secs()).collect();
     assert_eq!((waits.iter().min(), waits.iter().max()), (Some(&1), Some(&5)));
-    let stages = stages(&mut shedder, epoch() + Duration::from_secs(60), &[reading(0, 0); 8]);
+    let stages = stages(&mut shedder, epoch() + Duration::from_secs(60), &[reading(0, 0); 4]);
     assert_eq!(stages.last(), Some(&Stage::Normal), "{stages:?}");
 }
 
@@ -184,13 +197,13 @@ proptest! {
         }
     }
 
-    /// Whatever happened, three quiet dwells bring everything back.
+    /// Whatever happened, a quiet dwell and three readings bring everything back.
     #[test]
     fn always_recovers(readings in readings(0..30), memory in 0_u64..750, connections in 0_u64..800) {
         let mut shedder = Shedder::new(policy());
         let start = epoch();
         stages(&mut shedder, start, &readings);
-        let quiet = vec![reading(memory, connections); 3 * 20 + 1];
+        let quiet = vec![reading(memory, connections); 20 + 3];
         let later = start + TICK * u32::try_from(readings.len()).unwrap();
         let stages = stages(&mut shedder, later, &quiet);
         prop_assert_eq!(stages.last(), Some(&Stage::Normal));

@@ -163,14 +163,23 @@ pub(crate) struct ConnectionOptions {
     /// Fields that are named and that the proxy does not understand itself; and Trailer, since no
     /// trailers are passed on where any is named.
     named: u8,
+    /// Of all their values.
+    length: usize,
 }
 
 /// More than this many fields named in Connection are a refusal.
 const NAMED_MAX: u8 = 16;
+/// All Connection fields of a head are at most so long together: each other field is looked for
+/// in them.
+const CONNECTION_BYTES_MAX: usize = 1024;
 
 impl ConnectionOptions {
     /// Adds one Connection field. `None` when it is malformed or names too many.
     pub(crate) fn add(&mut self, value: &[u8]) -> Option<()> {
+        self.length += value.len();
+        if self.length > CONNECTION_BYTES_MAX {
+            return None;
+        }
         for option in list(value) {
             if !is_token(option) {
                 return None;
@@ -330,6 +339,15 @@ mod tests {
         assert_eq!(classify(b"proxyx"), Field::Other);
     }
 
+    #[test]
+    fn a_long_connection_field_is_refused_however_little_it_says() {
+        let commas = vec![b','; CONNECTION_BYTES_MAX];
+        let mut options = ConnectionOptions::default();
+        assert!(options.add(&commas).is_some());
+        assert!(options.add(b"close").is_none());
+        assert!(ConnectionOptions::default().add(&[&commas[..], b"close"].concat()).is_none());
+    }
+
     proptest! {
         /// The words of memory say the same as a comparison letter by letter.
         #[test]
@@ -339,7 +357,7 @@ mod tests {
                 "te", "host", "expect", "upgrade", "trailer", "connection", "keep-alive",
                 "x-request-id", "content-length", "x-forwarded-for", "x-forwarded-host",
                 "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy", "forwarded",
-                "x-real-ip",
+                "x-real-ip", "cdn-loop",
             ]),
             at in any::<prop::sample::Index>(),
             byte in "[A-Za-z0-9!^`|~-]",

@@ -6,6 +6,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 use super::{
     attempts::Attempts,
     exchange::Exchange,
+    presence,
     respond::OwnAnswer,
     stream::{Presence, Stream},
 };
@@ -85,10 +86,11 @@ impl<S: Stream> Exchange<'_, S> {
         let began = now();
         self.worker.wheel.arm(&self.connection.timer, began, pool.queue_timeout);
         loop {
-            let connection = &mut *self.connection;
+            let (connection, client_in) = (&mut *self.connection, &mut self.client_in);
             let event = poll_fn(|context| {
-                if connection.stream.presence(context) != Presence::There {
-                    return Poll::Ready(Event::ClientLeft);
+                match presence::look(&mut connection.stream, client_in, context) {
+                    Presence::There | Presence::Talking => {}
+                    Presence::Finished | Presence::Reset => return Poll::Ready(Event::ClientLeft),
                 }
                 if waiter.poll_turn(context).is_ready() {
                     return Poll::Ready(Event::Turn);

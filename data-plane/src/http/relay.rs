@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use lb_core::model::HttpLimits;
@@ -58,6 +59,8 @@ pub(crate) struct Relay {
     pub(crate) written: u64,
     /// Something was read or written since this was last reset.
     pub(crate) progressed: bool,
+    /// When its user saw that last.
+    pub(crate) moved: Option<Instant>,
     /// What it waits for.
     pub(crate) waiting: Waiting,
     /// Its sender was told to send it.
@@ -122,6 +125,7 @@ impl Relay {
             pipes: long.then(|| Rc::clone(pipes)),
             written: 0,
             progressed: false,
+            moved: None,
             waiting: Waiting::Writer,
             invited: false,
         }

@@ -293,10 +293,7 @@ impl Compiler {
             replaced.set_closed(true);
         }
         let known = known.filter(is_same);
-        if let Some(known) = known
-            && *known.addresses == *addresses
-            && known.pool == *name
-        {
+        if let Some(known) = known.filter(|known| *known.addresses == *addresses) {
             return Arc::clone(known);
         }
         self.serials += 1;

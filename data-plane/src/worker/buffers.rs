@@ -6,6 +6,7 @@
 
 use std::{
     cell::RefCell,
+    hint::black_box,
     io,
     pin::Pin,
     rc::Rc,
@@ -28,10 +29,14 @@ const OUTPUTS_KEPT_MAX: usize = 64;
 /// The longest of them: nearly all heads are shorter.
 const OUTPUT_KEPT_BYTES_MAX: usize = 4 * 1024;
 
-/// What is taken and given back so that the allocator looks at what it has: sizes of all
-/// kinds that heads and bodies come in, and how many of each.
-const STIRRED: [usize; 6] = [1 << 10, LITTLE, USUAL, 32 << 10, 64 << 10, 128 << 10];
-const STIRRED_EACH: usize = 64;
+/// What is taken and given back so that the allocator looks at what it has: of a size that
+/// hardly anything else has, and more than there is room for where it keeps one size together
+/// (512 KiB), so that it has to look for more. It gives up what it keeps for a size after four
+/// such looks. More, or more sizes, would do it no better, and be in use meanwhile: a proxy that
+/// stirs because memory is short must not take any.
+const STIRRED: usize = 48 << 10;
+const STIRRED_EACH: usize = 12;
+const STIRRED_TIMES: usize = 4;
 
 /// The free storage of a worker.
 #[derive(Debug, Default)]
@@ -71,8 +76,9 @@ impl Buffers {
         self.usual.take();
         self.little.take();
         self.output.take();
-        for size in STIRRED {
-            drop((0..STIRRED_EACH).map(|_| Vec::<u8>::with_capacity(size)).collect::<Vec<_>>());
+        for _ in 0..STIRRED_TIMES {
+            let stirred = || black_box(Vec::<u8>::with_capacity(STIRRED));
+            drop(black_box(std::array::from_fn::<_, STIRRED_EACH, _>(|_| stirred())));
         }
     }
 

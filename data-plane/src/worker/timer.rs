@@ -4,7 +4,7 @@
 //! timer waits in the bucket of the earliest deadline it ever had; when that bucket
 //! comes round, it fires if it is due and otherwise moves on to the bucket of its
 //! present deadline. A keep-alive connection that re-arms twice a request is thus
-//! touched by the wheel once in 16 seconds.
+//! touched by the wheel ten times a second while it is busy, however many requests that are.
 
 use std::{
     cell::{Cell, RefCell},

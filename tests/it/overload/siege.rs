@@ -30,11 +30,17 @@ use crate::program;
 const SERVICE: Duration = Duration::from_secs(1);
 /// What a request's head carries, so that a request in flight takes memory.
 const PADDING: usize = 56 << 10;
+/// What its body has, if it has one: as much as is kept until the backend answers.
+const BODY: usize = 64 << 10;
+/// What a request with a body ends with; one without ends with its head.
+const BODY_END: [u8; 4] = *b"end.";
 
-/// Who is besieged, and for how long.
+/// Who is besieged, with what, and for how long.
 #[derive(Clone, Copy, Debug)]
 struct Siege {
     proxies: usize,
+    /// Whether requests have bodies rather than long heads.
+    uploads: bool,
     /// As many requests in flight as the memory of a proxy has room for, with this padding.
     fitting: usize,
     seconds: usize,
@@ -44,11 +50,18 @@ struct Siege {
 
 impl Siege {
     /// The target's figures need a minute, and a machine that is left alone.
-    fn new() -> Self {
-        if full_scale() {
-            Self { proxies: 8, fitting: 150, seconds: 60, least: 0.8 }
+    const TARGET: Self = Self { proxies: 1, uploads: false, fitting: 400, seconds: 60, least: 0.8 };
+    const SHORT: Self = Self { seconds: 6, least: 0.3, ..Self::TARGET };
+
+    /// What is sent again and again.
+    fn request(&self) -> String {
+        if self.uploads {
+            let body = "x".repeat(BODY - BODY_END.len());
+            let end = str::from_utf8(&BODY_END).unwrap();
+            format!("PUT / HTTP/1.1\r\nHost: siege\r\nContent-Length: {BODY}\r\n\r\n{body}{end}")
         } else {
-            Self { proxies: 1, fitting: 400, seconds: 6, least: 0.3 }
+            let padding = "x".repeat(PADDING);
+            format!("GET / HTTP/1.1\r\nHost: siege\r\nX-Padding: {padding}\r\n\r\n")
         }
     }
 
@@ -77,11 +90,14 @@ fn backend() -> (SocketAddr, JoinHandle<()>) {
 async fn answer(mut stream: TcpStream) {
     let mut buffer = vec![0; 64 << 10];
     let mut end = [0; 4];
+    let mut expected = None;
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        let is_upload = buffer[0] == b'P';
+        let expected = *expected.get_or_insert(if is_upload { BODY_END } else { *b"\r\n\r\n" });
         let tail = &buffer[count.saturating_sub(4)..count];
         end.rotate_left(tail.len());
         end[4 - tail.len()..].copy_from_slice(tail);
-        if end == *b"\r\n\r\n" {
+        if end == expected {
             sleep(SERVICE.mul_f64(fastrand::f64() + 0.5)).await;
             if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
                 return;
@@ -102,14 +118,11 @@ struct Crowd {
 
 impl Crowd {
     /// So many before each proxy.
-    fn gather(self: &Arc<Self>, cluster: &Cluster, each: usize) -> JoinSet<()> {
+    fn gather(self: &Arc<Self>, cluster: &Cluster, siege: &Siege, each: usize) -> JoinSet<()> {
         let addresses = cluster.addresses();
         let count = addresses.len() * each;
         self.wanted.store(count, Relaxed);
-        let request = Arc::new(format!(
-            "GET / HTTP/1.1\r\nHost: siege\r\nX-Padding: {}\r\n\r\n",
-            "x".repeat(PADDING)
-        ));
+        let request = Arc::new(siege.request());
         let mut clients = JoinSet::new();
         for (number, address) in (0..count).zip(addresses.iter().cycle()) {
             clients.spawn(Arc::clone(self).ask(number, *address, Arc::clone(&request)));
@@ -203,7 +216,7 @@ async fn stage(cluster: &Cluster, proxies: usize) -> f64 {
 async fn peak(siege: &Siege, backend: SocketAddr) -> (f64, u64) {
     let unbound = fleet(siege, &["--max-memory=unlimited"], backend).await;
     let crowd = Arc::new(Crowd::default());
-    let clients = crowd.gather(&unbound, siege.fitting);
+    let clients = crowd.gather(&unbound, siege, siege.fitting);
     sleep(3 * SERVICE).await;
     let peak = crowd.rate(4 * SERVICE).await;
     println!("peak: {peak:.0}/s; {}", told(&unbound).await);
@@ -213,19 +226,41 @@ async fn peak(siege: &Siege, backend: SocketAddr) -> (f64, u64) {
     (peak, memory)
 }
 
-/// A crowd that has to be served by the machine that it is on may find it busy: the figures of
-/// the target are for the minute and the fleet that `LB_TEST_SCALE=full` has.
+// A crowd that has to be served by the machine that it is on may find it busy: the figures of
+// the target are for the minutes and the fleet that `LB_TEST_SCALE=full` has.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_siege_a_proxy_serves_on_loses_nothing_and_recovers() {
+    withstands(&if full_scale() { Siege::TARGET } else { Siege::SHORT }).await;
+}
+
+/// In each there are fewer, so that what a proxy has besides weighs more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_siege_a_fleet_serves_on_loses_nothing_and_recovers() {
-    let siege = Siege::new();
+    withstands(&if full_scale() {
+        Siege { proxies: 8, fitting: 150, ..Siege::TARGET }
+    } else {
+        Siege { proxies: 2, fitting: 150, ..Siege::SHORT }
+    })
+    .await;
+}
+
+/// Bodies that are kept take other memory than heads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_a_siege_of_uploads_a_proxy_serves_on_loses_nothing_and_recovers() {
+    let siege = if full_scale() { Siege::TARGET } else { Siege { fitting: 200, ..Siege::SHORT } };
+    withstands(&Siege { uploads: true, ..siege }).await;
+}
+
+async fn withstands(siege: &Siege) {
     let (backend, _server) = backend();
-    let (peak, memory) = peak(&siege, backend).await;
+    let (peak, memory) = peak(siege, backend).await;
 
     let max = format!("--max-memory={}k", memory * 100 / 88);
     let cap = format!("--max-connections={}", siege.cap());
-    let cluster = fleet(&siege, &[&max, &cap], backend).await;
+    let cluster = fleet(siege, &[&max, &cap], backend).await;
     let crowd = Arc::new(Crowd::default());
-    let clients = crowd.gather(&cluster, 2 * siege.cap());
+    let clients = crowd.gather(&cluster, siege, 2 * siege.cap());
     sleep(3 * SERVICE).await;
     let mut rates = Vec::new();
     let mut gravest = 0.0_f64;

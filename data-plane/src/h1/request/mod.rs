@@ -41,6 +41,8 @@ pub(crate) struct RequestHead<'h, 'b> {
     says_empty: bool,
     /// Some proxy has marked it as one that has passed there.
     pub(crate) has_passed: bool,
+    /// Some proxy says, believed or not, that it had it from somebody else.
+    pub(crate) was_forwarded: bool,
     connection: ConnectionOptions,
     request_id: Option<&'b [u8]>,
     survey: Survey,
@@ -66,6 +68,9 @@ impl Method {
         self != Self::Other
     }
 }
+
+/// A longer id is replaced: it stands in every line of logs.
+const REQUEST_ID_BYTES_MAX: usize = 200;
 
 /// Why a request is refused, with the status that says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -143,6 +148,7 @@ pub(crate) fn parse<'h, 'b>(
         max_forwards: known.max_forwards.filter(|_| method_name == "OPTIONS"),
         says_empty: known.content_length.is_some() && method_name == "PUT",
         has_passed: known.has_passed,
+        was_forwarded: known.was_forwarded,
         connection: known.connection,
         request_id: known.request_id,
         survey: known.survey,
@@ -207,6 +213,7 @@ struct Known<'b> {
     takes_trailers: bool,
     max_forwards: Option<u64>,
     has_passed: bool,
+    was_forwarded: bool,
     request_id: Option<&'b [u8]>,
     connection: ConnectionOptions,
     survey: Survey,
@@ -269,16 +276,18 @@ impl<'b> Known<'b> {
             }
             Field::MaxForwards => self.max_forwards = fields::content_length(value),
             Field::CdnLoop => self.has_passed = true,
-            Field::XRequestId if !value.is_empty() && self.request_id.is_none() => {
+            Field::XForwardedFor | Field::OfForwarder => self.was_forwarded = true,
+            Field::XRequestId
+                if (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+                    && self.request_id.is_none() =>
+            {
                 self.request_id = Some(value);
             }
             Field::XRequestId
             | Field::KeepAlive
             | Field::Trailer
-            | Field::XForwardedFor
             | Field::XForwardedHost
             | Field::XForwardedProto
-            | Field::OfForwarder
             | Field::Dropped
             | Field::Other => {}
         }
