@@ -3,8 +3,9 @@
 use super::{
     FieldStorage, Version,
     body::{BodyLength, Framing, write_decimal},
+    connection_options::ConnectionOptions,
     copy::{self, Survey, write_field},
-    fields::{self, ConnectionOptions, Field},
+    fields::{self, Field},
     request::Method,
 };
 

@@ -3,7 +3,12 @@
 
 use std::{cell::Cell, net::IpAddr, sync::Arc, time::Instant};
 
-use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
+use lb_core::{
+    affinity::field,
+    limit::{Decision, KeyHasher},
+    model::LimitKey,
+    routing::{path_of, without_port},
+};
 
 use super::{
     attempts::Attempts,
@@ -152,11 +157,14 @@ impl Asker<'_, '_, '_> {
         match key {
             LimitKey::All | LimitKey::ClientAddress => None,
             LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
-            LimitKey::Header(name) => {
-                self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
+            // What routes go by, too: a target in absolute form makes Host mean nothing.
+            LimitKey::Header(name) if name.as_bytes() == b"host" => {
+                let host = without_port(self.head.host?).to_ascii_lowercase();
+                Some(hasher.bytes(&host))
             }
+            LimitKey::Header(name) => key_of_values(hasher, self.head.aliases(name.as_bytes())),
             LimitKey::Cookie(name) => {
-                field::find(self.head.values(b"cookie"), name).map(|value| hasher.bytes(value))
+                key_of_values(hasher, field::all(self.head.values(b"cookie"), name))
             }
         }
     }
@@ -175,6 +183,19 @@ impl Asker<'_, '_, '_> {
         }
         key
     }
+}
+
+/// The number of a value. Of several that differ nobody knows which one a backend goes by: all
+/// such requests are one client, who would otherwise be a new one with each value that it makes up.
+fn key_of_values<'v>(
+    hasher: &KeyHasher,
+    mut values: impl Iterator<Item = &'v [u8]>,
+) -> Option<u64> {
+    /// No value can be this.
+    const SEVERAL: &[u8] = b"\r\n";
+    let first = values.next()?;
+    let is_one = values.all(|value| value == first);
+    Some(hasher.bytes(if is_one { first } else { SEVERAL }))
 }
 
 /// Counts a request that goes by a route to a pool. What the client is to be told, and what it

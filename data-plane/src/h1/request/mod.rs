@@ -8,8 +8,9 @@ use lb_core::{client_address::parse_address, model::HttpLimits};
 use super::{
     FieldStorage, Version,
     body::BodyLength,
+    connection_options::ConnectionOptions,
     copy::{self, Survey},
-    fields::{self, ConnectionOptions, Field},
+    fields::{self, Field},
     scan::{ScanError, check_lengths},
 };
 use crate::reason::Reason;
@@ -374,6 +375,13 @@ impl<'b> RequestHead<'_, 'b> {
     pub(crate) fn values(&self, name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
         let named =
             move |field: &&httparse::Header<'b>| field.name.as_bytes().eq_ignore_ascii_case(name);
+        self.fields.iter().filter(named).map(|field| field.value)
+    }
+
+    /// The values of all fields that some backend takes for this lower-case name.
+    pub(crate) fn aliases(&self, name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+        let named =
+            move |field: &&httparse::Header<'b>| fields::is_taken_for(field.name.as_bytes(), name);
         self.fields.iter().filter(named).map(|field| field.value)
     }
 
