@@ -30,7 +30,7 @@ mod signal;
 mod top;
 mod view;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -45,12 +45,12 @@ pub fn main() -> ExitCode {
     if let Some(answered) = completion::answer() {
         return answered;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(called_as(env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not errors; clap knows which is which.
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
-            if let Some(message) = args::below_zero(&error) {
+            if let Some(message) = args::in_words(&error) {
                 return exit::report(&exit::Failure::new(exit, message));
             }
             return match error.print() {
@@ -62,5 +62,39 @@ pub fn main() -> ExitCode {
     match command::run(cli) {
         Ok(code) => code,
         Err(failure) => exit::report(&failure),
+    }
+}
+
+/// The command line with the subcommand for which the program's name stands: a link to it that is
+/// called `lb-control-plane` or `lb-data-plane` is that program.
+fn called_as(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    let subcommand = match name.and_then(|name| name.to_str()) {
+        Some("lb-control-plane") => "control-plane",
+        Some("lb-data-plane") => "data-plane",
+        _ => return arguments,
+    };
+    // That is the same for all of them.
+    let asks_version = |argument: &OsString| argument == "--version" || argument == "-V";
+    if !arguments.get(1).is_some_and(asks_version) {
+        arguments.insert(1, subcommand.into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_the_program_that_it_is_called() {
+        let called = |line: &str| {
+            let arguments = called_as(line.split(' ').map(OsString::from).collect());
+            arguments.iter().skip(1).map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(called("/usr/local/bin/lb-data-plane --id a"), "data-plane --id a");
+        assert_eq!(called("lb-control-plane"), "control-plane");
+        assert_eq!(called("lb-data-plane --version"), "--version");
+        assert_eq!(called("/usr/bin/lbctl data-plane"), "data-plane");
     }
 }

@@ -21,7 +21,7 @@ where
         // What is too long for a number is outside, too.
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
         let number = number.and_then(|number: u64| T::try_from(number).ok());
-        number.ok_or_else(|| format!("{text} is outside {least}..={most}, for example {example}"))
+        number.ok_or_else(|| format!("{text} is outside {least} to {most}, for example {example}"))
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
             assert_eq!(read(bad), Err(told));
         }
         for bad in ["0", "257", "99999999999999999999999"] {
-            assert_eq!(read(bad), Err(format!("{bad} is outside 1..=256, for example 10")));
+            assert_eq!(read(bad), Err(format!("{bad} is outside 1 to 256, for example 10")));
         }
         assert_eq!((port("0"), port("65535")), (Ok(0), Ok(65535)));
         assert!(port("70000").unwrap_err().ends_with("for example 8080"));

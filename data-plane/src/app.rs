@@ -68,7 +68,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let control_planes = args
         .control_plane
         .iter()
-        .map(|url| sync::endpoint(url).map_err(RunError::Usage))
+        .map(|url| sync::ControlPlane::parse(url).map_err(RunError::Usage))
         .collect::<Result<Vec<_>, _>>()?;
     let mut opened = Opened::new(&args)?;
     let names: Vec<ListenerName> =

@@ -13,7 +13,7 @@ use lb_core::{
     sync::Rejection,
 };
 
-use crate::{clock::present, overload::Standing};
+use crate::overload::Standing;
 
 /// Shared by the control thread's tasks.
 #[derive(Debug, Default)]
@@ -197,8 +197,8 @@ impl Status {
                     (Some(why), ..) => format!("it answers, and its state is refused: {why}"),
                     (None, true, _) => "connected".to_owned(),
                     (None, false, Some(since)) => {
-                        let since = since.unix_ms(present());
-                        format!("away; stale since {since} (Unix ms)")
+                        let away = since.age(crate::worker::now()).as_secs_f64();
+                        format!("away; stale for {away:.1}s")
                     }
                     (None, false, None) => "not connected yet".to_owned(),
                 },

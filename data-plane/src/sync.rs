@@ -6,6 +6,7 @@
 //! changes: the proxy serves what it has, says since when, and tries again.
 
 mod complaints;
+mod endpoint;
 mod management;
 mod session;
 
@@ -21,9 +22,10 @@ use lb_core::{
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tracing::{info, warn};
 
+pub(crate) use self::endpoint::ControlPlane;
 use crate::{
     clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
     worker::now,
@@ -62,7 +64,7 @@ pub(crate) struct Connected {
 #[derive(Debug)]
 pub(crate) struct Follower {
     introduction: Introduction,
-    control_planes: Vec<Endpoint>,
+    control_planes: Vec<ControlPlane>,
     serving: Arc<Serving>,
     status: Arc<Status>,
     /// The connection for statistics.
@@ -76,24 +78,11 @@ pub(crate) struct Follower {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) introduction: Introduction,
-    pub(crate) control_planes: Vec<Endpoint>,
+    pub(crate) control_planes: Vec<ControlPlane>,
     pub(crate) serving: Arc<Serving>,
     pub(crate) status: Arc<Status>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
     pub(crate) leaving: CancellationToken,
-}
-
-/// The address of a control plane, checked.
-pub(crate) fn endpoint(url: &str) -> Result<Endpoint, String> {
-    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let endpoint = Endpoint::from_shared(url.clone())
-        .map_err(|error| format!("{url:?} is not a URL such as http://127.0.0.1:9400: {error}"))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(2))
-        .keep_alive_while_idle(true))
 }
 
 impl Follower {
@@ -116,8 +105,9 @@ impl Follower {
         let mut rng = fastrand::Rng::new();
         let mut complaints = Complaints::default();
         for turn in 0usize.. {
-            let endpoint = self.control_planes[turn % self.control_planes.len()].clone();
-            let ended = self.session(&endpoint, &mut backoff).await;
+            let control_plane = self.control_planes[turn % self.control_planes.len()].clone();
+            let url = control_plane.url();
+            let ended = self.session(&control_plane, &mut backoff).await;
             self.connected.send_replace(None);
             self.status.lost(present());
             self.serving.lose().await;
@@ -128,29 +118,31 @@ impl Follower {
             let pause = match ended {
                 Ended::Left => return,
                 Ended::Goaway { reason, after } => {
-                    info!(control_plane = %endpoint.uri(), reason, "the control plane sends us away");
+                    info!(control_plane = url, reason, "the control plane sends us away");
                     complaints.forget();
                     after
                 }
                 Ended::Failed(problem) => {
-                    if complaints.nobody_answers(endpoint.uri()) {
+                    if complaints.nobody_answers(url) {
                         warn!(
-                            control_plane = %endpoint.uri(),
+                            control_plane = url,
                             problem,
                             serving,
-                            "no control plane answers there (--control-plane); serving goes on with what is held"
+                            "no control plane answers there (--control-plane); {}",
+                            meanwhile(serving.is_some())
                         );
                     }
                     Duration::ZERO
                 }
                 Ended::Refused(problem) => {
-                    if complaints.is_refused(endpoint.uri(), &problem) {
+                    if complaints.is_refused(url, &problem) {
                         warn!(
-                            control_plane = %endpoint.uri(),
+                            control_plane = url,
                             problem,
                             serving,
                             "the control plane refuses this proxy, which hears of no change until that \
-                             is mended; serving goes on with what is held"
+                             is mended; {}",
+                            meanwhile(serving.is_some())
                         );
                     }
                     Duration::ZERO
@@ -158,11 +150,10 @@ impl Follower {
                 Ended::Lost(problem) => {
                     complaints.forget();
                     // That nobody answers there now goes without saying.
-                    complaints.nobody_answers(endpoint.uri());
+                    complaints.nobody_answers(url);
                     warn!(
-                        control_plane = %endpoint.uri(),
-                        problem,
-                        "the control plane is lost; serving goes on with what is held"
+                        control_plane = url,
+                        problem, "the control plane is lost; serving goes on with what is held"
                     );
                     Duration::ZERO
                 }
@@ -180,6 +171,15 @@ impl Follower {
         self.serving.apply().await;
         self.status.applied(self.serving.subscriber().held().map(|held| held.version));
         self.from_disk = false;
+    }
+}
+
+/// What the proxy does until a control plane answers.
+fn meanwhile(holds: bool) -> &'static str {
+    if holds {
+        "serving goes on with what is held"
+    } else {
+        "this proxy has no configuration, and answers 503 until one comes"
     }
 }
 

@@ -88,7 +88,7 @@ async fn a_bad_object_is_refused_with_the_reason_and_the_way_out() {
             "weight 257",
             backend(|b| b.weight = Some(257)),
             Code::InvalidArgument,
-            &["257", "0..=256"],
+            &["257", "0 to 256"],
         ),
         (
             "address of another backend",
@@ -124,7 +124,7 @@ async fn a_bad_object_is_refused_with_the_reason_and_the_way_out() {
                 p.choices = 99;
             }),
             Code::InvalidArgument,
-            &["99", "2..=32"],
+            &["99", "2 to 32"],
         ),
         (
             "absurd timeout",
@@ -166,13 +166,13 @@ async fn a_bad_object_is_refused_with_the_reason_and_the_way_out() {
             "too many fields",
             listener(|l| l.max_fields = 257),
             Code::InvalidArgument,
-            &["max_fields 257", "1..=256"],
+            &["max_fields 257", "1 to 256"],
         ),
         (
             "a head that holds nothing",
             listener(|l| l.max_head_bytes = 255),
             Code::InvalidArgument,
-            &["max_head_bytes 255", "256..=1048576"],
+            &["max_head_bytes 255", "256 to 1048576"],
         ),
         (
             "a line longer than the head",
@@ -184,13 +184,13 @@ async fn a_bad_object_is_refused_with_the_reason_and_the_way_out() {
             "draining for ever",
             listener(|l| l.drain_timeout_ms = u32::MAX),
             Code::InvalidArgument,
-            &["drain_timeout", "1ms..=24h"],
+            &["drain_timeout", "1ms to 24h"],
         ),
         (
             "too many idle connections",
             pool(|p| p.max_idle_connections = Some(10_001)),
             Code::InvalidArgument,
-            &["max_idle_connections 10001", "0..=10000"],
+            &["max_idle_connections 10001", "0 to 10000"],
         ),
         (
             "connections that grow too old",
@@ -294,10 +294,10 @@ async fn lbctl_turns_refusals_into_exit_codes() {
     let before = cluster.api.list("").await;
     for (code, args, part) in [
         (2, vec!["add-backend", "localhost"], "port"),
-        (2, vec!["add-backend", "a:1", "--weight", "257"], "0..=256"),
-        (2, vec!["set-listener", "default", "--max-fields", "257"], "257 is outside 1..=256"),
+        (2, vec!["add-backend", "a:1", "--weight", "257"], "0 to 256"),
+        (2, vec!["set-listener", "default", "--max-fields", "257"], "257 is outside 1 to 256"),
         (2, vec!["add-listener", "x", "--max-body-bytes", "10MB"], "10M"),
-        (2, vec!["set-pool", "default", "--max-idle-connections", "10001"], "0..=10000"),
+        (2, vec!["set-pool", "default", "--max-idle-connections", "10001"], "0 to 10000"),
         (4, vec!["set-listener", "default", "--max-head-bytes", "4k"], "max_head_bytes 4096"),
         (4, vec!["remove-listener", "default"], "still used by"),
         (5, vec!["add-listener", "default"], "exists already"),

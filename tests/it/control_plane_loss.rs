@@ -130,7 +130,7 @@ async fn a_proxy_that_is_restarted_meanwhile_serves_from_its_disk() {
     // Ready, and honest about it.
     let ready = get(cluster.proxy(0).admin(), "/readyz?verbose").await;
     assert_eq!(ready.status, 200, "{}", ready.text());
-    assert!(ready.text().contains("stale since"), "{}", ready.text());
+    assert!(ready.text().contains("stale for"), "{}", ready.text());
 
     cluster.start_control_plane().await;
     cluster.settled().await;
@@ -139,7 +139,7 @@ async fn a_proxy_that_is_restarted_meanwhile_serves_from_its_disk() {
     // A proxy that needed nothing hears it with the first heartbeat.
     eventually("the proxy knows that it is in sync", async || {
         let ready = get(cluster.proxy(0).admin(), "/readyz?verbose").await.text();
-        if ready.contains("stale since") { Err(ready) } else { Ok(()) }
+        if ready.contains("stale for") { Err(ready) } else { Ok(()) }
     })
     .await;
     load.stop().await.assert_flawless();

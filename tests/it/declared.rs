@@ -147,7 +147,7 @@ async fn faults_are_told_with_their_places_and_nothing_is_changed() {
             format!(
                 "{bad}:3:1: unknown key \"helth_path\" of a pool; did you mean \"health_path\"?"
             ),
-            format!("{bad}:4:8: pool.rise 0 is outside 1..=100"),
+            format!("{bad}:4:8: pool.rise 0 is outside 1 to 100"),
             format!("{bad}:8:8: pool \"b\" does not exist"),
             "3 faults".to_owned(),
         ] {

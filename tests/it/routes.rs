@@ -210,9 +210,9 @@ async fn routes_that_make_no_sense_are_refused_with_a_reason() {
         (4, "remove-listener default", "route default"),
         (7, "remove-route nothing", "known are default, web"),
         (2, "add-route x --host b.example", "--pool"),
-        (2, "add-route x --pool web=257", "0..=256"),
+        (2, "add-route x --pool web=257", "0 to 256"),
         (2, "add-route x --pool web --path /a --path-prefix /b", "cannot be used with"),
-        (2, "set-route web", "required"),
+        (2, "set-route web", "nothing to change"),
     ] {
         let before = cluster.api.revision().await;
         let told = refusal(&cluster, code, line).await;

@@ -14,7 +14,7 @@ pub(crate) struct LimitSettings {
     /// How many may come at once [default: a second's worth of the rate]
     #[arg(long, value_name = "N", value_parser = value::number(Limit::BURST))]
     pub(crate) burst: Option<u32>,
-    /// What tells requests apart: client, header:NAME, cookie:NAME, path, all [default: all]
+    /// What tells requests apart: client_address, header:NAME, cookie:NAME, path, all [default: all]
     #[arg(long, value_name = "KEY", value_parser = key)]
     pub(crate) key: Option<String>,
     /// Count requests to this pool [default: all requests]
@@ -43,7 +43,7 @@ pub(crate) struct LimitSettings {
     after_help = "\
 Examples:
   lbctl add-limit api --rate 100/s --burst 20 --route api
-  lbctl add-limit per-client --rate 10/s --key client --shadow
+  lbctl add-limit per-client --rate 10/s --key client_address --shadow
   lbctl add-limit per-token --rate 600/m --key header:X-Api-Key --pool web
   lbctl add-limit gentle --rate 50/s --scope backend --pool legacy
 

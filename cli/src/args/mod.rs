@@ -24,7 +24,7 @@ mod tests;
 mod top;
 mod value;
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -55,8 +55,40 @@ pub(crate) use self::{
 #[cfg(test)]
 pub(crate) use self::{listener::RequestLimits, pool::HealthProtocol};
 
+/// What to say of a wrong command line where clap's own words would be long, doubled or of no use.
+pub(crate) fn in_words(error: &clap::Error) -> Option<String> {
+    below_zero(error).or_else(|| bad_value(error)).or_else(|| nothing_to_change(error))
+}
+
+/// The reason alone: it quotes the value as far as that helps.
+fn bad_value(error: &clap::Error) -> Option<String> {
+    let reason = error.source().filter(|_| error.kind() == ErrorKind::ValueValidation)?;
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    // `--weight <WEIGHT>`, or `<ADDRESS>` without a flag.
+    let name =
+        argument.split(' ').next().unwrap_or(argument).trim_matches(['<', '>', '[', ']', '.']);
+    Some(format!("{name}: {reason}; see --help"))
+}
+
+/// A change without a setting: clap would list all of them in one line.
+fn nothing_to_change(error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        return None;
+    }
+    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let [settings] = missing.as_slice() else { return None };
+    let first = settings.strip_prefix('<')?.split('|').next()?;
+    (first.starts_with("--") && settings.matches("|--").count() > 2).then(|| {
+        format!("nothing to change: give a setting, for example {first}; --help lists them")
+    })
+}
+
 /// What to say of a number below zero, which clap takes for an option that it does not know.
-pub(crate) fn below_zero(error: &clap::Error) -> Option<String> {
+fn below_zero(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
@@ -101,7 +133,7 @@ pub(crate) struct Global {
     /// How to print answers
     #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: OutputFormat,
-    /// How long the command may take, for example 500ms or 1m [default: 10s]
+    /// How long the command may take, for example 500ms or 1m [default: 10s; wait: 30s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = value::timeout)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -110,7 +110,8 @@ Examples:
   lbctl wait proxies --count 3               in sync
   lbctl wait proxy/proxy-1 --for synced
 
-Exits with 6 when the time is up. The default timeout is 30s.")]
+Healthy: its checks pass, and no breaker or outlier detection keeps it out.
+Exits with 6 when the time is up.")]
 pub(crate) struct WaitFor {
     #[command(flatten)]
     pub(crate) target: Target,

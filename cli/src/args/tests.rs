@@ -13,6 +13,22 @@ fn refusal(line: &str) -> String {
 }
 
 #[test]
+fn a_value_of_100_kb_and_a_change_of_nothing_are_one_short_sentence() {
+    let words = |line: &str| in_words(&parse(line).unwrap_err()).unwrap();
+    let long = words(&format!("lbctl add-pool {}", "a".repeat(100_000)));
+    assert!(long.len() < 200 && long.starts_with("NAME: "), "{long}");
+    let none = words("lbctl add-backend nowhere");
+    assert!(none.starts_with("ADDRESS: \"nowhere\" "), "{none}");
+    let weight = words("lbctl set-backend backend1 --weight 257");
+    assert_eq!(weight, "--weight: 257 is outside 0 to 256, for example 10; see --help");
+    for line in ["lbctl set-pool default", "lbctl set-backend backend1"] {
+        let nothing = words(line);
+        assert!(nothing.starts_with("nothing to change: give a setting, for"), "{nothing}");
+        assert!(nothing.len() < 120, "{nothing}");
+    }
+}
+
+#[test]
 fn a_number_below_zero_is_called_that_and_no_option() {
     for line in [
         "lbctl add-limit x --rate -1/s",
@@ -116,27 +132,27 @@ fn bad_values_are_explained_before_anything_is_sent() {
     for (line, hint) in [
         ("lbctl add-backend localhost", "no port"),
         ("lbctl add-backend localhost:0", "port 0"),
-        ("lbctl add-backend a:1 --weight 257", "0..=256"),
+        ("lbctl add-backend a:1 --weight 257", "0 to 256"),
         ("lbctl add-backend a:1 --id -x", "-x"),
         ("lbctl add-backend a:1 --label novalue", "KEY=VALUE"),
         ("lbctl add-pool a/b", "'/'"),
         ("lbctl set-pool p --connect-timeout 3", "3s"),
         ("lbctl set-pool p --connect-timeout 0s", "1ms"),
         ("lbctl set-listener l --trusted-proxy 10.0.0.0/99", "10.0.0.0/99"),
-        ("lbctl add-listener l --max-fields 257", "257 is outside 1..=256"),
-        ("lbctl set-listener l --max-fields 0", "0 is outside 1..=256"),
-        ("lbctl set-listener l --max-head-bytes 10M", "10M is outside 256B..=1MiB"),
-        ("lbctl set-listener l --max-request-line-bytes 63", "63 is outside 64B..=1MiB"),
-        ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B..=16KiB"),
-        ("lbctl set-listener l --max-drain-bytes 0", "1B..=1MiB"),
+        ("lbctl add-listener l --max-fields 257", "257 is outside 1 to 256"),
+        ("lbctl set-listener l --max-fields 0", "0 is outside 1 to 256"),
+        ("lbctl set-listener l --max-head-bytes 10M", "10M is outside 256B to 1MiB"),
+        ("lbctl set-listener l --max-request-line-bytes 63", "63 is outside 64B to 1MiB"),
+        ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B to 16KiB"),
+        ("lbctl set-listener l --max-drain-bytes 0", "1B to 1MiB"),
         ("lbctl set-listener l --max-trailer-bytes much", "8k, 64KiB or 10M"),
         ("lbctl set-listener l --max-body-bytes 99999999999G", "too large"),
         ("lbctl set-listener l --max-body-bytes 10MB", "10M"),
         ("lbctl set-listener l --max-connections -1", "-1"),
         ("lbctl set-listener l --max-connections many", "unlimited"),
-        ("lbctl set-listener l --max-pipelined 10001", "1..=10000"),
+        ("lbctl set-listener l --max-pipelined 10001", "1 to 10000"),
         ("lbctl set-listener l --drain-timeout 25h", "24h"),
-        ("lbctl set-pool p --max-idle-connections 10001", "0..=10000"),
+        ("lbctl set-pool p --max-idle-connections 10001", "0 to 10000"),
         ("lbctl set-pool p --max-connection-age 48h", "24h"),
         ("lbctl set-pool p --sticky cookies", "none, cookie, header:NAME, ip_hash"),
         ("lbctl set-pool p --sticky header:", "no token"),
@@ -147,7 +163,7 @@ fn bad_values_are_explained_before_anything_is_sent() {
         ("lbctl add-limit a --rate 0/s", "would refuse every request"),
         ("lbctl add-limit a --rate 99999999999/s", "limits nothing"),
         ("lbctl add-limit a --rate fast", "100/s"),
-        ("lbctl add-limit a --rate 1/s --burst 0", "0 is outside 1..=100000000"),
+        ("lbctl add-limit a --rate 1/s --burst 0", "0 is outside 1 to 100000000"),
         ("lbctl add-limit a --rate 1/s --key query:q", "header:NAME"),
         ("lbctl add-limit a --rate 1/s --scope world", "fleet, proxy, backend"),
         ("lbctl add-limit a --rate 1/s --pool a --route b", "cannot be used with"),
@@ -157,7 +173,7 @@ fn bad_values_are_explained_before_anything_is_sent() {
         ("lbctl wait revision/x", "number"),
         ("lbctl wait backend/b1 --for applied", "healthy"),
         ("lbctl dev --backends nonsense", "no port"),
-        ("lbctl dev --replicas 0", "1..=64"),
+        ("lbctl dev --replicas 0", "1 to 64"),
         ("lbctl test-algorithms --url localhost:8080", "http://HOST:PORT"),
         ("lbctl test-algorithms --url https://a/", "TLS"),
         ("lbctl demo-backend --error-rate 2", "0 to 1"),

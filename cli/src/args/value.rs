@@ -167,7 +167,7 @@ pub(super) fn size(
         let bytes = unit::parse_size(text)
             .map_err(|why| format!("{why}; what may be given is {least} to {most}"))?;
         let bytes = u32::try_from(bytes).ok().filter(|bytes| range.contains(bytes));
-        bytes.ok_or_else(|| format!("{text} is outside {least}..={most}, for example {most}"))
+        bytes.ok_or_else(|| format!("{text} is outside {least} to {most}, for example {most}"))
     }
 }
 

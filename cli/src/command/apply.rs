@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Session, declared, progress, write};
 use crate::{
-    args::{Apply, Diff, WriteArgs},
+    args::{Apply, Diff, OutputFormat, WriteArgs},
     exit::{Exit, Failure},
     view::{ProgressView, WriteView},
 };
@@ -176,15 +176,18 @@ fn print(session: &Session, view: &ApplyView, summary: &str) -> Result<(), Failu
     session.screen.answer(
         view,
         || view.objects.iter().map(|object| format!("{}/{}", object.kind, object.name)).collect(),
-        || lay_out(view, summary),
+        || lay_out(view, summary, session.screen.format() == OutputFormat::Wide),
     )
 }
 
-fn lay_out(view: &ApplyView, summary: &str) -> String {
+/// A line for each object that changes; for all of them if `every`.
+fn lay_out(view: &ApplyView, summary: &str, every: bool) -> String {
     let name = |object: &ChangeView| format!("{}/{}", object.kind, object.name);
-    let width = view.objects.iter().map(|object| name(object).len()).max().unwrap_or_default();
+    let is_shown = |object: &&ChangeView| every || object.action != Action::Unchanged.name();
+    let shown = || view.objects.iter().filter(is_shown);
+    let width = shown().map(|object| name(object).len()).max().unwrap_or_default();
     let mut text = String::new();
-    for object in &view.objects {
+    for object in shown() {
         let details = if object.details.is_empty() {
             String::new()
         } else {
@@ -227,7 +230,7 @@ mod tests {
             warnings: Vec::new(),
         };
         let view = ApplyView::new(changes, &WriteView::read(answer, false));
-        insta::assert_snapshot!(lay_out(&view, "the end"), @r"
+        insta::assert_snapshot!(lay_out(&view, "the end", false), @r"
         pool/default      changed (rise: 2 -> 3)
         backend/backend7  created (address: a:1)
         pool/old          removed

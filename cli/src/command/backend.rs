@@ -7,7 +7,7 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Session, get, progress, remedy,
+    Session, drain, get, progress, remedy,
     write::{self, Change},
 };
 use crate::{
@@ -95,7 +95,7 @@ fn first_check(backend: &BackendView) -> String {
             }
             text
         }
-        _ if !backend.serves() => format!(
+        _ if backend.admin_state != "enabled" || backend.weight == 0 => format!(
             "{id} gets no traffic: it is {}, weight {}   (lbctl enable-backend {id})",
             backend.admin_state, backend.weight
         ),
@@ -121,6 +121,9 @@ pub(super) async fn read(session: &Session, id: &str) -> Result<Option<BackendVi
 
 /// `set-backend`
 pub(super) async fn set(session: &Session, args: SetBackend) -> Result<(), Failure> {
+    if args.weight == Some(0) {
+        drain::warn_of_empty_pool(session, &args.id).await?;
+    }
     let (view, lines) = edit(session, &args).await?;
     write::report(session, &view, &lines)
 }
@@ -185,6 +188,7 @@ pub(super) async fn enable(session: &Session, args: BackendName) -> Result<(), F
 
 /// `disable-backend`
 pub(super) async fn disable(session: &Session, args: BackendName) -> Result<(), Failure> {
+    drain::warn_of_empty_pool(session, &args.id).await?;
     set_state(session, args, pb::AdminState::Disabled).await
 }
 
@@ -201,6 +205,7 @@ async fn set_state(
 
 /// `remove-backend`
 pub(super) async fn remove(session: &Session, args: RemoveBackend) -> Result<(), Failure> {
+    drain::warn_of_empty_pool(session, &args.id).await?;
     let line = format!("- backend {}", args.id);
     let name = pb::ObjectName { kind: "backend".to_owned(), name: args.id };
     let expected = args.write.if_revision.unwrap_or(0);
@@ -240,6 +245,6 @@ mod tests {
         next: set another path with 'lbctl set-pool default --health-path /', or only connect: 'lbctl set-pool default --health tcp'
         ");
         let slow = backend(pb::Health::Unknown, "not_checked", "");
-        insta::assert_snapshot!(first_check(&slow), @"backend4 gets no traffic: it is enabled, weight 1   (lbctl enable-backend backend4)");
+        insta::assert_snapshot!(first_check(&slow), @"backend4 is checking: it gets traffic after its first passing check   (lbctl wait backend/backend4 --for healthy)");
     }
 }

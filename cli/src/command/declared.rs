@@ -9,22 +9,38 @@ use lb_proto::{
     v1 as pb,
 };
 
+use serde::Serialize;
+
 use super::Session;
 use crate::{
-    args::{Export, Files, OutputFormat, Validate},
+    args::{Export, Files, Global, OutputFormat, Validate},
     exit::{Exit, Failure},
-    format, output,
+    format,
+    output::{self, Screen},
 };
 
+/// What was found when all is well.
+#[derive(Debug, Serialize)]
+struct Valid {
+    valid: bool,
+    objects: usize,
+}
+
 /// `validate`
-pub(super) fn validate(args: &Validate) -> Result<ExitCode, Failure> {
+pub(super) fn validate(args: &Validate, global: &Global) -> Result<ExitCode, Failure> {
     let sources = load(&args.files)?;
     let fresh = |kind: Kind, name: &str| {
         name == "default" && matches!(kind, Kind::Pool | Kind::Listener | Kind::Route)
     };
     let declared = Declaration::read(&sources, fresh).map_err(|problems| invalid(&problems))?;
-    let count = format::count(declared.wishes.len(), "object", "objects");
-    output::print(&format!("valid: {count}"))?;
+    let view = Valid { valid: true, objects: declared.wishes.len() };
+    let names = || {
+        let wishes = declared.wishes.iter().map(|wish| &wish.resource);
+        wishes.map(|object| format!("{}/{}", object.kind().name(), object.name())).collect()
+    };
+    Screen::new(global.output).answer(&view, names, || {
+        format!("valid: {}", format::count(view.objects, "object", "objects"))
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,7 +64,7 @@ pub(super) async fn run(
 }
 
 /// Whoever takes the last backend out should know what clients get from then on.
-async fn warn_of_empty_pool(session: &Session, id: &str) -> Result<(), Failure> {
+pub(super) async fn warn_of_empty_pool(session: &Session, id: &str) -> Result<(), Failure> {
     let Some(view) = backend::read(session, id).await? else { return Ok(()) };
     let others = get::backends(session, &view.pool).await?;
     if !others.iter().any(|other| other.id != id && other.serves()) {

@@ -33,6 +33,8 @@ pub(crate) mod wait;
 mod watch;
 mod write;
 
+#[cfg(test)]
+pub(crate) use self::judgement::Facts as StatusFacts;
 pub(crate) use self::{
     backend::{BackendChange, change as change_backend},
     describe::{
@@ -73,7 +75,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let global = cli.global;
     match cli.command {
         // Files are checked here and need nobody.
-        Command::Validate(args) => declared::validate(&args),
+        Command::Validate(args) => declared::validate(&args, &global),
         Command::Schema => declared::schema(),
         Command::Top(args) => top::run(&args, &global),
         Command::Explain(args) => explain::run(&args, &global).map(|()| ExitCode::SUCCESS),

@@ -30,8 +30,9 @@ pub(super) fn summary(view: &WriteView) -> String {
 /// `applied 3/3 proxies in 38 ms (revision 118)`.
 pub(super) fn applied(progress: &ProgressView) -> String {
     let ProgressView { revision, proxies, applied, elapsed_ms, .. } = progress;
+    let lost = lost(progress);
     if *proxies == 0 {
-        return format!("stored; no proxy connected (revision {revision})");
+        return format!("stored; no proxy connected (revision {revision}){lost}");
     }
     // A proxy that refuses an object acknowledges the revision without it.
     let refusing: BTreeSet<&str> =
@@ -39,7 +40,25 @@ pub(super) fn applied(progress: &ProgressView) -> String {
     if !refusing.is_empty() {
         return format!("refused by {}/{proxies} proxies (revision {revision})", refusing.len());
     }
-    format!("applied {applied}/{proxies} proxies in {elapsed_ms} ms (revision {revision})")
+    format!("applied {applied}/{proxies} proxies in {elapsed_ms} ms (revision {revision}){lost}")
+}
+
+/// Who was lost before the change, and may go on serving without it.
+fn lost(progress: &ProgressView) -> String {
+    let [first, more @ ..] = progress.lost.as_slice() else { return String::new() };
+    let id = &first.proxy_id;
+    let serves = match first.applied_revision {
+        0 => "its last state".to_owned(),
+        revision => format!("revision {revision}"),
+    };
+    let others = match more.len() {
+        0 => String::new(),
+        more => format!(", {more} more too: 'lbctl get proxies'"),
+    };
+    format!(
+        "; {id} is lost and may still serve {serves}{others} ('lbctl forget-proxy {id}' if it is \
+         gone)"
+    )
 }
 
 /// Why a change is not live everywhere, if it is not.
@@ -58,9 +77,20 @@ fn rejected(progress: &ProgressView) -> Failure {
     for refused in &progress.rejections {
         message += &format!("\n  {}: {}", refused.proxy_id, refused.rejection.sentence());
     }
-    message += "\nA proxy that refuses an object keeps its former value and serves on; everything \
-                else is applied. Correct the object, or update that proxy if it is older than the \
-                control plane.";
+    let whole = progress.rejections.iter().find(|refused| refused.rejection.kind == "state");
+    match whole {
+        Some(whole) => {
+            message += &format!(
+                "\nIt serves on by the state that it has.\nnext: lbctl describe proxy {}",
+                whole.proxy_id
+            );
+        }
+        None => {
+            message += "\nA proxy that refuses an object keeps its former value and serves on; \
+                        everything else is applied. Correct the object, or update that proxy if it \
+                        is older than the control plane.";
+        }
+    }
     Failure::new(Exit::Rejected, message)
 }
 
@@ -68,8 +98,9 @@ fn late(progress: &ProgressView, timeout: Duration) -> Failure {
     let revision = progress.revision;
     let missing = progress.laggards.len();
     let mut message = format!(
-        "revision {revision} is stored, but {missing} of {} has not applied it within {}",
+        "revision {revision} is stored, but {missing} of {} {} not applied it within {}",
         format::count(progress.proxies as usize, "proxy", "proxies"),
+        if missing == 1 { "has" } else { "have" },
         format::duration(timeout),
     );
     for laggard in &progress.laggards {
@@ -81,13 +112,24 @@ fn late(progress: &ProgressView, timeout: Duration) -> Failure {
             );
             continue;
         }
+        if let Some(refusal) = &laggard.refusal {
+            message += &format!(
+                "\n  {}: has not taken this store's state yet: {refusal}",
+                laggard.proxy_id
+            );
+            continue;
+        }
         message += &format!(
             "\n  {}: {} at revision {}, last heard of {seen} ago",
             laggard.proxy_id, laggard.state, laggard.applied_revision
         );
     }
-    message += "\nIt is applied as soon as the proxy answers again; until then that proxy serves \
-                its former state.";
+    message += if progress.laggards.iter().all(|laggard| laggard.refusal.is_some()) {
+        "\nIt serves on by the state that it has, and is asked again within 15s."
+    } else {
+        "\nIt is applied as soon as the proxy answers again; until then that proxy serves its \
+         former state."
+    };
     if let Some(first) = progress.laggards.first() {
         message += &format!(
             "\nnext: lbctl describe proxy {}, or lbctl wait revision/{revision} --timeout 1m",
@@ -117,8 +159,10 @@ mod tests {
                     applied_revision: 117,
                     state: "behind".to_owned(),
                     last_seen_ms: *last_seen_ms,
+                    ..pb::Laggard::default()
                 })
                 .collect(),
+            lost: Vec::new(),
             rejections: Vec::new(),
         }
     }
@@ -143,6 +187,37 @@ mod tests {
         let nobody = pb::ApplyProgress { proxies: 0, applied: 0, ..progress(0, &[]) };
         assert!(summary(&written(true, Some(nobody))).starts_with("stored; no proxy connected"));
         assert_eq!(summary(&written(false, None)), "unchanged (revision 118)");
+    }
+
+    #[test]
+    fn a_lost_proxy_that_may_serve_an_older_revision_is_named() {
+        let lost = |id: &str| pb::Laggard {
+            proxy_id: id.to_owned(),
+            applied_revision: 51,
+            ..pb::Laggard::default()
+        };
+        let mut wire = progress(3, &[]);
+        wire.lost = vec![lost("edge-2")];
+        insta::assert_snapshot!(summary(&written(true, Some(wire.clone()))), @"applied 3/3 proxies in 38 ms (revision 118); edge-2 is lost and may still serve revision 51 ('lbctl forget-proxy edge-2' if it is gone)");
+        assert!(failure(&wire.clone().into(), Duration::from_secs(1)).is_none());
+        wire.lost.push(lost("edge-3"));
+        assert!(summary(&written(true, Some(wire))).contains(", 1 more too: 'lbctl get proxies'"));
+    }
+
+    #[test]
+    fn a_proxy_that_has_not_taken_the_store_yet_is_late_and_refuses_nothing() {
+        let mut wire = progress(0, &[("edge-1", 9)]);
+        "rejected".clone_into(&mut wire.laggards[0].state);
+        "pool default has no backend there that can serve"
+            .clone_into(&mut wire.laggards[0].refusal);
+        let failure = failure(&wire.into(), Duration::from_secs(10)).unwrap();
+        assert_eq!(failure.exit, Exit::TimedOut);
+        insta::assert_snapshot!(failure.message, @r"
+        revision 118 is stored, but 1 of 3 proxies has not applied it within 10s
+          edge-1: has not taken this store's state yet: pool default has no backend there that can serve
+        It serves on by the state that it has, and is asked again within 15s.
+        next: lbctl describe proxy edge-1, or lbctl wait revision/118 --timeout 1m
+        ");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What to do about a backend that is down, by the reason of the verdict.
 
-use crate::view::{BackendView, ReasonView};
+use crate::{
+    format,
+    view::{BackendView, ReasonView, StandingView},
+};
 
 /// What a reason usually means, and a command that may help.
 pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
@@ -91,6 +94,7 @@ pub(super) fn next_step(backend: &BackendView) -> String {
                  whether it can be reached from there; it is tried again by itself"
             )
         }
+        (_, "up") if !backend.standing.disagreements.is_empty() => seen_otherwise(backend),
         (_, "up") if backend.failing_checks().is_some() => {
             let wait = || format!("it goes down if they go on: 'lbctl describe backend {id}'");
             for_reason(&present(backend).code, backend).unwrap_or_else(wait)
@@ -98,24 +102,75 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         _ if backend.weight == 0 => {
             format!("it has weight 0; 'lbctl set-backend {id} --weight 1' sends it requests")
         }
-        _ => format!("nothing to do; 'lbctl get backends --pool {}' compares it", backend.pool),
+        _ => "nothing to do".to_owned(),
     }
 }
 
-/// The next step for a backend that is out for what its requests came to.
+/// The next step for a backend that is out for what its requests came to. Checks that fail too
+/// tell more of the cause.
 fn ejected(backend: &BackendView) -> String {
-    let BackendView { id, pool, .. } = backend;
-    match &backend.standing.ejection {
-        Some(ejection) if ejection.by == "outlier" => format!(
-            "see what its requests fail with ('lbctl describe backend {id}'); it comes back by \
-             itself, and 'lbctl set-pool {pool} --outlier-detection false' brings it back now"
-        ),
-        _ => format!(
-            "see what its requests fail with (failures above, access log); it is tried again by \
-             itself, and 'lbctl set-pool {pool} --breaker-failures 0 --breaker-ratio 0' switches \
-             breakers off"
-        ),
+    let id = &backend.id;
+    let cause = backend
+        .failing_checks()
+        .and_then(|checks| for_reason(&checks.last_result.code, backend))
+        .unwrap_or_else(|| {
+            format!("'lbctl describe backend {id}' shows what its requests fail with")
+        });
+    format!("{cause}; it is tried again by itself")
+}
+
+/// How a backend that is out for what its requests came to is brought back at once.
+pub(super) fn bring_back(backend: &BackendView) -> Option<String> {
+    let pool = &backend.pool;
+    let ejection = backend.standing.ejection.as_ref()?;
+    Some(match ejection.by.as_str() {
+        "outlier" => format!("'lbctl set-pool {pool} --outlier-detection false'"),
+        _ => format!("'lbctl set-pool {pool} --breaker-failures 0 --breaker-ratio 0'"),
+    })
+}
+
+/// The next step for a backend whose traffic goes otherwise than its verdict says.
+fn seen_otherwise(backend: &BackendView) -> String {
+    let BackendView { id, pool, address, .. } = backend;
+    let first = backend.standing.disagreements.first();
+    let Some(proxy) = first.and_then(|first| first.proxy_id.as_deref()) else {
+        return format!("'lbctl describe backend {id}'");
+    };
+    let mut step = format!(
+        "on the machine of {proxy}, see whether {address} answers (curl http://{address}/)"
+    );
+    if backend.checks.is_none() {
+        step += &format!("; checks are off in pool {pool}: 'lbctl set-pool {pool} --health tcp'");
     }
+    step
+}
+
+/// Why it is in the state that it is in.
+pub(super) fn why(backend: &BackendView) -> String {
+    let StandingView { ejection, disagreements, .. } = &backend.standing;
+    let failing = backend.failing_checks();
+    if let Some(ejection) = ejection {
+        let too = failing
+            .map(|checks| format!("; its check fails too: {}", checks.last_result.sentence()));
+        return ejection.reason.sentence() + &too.unwrap_or_default();
+    }
+    if backend.health != "up" {
+        return present(backend).sentence();
+    }
+    let seen = disagreements
+        .first()
+        .map(|first| format!("{} sees it otherwise: {}", first.who(), first.reason.sentence()));
+    let avoided = backend.avoided_by().map(|by| format!("avoided by {by}"));
+    let checks = failing.filter(|_| disagreements.is_empty()).map(|checks| {
+        let failed = format::count(
+            usize::try_from(checks.failures_in_a_row).unwrap_or(usize::MAX),
+            "check failed",
+            "checks in a row failed",
+        );
+        format!("{failed}: {}", checks.last_result.sentence())
+    });
+    let amiss: Vec<String> = [seen, avoided, checks].into_iter().flatten().collect();
+    if amiss.is_empty() { backend.reason.sentence() } else { amiss.join("; ") }
 }
 
 /// Why it is down now. A verdict keeps the reason for which it was given; the last check
@@ -184,6 +239,52 @@ mod tests {
         };
         backend.checks = Some(report.into());
         insta::assert_snapshot!(next_step(&backend), @"it passed this check before: look at the server at localhost:8004 and its log first; if only the page has moved, 'lbctl set-pool default --health-path /PATH'");
+    }
+
+    /// Up by its verdict, and kept out by a breaker.
+    fn broken(checks: Option<pb::CheckReport>) -> BackendView {
+        let mut backend = down("check_passed");
+        backend.health = "up";
+        let ejection = pb::Ejection {
+            by: "breaker".to_owned(),
+            reason: Some(pb::Reason {
+                code: "breaker_consecutive_failures".to_owned(),
+                message: "5 requests in a row failed".to_owned(),
+            }),
+            ..pb::Ejection::default()
+        };
+        backend.standing.ejection = Some(ejection.into());
+        backend.checks = checks.map(Into::into);
+        backend
+    }
+
+    #[test]
+    fn a_backend_whose_checks_fail_too_gets_their_remedy_and_not_the_breakers() {
+        let refused = pb::CheckReport {
+            failures_in_a_row: 1,
+            last_result: Some(pb::Reason {
+                code: "backend_connect_refused".to_owned(),
+                message: "127.0.0.1:8004 refused the connection".to_owned(),
+            }),
+            ..pb::CheckReport::default()
+        };
+        let backend = broken(Some(refused));
+        insta::assert_snapshot!(why(&backend), @"5 requests in a row failed (breaker_consecutive_failures); its check fails too: 127.0.0.1:8004 refused the connection (backend_connect_refused)");
+        insta::assert_snapshot!(next_step(&backend), @"nothing listens at localhost:8004: start the server, or correct the address with 'lbctl set-backend backend4 --address HOST:PORT'; it is tried again by itself");
+        insta::assert_snapshot!(next_step(&broken(None)), @"'lbctl describe backend backend4' shows what its requests fail with; it is tried again by itself");
+    }
+
+    #[test]
+    fn what_a_proxy_sees_otherwise_has_a_remedy_where_it_is_seen() {
+        let mut backend = down("checks_off");
+        backend.health = "up";
+        let by = pb::Disagreement { proxy: "edge-1".to_owned(), ..pb::Disagreement::default() };
+        let mut status =
+            pb::BackendStatus { disagreements: vec![by], ..pb::BackendStatus::default() };
+        backend.standing = StandingView::take(&mut status);
+        insta::assert_snapshot!(next_step(&backend), @"on the machine of edge-1, see whether localhost:8004 answers (curl http://localhost:8004/); checks are off in pool default: 'lbctl set-pool default --health tcp'");
+        backend.checks = Some(pb::CheckReport::default().into());
+        assert!(next_step(&backend).ends_with("(curl http://localhost:8004/)"));
     }
 
     #[test]

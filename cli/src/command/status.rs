@@ -5,21 +5,23 @@ mod tests;
 
 use std::time::Duration;
 
-use lb_core::model::{Route, natural_order};
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
-use super::{Session, describe::next_look, get, remedy};
+use super::{
+    Session, get,
+    judgement::{self, Facts, Finding, Level},
+};
 use crate::{
     clock,
     exit::Failure,
     format,
     output::Screen,
-    view::{BackendView, PoolView, ProcessView, ProxyView, RefusedView, StandingView, Traffic},
+    view::{BackendView, PoolView, ProcessView, ProxyView, RefusedView, Traffic},
 };
 
-/// Lines about single backends and proxies, so that a bad day still fits on a screen.
-const ALARMS_MAX: usize = 10;
+/// What is wrong that is listed, so that a bad day still fits on a screen.
+const PROBLEMS_MAX: usize = 10;
 
 /// Reasons on the line about answers of the proxies' own.
 const REASONS_MAX: usize = 4;
@@ -43,15 +45,10 @@ pub(crate) struct StatusView {
     /// Enabled backends that are not up.
     unhealthy_backends: Vec<BackendView>,
     draining_backends: Vec<BackendView>,
-    /// Pools without a backend to which routes lead.
-    empty_pools: Vec<EmptyPool>,
-}
-
-/// A pool without a backend to which routes lead.
-#[derive(Clone, Debug, Serialize)]
-struct EmptyPool {
-    pool: String,
-    routes: Vec<String>,
+    /// What is wrong, as `check` finds it, in the order in which it is to be mended.
+    problems: Vec<Finding>,
+    /// What `check` says of how the fleet is set up.
+    advice: usize,
 }
 
 /// Prints the fleet.
@@ -63,23 +60,20 @@ pub(super) async fn run(session: &Session) -> Result<(), Failure> {
 
 /// Asks for the fleet and all its backends.
 pub(crate) async fn read(session: &Session) -> Result<(StatusView, Vec<BackendView>), Failure> {
-    let request = pb::GetStatusRequest {};
-    let status = session.client.call(session.client.fleet().get_status(request)).await?;
-    let backends = get::backends(session, "").await?;
-    // One that this build cannot read is of a newer control plane, which judges it.
-    let routes: Vec<Route> = get::routes(session).await?.into_iter().flatten().collect();
-    Ok((StatusView::new(status, &backends, &routes), backends))
+    let (facts, status) = Facts::with_status(session).await?;
+    Ok((StatusView::new(status, &facts), facts.backends))
 }
 
 impl StatusView {
-    pub(crate) fn new(
-        status: pb::GetStatusResponse,
-        backends: &[BackendView],
-        routes: &[Route],
-    ) -> Self {
-        let pools: Vec<PoolView> = status.pools.into_iter().map(PoolView::from).collect();
-        let mut proxies: Vec<ProxyView> = status.proxies.into_iter().map(ProxyView::from).collect();
-        proxies.sort_by(|a, b| natural_order(&a.id, &b.id));
+    pub(crate) fn new(status: pb::GetStatusResponse, facts: &Facts) -> Self {
+        let Facts { proxies, backends, .. } = facts;
+        let (problems, others): (Vec<Finding>, Vec<Finding>) = judgement::judge(facts)
+            .into_iter()
+            .filter(|finding| finding.level != Level::Ok)
+            .partition(Finding::is_trouble);
+        // Of a route whose pool cannot serve, the pool tells.
+        let advice = others.iter().filter(|finding| finding.check != "route_served").count();
+        let amiss = |b: &&BackendView| b.admin_state == "enabled" && b.is_amiss();
         Self {
             server_id: status.server_id,
             build_version: status.build_version,
@@ -87,55 +81,17 @@ impl StatusView {
             started_unix_ms: status.started_unix_ms,
             last_change_unix_ms: status.last_change_unix_ms,
             proxies_synced: proxies.iter().filter(|proxy| proxy.state == "synced").count(),
-            proxies,
-            refused_proxies: status.refused.into_iter().map(RefusedView::from).collect(),
-            empty_pools: empty_pools(&pools, routes),
-            pools,
+            proxies: proxies.clone(),
+            refused_proxies: facts.refused.clone(),
+            pools: facts.pools.clone(),
             traffic: status.totals.into(),
             process: status.process.map(ProcessView::from),
-            draining_backends: backends
-                .iter()
-                .filter(|backend| backend.drain.is_some())
-                .cloned()
-                .collect(),
-            unhealthy_backends: backends
-                .iter()
-                .filter(|backend| backend.admin_state == "enabled" && is_amiss(backend))
-                .cloned()
-                .collect(),
+            draining_backends: backends.iter().filter(|b| b.drain.is_some()).cloned().collect(),
+            unhealthy_backends: backends.iter().filter(amiss).cloned().collect(),
+            problems,
+            advice,
         }
     }
-}
-
-/// Pools without a backend to which routes lead.
-fn empty_pools(pools: &[PoolView], routes: &[Route]) -> Vec<EmptyPool> {
-    let empty = pools.iter().filter(|pool| pool.backends.is_none_or(|counts| counts.total() == 0));
-    let with_routes = empty.map(|pool| EmptyPool {
-        pool: pool.name.clone(),
-        routes: routes
-            .iter()
-            .filter(|route| {
-                let mut shares = route.pools.iter();
-                shares.any(|(name, weight)| weight > 0 && name.as_str() == pool.name)
-            })
-            .map(|route| route.name.to_string())
-            .collect(),
-    });
-    with_routes.filter(|pool| !pool.routes.is_empty()).collect()
-}
-
-/// Whether an operator should know of a backend that is wanted.
-fn is_amiss(backend: &BackendView) -> bool {
-    backend.health != "up"
-        || backend.standing.ejection.is_some()
-        || !backend.standing.disagreements.is_empty()
-        || backend.avoided_by().is_some()
-        || backend.failing_checks().is_some()
-}
-
-/// Whether an operator should know of a proxy.
-fn is_alarming(proxy: &ProxyView) -> bool {
-    proxy.state != "synced" && !proxy.is_stopped()
 }
 
 /// The screen.
@@ -185,15 +141,21 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
     }
     text.push('\n');
     text += &screen.render(&get::pool_table(&view.pools, false));
-    let alarms = alarms(view, now);
-    if !alarms.is_empty() {
+    if !view.problems.is_empty() || view.advice > 0 {
         text.push('\n');
     }
-    for (line, next) in alarms.iter().take(ALARMS_MAX) {
-        text += &format!("! {line}\n  next: {next}\n");
+    for problem in view.problems.iter().take(PROBLEMS_MAX) {
+        text += &format!("! {}\n", problem.message.replace(char::is_control, " "));
+        if let Some(remedy) = &problem.remedy {
+            text += &format!("  next: {remedy}\n");
+        }
     }
-    if let Some(more) = alarms.len().checked_sub(ALARMS_MAX).filter(|more| *more > 0) {
-        text += &format!("! and {more} more: 'lbctl get backends', 'lbctl get proxies'\n");
+    if let Some(more) = view.problems.len().checked_sub(PROBLEMS_MAX).filter(|more| *more > 0) {
+        text += &format!("! and {more} more: 'lbctl check' lists all\n");
+    }
+    if view.advice > 0 {
+        let warnings = format::count(view.advice, "warning", "warnings");
+        text += &format!("{warnings} about the set-up: 'lbctl check' lists all\n");
     }
     text
 }
@@ -209,128 +171,4 @@ fn own_answers(process: &ProcessView) -> Option<String> {
         line += &format!(", others {rest}");
     }
     Some(line).filter(|line| !line.is_empty())
-}
-
-/// What is wrong, each with the next step; proxies first, since they carry the traffic.
-fn alarms(view: &StatusView, now: u64) -> Vec<(String, String)> {
-    let proxies = view.proxies.iter().filter(|proxy| is_alarming(proxy)).map(|proxy| {
-        let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
-        let mut line = format!(
-            "{} {} at revision {}, last heard of {seen} ago",
-            proxy.id, proxy.state, proxy.applied_revision
-        );
-        for rejection in &proxy.rejections {
-            line += &format!("; refused {}", rejection.sentence());
-        }
-        if let Some(refusal) = &proxy.refusal {
-            line += &format!("; refused everything: {refusal}");
-        }
-        if let Some(key) = &proxy.awaited_session_key {
-            line += &format!("; session key {key} does not sign before it has it");
-        }
-        (line, next_look(proxy))
-    });
-    let refused =
-        view.refused_proxies.iter().map(|refused| (refused.sentence(now), refused.next_step()));
-    let overloaded = view.proxies.iter().filter_map(|proxy| {
-        let overload = proxy.process.as_ref()?.overload.as_ref()?;
-        let line = format!("{} is overloaded: {}", proxy.id, overload.sentence());
-        overload.is_overloaded().then(|| (line, overload.remedy().to_owned()))
-    });
-    let backends = view.unhealthy_backends.iter().map(|backend| {
-        let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
-        let since = format::age_of(ejected.or(backend.since_unix_ms), now);
-        let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
-        let last = last.map_or_else(String::new, |at| {
-            format!("; last success {} UTC", format::clock(at, now))
-        });
-        let why = match &backend.standing {
-            StandingView { ejection: Some(ejection), .. } => ejection.reason.sentence(),
-            StandingView { disagreements, .. } if backend.health == "up" => {
-                let first = disagreements.first();
-                let seen = first.map(|first| {
-                    format!("{} sees it otherwise: {}", first.who(), first.reason.sentence())
-                });
-                let avoided = backend.avoided_by().map(|by| format!("avoided by {by}"));
-                let checks = backend.failing_checks().filter(|_| disagreements.is_empty());
-                let checks = checks.map(|checks| {
-                    let last = checks.last_result.sentence();
-                    format!("{} checks in a row failed: {last}", checks.failures_in_a_row)
-                });
-                [seen, avoided, checks].into_iter().flatten().collect::<Vec<_>>().join("; ")
-            }
-            StandingView { .. } => remedy::present(backend).sentence(),
-        };
-        let (id, address, state) = (&backend.id, &backend.address, backend.state());
-        let line = format!("{id} {address} {state} for {since}: {why}{last}");
-        (line, remedy::next_step(backend))
-    });
-    let sources = view.pools.iter().flat_map(|pool| {
-        pool.source_status.iter().filter_map(|source| {
-            let since = format::age_of(Some(source.failing_since_unix_ms?), now);
-            let last = format::age_of(source.answered_unix_ms, now);
-            let line = format!(
-                "pool {}: {} failing for {since}, last answer {last} ago: {}",
-                pool.name,
-                source.source,
-                source.failure.sentence()
-            );
-            Some((line, format!("'lbctl describe pool {}'", pool.name)))
-        })
-    });
-    let pools = view.pools.iter().filter_map(|pool| {
-        let counts = pool.backends.filter(|counts| counts.total() > 0 && counts.up == 0)?;
-        let who = match counts.total() {
-            1 => "its only backend is not up".to_owned(),
-            all => format!("none of its {all} backends is up"),
-        };
-        let instead = instead(view, pool);
-        let line = format!("pool {}: {who}: {}{instead}", pool.name, counts.sentence());
-        Some((line, format!("'lbctl describe pool {}'", pool.name)))
-    });
-    let empty = view.empty_pools.iter().filter_map(|empty| {
-        let pool = view.pools.iter().find(|pool| pool.name == empty.pool)?;
-        let routes = match empty.routes.as_slice() {
-            [one] => format!("route {one} leads"),
-            [one, more @ ..] => format!("route {one} and {} more lead", more.len()),
-            [] => return None,
-        };
-        let instead = instead(view, pool);
-        let line = format!("pool {}: it has no backends, and {routes} there{instead}", pool.name);
-        let next = if pool.source_status.is_empty() {
-            format!("'lbctl add-backend HOST:PORT --pool {}'", pool.name)
-        } else {
-            format!("'lbctl describe pool {}' shows what its sources find", pool.name)
-        };
-        Some((line, next))
-    });
-    let mut alarms: Vec<(String, String)> = proxies
-        .chain(refused)
-        .chain(overloaded)
-        .chain(sources)
-        .chain(pools)
-        .chain(backends)
-        .collect();
-    let is_bare = view.pools.iter().all(|pool| pool.backends.is_none_or(|c| c.total() == 0));
-    if !is_bare {
-        alarms.extend(empty);
-    }
-    if view.proxies.iter().all(ProxyView::is_stopped) {
-        let next = "start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'";
-        alarms.insert(0, ("no proxy is connected: nothing serves".to_owned(), next.to_owned()));
-    }
-    if is_bare {
-        let next = "'lbctl add-backend HOST:PORT'";
-        alarms.push(("there are no backends".to_owned(), next.to_owned()));
-    }
-    alarms
-}
-
-/// What answers in place of a pool that cannot.
-fn instead(view: &StatusView, pool: &PoolView) -> String {
-    let serves = |name: &str| {
-        let other = view.pools.iter().find(|pool| pool.name == name);
-        other.and_then(|pool| pool.backends).is_some_and(|counts| counts.up > 0)
-    };
-    pool.instead(serves).map_or_else(String::new, |instead| format!("; {instead}"))
 }

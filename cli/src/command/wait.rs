@@ -7,15 +7,16 @@
 use std::{future::pending, time::Duration};
 
 use lb_proto::v1 as pb;
+use serde::Serialize;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Streaming;
 
-use super::{Session, backend, drain, get, progress};
+use super::{Session, backend, drain, get, progress, remedy};
 use crate::{
     args::{Awaited, Target, WaitFor},
     client::Client,
     exit::{Exit, Failure},
-    format, output,
+    format,
     view::{BackendView, ProgressView, ProxyView},
 };
 
@@ -38,6 +39,14 @@ pub(crate) enum Look {
     Done(String),
     /// Not yet; how it is instead.
     NotYet(String),
+}
+
+/// What was waited for has come.
+#[derive(Debug, Serialize)]
+struct DoneView<'a> {
+    done: bool,
+    target: &'a str,
+    message: &'a str,
 }
 
 /// Connects to a control plane, which may still be starting: who waits for proxies after a
@@ -114,7 +123,11 @@ pub(super) async fn run(session: &Session, args: WaitFor) -> Result<(), Failure>
         Target::Revision(_) => unreachable!("handled above"),
     }?;
     match outcome {
-        Look::Done(text) => output::print(&text),
+        Look::Done(message) => {
+            let target = name_of(&args.target);
+            let view = DoneView { done: true, target: &target, message: &message };
+            session.screen.answer(&view, || vec![target.clone()], || message.clone())
+        }
         Look::NotYet(text) => Err(Failure::new(
             Exit::TimedOut,
             format!(
@@ -203,12 +216,12 @@ async fn look_at_backend(
 }
 
 fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
-    let text = format!("{} is {}: {}", view.id, view.state(), view.reason.sentence());
+    let text = format!("{} is {}: {}", view.id, view.state(), remedy::why(view));
     if condition == Awaited::Drained {
         return drain::judge(view).unwrap_or(Look::NotYet(text));
     }
     let done = match condition {
-        Awaited::Healthy => view.health == "up",
+        Awaited::Healthy => view.is_healthy(),
         Awaited::Down => view.health == "down",
         Awaited::Drained
         | Awaited::Removed
@@ -224,14 +237,12 @@ async fn look_at_pool(session: &Session, name: &str) -> Result<Look, Failure> {
     Ok(judge_pool(name, &get::backends(session, name).await?))
 }
 
-/// Healthy when every enabled backend is up, and there is one.
+/// Healthy when every enabled backend is, and there is one.
 pub(crate) fn judge_pool(name: &str, backends: &[BackendView]) -> Look {
     let wanted = || backends.iter().filter(|backend| backend.admin_state == "enabled");
     let missing: Vec<String> = wanted()
-        .filter(|backend| backend.health != "up")
-        .map(|backend| {
-            format!("{} is {}: {}", backend.id, backend.health, backend.reason.sentence())
-        })
+        .filter(|backend| !backend.is_healthy())
+        .map(|backend| format!("{} is {}: {}", backend.id, backend.state(), remedy::why(backend)))
         .collect();
     match (wanted().count(), missing.as_slice()) {
         (0, _) => Look::NotYet(format!("pool {name} has no enabled backend")),
@@ -336,6 +347,17 @@ fn describe(args: &WaitFor) -> String {
     }
 }
 
+/// As it is typed.
+fn name_of(target: &Target) -> String {
+    match target {
+        Target::Backend(id) => format!("backend/{id}"),
+        Target::Pool(name) => format!("pool/{name}"),
+        Target::Proxy(id) => format!("proxy/{id}"),
+        Target::Proxies => "proxies".to_owned(),
+        Target::Revision(revision) => format!("revision/{revision}"),
+    }
+}
+
 fn next_look(target: &Target) -> String {
     match target {
         Target::Backend(id) => format!("'lbctl describe backend {id}'"),
@@ -377,6 +399,45 @@ mod tests {
     #[test]
     fn an_empty_pool_is_not_healthy() {
         assert!(matches!(judge_pool("default", &[]), Look::NotYet(_)));
+    }
+
+    #[test]
+    fn a_backend_that_its_breaker_keeps_out_is_not_healthy_although_its_verdict_is_up() {
+        let reason = |code: &str, message: &str| {
+            Some(pb::Reason { code: code.to_owned(), message: message.to_owned() })
+        };
+        let mut wire = pb::BackendView {
+            backend: Some(pb::Backend { id: "backend2".to_owned(), ..pb::Backend::default() }),
+            status: Some(pb::BackendStatus {
+                health: pb::Health::Up.into(),
+                reason: reason("check_passed", "GET /health answered 200 in 6 ms"),
+                ejection: Some(pb::Ejection {
+                    by: "breaker".to_owned(),
+                    reason: reason("breaker_consecutive_failures", "5 requests in a row failed"),
+                    ..pb::Ejection::default()
+                }),
+                ..pb::BackendStatus::default()
+            }),
+            checks: Some(pb::CheckReport {
+                failures_in_a_row: 1,
+                last_result: reason("backend_connect_refused", "refused the connection"),
+                ..pb::CheckReport::default()
+            }),
+            ..pb::BackendView::default()
+        };
+        let is_healthy = |wire: &pb::BackendView| {
+            let view = BackendView::from(wire.clone());
+            let of_pool = judge_pool("default", std::slice::from_ref(&view));
+            let look = judge_backend(&view, Awaited::Healthy);
+            assert_eq!(matches!(look, Look::Done(_)), matches!(of_pool, Look::Done(_)));
+            look
+        };
+        let Look::NotYet(text) = is_healthy(&wire) else { panic!("it serves nobody") };
+        insta::assert_snapshot!(text, @"backend2 is up, breaker open: 5 requests in a row failed (breaker_consecutive_failures); its check fails too: refused the connection (backend_connect_refused)");
+        wire.status.as_mut().unwrap().ejection = None;
+        assert!(matches!(is_healthy(&wire), Look::NotYet(_)), "its last check failed");
+        wire.checks = None;
+        assert!(matches!(is_healthy(&wire), Look::Done(_)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The screen as it is drawn, and what keys make of it.
 
+use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
 use lb_proto::v1::{self as pb, AdminState};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -11,8 +12,8 @@ use super::{
     state::{Over, Sample, State},
 };
 use crate::{
-    command::{BackendChange, EventView, StatusView},
-    view::BackendView,
+    command::{BackendChange, EventView, StatusFacts, StatusView},
+    view::{BackendView, ObjectView},
 };
 
 /// 2026-11-22 21:52:11 UTC.
@@ -53,6 +54,11 @@ fn sample(rate: f64) -> Sample {
         id: "proxy-1".to_owned(),
         state: "synced".to_owned(),
         applied_revision: 118,
+        build_version: env!("CARGO_PKG_VERSION").to_owned(),
+        listen_addresses: vec![pb::ListenAddress {
+            listener: "default".to_owned(),
+            address: "127.0.0.1:8080".to_owned(),
+        }],
         ..pb::Proxy::default()
     };
     let pool = pb::Pool {
@@ -62,7 +68,7 @@ fn sample(rate: f64) -> Sample {
     };
     let status = pb::GetStatusResponse {
         server_id: "cp-1".to_owned(),
-        build_version: "0.1.0".to_owned(),
+        build_version: env!("CARGO_PKG_VERSION").to_owned(),
         version: Some(pb::Version { revision: 118, ..pb::Version::default() }),
         started_unix_ms: NOW_MS - 192_000,
         last_change_unix_ms: NOW_MS - 12_000,
@@ -76,7 +82,20 @@ fn sample(rate: f64) -> Sample {
         totals: Some(pb::BackendTotals { request_rate: rate, ..pb::BackendTotals::default() }),
         ..pb::GetStatusResponse::default()
     };
-    let status = StatusView::new(status, &backends, &[]);
+    let mut facts = StatusFacts::of(&status, NOW_MS);
+    facts.backends.clone_from(&backends);
+    "http".clone_into(&mut facts.pools[0].health);
+    let listener = pb::Listener { name: "default".to_owned(), ..pb::Listener::default() };
+    let object = Some(pb::object::Object::Listener(listener));
+    facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.routes = vec![Route {
+        name: RouteName::new("default").unwrap(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::Any,
+        path: PathMatch::Prefix("/".into()),
+        pools: RoutePools::one(PoolName::default_pool()),
+    }];
+    let status = StatusView::new(status, &facts);
     Sample { status, backends, at_unix_ms: NOW_MS }
 }
 
@@ -134,7 +153,7 @@ fn the_overview_is_the_status_with_a_curve() {
     POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P9
     default  round_robin  2/3     1        0         0         0      0        -
 
-    ! backend2 localhost:8001 down for 43s: connection refused (backend_connect_refu
+    ! backend2 localhost:8001 down for 41s: connection refused (backend_connect_refu
       next: nothing listens at localhost:8001: start the server, or correct the addr
 
 

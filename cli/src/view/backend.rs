@@ -105,6 +105,16 @@ impl BackendView {
         (!ids.is_empty()).then(|| ids.join(", "))
     }
 
+    /// Whether its checks pass and nobody keeps it out for what its requests came to.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.health == "up" && self.standing.ejection.is_none() && self.failing_checks().is_none()
+    }
+
+    /// Whether an operator should know of it, if it is wanted.
+    pub(crate) fn is_amiss(&self) -> bool {
+        !self.is_healthy() || !self.standing.disagreements.is_empty() || self.avoided_by().is_some()
+    }
+
     /// Whether it gets new requests.
     pub(crate) fn serves(&self) -> bool {
         self.health == "up"

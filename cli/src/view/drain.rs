@@ -87,7 +87,8 @@ impl DrainView {
     /// What is left on each proxy that has something left or of which that is not known:
     /// `proxy-1 2 requests, 1 upgraded; proxy-2 not heard yet`.
     pub(crate) fn left(&self) -> String {
-        let mut parts: Vec<String> = self.proxies.iter().filter_map(DrainShareView::left).collect();
+        let mut parts: Vec<String> =
+            self.proxies.iter().filter_map(|share| share.left(self.cutting)).collect();
         if self.awaits_proxies {
             parts.push("proxies may still come back after the control plane's restart".to_owned());
         }
@@ -115,7 +116,9 @@ impl DrainView {
 }
 
 impl DrainShareView {
-    fn left(&self) -> Option<String> {
+    /// What it has, unless that is nothing; once what is left is `cutting`, every proxy is asked
+    /// again.
+    fn left(&self, cutting: bool) -> Option<String> {
         let Self { proxy_id, requests, upgraded, .. } = self;
         let numbers = format!(
             "{}, {upgraded} upgraded",
@@ -124,6 +127,7 @@ impl DrainShareView {
         match (&*self.state, requests + upgraded) {
             ("lost", 0) => Some(format!("{proxy_id} is lost, and what it has is unknown")),
             ("lost", _) => Some(format!("{proxy_id} is lost, and had {numbers} when last heard")),
+            ("unheard", 0) if cutting => Some(format!("{proxy_id} is asked once more")),
             ("unheard", 0) => Some(format!("{proxy_id} has not told yet")),
             (_, 0) => None,
             _ => Some(format!("{proxy_id} {numbers}")),
@@ -170,6 +174,13 @@ pub(crate) mod tests {
         ]);
         assert_eq!(view.state(), "draining (3 left, 1 proxy unheard)");
         insta::assert_snapshot!(view.left(), @"proxy-1 2 requests, 1 upgraded; proxy-2 has not told yet; proxy-3 is lost, and had 0 requests, 4 upgraded when last heard");
+    }
+
+    #[test]
+    fn who_has_told_and_is_asked_again_at_the_deadline_has_not_told_nothing() {
+        let mut view = drain(&[("proxy-1", "unheard", 0, 0), ("proxy-2", "told", 0, 1)]);
+        view.cutting = true;
+        assert_eq!(view.left(), "proxy-1 is asked once more; proxy-2 0 requests, 1 upgraded");
     }
 
     #[test]

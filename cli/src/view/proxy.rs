@@ -26,6 +26,9 @@ pub(crate) struct ProxyView {
     pub(crate) refusal: Option<String>,
     /// It would take the state if an operator consented.
     pub(crate) awaits_consent: bool,
+    /// The revision of this store that it holds, if the store itself is older.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ahead_revision: Option<u64>,
     /// The next session key, if that waits for it.
     pub(crate) awaited_session_key: Option<String>,
     pub(crate) listen: Vec<ListenView>,
@@ -156,6 +159,9 @@ impl ProcessView {
 impl RejectionView {
     /// `pool default: unknown algorithm "x" (unknown_algorithm)`.
     pub(crate) fn sentence(&self) -> String {
+        if self.kind == "state" && self.name.is_empty() {
+            return format!("the whole state: {}", self.message);
+        }
         format!("{} {}: {} ({})", self.kind, self.name, self.message, self.code)
     }
 }
@@ -176,6 +182,7 @@ impl From<pb::Proxy> for ProxyView {
             held_source: wire.held_source,
             rejections: wire.rejections.into_iter().map(RejectionView::from).collect(),
             awaits_consent: wire.awaits_consent,
+            ahead_revision: Some(wire.ahead_revision).filter(|revision| *revision > 0),
             refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
             awaited_session_key: Some(wire.awaited_session_key).filter(|key| !key.is_empty()),
             listen: wire

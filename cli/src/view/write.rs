@@ -28,6 +28,9 @@ pub(crate) struct ProgressView {
     pub(crate) done: bool,
     pub(crate) laggards: Vec<LaggardView>,
     pub(crate) rejections: Vec<ProxyRejectionView>,
+    /// Not waited for, since they were lost before; they may still serve an older revision.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) lost: Vec<LaggardView>,
 }
 
 /// A proxy that has not applied a revision.
@@ -37,6 +40,9 @@ pub(crate) struct LaggardView {
     pub(crate) applied_revision: u64,
     pub(crate) state: String,
     pub(crate) last_seen_ms: u64,
+    /// Why it refuses the whole state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) refusal: Option<String>,
 }
 
 /// A proxy that refused an object.
@@ -69,16 +75,8 @@ impl From<pb::ApplyProgress> for ProgressView {
             applied: wire.applied,
             elapsed_ms: wire.elapsed_ms,
             done: wire.done,
-            laggards: wire
-                .laggards
-                .into_iter()
-                .map(|laggard| LaggardView {
-                    proxy_id: laggard.proxy_id,
-                    applied_revision: laggard.applied_revision,
-                    state: laggard.state,
-                    last_seen_ms: laggard.last_seen_ms,
-                })
-                .collect(),
+            laggards: wire.laggards.into_iter().map(LaggardView::from).collect(),
+            lost: wire.lost.into_iter().map(LaggardView::from).collect(),
             rejections: wire
                 .rejections
                 .into_iter()
@@ -87,6 +85,18 @@ impl From<pb::ApplyProgress> for ProgressView {
                     rejection: refused.rejection.unwrap_or_default().into(),
                 })
                 .collect(),
+        }
+    }
+}
+
+impl From<pb::Laggard> for LaggardView {
+    fn from(wire: pb::Laggard) -> Self {
+        Self {
+            proxy_id: wire.proxy_id,
+            applied_revision: wire.applied_revision,
+            state: wire.state,
+            last_seen_ms: wire.last_seen_ms,
+            refusal: Some(wire.refusal).filter(|refusal| !refusal.is_empty()),
         }
     }
 }

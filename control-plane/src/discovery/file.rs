@@ -138,7 +138,7 @@ fn entry(value: &Value) -> Result<Found, String> {
             ("address", _) => {}
             ("weight", value) => {
                 let weight = value.as_u64().and_then(|weight| u32::try_from(weight).ok());
-                let weight = weight.ok_or_else(|| format!("weight {value} is outside 0..=256"))?;
+                let weight = weight.ok_or_else(|| format!("weight {value} is outside 0 to 256"))?;
                 found.weight = Some(Weight::new(weight).map_err(message)?);
             }
             ("id", Value::String(id)) => found.id = Some(BackendId::new(id).map_err(message)?),

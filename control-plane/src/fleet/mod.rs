@@ -152,6 +152,9 @@ pub struct Progress {
     pub refusal: Option<String>,
     /// It would take the state if an operator consented: see [`Fleet::adopt`].
     pub awaits_consent: bool,
+    /// The revision of this store that it holds, if that is later than the store's own: an older
+    /// copy of the store was put back.
+    pub ahead_revision: Option<u64>,
     /// How often digests did not agree.
     pub divergences: u64,
     /// Snapshots sent in this session.

@@ -238,6 +238,37 @@ async fn a_refused_state_ends_the_wait_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_waits_for_backends_that_can_serve_is_waited_for() {
+    let world = world(3);
+    let a = world.join("a");
+    let refusal = Some("would leave pool default without a backend that can serve".to_owned());
+    a.advance(Progress { refusal, awaits_consent: true, ..applied(0) }, ANSWERED);
+    let mut wait = world.wait(3);
+    let progress = wait.next().await.unwrap();
+    assert!(!progress.done && progress.rejections.is_empty(), "{progress:?}");
+    assert_eq!(progress.laggards[0].state(), "rejected");
+    assert!(progress.laggards[0].refusal.is_some());
+    a.advance(applied(3), ANSWERED);
+    assert!(wait.finish().await.done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_lost_before_is_named_and_not_waited_for() {
+    let world = world(5);
+    let (stays, goes) = (world.join("p1"), world.join("p2"));
+    goes.advance(applied(5), ANSWERED);
+    drop(goes);
+    world.revision.send_replace(6);
+    stays.advance(applied(6), ANSWERED);
+    let progress = world.wait(6).next().await.unwrap();
+    assert_eq!((progress.proxies, progress.applied, progress.done), (1, 1, true));
+    let lost: Vec<_> =
+        progress.lost.iter().map(|l| (l.proxy.as_str(), l.applied_revision)).collect();
+    assert_eq!(lost, [("p2", 5)]);
+    assert!(world.wait(5).next().await.unwrap().lost.is_empty(), "that one it has applied");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_after_a_restart_counts_those_who_are_on_their_way_back() {
     let world = world(5);
     let ids = ["p1", "p2"].map(|id| ProxyId::new(id).unwrap());

@@ -35,6 +35,9 @@ pub struct WaitProgress {
     pub laggards: Vec<Laggard>,
     /// What was refused of this revision, and by whom.
     pub rejections: Vec<(ProxyId, Rejection)>,
+    /// Proxies that were lost before the revision and are not waited for, but may still serve an
+    /// older one.
+    pub lost: Vec<Laggard>,
 }
 
 /// A proxy that has not applied a revision.
@@ -46,7 +49,8 @@ pub struct Laggard {
     pub applied_revision: u64,
     /// Whether it is not connected.
     pub lost: bool,
-    /// Why it refuses the whole state, if it does: then it does not come to apply it by itself.
+    /// Why it refuses the whole state, if it does. One that waits for backends of its pools is
+    /// asked again by itself.
     pub refusal: Option<String>,
     /// Whether it was connected to the process before, and is not back: what it has applied is
     /// unknown.
@@ -150,6 +154,7 @@ impl Fleet {
             done: false,
             laggards: Vec::new(),
             rejections: Vec::new(),
+            lost: Vec::new(),
         };
         let entries = self.lock();
         for (id, since) in self.away(&entries) {
@@ -166,6 +171,11 @@ impl Fleet {
         for (id, entry) in &entries.by_id {
             let entry = locked(entry);
             if !entry.must_apply(revision) {
+                if matches!(entry.life, Life::Lost { .. })
+                    && entry.progress.applied_revision < revision
+                {
+                    progress.lost.push(Laggard::of(id, &entry));
+                }
                 continue;
             }
             progress.proxies += 1;
@@ -250,11 +260,14 @@ impl Entry {
     }
 
     /// What of this very revision was refused; what was refused before stays refused and
-    /// is no answer to this wait.
+    /// is no answer to this wait. Nor is the refusal of a store in which pools cannot serve yet:
+    /// the proxy is asked again, and takes it once they can.
     fn rejections_of(&self, revision: u64) -> impl Iterator<Item = Rejection> {
         let of_this = self.progress.rejections.iter().filter(move |r| r.revision == revision);
         let whole = self.progress.refusal.as_ref().filter(|_| {
-            matches!(self.life, Life::Live) && self.progress.applied_revision < revision
+            matches!(self.life, Life::Live)
+                && !self.progress.awaits_consent
+                && self.progress.applied_revision < revision
         });
         of_this.cloned().chain(whole.map(move |refusal| Rejection {
             key: Key::new("state", ""),

@@ -50,6 +50,8 @@ impl SessionsService {
         let mut progress = self.context.fleet.progress(revision);
         progress.proxies = progress.applied + u32::try_from(lacking.len()).unwrap_or(u32::MAX);
         progress.done = lacking.is_empty();
+        // Those that are lost lack it, too.
+        progress.lost.clear();
         progress.laggards = lacking;
         wire::apply_progress(progress, Duration::ZERO)
     }

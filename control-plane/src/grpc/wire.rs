@@ -17,7 +17,7 @@ use crate::{
     discovery::SourceReport,
     drain::DrainReport,
     events::Event,
-    fleet::{ProxyView, Refused, WaitProgress},
+    fleet::{Laggard, ProxyView, Refused, WaitProgress},
     leases::{AdaptiveView, HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
@@ -160,6 +160,7 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         rejections: progress.rejections.into_iter().map(convert::sync::rejection_to_wire).collect(),
         refusal: progress.refusal.unwrap_or_default(),
         awaits_consent: progress.awaits_consent,
+        ahead_revision: progress.ahead_revision.unwrap_or_default(),
         listen_addresses: info
             .listen_addresses
             .into_iter()
@@ -201,16 +202,8 @@ pub(super) fn apply_progress(progress: WaitProgress, elapsed: Duration) -> pb::A
         applied: progress.applied,
         elapsed_ms: millis32(elapsed),
         done: progress.done,
-        laggards: progress
-            .laggards
-            .into_iter()
-            .map(|laggard| pb::Laggard {
-                proxy_id: laggard.proxy.to_string(),
-                applied_revision: laggard.applied_revision,
-                state: laggard.state().to_owned(),
-                last_seen_ms: millis(laggard.last_seen.elapsed()),
-            })
-            .collect(),
+        laggards: progress.laggards.into_iter().map(laggard).collect(),
+        lost: progress.lost.into_iter().map(laggard).collect(),
         rejections: progress
             .rejections
             .into_iter()
@@ -219,6 +212,16 @@ pub(super) fn apply_progress(progress: WaitProgress, elapsed: Duration) -> pb::A
                 rejection: Some(convert::sync::rejection_to_wire(rejection)),
             })
             .collect(),
+    }
+}
+
+fn laggard(laggard: Laggard) -> pb::Laggard {
+    pb::Laggard {
+        proxy_id: laggard.proxy.to_string(),
+        applied_revision: laggard.applied_revision,
+        state: laggard.state().to_owned(),
+        last_seen_ms: millis(laggard.last_seen.elapsed()),
+        refusal: laggard.refusal.unwrap_or_default(),
     }
 }
 

@@ -49,10 +49,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             Problem::new(
                 StatusCode::BAD_REQUEST,
                 "invalid",
-                format!("the body cannot be read: {error}"),
+                format!("the body is no JSON: {}", json_fault(&error)),
             )
         })
     }
+}
+
+/// Where a text stops being JSON, and how.
+pub(super) fn json_fault(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line().max(1), error.column());
+    if error.is_eof() {
+        return format!("it ends too early, in line {line} at column {column}");
+    }
+    let why = error.to_string();
+    let why = why.split(" at line ").next().unwrap_or(&why);
+    format!("{why}, in line {line} at column {column}")
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -112,13 +112,17 @@ async fn connection(stream: Watched, transport: Transport, routes: Router) {
 
 async fn nothing_there(uri: Uri) -> impl IntoResponse {
     let path: String = uri.path().chars().take(80).collect();
+    // By a proxy that exposes /lb/, the other paths lead to backends.
+    let there_are = if path.starts_with("/lb/") {
+        "/lb/health, /lb/stats, /lb/backends and /lb/config"
+    } else {
+        "/v1 (see /openapi.json), /lb/health, /lb/stats, /lb/backends, /lb/config, /livez, /readyz \
+         and /metrics"
+    };
     Problem::new(
         StatusCode::NOT_FOUND,
         "not_found",
-        format!(
-            "there is nothing at {path}; there are /v1 (see /openapi.json), /lb/health, /lb/stats, /lb/backends, /lb/config, \
-             /livez, /readyz and /metrics"
-        ),
+        format!("there is nothing at {path}; there are {there_are}"),
     )
 }
 

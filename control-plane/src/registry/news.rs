@@ -2,6 +2,8 @@
 
 use lb_core::model::{BackendStatus, Health, Key, Kind, Reason, Resource};
 
+use lb_proto::document::details_between;
+
 use super::{Catalog, draining, session_keys, standing};
 use crate::events::EventType;
 
@@ -12,6 +14,19 @@ pub(super) struct News {
     pub(super) key: Key,
     pub(super) kind: Kind,
     pub(super) reason: Reason,
+}
+
+/// Of what changed, in an event, in bytes: a body of an answer may be long.
+const CHANGED_MAX: usize = 400;
+
+/// `weight: 1 -> 3`.
+fn what_changed(former: &Resource, new: &Resource) -> String {
+    let mut details = details_between(former, new);
+    if details.len() > CHANGED_MAX {
+        details.truncate(details.floor_char_boundary(CHANGED_MAX));
+        details.push_str(" ...");
+    }
+    if details.is_empty() { "changed".to_owned() } else { details }
 }
 
 impl News {
@@ -31,11 +46,9 @@ impl News {
                 news.into_iter().collect()
             }
             resource => {
-                let new = before.find(resource.kind(), resource.name()).is_none();
-                let reason = if new {
-                    Reason::new("added", "added")
-                } else {
-                    Reason::new("changed", "changed")
+                let reason = match before.find(resource.kind(), resource.name()) {
+                    None => Reason::new("added", "added"),
+                    Some(former) => Reason::new("changed", what_changed(&former.value, resource)),
                 };
                 let key = resource.key();
                 let change =
@@ -77,5 +90,30 @@ impl News {
             .chain(standings)
             .map(|(what, reason)| Self { what, key: key.clone(), kind: Kind::Backend, reason })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::model::{Backend, Weight};
+    use lb_proto::v1 as pb;
+
+    use super::*;
+
+    fn backend(weight: u32) -> Resource {
+        let wire = pb::Backend {
+            id: "backend2".to_owned(),
+            address: "a:1".to_owned(),
+            pool: "default".to_owned(),
+            ..pb::Backend::default()
+        };
+        let backend: Backend = wire.try_into().unwrap();
+        Resource::Backend(Backend { weight: Weight::new(weight).unwrap(), ..backend })
+    }
+
+    #[test]
+    fn an_event_says_what_changed() {
+        assert_eq!(what_changed(&backend(1), &backend(3)), "weight: 1 -> 3");
+        assert_eq!(what_changed(&backend(1), &backend(1)), "changed");
     }
 }

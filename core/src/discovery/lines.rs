@@ -98,7 +98,7 @@ mod tests {
     fn mistakes_are_named_with_their_line() {
         for (text, line, hint) in [
             ("10.0.0.1:80\n10.0.0.2", 2, "no port"),
-            ("10.0.0.1:80 weight=300", 1, "0..=256"),
+            ("10.0.0.1:80 weight=300", 1, "0 to 256"),
             ("10.0.0.1:80 weight=x", 1, "weight=N"),
             ("10.0.0.1:80 id=a/b", 1, "'/'"),
             ("10.0.0.1:80 zone=a", 1, "unknown setting"),

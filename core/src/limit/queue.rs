@@ -24,7 +24,10 @@ pub struct Ticket(u64);
 
 /// The queue has as many entries as are allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{length_max} requests wait already")]
+#[error(
+    "{length_max} {} already",
+    if *length_max == 1 { "request waits" } else { "requests wait" }
+)]
 pub struct QueueFull {
     /// How many are allowed.
     pub length_max: usize,

@@ -64,7 +64,7 @@ impl Weight {
             Ok(value) if weight <= Self::MAX => Ok(Self(value)),
             _ => Err(Invalid::value(
                 "backend.weight",
-                format!("weight {weight} is outside 0..={} (0 takes no new requests)", Self::MAX),
+                format!("weight {weight} is outside 0 to {} (0 takes no new requests)", Self::MAX),
             )),
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(Weight::new(0).unwrap().get(), 0);
         assert_eq!(Weight::new(256).unwrap().get(), 256);
         for bad in [257, 1_000_000_000, u32::MAX] {
-            assert!(Weight::new(bad).unwrap_err().message.contains("0..=256"));
+            assert!(Weight::new(bad).unwrap_err().message.contains("0 to 256"));
         }
     }
 }

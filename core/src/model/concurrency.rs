@@ -20,7 +20,7 @@ impl MaxInFlight {
             let (least, most) = (Self::RANGE.start(), Self::RANGE.end());
             return Err(Invalid::value(
                 field,
-                format!("{field} {slots} is outside {least}..={most} (0: no limit)"),
+                format!("{field} {slots} is outside {least} to {most} (0: no limit)"),
             ));
         }
         Ok(Some(Self(number)))
@@ -82,7 +82,7 @@ impl Concurrency {
             return Err(Invalid::value(
                 "pool.concurrency_min",
                 format!(
-                    "pool.concurrency_min {} is outside {}..={least_max}{why}",
+                    "pool.concurrency_min {} is outside {} to {least_max}{why}",
                     self.adaptive_min,
                     Self::ADAPTIVE_MIN,
                 ),
@@ -92,7 +92,7 @@ impl Concurrency {
             return Err(Invalid::value(
                 "pool.queue_length",
                 format!(
-                    "pool.queue_length {} is outside {}..={}",
+                    "pool.queue_length {} is outside {} to {}",
                     self.queue_length,
                     Self::QUEUE_LENGTHS.start(),
                     Self::QUEUE_LENGTHS.end()

@@ -50,7 +50,7 @@ impl DrainWish {
         match timeout {
             Some(timeout) if !Self::TIMEOUT.contains(&timeout) => Err(Invalid::value(
                 "drain.timeout",
-                format!("a drain's timeout of {timeout:?} is outside 1ms..=24h"),
+                format!("a drain's timeout of {timeout:?} is outside 1ms to 24h"),
             )),
             _ => Ok(Self { timeout, remove }),
         }
@@ -148,7 +148,7 @@ mod tests {
     fn a_timeout_is_neither_nothing_nor_for_ever() {
         for bad in [Duration::ZERO, Duration::from_secs(24 * 3600 + 1)] {
             let message = DrainWish::new(Some(bad), false).unwrap_err().message;
-            assert!(message.contains("1ms..=24h"), "{message}");
+            assert!(message.contains("1ms to 24h"), "{message}");
         }
     }
 }

@@ -103,7 +103,7 @@ impl StaticAnswer {
             return Err(Invalid::value(
                 "pool.fallback_status",
                 format!(
-                    "pool.fallback_status {status} is outside {}..={}",
+                    "pool.fallback_status {status} is outside {} to {}",
                     Self::STATUSES.start(),
                     Self::STATUSES.end()
                 ),

@@ -78,7 +78,7 @@ impl Limit {
             return Err(Invalid::value(
                 "limit.burst",
                 format!(
-                    "burst {burst} is outside {least}..={most}; a bucket that holds nothing \
+                    "burst {burst} is outside {least} to {most}; a bucket that holds nothing \
                      refuses everything, and without a burst it holds a second's worth"
                 ),
             ));

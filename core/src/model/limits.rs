@@ -90,7 +90,7 @@ impl HttpLimits {
             if !range.contains(&value) {
                 return Err(Invalid::value(
                     field,
-                    format!("{field} {value} is outside {}..={}", range.start(), range.end()),
+                    format!("{field} {value} is outside {} to {}", range.start(), range.end()),
                 ));
             }
         }

@@ -72,7 +72,7 @@ impl BackendConnections {
             return Err(Invalid::value(
                 "pool.max_idle_connections",
                 format!(
-                    "pool.max_idle_connections {} is outside {}..={}",
+                    "pool.max_idle_connections {} is outside {} to {}",
                     self.idle_max,
                     Self::IDLE.start(),
                     Self::IDLE.end()
@@ -171,7 +171,7 @@ impl LeastConnections {
             .ok()
             .filter(|_| Self::CHOICES_RANGE.contains(&choices))
             .ok_or_else(|| {
-                Invalid::value("pool.choices", format!("choices {choices} is outside 2..=32"))
+                Invalid::value("pool.choices", format!("choices {choices} is outside 2 to 32"))
             })?;
         if error_hold > Self::ERROR_HOLD_MAX {
             return Err(Invalid::value(
@@ -306,7 +306,7 @@ impl HealthPolicy {
         }
         for (field, value) in [("pool.rise", rise), ("pool.fall", fall)] {
             if !Self::THRESHOLDS.contains(&value) {
-                return Err(Invalid::value(field, format!("{field} {value} is outside 1..=100")));
+                return Err(Invalid::value(field, format!("{field} {value} is outside 1 to 100")));
             }
         }
         let interval = bounded("pool.health_interval", interval)?;
@@ -381,7 +381,7 @@ fn check_path(path: &str) -> Result<(), Invalid> {
 
 pub(super) fn bounded(field: &'static str, value: Duration) -> Result<Duration, Invalid> {
     if !Pool::DURATIONS.contains(&value) {
-        return Err(Invalid::value(field, format!("{field} {value:?} is outside 1ms..=24h")));
+        return Err(Invalid::value(field, format!("{field} {value:?} is outside 1ms to 24h")));
     }
     Ok(value)
 }

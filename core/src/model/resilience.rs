@@ -35,7 +35,7 @@ impl ResiliencePolicy {
     /// Reads a percentage: at most 100.
     pub fn percentage(field: &'static str, value: u32) -> Result<u8, Invalid> {
         let percent = u8::try_from(value).ok().filter(|percent| *percent <= 100);
-        percent.ok_or_else(|| Invalid::value(field, format!("{field} {value} is outside 0..=100")))
+        percent.ok_or_else(|| Invalid::value(field, format!("{field} {value} is outside 0 to 100")))
     }
 
     /// Checks every part; a slow start lasts at most 15 min, a threshold is at most 100.
@@ -119,7 +119,7 @@ impl BreakerPolicy {
         if !Self::WINDOW.contains(&self.window) {
             return Err(Invalid::value(
                 "pool.breaker_window",
-                format!("pool.breaker_window {:?} is outside 1s..=5min", self.window),
+                format!("pool.breaker_window {:?} is outside 1s to 5min", self.window),
             ));
         }
         bounded("pool.breaker_max_open", self.open_max)?;
@@ -253,7 +253,7 @@ fn within(field: &'static str, value: u32, range: RangeInclusive<u32>) -> Result
         return Ok(());
     }
     let (least, most) = range.into_inner();
-    Err(Invalid::value(field, format!("{field} {value} is outside {least}..={most}")))
+    Err(Invalid::value(field, format!("{field} {value} is outside {least} to {most}")))
 }
 
 fn at_most(

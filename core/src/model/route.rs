@@ -108,7 +108,7 @@ impl HostMatch {
         if name.is_empty() || name.len() > 253 || !name.bytes().all(fits) {
             return Err(Invalid::value(
                 "route.host",
-                format!("host {:?} must be a name, *.NAME, or empty for every host", shorten(text)),
+                format!("host {:?} must be a name, *.NAME, or * for every host", shorten(text)),
             ));
         }
         Ok(if wildcard {

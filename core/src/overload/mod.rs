@@ -201,7 +201,7 @@ impl Policy {
         if self.dwell < Duration::from_millis(1) || self.dwell > Self::DWELL_MAX {
             return Err(Invalid::value(
                 "proxy.overload_dwell",
-                format!("proxy.overload_dwell {:?} is outside 1ms..=5min", self.dwell),
+                format!("proxy.overload_dwell {:?} is outside 1ms to 5min", self.dwell),
             ));
         }
         Ok(self)

@@ -246,14 +246,15 @@ impl<'c> Attempts<'c> {
             }
             let message = if pool.backends.is_empty() {
                 format!(
-                    "pool {} has no backends; add one with lbctl add-backend HOST:PORT",
+                    "pool {0} has no backends; add one with lbctl add-backend HOST:PORT --pool {0}",
                     pool.name
                 )
             } else {
                 format!(
-                    "none of the {} backends of pool {} is up; lbctl get backends says why",
+                    "pool {0} has {1} {2}, and none can serve now; lbctl describe pool {0} says why",
+                    pool.name,
                     pool.backends.len(),
-                    pool.name
+                    if pool.backends.len() == 1 { "backend" } else { "backends" },
                 )
             };
             return OwnAnswer::new(503, Reason::NoHealthyBackend, message);

@@ -6,8 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use tonic::transport::Uri;
-
 /// Problems that are remembered; more are told each time. A control plane has a few ways to
 /// refuse a proxy.
 const REMEMBERED_MAX: usize = 64;
@@ -27,16 +25,16 @@ impl Complaints {
     }
 
     /// Notes that nobody answers at an address; whether that is to be told.
-    pub(super) fn nobody_answers(&mut self, at: &Uri) -> bool {
+    pub(super) fn nobody_answers(&mut self, at: &str) -> bool {
         self.note(at, None)
     }
 
     /// Notes that whoever answers at an address refuses this proxy; whether that is to be told.
-    pub(super) fn is_refused(&mut self, at: &Uri, problem: &str) -> bool {
+    pub(super) fn is_refused(&mut self, at: &str, problem: &str) -> bool {
         self.note(at, Some(problem.to_owned()))
     }
 
-    fn note(&mut self, at: &Uri, problem: Option<String>) -> bool {
+    fn note(&mut self, at: &str, problem: Option<String>) -> bool {
         let is_news = !self.told.contains(&(at.to_string(), problem.clone()));
         if self.told.len() < REMEMBERED_MAX {
             self.told.insert((at.to_string(), problem));
@@ -51,26 +49,26 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_once_and_another_one_again() {
-        let (a, b) = (Uri::from_static("http://a:9400"), Uri::from_static("http://b:9400"));
+        let (a, b) = ("http://a:9400", "http://b:9400");
         let mut complaints = Complaints::default();
-        assert!(complaints.nobody_answers(&a));
-        assert!(!complaints.nobody_answers(&a));
-        assert!(complaints.nobody_answers(&b), "another control plane");
-        assert!(complaints.is_refused(&a, "the id is in use"));
-        assert!(!complaints.is_refused(&a, "the id is in use"));
-        assert!(complaints.is_refused(&a, "no common version"));
-        assert!(!complaints.nobody_answers(&a), "known before it was refused");
+        assert!(complaints.nobody_answers(a));
+        assert!(!complaints.nobody_answers(a));
+        assert!(complaints.nobody_answers(b), "another control plane");
+        assert!(complaints.is_refused(a, "the id is in use"));
+        assert!(!complaints.is_refused(a, "the id is in use"));
+        assert!(complaints.is_refused(a, "no common version"));
+        assert!(!complaints.nobody_answers(a), "known before it was refused");
         complaints.forget();
-        assert!(complaints.nobody_answers(&a));
-        assert!(complaints.is_refused(&a, "the id is in use"));
+        assert!(complaints.nobody_answers(a));
+        assert!(complaints.is_refused(a, "the id is in use"));
     }
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let at = Uri::from_static("http://a:9400");
+        let at = "http://a:9400";
         let mut complaints = Complaints::default();
         for number in 0..10 * REMEMBERED_MAX {
-            assert!(complaints.is_refused(&at, &number.to_string()));
+            assert!(complaints.is_refused(at, &number.to_string()));
         }
         assert_eq!(complaints.told.len(), REMEMBERED_MAX);
     }

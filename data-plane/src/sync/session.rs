@@ -24,11 +24,12 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Endpoint};
+use tonic::{Code, Status, Streaming};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    CONNECT_TIMEOUT, Connected, Follower,
+    CONNECT_TIMEOUT, Connected, ControlPlane, Follower,
+    endpoint::chain,
     management::{self, Told},
 };
 use crate::{
@@ -67,8 +68,12 @@ struct Session {
 
 impl Follower {
     /// Connects, introduces this proxy, and follows until something ends it.
-    pub(super) async fn session(&mut self, endpoint: &Endpoint, backoff: &mut Backoff) -> Ended {
-        let connecting = timeout(CONNECT_TIMEOUT, endpoint.connect());
+    pub(super) async fn session(
+        &mut self,
+        control_plane: &ControlPlane,
+        backoff: &mut Backoff,
+    ) -> Ended {
+        let connecting = timeout(CONNECT_TIMEOUT, control_plane.endpoint().connect());
         let channel = match self.leaving.run_until_cancelled(connecting).await {
             Some(Ok(Ok(channel))) => channel,
             Some(Ok(Err(error))) => return Ended::Failed(chain(&error)),
@@ -85,7 +90,7 @@ impl Follower {
         let stream = client.stream(ReceiverStream::new(messages));
         let mut inbox = match timeout(CONNECT_TIMEOUT, stream).await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return not_welcomed(&status),
+            Ok(Err(status)) => return not_welcomed(control_plane, &status),
             Err(_) => return Ended::Failed("no answer in time".to_owned()),
         };
         let welcome = match timeout(CONNECT_TIMEOUT, inbox.message()).await {
@@ -94,14 +99,14 @@ impl Follower {
                 return away(goaway);
             }
             Ok(Ok(_)) => return Ended::Failed("it does not begin with a welcome".to_owned()),
-            Ok(Err(status)) => return not_welcomed(&status),
+            Ok(Err(status)) => return not_welcomed(control_plane, &status),
             Err(_) => return Ended::Failed("no welcome in time".to_owned()),
         };
-        info!(control_plane = %endpoint.uri(), session = welcome.session_id, "following");
+        info!(control_plane = control_plane.url(), session = welcome.session_id, "following");
         self.status.welcomed();
         let session = self.welcomed(&welcome, inbox, outbox).await;
         if self.serving.exposes_management().await {
-            self.find_management(&welcome.http_address, endpoint.uri().host()).await;
+            self.find_management(&welcome.http_address, control_plane.host()).await;
         }
         self.connected.send_replace(Some(Connected {
             channel,
@@ -350,8 +355,8 @@ fn away(goaway: pb::Goaway) -> Ended {
 
 /// Of a stream that ended before its welcome: whether that was somebody's decision, or the
 /// connection's end.
-fn not_welcomed(status: &Status) -> Ended {
-    let message = status.message().to_owned();
+fn not_welcomed(control_plane: &ControlPlane, status: &Status) -> Ended {
+    let message = control_plane.problem(status);
     match status.code() {
         Code::AlreadyExists
         | Code::FailedPrecondition
@@ -366,16 +371,4 @@ fn not_welcomed(status: &Status) -> Ended {
 
 fn millis_or(ms: u32, default: u64) -> Duration {
     Duration::from_millis(if ms == 0 { default } else { u64::from(ms) })
-}
-
-/// An error with its causes: tonic's own text is just "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -116,7 +116,7 @@ mod tests {
         for (pool, pools, hint) in [
             ("", &[][..], "empty"),
             ("web", &[("web", None)], "not both"),
-            ("", &[("a", Some(257)), ("b", None)], "0..=256"),
+            ("", &[("a", Some(257)), ("b", None)], "0 to 256"),
             ("", &[("a b", None)], "' '"),
         ] {
             let error = Route::try_from(wire(pool, pools)).unwrap_err();

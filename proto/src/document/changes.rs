@@ -97,6 +97,13 @@ impl std::fmt::Display for Field {
     }
 }
 
+/// What differs between two values of one object, in words as [`Change::details`].
+#[must_use]
+pub fn details_between(former: &Resource, new: &Resource) -> String {
+    let differing = differences(new.kind(), &fields(former), &fields(new));
+    differing.iter().map(Field::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Compares what is declared with what there is. Objects that are not declared stay,
 /// unless `prune` asks for their removal. Then, too, the pool, the listener and the route
 /// that a fresh control plane holds stay; but the route goes when a declared one matches

@@ -35,7 +35,7 @@ pub mod unit;
 pub use self::{
     affinity::{SessionSameSite, SessionSecure},
     backend::{DeclaredBackend, DeclaredState},
-    changes::{Action, Change, Field, changes},
+    changes::{Action, Change, Field, changes, details_between},
     export::{DECLARED_KINDS, Document},
     files::{Unreadable, load},
     keys::nearest,

@@ -53,6 +53,7 @@ mod tests {
             object: None,
             message: message.to_owned(),
             remedy: remedy.map(str::to_owned),
+            is_advice: false,
         }
     }
 

@@ -93,6 +93,7 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
         };
         page.row("next", &plan);
         page.row("times in a row", &ejection.times.to_string());
+        page.row("back at once", &remedy::bring_back(view).unwrap_or_default());
     }
     if let Some((percent, duration_ms)) = ramp {
         let duration = format::duration(Duration::from_millis(duration_ms.into()));

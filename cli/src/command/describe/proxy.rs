@@ -13,10 +13,16 @@ pub(crate) fn page(view: &ProxyView, now: u64) -> String {
     let seen = format::duration(Duration::from_millis(view.last_seen_ms));
     page.row("last heard of", &format!("{seen} ago"));
     page.row("connected", &format::moment(view.connected_unix_ms, now));
-    page.row("applied revision", &view.applied_revision.to_string());
+    let applied = match view.ahead_revision {
+        Some(revision) => format!("{revision}, and the store of the control plane is older"),
+        None => view.applied_revision.to_string(),
+    };
+    page.row("applied revision", &applied);
     page.row("sent revision", &view.sent_revision.to_string());
-    let lag = format::duration(Duration::from_millis(view.lag_ms.into()));
-    page.row("lag", &format!("{lag} from commit to applied"));
+    if view.lag_ms > 0 || view.ahead_revision.is_none() {
+        let lag = format::duration(Duration::from_millis(view.lag_ms.into()));
+        page.row("lag", &format!("{lag} from commit to applied"));
+    }
     page.row("digest", &view.digest);
     if view.stale_since_unix_ms.is_some() {
         page.row("stale since", &format::moment(view.stale_since_unix_ms, now));
@@ -96,6 +102,12 @@ fn proxy_next_step(view: &ProxyView) -> String {
             "add the backends of the pools that it can serve to this store; or, if they are not \
              wanted any more, 'lbctl adopt-store {id}'"
         ),
+        "rejected" if view.ahead_revision.is_some() => {
+            "an older copy of the store was put back: put the newest copy of the control plane's \
+             data directory back; if there is none, start it with an empty directory and 'lbctl \
+             apply' an export (docs/operating.md, Backup and restore)"
+                .to_owned()
+        }
         "rejected" => "correct the refused object, or update the proxy if it is older than the \
                        control plane"
             .to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lb_core::model::Route;
+use lb_core::model::{Route, natural_order};
 use lb_proto::v1::{self as pb, registry_server::SERVICE_NAME};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
@@ -15,25 +15,34 @@ use crate::{
 
 /// Everything that is judged.
 #[derive(Debug)]
-pub(in crate::command) struct Facts {
-    pub(super) server: String,
-    pub(super) build_version: String,
+pub(crate) struct Facts {
+    pub(crate) server: String,
+    pub(crate) build_version: String,
     /// Between the control plane's clock and this one; nothing if it tells no time.
-    pub(super) skew: Option<Duration>,
+    pub(crate) skew: Option<Duration>,
     /// Whether its store does; nothing if it does not tell.
-    pub(super) takes_writes: Option<bool>,
-    pub(in crate::command) proxies: Vec<ProxyView>,
+    pub(crate) takes_writes: Option<bool>,
+    pub(crate) proxies: Vec<ProxyView>,
     /// Processes that are not let in.
-    pub(super) refused: Vec<RefusedView>,
-    pub(super) pools: Vec<PoolView>,
-    pub(in crate::command) backends: Vec<BackendView>,
-    pub(super) listeners: Vec<ObjectView>,
-    pub(in crate::command) routes: Vec<Route>,
+    pub(crate) refused: Vec<RefusedView>,
+    pub(crate) pools: Vec<PoolView>,
+    pub(crate) backends: Vec<BackendView>,
+    pub(crate) listeners: Vec<ObjectView>,
+    pub(crate) routes: Vec<Route>,
+    /// The time to which ages are told.
+    pub(crate) now_unix_ms: u64,
 }
 
 impl Facts {
     /// Asks for all of it.
-    pub(in crate::command) async fn gather(session: &Session) -> Result<Self, Failure> {
+    pub(crate) async fn gather(session: &Session) -> Result<Self, Failure> {
+        Ok(Self::with_status(session).await?.0)
+    }
+
+    /// The same, with what else the control plane tells of the fleet.
+    pub(crate) async fn with_status(
+        session: &Session,
+    ) -> Result<(Self, pb::GetStatusResponse), Failure> {
         let client = &session.client;
         let mut fleet = client.fleet();
         let mut date = None;
@@ -45,34 +54,61 @@ impl Facts {
                 Ok(answer)
             })
             .await?;
-        let here = UNIX_EPOCH + Duration::from_millis(clock::unix_ms());
-        Ok(Self {
+        let now_unix_ms = clock::unix_ms();
+        let here = UNIX_EPOCH + Duration::from_millis(now_unix_ms);
+        let facts = Self {
             server: client.server().to_owned(),
-            build_version: status.build_version,
             skew: date.map(|there: httpdate::HttpDate| apart(there.into(), here)),
             takes_writes: takes_writes(session).await,
-            proxies: status.proxies.into_iter().map(ProxyView::from).collect(),
-            refused: status.refused.into_iter().map(RefusedView::from).collect(),
-            pools: status.pools.into_iter().map(PoolView::from).collect(),
             backends: get::backends(session, "").await?,
             listeners: get::objects(session, "listener").await?,
             // One that this build cannot read is of a newer control plane, which judges it.
             routes: get::routes(session).await?.into_iter().flatten().collect(),
-        })
+            ..Self::of(&status, now_unix_ms)
+        };
+        Ok((facts, status))
     }
 
-    pub(super) fn live_proxies(&self) -> impl Iterator<Item = &ProxyView> {
+    /// What the status alone tells.
+    pub(crate) fn of(status: &pb::GetStatusResponse, now_unix_ms: u64) -> Self {
+        let proxies = status.proxies.iter().cloned().map(ProxyView::from);
+        let mut proxies: Vec<ProxyView> = proxies.collect();
+        proxies.sort_by(|a, b| natural_order(&a.id, &b.id));
+        Self {
+            server: String::new(),
+            build_version: status.build_version.clone(),
+            skew: None,
+            takes_writes: None,
+            proxies,
+            refused: status.refused.iter().cloned().map(RefusedView::from).collect(),
+            pools: status.pools.iter().cloned().map(PoolView::from).collect(),
+            backends: Vec::new(),
+            listeners: Vec::new(),
+            routes: Vec::new(),
+            now_unix_ms,
+        }
+    }
+
+    pub(crate) fn live_proxies(&self) -> impl Iterator<Item = &ProxyView> {
         self.proxies.iter().filter(|proxy| proxy.is_connected())
     }
 
     /// What answers while no backend of the pool can.
-    pub(super) fn instead(&self, pool: &str) -> Option<String> {
+    pub(crate) fn instead(&self, pool: &str) -> Option<String> {
         let found = self.pools.iter().find(|found| found.name == pool);
         found?.instead(|other| self.serves(other))
     }
 
+    /// The routes that lead to the pool.
+    pub(crate) fn routes_to(&self, pool: &str) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(move |route| {
+            let mut shares = route.pools.iter();
+            shares.any(|(name, weight)| weight > 0 && name.as_str() == pool)
+        })
+    }
+
     /// Whether some backend of the pool gets requests.
-    pub(super) fn serves(&self, pool: &str) -> bool {
+    pub(crate) fn serves(&self, pool: &str) -> bool {
         self.backends.iter().any(|backend| backend.pool == pool && backend.serves())
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
         let BackendView { id, address, .. } = backend;
         let own = facts.live_proxies().find_map(|proxy| Some((proxy, led_back(backend, proxy)?)));
         if let Some((proxy, listener)) = own {
-            group.warn(
+            group.advise(
                 "backend_leads_back",
                 format!("backend/{id}"),
                 format!("{id} {address} is listener {listener} of proxy {}", proxy.id),

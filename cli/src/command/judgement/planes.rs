@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Facts, Group};
-use crate::{clock, command::describe::next_look, format, view::ProxyView};
+use crate::{command::describe::next_look, format, view::ProxyView};
 
 /// Clocks further apart make ages and `SINCE` columns misleading.
 const SKEW_MAX: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
         group.ok("control_plane_version", format!("version {theirs}, as this lbctl"));
     } else {
         let message = format!("it has version {theirs}, this lbctl {ours}");
-        group.warn("control_plane_version", None, message, "update the older of the two");
+        group.advise("control_plane_version", None, message, "update the older of the two");
     }
     match facts.takes_writes {
         Some(true) => group.ok("control_plane_store", "its store takes writes"),
@@ -31,7 +31,7 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
     match facts.skew {
         Some(skew) if skew > SKEW_MAX => {
             let message = format!("its clock and this one are {} apart", format::duration(skew));
-            group.warn(
+            group.advise(
                 "clock_skew",
                 None,
                 message,
@@ -45,7 +45,7 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
 
 pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
     for refused in &facts.refused {
-        let message = refused.sentence(clock::unix_ms());
+        let message = refused.sentence(facts.now_unix_ms);
         group.fail("proxy_refused", None, message, refused.next_step());
     }
     if facts.proxies.iter().all(ProxyView::is_stopped) {
@@ -61,32 +61,41 @@ pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {
     for proxy in &facts.proxies {
         let id = &proxy.id;
         let object = || format!("proxy/{id}");
-        let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
-        let at = format!("at revision {}, last heard of {seen} ago", proxy.applied_revision);
-        let remedy = next_look(proxy);
-        match proxy.state.as_str() {
-            // Stopped in order, it serves nobody, and is missed by nobody.
-            "synced" | "stopped" => {}
-            "rejected" => {
-                let mut why: Vec<String> = proxy.rejections.iter().map(|r| r.sentence()).collect();
-                why.extend(proxy.refusal.clone());
-                group.fail(
-                    "proxy_state",
-                    object(),
-                    format!("{id} refused {}", why.join("; ")),
-                    remedy,
-                );
-            }
-            state => group.fail("proxy_state", object(), format!("{id} is {state} {at}"), remedy),
+        // Stopped in order, it serves nobody, and is missed by nobody.
+        if proxy.state != "synced" && !proxy.is_stopped() {
+            group.fail("proxy_state", object(), state(proxy), next_look(proxy));
+        }
+        let overload = proxy.process.as_ref().and_then(|process| process.overload.as_ref());
+        if let Some(overload) = overload.filter(|overload| overload.is_overloaded()) {
+            let message = format!("{id} is overloaded: {}", overload.sentence());
+            group.warn("proxy_overloaded", object(), message, overload.remedy());
         }
         if proxy.is_connected() && proxy.build_version != facts.build_version {
             let message = format!(
                 "{id} has version {}, the control plane {}",
                 proxy.build_version, facts.build_version
             );
-            group.warn("proxy_version", object(), message, "update the older of the two");
+            group.advise("proxy_version", object(), message, "update the older of the two");
         }
     }
     let all = format::count(facts.live_proxies().count(), "proxy", "proxies");
     group.else_ok("proxy_state", format!("{all} in sync"));
+}
+
+/// How a proxy is that is not in sync.
+fn state(proxy: &ProxyView) -> String {
+    let ProxyView { id, state, .. } = proxy;
+    let revision = proxy.ahead_revision.unwrap_or(proxy.applied_revision);
+    let seen = format::duration(Duration::from_millis(proxy.last_seen_ms));
+    let mut line = format!("{id} {state} at revision {revision}, last heard of {seen} ago");
+    for rejection in &proxy.rejections {
+        line += &format!("; refused {}", rejection.sentence());
+    }
+    if let Some(refusal) = &proxy.refusal {
+        line += &format!("; refused everything: {refusal}");
+    }
+    if let Some(key) = &proxy.awaited_session_key {
+        line += &format!("; session key {key} does not sign before it has it");
+    }
+    line
 }

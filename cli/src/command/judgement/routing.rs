@@ -30,12 +30,12 @@ pub(super) fn listeners(facts: &Facts, group: &mut Group<'_>) {
         } else {
             format!("{} has no address for listener {name}", without.join(", "))
         };
-        group.warn("listener_address", object(), message, remedy);
+        group.advise("listener_address", object(), message, remedy);
     }
     for proxy in facts.live_proxies() {
         let bound = proxy.listen.iter().map(|listen| listen.listener.as_str());
         for name in bound.filter(|name| !known.contains(name)) {
-            group.warn(
+            group.advise(
                 "listener_object",
                 format!("proxy/{}", proxy.id),
                 format!("{} listens for {name:?}, and there is no such listener", proxy.id),
@@ -55,11 +55,11 @@ pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {
         let object = || format!("route/{name}");
         if let Some((why, remedy)) = obstacle_of(facts, route) {
             let message = format!("route {name} never matches: {why}");
-            group.warn("route_reachable", object(), message, remedy);
+            group.advise("route_reachable", object(), message, remedy);
         }
         let listener = route.listener.as_str();
         if !facts.proxies.is_empty() && !bound.contains(listener) {
-            group.warn(
+            group.advise(
                 "route_reachable",
                 object(),
                 format!("route {name} never matches: no proxy listens for {listener}"),
@@ -69,7 +69,10 @@ pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {
         let shares = route.pools.iter().filter(|(_, weight)| *weight > 0);
         for (pool, _) in shares.filter(|(pool, _)| !facts.serves(pool.as_str())) {
             let message = format!("route {name} goes to pool {pool}, which cannot serve");
-            group.cannot_serve("route_served", object(), message, pool.as_str(), facts);
+            let remedy = format!("'lbctl describe pool {pool}'");
+            group.cannot_serve("route_served", object(), message, remedy, pool.as_str(), facts);
+            // The pool says more.
+            group.is_advice();
         }
     }
     if facts.routes.is_empty() {

@@ -1,16 +1,16 @@
 //! The screen, as people see it.
 
-use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, RouteName, RoutePools};
+use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
 
 use super::*;
-use crate::args::OutputFormat;
+use crate::{args::OutputFormat, view::ObjectView};
 
 const NOW_MS: u64 = 1_795_384_331_000;
 
 fn status(proxies: Vec<pb::Proxy>, up: u32, down: u32) -> pb::GetStatusResponse {
     pb::GetStatusResponse {
         server_id: "cp-1".to_owned(),
-        build_version: "0.1.0".to_owned(),
+        build_version: env!("CARGO_PKG_VERSION").to_owned(),
         version: Some(pb::Version { revision: 118, ..pb::Version::default() }),
         started_unix_ms: NOW_MS - 192_000,
         last_change_unix_ms: NOW_MS - 12_000,
@@ -60,27 +60,55 @@ fn a_pool_without_backends_is_told_if_a_route_leads_there() {
     for pool in [empty("spare"), empty("blue"), kept] {
         status.pools.push(pb::PoolStatus { pool: Some(pool), ..pb::PoolStatus::default() });
     }
-    let route = |name: &str, pool: &str| Route {
-        name: RouteName::new(name).unwrap(),
-        listener: ListenerName::default_listener(),
-        host: HostMatch::Any,
-        path: PathMatch::Prefix("/".into()),
-        pools: RoutePools::one(PoolName::new(pool).unwrap()),
-    };
     let routes = [route("a", "blue"), route("b", "blue"), route("c", "kept")];
-    let view = StatusView::new(status, &[], &routes);
-    let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+    let text = routed(status, &[], &routes);
     let alarm = text.lines().skip_while(|line| !line.starts_with('!')).collect::<Vec<_>>();
     insta::assert_snapshot!(alarm.join("\n"), @r"
     ! pool blue: it has no backends, and route a and 1 more lead there
       next: 'lbctl add-backend HOST:PORT --pool blue'
     ! pool kept: it has no backends, and route c leads there; its fallback pool default answers
       next: 'lbctl add-backend HOST:PORT --pool kept'
+    1 warning about the set-up: 'lbctl check' lists all
     ");
 }
 
-fn shown(status: pb::GetStatusResponse, backends: &[BackendView]) -> String {
-    page(&StatusView::new(status, backends, &[]), NOW_MS, Screen::new(OutputFormat::Table))
+fn route(name: &str, pool: &str) -> Route {
+    Route {
+        name: RouteName::new(name).unwrap(),
+        listener: ListenerName::default_listener(),
+        host: HostMatch::Any,
+        path: PathMatch::Prefix(format!("/{name}").into()),
+        pools: RoutePools::one(PoolName::new(pool).unwrap()),
+    }
+}
+
+fn shown(status: pb::GetStatusResponse, known: &[BackendView]) -> String {
+    routed(status, known, &[route("default", "default")])
+}
+
+/// The screen with these routes; to the backends that are known come those that are counted.
+fn routed(mut status: pb::GetStatusResponse, known: &[BackendView], routes: &[Route]) -> String {
+    for proxy in &mut status.proxies {
+        proxy.build_version.clone_from(&status.build_version);
+        let listener = "default".to_owned();
+        proxy.listen_addresses = vec![pb::ListenAddress { listener, address: String::new() }];
+    }
+    let mut facts = Facts::of(&status, NOW_MS);
+    for pool in &mut facts.pools {
+        "http".clone_into(&mut pool.health);
+    }
+    let listener = pb::Listener { name: "default".to_owned(), ..pb::Listener::default() };
+    let object = Some(pb::object::Object::Listener(listener));
+    facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.routes = routes.to_vec();
+    facts.backends = known.to_vec();
+    let up = known.iter().filter(|backend| backend.health == "up").count();
+    facts.backends.extend((up..status.pools[0].up as usize).map(|_| {
+        let health = pb::Health::Up.into();
+        let status = Some(pb::BackendStatus { health, ..pb::BackendStatus::default() });
+        backend2(pb::BackendView { status, ..pb::BackendView::default() })
+    }));
+    page(&StatusView::new(status, &facts), NOW_MS, Screen::new(OutputFormat::Table))
 }
 
 #[test]
@@ -232,4 +260,33 @@ fn a_proxy_that_is_refused_is_told_with_the_reason_and_the_next_step() {
     ! proxy-1 from 10.0.0.7:4711 is refused, 23 attempts in 1m1s: the proxy id proxy-1 is in use (proxy_id_in_use)
       next: give it '--id' and '--data-dir' of its own, or stop one of the two; until then it serves what it has on its disk
     ");
+}
+
+#[test]
+fn a_pool_whose_backends_have_no_weight_is_told_although_all_are_up() {
+    let status = status(vec![proxy("proxy-1", "synced")], 1, 0);
+    let health = pb::Health::Up.into();
+    let mut backend = backend2(pb::BackendView {
+        status: Some(pb::BackendStatus { health, ..pb::BackendStatus::default() }),
+        ..pb::BackendView::default()
+    });
+    backend.weight = 0;
+    let text = shown(status, &[backend]);
+    let alarm: Vec<&str> = text.lines().skip_while(|line| !line.starts_with('!')).collect();
+    insta::assert_snapshot!(alarm.join("\n"), @r"
+    ! pool default: its only backend has weight 0: requests are answered 503
+      next: 'lbctl set-backend backend2 --weight 1'
+    ");
+}
+
+#[test]
+fn a_store_that_takes_no_writes_is_told_and_the_set_up_is_left_to_check() {
+    let status = status(vec![proxy("proxy-1", "synced")], 0, 0);
+    let mut facts = Facts::of(&status, NOW_MS);
+    facts.takes_writes = Some(false);
+    facts.skew = Some(Duration::from_secs(60));
+    let text = page(&StatusView::new(status, &facts), NOW_MS, Screen::new(OutputFormat::Table));
+    assert!(text.contains("\n! its store takes no writes"), "{text}");
+    assert!(!text.contains("clock"), "{text}");
+    assert!(text.ends_with(" about the set-up: 'lbctl check' lists all\n"), "{text}");
 }

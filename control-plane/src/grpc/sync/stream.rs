@@ -277,7 +277,11 @@ impl ProxyStream {
     /// Tells the fleet how far this proxy is.
     fn show(&self, step: Step) {
         let session = &self.session;
+        let store = self.published().version;
+        let held = session.held().map(|held| held.version);
+        let ahead = held.filter(|held| held.epoch == store.epoch && held.revision > store.revision);
         let progress = Progress {
+            ahead_revision: ahead.map(|held| held.revision),
             sent_revision: session.sent_revision(),
             applied_revision: session.applied_revision(),
             digest: session.held().map(|held| held.digest),

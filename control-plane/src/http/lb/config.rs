@@ -56,7 +56,7 @@ pub(super) async fn config(State(context): State<Arc<Context>>) -> Response {
         "response_idle_timeout": seconds(pool.connections.response_idle_timeout),
         "keep_alive_timeout": listener.as_ref().map(|l| seconds(l.keep_alive_timeout)),
         "header_timeout": listener.as_ref().map(|l| seconds(l.header_timeout)),
-        "max_body_bytes": listener.as_ref().map(|l| l.limits.body_bytes_max),
+        "max_body_bytes": listener.as_ref().map(|l| l.limits.body_bytes_max).filter(|max| *max > 0),
         "proxies": proxies.len(),
         "listen_addresses": addresses,
         "revision": revision,

@@ -13,6 +13,7 @@ use lb_core::model::{
     PoolName, Resource, Weight,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     shape::BackendAnswer,
@@ -24,19 +25,14 @@ use crate::{
     registry::{Item, PutMode, UNASSIGNED, WriteRequest, Written},
 };
 
-/// The body of `POST /lb/backends/add`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewBackend {
-    host: String,
-    port: u16,
-    #[serde(default = "default_weight")]
-    weight: u32,
-}
+/// What the body of `POST /lb/backends/add` looks like.
+const EXAMPLE: &str = r#"{"host": "localhost", "port": 8004, "weight": 1}"#;
 
-fn default_weight() -> u32 {
-    Weight::default().get().into()
-}
+/// The body of `POST /lb/backends/add`, in values that have yet to be read: what is wrong with
+/// them is said in the words of this interface.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct NewBackend(Value);
 
 /// A changed backend, and who knows of the change.
 #[derive(Debug, Serialize)]
@@ -62,9 +58,8 @@ pub(super) async fn add(
     wait: Wait,
     Body(new): Body<NewBackend>,
 ) -> Result<Response, Problem> {
-    let backend = new
-        .read()
-        .map_err(|invalid| Problem::new(StatusCode::BAD_REQUEST, "invalid", invalid.to_string()))?;
+    let backend =
+        new.read().map_err(|why| Problem::new(StatusCode::BAD_REQUEST, "invalid", why))?;
     let resource = Box::new(Resource::Backend(backend));
     let item = Item::Put { resource, mode: PutMode::Create, assign_id: true };
     let (written, applied) = change(&context, item, wait).await?;
@@ -151,18 +146,43 @@ fn named(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
 }
 
 impl NewBackend {
-    fn read(&self) -> Result<Backend, Invalid> {
-        let host = &self.host;
-        let address: Address = if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{}", self.port).parse()?
+    fn read(&self) -> Result<Backend, String> {
+        let Value::Object(fields) = &self.0 else {
+            return Err(format!("the body is no JSON object; send {EXAMPLE}"));
+        };
+        const KNOWN: [&str; 3] = ["host", "port", "weight"];
+        if let Some(unknown) = fields.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+            return Err(format!("{unknown} is unknown; known are host, port and weight"));
+        }
+        let host = match fields.get("host") {
+            Some(Value::String(host)) => host,
+            Some(other) => return Err(format!("host is {other}; send a name or an IP as text")),
+            None => return Err(format!("host is missing; send {EXAMPLE}")),
+        };
+        let port = match fields.get("port") {
+            // Whatever else it is: the reader of addresses has the words.
+            Some(port @ Value::Number(_)) => port,
+            Some(other) => return Err(format!("port is {other}; send a number, 1 to 65535")),
+            None => return Err(format!("port is missing; send {EXAMPLE}")),
+        };
+        let address = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]:{port}")
         } else {
-            format!("{host}:{}", self.port).parse()?
+            format!("{host}:{port}")
+        };
+        let address: Address = address.parse().map_err(in_words)?;
+        let weight = match fields.get("weight") {
+            None => Weight::default(),
+            Some(weight) => match weight.as_u64().and_then(|weight| u32::try_from(weight).ok()) {
+                Some(weight) => Weight::new(weight).map_err(in_words)?,
+                None => return Err(format!("weight {weight} is outside 0 to 256")),
+            },
         };
         Ok(Backend {
-            id: BackendId::new(UNASSIGNED)?,
+            id: BackendId::new(UNASSIGNED).map_err(in_words)?,
             pool: PoolName::default_pool(),
             address,
-            weight: Weight::new(self.weight)?,
+            weight,
             admin_state: AdminState::Enabled,
             labels: Labels::default(),
             source: None,
@@ -173,13 +193,17 @@ impl NewBackend {
     }
 }
 
+fn in_words(invalid: Invalid) -> String {
+    invalid.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Backend, String> {
         let new: NewBackend = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        new.read().map_err(|invalid| invalid.to_string())
+        new.read()
     }
 
     #[test]
@@ -200,9 +224,13 @@ mod tests {
             (r#"{"host":"a","port":70000}"#, "70000"),
             (r#"{"host":"","port":1}"#, "host is empty"),
             (r#"{"host":"http://a","port":1}"#, "HOST:PORT"),
-            (r#"{"host":"a"}"#, "missing field `port`"),
-            (r#"{"host":"a","port":1,"weight":257}"#, "0..=256"),
-            (r#"{"host":"a","port":1,"wieght":2}"#, "unknown field `wieght`"),
+            (r#"{"host":"a"}"#, "port is missing"),
+            (r#"{"host":"a","port":"1"}"#, "port is \"1\"; send a number, 1 to 65535"),
+            (r#"{"host":7,"port":1}"#, "host is 7; send"),
+            (r#"{"host":"a","port":1,"weight":257}"#, "outside 0 to 256"),
+            (r#"{"host":"a","port":1,"weight":-1}"#, "weight -1 is outside 0 to 256"),
+            (r#"{"host":"a","port":1,"wieght":2}"#, "wieght is unknown; known are host,"),
+            ("[]", "the body is no JSON object; send {"),
             (r#"{"host":"a","port":1"#, "line 1 column 20"),
         ] {
             let error = read(json).unwrap_err();

@@ -26,6 +26,7 @@ use super::{body::fields, collection::Collection, condition::etag, limits, slots
 use crate::{
     clock::millis,
     drain,
+    fleet::Laggard,
     grpc::{Applied, Context},
     registry::{Catalog, Stored},
     stats::Totals,
@@ -204,6 +205,9 @@ pub(super) struct AppliedAnswer {
     laggards: Vec<LaggardAnswer>,
     /// Proxies that refused it.
     rejections: Vec<RejectionAnswer>,
+    /// Proxies that were lost before: they are not waited for, and may still serve an older
+    /// revision.
+    lost: Vec<LaggardAnswer>,
 }
 
 /// A proxy that is behind.
@@ -215,6 +219,8 @@ pub(super) struct LaggardAnswer {
     state: &'static str,
     /// What it serves by.
     applied_revision: u64,
+    /// Why it refuses the whole state; empty when it does not. It is asked again by itself.
+    refusal: String,
 }
 
 /// An object that a proxy refused.
@@ -231,11 +237,12 @@ pub(super) struct RejectionAnswer {
 
 impl From<Applied> for AppliedAnswer {
     fn from(Applied { progress, elapsed }: Applied) -> Self {
-        let laggards = progress.laggards.into_iter().map(|laggard| LaggardAnswer {
+        let told = |laggard: Laggard| LaggardAnswer {
             proxy: laggard.proxy.to_string(),
             state: laggard.state(),
             applied_revision: laggard.applied_revision,
-        });
+            refusal: laggard.refusal.unwrap_or_default(),
+        };
         let rejections = progress.rejections.into_iter().map(|(proxy, rejection)| {
             let (kind, name) = (rejection.key.kind.to_string(), rejection.key.name.to_string());
             let (code, reason) = (rejection.code, rejection.message);
@@ -245,8 +252,9 @@ impl From<Applied> for AppliedAnswer {
             proxies: progress.proxies,
             applied: progress.applied,
             elapsed_ms: millis(elapsed),
-            laggards: laggards.collect(),
+            laggards: progress.laggards.into_iter().map(told).collect(),
             rejections: rejections.collect(),
+            lost: progress.lost.into_iter().map(told).collect(),
         }
     }
 }

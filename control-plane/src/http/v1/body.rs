@@ -18,7 +18,7 @@ use super::{
     collection::Collection,
     fault::{BodyFault, Fault},
 };
-use crate::http::body::{BODY_MAX, TOO_SLOW, is_too_slow};
+use crate::http::body::{BODY_MAX, TOO_SLOW, is_too_slow, json_fault};
 
 /// Keys of an answer that a body may have, too, so that what was read can be sent back.
 /// The revision is then the expected one; what was observed is nobody's wish.
@@ -336,7 +336,7 @@ fn pairs(text: &str) -> Result<Vec<(String, Box<RawValue>)>, Fault> {
             pointer: String::new(),
             line: Some(error.line().max(1)),
             column: Some(error.column().max(1)),
-            detail: format!("the body is no JSON object: {error}"),
+            detail: format!("the body is no JSON object: {}", json_fault(&error)),
         }])),
     }
 }

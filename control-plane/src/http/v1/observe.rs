@@ -57,6 +57,9 @@ pub(super) struct ProxyAnswer {
     overload_reason: String,
     /// It would take the state if an operator consented (`adopt-store`).
     awaits_consent: bool,
+    /// The revision of this store that it holds, if the store itself is older: an older copy of the
+    /// store was put back. 0 otherwise.
+    ahead_revision: u64,
     /// Objects that it refused; it serves by their former values.
     rejections: Vec<RejectedObject>,
     /// Why it refuses the whole state; empty when it does not.
@@ -315,6 +318,7 @@ fn proxy_answer(asked: &Asked, view: ProxyView, keys: &KeysView) -> ProxyAnswer 
         overload_reason: process.overload.reason.message,
         refusal: progress.refusal.unwrap_or_default(),
         awaits_consent: progress.awaits_consent,
+        ahead_revision: progress.ahead_revision.unwrap_or_default(),
         awaited_session_key: awaited.unwrap_or_default(),
         rejections: progress
             .rejections

@@ -156,8 +156,8 @@ impl Draft<'_> {
             let twin = untouched.or(put_too);
             if let Some(twin) = twin {
                 return Err(WriteError::AlreadyExists(format!(
-                    "pool {} already has {} as backend {twin}; change that one with set-backend \
-                     {twin}, or remove it first",
+                    "pool {} already has {} as backend {twin}; change that one with 'lbctl \
+                     set-backend {twin}', or remove it first",
                     backend.pool, backend.address
                 )));
             }
