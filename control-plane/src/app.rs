@@ -7,18 +7,18 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_core::{departed::Departed, metrics::PerBackend};
+use lb_core::metrics::PerBackend;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 
 use crate::{
     args::Args,
-    clock::{now, present},
+    clock::present,
     connections,
     data_dir::{DataDir, DataDirError, default_path},
     declared::{self, ConfigError},
@@ -27,8 +27,9 @@ use crate::{
     events::EventLog,
     fleet::Fleet,
     grpc::{self, Context},
-    http,
+    housekeeping, http,
     leases::{self, Leases},
+    limit_events,
     listen::{Endpoint, ListenError},
     probe::{self, Prober},
     process,
@@ -43,8 +44,6 @@ use crate::{
 
 /// How long an orderly stop may take.
 pub const STOP_LIMIT: Duration = Duration::from_millis(1500);
-/// Between looks for what can be forgotten.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
 
 /// Settings of a control plane within a process.
 #[derive(Clone, Debug)]
@@ -171,7 +170,10 @@ impl RunError {
             | Self::DataDir(_)
             | Self::SessionTimeout(SessionTimeoutError::NoPool)
             | Self::Store {
-                source: StoreError::NewerSchema { .. } | StoreError::Damaged { .. },
+                source:
+                    StoreError::NewerSchema { .. }
+                    | StoreError::NewerBuild { .. }
+                    | StoreError::Damaged { .. },
                 ..
             }
             | Self::Config(
@@ -336,7 +338,12 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Arc::clone(&context);
     parts.spawn(async move {
-        keep_house(&shared).await;
+        shared.stop.run_until_cancelled(shared.registry.keep_store_open()).await;
+        "the keeper of the store"
+    });
+    let shared = Arc::clone(&context);
+    parts.spawn(async move {
+        tokio::join!(housekeeping::run(&shared), limit_events::run(&shared));
         "housekeeping"
     });
     info!(%grpc, %http, server = context.server_id, "control plane started");
@@ -350,25 +357,6 @@ fn open(path: Option<PathBuf>, events: Arc<EventLog>) -> Result<Registry, StoreE
         Some(path) => Box::new(RedbStore::open(&path)?),
     };
     Registry::start(store, events)
-}
-
-/// Forgets what nobody needs any more.
-async fn keep_house(context: &Context) {
-    let mut tick = interval(HOUSEKEEPING);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut departed = Departed::default();
-    while context.stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for id in context.fleet.forget_long_gone() {
-            info!(proxy = %id, "gone for long; no longer listed");
-            context.forget_figures(&id);
-        }
-        context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
-        let mut gone = context.counted_pools();
-        context.registry.read(|view| {
-            gone.retain(|pool| !view.catalog.pools().contains_key(pool));
-        });
-        context.forget_pools(&departed.overdue(gone, now()));
-    }
 }
 
 impl Running {

@@ -3,6 +3,9 @@
 //! A reader remembers the last sequence number that it has seen and asks for what
 //! came after. So a slow reader costs nothing, loses at most what fell out of the log,
 //! and can tell that it did by the gap in the numbers.
+//!
+//! A log that is full merges what was repeated, and then gives up what there is most of:
+//! [`event_log`].
 
 use std::{
     collections::VecDeque,
@@ -12,24 +15,33 @@ use std::{
     },
 };
 
-use lb_core::model::Reason;
+use lb_core::{
+    event_log::{self, Entry},
+    model::Reason,
+};
 use tokio::sync::watch;
 
 use crate::clock::unix_ms;
 
 /// How many events are remembered.
 pub const EVENTS_MAX: usize = 1000;
+/// How many are left when the log was full: looking for what to give up takes a while.
+const EVENTS_LEFT: usize = EVENTS_MAX / 8 * 7;
 
 /// Something that happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
     /// Counts the events of this process, from 1.
     pub sequence: u64,
-    /// When.
+    /// When; of several like it, the last one.
     pub at_unix_ms: u64,
+    /// When the first of them happened.
+    pub first_unix_ms: u64,
+    /// How many they were: more than one only in a log that was full.
+    pub count: u64,
     /// What.
     pub what: EventType,
-    /// pool, backend, listener, route, proxy or config.
+    /// pool, backend, listener, route, limit, proxy, config or store.
     pub kind: &'static str,
     /// Of the object or proxy; of a config, its path.
     pub name: String,
@@ -39,12 +51,31 @@ pub struct Event {
     pub reason: Reason,
 }
 
+impl Entry for Event {
+    type Type = EventType;
+    type Same<'a> = (EventType, &'static str, &'a str, &'a str);
+
+    fn of_type(&self) -> EventType {
+        self.what
+    }
+
+    /// The text of a reason may hold figures that differ each time.
+    fn same(&self) -> Self::Same<'_> {
+        (self.what, self.kind, &self.name, &self.reason.code)
+    }
+
+    fn absorb(&mut self, earlier: &Self) {
+        self.count += earlier.count;
+        self.first_unix_ms = self.first_unix_ms.min(earlier.first_unix_ms);
+    }
+}
+
 /// Declares the types of events with their names. One list makes all of them, so that a
 /// type cannot be left out of [`EventType::ALL`] and thereby out of the counts.
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// The types of events.
-        #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
         pub enum EventType {
             $($(#[$doc])* $variant,)*
         }
@@ -123,8 +154,16 @@ event_types! {
     ProxyOverloaded = "proxy_overloaded",
     /// It gives up less.
     ProxyRelieved = "proxy_relieved",
+    /// A limit began to refuse requests.
+    LimitReached = "limit_reached",
+    /// It has refused none for a while.
+    LimitRelieved = "limit_relieved",
     /// A file of declared state was read again and not applied.
     ConfigRejected = "config_rejected",
+    /// The store failed, and takes no writes until it could be opened again.
+    StoreFailed = "store_failed",
+    /// The store takes writes again.
+    StoreRecovered = "store_recovered",
 }
 
 impl EventType {
@@ -160,7 +199,7 @@ impl EventLog {
         Self {
             events: Mutex::new(VecDeque::new()),
             latest: watch::Sender::new(0),
-            counts: Default::default(),
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -181,13 +220,15 @@ impl EventLog {
         self.counts[what as usize].fetch_add(1, Relaxed);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         if events.len() == EVENTS_MAX {
-            events.pop_front();
+            event_log::compact(&mut events, EVENTS_LEFT);
         }
-        let sequence = *self.latest.borrow() + 1;
+        let (sequence, at_unix_ms) = (*self.latest.borrow() + 1, unix_ms());
         let name = name.to_owned();
         events.push_back(Event {
             sequence,
-            at_unix_ms: unix_ms(),
+            at_unix_ms,
+            first_unix_ms: at_unix_ms,
+            count: 1,
             what,
             kind,
             name,
@@ -201,8 +242,13 @@ impl EventLog {
     /// A reader that begins with the last `past` events.
     #[must_use]
     pub fn reader(&self, past: usize) -> EventReader<'_> {
-        let mut latest = self.latest.subscribe();
-        let seen = latest.borrow_and_update().saturating_sub(past as u64);
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest.subscribe();
+        // Numbers are missing of what was given up.
+        let seen = match events.iter().rev().take(past).last() {
+            Some(first) => first.sequence - 1,
+            None => *latest.borrow(),
+        };
         EventReader { log: self, latest, seen }
     }
 
@@ -277,8 +323,29 @@ mod tests {
         let mut reader = log.reader(0);
         (0..EVENTS_MAX + 5).for_each(|number| record(&log, &number.to_string()));
         let events = reader.next().await;
-        assert_eq!(events.len(), EVENTS_MAX);
-        assert_eq!(events[0].sequence, 6);
+        assert_eq!(events.len(), EVENTS_LEFT + 5);
+        assert_eq!(events[0].sequence as usize, EVENTS_MAX - EVENTS_LEFT + 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_repeated_pushes_nothing_out_and_is_counted() {
+        let log = EventLog::new();
+        record(&log, "the one that matters");
+        for number in 0..5 * EVENTS_MAX {
+            let reason = Reason::new("pool_too_small", format!("for the {number}th time"));
+            log.record(EventType::EjectionRefused, "backend", "b", 1, reason);
+            let proxy = format!("proxy-{}", number % 1500);
+            log.record(EventType::ProxyConnected, "proxy", &proxy, 1, Reason::default());
+        }
+        let events = log.reader(EVENTS_MAX).next().await;
+        assert!(events.len() <= EVENTS_MAX);
+        assert_eq!(events[0].name, "the one that matters");
+        let refused = events.iter().filter(|e| e.what == EventType::EjectionRefused);
+        let (counts, mut newest) = (refused.clone().map(|e| e.count), refused.rev());
+        assert_eq!(counts.sum::<u64>(), 5 * EVENTS_MAX as u64);
+        assert!(newest.next().unwrap().reason.message.contains("4999th"));
+        let last = log.reader(10).next().await;
+        assert_eq!(last, events[events.len() - 10..]);
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use std::{
 };
 
 use lb_core::{
+    limit::RefusalNews,
     model::{BackendId, Incarnation, InstanceId, LimitName, PoolName, ProxyId},
     overload::Stage,
     stats::BackendCounters,
@@ -189,6 +190,12 @@ impl Statistics {
         incarnation: Incarnation,
     ) -> (LimitTotals, Vec<(ProxyId, LimitTotals)>) {
         self.lock().limits.of(limit, incarnation)
+    }
+
+    /// Which limits began to refuse requests since the last call, and which have stopped.
+    #[must_use]
+    pub fn limit_news(&self) -> Vec<(LimitName, RefusalNews)> {
+        self.lock().limits.news()
     }
 
     /// What a proxy has left of one backend, while that drains.

@@ -38,6 +38,7 @@ pub mod cross_site;
 pub mod departed;
 pub mod discovery;
 pub mod drain;
+pub mod event_log;
 pub mod health;
 pub mod lease;
 pub mod limit;

@@ -11,7 +11,7 @@ use crate::error::RunError;
 
 /// Connections that the kernel keeps until a worker accepts them; it cuts this to
 /// `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// One socket for each worker on the same address; where they really listen.
 ///

@@ -92,6 +92,8 @@ reasons! {
     DrainDeadline = "drain_deadline",
     /// 503: the client's own backend cannot serve it, and the pool gives it no other.
     SessionUnavailable = "session_unavailable",
+    /// 508: the request goes round in a circle.
+    LoopDetected = "loop_detected",
     /// 200: an OPTIONS asked the proxy itself (Max-Forwards 0).
     MaxForwardsReached = "max_forwards_reached",
     /// 403: management that may be asked for on this machine only.
@@ -104,6 +106,52 @@ reasons! {
 }
 
 impl Reason {
+    /// What a client elsewhere is told instead of what happened, where that names what is behind
+    /// the proxy: pools, backends, their addresses, commands for operators.
+    pub(crate) fn told_to_strangers(self) -> Option<&'static str> {
+        match self {
+            Self::NoRoute => Some("nothing is served under this host and path"),
+            Self::NoHealthyBackend | Self::ConfigMissing => {
+                Some("no server can answer this request at present")
+            }
+            Self::BackendConnectRefused
+            | Self::BackendConnectFailed
+            | Self::BackendReset
+            | Self::BackendProtocolError
+            | Self::BackendStatus
+            | Self::DnsFailure => Some("the server that was to answer this request failed"),
+            Self::BackendConnectTimeout | Self::BackendTimeout => {
+                Some("the server that was to answer this request did not do so in time")
+            }
+            Self::QueueFull | Self::QueueTimeout => {
+                Some("the servers have as many requests as they take at a time")
+            }
+            Self::DrainDeadline => Some("the server that was to answer this request is stopping"),
+            Self::SessionUnavailable => Some("the server of this session cannot answer at present"),
+            Self::LoopDetected => Some("the request goes round in a circle"),
+            Self::Overloaded => Some("this proxy has too much to do at present"),
+            Self::RateLimited
+            | Self::PoolPanic
+            | Self::PoolFallback
+            | Self::SlotLost
+            | Self::RetryBudgetExhausted
+            | Self::RetriesExhausted
+            | Self::ClientProtocolError
+            | Self::ClientHeaderTimeout
+            | Self::ClientBodyTimeout
+            | Self::ClientAbort
+            | Self::HeaderTooLarge
+            | Self::BodyTooLarge
+            | Self::TooManyConnections
+            | Self::TunnelIdleTimeout
+            | Self::Draining
+            | Self::MaxForwardsReached
+            | Self::ManagementForbidden
+            | Self::ControlPlaneAway
+            | Self::Internal => None,
+        }
+    }
+
     /// Whether a backend failed, so that another one may be tried.
     pub(crate) fn is_of_a_backend(self) -> bool {
         matches!(

@@ -64,7 +64,7 @@ impl Gate {
     fn budget(self) -> Budget {
         match self {
             Self::Instructions | Self::InstructionsManyBackends => Budget(12_000.0),
-            Self::InstructionsLimited => Budget(12_300.0),
+            Self::InstructionsLimited => Budget(12_200.0),
             Self::InstructionsClose => Budget(18_000.0),
             Self::CallsKeepAlive => Budget(4.4),
             Self::CallsClose => Budget(10.0),

@@ -74,56 +74,82 @@ async fn a_control_plane_does_not_start_on_a_full_disk_and_says_so() {
     process.listening().await;
 }
 
+/// A backend that takes half a kilobyte in the store.
+fn large_backend(number: usize) -> pb::object::Object {
+    let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
+    pb::object::Object::Backend(pb::Backend {
+        id: format!("b{number}"),
+        pool: "default".to_owned(),
+        address: format!("10.0.{}.{}:80", number >> 8, number & 255),
+        admin_state: pb::AdminState::Disabled.into(),
+        labels,
+        ..pb::Backend::default()
+    })
+}
+
 #[tokio::test]
-async fn a_disk_that_fills_up_refuses_the_write_and_loses_none_before() {
+async fn a_disk_that_fills_up_refuses_writes_until_there_is_room_and_loses_none() {
     let directory = tempfile::tempdir().unwrap();
     let args = owned(&[&CONTROL_PLANE[..], &[&data_dir(directory.path())]].concat());
     let mut process = program().with_file_size(256).start("control plane", &args);
     let listening = process.listening().await;
-    let api = Api::new(listening.address("grpc"));
-    let mut stored = Vec::new();
+    let (api, http) = (Api::new(listening.address("grpc")), listening.address("http"));
+    let mut stored = 0;
     let refused = loop {
-        assert!(stored.len() < 2_000, "256 KiB take more than they can hold");
-        let number = stored.len();
-        let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
-        let backend = pb::Backend {
-            id: format!("b{number}"),
-            pool: "default".to_owned(),
-            address: format!("10.0.{}.{}:80", number >> 8, number & 255),
-            admin_state: pb::AdminState::Disabled.into(),
-            labels,
-            ..pb::Backend::default()
-        };
-        let object = pb::object::Object::Backend(backend);
-        match api.put(object, pb::WriteOptions::default()).await {
-            Ok(_) => stored.push(format!("b{number}")),
+        assert!(stored < 2_000, "256 KiB take more than they can hold");
+        match api.put(large_backend(stored), pb::WriteOptions::default()).await {
+            Ok(_) => stored += 1,
             Err(refused) => break refused,
         }
     };
-    for part in ["was not stored", "disk is full", "restarted"] {
+    for part in ["did not take effect", "disk is full", "tries by itself"] {
         assert!(refused.message().contains(part), "{part}: {refused:?}");
     }
     // It goes on telling what it holds, and says to whoever asks that it is not well.
-    assert_eq!(api.list("backend").await.0.len(), stored.len());
-    assert_eq!(get(listening.address("http"), "/livez").await.status, 200);
-    assert_eq!(get(listening.address("http"), "/readyz").await.status, 503);
+    assert_eq!(api.list("backend").await.0.len(), stored);
+    assert_eq!(get(http, "/livez").await.status, 200);
+    let ready = get(http, "/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("[-] store loaded and writable: it is opened"), "{ready:?}");
     let server = format!("http://{}", listening.address("grpc"));
+    let check = async || program().run(&["--server", &server, "check"]).await;
     eventually("lbctl check tells of the store", async || {
-        let checked = program().run(&["--server", &server, "check"]).await.expect(1);
-        if checked.stdout.contains("its store takes no writes") {
-            Ok(())
-        } else {
-            Err(checked.stdout)
-        }
+        let checked = check().await.expect(1).stdout;
+        if checked.contains("its store takes no writes") { Ok(()) } else { Err(checked) }
     })
     .await;
+    // As soon as there is room it goes on by itself.
+    process.lift_file_size();
+    eventually("writes are taken again", async || {
+        let ready = get(http, "/readyz?verbose").await;
+        if ready.status == 200 { Ok(()) } else { Err(ready.text()) }
+    })
+    .await;
+    eventually("lbctl check finds it well", async || {
+        let checked = check().await.stdout;
+        if checked.contains("its store takes writes") { Ok(()) } else { Err(checked) }
+    })
+    .await;
+    let held = api.list("backend").await.0.len();
+    // The one that was refused may have reached the disk before the limit did.
+    assert!(held == stored || held == stored + 1, "{held} of {stored}");
+    for number in held..held + 50 {
+        api.put(large_backend(number), pb::WriteOptions::default()).await.unwrap();
+    }
+    let mut events = api.watch(1000).await;
+    let mut told = Vec::new();
+    while told.last().is_none_or(|last| last != "store_recovered") {
+        let event = events.message().await.unwrap().expect("events go on");
+        if event.r#type.starts_with("store_") {
+            told.push(event.r#type);
+        }
+    }
+    assert_eq!(told[0], "store_failed");
     process.kill().await;
 
     let process = program().start("control plane", &args);
     let api = Api::new(process.listening().await.address("grpc"));
-    let held = api.list("backend").await.0.len();
-    // The one that was refused may have reached the disk before the limit did.
-    assert!(held == stored.len() || held == stored.len() + 1, "{held} of {}", stored.len());
+    assert_eq!(api.list("backend").await.0.len(), held + 50);
 }
 
 #[tokio::test]

@@ -102,6 +102,12 @@ async fn clients_that_have_left_are_not_waited_for() {
         clients.push(client);
     }
     backend.reached(20).await;
+    // What some have said behind it hides nothing.
+    for (client, more) in
+        clients.iter_mut().zip(["\r\n", "G", "GET /2 HTTP/1.1\r\nHost: a\r\n\r\n"])
+    {
+        client.send(more).await;
+    }
     drop(clients);
     eventually("nothing is in flight, and nobody's time was over", async || {
         let scrape = Scrape::of(cluster.proxy(0).admin()).await;
@@ -212,4 +218,37 @@ async fn a_request_that_was_answered_an_interim_response_is_not_sent_again() {
     let response = client.response().await;
     response.expect(502, "backend_reset");
     assert_eq!(first.requests() + second.requests(), 1);
+}
+
+/// A backend has its own time for a body, and ends a connection on which none comes.
+#[tokio::test]
+async fn a_backend_that_waits_for_a_client_no_longer_is_not_blamed() {
+    let backend = Backend::scripted(|request| match request.path() {
+        "/late" => vec![Action::Pause(Duration::from_millis(1500)), Action::Reset],
+        _ => vec![Action::Reset],
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    let post = async |path: &str| {
+        let mut client = Client::connect(cluster.address()).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n");
+        client.send(head + "some").await;
+        client.response().await
+    };
+    post("/late").await.expect(408, "client_body_timeout");
+    let failures = async || {
+        let totals = cluster.api.backend("backend1").await.totals.unwrap_or_default();
+        (totals.requests, totals.in_flight, totals.failures.unwrap_or_default().reset)
+    };
+    eventually("the backend is not blamed", async || match failures().await {
+        (1, 0, 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    // At once it is the backend that has failed.
+    post("/").await.expect(502, "backend_reset");
+    eventually("the backend is blamed", async || match failures().await {
+        (2, 0, 1) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
 }

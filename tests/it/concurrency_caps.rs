@@ -151,7 +151,7 @@ async fn two_slots_go_round_eight_proxies() {
     // Turns take a second or so, and longer where eight processes share few cores.
     let patient = ["set-pool", "default", "--request-timeout", "20s", "--queue-timeout", "15s"];
     drop(cluster.lbctl(&patient).await.expect(0));
-    let load = Load::start(&cluster.addresses(), 1);
+    let load = Load::start(&cluster.addresses(), 3);
     load.answered(300).await;
     let used = meter.mean(Duration::from_secs(5)).await / 2.0;
     println!("{:.1} % of 2 slots in use", used * 100.0);

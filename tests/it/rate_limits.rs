@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use lb_tests::{
     backend::Backend,
-    client::{Client, get},
+    client::{Client, exchange, get},
     cluster::{Cluster, no_checks},
     eventually::eventually,
     meter::Meter,
@@ -200,6 +200,17 @@ async fn each_proxy_keeps_its_own_limit_and_tells_of_it() {
         if text.matches(wanted).count() == 6 { Ok(()) } else { Err(text) }
     })
     .await;
+    let mut events = cluster.api.watch(1000).await;
+    let told = loop {
+        let event = events.message().await.unwrap().expect("events go on");
+        if event.r#type == "limit_reached" {
+            break event;
+        }
+    };
+    assert_eq!((told.kind.as_str(), told.name.as_str()), ("limit", "tight"));
+    let message = told.reason.unwrap().message;
+    assert!(message.starts_with("refuses requests: "), "{message}");
+    assert!(message.contains("it lets 1/m pass in each proxy"), "{message}");
     let page = cluster.lbctl(&["describe", "limit", "tight"]).await.expect(0).stdout;
     assert!(page.contains("own") && page.contains("passed"), "{page}");
 }
@@ -365,4 +376,49 @@ async fn the_limit_of_a_backend_that_refuses_is_the_one_that_is_told() {
     assert!(refused.text().contains("limit z-narrow"), "{}", refused.text());
     assert_eq!(refused.field("RateLimit-Policy"), Some("\"z-narrow\";q=1;w=3611"));
     assert!(refused.field("RateLimit").unwrap().starts_with("\"z-narrow\";r=0;t="));
+}
+
+/// A client that gives several values at once, or spells a name in another way, is no new one each
+/// time.
+#[tokio::test]
+async fn nobody_gets_past_a_limit_by_key_with_a_value_beside_it() {
+    let backend = Backend::saying("here");
+    let cluster = Cluster::start_with(program(), 1, &[]).await;
+    cluster.add_backends(&[backend.address()]).await;
+    for key in ["header:X-Key", "cookie:sid", "header:Host"] {
+        let limit = ["add-limit", "by-key", "--scope=proxy", "--rate=1/h", "--burst=1"];
+        let key = format!("--key={key}");
+        drop(cluster.lbctl(&[&limit[..], &[&key]].concat()).await.expect(0));
+        let ask = async |target: &str, fields: String| {
+            let head = format!("GET {target} HTTP/1.1\r\n{fields}Connection: close\r\n\r\n");
+            exchange(cluster.address(), "GET", head).await.unwrap().status
+        };
+        let passed = async |fields: &dyn Fn(u32) -> String, target: &str| {
+            let mut passed = 0;
+            for number in 0..5 {
+                passed += u32::from(ask(target, fields(number)).await == 200);
+            }
+            passed
+        };
+        match &*key {
+            "--key=header:X-Key" => {
+                let beside = |n| format!("Host: a\r\nX-Key: {n}\r\nX-Key: same\r\n");
+                let alias = |_| "Host: a\r\nX_Key: other\r\n".to_owned();
+                assert_eq!(passed(&beside, "/").await, 1, "{key}");
+                assert_eq!(passed(&alias, "/").await, 1, "{key}");
+                assert_eq!(passed(&|n| format!("Host: a\r\nX-Key: {n}\r\n"), "/").await, 5);
+            }
+            "--key=cookie:sid" => {
+                let beside = |n| format!("Host: a\r\nCookie: sid={n}; sid=same\r\n");
+                let fields = |n| format!("Host: a\r\nCookie: sid=same\r\nCookie: sid={n}\r\n");
+                assert_eq!(passed(&beside, "/").await + passed(&fields, "/").await, 1, "{key}");
+            }
+            _ => {
+                let rotating = |n| format!("Host: {n}\r\n");
+                assert_eq!(passed(&rotating, "http://h/").await, 1, "{key}");
+                assert_eq!(passed(&|n| format!("Host: A:{}\r\n", n + 1), "/").await, 1, "{key}");
+            }
+        }
+        drop(cluster.lbctl(&["remove-limit", "by-key"]).await.expect(0));
+    }
 }

@@ -264,3 +264,34 @@ async fn listeners_come_change_and_go_while_a_proxy_runs() {
     ask(503, "config_missing").await;
     assert_eq!(get(cluster.address(), "/x").await.text(), "default");
 }
+
+/// A backend that is the proxy itself gets no request round for ever; from one listener to another
+/// is no circle.
+#[tokio::test]
+async fn a_request_that_comes_back_again_and_again_is_answered() {
+    let default = Backend::saying("default");
+    let cluster = one_proxy(&[&default]).await;
+    let own = cluster.address();
+    lbctl(&cluster, "add-pool circle --health none").await;
+    lbctl(&cluster, &format!("add-backend {own} --pool circle --id circle-1")).await;
+    lbctl(&cluster, "add-route circle --path-prefix /circle --pool circle").await;
+    let answer = get(own, "/circle").await;
+    answer.expect(508, "loop_detected");
+    assert_eq!(get(own, "/").await.text(), "default");
+    let passed = cluster.lbctl(&["check"]).await.stdout;
+    assert!(passed.contains("circle-1"), "{passed}");
+    assert!(passed.contains("is listener default of proxy"), "{passed}");
+
+    // The same server behind the fleet twice: it is told so, and asked.
+    lbctl(&cluster, &format!("set-backend circle-1 --address {}", default.address())).await;
+    cluster.settled().await;
+    let mark = default.recorded()[0]
+        .request
+        .field("CDN-Loop")
+        .expect("every request is marked")
+        .to_owned();
+    let twice = format!(
+        "GET /circle HTTP/1.1\r\nHost: a\r\nCDN-Loop: cdn, {mark}, {mark}, {mark}\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(exchange(own, "GET", twice).await.unwrap().text(), "default");
+}

@@ -22,7 +22,10 @@ use std::{
 use rustix::{
     io::Errno,
     param::clock_ticks_per_second,
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
+    process::{
+        Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, prlimit,
+        waitid,
+    },
 };
 use tokio::{
     sync::watch,
@@ -145,8 +148,9 @@ impl Program {
             write!(limits, "ulimit -n {max}; ").expect("writing to a string cannot fail");
         }
         if let Some(max_kib) = self.file_size {
-            // In units of 512 bytes; an error instead of a signal, as from a full disk.
-            write!(limits, "trap '' XFSZ; ulimit -f {}; ", max_kib * 2)
+            // In units of 512 bytes; an error instead of a signal, as from a full disk. The soft
+            // limit alone, so that room can be made.
+            write!(limits, "trap '' XFSZ; ulimit -S -f {}; ", max_kib * 2)
                 .expect("writing to a string cannot fail");
         }
         let mut command = if limits.is_empty() {
@@ -266,6 +270,14 @@ impl Process {
             kill_process(self.pid, signal)
                 .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
         }
+    }
+
+    /// Lets its files grow from now on, as if room had been made on its disk: the end of
+    /// [`Program::with_file_size`].
+    pub fn lift_file_size(&self) {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+        let lifted = Rlimit { current: maximum, maximum };
+        prlimit(Some(self.pid), Resource::Fsize, lifted).expect("a child's limits can be changed");
     }
 
     /// Kills it and waits until it is gone.

@@ -96,7 +96,7 @@ fn event_table<'e>(events: impl Iterator<Item = &'e EventView>, now: u64) -> Tab
             (&event.event_type).into(),
             format!("{}/{}", event.kind, event.name).into(),
             event.revision.into(),
-            event.reason.sentence().into(),
+            event.sentence(now).into(),
         ]);
     }
     table

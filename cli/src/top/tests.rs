@@ -89,6 +89,7 @@ fn event(sequence: u64) -> EventView {
         name: "backend2".to_owned(),
         revision: 118,
         reason: None,
+        ..pb::Event::default()
     })
 }
 

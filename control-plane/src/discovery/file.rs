@@ -10,7 +10,12 @@
 //! An entry of a list is `"HOST:PORT"`, or an object with `address`, and perhaps `weight`
 //! and `id`.
 
-use std::{fs::OpenOptions, io::Read as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs::OpenOptions,
+    io::Read as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+};
 
 use lb_core::{
     discovery::{Found, Twins, parse_lines},
@@ -31,16 +36,20 @@ pub(super) fn read(path: &str) -> Result<Vec<Found>, Reason> {
         .read(true)
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .and_then(|file| Ok((file.metadata()?.is_file(), file)));
-    let (is_file, file) = open.map_err(|error| failed(error.to_string()))?;
-    if !is_file {
+        .and_then(|file| Ok((file.metadata()?, file)));
+    let (metadata, file) = open.map_err(|error| failed(error.to_string()))?;
+    if !metadata.is_file() {
         return Err(failed("this is no regular file; name one with a line per backend".to_owned()));
     }
     file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
     if bytes.len() as u64 > SIZE_MAX {
         return Err(failed(format!("the file has more than {SIZE_MAX} bytes")));
     }
-    let malformed = |what: String| Reason::new("source_malformed", format!("{path}: {what}"));
+    let is_public = metadata.mode() & 0o004 != 0;
+    let malformed = |what: String| {
+        let what = if is_public { what } else { without_text(&what) };
+        Reason::new("source_malformed", format!("{path}: {what}"))
+    };
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         malformed(format!("line {line}: this is not UTF-8"))
@@ -55,6 +64,19 @@ pub(super) fn read(path: &str) -> Result<Vec<Found>, Reason> {
         return Err(Reason::new("source_empty", format!("{path}: {what}")));
     }
     Ok(found)
+}
+
+/// Leaves out of a complaint what stands in the file: whoever may ask for a source need not be
+/// somebody who may read every file that the control plane may.
+fn without_text(what: &str) -> String {
+    const RULE: &str = "write HOST:PORT, perhaps with weight and id; what is there is not told, \
+                        because not everybody may read the file";
+    match what.split_once(": ") {
+        Some((place, _)) if place.starts_with("line ") || place.starts_with("backend ") => {
+            format!("{place}: {RULE}")
+        }
+        _ => RULE.to_owned(),
+    }
 }
 
 fn json(text: &str) -> Result<Vec<Found>, String> {
@@ -132,6 +154,8 @@ fn entry(value: &Value) -> Result<Found, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn read_as(name: &str, text: &str) -> Result<Vec<Found>, Reason> {
@@ -166,6 +190,24 @@ mod tests {
         ] {
             let reason = read_as(name, text).unwrap_err();
             assert!(reason.message.contains(hint), "{text}: {}", reason.message);
+        }
+    }
+
+    #[test]
+    fn what_stands_in_a_private_file_is_not_told() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text, place) in [
+            ("a.txt", "10.0.0.1:80\nsecret\n", "line 2: "),
+            ("a.json", "[\"a:80\", \"secret\"]", "backend 2: "),
+            ("a.json", "{\"secret\": 1}", ""),
+            ("a.toml", "secret", "line 1: "),
+        ] {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+            let message = read(path.to_str().unwrap()).unwrap_err().message;
+            assert!(!message.contains("secret"), "{message}");
+            assert!(message.contains(&format!("{place}write HOST:PORT")), "{message}");
         }
     }
 

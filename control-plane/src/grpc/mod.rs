@@ -208,10 +208,16 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<SyncServer<SyncService>>().await;
     let watched = Arc::clone(&context);
     context.tracker.spawn(async move {
-        let failed = watched.stop.run_until_cancelled(watched.registry.store_failed()).await;
-        if failed.is_some() {
-            // It goes on telling what it holds, but nothing can be changed.
-            health_reporter.set_not_serving::<RegistryServer<RegistryService>>().await;
+        let mut outage = watched.registry.outages();
+        outage.mark_changed();
+        while let Some(Ok(())) = watched.stop.run_until_cancelled(outage.changed()).await {
+            // Without its store it goes on telling what it holds, but nothing can be changed.
+            let takes_writes = outage.borrow_and_update().is_none();
+            if takes_writes {
+                health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
+            } else {
+                health_reporter.set_not_serving::<RegistryServer<RegistryService>>().await;
+            }
         }
     });
     let descriptors = || {

@@ -25,7 +25,10 @@ use crate::{
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
+    let several = event.count > 1;
     pb::Event {
+        count: if several { event.count } else { 0 },
+        first_unix_ms: if several { event.first_unix_ms } else { 0 },
         sequence: event.sequence,
         at_unix_ms: event.at_unix_ms,
         r#type: event.what.name().to_owned(),

@@ -21,21 +21,26 @@ use axum::{
 use crate::grpc::Context;
 
 pub(super) fn routes() -> Router<Arc<Context>> {
-    let live = get(async |uri: Uri| report(&uri, &[("process", true)]));
+    let live = get(async |uri: Uri| report(&uri, &[("process".to_owned(), true)]));
     let ready = get(async |State(context): State<Arc<Context>>, uri: Uri| {
         report(&uri, &readiness(&context))
     });
     Router::new().route("/livez", live).route("/readyz", ready)
 }
 
-fn readiness(context: &Context) -> [(&'static str, bool); 2] {
+fn readiness(context: &Context) -> [(String, bool); 2] {
+    let mut store = "store loaded and writable".to_owned();
+    if let Some(why) = &*context.registry.outages().borrow() {
+        // A cause is one line by itself; whatever it is, the answer stays a list of lines.
+        store += &format!(": it is opened again and again, and fails: {}", why.replace('\n', " "));
+    }
     [
-        ("store loaded and writable", context.registry.takes_writes()),
-        ("serving proxies", !context.stop.is_cancelled()),
+        (store, context.registry.takes_writes()),
+        ("serving proxies".to_owned(), !context.stop.is_cancelled()),
     ]
 }
 
-fn report(uri: &Uri, checks: &[(&str, bool)]) -> impl IntoResponse + use<> {
+fn report(uri: &Uri, checks: &[(String, bool)]) -> impl IntoResponse + use<> {
     let good = checks.iter().all(|(_, good)| *good);
     let verbose = uri.query().is_some_and(|q| q.split('&').any(|p| p == "verbose"));
     let mut body = String::new();

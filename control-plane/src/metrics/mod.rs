@@ -32,7 +32,7 @@ pub(crate) const WRITES: Definition = Definition::counter(
 pub(crate) const STORE_FAILURES: Definition = Definition::counter(
     "lb_store_failures_total",
     &[],
-    "Commits that the store could not make, after which nothing is written any more",
+    "Times that the store failed, after each of which it is opened again until it takes writes",
 );
 pub(crate) const COMMIT_DURATION: Definition = Definition::histogram(
     "lb_store_commit_duration_seconds",

@@ -15,7 +15,7 @@ pub struct WriteCounts {
     pub unchanged: u64,
     /// Writes that broke a rule or came too late.
     pub refused: u64,
-    /// Commits, those of the prober included, that the store could not make.
+    /// Times that the store failed, commits of the prober and notes included.
     pub store_failures: u64,
     /// How long the store took for each commit that it made.
     pub commits: LatencyHistogram,

@@ -36,8 +36,8 @@ pub enum WriteError {
     Random(String),
     /// The store failed.
     #[error(
-        "the write was not stored: {0}; the control plane goes on serving what it holds, but \
-         takes no writes until it is restarted with a working store"
+        "the write did not take effect: {0}; the control plane goes on serving what it holds, \
+         and takes writes again as soon as the store does: it tries by itself"
     )]
     Store(#[from] StoreError),
     /// The control plane is stopping.

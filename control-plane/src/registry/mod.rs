@@ -14,10 +14,12 @@
 
 mod answers;
 mod catalog;
+mod commit;
 mod counts;
 mod discovered;
 mod draining;
 mod error;
+mod newer;
 mod news;
 mod plan;
 pub(crate) mod session_keys;
@@ -30,6 +32,7 @@ mod tests;
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use lb_core::{
@@ -39,7 +42,10 @@ use lb_core::{
     moment::Moment,
     sync::Publisher,
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::sleep,
+};
 
 pub(crate) use self::plan::known_names;
 use self::writer::Writer;
@@ -57,6 +63,12 @@ use crate::{
 
 /// Commands that may wait for the writer. Beyond that, callers wait.
 const COMMANDS_MAX: usize = 256;
+
+/// The wait before a store that failed is opened again; doubled up to [`HEAL_MAX`], so that a
+/// disk that is full for hours is not read through each second.
+const HEAL_MIN: Duration = Duration::from_millis(500);
+/// An operator who made room need not wait longer than this.
+const HEAL_MAX: Duration = Duration::from_secs(10);
 
 /// Stands in for the id of a backend that is to get one.
 pub(crate) const UNASSIGNED: &str = "unassigned";
@@ -284,17 +296,34 @@ impl Registry {
         self.shared.term
     }
 
-    /// Whether writes are taken. False once the store has failed, or while stopping.
+    /// Whether writes are taken. False while the store fails, or while stopping.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
-        !self.commands.is_closed() && *self.shared.store_works.borrow()
+        !self.commands.is_closed() && self.shared.outage.borrow().is_none()
     }
 
-    /// Completes once the store has failed.
-    pub(crate) async fn store_failed(&self) {
-        let mut works = self.shared.store_works.subscribe();
+    /// Why the store takes no writes now, to be waited on; nothing while it takes them.
+    #[must_use]
+    pub fn outages(&self) -> watch::Receiver<Option<String>> {
+        self.shared.outage.subscribe()
+    }
+
+    /// Opens the store again after each failure, until it takes writes again; for ever.
+    pub(crate) async fn keep_store_open(&self) {
+        let mut outage = self.outages();
         // The sender is held here.
-        works.wait_for(|works| !works).await.ok();
+        while outage.wait_for(Option::is_some).await.is_ok() {
+            let mut wait = HEAL_MIN;
+            while self.shared.outage.borrow().is_some() {
+                sleep(wait).await;
+                let (reply, healed) = oneshot::channel();
+                if self.commands.send(Command::Heal { reply }).await.is_err() {
+                    return;
+                }
+                healed.await.ok();
+                wait = (wait * 2).min(HEAL_MAX);
+            }
+        }
     }
 
     /// What came of all writes since the process began.
@@ -350,6 +379,9 @@ enum Command {
         holders: Vec<InstanceId>,
         reply: oneshot::Sender<bool>,
     },
+    Heal {
+        reply: oneshot::Sender<()>,
+    },
     Stop {
         reply: oneshot::Sender<()>,
     },
@@ -359,7 +391,8 @@ enum Command {
 struct Shared {
     view: RwLock<View>,
     revision: watch::Sender<u64>,
-    store_works: watch::Sender<bool>,
+    /// Why the store takes no writes.
+    outage: watch::Sender<Option<String>>,
     touched: Touched,
     counts: Mutex<WriteCounts>,
     term: u64,

@@ -33,7 +33,7 @@ fn put(resource: Resource) -> Item {
     Item::Put { resource: Box::new(resource), mode: PutMode::Upsert, assign_id: false }
 }
 
-fn add(pool: &str, address: &str) -> Item {
+pub(super) fn add(pool: &str, address: &str) -> Item {
     let resource = Box::new(Resource::Backend(backend("unassigned", pool, address)));
     Item::Put { resource, mode: PutMode::Create, assign_id: true }
 }
@@ -42,7 +42,7 @@ fn delete(kind: Kind, name: &str) -> Item {
     Item::Delete { kind, name: name.to_owned() }
 }
 
-fn one(item: Item) -> WriteRequest {
+pub(super) fn one(item: Item) -> WriteRequest {
     WriteRequest { items: vec![item], ..WriteRequest::default() }
 }
 
@@ -357,46 +357,6 @@ async fn verdicts_of_one_round_take_one_revision() {
     assert_eq!(registry.revision(), 5);
     registry.record(statuses).await.unwrap();
     assert_eq!(registry.revision(), 5, "what is known already is not stored again");
-}
-
-#[tokio::test]
-async fn a_store_that_fails_changes_nothing_that_anybody_sees() {
-    /// Works for so many commits.
-    #[derive(Debug)]
-    struct Failing(MemoryStore, u32, usize);
-    impl Store for Failing {
-        fn load(&mut self) -> Result<crate::store::Contents, StoreError> {
-            self.0.load()
-        }
-        fn commit(&mut self, batch: &crate::store::Batch) -> Result<(), StoreError> {
-            let why = ["reopen the database", "disk full"];
-            let Some(left) = self.1.checked_sub(1) else {
-                let why = why[std::mem::take(&mut self.2)];
-                return Err(StoreError::Failed { doing: "written", source: why.into() });
-            };
-            self.1 = left;
-            self.0.commit(batch)
-        }
-        fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
-            self.0.begin_term(at_least)
-        }
-        fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
-            self.0.remember_proxies(proxies)
-        }
-        fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
-            self.0.remember_holders(holders)
-        }
-    }
-    let store = Box::new(Failing(MemoryStore::new(), 1, 1));
-    let registry = Registry::start(store, Arc::new(EventLog::new())).unwrap();
-    assert!(registry.takes_writes());
-    let error = registry.write(one(add("default", "h:1"))).await.unwrap_err();
-    assert!(matches!(error, WriteError::Store(_)), "{error}");
-    assert!(!registry.takes_writes());
-    let again = registry.write(one(add("default", "h:2"))).await.unwrap_err();
-    assert_eq!(again.to_string(), error.to_string(), "the cause, and not what came of it");
-    assert_eq!(registry.revision(), 1);
-    assert_eq!(registry.read(|view| view.catalog.names(Kind::Backend).len()), 0);
 }
 
 #[tokio::test]

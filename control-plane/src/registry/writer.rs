@@ -1,9 +1,6 @@
 //! The one thread that changes the state.
 
-use std::{
-    error::Error as _,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lb_core::{
     model::{
@@ -11,35 +8,33 @@ use lb_core::{
         PoolName, Resource, Route, RouteName, RoutePools, Version,
     },
     moment::Moment,
-    sync::{Object, ObjectSet, Publisher},
+    sync::{ObjectSet, Publisher},
 };
 use lb_proto::convert;
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
-use tracing::{debug, error, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 
 use super::{
     Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
-    WriteRequest, Written, answers::Answers, news::News, plan::plan, session_keys,
+    WriteRequest, Written, answers::Answers, commit::Change, newer::unreadable, news::News,
+    plan::plan, session_keys,
 };
 use crate::{
-    clock::{present, told, unix_ms},
+    clock::{present, unix_ms},
     events::{EventLog, EventType},
-    store::{Answered, Batch, Store, StoreError},
+    store::{Answered, Store, StoreError},
 };
 
 /// Owns the store.
 #[derive(Debug)]
 pub(super) struct Writer {
-    store: Box<dyn Store>,
-    shared: Arc<Shared>,
-    events: Arc<EventLog>,
-    next_backend_number: u64,
-    answers: Answers,
-    /// Why the store failed, after which nothing is written any more.
-    store_failure: Option<String>,
+    pub(super) store: Box<dyn Store>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: Arc<EventLog>,
+    pub(super) next_backend_number: u64,
+    pub(super) answers: Answers,
+    /// A change whose commit failed, and of which is not known whether it is in the store.
+    pub(super) in_doubt: Option<Change>,
 }
 
 impl Writer {
@@ -52,9 +47,8 @@ impl Writer {
         let term = begin_term(&mut *store);
         let mut catalog = Catalog::default();
         for object in &contents.objects {
-            let resource = convert::decode_object(object).map_err(|invalid| {
-                StoreError::Damaged { what: format!("{} cannot be read: {invalid}", object.key) }
-            })?;
+            let resource = convert::decode_object(object)
+                .map_err(|invalid| unreadable(object, &invalid, contents.written_by.as_deref()))?;
             if let Resource::Route(route) = &resource {
                 warn_of_no_match(route);
             }
@@ -71,7 +65,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             view: RwLock::new(view),
             revision: watch::Sender::new(contents.revision),
-            store_works: watch::Sender::new(true),
+            outage: watch::Sender::new(None),
             touched: Touched::default(),
             counts: Mutex::default(),
             term,
@@ -84,7 +78,7 @@ impl Writer {
             events,
             next_backend_number: contents.next_backend_number,
             answers: Answers::new(contents.answers),
-            store_failure: None,
+            in_doubt: None,
         };
         if contents.revision == 0 {
             let number = writer.next_backend_number;
@@ -115,17 +109,20 @@ impl Writer {
                     reply.send(self.step_keys(request)).ok();
                 }
                 Command::Remember { proxies } => {
-                    if let Err(error) = self.store.remember_proxies(&proxies) {
-                        // Drains then wait longer after a restart, and nothing else.
-                        debug!(%error, "the proxies that are connected could not be noted");
-                    }
+                    // Drains then wait longer after a restart, and nothing else.
+                    self.note("the proxies that are connected", |store| {
+                        store.remember_proxies(&proxies)
+                    });
                 }
                 Command::RememberHolders { holders, reply } => {
-                    let outcome = self.store.remember_holders(&holders);
-                    if let Err(error) = &outcome {
-                        debug!(%error, "the processes that have leases could not be noted");
-                    }
-                    reply.send(outcome.is_ok()).ok();
+                    let noted = self.note("the processes that have leases", |store| {
+                        store.remember_holders(&holders)
+                    });
+                    reply.send(noted).ok();
+                }
+                Command::Heal { reply } => {
+                    self.heal();
+                    reply.send(()).ok();
                 }
                 Command::Stop { reply } => {
                     commands.close();
@@ -254,75 +251,8 @@ impl Writer {
         Ok(KeysWritten { revision, repeated: false })
     }
 
-    /// Stores a change, then shows it.
-    fn commit(
-        &mut self,
-        upserts: Vec<Resource>,
-        deletes: Vec<Key>,
-        next_backend_number: u64,
-        answered: Option<Answered>,
-    ) -> Result<(), StoreError> {
-        let expected_revision = *self.shared.revision.borrow();
-        let changed = !upserts.is_empty() || !deletes.is_empty();
-        let revision = expected_revision + u64::from(changed);
-        let committed = present();
-        let committed_unix_ms = told(committed);
-        let objects = upserts
-            .iter()
-            .map(|r| Object { key: r.key(), revision, payload: convert::encode(r) })
-            .collect();
-        let batch = Batch {
-            expected_revision,
-            revision,
-            upserts: objects,
-            deletes,
-            next_backend_number,
-            committed_unix_ms,
-            answered,
-        };
-        if let Some(why) = &self.store_failure {
-            // What the store says after a failure hides why it failed.
-            return Err(StoreError::Failed { doing: "written", source: why.clone().into() });
-        }
-        let began = Instant::now();
-        if let Err(failure) = self.store.commit(&batch) {
-            self.counts().store_failures += 1;
-            error!(error = %failure, revision, "a write could not be stored; no more are taken until restart");
-            self.shared.store_works.send_replace(false);
-            let source = failure.source().map(ToString::to_string);
-            self.store_failure = Some(source.unwrap_or_else(|| failure.to_string()));
-            return Err(failure);
-        }
-        let took = began.elapsed().as_micros();
-        self.counts().commits.record(u64::try_from(took).unwrap_or(u64::MAX));
-        self.next_backend_number = next_backend_number;
-        if let Some(answered) = batch.answered {
-            self.answers.insert(answered);
-        }
-        if !changed {
-            return Ok(());
-        }
-        let news = {
-            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-            let news = News::of(&view.catalog, &upserts, &batch.deletes);
-            self.count_transitions(&view.catalog, &upserts);
-            for resource in upserts {
-                view.catalog.put(resource, revision);
-            }
-            for key in &batch.deletes {
-                view.catalog.remove(key);
-            }
-            view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
-            view.committed = committed;
-            news
-        };
-        self.shared.revision.send_replace(revision);
-        self.tell(news, revision);
-        Ok(())
-    }
-
     /// Compares verdicts with the catalog before them.
-    fn count_transitions(&self, before: &Catalog, upserts: &[Resource]) {
+    pub(super) fn count_transitions(&self, before: &Catalog, upserts: &[Resource]) {
         for resource in upserts {
             let Resource::Status(status) = resource else { continue };
             let Some(backend) = before.backends().get(&status.backend) else { continue };
@@ -334,11 +264,11 @@ impl Writer {
         }
     }
 
-    fn counts(&self) -> MutexGuard<'_, WriteCounts> {
+    pub(super) fn counts(&self) -> MutexGuard<'_, WriteCounts> {
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, news: Vec<News>, revision: u64) {
+    pub(super) fn tell(&self, news: Vec<News>, revision: u64) {
         let objects = news.iter().filter(|news| news.is_about_an_object());
         if let Some(first) = objects.clone().next() {
             // One line, however large the batch: the events name each object.

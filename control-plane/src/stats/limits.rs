@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use lb_core::model::{Incarnation, LimitName, ProxyId};
+use lb_core::{
+    limit::{RefusalNews, Refusals},
+    model::{Incarnation, LimitName, ProxyId},
+};
 use tokio::time::Instant;
 
 use super::rate::Rate;
@@ -85,6 +88,7 @@ pub(super) struct Limits(HashMap<(LimitName, Incarnation), LimitSums>);
 #[derive(Debug, Default)]
 struct LimitSums {
     all: Sum,
+    refusals: Refusals,
     by_proxy: BTreeMap<ProxyId, (Sum, LimitShare, Option<Instant>)>,
 }
 
@@ -122,6 +126,7 @@ impl Limits {
         }
         let sums = self.0.entry((part.limit.clone(), part.incarnation)).or_default();
         sums.all.add(now, &part.counts);
+        sums.refusals.count(part.counts.admitted, part.counts.refused, now.into_std());
         let (sum, share, told) = sums.by_proxy.entry(proxy.clone()).or_default();
         sum.add(now, &part.counts);
         (*share, *told) = (part.share, Some(now));
@@ -144,6 +149,18 @@ impl Limits {
                 (proxy.clone(), LimitTotals { share, ..sum.totals(now) })
             };
         (sums.all.totals(now), sums.by_proxy.iter().map(of_proxy).collect())
+    }
+
+    /// Which limits began to refuse requests, and which have stopped, in the order of their names.
+    pub(super) fn news(&mut self) -> Vec<(LimitName, RefusalNews)> {
+        let now = Instant::now().into_std();
+        let told = self.0.iter_mut().filter_map(|((limit, _), sums)| {
+            let news = sums.refusals.news(now)?;
+            Some((limit.clone(), news))
+        });
+        let mut told: Vec<_> = told.collect();
+        told.sort_by(|(one, _), (other, _)| one.cmp(other));
+        told
     }
 
     pub(super) fn forget_removed(&mut self, catalog: &Catalog) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_core::model::{AdminState, Backend, Epoch, Labels, Pool, Resource, Weight};
+use lb_core::model::{AdminState, Backend, Epoch, Labels, Limit, Pool, Resource, Weight};
 use tokio::time::advance;
 
 use super::*;
@@ -389,4 +389,40 @@ fn what_a_proxy_of_another_store_tells_counts_for_no_backend_here() {
     assert_eq!(statistics.all().counters.requests, 10);
     assert_eq!(statistics.process().requests, 10);
     assert_eq!(report.applied_revision, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_refuses_anywhere_is_told_of_once_and_once_when_it_stops() {
+    let statistics = Statistics::default();
+    let mut catalog = catalog(&[("b", 2)]);
+    let name = LimitName::new("api").unwrap();
+    let mut limit = Limit::new(name.clone(), "100/s".parse().unwrap());
+    limit.incarnation = Incarnation(3);
+    catalog.put(Resource::Limit(limit), 3);
+    let say = |proxy, sequence, refused| {
+        let counts = LimitCounts { admitted: 20, refused, forgiven: 0 };
+        let part = LimitPart {
+            limit: name.clone(),
+            incarnation: Incarnation(3),
+            counts,
+            share: LimitShare::default(),
+        };
+        let said = Report { limits: vec![part], ..report(proxy, sequence, 20 + refused, 0) };
+        count(&statistics, &said, &catalog);
+    };
+    let mut told = Vec::new();
+    for second in 0..80 {
+        let refused = if (3..9).contains(&second) { [second, 0] } else { [0, 0] };
+        say("p1", second + 1, refused[0]);
+        say("p2", second + 1, refused[1]);
+        told.extend(statistics.limit_news().into_iter().map(|(of, news)| (second, of, news)));
+        advance(Duration::from_secs(1)).await;
+    }
+    let [(began, of, RefusalNews::Began(first)), (ended, _, RefusalNews::Ended(last))] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!((*began, *ended, of), (4, 68, &name));
+    assert_eq!((first.admitted, first.refused), (80, 7));
+    assert_eq!((last.refused, last.lasted.as_secs(), last.quiet.as_secs()), (33, 5, 60));
 }

@@ -18,7 +18,7 @@ mod redb;
 use std::fmt;
 
 use lb_core::{
-    model::{Epoch, InstanceId, Key, ProxyId},
+    model::{Epoch, InstanceId, Key, ProxyId, Version},
     sync::Object,
 };
 
@@ -29,12 +29,19 @@ pub const ANSWERS_MAX: usize = 1000;
 
 /// Keeps the desired state over restarts.
 pub trait Store: fmt::Debug + Send {
-    /// Everything that was committed. Called once, before anything else.
+    /// Everything that was committed. Called before anything else, and after [`Self::reopen`].
     fn load(&mut self) -> Result<Contents, StoreError>;
 
     /// Stores a batch durably and whole, or not at all. Once this returns `Ok`, the
     /// batch survives the loss of power.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// Gives up what is open and opens the storage anew, after anything has failed. A commit that
+    /// failed may be found to be there: the caller loads it again, and compares.
+    fn reopen(&mut self) -> Result<(), StoreError>;
+
+    /// Makes sure that there is room for the next commits, by writing as much and freeing it.
+    fn make_room(&mut self) -> Result<(), StoreError>;
 
     /// Begins a term: a number above all that were begun before, and at least `at_least`.
     /// Stored durably before it is returned, so that what one process hands out in its term
@@ -69,6 +76,9 @@ pub struct Contents {
     /// The processes that may have had leases at the end of the last term; nothing if nobody
     /// noted it.
     pub holders: Option<Vec<InstanceId>>,
+    /// The version of the build that used the store before this process; nothing if that did
+    /// not note it.
+    pub written_by: Option<String>,
 }
 
 /// One change of the state.
@@ -127,6 +137,39 @@ pub enum StoreError {
         found: u32,
         /// The newest that this build reads.
         known: u32,
+    },
+    /// Something in the store is from a newer build.
+    #[error(
+        "the store was written by a newer build{written_by} than this one ({ours}): {what}; start \
+         the newer build again, or restore a backup made before the upgrade"
+    )]
+    NewerBuild {
+        /// What, and where.
+        what: String,
+        /// The version of that build in brackets, if it is known.
+        written_by: String,
+        /// The version of this build.
+        ours: &'static str,
+    },
+    /// The storage was replaced while it was in use.
+    #[error(
+        "the store was opened again and is at {found}, where this control plane holds {held}: \
+         it was replaced meanwhile; restart the control plane to serve what is in it now"
+    )]
+    Replaced {
+        /// What is there now.
+        found: Version,
+        /// What this process holds.
+        held: Version,
+    },
+    /// A commit failed, and the store cannot be opened to see whether it holds it.
+    #[error(
+        "{source}; whether this write is in the store is only seen when it can be opened \
+         again: look before you repeat it, or repeat it with the same idempotency key"
+    )]
+    InDoubt {
+        /// How the commit failed.
+        source: Box<Self>,
     },
     /// Something in the store cannot be read.
     #[error(
@@ -218,6 +261,12 @@ pub(crate) mod tests {
         assert_eq!((contents.revision, contents.committed_unix_ms), (3, 1003));
         assert_eq!(contents.objects, [object("b", 3)]);
         assert_eq!(contents.answers, std::slice::from_ref(&answered));
+        assert_eq!(contents.written_by.as_deref(), Some(env!("CARGO_PKG_VERSION")));
+        store.reopen().unwrap();
+        store.make_room().unwrap();
+        let again = store.load().unwrap();
+        assert_eq!((again.epoch, again.revision), (contents.epoch, 3));
+        assert_eq!((again.objects, again.answers), (contents.objects, contents.answers));
 
         for number in 0..ANSWERS_MAX {
             let answered = Answered { key: format!("key{number}"), ..answered.clone() };

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | name | number, the epoch, or a term and the proxies that were connected in it, or the processes with leases |
+//! | `meta` | name | number, the epoch, the version of the build that was started last, or a term and the proxies that were connected in it, or the processes with leases |
 //! | `objects` | (kind, name) | (revision, payload) |
 //! | `answers` | sequence | what a write with an idempotency key was answered |
 //!
@@ -12,10 +12,10 @@
 //! loses what was not synced holds it to that.
 
 use std::{
-    fs::{OpenOptions, Permissions},
+    fs::{File, OpenOptions, Permissions},
     io::ErrorKind,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
@@ -24,7 +24,8 @@ use lb_core::{
     sync::Object,
 };
 use redb::{
-    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
 };
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
@@ -40,11 +41,16 @@ const ANSWERS: TableDefinition<'_, u64, (&str, u128, u64, bool, &str)> =
 const SCHEMA: u32 = 1;
 /// The state of the largest fleet fits in; redb's own default is a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
+/// What [`RedbStore::make_room`] makes sure of: a status takes less than a page of 4 KiB, and an
+/// object some pages with the branches above it.
+const ROOM: usize = 64 << 10;
 
 /// Keeps the state in one file.
 #[derive(Debug)]
 pub struct RedbStore {
-    database: Database,
+    /// Nothing between two tries to open it again.
+    database: Option<Database>,
+    path: Option<PathBuf>,
     revision: u64,
     next_answer: u64,
     term: u64,
@@ -59,10 +65,11 @@ impl RedbStore {
             .map_err(failed("opened"))?;
         let database =
             Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(failed("opened"))?;
-        Self::with_database(database)
+        let opened = Self::with_database(database)?;
+        Ok(Self { path: Some(path.to_owned()), ..opened })
     }
 
-    /// Opens a store over any storage.
+    /// Opens a store over any storage. It cannot be opened again after a failure.
     pub fn open_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
@@ -107,14 +114,28 @@ impl RedbStore {
         } else {
             transaction.abort().map_err(failed(doing))?;
         }
-        Ok(Self { database, revision: 0, next_answer: 0, term: 0 })
+        let database = Some(database);
+        Ok(Self { database, path: None, revision: 0, next_answer: 0, term: 0 })
+    }
+
+    fn database(&self, doing: &'static str) -> Result<&Database, StoreError> {
+        let source = || "it could not be opened again yet".into();
+        self.database.as_ref().ok_or_else(|| StoreError::Failed { doing, source: source() })
+    }
+
+    /// Begins a transaction that is durable once it is committed.
+    fn write(&self) -> Result<WriteTransaction, StoreError> {
+        let doing = "written";
+        let mut transaction = self.database(doing)?.begin_write().map_err(failed(doing))?;
+        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        Ok(transaction)
     }
 }
 
 impl Store for RedbStore {
     fn load(&mut self) -> Result<Contents, StoreError> {
         let doing = "read";
-        let transaction = self.database.begin_read().map_err(failed(doing))?;
+        let transaction = self.database(doing)?.begin_read().map_err(failed(doing))?;
         let meta = transaction.open_table(META).map_err(failed(doing))?;
         let bytes = |name: &str| -> Result<Option<Vec<u8>>, StoreError> {
             Ok(meta.get(name).map_err(failed(doing))?.map(|value| value.value().to_vec()))
@@ -165,6 +186,7 @@ impl Store for RedbStore {
             answers,
             proxies,
             holders,
+            written_by: bytes("build")?.and_then(|build| String::from_utf8(build).ok()),
         })
     }
 
@@ -176,8 +198,7 @@ impl Store for RedbStore {
                 actual: self.revision,
             });
         }
-        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
-        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let transaction = self.write()?;
         {
             let mut objects = transaction.open_table(OBJECTS).map_err(failed(doing))?;
             for object in &batch.upserts {
@@ -217,10 +238,42 @@ impl Store for RedbStore {
         Ok(())
     }
 
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        let doing = "opened again";
+        let Some(path) = &self.path else {
+            let source = "it is in no file".into();
+            return Err(StoreError::Failed { doing, source });
+        };
+        self.database = None;
+        let file = File::open(path).map_err(failed(doing))?;
+        // After a sync that failed, what is in the page cache need not be on the disk. A file
+        // system that cannot drop it is read as it is.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).ok();
+        // Never made anew: a file that is gone is no empty store.
+        let database = Builder::new().set_cache_size(CACHE_BYTES).open(path);
+        self.database = Some(database.map_err(failed(doing))?);
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<(), StoreError> {
+        let doing = "written";
+        let transaction = self.write()?;
+        {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            meta.insert("room", vec![0; ROOM].as_slice()).map_err(failed(doing))?;
+        }
+        transaction.commit().map_err(failed(doing))?;
+        let transaction = self.write()?;
+        {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            meta.remove("room").map_err(failed(doing))?;
+        }
+        transaction.commit().map_err(failed(doing))
+    }
+
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
         let doing = "written";
-        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
-        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let transaction = self.write()?;
         let term = {
             let mut meta = transaction.open_table(META).map_err(failed(doing))?;
             // A store of an earlier build has none.
@@ -230,6 +283,8 @@ impl Store for RedbStore {
                 .map_or(Ok(0), |value| number(value.value(), "the term"))?;
             let term = at_least.max(last + 1);
             meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            let build = env!("CARGO_PKG_VERSION").as_bytes();
+            meta.insert("build", build).map_err(failed(doing))?;
             term
         };
         transaction.commit().map_err(failed(doing))?;
@@ -252,8 +307,7 @@ impl RedbStore {
     /// Keeps a list of the present term.
     fn note(&self, name: &str, lines: &[&str]) -> Result<(), StoreError> {
         let doing = "written";
-        let mut transaction = self.database.begin_write().map_err(failed(doing))?;
-        transaction.set_durability(Durability::Immediate).map_err(failed(doing))?;
+        let transaction = self.write()?;
         {
             let noted = [&self.term.to_le_bytes()[..], lines.join("\n").as_bytes()].concat();
             let mut meta = transaction.open_table(META).map_err(failed(doing))?;

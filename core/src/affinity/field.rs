@@ -15,13 +15,21 @@ use crate::model::{CookieAffinity, SameSite, Secure};
 ///
 /// Allocates nothing.
 pub fn find<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'a [u8]> {
+    all(fields, name).next()
+}
+
+/// The values of all cookies of this name, in the order in which they stand.
+pub fn all<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
     fields
         .flat_map(|field| field.split(|&byte| byte == b';'))
         .filter_map(|pair| {
             let equals = pair.iter().position(|&byte| byte == b'=')?;
             Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
         })
-        .find(|(found, _)| *found == name.as_bytes())
+        .filter(move |(found, _)| *found == name.as_bytes())
         .map(|(_, value)| unquoted(value))
 }
 

@@ -5,9 +5,11 @@
 //! several proxies that draw do not all see the same backend as the emptiest.
 //!
 //! The score is `(in flight + 1) / weight`: what the load would be *with* this
-//! request, so that an idle backend of weight 2 is preferred to an idle one of weight 1.
+//! request, so that a backend of weight 2 gets its second one before one of weight 1 does.
 //! Equals are drawn among, since a fixed choice would send the first request of
-//! every idle moment to the same backend.
+//! every idle moment to the same backend. For the same reason, where the lowest score is an
+//! idle backend's, all that are idle are drawn among, by their weights: by the score alone, one
+//! request at a time would always go to the heaviest.
 //!
 //! A backend that fails at once looks idle. The caller keeps it from drawing all
 //! traffic by counting an errored request as in flight for
@@ -69,15 +71,15 @@ impl LeastConnections {
                 break;
             }
             let index = context.rng.usize(..self.members.len());
-            let member = self.members[index];
+            let member = &self.members[index];
             if drawn[..count].contains(&index) || context.excludes(member.slot) {
                 continue;
             }
-            lightest.offer(count, member.score(context.loads.in_flight(member.slot)));
+            lightest.offer(count, *member, context.loads.in_flight(member.slot));
             drawn[count] = index;
             count += 1;
         }
-        match lightest.draw(context.rng) {
+        match lightest.draw(context.rng, |position| self.members[drawn[position]].weight) {
             Some(position) => Some(self.members[drawn[position]].slot),
             None => self.members.chunks(EXACT_MAX).find_map(|chunk| scan(chunk, context)),
         }
@@ -89,10 +91,11 @@ fn scan<L: Loads>(members: &[Member], context: &mut PickContext<'_, L>) -> Optio
     let mut lightest = Lightest::new();
     for (position, member) in members.iter().enumerate() {
         if !context.excludes(member.slot) {
-            lightest.offer(position, member.score(context.loads.in_flight(member.slot)));
+            lightest.offer(position, *member, context.loads.in_flight(member.slot));
         }
     }
-    lightest.draw(context.rng).map(|position| members[position].slot)
+    let chosen = lightest.draw(context.rng, |position| members[position].weight);
+    chosen.map(|position| members[position].slot)
 }
 
 impl Member {
@@ -112,18 +115,22 @@ struct Lightest {
     score: u64,
     /// One bit for each position that has this score.
     positions: u64,
+    /// One bit for each position with nothing in flight.
+    idle: u64,
 }
 
 impl Lightest {
     /// Nothing was offered; all scores are lower than this one.
     fn new() -> Self {
-        Self { score: u64::MAX, positions: 0 }
+        Self { score: u64::MAX, positions: 0, idle: 0 }
     }
 
     /// In every calm moment many are equal, and which are lower is anybody's guess: so
     /// there is neither a random number for each equal nor a branch.
     #[inline]
-    fn offer(&mut self, position: usize, score: u64) {
+    fn offer(&mut self, position: usize, member: Member, in_flight: u32) {
+        let score = member.score(in_flight);
+        self.idle |= u64::from(in_flight == 0) << position;
         let lower = u64::from(score < self.score);
         let candidate = u64::from(score <= self.score) << position;
         // All ones to keep the positions so far, nought to forget them.
@@ -133,10 +140,14 @@ impl Lightest {
     }
 
     /// One of the positions by lot; `None` when nothing was offered.
-    fn draw(self, rng: &mut fastrand::Rng) -> Option<usize> {
+    fn draw(self, rng: &mut fastrand::Rng, weight: impl Fn(usize) -> u16) -> Option<usize> {
         let mut left = self.positions;
         if left == 0 {
             return None;
+        }
+        // Where all that are idle have the lowest score, they have one weight, too.
+        if left & self.idle != 0 && left != self.idle {
+            return draw_by_weight(self.idle, rng, weight);
         }
         if !left.is_power_of_two() {
             for _ in 0..rng.u32(..left.count_ones()) {
@@ -145,6 +156,23 @@ impl Lightest {
         }
         Some(left.trailing_zeros() as usize)
     }
+}
+
+/// One of the positions whose bits are set, by lot and weight.
+fn draw_by_weight(
+    positions: u64,
+    rng: &mut fastrand::Rng,
+    weight: impl Fn(usize) -> u16,
+) -> Option<usize> {
+    let all = || (0..64).filter(|position| positions >> position & 1 == 1);
+    let sum: u64 = all().map(|position| u64::from(weight(position))).sum();
+    let mut lot = rng.u64(..sum.max(1));
+    all().find(|&position| {
+        let weight = u64::from(weight(position));
+        let is_drawn = lot < weight;
+        lot = lot.saturating_sub(weight);
+        is_drawn
+    })
 }
 
 #[cfg(test)]
@@ -193,10 +221,28 @@ mod tests {
 
     #[test]
     fn weights_divide_the_load_with_the_new_request() {
-        // (3 + 1) / 4 is less than (1 + 1) / 1, and (0 + 1) / 2 less than (0 + 1) / 1.
+        // (3 + 1) / 4 is less than (1 + 1) / 1, and (1 + 1) / 3 less than (0 + 1) / 1.
         assert_eq!(histogram(&[3, 1], &[4, 1], &[], 10), [10, 0]);
-        assert_eq!(histogram(&[0, 0], &[1, 2], &[], 10), [0, 10]);
+        assert_eq!(histogram(&[0, 1], &[1, 3], &[], 10), [0, 10]);
         assert_eq!(histogram(&[u32::MAX, u32::MAX], &[65_535, 65_534], &[], 10), [10, 0]);
+    }
+
+    #[test]
+    fn one_request_at_a_time_goes_to_all_by_weight() {
+        for (loads, weights, excluded, fair) in [
+            (&[0, 0, 0][..], &[1, 2, 1][..], &[][..], &[0.25, 0.5, 0.25][..]),
+            (&[0, 0, 0], &[1, 8, 3], &[1], &[0.25, 0.0, 0.75]),
+            // 2/8 is lower than what an idle one of weight 1 would have, and higher than 1/6.
+            (&[1, 0, 0], &[8, 1, 1], &[], &[1.0, 0.0, 0.0]),
+            (&[1, 0, 0], &[8, 6, 2], &[], &[0.0, 0.75, 0.25]),
+        ] {
+            let picks = histogram(loads, weights, excluded, 100_000);
+            for (pick, fair) in picks.into_iter().zip(fair) {
+                let expected = 100_000.0 * fair;
+                let away = (f64::from(pick) - expected).abs();
+                assert!(away <= 5.0 * f64::sqrt(expected), "{pick} of {expected} for {weights:?}");
+            }
+        }
     }
 
     #[test]

@@ -259,8 +259,9 @@ impl<H: Clone + Ord> Granter<H> {
     /// for already, and what nobody is counted for.
     fn share_out(&mut self, lendings: &mut [Lending<H>], proxies: u32, now: Instant) {
         let counted_for = self.terms.counted_for();
-        let mut free = self.quantity.saturating_sub(self.counted(now));
-        let safe_counted = self.books.values().map(Book::counted_safe).sum();
+        let all_counted = self.counted(now);
+        let mut free = self.quantity.saturating_sub(all_counted);
+        let safe_counted: u64 = self.books.values().map(Book::counted_safe).sum();
         let mut safe_free = self.quantity.saturating_sub(safe_counted);
         let even = self.quantity / u64::from(proxies);
         let in_use: u64 = self.books.values().map(|book| book.report().in_use).sum();
@@ -275,6 +276,12 @@ impl<H: Clone + Ord> Granter<H> {
             free -= lending.amount.saturating_sub(counted);
             lending.safe = even.min(book.counted_safe() + safe_free);
             safe_free -= lending.safe.saturating_sub(book.counted_safe());
+            // More is counted than there is: the quantity was lowered, or a holder that was
+            // forgotten says what it has. That may have been so long ago that it has it no more,
+            // while others have been lent all, so it is not to get it anew.
+            let left = |all: u64, own: u64| self.quantity.saturating_sub(all.saturating_sub(own));
+            lending.carried = lending.amount > left(all_counted, counted)
+                || lending.safe > left(safe_counted, book.counted_safe());
             let has_extra = lending.level.is_some_and(|level| lending.amount > level);
             if has_extra {
                 book.extra_since.get_or_insert(now);
@@ -323,9 +330,12 @@ impl<H: Clone + Ord> Granter<H> {
             lending.level = (!shares.all_met && demand > shares.level).then_some(shares.level);
         }
         if let Unit::Whole { turn } = self.terms.unit {
-            // Where everybody has something, moving the rest serves fairness alone, and
-            // each move leaves a unit idle on its way.
-            let turn = if shares.level == 0 { turn } else { turn * 8 };
+            let turn = match shares.level {
+                // Each move leaves a unit idle on its way.
+                0 => turn.max(round_of_turns(&lendings, shares.rest)),
+                // Where everybody has something, moving the rest serves fairness alone.
+                _ => turn * 8,
+            };
             hand_round(&mut lendings, &shares, |since| now < since + turn);
         }
         lendings
@@ -385,6 +395,13 @@ impl<H> Lending<H> {
         self.safe = self.report.safe.min(quantity);
         self.carried = true;
     }
+}
+
+/// How long each may keep one of the units that go round, so that all who want one have had it
+/// within [`Terms::ROUND`].
+fn round_of_turns<H>(lendings: &[Lending<H>], units: u64) -> Duration {
+    let wanting = lendings.iter().filter(|lending| lending.level.is_some()).count();
+    Terms::ROUND.mul_f64(units as f64 / wanting.max(1) as f64)
 }
 
 /// Adds the units that cannot be split evenly, one each: to those whose turn it still is,

@@ -160,7 +160,8 @@ pub struct Grant {
     /// What may be used when no grant follows; see the module's table.
     pub safe: u64,
     /// It only prolongs what the holder still has, up to `amount`: the granter does not
-    /// know yet what its predecessor lent to others.
+    /// know yet what its predecessor lent to others, or it counts more than there is, because a
+    /// holder that it had forgotten says that it has something.
     pub carried: bool,
     /// How many proxies share the quantity, at least 1; bursts are divided by it.
     pub proxies: u32,
@@ -229,6 +230,11 @@ impl Terms {
     /// The default of a turn: two slots reach eight proxies in four turns, well within the
     /// 3 s that a request waits in a queue.
     pub const TURN: Duration = Duration::from_millis(200);
+
+    /// Where fewer units than holders go round, each holder that wants one has had its turn after
+    /// about so long, if that takes no turn shorter than [`Self::TURN`]: half of the 3 s that a
+    /// request waits in a queue.
+    pub const ROUND: Duration = Duration::from_millis(1500);
 
     /// For a rate.
     #[must_use]

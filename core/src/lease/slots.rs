@@ -4,11 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::{Applied, Grant, Holder, OnLoss, Refused, Report, Term};
 
+/// Of what was needed so long ago a third still counts.
+const SMOOTHING: Duration = Duration::from_millis(150);
+
+/// So much of a slot is not worth a whole one, which others would use.
+const SPARED: f64 = 0.25;
+
 /// The slots that one proxy may use, and those in use.
 ///
-/// What it reports as its demand is the mean of what was in use and waited for since the
-/// last report, rounded up. The most would keep slots for moments: of 40 slots that eight
-/// proxies fight for, a sixth would be idle.
+/// What it reports as its demand is the mean of what was in use and waited for lately, rounded up
+/// unless it is hardly more. The most would keep slots for moments: of 40 slots that eight
+/// proxies fight for, a sixth would be idle; and the mean since the last report would have a line
+/// of a moment move slots that are idle by the time they come: a ninth.
 #[derive(Clone, Debug)]
 pub struct Slots {
     holder: Holder,
@@ -16,6 +23,8 @@ pub struct Slots {
     waiting: u64,
     /// What was in use or waited for since the last report, times nanoseconds.
     needed: u128,
+    /// The mean of that, smoothed.
+    smoothed: f64,
     counted_until: Instant,
     reported_at: Instant,
     /// The granter was told that requests wait, or is about to be.
@@ -31,6 +40,7 @@ impl Slots {
             in_use: 0,
             waiting: 0,
             needed: 0,
+            smoothed: 0.0,
             counted_until: now,
             reported_at: now,
             waiting_is_told: false,
@@ -108,19 +118,30 @@ impl Slots {
         self.holder.renew(term, sent_at, now);
     }
 
-    /// The mean since the last call.
+    /// The mean until now, and at least one if any was needed since the last call. What is above a
+    /// whole number by less than [`SPARED`] waits, until that makes it more.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a conversion of floats saturates"
+    )]
     fn demand(&mut self, now: Instant) -> u64 {
         self.count(now);
-        let elapsed = now.saturating_duration_since(self.reported_at).as_nanos();
+        let elapsed = now.saturating_duration_since(self.reported_at);
         let current = self.in_use + self.waiting;
-        let demand = match elapsed {
-            0 => current,
-            _ => u64::try_from(self.needed.div_ceil(elapsed)).unwrap_or(u64::MAX),
+        let demand = if elapsed.is_zero() {
+            current
+        } else {
+            let mean = self.needed as f64 / elapsed.as_nanos() as f64;
+            let kept = (-elapsed.as_secs_f64() / SMOOTHING.as_secs_f64()).exp();
+            self.smoothed = mean + (self.smoothed - mean) * kept;
+            (self.smoothed - SPARED).ceil() as u64
         };
+        let least = u64::from(self.needed > 0 || current > 0);
         self.needed = 0;
         self.reported_at = now;
         self.waiting_is_told = self.waiting > 0;
-        demand.max(current.min(1))
+        demand.max(least)
     }
 
     fn count(&mut self, now: Instant) {
@@ -276,11 +297,33 @@ mod tests {
         assert!(!slots.set_waiting(2, now));
         assert_eq!(slots.report(now).demand, 2);
         assert!(!slots.set_waiting(10, at(50)));
-        assert_eq!(slots.report(at(100)).demand, 6);
-        assert!(!slots.set_waiting(0, at(101)));
-        assert_eq!(slots.report(at(200)).demand, 1);
-        assert_eq!(slots.report(at(300)).demand, 0);
-        assert!(slots.set_waiting(1, at(300)));
-        assert_eq!(slots.report(at(400)).demand, 1);
+        assert_eq!(slots.report(at(100)).demand, 3, "half of the way from none to 6");
+        for (ms, demand) in [(200, 7), (300, 8), (400, 9), (1000, 10)] {
+            assert_eq!(slots.report(at(ms)).demand, demand, "{ms} ms");
+        }
+        assert!(!slots.set_waiting(0, at(1001)));
+        for (ms, demand) in [(1100, 5), (1200, 3), (1300, 2), (1400, 1), (1500, 1), (1600, 0)] {
+            assert_eq!(slots.report(at(ms)).demand, demand, "{ms} ms");
+        }
+        assert!(slots.set_waiting(1, at(1600)));
+        assert_eq!(slots.report(at(1610)).demand, 1, "any is worth one");
+    }
+
+    #[test]
+    fn a_little_more_than_a_whole_number_waits() {
+        let now = epoch();
+        for (waits_ms, demand) in [(0, 2), (20, 2), (30, 3)] {
+            let mut slots = slots(now, 2);
+            assert!(slots.take(now) && slots.take(now));
+            let mut told = 0;
+            for period in 1..=20_u64 {
+                let at = |ms: u64| now + Duration::from_millis(100 * (period - 1) + ms);
+                let first = slots.set_waiting(u64::from(waits_ms > 0), at(0));
+                assert!(!first || waits_ms > 0, "nobody waits");
+                assert!(!slots.set_waiting(0, at(waits_ms)));
+                told = slots.report(at(100)).demand;
+            }
+            assert_eq!(told, demand, "one more for {waits_ms} of 100 ms");
+        }
     }
 }

@@ -275,6 +275,40 @@ fn a_grant_that_was_never_confirmed_is_counted_until_it_has_ended() {
     assert!(moved_at <= TERMS.counted_for() + 3 * TICK, "{moved_at:?}");
 }
 
+/// A message may be late by more than the time after which its sender is forgotten.
+#[test]
+fn what_a_holder_had_before_it_was_forgotten_it_is_not_lent_anew() {
+    let mut pair = Pair::new(10, 2);
+    pair.holders.iter_mut().for_each(|holder| holder.set_on_loss(OnLoss::Nothing));
+    for _ in 0..4 {
+        pair.round(&[10, 10]);
+    }
+    assert_eq!(pair.usable(), [5, 5]);
+    let late = pair.holders[0].report(10, 0, pair.now);
+    let forgotten = pair.now + TERMS.counted_for() + TICK;
+    while pair.now < forgotten {
+        pair.now += TICK;
+        let report = pair.holders[1].report(10, 0, pair.now);
+        pair.granter.hear(&1, &report, pair.now);
+        for (_, grant) in pair.granter.grant(pair.now) {
+            pair.holders[1].apply(&grant, pair.now).unwrap();
+        }
+    }
+    assert_eq!(pair.usable(), [0, 10]);
+    pair.granter.hear(&0, &late, pair.now);
+    drop(pair.granter.grant(pair.now));
+    let report = pair.holders[0].report(10, 0, pair.now);
+    pair.granter.hear(&0, &report, pair.now);
+    let grants = pair.granter.grant(pair.now);
+    let (_, grant) = grants.iter().find(|(to, _)| *to == 0).unwrap();
+    pair.holders[0].apply(grant, pair.now).unwrap();
+    assert_eq!(pair.usable(), [0, 10], "the other one has not heard of it yet");
+    for _ in 0..3 {
+        pair.round(&[10, 10]);
+    }
+    assert_eq!(pair.usable(), [5, 5]);
+}
+
 #[test]
 fn a_process_that_has_ended_cleanly_frees_its_share_at_once() {
     let mut pair = Pair::new(10, 2);

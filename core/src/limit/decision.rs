@@ -9,8 +9,8 @@ pub enum Decision {
     Admitted {
         /// Further requests that would be admitted now.
         remaining: u32,
-        /// Whole seconds, rounded up, until the bucket is full again.
-        full_after_seconds: u64,
+        /// Whole seconds, rounded up, until the bucket is full again; at most a century or so.
+        full_after_seconds: u32,
     },
     /// It is not, and took nothing.
     Refused {
@@ -42,10 +42,13 @@ impl Decision {
     /// bucket is full, or until a request is admitted again.
     #[inline]
     #[must_use]
-    pub fn reset_seconds(&self) -> u64 {
+    pub fn reset_seconds(&self) -> u32 {
         match self {
             Self::Admitted { full_after_seconds, .. } => *full_after_seconds,
-            Self::Refused { .. } => self.retry_after_seconds().unwrap_or_default(),
+            Self::Refused { .. } => {
+                let seconds = self.retry_after_seconds().unwrap_or_default();
+                u32::try_from(seconds).unwrap_or(u32::MAX)
+            }
         }
     }
 
@@ -97,7 +100,7 @@ mod tests {
         for (wait, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (9_999_999, 3600)] {
             let decision = refused(Duration::from_millis(wait));
             assert_eq!(decision.retry_after_seconds(), Some(seconds), "{wait} ms");
-            assert_eq!((decision.reset_seconds(), decision.remaining()), (seconds, 0));
+            assert_eq!((u64::from(decision.reset_seconds()), decision.remaining()), (seconds, 0));
         }
         assert_eq!(refused(Duration::MAX).retry_after_seconds(), Some(1));
         let admitted = Decision::Admitted { remaining: 7, full_after_seconds: 3 };

@@ -9,6 +9,7 @@
 //! | [`HotKeys`] | which keys of a limit need more than an even share of it |
 //! | [`Decision`] | the answer, with the figures that header fields tell |
 //! | [`Queue`] | requests that wait for a slot, in order, for a bounded time |
+//! | [`Refusals`] | when an operator is told that a limit refuses, and that it has stopped |
 //!
 //! **Buckets are shared by the workers of a proxy**, not kept by each. A limit of ten
 //! requests over eight workers would be one each, and a client's connections are on
@@ -33,10 +34,10 @@
 mod bucket;
 mod decision;
 mod hot;
-
 mod key;
 mod pace;
 mod queue;
+mod refusals;
 mod table;
 
 pub use self::{
@@ -46,5 +47,6 @@ pub use self::{
     key::KeyHasher,
     pace::{MICROS, Pace, REACHED_AFTER, burst_share},
     queue::{Queue, QueueFull, Ticket},
+    refusals::{RefusalNews, Refusals, Tally},
     table::Table,
 };

@@ -82,7 +82,7 @@ impl Bound {
                 // have. A control plane that starts meanwhile lets it keep that share for once.
                 let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
                 let safe = node.in_units(node.holder().remembered().0);
-                node.excess = (safe.max(larger), now + 3 * counted_for);
+                node.excess = (safe.max(larger), now + 2 * counted_for);
             }
             excess += if node.excess.1 > now { node.excess.0 } else { 0 };
         }

@@ -101,17 +101,17 @@ fn two_slots_serve_eight_proxies_within_their_queues_deadlines() {
         let used = held(&world) / (2.0 * 30.0);
         println!("longest without a slot: {} ms; {:.0} % used", longest / 1000, used * 100.0);
         assert!(longest < ms(2_500), "{longest}");
-        assert!(used > 0.6, "{used}");
+        assert!(used > 0.9, "{used}");
     }
 }
 
-/// Proxies that need less than an even share keep what they need at their busier moments,
-/// and so leave a part of it idle.
+/// Proxies that need less than an even share keep what they need on average, and a part of a slot
+/// of each is idle.
 #[test]
 fn slots_enough_for_all_are_used() {
     for (least, demands) in [
         (0.98, &[400.0, 400.0, 300.0, 300.0, 200.0, 200.0, 200.0, 200.0]),
-        (0.85, &[400.0, 200.0, 200.0, 100.0, 100.0, 50.0, 20.0, 10.0]),
+        (0.9, &[400.0, 200.0, 200.0, 100.0, 100.0, 50.0, 20.0, 10.0]),
     ] {
         for (seed, report_every_ms) in [(1, 100), (2, 250)] {
             let mut world = World::new(

@@ -77,6 +77,7 @@ pub(super) fn read_request(head: &[u8], peer_trusted: bool) -> Option<Request> {
     let head = request::parse(head, &HttpLimits::DEFAULT, &mut storage).ok()??;
     let mut encoded = Vec::new();
     let forwarding = Forwarding {
+        mark: b"",
         peer: PEER,
         peer_trusted,
         fallback_host: FALLBACK_HOST,

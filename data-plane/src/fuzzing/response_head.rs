@@ -20,7 +20,7 @@ pub fn response_head(data: &[u8]) {
     for method in [Method::Head, Method::Idempotent, Method::Other] {
         for version in [Version::Http10, Version::Http11] {
             for keep_alive in [false, true] {
-                let delivery = Delivery { version, keep_alive, trailers: true };
+                let delivery = Delivery { version, keep_alive, trailers: true, date: None };
                 if let Some(response) = checked(head, method, None, delivery) {
                     body_arrives(&response, body);
                 }

@@ -37,8 +37,12 @@ fn answered(request: &Request, mut answer: &[u8]) {
     for _ in 0..INTERIM_MAX {
         let Ok(Some(length)) = find_head(answer, answer.len().max(1)) else { return };
         let (head, rest) = answer.split_at(length);
-        let delivery =
-            Delivery { version: request.version, keep_alive: request.keep_alive, trailers: true };
+        let delivery = Delivery {
+            version: request.version,
+            keep_alive: request.keep_alive,
+            trailers: true,
+            date: None,
+        };
         let asked = (!protocols.is_empty()).then(|| protocols.join(&b','));
         let Some(response) =
             response_head::checked(head, request.method, asked.as_deref(), delivery)

@@ -19,6 +19,8 @@ pub(crate) enum Field {
     /// Forwarded and X-Real-IP: what another proxy says of the client.
     OfForwarder,
     XRequestId,
+    /// Through whom the request has passed (RFC 8586).
+    CdnLoop,
     /// Never forwarded: meant for the next hop only (Proxy-*, HTTP2-Settings), or
     /// likely to be mistaken for a field that is understood.
     Dropped,
@@ -41,6 +43,8 @@ pub(crate) fn classify(name: &[u8]) -> Field {
         6 if is(b"expect") => return Field::Expect,
         7 if is(b"upgrade") => return Field::Upgrade,
         7 if is(b"trailer") => return Field::Trailer,
+        8 if is(b"cdn-loop") => return Field::CdnLoop,
+        8 => &[3],
         9 if is(b"forwarded") => return Field::OfForwarder,
         9 if is(b"x-real-ip") => return Field::OfForwarder,
         9 => &[1, 6],
@@ -141,72 +145,16 @@ const NOT_TRAILERS: [&[u8]; 28] = [
 
 /// Whether a trailer of this name may be passed on.
 pub(crate) fn may_be_trailer(name: &[u8]) -> bool {
-    let forbidden = |text: &[u8]| {
-        let same = |(&byte, &wanted): (&u8, &u8)| {
-            byte.eq_ignore_ascii_case(&wanted) || (byte == b'_' && wanted == b'-')
-        };
-        text.len() == name.len() && name.iter().zip(text).all(same)
+    classify(name) == Field::Other && !NOT_TRAILERS.iter().any(|text| is_taken_for(name, text))
+}
+
+/// Whether some backend takes a name for this lower-case one: CGI and its heirs see no difference
+/// between `-` and `_`.
+pub(crate) fn is_taken_for(name: &[u8], text: &[u8]) -> bool {
+    let same = |(&byte, &wanted): (&u8, &u8)| {
+        byte.eq_ignore_ascii_case(&wanted) || (byte == b'_' && wanted == b'-')
     };
-    classify(name) == Field::Other && !NOT_TRAILERS.iter().any(|text| forbidden(text))
-}
-
-/// What the Connection fields of a head say.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ConnectionOptions {
-    pub(crate) close: bool,
-    pub(crate) keep_alive: bool,
-    pub(crate) upgrade: bool,
-    /// Fields that are named and that the proxy does not understand itself; and Trailer, since no
-    /// trailers are passed on where any is named.
-    named: u8,
-}
-
-/// More than this many fields named in Connection are a refusal.
-const NAMED_MAX: u8 = 16;
-
-impl ConnectionOptions {
-    /// Adds one Connection field. `None` when it is malformed or names too many.
-    pub(crate) fn add(&mut self, value: &[u8]) -> Option<()> {
-        for option in list(value) {
-            if !is_token(option) {
-                return None;
-            }
-            if option.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrade = true;
-            } else if matches!(classify(option), Field::Other | Field::Trailer) {
-                self.named += 1;
-                if self.named > NAMED_MAX {
-                    return None;
-                }
-            }
-            // The proxy decides about the fields that it understands itself: a client
-            // cannot have Host or Content-Length dropped by naming them here.
-        }
-        Some(())
-    }
-
-    /// Whether there are such fields.
-    pub(crate) fn names_any(&self) -> bool {
-        self.named > 0
-    }
-
-    /// Whether the sender meant this field, which is not one of those that are
-    /// understood, for the next hop only (RFC 9110, 7.6.1). `fields` are those of the
-    /// head that this was made from.
-    pub(crate) fn names(&self, name: &[u8], fields: &[httparse::Header<'_>]) -> bool {
-        if !self.names_any() {
-            return false;
-        }
-        fields
-            .iter()
-            .filter(|field| field.name.eq_ignore_ascii_case("connection"))
-            .flat_map(|field| list(field.value))
-            .any(|option| option.eq_ignore_ascii_case(name))
-    }
+    text.len() == name.len() && name.iter().zip(text).all(same)
 }
 
 /// The elements of a comma-separated list, trimmed; empty ones are left out
@@ -335,7 +283,7 @@ mod tests {
                 "te", "host", "expect", "upgrade", "trailer", "connection", "keep-alive",
                 "x-request-id", "content-length", "x-forwarded-for", "x-forwarded-host",
                 "transfer-encoding", "x-forwarded-proto", "http2-settings", "proxy", "forwarded",
-                "x-real-ip",
+                "x-real-ip", "cdn-loop",
             ]),
             at in any::<prop::sample::Index>(),
             byte in "[A-Za-z0-9!^`|~-]",
@@ -403,20 +351,6 @@ mod tests {
         {
             assert!(!is_host(bad.as_bytes()), "{bad:?}");
         }
-    }
-
-    #[test]
-    fn connection_names_fields_but_not_those_of_the_proxy() {
-        let mut options = ConnectionOptions::default();
-        let value = b"close, X-Custom , host,content-length";
-        options.add(value).unwrap();
-        assert!(options.close && !options.keep_alive);
-        let fields = [httparse::Header { name: "connection", value }];
-        assert_eq!(options.named, 1);
-        assert!(options.names(b"x-custom", &fields) && !options.names(b"x-other", &fields));
-        assert!(options.add(b"a b").is_none());
-        let many = "x,".repeat(17);
-        assert!(ConnectionOptions::default().add(many.as_bytes()).is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub(crate) mod body;
 pub(crate) mod chunked;
+mod connection_options;
 mod copy;
 pub(crate) mod fields;
 pub(crate) mod request;

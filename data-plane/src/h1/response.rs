@@ -3,8 +3,9 @@
 use super::{
     FieldStorage, Version,
     body::{BodyLength, Framing, write_decimal},
+    connection_options::ConnectionOptions,
     copy::{self, Survey, write_field},
-    fields::{self, ConnectionOptions, Field},
+    fields::{self, Field},
     request::Method,
 };
 
@@ -23,6 +24,8 @@ pub(crate) struct ResponseHead<'h, 'b> {
     pub(crate) keep_alive_timeout: Option<u64>,
     /// A Content-Length was given.
     has_length: bool,
+    /// A Date was given.
+    has_date: bool,
     /// To which protocol the backend changes, with 101, or wants the client to, with 426.
     upgrade: Option<&'b [u8]>,
     connection: ConnectionOptions,
@@ -91,6 +94,7 @@ pub(crate) fn parse<'h, 'b>(
             && !(bodiless && status >= 200 && known.announces_body()),
         keep_alive_timeout: known.keep_alive_timeout,
         has_length: known.length.is_some(),
+        has_date: known.has_date,
         upgrade: known.upgrade.filter(|_| match status {
             101 => known.connection.upgrade && version == Version::Http11 && known.upgrades == 1,
             // It says to what the client must change (RFC 9110, 15.5.22).
@@ -124,6 +128,7 @@ struct Known<'b> {
     keep_alive_timeout: Option<u64>,
     upgrade: Option<&'b [u8]>,
     upgrades: usize,
+    has_date: bool,
     survey: Survey,
 }
 
@@ -138,6 +143,7 @@ impl<'b> Known<'b> {
             if kind != Field::Other {
                 known.add(kind, field.value)?;
             }
+            known.has_date |= field.name.len() == DATE.len() && is_date(field.name.as_bytes());
         }
         Ok(known)
     }
@@ -193,6 +199,18 @@ pub(crate) struct Delivery {
     pub(crate) keep_alive: bool,
     /// Whether the client takes trailers.
     pub(crate) trailers: bool,
+    /// The present, for a response that does not say when it was made.
+    pub(crate) date: Option<Date>,
+}
+
+/// A date as messages write it (RFC 9110, 5.6.7).
+pub(crate) type Date = [u8; "Thu, 01 Jan 1970 00:00:00 GMT".len()];
+
+/// The name of the field, in lower case.
+const DATE: &[u8] = b"date";
+
+fn is_date(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(DATE)
 }
 
 impl ResponseHead<'_, '_> {
@@ -237,6 +255,12 @@ impl ResponseHead<'_, '_> {
         }
     }
 
+    /// Whether the client would not learn when the response was made. Whoever has a clock is to
+    /// tell it then (RFC 9110, 6.6.1).
+    pub(crate) fn lacks_date(&self) -> bool {
+        !self.has_date || self.connection.names(DATE, self.fields)
+    }
+
     /// Writes the head for the client.
     pub(crate) fn encode(&self, delivery: Delivery, out: &mut Vec<u8>) {
         // What is added is shorter than this.
@@ -269,6 +293,9 @@ impl ResponseHead<'_, '_> {
             write_field(b"Upgrade", protocol, out);
         }
         self.write_framing(delivery, out);
+        if let Some(date) = &delivery.date {
+            write_field(b"Date", date, out);
+        }
         out.extend_from_slice(b"\r\n");
     }
 
@@ -305,8 +332,9 @@ mod tests {
     use super::*;
     use crate::h1::field_storage;
 
-    const KEPT: Delivery = Delivery { version: Version::Http11, keep_alive: true, trailers: false };
-    const OLD: Delivery = Delivery { version: Version::Http10, keep_alive: false, trailers: false };
+    const KEPT: Delivery =
+        Delivery { version: Version::Http11, keep_alive: true, trailers: false, date: None };
+    const OLD: Delivery = Delivery { version: Version::Http10, keep_alive: false, ..KEPT };
 
     fn passed(
         head: &str,
@@ -322,6 +350,22 @@ mod tests {
 
     fn get(head: &str) -> Result<(String, BodyLength), BadResponse> {
         passed(head, Method::Idempotent, KEPT)
+    }
+
+    #[test]
+    fn a_response_without_a_date_is_given_one() {
+        let lacks = |fields: &str| {
+            let head = format!("HTTP/1.1 204 No Content\r\n{fields}\r\n");
+            let mut storage = field_storage();
+            let head = parse(head.as_bytes(), Method::Idempotent, &mut storage).unwrap().unwrap();
+            head.lacks_date()
+        };
+        assert!(lacks("Data: 1\r\n") && lacks("Connection: date\r\nDate: 1\r\n"));
+        assert!(!lacks("dATE: 1\r\n"));
+        let dated = Delivery { date: Some(*b"Sun, 06 Nov 1994 08:49:37 GMT"), ..KEPT };
+        let (out, _) =
+            passed("HTTP/1.1 204 No Content\r\n\r\n", Method::Idempotent, dated).unwrap();
+        assert_eq!(out, "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 use super::{
     attempts::Attempts,
     exchange::Exchange,
+    presence,
     respond::OwnAnswer,
     stream::{Presence, Stream},
 };
@@ -85,10 +86,11 @@ impl<S: Stream> Exchange<'_, S> {
         let began = now();
         self.worker.wheel.arm(&self.connection.timer, began, pool.queue_timeout);
         loop {
-            let connection = &mut *self.connection;
+            let (connection, client_in) = (&mut *self.connection, &mut self.client_in);
             let event = poll_fn(|context| {
-                if connection.stream.presence(context) != Presence::There {
-                    return Poll::Ready(Event::ClientLeft);
+                match presence::look(&mut connection.stream, client_in, context) {
+                    Presence::There | Presence::Talking => {}
+                    Presence::Finished | Presence::Reset => return Poll::Ready(Event::ClientLeft),
                 }
                 if waiter.poll_turn(context).is_ready() {
                     return Poll::Ready(Event::Turn);
@@ -141,20 +143,22 @@ impl<S: Stream> Exchange<'_, S> {
             // There is no other for this client.
             return None;
         }
-        self.trial = None;
         let pool = attempts.pool();
         for _ in 0..PICKS_MAX {
             let mut left_out = [attempts.slots(), attempts.over_slots()].concat();
             left_out.extend(caps.full(now));
+            self.trial = None;
             let slot = self.pick(pool, attempts.prepared(), &left_out, None, now)?;
             if let Some(permit) = caps.take(slot, now) {
                 self.permit = Some(permit);
                 return Some(slot);
             }
             if !caps.has_room(now) {
-                return None;
+                break;
             }
         }
+        // A backend that is not asked now is not tried by this request.
+        self.trial = None;
         None
     }
 }

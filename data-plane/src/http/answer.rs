@@ -25,8 +25,9 @@ impl<S: Stream> Exchange<'_, S> {
     ) -> Next {
         let keep_alive = request.body == BodyLength::Known(0)
             && self.keeps_connection(request.keep_alive, config);
-        let delivery = Delivery { version: request.version, keep_alive, trailers: false };
-        let written = self.write(answer, delivery, request.method != Method::Head).await;
+        let delivery = self.delivery(request.version, keep_alive);
+        let written =
+            self.write(answer, delivery, request.method != Method::Head, request.is_local).await;
         match (written, keep_alive) {
             (Ok(()), true) => Next::Idle,
             (Ok(()), false) => {
@@ -58,11 +59,18 @@ impl<S: Stream> Exchange<'_, S> {
             Some(request) => request.method == Method::Head,
             None => self.client_in.data().starts_with(b"HEAD "),
         };
-        let delivery = Delivery { version, keep_alive: false, trailers: false };
-        if self.write(answer, delivery, !is_head).await.is_ok() {
+        let delivery = self.delivery(version, false);
+        let is_local = request.is_some_and(|request| request.is_local);
+        if self.write(answer, delivery, !is_head, is_local).await.is_ok() {
             self.linger(false).await;
         }
         Next::Close
+    }
+
+    /// An origin with a clock tells its date (RFC 9110, 6.6.1).
+    fn delivery(&self, version: Version, keep_alive: bool) -> Delivery {
+        let date = Some(self.worker.dates.present());
+        Delivery { version, keep_alive, trailers: false, date }
     }
 
     async fn write(
@@ -70,6 +78,7 @@ impl<S: Stream> Exchange<'_, S> {
         answer: &OwnAnswer,
         delivery: Delivery,
         with_body: bool,
+        is_local: bool,
     ) -> io::Result<()> {
         self.connection.busy = now();
         let waited = self.asked_at().map(|asked_at| self.connection.busy - asked_at);
@@ -78,7 +87,8 @@ impl<S: Stream> Exchange<'_, S> {
             self.worker.shard.count_own_answer(answer.reason);
         }
         let mut out = self.worker.buffers.output();
-        answer.encode(delivery, with_body, &self.worker.dates.present(), &mut out);
+        let body = answer.body(is_local);
+        answer.encode(delivery, &body, with_body, &mut out);
         let timeout = self.limits(&self.worker.config()).drain_timeout;
         self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;

@@ -21,6 +21,7 @@ use super::{
     failure::Failure,
     limited::OverLimits,
     prepare::Prepared,
+    presence,
     relay::Relay,
     respond::OwnAnswer,
     stream::{Presence, Stream},
@@ -314,10 +315,11 @@ impl<S: Stream> Exchange<'_, S> {
 
     /// Waits before a retry. Whether the client is still there.
     pub(super) async fn wait(&mut self, wait: Duration) -> bool {
-        let connection = &mut *self.connection;
+        let (connection, client_in) = (&mut *self.connection, &mut self.client_in);
         self.worker.wheel.arm(&connection.timer, now(), wait);
         let is_there = poll_fn(|context| {
-            if connection.stream.presence(context) != Presence::There {
+            // One that says no more still listens for a moment, which is longer than this takes.
+            if presence::look(&mut connection.stream, client_in, context) == Presence::Reset {
                 return Poll::Ready(false);
             }
             connection.timer.poll(context).map(|()| true)

@@ -64,13 +64,14 @@ pub(crate) async fn serve<S: Stream>(
         let exchange = Box::pin(Exchange::run(&worker, &mut connection));
         match exchange.await {
             Next::Idle => {}
-            Next::Close => return,
+            Next::Close => break,
             Next::Tunnel(tunnel) => {
                 let Connection { stream, timer, .. } = connection;
                 return Box::pin(tunnel.run(&worker, stream, timer)).await;
             }
         }
     }
+    worker.note_ended(connection.requests);
 }
 
 /// Tells a client that it has too many connections, and closes this one.

@@ -11,10 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_core::{
-    model::{HttpLimits, Listener},
-    resilience::retry::Fault,
-};
+use lb_core::{model::Listener, resilience::retry::Fault};
 
 use super::{
     attempts::{Again, Attempts},
@@ -22,17 +19,13 @@ use super::{
     exchange::Exchange,
     failure::{Ended, Failure},
     prepare::Prepared,
+    presence,
     relay::{Relay, RelayError, Waiting},
+    response_head::Head,
     stream::{Presence, Stream},
 };
 use crate::{
-    h1::{
-        Version,
-        body::{BodyLength, Framing},
-        field_storage, lower_minor,
-        response::{self, Delivery},
-        scan::HeadScan,
-    },
+    h1::{body::BodyLength, scan::HeadScan},
     live::{BackendState, FailureKind, Limits, PoolConfig},
     upstream::{ConnectError, Upstream, connect},
     worker::{Buffer, now},
@@ -58,15 +51,6 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) keep_alive: bool,
     /// When this attempt began.
     pub(super) began: Instant,
-}
-
-/// A head of a backend's.
-enum Head {
-    Final(Received),
-    /// The backend changes to another protocol; what the client is told of it.
-    Switched(Vec<u8>),
-    /// What the client is told of an interim response; nothing of most.
-    Interim(Vec<u8>),
 }
 
 /// What a backend answers in the end.
@@ -242,6 +226,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 Event::Received(result) => {
                     let error = upload_failed.or_else(|| result.err());
                     let silent = upstream_in.is_empty() && interims == 0;
+                    if silent && uploading && self.awaits_client() {
+                        return Err(Self::body_is_late());
+                    }
                     return Err(self.reset(silent, error.as_ref()));
                 }
                 Event::ClientFinished => {
@@ -314,13 +301,15 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     Waiting::Reader => self.listener.body_idle_timeout,
                     Waiting::Writer => self.pool.request_timeout,
                 };
-                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
+                let at = now();
+                upload.moved = Some(at);
+                exchange.worker.wheel.arm(&connection.timer, at, idle_for);
             }
             if !uploading {
-                match connection.stream.presence(context) {
+                match presence::look(&mut connection.stream, &mut exchange.client_in, context) {
                     Presence::Finished if !finished => return Poll::Ready(Event::ClientFinished),
                     Presence::Reset => return Poll::Ready(Event::ClientReset),
-                    Presence::There | Presence::Finished => {}
+                    Presence::There | Presence::Talking | Presence::Finished => {}
                 }
             }
             if self.backend.is_cutting() {
@@ -333,113 +322,5 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })
         .await
-    }
-
-    /// Reads a head, and rewrites it for the client; `None` while it is not complete.
-    /// One that comes in pieces is looked through by `scan`, each byte once.
-    fn read_head(
-        &mut self,
-        upstream: &mut Upstream,
-        upstream_in: &mut Buffer,
-        scan: &mut Option<HeadScan>,
-    ) -> Result<Option<Head>, Ended> {
-        let in_pieces = scan.is_some();
-        if in_pieces && !self.is_head_complete(upstream_in, scan)? {
-            return Ok(None);
-        }
-        let mut storage = field_storage();
-        let request = &self.prepared.understood;
-        let head = match response::parse(upstream_in.data(), request.method, &mut storage) {
-            Ok(Some(head)) => head,
-            Ok(None) if !in_pieces && !self.is_head_complete(upstream_in, scan)? => {
-                return Ok(None);
-            }
-            Ok(None) => return Err(self.protocol_failure("the response head is malformed")),
-            Err(bad) => {
-                if lower_minor(upstream_in.data_mut()) {
-                    *scan = None;
-                    return self.read_head(upstream, upstream_in, scan);
-                }
-                return Err(self.protocol_failure(bad.0));
-            }
-        };
-        *scan = None;
-        let length = head.len();
-        let delivery = Delivery {
-            version: request.version,
-            keep_alive: true,
-            trailers: self.prepared.takes_trailers,
-        };
-        let head = match head.status {
-            101 if !self
-                .prepared
-                .upgrade
-                .as_deref()
-                .is_some_and(|asked| head.switches_to_one_of(asked)) =>
-            {
-                return Err(self.protocol_failure("it switched protocols without being asked"));
-            }
-            101 if !self.upload.is_done() => {
-                return Err(self.protocol_failure("it switched protocols before it was asked"));
-            }
-            101 => {
-                let mut out = Vec::new();
-                head.encode(delivery, &mut out);
-                self.attempts.give_session(&head, &mut out);
-                Head::Switched(out)
-            }
-            // HTTP/1.0 knows no interim responses, and 100 has been said to those who wait
-            // for it.
-            ..200 => {
-                let mut out = Vec::new();
-                let said = head.status == 100 && self.prepared.expects_continue;
-                if !said && request.version == Version::Http11 {
-                    head.encode(delivery, &mut out);
-                }
-                Head::Interim(out)
-            }
-            _ => {
-                if let Some(seconds) = head.keep_alive_timeout {
-                    upstream.set_idle_timeout(seconds);
-                }
-                let framing = head.framing(request.version);
-                // Without a framing only the end of the connection ends the body; and a
-                // body that is still coming in cannot be told from the next request. A
-                // stop may have begun since the request came.
-                let client_keeps = self.keep_alive
-                    && framing.is_some()
-                    && self.upload.is_done()
-                    && !self.exchange.worker.is_draining();
-                let mut out = self.exchange.worker.buffers.output();
-                head.encode(Delivery { keep_alive: client_keeps, ..delivery }, &mut out);
-                self.attempts.give_session(&head, &mut out);
-                if let (Some(told), Some(limits)) = (&self.prepared.told, self.limits) {
-                    told.add(limits, &self.exchange.worker.limit_copies, &mut out);
-                }
-                Head::Final(Received {
-                    status: head.status,
-                    body: head.body,
-                    framing: framing.unwrap_or(Framing::Identity),
-                    passes_trailers: delivery.trailers && head.names_no_fields(),
-                    backend_keeps: head.keep_alive,
-                    client_keeps,
-                    head: out,
-                })
-            }
-        };
-        upstream_in.consume(length);
-        Ok(Some(head))
-    }
-
-    fn is_head_complete(
-        &self,
-        upstream_in: &Buffer,
-        scan: &mut Option<HeadScan>,
-    ) -> Result<bool, Ended> {
-        let scan = scan.get_or_insert_default();
-        match scan.advance(upstream_in.data(), &HttpLimits::DEFAULT) {
-            Ok(length) => Ok(length.is_some()),
-            Err(_) => Err(self.protocol_failure("the response head is malformed")),
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_core::{
@@ -18,8 +18,10 @@ use super::{
     converse::Conversation,
     exchange::ONE_WRITE_MAX,
     failure::{Discarded, Ended},
+    presence,
     relay::{Reading, Relay, RelayError, Waiting},
-    stream::Stream,
+    stream::{Presence, Stream},
+    timing::Patience,
 };
 use crate::{
     h1::body::{BodyLength, Framing},
@@ -28,6 +30,10 @@ use crate::{
     upstream::Upstream,
     worker::{Buffer, now},
 };
+
+/// How long nothing may come of a response for a client that says no more: it may listen to the
+/// end, or have left, and nobody can tell.
+const FINISHED_FOR: Duration = Duration::from_secs(10);
 
 /// A head came in; what must be known of it when its bytes are gone.
 pub(super) struct Received {
@@ -57,6 +63,16 @@ impl Cut {
 
     fn by_client(reason: Reason) -> Self {
         Self { failure: None, reason }
+    }
+
+    /// What became of a download. A backend need not wait for ever for a client that takes
+    /// nothing.
+    fn of_download(error: RelayError, client_was_slow: bool) -> Self {
+        let cut = Self::from(error);
+        if client_was_slow && cut.reason == Reason::BackendReset {
+            return Self::by_client(cut.reason);
+        }
+        cut
     }
 
     /// Nobody's fault.
@@ -214,12 +230,15 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let upload = &mut *self.upload;
         let response_idle = self.pool.connections.response_idle_timeout;
         let Listener { body_idle_timeout, write_idle_timeout, .. } = *self.listener;
-        let mut waited = false;
+        let (mut waited, mut finished) = (false, false);
+        let mut client = Patience::default();
         poll_fn(|context: &mut Context<'_>| {
             if let Poll::Ready(done) =
                 download.poll(context, &mut upstream.stream, upstream_in, &mut connection.stream)
             {
-                return Poll::Ready(done.map_err(Cut::from));
+                return Poll::Ready(
+                    done.map_err(|error| Cut::of_download(error, client.was_slow(now()))),
+                );
             }
             if *uploading {
                 let client_in = &mut exchange.client_in;
@@ -237,16 +256,25 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 | !std::mem::replace(&mut waited, true);
             // The backend may well be waiting for the rest of the request.
             let client_is_asked = *uploading && upload.waiting == Waiting::Reader;
-            if progressed {
+            let client_in = &mut exchange.client_in;
+            let presence = match *uploading {
+                true => Presence::There,
+                false => presence::look(&mut connection.stream, client_in, context),
+            };
+            if presence == Presence::Reset {
+                return Poll::Ready(Err(Cut::by_client(Reason::ClientAbort)));
+            }
+            let has_finished = presence == Presence::Finished;
+            if progressed | (has_finished && !std::mem::replace(&mut finished, true)) {
                 let idle_for = match download.waiting {
                     Waiting::Reader if client_is_asked => body_idle_timeout.min(response_idle),
+                    Waiting::Reader if finished => response_idle.min(FINISHED_FOR),
                     Waiting::Reader => response_idle,
                     Waiting::Writer => write_idle_timeout,
                 };
-                exchange.worker.wheel.arm(&connection.timer, now(), idle_for);
-            }
-            if !*uploading && connection.stream.is_reset(context) {
-                return Poll::Ready(Err(Cut::by_client(Reason::ClientAbort)));
+                let now = now();
+                client.note(download.waiting, now);
+                exchange.worker.wheel.arm(&connection.timer, now, idle_for);
             }
             if self.backend.is_cutting() {
                 return Poll::Ready(Err(Cut::by_drain()));
@@ -258,6 +286,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             connection.timer.poll(context).map(|()| {
                 Err(match download.waiting {
                     Waiting::Reader if client_is_asked => Cut::by_client(Reason::ClientBodyTimeout),
+                    Waiting::Reader if finished => Cut::by_client(Reason::ClientAbort),
                     Waiting::Reader => {
                         Cut::by_backend(FailureKind::Timeout, Reason::BackendTimeout)
                     }

@@ -34,7 +34,8 @@ use crate::{
 
 /// A head and a body that are shorter than this together are copied into one write.
 pub(super) const ONE_WRITE_MAX: usize = 16 * 1024;
-/// The requests that a client sends in one go.
+
+/// Answers the requests that a client sends in one go.
 #[derive(Debug)]
 pub(super) struct Exchange<'a, S> {
     pub(super) worker: &'a Rc<Worker>,

@@ -127,14 +127,19 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
 
     pub(super) fn timed_out(&self, uploading: bool) -> Ended {
         if uploading && self.upload.waiting == Waiting::Reader {
-            return Ended::ClientFault(OwnAnswer::new(
-                408,
-                Reason::ClientBodyTimeout,
-                "the request's body did not come in time",
-            ));
+            return Self::body_is_late();
         }
         let message = format!("no response within {:?}", self.pool.request_timeout);
         self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
+    }
+
+    /// Somebody, this proxy or the backend, has waited for the client for long enough.
+    pub(super) fn body_is_late() -> Ended {
+        Ended::ClientFault(OwnAnswer::new(
+            408,
+            Reason::ClientBodyTimeout,
+            "the request's body did not come in time",
+        ))
     }
 
     /// Nobody counts its slot any more, and a backend may have no more than it may have.

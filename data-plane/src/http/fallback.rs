@@ -62,7 +62,8 @@ impl<S: Stream> Exchange<'_, S> {
         let Some(slot) = self.pick(other, prepared, &[], Some(upload), started) else {
             return Ok(None);
         };
-        if let (Some(keys), Some(limiter)) = (&prepared.spare, self.limiter(config, started))
+        if let (Some(keys), Some(limiter)) =
+            (&prepared.counted.spare, self.limiter(config, started))
             && let Err(answer) = limiter.admit_by(keys)
         {
             self.trial = None;
@@ -79,7 +80,7 @@ impl<S: Stream> Exchange<'_, S> {
 
 impl Limiter<'_> {
     /// What the limits of the pool that may take this one's place count a request by.
-    #[inline]
+    #[cold]
     pub(super) fn spare(
         &self,
         own: &PoolConfig,
@@ -87,15 +88,6 @@ impl Limiter<'_> {
         asker: &Asker<'_, '_, '_>,
     ) -> Option<Box<[(LimitIndex, u64)]>> {
         let place = config.place_of(own.fallback.pool.as_ref()?)?;
-        self.keys_of_fallback(place, asker)
-    }
-
-    #[cold]
-    fn keys_of_fallback(
-        &self,
-        place: PoolIndex,
-        asker: &Asker<'_, '_, '_>,
-    ) -> Option<Box<[(LimitIndex, u64)]>> {
         let asked = self.limits.of_requests_that_fall_back(place).iter();
         let key = |&index| Some((index, asker.key(self.limit(index))?));
         let keys: Box<[_]> = asked.filter_map(key).collect();

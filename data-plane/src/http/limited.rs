@@ -3,9 +3,20 @@
 
 use std::{cell::Cell, net::IpAddr, sync::Arc, time::Instant};
 
-use lb_core::{affinity::field, limit::Decision, model::LimitKey, routing::path_of};
+use lb_core::{
+    affinity::field,
+    limit::{Decision, KeyHasher},
+    model::LimitKey,
+    routing::{path_of, without_port},
+};
 
-use super::{attempts::Attempts, exchange::Exchange, respond::OwnAnswer, stream::Stream};
+use super::{
+    attempts::Attempts,
+    exchange::Exchange,
+    prepare::{Context, Origin},
+    respond::OwnAnswer,
+    stream::Stream,
+};
 use crate::{
     h1::{body::write_decimal, request::RequestHead},
     live::{
@@ -34,6 +45,16 @@ pub(crate) struct OverLimit {
 /// The number that a limit has for the peer of a connection, so that it is made once for all
 /// requests: the serial of the limit's state, and the number. No limit has the serial 0.
 pub(crate) type KeyMemo = Cell<(u64, u64)>;
+
+/// What is known of a request that was counted.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    /// What the client is told of its limits; nothing without any.
+    pub(super) told: Option<Told>,
+    /// What the limits of the pool count it by that takes its own one's place, if there is such
+    /// a pool and it has any.
+    pub(super) spare: Option<Box<[(LimitIndex, u64)]>>,
+}
 
 /// Backends that one request is refused by before it gives up.
 const BACKENDS_MAX: usize = 32;
@@ -120,7 +141,7 @@ pub(super) struct Asker<'a, 'h, 'b> {
 
 impl Asker<'_, '_, '_> {
     /// The number under which a limit counts it; none if the limit does not concern it.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn key(&self, limit: &LimitConfig) -> Option<u64> {
         match limit.limit.key() {
             LimitKey::All => Some(0),
@@ -136,16 +157,18 @@ impl Asker<'_, '_, '_> {
         match key {
             LimitKey::All | LimitKey::ClientAddress => None,
             LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
-            LimitKey::Header(name) => {
-                self.head.field(name.as_bytes()).map(|value| hasher.bytes(value))
+            // What routes go by, too: a target in absolute form makes Host mean nothing.
+            LimitKey::Header(name) if name.as_bytes() == b"host" => {
+                let host = without_port(self.head.host?).to_ascii_lowercase();
+                Some(hasher.bytes(&host))
             }
+            LimitKey::Header(name) => key_of_values(hasher, self.head.aliases(name.as_bytes())),
             LimitKey::Cookie(name) => {
-                field::find(self.head.values(b"cookie"), name).map(|value| hasher.bytes(value))
+                key_of_values(hasher, field::all(self.head.values(b"cookie"), name))
             }
         }
     }
 
-    #[inline]
     fn client_key(&self, limit: &LimitConfig) -> u64 {
         match self.memo.get() {
             (serial, key) if serial == limit.state.serial && self.is_peer => key,
@@ -153,7 +176,6 @@ impl Asker<'_, '_, '_> {
         }
     }
 
-    #[inline(never)]
     fn new_client_key(&self, limit: &LimitConfig) -> u64 {
         let key = limit.state.hasher.client(self.client);
         if self.is_peer {
@@ -163,36 +185,83 @@ impl Asker<'_, '_, '_> {
     }
 }
 
+/// The number of a value. Of several that differ nobody knows which one a backend goes by: all
+/// such requests are one client, who would otherwise be a new one with each value that it makes up.
+fn key_of_values<'v>(
+    hasher: &KeyHasher,
+    mut values: impl Iterator<Item = &'v [u8]>,
+) -> Option<u64> {
+    /// No value can be this.
+    const SEVERAL: &[u8] = b"\r\n";
+    let first = values.next()?;
+    let is_one = values.all(|value| value == first);
+    Some(hasher.bytes(if is_one { first } else { SEVERAL }))
+}
+
+/// Counts a request that goes by a route to a pool. What the client is to be told, and what it
+/// is counted by where it may fall back; or the answer to one that is too many. If one limit
+/// refuses, nothing is taken from any. A function of its own, so that requests without limits pay
+/// for none of it; and what is rare is in others, so that it has registers for what is not.
+#[inline(never)]
+pub(super) fn count(
+    limits: &Limits,
+    context: &Context<'_>,
+    head: &RequestHead<'_, '_>,
+    origin: &Origin,
+    (route, pool): (RouteIndex, PoolIndex),
+    counted: &mut Counted,
+) -> Result<(), Box<OwnAnswer>> {
+    let limiter = || Limiter::new(limits, context.worker, context.started);
+    let asker = || {
+        let (client, is_peer) = (origin.client, origin.is_peer(context));
+        Asker { head, client, is_peer, memo: context.key }
+    };
+    let own = &context.config.pools[pool];
+    if own.fallback.pool.is_some() {
+        counted.spare = limiter().spare(own, context.config, &asker());
+    }
+    match limits.of_requests(route, pool) {
+        [] => {}
+        // The usual one is asked in one go.
+        &[index] => {
+            let limit = &limits.all()[index];
+            let key = match (limit.limit.key(), context.key.get()) {
+                (LimitKey::All, _) => 0,
+                (LimitKey::ClientAddress, (serial, key))
+                    if serial == limit.state.serial && origin.is_peer(context) =>
+                {
+                    key
+                }
+                _ => match asker().key(limit) {
+                    Some(key) => key,
+                    None => return Ok(()),
+                },
+            };
+            let (worker, copies) = (context.worker.index, &context.worker.limit_copies);
+            let asking = Asking { worker, copies, now: context.started };
+            counted.told = judge(limit, &limit.take(key, &asking))?;
+        }
+        several => counted.told = limiter().admit(several, &asker())?,
+    }
+    Ok(())
+}
+
 impl<'a> Limiter<'a> {
-    #[inline]
     pub(super) fn new(limits: &'a Limits, worker: &'a Worker, now: Instant) -> Self {
         let asking = Asking { worker: worker.index, copies: &worker.limit_copies, now };
         Self { limits, asking }
     }
 
-    /// Asks all limits that apply before a backend is picked. If one refuses, nothing is
-    /// taken from any.
-    pub(super) fn admit(
+    /// Asks these limits.
+    fn admit(
         &self,
-        route: RouteIndex,
-        pool: PoolIndex,
+        asked: &[LimitIndex],
         asker: &Asker<'_, '_, '_>,
     ) -> Result<Option<Told>, Box<OwnAnswer>> {
-        match self.limits.of_requests(route, pool) {
-            [] => Ok(None),
-            // The usual one is asked in one go.
-            &[index] => {
-                let limit = self.limit(index);
-                match asker.key(limit) {
-                    Some(key) => judge(limit, &limit.take(key, &self.asking)),
-                    None => Ok(None),
-                }
-            }
-            several => self.admit_all(several, |&index, all| {
-                let limit = &all[index];
-                Some((limit, asker.key(limit)?))
-            }),
-        }
+        self.admit_all(asked, |&index, all| {
+            let limit = &all[index];
+            Some((limit, asker.key(limit)?))
+        })
     }
 
     /// Asks limits of which it is known what they count a request by.
@@ -214,7 +283,9 @@ impl<'a> Limiter<'a> {
         for (place, one) in asked.iter().enumerate() {
             let Some((limit, key)) = find(one, all) else { continue };
             match judge(limit, &limit.take_of_several(key, &self.asking)) {
-                Ok(Some(told)) if nearest.is_none_or(|near| told.remaining < near.remaining) => {
+                Ok(Some(told))
+                    if nearest.is_none_or(|near| told.remaining() < near.remaining()) =>
+                {
                     nearest = Some(told);
                 }
                 Ok(_) => {}
@@ -262,7 +333,7 @@ impl<'a> Limiter<'a> {
 }
 
 /// What the client is told of a decision; nothing if the limit only counts.
-#[inline]
+#[inline(always)]
 fn judge(limit: &LimitConfig, decision: &Decision) -> Result<Option<Told>, Box<OwnAnswer>> {
     if limit.limit.shadow {
         Ok(None)
@@ -330,11 +401,11 @@ fn over_limit(
 impl Told {
     /// Adds its fields to a head that is complete. As long as a limit is far from reached its
     /// figures are the same from request to request, and so are the fields.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
         // Before the empty line.
         head.truncate(head.len().saturating_sub(2));
-        copies.told(self.limit, |last| {
+        copies.told(self.limit(), |last| {
             if last.told != Some(*self) {
                 self.renew(limits, last);
             }
@@ -346,15 +417,15 @@ impl Told {
     fn renew(&self, limits: &Limits, last: &mut LastTold) {
         last.told = Some(*self);
         last.fields.clear();
-        self.write(&limits.all()[self.limit], &mut last.fields);
+        self.write(&limits.all()[self.limit()], &mut last.fields);
         last.fields.extend_from_slice(b"\r\n");
     }
 
     fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {
         out.extend_from_slice(limit.fields.as_bytes());
-        write_decimal(self.remaining.into(), out);
+        write_decimal(self.remaining().into(), out);
         out.extend_from_slice(b";t=");
-        write_decimal(self.reset_seconds, out);
+        write_decimal(self.reset_seconds().into(), out);
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -2,13 +2,22 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | [`stream`] | what it needs of a connection, whatever that runs over |
 //! | [`connection`] | waits for requests without holding buffers |
+//! | [`keep_alive`] | whether one stays open after a request |
 //! | [`exchange`] | answers one request: picks a backend, and another if need be |
 //! | [`attempts`] | what a request has been through so far, and whether it goes on to another backend |
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
+//! | [`limited`] | asks the limits of a request, and says what came of it |
+//! | [`affinity`] | keeps clients with their backends |
+//! | [`fallback`] | finds the pool that serves, which may be another than its own |
+//! | [`admit`] | takes slots where there are so many, or waits in line |
 //! | [`mod@read`] | waits for a request and takes it from the connection |
 //! | [`converse`] | sends a request to one backend, up to the head of its response |
+//! | [`response_head`] | reads that head, and rewrites it |
+//! | [`timing`] | how long an attempt may take |
 //! | [`interim`] | tells clients what comes before the response |
+//! | [`presence`] | looks whether the client is still there meanwhile |
 //! | [`deliver`] | brings the response to the client, while the upload goes on |
 //! | [`management`] | lets requests for the control plane through, or not |
 //! | [`failure`] | how an attempt can end, and what clients are told of it |
@@ -18,6 +27,7 @@
 //! | [`tunnel`] | moves bytes both ways after a change of protocol |
 //! | [`answer`] | gives the proxy's own answers, and ends connections |
 //! | [`respond`] | what they look like |
+//! | [`answering`] | counts them, and those of backends, by route |
 //! | [`record`] | what the access log says of a request |
 
 mod admit;
@@ -36,10 +46,12 @@ mod keep_alive;
 mod limited;
 mod management;
 mod prepare;
+mod presence;
 mod read;
 pub(crate) mod record;
 mod relay;
 pub(crate) mod respond;
+mod response_head;
 mod splice;
 mod stream;
 mod switch;

@@ -14,7 +14,7 @@ use lb_core::{
 
 use super::{
     affinity::{self, Bound},
-    limited::{Asker, KeyMemo, Limiter},
+    limited::{self, Counted, KeyMemo},
     management,
     record::Record,
     respond::OwnAnswer,
@@ -27,7 +27,7 @@ use crate::{
         request::{self, BadRequest, Forwarding, Method, RequestHead},
     },
     live::{
-        Config, CountersIndex, LimitIndex, ListenerConfig, Management, PoolIndex, RouteIndex, Told,
+        Config, CountersIndex, ListenerConfig, Management, PASSAGES_MAX, PoolIndex, RouteIndex,
     },
     reason::Reason,
     worker::Worker,
@@ -48,11 +48,8 @@ pub(crate) struct Prepared {
     pub(crate) destination: Destination,
     /// What keeps the client with its backend, in a pool where something does.
     pub(crate) bound: Option<Box<Bound>>,
-    /// What the client is told of its limits; nothing without any.
-    pub(crate) told: Option<Told>,
-    /// What the limits of the pool count it by that takes its own one's place, if there is such
-    /// a pool and it has any.
-    pub(crate) spare: Option<Box<[(LimitIndex, u64)]>>,
+    /// What its limits made of it.
+    pub(crate) counted: Counted,
 }
 
 /// Who is to answer a request.
@@ -86,6 +83,8 @@ pub(crate) struct Understood {
     pub(crate) version: Version,
     pub(crate) keep_alive: bool,
     pub(crate) body: BodyLength,
+    /// Whether it came from a client on this machine, which may know what the machine knows.
+    pub(crate) is_local: bool,
     /// Where its answer is counted; nowhere special when no route matches.
     pub(crate) counters: Option<CountersIndex>,
 }
@@ -169,6 +168,7 @@ pub(crate) fn prepare(
         version: head.version,
         keep_alive: head.keep_alive,
         body: head.body,
+        is_local: peer.to_canonical().is_loopback() && !head.was_forwarded,
         counters: None,
     };
     let origin = Origin { client, peer_trusted };
@@ -178,20 +178,34 @@ pub(crate) fn prepare(
 
 /// Whom a request came from.
 #[derive(Clone, Copy, Debug)]
-struct Origin {
-    client: IpAddr,
+pub(super) struct Origin {
+    pub(super) client: IpAddr,
     /// Whether what the connection's other end says about earlier hops is believed.
     peer_trusted: bool,
+}
+
+impl Origin {
+    /// Whether the client is the connection's other end.
+    #[inline(always)]
+    pub(super) fn is_peer(&self, context: &Context<'_>) -> bool {
+        !self.peer_trusted || self.is_that(context.peer.ip())
+    }
+
+    #[inline(never)]
+    fn is_that(&self, peer: IpAddr) -> bool {
+        self.client == peer.to_canonical()
+    }
 }
 
 fn forward(
     head: &RequestHead<'_, '_>,
     mut understood: Understood,
-    Origin { client, peer_trusted }: Origin,
+    origin: Origin,
     context: Context<'_>,
     local: impl FnOnce() -> Option<SocketAddr>,
     out: &mut Vec<u8>,
 ) -> Outcome {
+    let Origin { client, peer_trusted } = origin;
     let refused = |request, status, reason, message: &str| {
         Err(Refused::of(request, OwnAnswer::new(status, reason, message)))
     };
@@ -206,6 +220,13 @@ fn forward(
     if head.max_forwards == Some(0) {
         // It is the proxy itself that is asked what it can do (RFC 9110, 7.6.2).
         return Err(Refused::of(understood, OwnAnswer::options()));
+    }
+    if head.has_passed && head.passages(context.config.mark.name()) >= PASSAGES_MAX {
+        let message = format!(
+            "the request has passed this load balancer {PASSAGES_MAX} times and would go on in a \
+             circle: a backend that it was sent to leads back here; lbctl check looks for it"
+        );
+        return refused(understood, 508, Reason::LoopDetected, &message);
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
     let route = match management {
@@ -242,18 +263,13 @@ fn forward(
         }
         None => Destination::ControlPlane,
     };
-    let mut spare = None;
-    let told = match (context.config.limits.as_deref(), destination) {
-        (Some(limits), Destination::Pool(route, pool)) => {
-            let limiter = Limiter::new(limits, context.worker, context.started);
-            let is_peer = !peer_trusted || client == context.peer.ip().to_canonical();
-            let asker = Asker { head, client, is_peer, memo: context.key };
-            spare = limiter.spare(&context.config.pools[pool], context.config, &asker);
-            let admitted = limiter.admit(route, pool, &asker);
-            admitted.map_err(|answer| Refused::of(understood, *answer))?
-        }
-        _ => None,
-    };
+    let mut counted = Counted::default();
+    if let (Some(limits), Destination::Pool(route, pool)) =
+        (context.config.limits.as_deref(), destination)
+    {
+        limited::count(limits, &context, head, &origin, (route, pool), &mut counted)
+            .map_err(|answer| Refused::of(understood, *answer))?;
+    }
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -276,6 +292,7 @@ fn forward(
         names => affinity::own_cookies(head, names),
     };
     let forwarding = Forwarding {
+        mark: context.config.mark.field(),
         peer,
         peer_trusted,
         fallback_host: &fallback_host,
@@ -293,8 +310,7 @@ fn forward(
         client,
         destination,
         bound,
-        told,
-        spare,
+        counted,
     })
 }
 

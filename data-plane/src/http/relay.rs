@@ -8,13 +8,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use lb_core::model::HttpLimits;
 use tokio::io::AsyncWrite;
 
 use super::{
-    splice::{Moved, poll_move},
+    splice::{Moved, is_impossible, poll_move},
     stream::Stream,
 };
 use crate::{
@@ -31,6 +32,9 @@ const SPLICE_MIN: u64 = 64 * 1024;
 /// From so many bytes on it is asked whether there is room for more before more is read:
 /// what a slow reader does not take stays with its sender. Short bodies fit anyway.
 const ASK_AFTER: u64 = 64 * 1024;
+
+/// So much of a body passes through a pipe before other connections get their turn.
+const TURN_BYTES: usize = 512 * 1024;
 
 /// A body on its way, behind the head that is still to be written.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(crate) struct Relay {
     pub(crate) written: u64,
     /// Something was read or written since this was last reset.
     pub(crate) progressed: bool,
+    /// When its user saw that last.
+    pub(crate) moved: Option<Instant>,
     /// What it waits for.
     pub(crate) waiting: Waiting,
     /// Its sender was told to send it.
@@ -119,6 +125,7 @@ impl Relay {
             pipes: long.then(|| Rc::clone(pipes)),
             written: 0,
             progressed: false,
+            moved: None,
             waiting: Waiting::Writer,
             invited: false,
         }
@@ -295,7 +302,12 @@ impl Relay {
             self.pipes = None;
             return Poll::Ready(Ok(()));
         };
+        let mut turn = 0;
         while *left > 0 || pipe.held > 0 {
+            if turn >= TURN_BYTES {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let filling = pipe.held == 0;
             self.waiting = if filling { Waiting::Reader } else { Waiting::Writer };
             let moved = ready!(poll_move(pipe, *left, from, to, context));
@@ -304,15 +316,21 @@ impl Relay {
                 Ok(Moved::In(0)) => return Poll::Ready(Err(RelayError::Truncated)),
                 Ok(Moved::In(count)) => {
                     self.kept = false;
+                    turn += count;
                     *left = left.saturating_sub(count as u64);
                 }
+                // A system that cannot do it says so before anything has moved.
+                Err(error) if filling && is_impossible(&error) => break,
                 Ok(Moved::Out(count)) => self.written += count as u64,
                 Err(_) if filling => return Poll::Ready(Err(RelayError::Read)),
                 Err(error) => return Poll::Ready(Err(RelayError::Write(error))),
             }
         }
         self.pipe = None;
-        self.read_done = true;
+        self.read_done = *left == 0;
+        if !self.read_done {
+            self.pipes = None;
+        }
         Poll::Ready(Ok(()))
     }
 

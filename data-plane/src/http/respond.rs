@@ -57,26 +57,37 @@ impl OwnAnswer {
         Self::new(200, Reason::MaxForwardsReached, "")
     }
 
-    /// Writes the whole response. `with_body` is false for HEAD; `date` is the present.
+    /// What is said. A client elsewhere is not told how it looks behind the proxy: the reason
+    /// leads its operator there.
+    pub(crate) fn body(&self, is_local: bool) -> Bytes {
+        match &self.fixed {
+            Some(fixed) => fixed.body().clone(),
+            None if self.status == 200 => Bytes::new(),
+            None => {
+                let to_strangers = self.reason.told_to_strangers().filter(|_| !is_local);
+                self.json(to_strangers.unwrap_or(&self.message)).into()
+            }
+        }
+    }
+
+    /// Writes the whole response. `with_body` is false for HEAD.
     pub(crate) fn encode(
         &self,
         delivery: Delivery,
+        body: &[u8],
         with_body: bool,
-        date: &[u8],
         out: &mut Vec<u8>,
     ) {
-        let (content_type, body) = match &self.fixed {
-            Some(fixed) => (fixed.content_type(), fixed.body().clone()),
-            None if self.status == 200 => ("", Bytes::new()),
-            None => ("application/json", self.body().into()),
-        };
+        let content_type =
+            self.fixed.as_ref().map_or("application/json", |fixed| fixed.content_type());
         out.extend_from_slice(b"HTTP/1.1 ");
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
-        // An origin's duty, if it has a clock (RFC 9110, 6.6.1).
-        out.extend_from_slice(b"\r\nDate: ");
-        out.extend_from_slice(date);
+        if let Some(date) = &delivery.date {
+            out.extend_from_slice(b"\r\nDate: ");
+            out.extend_from_slice(date);
+        }
         if !body.is_empty() {
             out.extend_from_slice(b"\r\nContent-Type: ");
             out.extend_from_slice(content_type.as_bytes());
@@ -113,16 +124,16 @@ impl OwnAnswer {
         }
         out.extend_from_slice(b"\r\n");
         if with_body {
-            out.extend_from_slice(&body);
+            out.extend_from_slice(body);
         }
     }
 
-    fn body(&self) -> String {
+    fn json(&self, message: &str) -> String {
         let mut body = serde_json::json!({
             "error": phrase(self.status),
             "status": self.status,
             "reason": self.reason.name(),
-            "message": self.message,
+            "message": message,
         })
         .to_string();
         body.push('\n');
@@ -147,6 +158,7 @@ fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         500 => "Internal Server Error",
         // Of an answer that was written down; a phrase may be empty (RFC 9112, 4).
         _ => "",
@@ -157,16 +169,11 @@ fn phrase(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
-
     fn encoded(answer: &OwnAnswer, keep_alive: bool, with_body: bool) -> String {
         let mut out = Vec::new();
-        answer.encode(
-            Delivery { version: Version::Http11, keep_alive, trailers: false },
-            with_body,
-            DATE,
-            &mut out,
-        );
+        let date = Some(*b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let delivery = Delivery { version: Version::Http11, keep_alive, trailers: false, date };
+        answer.encode(delivery, &answer.body(true), with_body, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -180,6 +187,18 @@ mod tests {
         assert!(head.contains(&format!("Content-Length: {}", body.len())));
         assert!(body.contains(r#""reason":"no_healthy_backend""#));
         assert!(body.contains(r#"pool \"x\" has"#));
+    }
+
+    #[test]
+    fn only_this_machine_is_told_what_is_behind_the_proxy() {
+        let message = "backend b1 (10.0.0.1:80): refused";
+        let answer = OwnAnswer::new(502, Reason::BackendConnectRefused, message);
+        let told = |is_local| String::from_utf8(answer.body(is_local).into()).unwrap();
+        assert!(told(true).contains(message));
+        assert!(told(false).contains(r#""reason":"backend_connect_refused""#), "{}", told(false));
+        assert!(!told(false).contains("10.0.0.1"), "{}", told(false));
+        let limited = OwnAnswer::new(429, Reason::RateLimited, "limit a: wait for 2 s");
+        assert_eq!(limited.body(true), limited.body(false));
     }
 
     #[test]

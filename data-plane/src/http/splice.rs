@@ -67,6 +67,11 @@ fn poll_io(
     }
 }
 
+/// Whether the system does not move bytes between these descriptors at all.
+pub(super) fn is_impossible(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
 fn transfer(from: impl AsFd, to: impl AsFd, count: usize) -> io::Result<usize> {
     Ok(splice(from, None, to, None, count, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?)
 }

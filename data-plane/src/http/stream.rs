@@ -18,6 +18,8 @@ use tokio::{
 pub(crate) enum Presence {
     /// It may say more.
     There,
+    /// It has said more, which nobody has read. What comes behind that cannot be seen.
+    Talking,
     /// It says no more: it has closed the connection, or only its own half, and listens.
     /// Nobody can tell which until something is sent to it.
     Finished,
@@ -36,14 +38,8 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     fn poll_room(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Whether the peer is still there; if it is, the task is woken when it leaves, or sends
-    /// something. Once it has sent something that nobody reads, a reset is noticed by the next
-    /// read or write only, and that it says no more not at all.
+    /// something.
     fn presence(&self, context: &mut Context<'_>) -> Presence;
-
-    /// Whether the peer has reset the connection.
-    fn is_reset(&self, context: &mut Context<'_>) -> bool {
-        self.presence(context) == Presence::Reset
-    }
 
     /// Whether something has come that was not read: no question to the system, so that what
     /// comes in this moment is not seen.
@@ -97,7 +93,8 @@ impl Stream for TcpStream {
         let mut byte = [0];
         match self.poll_peek(context, &mut ReadBuf::new(&mut byte)) {
             Poll::Ready(Ok(0)) => Presence::Finished,
-            Poll::Ready(Ok(_)) | Poll::Pending => Presence::There,
+            Poll::Ready(Ok(_)) => Presence::Talking,
+            Poll::Pending => Presence::There,
             Poll::Ready(Err(_)) => Presence::Reset,
         }
     }

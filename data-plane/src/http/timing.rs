@@ -1,8 +1,8 @@
 //! How long an attempt may take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{converse::Conversation, stream::Stream};
+use super::{converse::Conversation, relay::Waiting, stream::Stream};
 use crate::worker::now;
 
 /// How long the answer for a client that says no more may take. Nobody can tell whether it
@@ -10,7 +10,40 @@ use crate::worker::now;
 /// for most answers, and those who have left cost a backend no more than that.
 const FINISHED_FOR: Duration = Duration::from_secs(1);
 
+/// A client that has sent nothing of its body, or taken nothing of its response, for so long may
+/// be why a backend ends the connection. Backends have their own time for that, and clients
+/// could otherwise have any of them taken for failing.
+const AWAITED_FOR: Duration = Duration::from_secs(1);
+
+/// How long a client has had its backend wait.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// Since when it is the client that is waited for.
+    since: Option<Instant>,
+    was_long: bool,
+}
+
+impl Patience {
+    /// Something has moved, and this is what is waited for next.
+    pub(super) fn note(&mut self, waiting: Waiting, now: Instant) {
+        self.was_long = self.was_slow(now);
+        self.since = (waiting == Waiting::Writer).then_some(now);
+    }
+
+    /// Whether the client has lately been waited for long enough to be why a backend ends the
+    /// connection.
+    pub(super) fn was_slow(&self, now: Instant) -> bool {
+        self.since.map_or(self.was_long, |since| now - since >= AWAITED_FOR)
+    }
+}
+
 impl<S: Stream> Conversation<'_, '_, '_, S> {
+    /// Whether it is the client that has been waited for lately.
+    pub(super) fn awaits_client(&self) -> bool {
+        let since = self.upload.moved.unwrap_or(self.began);
+        self.upload.waiting == Waiting::Reader && now() - since >= AWAITED_FOR
+    }
+
     /// How long connecting may take. Nothing was written then, so any request can go to
     /// another backend.
     pub(super) fn connect_timeout(&self) -> Duration {
@@ -57,5 +90,24 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let left = self.pool.request_timeout.saturating_sub(now - self.attempts.started());
         let timer = &self.exchange.connection.timer;
         self.exchange.worker.wheel.arm(timer, now, left.min(FINISHED_FOR));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_slow_when_it_was_waited_for_last_and_long() {
+        let (start, ms) = (now(), Duration::from_millis);
+        let mut client = Patience::default();
+        assert!(!client.was_slow(start + ms(9000)), "the backend was waited for");
+        client.note(Waiting::Writer, start);
+        assert!(!client.was_slow(start + ms(999)) && client.was_slow(start + ms(1000)));
+        client.note(Waiting::Reader, start + ms(1500));
+        assert!(client.was_slow(start + ms(1600)), "what it did not take came late");
+        client.note(Waiting::Writer, start + ms(1700));
+        client.note(Waiting::Reader, start + ms(1800));
+        assert!(!client.was_slow(start + ms(1900)), "it takes what comes");
     }
 }

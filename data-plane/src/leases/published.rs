@@ -42,10 +42,14 @@ impl<T: Clone> Published<T> {
     pub(crate) fn read<'c>(&self, copy: &'c mut Copy<T>) -> &'c T {
         let version = self.version.0.load(Acquire);
         if copy.version != version {
-            copy.version = version;
-            copy.value = None;
+            self.renew(copy, version);
         }
         copy.value.get_or_insert_with(|| self.load())
+    }
+
+    #[cold]
+    fn renew(&self, copy: &mut Copy<T>, version: u64) {
+        (copy.version, copy.value) = (version, Some(self.load()));
     }
 
     /// What a worker read last by way of its copy, whatever is newer.

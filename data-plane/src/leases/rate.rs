@@ -127,6 +127,7 @@ impl KeyLease {
 
     /// Says that a key was refused, so that it gets more than an even share. Forgets it if
     /// there are too many of them, or if another worker is at it: it will be back.
+    #[cold]
     fn note_refused(&self, key: u64) {
         if let Ok(mut refused) = self.refused.try_lock()
             && refused.len() < REFUSED_MAX
@@ -167,9 +168,12 @@ impl KeyPaces {
     /// The pace of a key, and whether it has one of its own; a request that asks counts.
     #[inline]
     fn of(&self, key: u64) -> (&Pace, bool) {
-        if self.hot.is_empty() {
-            return (&self.cold, false);
-        }
+        if self.hot.is_empty() { (&self.cold, false) } else { self.of_any(key) }
+    }
+
+    // Out of the way: mostly there is none.
+    #[inline(never)]
+    fn of_any(&self, key: u64) -> (&Pace, bool) {
         match self.hot.get(&key) {
             Some(hot) => {
                 hot.asked.fetch_add(1, Relaxed);

@@ -60,7 +60,9 @@ pub(super) struct Live {
 #[derive(Debug)]
 struct WorkerCounters {
     /// Requests of this worker that no picker looks at.
-    in_flight: AtomicU32,
+    /// Pickers of other workers read it for each candidate, far more often than it changes where
+    /// they do: it lies apart from what each request changes.
+    in_flight: Padded<AtomicU32>,
     requests: AtomicU64,
     /// Of these, those whose client's session keeps it here.
     sessions: AtomicU64,
@@ -155,7 +157,7 @@ impl BackendState {
                 self.live.in_flight.0.fetch_add(1, Relaxed);
             }
             CountedBy::Worker(worker) => {
-                let count = &self.live.workers[worker].0.in_flight;
+                let count = &self.live.workers[worker].0.in_flight.0;
                 count.store(count.load(Relaxed) + 1, Relaxed);
             }
         }
@@ -168,7 +170,7 @@ impl BackendState {
                 self.live.in_flight.0.fetch_sub(1, Relaxed);
             }
             CountedBy::Worker(worker) => {
-                let count = &self.live.workers[worker].0.in_flight;
+                let count = &self.live.workers[worker].0.in_flight.0;
                 count.store(count.load(Relaxed) - 1, Relaxed);
             }
         }
@@ -270,6 +272,11 @@ impl BackendState {
         self.live.failures_in_a_row.load(Relaxed)
     }
 
+    /// Whether the other one goes on with the counts of this one.
+    pub(crate) fn continues(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.live, &other.live)
+    }
+
     /// Notes a connection that has changed to another protocol, beside its being in flight.
     pub(crate) fn enter_upgraded(&self) {
         self.live.upgraded.fetch_add(1, Relaxed);
@@ -351,7 +358,7 @@ impl BackendState {
 
 impl Live {
     pub(super) fn in_flight(&self) -> u32 {
-        let own = self.workers.iter().map(|worker| worker.0.in_flight.load(Relaxed));
+        let own = self.workers.iter().map(|worker| worker.0.in_flight.0.load(Relaxed));
         self.in_flight.0.load(Relaxed) + own.sum::<u32>()
     }
 
@@ -376,7 +383,7 @@ impl Live {
 impl WorkerCounters {
     fn new() -> Self {
         Self {
-            in_flight: AtomicU32::new(0),
+            in_flight: Padded::default(),
             requests: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             successes: AtomicU64::new(0),

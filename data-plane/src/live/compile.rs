@@ -14,9 +14,9 @@ use lb_core::{
 };
 
 use super::{
-    BackendState, Caution, Config, Identity, Ledger, ListenerConfig, Management, Outlook, Padded,
-    PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler, outlook::tell_panic,
-    routes::RouteCompiler, sticky,
+    BackendState, Caution, Config, Identity, Ledger, ListenerConfig, LoopMark, Management, Outlook,
+    Padded, PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler,
+    outlook::tell_panic, routes::RouteCompiler, sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -208,6 +208,7 @@ impl Compiler {
             route_counters: Arc::clone(routes.counters),
             cuts,
             session_keys: snapshot.session_keys().cloned(),
+            mark: version.map_or_else(LoopMark::default, |version| LoopMark::of(version.epoch)),
             management: self.management.clone(),
         }
     }
@@ -292,10 +293,7 @@ impl Compiler {
             replaced.set_closed(true);
         }
         let known = known.filter(is_same);
-        if let Some(known) = known
-            && *known.addresses == *addresses
-            && known.pool == *name
-        {
+        if let Some(known) = known.filter(|known| *known.addresses == *addresses) {
             return Arc::clone(known);
         }
         self.serials += 1;

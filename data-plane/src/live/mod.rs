@@ -11,6 +11,7 @@ mod compile;
 mod identity;
 mod ledger;
 mod limits;
+mod loop_mark;
 mod management;
 mod outlook;
 mod retries;
@@ -44,6 +45,7 @@ pub(crate) use self::{
     limits::{
         Asking, Basis, LastTold, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits, Told,
     },
+    loop_mark::{LoopMark, PASSAGES_MAX},
     management::Management,
     outlook::Outlook,
     retries::Retries,
@@ -76,6 +78,8 @@ pub(crate) struct Config {
     pub(crate) cuts: bool,
     /// What signs sessions; none while no pool has ever had any.
     pub(crate) session_keys: Option<Arc<SessionKeys>>,
+    /// What says of a request that it has passed here.
+    pub(crate) mark: LoopMark,
     /// Where `/lb/...` goes; `None` when that is ordinary traffic.
     pub(crate) management: Option<Management>,
 }

@@ -354,22 +354,30 @@ impl Reporter {
             tracked.configured = false;
         }
         for state in config.pools.iter().flat_map(|pool| &pool.backends) {
-            let tracked = self.backends.entry(state.identity.clone()).or_insert_with(|| Tracked {
-                state: Arc::clone(state),
-                sent: BackendCounters::default(),
-                sessions: 0,
-                activity: 0,
-                in_flight: 0,
-                configured: true,
-                avoided: false,
-            });
+            let known = self.backends.entry(state.identity.clone());
+            let tracked = known.or_insert_with(|| Tracked::new(state));
             tracked.configured = true;
+            if !tracked.state.continues(state) {
+                *tracked = Tracked::new(state);
+            }
             tracked.state = Arc::clone(state);
         }
     }
 }
 
 impl Tracked {
+    fn new(state: &Arc<BackendState>) -> Self {
+        Self {
+            state: Arc::clone(state),
+            sent: BackendCounters::default(),
+            sessions: 0,
+            activity: 0,
+            in_flight: 0,
+            configured: true,
+            avoided: false,
+        }
+    }
+
     /// What is new since the last report, if anything is.
     fn report(&mut self) -> Option<pb::BackendReport> {
         let (activity, in_flight) = (self.state.activity(), self.state.in_flight());

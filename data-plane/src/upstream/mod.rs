@@ -17,7 +17,7 @@ use rustix::{
 };
 use tokio::{io::Interest, net::TcpStream};
 
-pub(crate) use self::connect::{ConnectError, connect};
+pub(crate) use self::connect::{ConnectError, connect, is_exhaustion};
 
 /// However long a backend says: what was removed, or is not needed, must not stay open.
 const IDLE_FOR_MAX: Duration = Duration::from_secs(60);
@@ -72,13 +72,15 @@ impl Upstreams {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&serial)?;
         while let Some(candidate) = connections.pop() {
-            self.count.set(self.count.get() - 1);
-            let is_fresh = idempotent || now < candidate.since + FRESH;
-            if now >= candidate.expires || !is_fresh {
-                // Those below were idle for longer.
-                self.count.set(self.count.get() - connections.len());
-                connections.clear();
+            if !idempotent && now >= candidate.since + FRESH {
+                // Those below were idle for longer. They are good enough for other requests.
+                connections.push(candidate);
                 return None;
+            }
+            self.count.set(self.count.get() - 1);
+            if now >= candidate.expires {
+                // It may be its age; others are younger.
+                continue;
             }
             // What cannot be repeated is worth a system call: a close that has arrived
             // may not have been reported yet.
@@ -169,5 +171,29 @@ impl Hasher for SerialHasher {
     fn write_u64(&mut self, serial: u64) {
         // The map takes its control bits from the top.
         self.0 = serial.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_too_old_for_one_request_is_there_for_the_next() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (upstreams, began) = (Upstreams::default(), crate::worker::now());
+        let policy = BackendConnections::default();
+        for age_max in [3600, 1] {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let policy = BackendConnections { age_max: Duration::from_secs(age_max), ..policy };
+            let upstream = Upstream::new(stream, began, &policy, &mut fastrand::Rng::new());
+            upstreams.keep(7, upstream, began, 10);
+        }
+        let later = began + FRESH;
+        assert!(upstreams.take(7, false, later).is_none());
+        assert_eq!(upstreams.idle(), 2, "none is closed for a request that must not be repeated");
+        assert!(upstreams.take(7, true, later + FRESH).is_some(), "the other is not as old");
+        assert_eq!(upstreams.idle(), 0);
     }
 }

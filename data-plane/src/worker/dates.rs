@@ -5,17 +5,14 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::clock::unix_ms;
+use crate::{clock::unix_ms, h1::response::Date};
 
 /// The latest date that was asked for.
 #[derive(Debug)]
 pub(crate) struct Dates {
     second: Cell<u64>,
-    text: Cell<[u8; LENGTH]>,
+    text: Cell<Date>,
 }
-
-/// Every date is as long as this (RFC 9110, 5.6.7).
-const LENGTH: usize = "Thu, 01 Jan 1970 00:00:00 GMT".len();
 
 impl Default for Dates {
     fn default() -> Self {
@@ -25,11 +22,11 @@ impl Default for Dates {
 
 impl Dates {
     /// The date of now.
-    pub(crate) fn present(&self) -> [u8; LENGTH] {
+    pub(crate) fn present(&self) -> Date {
         self.at(unix_ms() / 1000)
     }
 
-    fn at(&self, second: u64) -> [u8; LENGTH] {
+    fn at(&self, second: u64) -> Date {
         // What no date can say is a clock gone mad: the last one that could be said stays.
         if second != self.second.replace(second) && second < YEAR_10000 {
             let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));

@@ -124,16 +124,16 @@ impl Fleet {
     }
 
     /// The worker for a connection that `index` accepted, in whose count it is from now
-    /// on: another one only when this one is well above the calmest, because a hand-over
-    /// costs two system calls.
-    pub(crate) fn enter_calmest(&self, index: usize) -> usize {
+    /// on: another one only when this one has more than an eighth and `slack` more than the
+    /// calmest, because a hand-over costs two system calls and wakes a thread.
+    pub(crate) fn enter_calmest(&self, index: usize, slack: usize) -> usize {
         let count = |worker: &WorkerHandle| worker.connections.0.load(Ordering::Relaxed);
         loop {
             let own = count(&self.workers[index]);
             let least = self.workers.iter().map(count).enumerate().min_by_key(|(_, count)| *count);
             let (chosen, expected) = match least {
                 // Few connections are spread exactly, many roughly.
-                Some((other, least)) if own > least + least / 8 => (other, least),
+                Some((other, least)) if own > least + slack.max(least / 8) => (other, least),
                 _ => (index, own),
             };
             // Another worker may have chosen the same one meanwhile: look again.

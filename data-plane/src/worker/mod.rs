@@ -48,6 +48,12 @@ use crate::{
 /// next request would be lost.
 const IDLE_FOR: Duration = Duration::from_millis(250);
 
+/// As many connections that end after one request in half a second are the rule, and no exception.
+const BRIEF_MANY: u32 = 64;
+/// By how many connections a worker may be ahead of another where they are brief: the difference
+/// is another one in a moment, and following it costs more than it gives.
+const BRIEF_SLACK: usize = 16;
+
 /// A configuration, as requests hold it.
 pub(crate) type Loaded = Rc<Arc<Config>>;
 
@@ -73,6 +79,10 @@ pub(crate) struct Worker {
     /// Connections that there is memory for, when it comes to refusing requests.
     places: Cell<usize>,
     turns: Cell<Turns>,
+    /// Connections that ended after one request since this was looked at last.
+    brief: Cell<u32>,
+    /// By how many connections it may be ahead of other workers.
+    slack: Cell<usize>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
 }
@@ -98,6 +108,8 @@ impl Worker {
             stage: Cell::default(),
             places: Cell::new(usize::MAX),
             turns: Cell::new(Turns::new(now())),
+            brief: Cell::default(),
+            slack: Cell::default(),
             held: RefCell::default(),
         }
     }
@@ -112,6 +124,24 @@ impl Worker {
         let config = self.config.borrow();
         let place = config.place_of(&pool.name);
         place.is_some_and(|place| std::ptr::eq(&*config.pools[place], pool))
+    }
+
+    /// Notes that a client's connection has ended after so many requests.
+    pub(crate) fn note_ended(&self, requests: u32) {
+        if requests <= 1 {
+            self.brief.set(self.brief.get().saturating_add(1));
+        }
+    }
+
+    /// Looks at how many connections were brief, twice a second.
+    fn note_brief_connections(&self) {
+        let many = self.brief.take() >= BRIEF_MANY;
+        self.slack.set(if many { BRIEF_SLACK } else { 0 });
+    }
+
+    /// By how many connections this worker may be ahead of the calmest one.
+    fn hand_over_slack(&self) -> usize {
+        self.slack.get()
     }
 
     /// Whether clients are told to close after the next answer.

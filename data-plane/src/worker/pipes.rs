@@ -9,10 +9,12 @@ use std::{
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
 /// Pipes kept for the next body; each takes two descriptors.
-const KEPT_MAX: usize = 8;
+const KEPT_MAX: usize = 32;
 /// What a pipe should hold: more at once is fewer system calls. Where the user's pages for
 /// pipes are used up (`/proc/sys/fs/pipe-user-pages-soft`), it stays at what it has.
 const PIPE_BYTES: usize = 256 * 1024;
+/// What a pipe must hold: with less at once, copying is cheaper.
+const PIPE_BYTES_MIN: usize = 64 * 1024;
 
 /// The pipes of a worker.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl Ends {
         let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let capacity =
             fcntl_setpipe_size(&input, PIPE_BYTES).or_else(|_| fcntl_getpipe_size(&input)).ok()?;
-        Some(Self { input, output, capacity })
+        (capacity >= PIPE_BYTES_MIN).then_some(Self { input, output, capacity })
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
     fn pipes_are_bounded_and_used_again_when_they_are_empty() {
         let pipes = Rc::new(Pipes::new(2));
         let (first, mut second) = (pipes.take().unwrap(), pipes.take().unwrap());
-        assert!(first.capacity() >= 4096);
+        assert!(first.capacity() >= PIPE_BYTES_MIN);
         assert!(pipes.take().is_none());
         second.held = 1;
         drop((first, second));

@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Accepted, Client, Fleet, Mail, Phase, Worker, now};
-use crate::{http, live::Config};
+use crate::{http, listen::BACKLOG, live::Config, upstream::is_exhaustion};
 
-/// Connections accepted in one go before others get their turn.
+/// Connections accepted in one go before other tasks get their turn.
 const ACCEPT_BATCH: usize = 32;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -88,18 +88,30 @@ async fn run(
             swept.upstreams.sweep(now());
             swept.shard.set_idle(swept.upstreams.idle());
             swept.release_held(now());
+            swept.note_brief_connections();
         }
     });
     let accepting = CancellationToken::new();
+    let mut acceptors = Vec::new();
     for (number, listener) in listeners {
         let worker = Rc::clone(&worker);
         let stop = accepting.clone();
-        spawn_local(async move {
+        acceptors.push(spawn_local(async move {
+            let listener = match watched(listener) {
+                Ok(listener) => listener,
+                Err(error) => {
+                    warn!(worker = worker.index, %error, "a listener cannot be watched");
+                    return;
+                }
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = accept(&worker, listener, number) => {}
+                () = accept(&worker, &listener, number) => {}
             }
-        });
+            if worker.is_stopping() {
+                accept_rest(&worker, listener.get_ref(), number);
+            }
+        }));
     }
     while let Some(message) = mail.recv().await {
         match message {
@@ -116,8 +128,12 @@ async fn run(
             Mail::Abort => return,
         }
     }
-    accepting.cancel();
     worker.phase.set(Phase::Stopping);
+    accepting.cancel();
+    for acceptor in acceptors {
+        // One that panicked has said so.
+        drop(acceptor.await);
+    }
     worker.wheel.wake_all();
     // Late hand-overs of other workers are still served.
     let connections = &fleet.workers[index].connections.0;
@@ -167,14 +183,28 @@ fn watched(listener: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
     AsyncFd::new(listener)
 }
 
-async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
-    let listener = match watched(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            warn!(worker = worker.index, %error, "a listener cannot be watched");
+/// Accepts whoever is connected already: with the socket, they would be closed by a reset. Who
+/// came for a first request is answered.
+fn accept_rest(worker: &Rc<Worker>, listener: &TcpListener, number: usize) {
+    let fleet = &worker.fleet;
+    for _ in 0..BACKLOG {
+        if fleet.admission.is_full(number, connections_max(worker, number)) {
             return;
         }
-    };
+        match accept_one(listener) {
+            Ok((socket, peer)) => {
+                fleet.admission.enter(number);
+                fleet.workers[worker.index].connections.0.fetch_add(1, Ordering::Relaxed);
+                serve(worker, Accepted { socket, peer, listener: number });
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if is_exhaustion(&error) => return,
+            Err(_) => {}
+        }
+    }
+}
+
+async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: usize) {
     let fleet = &worker.fleet;
     let mut pausing = false;
     loop {
@@ -184,7 +214,8 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
             fleet.admission.room(number, max).await;
         }
         let Ok(mut ready) = listener.readable().await else { return };
-        for _ in 0..ACCEPT_BATCH {
+        let mut accepted_now = 0;
+        while accepted_now < ACCEPT_BATCH {
             // The bound may have changed since it was waited for a client.
             if fleet.admission.is_full(number, max()) {
                 break;
@@ -194,11 +225,16 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
                     if std::mem::take(&mut pausing) {
                         info!(worker = worker.index, "accepting goes on");
                     }
+                    accepted_now += 1;
                     let accepted = Accepted { socket, peer, listener: number };
                     fleet.admission.enter(number);
-                    hand_over(worker, accepted, fleet.enter_calmest(worker.index));
+                    let slack = worker.hand_over_slack();
+                    hand_over(worker, accepted, fleet.enter_calmest(worker.index, slack));
                 }
-                Ok(Err(error)) if is_passing(&error) => debug!(%error, "a client left early"),
+                Ok(Err(error)) if !is_exhaustion(&error) => {
+                    accepted_now += 1;
+                    debug!(%error, "a client left early");
+                }
                 Ok(Err(error)) => {
                     if !std::mem::replace(&mut pausing, true) {
                         warn!(
@@ -213,6 +249,10 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, number: usize) {
                 }
                 Err(_would_block) => break,
             }
+        }
+        if accepted_now == ACCEPT_BATCH {
+            // To wait for a listener at which there is more is no pause.
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -243,16 +283,6 @@ fn accept_one(listener: &TcpListener) -> io::Result<(OwnedFd, SocketAddr)> {
     let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     Ok((socket, peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))))
-}
-
-/// Errors of the connection that was to be accepted, not of accepting (accept(2)).
-fn is_passing(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    error.raw_os_error().is_some_and(|code| {
-        [Errno::CONNABORTED, Errno::INTR, Errno::PERM, Errno::PROTO]
-            .iter()
-            .any(|passing| passing.raw_os_error() == code)
-    })
 }
 
 /// Serves a connection, which was counted when it was accepted, in a task of its own.

@@ -4,7 +4,7 @@
 //! timer waits in the bucket of the earliest deadline it ever had; when that bucket
 //! comes round, it fires if it is due and otherwise moves on to the bucket of its
 //! present deadline. A keep-alive connection that re-arms twice a request is thus
-//! touched by the wheel once in 16 seconds.
+//! touched by the wheel ten times a second while it is busy, however many requests that are.
 
 use std::{
     cell::{Cell, RefCell},
@@ -170,7 +170,7 @@ impl Wheel {
             let next = self.next_occupied();
             self.sleeping_until.set(next);
             if next != NEVER {
-                sleep.as_mut().reset((self.origin + TICK * ticks(next)).into());
+                sleep.as_mut().reset((self.origin + after(next)).into());
             }
             let mut first = true;
             poll_fn(|context| {
@@ -236,7 +236,7 @@ impl Wheel {
             return asked.tick;
         }
         let tick = to_ticks(at.saturating_duration_since(self.origin));
-        let from = self.origin + TICK * ticks(tick);
+        let from = self.origin + after(tick);
         self.asked.set(Asked { tick, from, until: from + TICK });
         tick
     }
@@ -246,6 +246,14 @@ impl Wheel {
 fn to_ticks(duration: Duration) -> u64 {
     let ms = duration.as_secs().saturating_mul(1000) + u64::from(duration.subsec_millis());
     ms / TICK_MS
+}
+
+impl Drop for Timer {
+    /// The wheel lets go of the entry only when its bucket comes round. A waker keeps the memory
+    /// of a whole task until then, and nobody waits any more.
+    fn drop(&mut self) {
+        drop(self.entry.waker.take());
+    }
 }
 
 impl Timer {
@@ -283,9 +291,9 @@ fn bucket(tick: u64) -> usize {
     usize::try_from(tick % BUCKETS).expect("a bucket number is small")
 }
 
-fn ticks(tick: u64) -> u32 {
-    // Two years of ticks.
-    u32::try_from(tick).unwrap_or(u32::MAX)
+/// How long after its origin a wheel comes to a tick.
+fn after(tick: u64) -> Duration {
+    Duration::from_millis(tick.saturating_mul(TICK_MS))
 }
 
 #[cfg(test)]
@@ -360,6 +368,34 @@ mod tests {
         assert_eq!(wheel.fire_idle(start + ms(2000), usize::MAX), 2);
         assert_eq!(fired(), [true, true, true, true, false, false]);
         assert_eq!(wheel.fire_idle(start + ms(2000), usize::MAX), 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_timer_that_is_gone_is_let_go_of() {
+        struct Task;
+        impl std::task::Wake for Task {
+            fn wake(self: std::sync::Arc<Self>) {}
+        }
+        let (wheel, timer) = (Wheel::new(now()), Wheel::timer());
+        let task = std::sync::Arc::new(Task);
+        let waker = std::sync::Arc::clone(&task).into();
+        wheel.arm(&timer, now(), Duration::from_secs(10));
+        assert!(timer.poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_eq!(std::sync::Arc::strong_count(&task), 2);
+        drop(timer);
+        assert_eq!(std::sync::Arc::strong_count(&task), 1);
+    }
+
+    #[test]
+    fn a_wheel_turns_for_longer_than_anybody_waits() {
+        let start = now();
+        let wheel = Wheel::new(start);
+        let years = Duration::from_secs(50 * 365 * 24 * 3600);
+        let tick = wheel.tick_before(start + years);
+        assert!(start + after(tick) <= start + years && start + years < start + after(tick + 1));
+        assert_eq!(wheel.asked.get().tick, tick);
+        assert!(wheel.asked.get().from <= start + years && start + years < wheel.asked.get().until);
     }
 
     #[tokio::test(start_paused = true)]

@@ -221,7 +221,7 @@ fn via() -> Rule {
     );
     let (none, none_seen) = both("", "");
     let (odd, odd_seen) = both("Server:\r\nDate: whenever\r\n", "Server: \r\nDate: whenever\r\n");
-    rule("9110, 7.6.3", "Date, Server and Via are the backend's; none is added")
+    rule("9110, 6.6.1 and 7.6.3", "Date, Server and Via are the backend's; a Date is added")
         .passes("all there", date, seen)
         .passes("none there", none, none_seen)
         .passes("whatever they say", odd, odd_seen)

@@ -1,6 +1,7 @@
 //! What is right and what is wrong: a pure function of what the control plane tells.
 
 mod facts;
+mod loops;
 mod planes;
 mod routing;
 mod serving;
@@ -55,7 +56,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     routing::listeners(facts, &mut Group { name: "listeners", findings: &mut findings });
     routing::routes(facts, &mut Group { name: "routes", findings: &mut findings });
     serving::pools(facts, &mut Group { name: "pools", findings: &mut findings });
-    serving::backends(facts, &mut Group { name: "backends", findings: &mut findings });
+    let mut backends = Group { name: "backends", findings: &mut findings };
+    loops::backends(facts, &mut backends);
+    serving::backends(facts, &mut backends);
     findings
 }
 
@@ -240,6 +243,17 @@ mod tests {
         }
         let of_status = judge(&facts).into_iter().find(|f| f.check == "backend_up").unwrap();
         assert!(of_status.remedy.unwrap().contains("--health-path"));
+    }
+
+    #[test]
+    fn a_backend_that_is_a_proxy_is_found() {
+        let mut facts = facts(vec![proxy("p1", "synced")]);
+        assert!(found(&facts).iter().all(|(check, _)| *check != "backend_leads_back"));
+        "localhost:8080".clone_into(&mut facts.backends[0].address);
+        facts.backends[0].resolved_addresses = vec!["127.0.0.1:8080".to_owned()];
+        let findings = about(&facts, "backend", "b1");
+        let back = findings.iter().find(|f| f.check == "backend_leads_back").unwrap();
+        assert_eq!(back.message, "b1 localhost:8080 is listener extra of proxy p1");
     }
 
     #[test]

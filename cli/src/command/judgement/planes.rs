@@ -24,7 +24,7 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
             None,
             "its store takes no writes: what is stored serves on, nothing can be changed"
                 .to_owned(),
-            "make room on its disk and restart it; its log says what failed",
+            "make room on its disk: it goes on by itself; its log and /readyz?verbose say what fails",
         ),
         None => {}
     }

@@ -24,11 +24,16 @@ const STREAM_BUFFER: usize = 16;
 pub(super) struct EventAnswer {
     /// Counts the events of this process, from 1; also the event's id.
     sequence: u64,
+    /// Of several that became one, the last.
     at_unix_ms: u64,
+    /// How many events alike became this one, because the log was full; mostly 1.
+    count: u64,
+    /// When the first of them happened.
+    first_unix_ms: u64,
     /// `object_changed`, `backend_down`, `proxy_lost` and so on; also the event's name.
     #[serde(rename = "type")]
     what: &'static str,
-    /// `pool`, `backend`, `listener`, `route`, `proxy` or `config`.
+    /// `pool`, `backend`, `listener`, `route`, `limit`, `proxy`, `config` or `store`.
     kind: &'static str,
     name: String,
     /// Of the state that it belongs to.
@@ -74,6 +79,8 @@ fn written(event: Event) -> Bytes {
     let data = EventAnswer {
         sequence,
         at_unix_ms: event.at_unix_ms,
+        count: event.count,
+        first_unix_ms: event.first_unix_ms,
         what,
         kind: event.kind,
         name: event.name,

@@ -31,7 +31,7 @@ fn a_newer_schema_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let store = RedbStore::open(&path).unwrap();
-    let transaction = store.database.begin_write().unwrap();
+    let transaction = store.database("written").unwrap().begin_write().unwrap();
     let next = u64::from(SCHEMA + 1).to_le_bytes();
     transaction.open_table(META).unwrap().insert("schema", next.as_slice()).unwrap();
     transaction.commit().unwrap();
@@ -239,6 +239,91 @@ fn a_power_cut_in_the_middle_of_a_commit_leaves_the_state_before_or_after_it() {
         assert!(contents.revision >= acknowledged, "seed {seed}: a commit was lost");
         assert_whole(&contents, &names);
     }
+}
+
+#[test]
+fn a_commit_that_fails_is_there_or_is_not_when_the_store_is_opened_again() {
+    /// Refuses each change after so many, as a full disk does.
+    #[derive(Debug)]
+    struct Full {
+        disk: Disk,
+        changes_left: Mutex<u32>,
+    }
+    impl Full {
+        fn take(&self) -> Result<(), std::io::Error> {
+            let mut left = self.changes_left.lock().unwrap();
+            *left = left.checked_sub(1).ok_or(ErrorKind::StorageFull)?;
+            Ok(())
+        }
+    }
+    impl StorageBackend for Full {
+        fn len(&self) -> Result<u64, std::io::Error> {
+            self.disk.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+            self.disk.read(offset, out)
+        }
+        fn set_len(&self, length: u64) -> Result<(), std::io::Error> {
+            self.take()?;
+            self.disk.set_len(length)
+        }
+        fn sync_data(&self) -> Result<(), std::io::Error> {
+            self.take()?;
+            self.disk.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+            self.take()?;
+            self.disk.write(offset, data)
+        }
+    }
+
+    let names: Vec<String> = (0..20).map(|number| format!("b{}", number % 4)).collect();
+    let (mut with, mut without) = (0, 0);
+    for changes in 1..60 {
+        let disk = Disk::default();
+        let mut store = RedbStore::open_backend(disk.clone()).unwrap();
+        store.load().unwrap();
+        store.commit(&batch(1, &names[0])).unwrap();
+        drop(store);
+        let full = Full { disk: disk.clone(), changes_left: Mutex::new(changes) };
+        let Ok(mut store) = RedbStore::open_backend(full) else { continue };
+        store.load().unwrap();
+        let name = |revision: u64| &names[usize::try_from(revision).unwrap() - 1];
+        let failed =
+            (2..=20).find(|&revision| store.commit(&batch(revision, name(revision))).is_err());
+        let Some(failed) = failed else { continue };
+        drop(store);
+        let mut store = RedbStore::open_backend(disk).unwrap();
+        let contents = store.load().unwrap();
+        assert_whole(&contents, &names);
+        match failed - contents.revision {
+            0 => with += 1,
+            1 => without += 1,
+            _ => panic!("after {changes} changes: {failed} failed, {} is there", contents.revision),
+        }
+        store.make_room().unwrap();
+        let next = contents.revision + 1;
+        store.commit(&batch(next, name(next))).unwrap();
+        assert_whole(&store.load().unwrap(), &names);
+    }
+    assert!(with > 0 && without > 0, "both happen: {with} and {without}");
+}
+
+#[test]
+fn a_file_that_is_gone_is_not_made_anew_when_it_is_opened_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let mut store = RedbStore::open(&path).unwrap();
+    store.load().unwrap();
+    let moved = directory.path().join("moved");
+    std::fs::rename(&path, &moved).unwrap();
+    let error = store.reopen().unwrap_err();
+    assert!(error.to_string().contains("opened again"), "{error}");
+    assert!(store.load().is_err() && store.make_room().is_err() && !path.exists());
+    std::fs::rename(&moved, &path).unwrap();
+    store.reopen().unwrap();
+    store.load().unwrap();
+    store.commit(&batch(1, "a")).unwrap();
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) peer_trusted: bool,
     /// For a client that named no host.
     pub(crate) fallback_host: &'a str,
+    /// The whole field that marks it as one that has passed here.
+    pub(crate) mark: &'a [u8],
     /// For a request that has no id.
     pub(crate) request_id: u128,
     /// The names of the proxy's own cookies, if the request has one of them: they are no
@@ -49,6 +51,7 @@ impl RequestHead<'_, '_> {
             self.write_cookies(forwarding.own_cookies, out);
         }
         self.write_forwarded(forwarding, out);
+        out.extend_from_slice(forwarding.mark);
         if !has_proto {
             out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
         }
@@ -123,6 +126,8 @@ impl RequestHead<'_, '_> {
                 // What is announced comes, or nothing is announced.
                 Field::Trailer => self.body == BodyLength::Chunked && self.names_no_fields(),
                 Field::OfForwarder => peer_trusted,
+                // Whoever could have it dropped could have requests go round for ever.
+                Field::CdnLoop => true,
                 Field::MaxForwards => self.max_forwards.is_none(),
                 Field::XForwardedProto => {
                     has_proto |= peer_trusted;

@@ -8,8 +8,9 @@ use lb_core::{client_address::parse_address, model::HttpLimits};
 use super::{
     FieldStorage, Version,
     body::BodyLength,
+    connection_options::ConnectionOptions,
     copy::{self, Survey},
-    fields::{self, ConnectionOptions, Field},
+    fields::{self, Field},
     scan::{ScanError, check_lengths},
 };
 use crate::reason::Reason;
@@ -39,6 +40,10 @@ pub(crate) struct RequestHead<'h, 'b> {
     pub(crate) max_forwards: Option<u64>,
     /// A body is expected of the method, and its length was given.
     says_empty: bool,
+    /// Some proxy has marked it as one that has passed there.
+    pub(crate) has_passed: bool,
+    /// Some proxy says, believed or not, that it had it from somebody else.
+    pub(crate) was_forwarded: bool,
     connection: ConnectionOptions,
     request_id: Option<&'b [u8]>,
     survey: Survey,
@@ -64,6 +69,9 @@ impl Method {
         self != Self::Other
     }
 }
+
+/// A longer id is replaced: it stands in every line of logs.
+const REQUEST_ID_BYTES_MAX: usize = 200;
 
 /// Why a request is refused, with the status that says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -140,6 +148,8 @@ pub(crate) fn parse<'h, 'b>(
         takes_trailers: known.takes_trailers && version == Version::Http11,
         max_forwards: known.max_forwards.filter(|_| method_name == "OPTIONS"),
         says_empty: known.content_length.is_some() && method_name == "PUT",
+        has_passed: known.has_passed,
+        was_forwarded: known.was_forwarded,
         connection: known.connection,
         request_id: known.request_id,
         survey: known.survey,
@@ -203,6 +213,8 @@ struct Known<'b> {
     upgrades: usize,
     takes_trailers: bool,
     max_forwards: Option<u64>,
+    has_passed: bool,
+    was_forwarded: bool,
     request_id: Option<&'b [u8]>,
     connection: ConnectionOptions,
     survey: Survey,
@@ -264,16 +276,19 @@ impl<'b> Known<'b> {
                     fields::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
             }
             Field::MaxForwards => self.max_forwards = fields::content_length(value),
-            Field::XRequestId if !value.is_empty() && self.request_id.is_none() => {
+            Field::CdnLoop => self.has_passed = true,
+            Field::XForwardedFor | Field::OfForwarder => self.was_forwarded = true,
+            Field::XRequestId
+                if (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+                    && self.request_id.is_none() =>
+            {
                 self.request_id = Some(value);
             }
             Field::XRequestId
             | Field::KeepAlive
             | Field::Trailer
-            | Field::XForwardedFor
             | Field::XForwardedHost
             | Field::XForwardedProto
-            | Field::OfForwarder
             | Field::Dropped
             | Field::Other => {}
         }
@@ -363,6 +378,13 @@ impl<'b> RequestHead<'_, 'b> {
         self.fields.iter().filter(named).map(|field| field.value)
     }
 
+    /// The values of all fields that some backend takes for this lower-case name.
+    pub(crate) fn aliases(&self, name: &[u8]) -> impl Iterator<Item = &'b [u8]> {
+        let named =
+            move |field: &&httparse::Header<'b>| fields::is_taken_for(field.name.as_bytes(), name);
+        self.fields.iter().filter(named).map(|field| field.value)
+    }
+
     /// The values of all Cookie fields, in order.
     pub(crate) fn cookies(&self) -> impl Iterator<Item = &'b [u8]> {
         let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("cookie");
@@ -386,6 +408,15 @@ impl<'b> RequestHead<'_, 'b> {
             Field::OfForwarder => true,
             _ => false,
         })
+    }
+
+    /// How often the request has passed through the one of this name, as CDN-Loop tells.
+    pub(crate) fn passages(&self, name: &[u8]) -> usize {
+        let id = |info: &&[u8]| {
+            let id = info.split(|&byte| byte == b';').next().unwrap_or_default();
+            id.trim_ascii_end() == name
+        };
+        self.values(b"cdn-loop").flat_map(fields::list).filter(id).count()
     }
 
     /// The values of all X-Forwarded-For fields, in order.

@@ -9,6 +9,7 @@ fn forwarded_with(head: &str, peer_trusted: bool) -> Result<String, BadRequest> 
     let mut storage = field_storage();
     let head = parse(head.as_bytes(), &HttpLimits::default(), &mut storage)?.expect("a whole head");
     let forwarding = Forwarding {
+        mark: b"CDN-Loop: lb-1\r\n",
         peer: "192.0.2.1".parse().unwrap(),
         peer_trusted,
         fallback_host: "10.0.0.1:80",
@@ -30,9 +31,29 @@ fn a_request_is_forwarded_with_what_the_proxy_adds() {
     assert_eq!(
         forwarded("GET /a?b HTTP/1.1\r\nHost: x\r\nAccept:  */* \r\n\r\n").unwrap(),
         "GET /a?b HTTP/1.1\r\nHost: x\r\nAccept: */*\r\nX-Forwarded-For: 192.0.2.1\r\n\
-         X-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n\
+         CDN-Loop: lb-1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n\
          X-Request-Id: 00000000000000000000000000000abc\r\n\r\n"
     );
+}
+
+#[test]
+fn how_often_a_request_has_passed_is_told_and_cannot_be_hidden() {
+    let passages = |fields: &str| {
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
+        let mut storage = field_storage();
+        let head = parse(head.as_bytes(), &HttpLimits::DEFAULT, &mut storage).unwrap().unwrap();
+        (head.has_passed, head.passages(b"lb-1"))
+    };
+    assert_eq!(passages("X: lb-1\r\n"), (false, 0));
+    assert_eq!(passages("CDN-Loop:\r\n"), (true, 0));
+    assert_eq!(passages("CDN-Loop: lb-11, a; lb-1, LB-1\r\n"), (true, 0));
+    assert_eq!(passages("cdn-loop: lb-1;a=b , x,lb-1\r\nCDN-LOOP: lb-1\r\n"), (true, 3));
+    let sent = forwarded(
+        "GET / HTTP/1.1\r\nHost: x\r\nConnection: CDN-Loop\r\nCDN-Loop: other\r\nCDN_Loop: 1\r\n\r\n",
+    );
+    let sent = sent.unwrap();
+    assert!(sent.contains("CDN-Loop: other\r\n") && sent.contains("CDN-Loop: lb-1\r\n"), "{sent}");
+    assert!(!sent.contains("CDN_Loop"), "{sent}");
 }
 
 #[test]
@@ -116,7 +137,8 @@ fn an_untrusted_peer_cannot_forge_earlier_hops() {
                 X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-For: 2.2.2.2\r\n\r\n";
     let out = forwarded(head).unwrap();
     assert!(out.contains(
-        "X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: x\r\n"
+        "X-Forwarded-For: 192.0.2.1\r\nCDN-Loop: lb-1\r\nX-Forwarded-Proto: http\r\n\
+         X-Forwarded-Host: x\r\n"
     ));
     assert!(!out.contains("evil") && !out.contains("1.1.1.1"));
     let out = forwarded_with(head, true).unwrap();

@@ -26,7 +26,7 @@ pub(in crate::live) struct LimitCompiler {
     /// States that were ever made.
     serials: u64,
     /// Of the limit that was compiled last.
-    version: NonZero<u64>,
+    version: NonZero<u32>,
     laid_out: Option<LaidOut>,
 }
 
@@ -54,7 +54,7 @@ impl LimitCompiler {
             keys_max,
             former: BTreeMap::new(),
             serials: 0,
-            version: NonZero::<u64>::MIN,
+            version: NonZero::<u32>::MIN,
             laid_out: None,
         }
     }
@@ -145,7 +145,7 @@ impl LimitCompiler {
                 }
             },
         };
-        self.version = self.version.saturating_add(1);
+        self.version = self.version.checked_add(1).unwrap_or(NonZero::<u32>::MIN);
         LimitConfig::new(self.version, limit, state, source)
     }
 

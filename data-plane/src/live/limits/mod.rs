@@ -58,10 +58,8 @@ struct OfFallback {
 /// One limit.
 #[derive(Clone, Debug)]
 pub(crate) struct LimitConfig {
-    /// Where it stands.
-    pub(crate) index: LimitIndex,
-    /// Unique in this process's life: one with another rate or burst has another.
-    pub(crate) version: NonZero<u64>,
+    /// One with another rate or burst is another.
+    which: Which,
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
@@ -104,17 +102,20 @@ struct LimitCopy {
     told: LastTold,
 }
 
-/// What a client is told of the limit that it is nearest to.
+/// What a client is told of the limit that it is nearest to, in two words: they are compared with
+/// what was told last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Told {
-    /// Which limit: its version, and where it stands.
-    pub(crate) version: NonZero<u64>,
-    pub(crate) limit: LimitIndex,
-    /// What is left.
-    pub(crate) remaining: u32,
-    /// In how many seconds the bucket is full.
-    pub(crate) reset_seconds: u64,
+    /// Which limit.
+    which: Which,
+    /// What is left, above in how many seconds the bucket is full.
+    figures: u64,
 }
+
+/// A limit of one configuration: its version, which no other has (among four billion), above
+/// where it stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Which(NonZero<u64>);
 
 /// What the last client was told of a limit.
 #[derive(Debug, Default)]
@@ -124,31 +125,80 @@ pub(crate) struct LastTold {
     pub(crate) fields: Vec<u8>,
 }
 
+impl Which {
+    fn new(version: NonZero<u32>, index: LimitIndex) -> Self {
+        // There are never so many limits.
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        Self(NonZero::<u64>::from(version).saturating_mul(Self::VERSION) | u64::from(index))
+    }
+
+    /// Of the version; below is the index.
+    const VERSION: NonZero<u64> = NonZero::new(1 << 32).expect("it is not zero");
+
+    fn version(self) -> NonZero<u32> {
+        high(self.0.get()).try_into().unwrap_or(NonZero::<u32>::MIN)
+    }
+
+    #[inline(always)]
+    fn index(self) -> LimitIndex {
+        low(self.0.get()) as LimitIndex
+    }
+}
+
+impl Told {
+    /// Where the limit stands.
+    #[inline(always)]
+    pub(crate) fn limit(self) -> LimitIndex {
+        self.which.index()
+    }
+
+    /// How many requests are left.
+    pub(crate) fn remaining(self) -> u32 {
+        high(self.figures)
+    }
+
+    /// In how many seconds the bucket is full.
+    pub(crate) fn reset_seconds(self) -> u32 {
+        low(self.figures)
+    }
+}
+
+fn high(word: u64) -> u32 {
+    low(word >> 32)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+#[inline(always)]
+fn low(word: u64) -> u32 {
+    word as u32
+}
+
 impl LimitCopies {
-    #[inline]
-    fn with<R>(&self, index: LimitIndex, serial: u64, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
-        self.at(index, |copy| {
-            if copy.serial != serial {
-                copy.begin(serial);
-            }
-            read(copy)
-        })
-    }
-
     /// What was told last of a limit that stands here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn told<R>(&self, index: LimitIndex, use_it: impl FnOnce(&mut LastTold) -> R) -> R {
-        self.at(index, |copy| use_it(&mut copy.told))
+        use_it(&mut at(&mut self.0.borrow_mut(), index).told)
     }
+}
 
-    #[inline]
-    fn at<R>(&self, index: LimitIndex, read: impl FnOnce(&mut LimitCopy) -> R) -> R {
-        let copies = &mut *self.0.borrow_mut();
-        if copies.len() <= index {
-            make_room(copies, index);
-        }
-        read(&mut copies[index])
+/// The copy of a limit that stands here, and has a state of this serial. These are no functions
+/// that take another: with two calls a good part of what a limit may cost would go into saving
+/// registers.
+#[inline(always)]
+fn of(copies: &mut Vec<LimitCopy>, index: LimitIndex, serial: u64) -> &mut LimitCopy {
+    let copy = at(copies, index);
+    if copy.serial != serial {
+        copy.begin(serial);
     }
+    copy
+}
+
+#[inline(always)]
+fn at(copies: &mut Vec<LimitCopy>, index: LimitIndex) -> &mut LimitCopy {
+    if copies.len() <= index {
+        make_room(copies, index);
+    }
+    &mut copies[index]
 }
 
 #[cold]
@@ -233,7 +283,7 @@ impl Limits {
 
 impl LimitConfig {
     fn new(
-        version: NonZero<u64>,
+        version: NonZero<u32>,
         limit: &Arc<Limit>,
         state: Arc<LimitState>,
         source: Source,
@@ -244,26 +294,26 @@ impl LimitConfig {
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
         let limit = Arc::clone(limit);
-        Self { index: 0, version, limit, state, source, fields: fields.into() }
+        Self { which: Which::new(version, 0), limit, state, source, fields: fields.into() }
     }
 
     /// The same at this place of a configuration.
     fn at(self, index: LimitIndex) -> Self {
-        Self { index, ..self }
+        Self { which: Which::new(self.which.version(), index), ..self }
     }
 
     /// What a client is told of it that was let pass.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn told(&self, decision: &Decision) -> Told {
-        let (version, limit) = (self.version, self.index);
-        let (remaining, reset_seconds) = (decision.remaining(), decision.reset_seconds());
-        Told { version, limit, remaining, reset_seconds }
+        let (remaining, reset) = (decision.remaining(), decision.reset_seconds());
+        Told { which: self.which, figures: u64::from(remaining) << 32 | u64::from(reset) }
     }
 
     /// The same as [`Self::take`] where time counts less: several limits, or one of a backend.
-    #[inline(never)]
     pub(crate) fn take_of_several(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        self.take(key, asking)
+        let decision = self.take_of_any(key, asking);
+        self.state.count(asking.worker, &decision);
+        decision
     }
 
     /// Asks for one token; of a limit by key, for the key of this number.
@@ -271,22 +321,36 @@ impl LimitConfig {
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
         let Asking { worker, copies, now } = *asking;
         let decision = match &self.source {
+            Source::ByKey(lease) => {
+                let copies = &mut *copies.0.borrow_mut();
+                let copy = of(copies, self.which.index(), self.state.serial);
+                lease.take(key, &mut copy.paces, now)
+            }
+            _ => self.take_of_any(key, asking),
+        };
+        self.state.count(worker, &decision);
+        decision
+    }
+
+    // Out of the way of the dearest kind, which has no register to spare.
+    #[inline(never)]
+    fn take_of_any(&self, key: u64, asking: &Asking<'_>) -> Decision {
+        let Asking { worker, copies, now } = *asking;
+        match &self.source {
             Source::Own(pace) => self.state.bucket().take(pace, now),
             Source::OwnByKey(pace, table) => table.take(key, pace, now),
             Source::Whole(lease) => {
                 lease.count(worker);
-                let take = |copy: &mut LimitCopy| {
-                    self.state.bucket().take(lease.pace(&mut copy.pace), now)
-                };
-                copies.with(self.index, self.state.serial, take)
+                let copies = &mut *copies.0.borrow_mut();
+                let copy = of(copies, self.which.index(), self.state.serial);
+                self.state.bucket().take(lease.pace(&mut copy.pace), now)
             }
             Source::ByKey(lease) => {
-                let take = |copy: &mut LimitCopy| lease.take(key, &mut copy.paces, now);
-                copies.with(self.index, self.state.serial, take)
+                let copies = &mut *copies.0.borrow_mut();
+                let copy = of(copies, self.which.index(), self.state.serial);
+                lease.take(key, &mut copy.paces, now)
             }
-        };
-        self.state.count(worker, &decision);
-        decision
+        }
     }
 
     /// Gives a token back that was the last one that this worker took of this limit, for a
@@ -302,9 +366,11 @@ impl LimitConfig {
                 self.state.bucket().give_back();
                 lease.uncount(worker);
             }
-            Source::ByKey(lease) => copies.with(self.index, self.state.serial, |copy| {
+            Source::ByKey(lease) => {
+                let copies = &mut *copies.0.borrow_mut();
+                let copy = of(copies, self.which.index(), self.state.serial);
                 lease.give_back(key, &mut copy.paces, now);
-            }),
+            }
         }
         self.state.count_returned(worker);
     }
