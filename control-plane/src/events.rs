@@ -245,7 +245,7 @@ impl EventLog {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let latest = self.latest.subscribe();
         // Numbers are missing of what was given up.
-        let seen = match events.iter().rev().take(past).last() {
+        let seen = match events.range(events.len().saturating_sub(past)..).next() {
             Some(first) => first.sequence - 1,
             None => *latest.borrow(),
         };
@@ -324,7 +324,7 @@ mod tests {
         (0..EVENTS_MAX + 5).for_each(|number| record(&log, &number.to_string()));
         let events = reader.next().await;
         assert_eq!(events.len(), EVENTS_LEFT + 5);
-        assert_eq!(events[0].sequence as usize, EVENTS_MAX - EVENTS_LEFT + 1);
+        assert_eq!(events[0].sequence, (EVENTS_MAX - EVENTS_LEFT + 1) as u64);
     }
 
     #[tokio::test]

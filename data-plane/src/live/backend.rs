@@ -258,7 +258,10 @@ impl BackendState {
 
     /// Sets how many failures in a row are reason to avoid it; 0 for never.
     pub(super) fn set_avoid_after(&self, failures: u32) {
-        self.live.avoid_after.store(failures, Relaxed);
+        // Workers read it with each answer: what is so already is not written again.
+        if self.live.avoid_after.load(Relaxed) != failures {
+            self.live.avoid_after.store(failures, Relaxed);
+        }
     }
 
     /// Whether it has failed so often in a row that it should be avoided.

@@ -49,6 +49,11 @@ struct Compiled {
 }
 
 impl Compiled {
+    /// The backends with what they were compiled to, in order of their ids.
+    fn members(&self) -> impl Iterator<Item = (&Arc<BackendEntry>, &Arc<BackendState>)> {
+        self.entry.backends.values().zip(&self.config.backends)
+    }
+
     /// Whether it may have to be otherwise although nothing was configured.
     fn is_unsettled(&self) -> bool {
         let backends = &self.config.backends;
@@ -214,25 +219,29 @@ impl Compiler {
     }
 
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
-        let mut known = former.map(|former| former.config.backends.iter().peekable());
+        let mut known = former.map(|former| former.members().peekable());
         let mut backends = Vec::with_capacity(entry.backends.len());
-        // Both in order of ids, so that one walk finds who was here before.
+        // Both in order of ids, so that one walk finds who was here before. Of thousands nearly
+        // all are as they were, and are not looked into: that they are the same is seen by where
+        // they are kept.
         for (id, backend) in &entry.backends {
+            let as_before = |(before, _): &(&Arc<BackendEntry>, _)| Arc::ptr_eq(before, backend);
+            if let Some((_, state)) = known.as_mut().and_then(|known| known.next_if(as_before)) {
+                backends.push(Arc::clone(state));
+                continue;
+            }
             let known = known.as_mut().and_then(|known| {
-                // To be the same is the rule, and is seen sooner than who comes first.
-                while let Some(gone) =
-                    known.next_if(|known| known.identity.id != *id && known.identity.id < *id)
-                {
+                while let Some((_, gone)) = known.next_if(|(_, known)| known.identity.id < *id) {
                     gone.set_closed(true);
                 }
-                known.next_if(|known| known.identity.id == *id)
+                known.next_if(|(_, known)| known.identity.id == *id)
             });
-            let state = self.backend(entry, backend, known);
+            let state = self.backend(entry, backend, known.map(|(_, state)| state));
             state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
             state.set_closed(!backend.backend.is_wanted());
             backends.push(state);
         }
-        known.into_iter().flatten().for_each(|gone| gone.set_closed(true));
+        known.into_iter().flatten().for_each(|(_, gone)| gone.set_closed(true));
         let now = now();
         let out = self.outlook.out(entry, former.map(|former| &*former.entry), &backends, now);
         let eligible = candidates::of(entry, |number, _| out[number]);

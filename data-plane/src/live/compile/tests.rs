@@ -1,8 +1,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use lb_core::model::{
-    Backend, BackendId, BackendStatus, Health, Incarnation, Key, Reason, Resource, Standing, Weight,
+    AdminState, Backend, BackendId, BackendStatus, Drain, Health, Incarnation, Key, Reason,
+    Resource, Standing, Weight,
 };
+
+use proptest::prelude::*;
 
 use super::{super::CountedBy, *};
 
@@ -104,6 +107,90 @@ fn counters_live_as_long_as_the_backend_does() {
     let (snapshot, _) = snapshot.changed(vec![], &[Key::new("backend", "b1")]);
     let again = compiler.compile(&with(&snapshot, backend("b1", 9, 1).into()), None);
     assert_eq!((state(&again).in_flight(), state(&again).counters().requests), (0, 0));
+}
+
+/// One of the things that happen to backends, by numbers.
+fn change(snapshot: &Snapshot, (what, which, revision): (u8, u8, u64)) -> Snapshot {
+    let id = format!("b{}", which % 8);
+    let kept = |snapshot: &Snapshot| {
+        let id = BackendId::new(&id).unwrap();
+        let of = |entry: &Arc<PoolEntry>| entry.backends.get(&id).cloned();
+        snapshot.pools().values().find_map(of)
+    };
+    let (mut upserts, mut deletes) = (Vec::new(), Vec::new());
+    match (what % 8, kept(snapshot)) {
+        (0, _) => deletes.push(Key::new("backend", &id)),
+        (1, Some(entry)) => {
+            let mut backend = entry.backend.clone();
+            backend.pool = PoolName::new(if which % 2 == 0 { "default" } else { "a" }).unwrap();
+            upserts.push(Resource::Backend(backend));
+        }
+        (2, Some(entry)) => {
+            let mut backend = entry.backend.clone();
+            backend.admin_state = AdminState::Draining;
+            let drain = Drain {
+                since_unix_ms: 0,
+                timeout: Duration::from_secs(1),
+                remove: false,
+                cutting: which % 2 == 0,
+                ended: false,
+                cut: 0,
+            };
+            backend.drain = (which % 3 > 0).then_some(drain);
+            upserts.push(Resource::Backend(backend));
+        }
+        (3, Some(entry)) => {
+            let mut status = entry.status.clone().unwrap();
+            status.health = if which % 2 == 0 { Health::Up } else { Health::Down };
+            status.addresses = vec![([127, 0, 0, which], 1).into()];
+            upserts.push(Resource::Status(status));
+        }
+        (4, _) => deletes.push(Key::new("pool", "a")),
+        (5, _) => upserts.push(Resource::Pool(Pool::new(PoolName::new("a").unwrap()))),
+        _ => upserts.extend(backend(&id, revision, 1 + u16::from(which))),
+    }
+    snapshot.changed(upserts, &deletes).0
+}
+
+proptest! {
+    /// Whatever happened before, what is compiled is what a process would compile that hears of
+    /// this state first; and a life of a backend in a pool is one state with its counters.
+    #[test]
+    fn a_change_leads_to_what_is_compiled_from_scratch(
+        changes in prop::collection::vec((any::<u8>(), any::<u8>()), 1..60),
+    ) {
+        let (mut compiler, mut snapshot) = (compiler(), three());
+        let mut before = compiler.compile(&snapshot, None);
+        for (revision, (what, which)) in (2..).zip(changes) {
+            snapshot = change(&snapshot, (what, which, revision));
+            let after = compiler.compile(&snapshot, None);
+            let scratch = self::compiler().compile(&snapshot, None);
+            prop_assert_eq!(after.pools.len(), scratch.pools.len());
+            prop_assert_eq!(after.cuts, scratch.cuts);
+            for (pool, expected) in after.pools.iter().zip(&scratch.pools) {
+                let told = |pool: &PoolConfig| -> Vec<_> {
+                    let each = pool.backends.iter().map(|state| {
+                        let Identity { id, incarnation, .. } = &state.identity;
+                        let flags = (state.is_closed(), state.is_cutting());
+                        (id.clone(), *incarnation, state.addresses.to_vec(), flags)
+                    });
+                    each.collect()
+                };
+                prop_assert_eq!(told(pool), told(expected));
+                prop_assert_eq!(&pool.name, &expected.name);
+                prop_assert_eq!(pool.picker.len(), expected.picker.len());
+            }
+            let states = |config: &Config| -> Vec<Arc<BackendState>> {
+                config.pools.iter().flat_map(|pool| pool.backends.clone()).collect()
+            };
+            let now_there = states(&after);
+            for gone in states(&before) {
+                let stays = now_there.iter().any(|state| state.identity == gone.identity);
+                prop_assert!(stays || gone.is_closed(), "{:?}", gone.identity);
+            }
+            before = after;
+        }
+    }
 }
 
 #[test]
