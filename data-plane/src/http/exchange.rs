@@ -139,7 +139,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             started: read.started,
         });
         match outcome {
-            Ok(prepared) if self.is_traffic && self.worker.refuses_requests() => {
+            Ok(prepared) if prepared.is_refused => {
                 self.worker.buffers.return_output(read.head);
                 self.shed(&prepared.understood, &read.config).await
             }

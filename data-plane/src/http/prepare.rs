@@ -37,6 +37,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) understood: Understood,
+    /// Whether it is refused because memory runs out. No head was written then: that would take
+    /// more of it.
+    pub(crate) is_refused: bool,
     pub(crate) expects_continue: bool,
     /// The protocols that the client asks for.
     pub(crate) upgrade: Option<Box<[u8]>>,
@@ -300,9 +303,13 @@ fn forward(
         own_cookies,
         keeps_named: destination == Destination::ControlPlane,
     };
-    head.encode(&forwarding, out);
+    let is_refused = destination != Destination::ControlPlane && context.worker.refuses_requests();
+    if !is_refused {
+        head.encode(&forwarding, out);
+    }
     Ok(Prepared {
         understood,
+        is_refused,
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,

@@ -24,6 +24,10 @@ const SMOOTH: u8 = 8;
 /// Free storages of each size that are kept. They are in use only while bytes pass
 /// through, so a few serve many connections.
 const KEPT_MAX: usize = 16;
+/// What a long head is read into, as it grows. One of each is enough where heads come whole,
+/// however many: without it every long head would have the allocator find as much again as it
+/// takes itself, and give it back late.
+const LONG: [usize; 2] = [2 * USUAL, 4 * USUAL];
 /// Vectors for heads that are kept.
 const OUTPUTS_KEPT_MAX: usize = 64;
 /// The longest of them: nearly all heads are shorter.
@@ -43,6 +47,8 @@ const STIRRED_TIMES: usize = 4;
 pub(crate) struct Buffers {
     usual: RefCell<Vec<Box<[u8]>>>,
     little: RefCell<Vec<Box<[u8]>>>,
+    /// Empty where there is none.
+    long: RefCell<[Box<[u8]>; LONG.len()]>,
     output: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -75,6 +81,7 @@ impl Buffers {
     pub(crate) fn release(&self) {
         self.usual.take();
         self.little.take();
+        self.long.take();
         self.output.take();
         for _ in 0..STIRRED_TIMES {
             let stirred = || black_box(Vec::<u8>::with_capacity(STIRRED));
@@ -86,7 +93,10 @@ impl Buffers {
         let kept = match size {
             USUAL => self.usual.borrow_mut().pop(),
             LITTLE => self.little.borrow_mut().pop(),
-            _ => None,
+            _ => LONG.iter().position(|long| *long == size).and_then(|at| {
+                let kept = std::mem::take(&mut self.long.borrow_mut()[at]);
+                (!kept.is_empty()).then_some(kept)
+            }),
         };
         kept.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
@@ -95,8 +105,13 @@ impl Buffers {
         let kept = match storage.len() {
             USUAL => &self.usual,
             LITTLE => &self.little,
-            // Made for an unusual head.
-            _ => return,
+            size => {
+                // Others were made for an unusual head.
+                if let Some(at) = LONG.iter().position(|long| *long == size) {
+                    self.long.borrow_mut()[at] = storage;
+                }
+                return;
+            }
         };
         let mut kept = kept.borrow_mut();
         if kept.len() < KEPT_MAX {
@@ -279,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_head_grows_its_storage() {
+    async fn a_long_head_grows_its_storage_which_the_next_one_grows_into() {
         let buffers = Rc::<Buffers>::default();
         let (mut writer, mut reader) = duplex(1 << 20);
         writer.write_all(&vec![b'a'; 3 * USUAL]).await.unwrap();
@@ -287,5 +302,12 @@ mod tests {
         let mut buffer = buffers.buffer();
         while buffer.poll_fill(&mut reader, &mut context).is_ready() {}
         assert_eq!(buffer.data().len(), 3 * USUAL);
+        drop(buffer);
+        let kept = || buffers.long.borrow().each_ref().map(|storage| storage.len());
+        assert_eq!(kept(), LONG, "the next one need not ask the allocator");
+        let again = buffers.storage(LONG[0]);
+        assert_eq!((again.len(), kept()), (LONG[0], [0, LONG[1]]));
+        buffers.release();
+        assert_eq!(kept(), [0; 2]);
     }
 }
