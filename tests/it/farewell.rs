@@ -95,7 +95,7 @@ async fn a_proxy_that_is_lost_is_an_alarm_until_it_is_forgotten() {
         status.contains("! proxy-2 lost") && status.contains("lbctl forget-proxy proxy-2"),
         "{status}"
     );
-    assert!(cluster.lbctl(&["check"]).await.expect(1).stdout.contains("proxy-2 is lost"));
+    assert!(cluster.lbctl(&["check"]).await.expect(1).stdout.contains("proxy-2 lost at revision"));
 
     let tried = cluster.lbctl(&["forget-proxy", "proxy-2", "--dry-run"]).await.expect(0).stdout;
     assert!(tried.starts_with("would forget proxy proxy-2: it was lost"), "{tried}");
