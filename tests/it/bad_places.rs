@@ -7,7 +7,7 @@ use std::{fs, net::SocketAddr, path::Path};
 use lb_proto::v1::{self as pb, sync_client::SyncClient};
 use lb_tests::{
     PATIENCE,
-    api::Api,
+    api::{Api, large_backend},
     backend::Backend,
     client::{Client, get},
     cluster::Cluster,
@@ -72,19 +72,6 @@ async fn a_control_plane_does_not_start_on_a_full_disk_and_says_so() {
     // With room, the same directory will do.
     let process = program().start("control plane", &owned(&args));
     process.listening().await;
-}
-
-/// A backend that takes half a kilobyte in the store.
-fn large_backend(number: usize) -> pb::object::Object {
-    let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
-    pb::object::Object::Backend(pb::Backend {
-        id: format!("b{number}"),
-        pool: "default".to_owned(),
-        address: format!("10.0.{}.{}:80", number >> 8, number & 255),
-        admin_state: pb::AdminState::Disabled.into(),
-        labels,
-        ..pb::Backend::default()
-    })
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use lb_proto::v1 as pb;
 use lb_tests::{
+    api::large_backend,
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
     cluster::Cluster,
@@ -307,16 +308,7 @@ async fn a_drain_whose_end_is_refused_says_why_and_ends_when_there_is_room() {
     drop(scene.cluster.lbctl(&["drain-backend", &scene.id, "--remove"]).await.expect(0));
     scene.left(1).await;
     for number in 0.. {
-        let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
-        let backend = pb::Backend {
-            id: format!("b{number}"),
-            pool: "default".to_owned(),
-            address: format!("10.0.{}.{}:80", number >> 8, number & 255),
-            admin_state: pb::AdminState::Disabled.into(),
-            labels,
-            ..pb::Backend::default()
-        };
-        let object = pb::object::Object::Backend(backend);
+        let object = large_backend(number);
         if scene.cluster.api.put(object, pb::WriteOptions::default()).await.is_err() {
             break;
         }

@@ -207,3 +207,17 @@ fn assert_applied(written: &pb::WriteResponse) {
     assert!(progress.done && progress.rejections.is_empty(), "{progress:?}");
     assert_eq!(progress.applied, progress.proxies, "{progress:?}");
 }
+
+/// A backend that takes half a kilobyte in the store, and gets no requests.
+#[must_use]
+pub fn large_backend(number: usize) -> Any {
+    let labels = (0..8).map(|n| (format!("l{n}"), "x".repeat(60))).collect();
+    Any::Backend(pb::Backend {
+        id: format!("b{number}"),
+        pool: "default".to_owned(),
+        address: format!("10.0.{}.{}:80", number >> 8, number & 255),
+        admin_state: pb::AdminState::Disabled.into(),
+        labels,
+        ..pb::Backend::default()
+    })
+}

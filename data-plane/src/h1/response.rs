@@ -143,7 +143,7 @@ impl<'b> Known<'b> {
             if kind != Field::Other {
                 known.add(kind, field.value)?;
             }
-            known.has_date |= field.name.len() == DATE.len() && is_date(field.name.as_bytes());
+            known.has_date |= field.name.as_bytes().eq_ignore_ascii_case(DATE);
         }
         Ok(known)
     }
@@ -208,10 +208,6 @@ pub(crate) type Date = [u8; "Thu, 01 Jan 1970 00:00:00 GMT".len()];
 
 /// The name of the field, in lower case.
 const DATE: &[u8] = b"date";
-
-fn is_date(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(DATE)
-}
 
 impl ResponseHead<'_, '_> {
     /// Whether no field was named in Connection, which could be a trailer's name, too.

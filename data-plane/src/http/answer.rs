@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, io, task::Poll};
 
-use lb_core::{overload, stats::whole_us};
+use lb_core::stats::whole_us;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
@@ -36,15 +36,6 @@ impl<S: Stream> Exchange<'_, S> {
             }
             (Err(_), _) => Next::Close,
         }
-    }
-
-    /// Answers a request that the proxy has no memory for, and ends the connection: what the
-    /// client says next is not to be kept either.
-    pub(super) async fn shed(&mut self, request: &Understood, config: &Loaded) -> Next {
-        let wait = overload::Policy::default().retry_after(&mut self.worker.rng.borrow_mut());
-        let message = "this proxy is short of memory and takes no new requests for the moment";
-        let answer = OwnAnswer::new(503, Reason::Overloaded, message).retry_after(wait);
-        self.answer(&answer, &Understood { keep_alive: false, ..*request }, config).await
     }
 
     /// Answers what cannot be relied on, and ends the connection.

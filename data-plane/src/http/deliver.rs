@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_core::{
@@ -21,7 +21,7 @@ use super::{
     presence,
     relay::{Reading, Relay, RelayError, Waiting},
     stream::{Presence, Stream},
-    timing::Patience,
+    timing::{Patience, SILENT_FOR},
 };
 use crate::{
     h1::body::{BodyLength, Framing},
@@ -30,10 +30,6 @@ use crate::{
     upstream::Upstream,
     worker::{Buffer, now},
 };
-
-/// How long nothing may come of a response for a client that says no more: it may listen to the
-/// end, or have left, and nobody can tell.
-const FINISHED_FOR: Duration = Duration::from_secs(10);
 
 /// A head came in; what must be known of it when its bytes are gone.
 pub(super) struct Received {
@@ -268,7 +264,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             if progressed | (has_finished && !std::mem::replace(&mut finished, true)) {
                 let idle_for = match download.waiting {
                     Waiting::Reader if client_is_asked => body_idle_timeout.min(response_idle),
-                    Waiting::Reader if finished => response_idle.min(FINISHED_FOR),
+                    Waiting::Reader if finished => response_idle.min(SILENT_FOR),
                     Waiting::Reader => response_idle,
                     Waiting::Writer => write_idle_timeout,
                 };

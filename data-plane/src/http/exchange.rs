@@ -139,10 +139,6 @@ impl<'a, S: Stream> Exchange<'a, S> {
             started: read.started,
         });
         match outcome {
-            Ok(prepared) if prepared.is_refused => {
-                self.worker.buffers.return_output(read.head);
-                self.shed(&prepared.understood, &read.config).await
-            }
             Ok(prepared) => self.forward(prepared, read.head, &read.config, read.started).await,
             Err(refused) => {
                 self.worker.buffers.return_output(read.head);

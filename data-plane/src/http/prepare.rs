@@ -9,6 +9,7 @@ use std::{
 use lb_core::{
     client_address::{client_address, is_trusted},
     model::{HttpLimits, ListenerName},
+    overload,
     routing::{path_of, without_port},
 };
 
@@ -37,9 +38,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) understood: Understood,
-    /// Whether it is refused because memory runs out. No head was written then: that would take
-    /// more of it.
-    pub(crate) is_refused: bool,
     pub(crate) expects_continue: bool,
     /// The protocols that the client asks for.
     pub(crate) upgrade: Option<Box<[u8]>>,
@@ -273,6 +271,10 @@ fn forward(
         limited::count(limits, &context, head, &origin, (route, pool), &mut counted)
             .map_err(|answer| Refused::of(understood, *answer))?;
     }
+    if destination != Destination::ControlPlane && context.worker.refuses_requests() {
+        // No head is written: that would take more of the memory that is short.
+        return Err(shed(understood, &context));
+    }
     let peer = context.peer.ip();
     let fallback_host = match head.host {
         None => local()
@@ -303,13 +305,9 @@ fn forward(
         own_cookies,
         keeps_named: destination == Destination::ControlPlane,
     };
-    let is_refused = destination != Destination::ControlPlane && context.worker.refuses_requests();
-    if !is_refused {
-        head.encode(&forwarding, out);
-    }
+    head.encode(&forwarding, out);
     Ok(Prepared {
         understood,
-        is_refused,
         expects_continue: head.expects_continue,
         upgrade: head.upgrade.map(Box::from),
         takes_trailers: head.takes_trailers,
@@ -319,6 +317,16 @@ fn forward(
         bound,
         counted,
     })
+}
+
+/// The answer to a request that there is no memory for; it ends the connection, since what the
+/// client says next is not to be kept either.
+#[cold]
+fn shed(understood: Understood, context: &Context<'_>) -> Box<Refused> {
+    let wait = overload::Policy::default().retry_after(&mut context.worker.rng.borrow_mut());
+    let message = "this proxy is short of memory and takes no new requests for the moment";
+    let answer = OwnAnswer::new(503, Reason::Overloaded, message).retry_after(wait);
+    Refused::of(Understood { keep_alive: false, ..understood }, answer)
 }
 
 /// Says what was looked for. What the client sent is cut short, without its query, and has

@@ -1,4 +1,4 @@
-//! How long an attempt may take.
+//! How long an attempt may take, and a client that is waited for.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,10 @@ use crate::worker::now;
 /// listens (nginx and Envoy take it to have left at once, HAProxy to be there): this is enough
 /// for most answers, and those who have left cost a backend no more than that.
 const FINISHED_FOR: Duration = Duration::from_secs(1);
+
+/// How long nothing may come of a response that has begun for such a client: it has shown that it
+/// waits, and a pause is not rare in the middle.
+pub(super) const SILENT_FOR: Duration = Duration::from_secs(10);
 
 /// A client that has sent nothing of its body, or taken nothing of its response, for so long may
 /// be why a backend ends the connection. Backends have their own time for that, and clients

@@ -214,8 +214,8 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
             fleet.admission.room(number, max).await;
         }
         let Ok(mut ready) = listener.readable().await else { return };
-        let mut accepted_now = 0;
-        while accepted_now < ACCEPT_BATCH {
+        let mut tried = 0;
+        while tried < ACCEPT_BATCH {
             // The bound may have changed since it was waited for a client.
             if fleet.admission.is_full(number, max()) {
                 break;
@@ -225,14 +225,14 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                     if std::mem::take(&mut pausing) {
                         info!(worker = worker.index, "accepting goes on");
                     }
-                    accepted_now += 1;
+                    tried += 1;
                     let accepted = Accepted { socket, peer, listener: number };
                     fleet.admission.enter(number);
                     let slack = worker.hand_over_slack();
                     hand_over(worker, accepted, fleet.enter_calmest(worker.index, slack));
                 }
                 Ok(Err(error)) if !is_exhaustion(&error) => {
-                    accepted_now += 1;
+                    tried += 1;
                     debug!(%error, "a client left early");
                 }
                 Ok(Err(error)) => {
@@ -250,7 +250,7 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                 Err(_would_block) => break,
             }
         }
-        if accepted_now == ACCEPT_BATCH {
+        if tried == ACCEPT_BATCH {
             // To wait for a listener at which there is more is no pause.
             tokio::task::yield_now().await;
         }

@@ -1,40 +1,62 @@
 //! Backends that lead back to the load balancer.
 
-use std::net::SocketAddr;
+use std::{collections::HashMap, net::SocketAddr};
 
 use super::{Facts, Group};
-use crate::view::{BackendView, ProxyView};
+use crate::view::BackendView;
 
 /// Whatever is sent to such a backend comes back. That may be meant, from one listener to another.
 pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
+    let doors = doors(facts);
     for backend in &facts.backends {
         let BackendView { id, address, .. } = backend;
-        let own = facts.live_proxies().find_map(|proxy| Some((proxy, led_back(backend, proxy)?)));
-        if let Some((proxy, listener)) = own {
-            group.advise(
-                "backend_leads_back",
-                format!("backend/{id}"),
-                format!("{id} {address} is listener {listener} of proxy {}", proxy.id),
-                format!(
-                    "'lbctl set-backend {id} --address HOST:PORT' with the server that is meant, \
-                     unless the routes of listener {listener} lead elsewhere"
-                ),
-            );
-        }
+        let Some(Door { proxy, listener, .. }) = led_back(backend, &doors) else { continue };
+        group.advise(
+            "backend_leads_back",
+            format!("backend/{id}"),
+            format!("{id} {address} is listener {listener} of proxy {proxy}"),
+            format!(
+                "'lbctl set-backend {id} --address HOST:PORT' with the server that is meant, \
+                 unless the routes of listener {listener} lead elsewhere"
+            ),
+        );
     }
 }
 
-/// The listener of the proxy at which requests for the backend arrive.
-fn led_back<'p>(backend: &BackendView, proxy: &'p ProxyView) -> Option<&'p str> {
+/// Where a proxy accepts.
+struct Door<'f> {
+    proxy: &'f str,
+    listener: &'f str,
+    at: SocketAddr,
+    /// As whom the control plane sees the proxy.
+    peer: Option<SocketAddr>,
+}
+
+/// All of them by port: there may be thousands of backends and of proxies.
+fn doors(facts: &Facts) -> HashMap<u16, Vec<Door<'_>>> {
+    let mut doors = HashMap::<u16, Vec<Door<'_>>>::new();
+    for proxy in facts.live_proxies() {
+        let peer = proxy.peer_address.parse().ok();
+        for listen in &proxy.listen {
+            let Ok(at) = listen.address.parse::<SocketAddr>() else { continue };
+            let door = Door { proxy: &proxy.id, listener: &listen.listener, at, peer };
+            doors.entry(at.port()).or_default().push(door);
+        }
+    }
+    doors
+}
+
+/// Where requests for the backend arrive, if that is at a proxy.
+fn led_back<'d, 'f>(
+    backend: &BackendView,
+    doors: &'d HashMap<u16, Vec<Door<'f>>>,
+) -> Option<&'d Door<'f>> {
     let resolved = backend.resolved_addresses.iter();
-    let addresses = resolved.chain([&backend.address]).filter_map(|address| address.parse().ok());
-    let peer = proxy.peer_address.parse().ok();
-    let mut listeners = proxy.listen.iter();
-    let own = listeners.find(|listen| {
-        let listens: Option<SocketAddr> = listen.address.parse().ok();
-        listens.is_some_and(|at| addresses.clone().any(|to| arrives(to, at, peer)))
-    });
-    own.map(|listen| &*listen.listener)
+    let mut addresses =
+        resolved.chain([&backend.address]).filter_map(|address| address.parse().ok());
+    addresses.find_map(|to: SocketAddr| {
+        doors.get(&to.port())?.iter().find(|door| arrives(to, door.at, door.peer))
+    })
 }
 
 /// Whether a connection to `to` is accepted by the proxy that listens at `at` and is seen as

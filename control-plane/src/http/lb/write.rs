@@ -147,6 +147,7 @@ fn named(id: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
 
 impl NewBackend {
     fn read(&self) -> Result<Backend, String> {
+        let in_words = |invalid: Invalid| invalid.to_string();
         let Value::Object(fields) = &self.0 else {
             return Err(format!("the body is no JSON object; send {EXAMPLE}"));
         };
@@ -170,16 +171,16 @@ impl NewBackend {
         } else {
             format!("{host}:{port}")
         };
-        let address: Address = address.parse().map_err(|invalid| in_words(&invalid))?;
+        let address: Address = address.parse().map_err(in_words)?;
         let weight = match fields.get("weight") {
             None => Weight::default(),
             Some(weight) => match weight.as_u64().and_then(|weight| u32::try_from(weight).ok()) {
-                Some(weight) => Weight::new(weight).map_err(|invalid| in_words(&invalid))?,
+                Some(weight) => Weight::new(weight).map_err(in_words)?,
                 None => return Err(format!("weight {weight} is outside 0 to 256")),
             },
         };
         Ok(Backend {
-            id: BackendId::new(UNASSIGNED).map_err(|invalid| in_words(&invalid))?,
+            id: BackendId::new(UNASSIGNED).map_err(in_words)?,
             pool: PoolName::default_pool(),
             address,
             weight,
@@ -191,10 +192,6 @@ impl NewBackend {
             incarnation: Incarnation::default(),
         })
     }
-}
-
-fn in_words(invalid: &Invalid) -> String {
-    invalid.to_string()
 }
 
 #[cfg(test)]

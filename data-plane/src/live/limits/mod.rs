@@ -319,16 +319,11 @@ impl LimitConfig {
     /// Asks for one token; of a limit by key, for the key of this number.
     #[inline(always)]
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        let Asking { worker, copies, now } = *asking;
         let decision = match &self.source {
-            Source::ByKey(lease) => {
-                let copies = &mut *copies.0.borrow_mut();
-                let copy = of(copies, self.which.index(), self.state.serial);
-                lease.take(key, &mut copy.paces, now)
-            }
+            Source::ByKey(lease) => self.take_by_key(lease, key, asking),
             _ => self.take_of_any(key, asking),
         };
-        self.state.count(worker, &decision);
+        self.state.count(asking.worker, &decision);
         decision
     }
 
@@ -345,12 +340,15 @@ impl LimitConfig {
                 let copy = of(copies, self.which.index(), self.state.serial);
                 self.state.bucket().take(lease.pace(&mut copy.pace), now)
             }
-            Source::ByKey(lease) => {
-                let copies = &mut *copies.0.borrow_mut();
-                let copy = of(copies, self.which.index(), self.state.serial);
-                lease.take(key, &mut copy.paces, now)
-            }
+            Source::ByKey(lease) => self.take_by_key(lease, key, asking),
         }
+    }
+
+    #[inline(always)]
+    fn take_by_key(&self, lease: &KeyLease, key: u64, asking: &Asking<'_>) -> Decision {
+        let copies = &mut *asking.copies.0.borrow_mut();
+        let copy = of(copies, self.which.index(), self.state.serial);
+        lease.take(key, &mut copy.paces, asking.now)
     }
 
     /// Gives a token back that was the last one that this worker took of this limit, for a
