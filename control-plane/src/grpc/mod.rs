@@ -33,11 +33,11 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
 
+pub(crate) use self::sync::{Beats, Encoded};
 use self::{
     fleet::FleetService, leases::LeasesService, registry::RegistryService,
     sessions::SessionsService, stats::StatsService, sync::SyncService,
 };
-pub(crate) use self::sync::{Beats, Encoded};
 use crate::{
     connections::{Connections, Handshake, Peer, Watched},
     discovery::Sources,

@@ -24,13 +24,13 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Status, Streaming};
 use tracing::{debug, info};
 
+pub(super) use self::service::SyncService;
+pub(crate) use self::{beats::Beats, encoded::Encoded};
 use self::{
     hello::{Introduction, Peer},
     outgoing::{Outgoing, Shared},
     stream::ProxyStream,
 };
-pub(super) use self::service::SyncService;
-pub(crate) use self::{beats::Beats, encoded::Encoded};
 use super::{Context, status};
 use crate::fleet::Refusal;
 
