@@ -7,7 +7,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 /// Into how many turns a period is divided. All streams of a turn are seen to at once: most of
 /// what a heartbeat costs is to be woken for it. There are enough turns that none keeps a change
 /// waiting: with a thousand proxies, each sends to fifty.
-const TURNS: u32 = 20;
+const TURNS: u64 = 20;
 
 /// The common clock of heartbeats.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ impl Beats {
     }
 
     fn first(&self, number: u64, now: Instant) -> Instant {
-        let turn = (number % u64::from(TURNS)) as u32;
+        let turn = u128::from(number % TURNS);
         let period = self.period.as_nanos();
         let since = now.saturating_duration_since(self.began).as_nanos();
-        let turn_ns = period * u128::from(turn) / u128::from(TURNS);
+        let turn_ns = period * turn / u128::from(TURNS);
         let to_turn = (turn_ns + period - since % period) % period;
         now + Duration::from_nanos(u64::try_from(to_turn).unwrap_or(u64::MAX))
     }
