@@ -177,7 +177,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             poll_fn(|context| Poll::Ready(stream.has_unread(context))).await
         };
         if self.prepared.understood.keep_alive || is_long || has_more || !self.upload.is_done() {
-            self.exchange.linger(!is_long && self.upload.is_done()).await;
+            self.exchange.linger((!is_long && self.upload.is_done()).then_some(0)).await;
         }
         Ended::Answered { next: Next::Close, failed }
     }
