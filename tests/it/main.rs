@@ -35,6 +35,7 @@ mod fleet_breaker;
 mod fleet_of_eight;
 mod http;
 mod lifecycle;
+mod long_answers;
 mod metrics;
 mod not_permitted;
 mod overload;

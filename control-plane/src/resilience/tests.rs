@@ -157,6 +157,7 @@ impl World {
             cut: 0,
             sessions: 0,
             trailing_failures: failed,
+            begun: 0,
             avoided: false,
         };
         let Reporter { proxy, instance } = process(proxy);

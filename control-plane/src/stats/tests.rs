@@ -50,6 +50,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             cut: 0,
             sessions: 0,
             trailing_failures: 0,
+            begun: 0,
             avoided: false,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
