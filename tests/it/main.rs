@@ -26,6 +26,7 @@ mod declared;
 mod dev;
 mod discovery;
 mod drain;
+mod drain_processes;
 mod durability;
 mod failing_backends;
 mod fallback;
