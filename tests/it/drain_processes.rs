@@ -29,8 +29,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// If the control plane is away while the proxy is taken over, then it is back, and the proxy
-    /// perhaps not yet.
+    /// If the control plane is away while the proxy is taken over, then it is back, and so is the
+    /// new process; the former one stands still.
     async fn set(is_away: bool) -> Self {
         let gate = Gate::default();
         let held = gate.clone();
@@ -42,8 +42,7 @@ impl Scene {
             _ => vec![Action::Send(ok("drained"))],
         });
         let other = Backend::saying("other");
-        let control_plane_args = ["--heartbeat=200ms", "--lease=1200ms"];
-        let mut cluster = Cluster::start_as(program(), 1, &ARGS, &control_plane_args).await;
+        let mut cluster = Cluster::start_with(program(), 1, &ARGS).await;
         let id = cluster.add_backends(&[backend.address()]).await.remove(0);
         let mut chat = Client::connect(cluster.address()).await;
         let asked =
@@ -57,10 +56,10 @@ impl Scene {
         let former = cluster.take_proxy(0);
         cluster.start_proxy(0).await;
         if is_away {
+            former.signal(Signal::STOP);
             cluster.start_control_plane().await;
-        } else {
-            cluster.settled().await;
         }
+        cluster.settled().await;
         Self { cluster, id, former, chat, gate, _backends: [backend, other] }
     }
 
@@ -91,7 +90,18 @@ impl Scene {
 
 #[tokio::test]
 async fn a_process_that_was_taken_over_while_the_control_plane_was_away_holds_a_drain_up() {
-    Scene::set(true).await.drains_with_the_former().await;
+    let scene = Scene::set(true).await;
+    drop(scene.cluster.lbctl(&["drain-backend", &scene.id]).await.expect(0));
+    eventually("the new process has nothing, and the former one is waited for", async || {
+        let view = scene.cluster.api.backend(&scene.id).await;
+        assert!(!view.backend.and_then(|backend| backend.drain).unwrap_or_default().ended);
+        let drain = view.drain.unwrap_or_default();
+        let has_told = drain.proxies.iter().any(|share| share.state == "told");
+        if has_told && drain.awaits_proxies { Ok(()) } else { Err(format!("{drain:?}")) }
+    })
+    .await;
+    scene.former.signal(Signal::CONT);
+    scene.drains_with_the_former().await;
 }
 
 #[tokio::test]
