@@ -58,6 +58,7 @@ mod slow_start;
 mod splice;
 mod stalled;
 mod takeover;
+mod takeover_limits;
 mod terminal;
 mod upgrade;
 mod wall_clock;
