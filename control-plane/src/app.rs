@@ -268,6 +268,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         rotation: Rotation::new(resumed),
         events,
         snapshots: Arc::new(Semaphore::new(grpc::SNAPSHOTS_MAX)),
+        encoded: grpc::Encoded::default(),
+        beats: grpc::Beats::new(config.heartbeat),
         http: http.clone(),
         server_id: uuid::Uuid::new_v4().to_string(),
         started: present(),

@@ -9,6 +9,7 @@ pub mod convert;
 #[cfg(feature = "document")]
 pub mod document;
 pub mod duration;
+pub mod frame;
 
 /// Generated messages, clients and servers of package `lb.v1`.
 #[allow(

@@ -14,7 +14,8 @@ pub(crate) fn cpu_us(processes: &[u32]) -> Result<f64, String> {
     Ok(ticks as f64 * 1e6 / ticks_per_second as f64)
 }
 
-/// CPU time of those threads of these processes that serve no traffic.
+/// CPU time of those threads of these processes that serve no traffic: of control planes, all. Finer
+/// than [`cpu_us`], and without what threads took that have ended.
 pub(crate) fn cpu_off_workers(processes: &[u32]) -> Result<Duration, String> {
     let mut sum = Duration::ZERO;
     for id in processes {

@@ -138,7 +138,7 @@ mod tests {
 
     fn seat() -> Arc<Seat> {
         let standing = Standing::new(Instant::now()).into();
-        Arc::new(Seat { standing, given_up: Default::default() })
+        Arc::new(Seat { standing, is_given_up: false.into(), given_up: Default::default() })
     }
 
     fn gives_way(seat: &Seat) -> bool {

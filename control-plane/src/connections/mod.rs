@@ -13,7 +13,10 @@ mod stream;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Release},
+    },
     time::Duration,
 };
 
@@ -55,6 +58,8 @@ struct Open {
 #[derive(Debug)]
 struct Seat {
     standing: Mutex<Standing>,
+    /// What the token says, at the price of a look.
+    is_given_up: AtomicBool,
     given_up: CancellationToken,
 }
 
@@ -120,6 +125,7 @@ impl Connections {
         let number = open.entered;
         let seat = Arc::new(Seat {
             standing: Mutex::new(Standing::new(now)),
+            is_given_up: AtomicBool::new(false),
             given_up: CancellationToken::new(),
         });
         open.places.insert(number, Arc::clone(&seat));
@@ -153,7 +159,7 @@ impl Open {
         idle.sort_unstable();
         for (_, number) in idle.iter().take(count) {
             if let Some(seat) = self.places.remove(number) {
-                seat.given_up.cancel();
+                seat.give_up();
             }
         }
         !idle.is_empty()
@@ -163,6 +169,12 @@ impl Open {
 impl Seat {
     fn standing(&self) -> MutexGuard<'_, Standing> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self) {
+        // Whoever is woken by the token looks here.
+        self.is_given_up.store(true, Release);
+        self.given_up.cancel();
     }
 
     /// A request comes in. What is returned is held until it has been answered.

@@ -73,7 +73,8 @@ impl Standing {
         }
     }
 
-    pub(super) fn writes(&mut self, is_stalled: bool, now: Instant) {
-        self.stalled = is_stalled.then(|| self.stalled.unwrap_or(now));
+    /// Something was sent to it, or could not be.
+    pub(super) fn writes(&mut self, is_stalled: bool) {
+        self.stalled = is_stalled.then(|| self.stalled.unwrap_or_else(Instant::now));
     }
 }

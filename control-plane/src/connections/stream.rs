@@ -3,8 +3,8 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering::Acquire},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use hyper::Response;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    time::{Instant, Sleep, sleep},
+    time::{Sleep, sleep},
 };
 use tokio_util::{either::Either, sync::WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -34,9 +34,10 @@ pub(crate) struct Watched {
     stream: Either<TcpStream, UnixStream>,
     place: Place,
     given_up: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Bytes that the handshake still lacks.
-    lacks: usize,
-    deadline: Pin<Box<Sleep>>,
+    /// Whom that wakes.
+    waker: Option<Waker>,
+    /// Bytes that the handshake still lacks, and when it must be over.
+    lacks: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 /// The client of a request.
@@ -54,8 +55,8 @@ impl Watched {
         handshake: Handshake,
     ) -> Self {
         let given_up = Box::pin(place.seat.given_up.clone().cancelled_owned());
-        let deadline = Box::pin(sleep(handshake.limit));
-        Self { stream, place, given_up, lacks: handshake.bytes, deadline }
+        let lacks = Some((handshake.bytes, Box::pin(sleep(handshake.limit))));
+        Self { stream, place, given_up, waker: None, lacks }
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -68,19 +69,25 @@ impl Watched {
 
     /// An error once others have the place.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.given_up.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "it was given up, since others wanted its place",
-            )),
-            Poll::Pending => Ok(()),
+        // The task is nearly always the one that is woken already.
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            self.waker = Some(context.waker().clone());
+            if self.given_up.as_mut().poll(context).is_ready() {
+                return Err(given_up());
+            }
         }
+        if self.place.seat.is_given_up.load(Acquire) { Err(given_up()) } else { Ok(()) }
     }
 
     fn note_write<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.place.seat.standing().writes(written.is_pending(), Instant::now());
+        self.place.seat.standing().writes(written.is_pending());
         written
     }
+}
+
+fn given_up() -> io::Error {
+    let why = "it was given up, since others wanted its place";
+    io::Error::new(io::ErrorKind::ConnectionAborted, why)
 }
 
 impl Peer {
@@ -123,12 +130,11 @@ impl AsyncRead for Watched {
         self.check(context)?;
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.lacks > 0 {
-            self.lacks = self.lacks.saturating_sub(buffer.filled().len() - before);
-            if self.lacks > 0
-                && read.is_pending()
-                && self.deadline.as_mut().poll(context).is_ready()
-            {
+        if let Some((lacks, deadline)) = &mut self.lacks {
+            *lacks = lacks.saturating_sub(buffer.filled().len() - before);
+            if *lacks == 0 {
+                self.lacks = None;
+            } else if read.is_pending() && deadline.as_mut().poll(context).is_ready() {
                 let why = "the client did not begin in time";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
@@ -173,7 +179,7 @@ impl AsyncWrite for Watched {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+    use tokio::{io::AsyncReadExt as _, net::TcpListener, time::Instant};
 
     use super::*;
     use crate::{connections::Connections, listen::Listener};

@@ -64,6 +64,8 @@ impl Membership {
             }
             let rejected_anew = entry.progress.rejections != progress.rejections
                 || entry.progress.refusal != progress.refusal;
+            // Nobody waits for something to be sent.
+            let got_further = entry.progress.applied_revision != progress.applied_revision;
             entry.progress = progress;
             if entry.progress.applied_revision >= revision {
                 entry.info.stale_since = None;
@@ -77,7 +79,8 @@ impl Membership {
             if tell {
                 entry.told = Some(state);
             }
-            Some(tell.then(|| (state, entry.progress.clone())))
+            (rejected_anew || got_further || tell)
+                .then(|| tell.then(|| (state, entry.progress.clone())))
         });
         let Some(Some(news)) = news else { return };
         self.fleet.wake();

@@ -26,13 +26,14 @@ use lb_core::{
 };
 use lb_proto::v1::{
     fleet_server::FleetServer, leases_server::LeasesServer, registry_server::RegistryServer,
-    sessions_server::SessionsServer, stats_server::StatsServer, sync_server::SyncServer,
+    sessions_server::SessionsServer, stats_server::StatsServer,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
 
+pub(crate) use self::sync::{Beats, Encoded};
 use self::{
     fleet::FleetService, leases::LeasesService, registry::RegistryService,
     sessions::SessionsService, stats::StatsService, sync::SyncService,
@@ -57,8 +58,8 @@ const SYNC_MESSAGE_MAX: usize = 64 << 20;
 /// Of a request to the registry.
 const REGISTRY_MESSAGE_MAX: usize = 4 << 20;
 
-/// Whole states that are on their way to proxies at once. Each is copied for its proxy, as
-/// parts of it may be in any order; a few megabytes for tens of thousands of objects.
+/// Whole states that are on their way to proxies at once. Their bytes are shared; what each takes
+/// is a part of them that is copied into its connection's buffers, and the network.
 pub(crate) const SNAPSHOTS_MAX: usize = 32;
 
 /// A connection that does not begin with HTTP/2's preface and a SETTINGS frame (RFC 9113, 3.4) in
@@ -80,6 +81,10 @@ pub(crate) struct Context {
     pub(crate) events: Arc<EventLog>,
     /// Room for whole states on their way to proxies.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// What proxies are sent.
+    pub(crate) encoded: Encoded,
+    /// When they are sent heartbeats.
+    pub(crate) beats: Beats,
     /// Where this process speaks HTTP.
     pub(crate) http: Endpoint,
     /// Names this process.
@@ -196,8 +201,7 @@ pub(crate) async fn serve(
     let stats = StatsServer::new(StatsService::new(Arc::clone(&context)))
         .max_decoding_message_size(SYNC_MESSAGE_MAX);
     let leases = LeasesServer::new(LeasesService::new(Arc::clone(&context)));
-    let sync = SyncServer::new(SyncService::new(Arc::clone(&context)))
-        .max_decoding_message_size(SYNC_MESSAGE_MAX);
+    let sync = SyncService::new(Arc::clone(&context));
 
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<RegistryServer<RegistryService>>().await;
@@ -205,7 +209,7 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<SessionsServer<SessionsService>>().await;
     health_reporter.set_serving::<StatsServer<StatsService>>().await;
     health_reporter.set_serving::<LeasesServer<LeasesService>>().await;
-    health_reporter.set_serving::<SyncServer<SyncService>>().await;
+    health_reporter.set_serving::<SyncService>().await;
     let watched = Arc::clone(&context);
     context.tracker.spawn(async move {
         let mut outage = watched.registry.outages();

@@ -45,15 +45,56 @@ impl Candidates {
     }
 }
 
+/// What of a backend counts here, in a few bytes: whoever decides again and again for thousands of
+/// which few change need not look into all of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// Whether the operator wants it to get new requests, and it is known where it is.
+    pub is_in_use: bool,
+    /// Whether its verdict is that it is up.
+    pub is_up: bool,
+    /// Whether the fleet keeps requests from it for what they showed.
+    pub is_ejected: bool,
+    /// Its verdict, as far as it says something.
+    health: Health,
+    /// Whether a probe that failed had connected.
+    is_connected: bool,
+}
+
+impl Facts {
+    /// Of a backend with what is known about it.
+    #[must_use]
+    pub fn of(entry: &BackendEntry) -> Self {
+        Self::told(&entry.backend, entry.status.as_ref())
+    }
+
+    fn told(backend: &Backend, status: Option<&BackendStatus>) -> Self {
+        // Down from the beginning says as little as no check at all.
+        let proved = status.filter(|status| status.was_up);
+        Self {
+            is_in_use: backend.is_in_use(status),
+            is_up: status.is_some_and(|status| status.health == Health::Up),
+            is_ejected: status.is_some_and(|status| status.standing.ejection.is_some()),
+            health: proved.map_or(Health::Unknown, |status| status.health),
+            is_connected: status.is_some_and(|status| panic::connected(&status.reason)),
+        }
+    }
+}
+
 /// Decides for a pool. `is_out` tells of the backend at a place in their order whether
 /// requests are kept from it for what they showed; by the fleet's word that is [`is_ejected`].
 #[must_use]
 pub fn of(pool: &PoolEntry, is_out: impl Fn(usize, &BackendEntry) -> bool) -> Candidates {
-    let entries = pool.backends.values().enumerate().map(|(number, entry)| {
-        let (backend, status) = (&entry.backend, entry.status.as_ref());
-        Known { backend, status, is_out: is_out(number, entry) }
-    });
+    let entries = pool.backends.values().enumerate();
+    let entries = entries.map(|(number, entry)| (Facts::of(entry), is_out(number, entry)));
     decide(pool.pool.resilience.panic_threshold_percent, entries)
+}
+
+/// Decides for a pool of which these are the facts, in the order of its backends, each with
+/// whether requests are kept from it for what they showed.
+#[must_use]
+pub fn of_facts(pool: &Pool, backends: impl Iterator<Item = (Facts, bool)>) -> Candidates {
+    decide(pool.resilience.panic_threshold_percent, backends)
 }
 
 /// How many backends of a pool get requests by the fleet's word, whoever keeps its members.
@@ -63,28 +104,25 @@ pub fn serving<'a>(
     members: impl Iterator<Item = (&'a Backend, Option<&'a BackendStatus>)>,
 ) -> usize {
     let entries = members.map(|(backend, status)| {
-        let is_out = status.is_some_and(|status| status.standing.ejection.is_some());
-        Known { backend, status, is_out }
+        let facts = Facts::told(backend, status);
+        (facts, facts.is_ejected)
     });
     let candidates = decide(pool.resilience.panic_threshold_percent, entries);
     candidates.places.iter().filter(|place| place.is_candidate()).count()
 }
 
-/// What is known of one backend.
-struct Known<'a> {
-    backend: &'a Backend,
-    status: Option<&'a BackendStatus>,
-    is_out: bool,
-}
-
-fn decide<'a>(threshold_percent: u8, entries: impl Iterator<Item = Known<'a>>) -> Candidates {
-    let mut places = Vec::new();
+fn decide(threshold_percent: u8, entries: impl Iterator<Item = (Facts, bool)>) -> Candidates {
+    let mut places = Vec::with_capacity(entries.size_hint().0);
     let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
-    for (number, known) in entries.enumerate() {
+    for (number, (facts, is_out)) in entries.enumerate() {
         places.push(Place::Nowhere);
-        if known.backend.is_in_use(known.status) {
+        if facts.is_in_use {
             numbers.push(number);
-            standings.push(standing(known.status, known.is_out));
+            standings.push(panic::Standing {
+                health: facts.health,
+                ejected: is_out,
+                connected: facts.is_connected,
+            });
         }
     }
     let eligible = panic::eligible(&standings, threshold_percent);
@@ -106,16 +144,6 @@ fn decide<'a>(threshold_percent: u8, entries: impl Iterator<Item = Known<'a>>) -
 #[must_use]
 pub fn is_ejected(entry: &BackendEntry) -> bool {
     entry.status.as_ref().is_some_and(|status| status.standing.ejection.is_some())
-}
-
-fn standing(status: Option<&BackendStatus>, is_out: bool) -> panic::Standing {
-    let nothing = panic::Standing { health: Health::Unknown, ejected: false, connected: false };
-    status.map_or(nothing, |status| panic::Standing {
-        // Down from the beginning says as little as no check at all.
-        health: if status.was_up { status.health } else { Health::Unknown },
-        ejected: is_out,
-        connected: panic::connected(&status.reason),
-    })
 }
 
 #[cfg(test)]

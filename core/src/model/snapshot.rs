@@ -6,9 +6,11 @@
 //! proxy can compile just the pools whose [`Arc`] is another.
 
 mod limits;
+mod places;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::places::Places;
 use super::{
     Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, Listener,
     ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys,
@@ -95,15 +97,16 @@ impl Snapshot {
         let mut rejected = Vec::new();
         upserts.sort_by_key(Resource::kind);
         let (mut fresh_routes, mut fresh_limits) = (Vec::new(), Vec::new());
+        let mut places = Places::of(&next.pools, upserts.len() + deletes.len());
         for resource in upserts {
             match resource {
                 Resource::Pool(pool) => next.put_pool(pool),
                 Resource::Backend(backend) => {
-                    if let Err(bad) = next.put_backend(backend) {
+                    if let Err(bad) = next.put_backend(backend, &mut places) {
                         rejected.push(bad);
                     }
                 }
-                Resource::Status(status) => next.put_status(status),
+                Resource::Status(status) => next.put_status(status, &places),
                 Resource::Listener(listener) => {
                     next.listeners.insert(listener.name.clone(), Arc::new(listener));
                 }
@@ -113,7 +116,7 @@ impl Snapshot {
             }
         }
         for key in deletes {
-            next.delete(key);
+            next.delete(key, &mut places);
         }
         for route in fresh_routes {
             match next.missing_reference(&route) {
@@ -171,13 +174,14 @@ impl Snapshot {
         }
     }
 
-    fn put_backend(&mut self, backend: Backend) -> Result<(), Rejected> {
+    fn put_backend(&mut self, backend: Backend, places: &mut Places) -> Result<(), Rejected> {
         if !self.pools.contains_key(&backend.pool) {
             let invalid = missing("backend.pool", "pool", backend.pool.as_str());
             return Err(Rejected { key: Key::new("backend", backend.id.as_str()), invalid });
         }
         // The same life of the same backend keeps what is known about it.
-        let former = self.take_backend_of_other_pool(&backend);
+        let former = self.take_backend_of_other_pool(&backend, places);
+        places.moved(&backend.id, Some(&backend.pool));
         let Some(entry) = self.pools.get_mut(&backend.pool) else { return Ok(()) };
         let backends = &mut Arc::make_mut(entry).backends;
         let former = former.or_else(|| backends.get(&backend.id).cloned());
@@ -188,21 +192,21 @@ impl Snapshot {
         Ok(())
     }
 
-    fn take_backend_of_other_pool(&mut self, backend: &Backend) -> Option<Arc<BackendEntry>> {
-        let (_, entry) = self.pools.iter_mut().find(|(name, entry)| {
-            **name != backend.pool && entry.backends.contains_key(&backend.id)
-        })?;
+    fn take_backend_of_other_pool(
+        &mut self,
+        backend: &Backend,
+        places: &Places,
+    ) -> Option<Arc<BackendEntry>> {
+        let name = places.find(&self.pools, &backend.id).filter(|name| **name != backend.pool)?;
+        let entry = self.pools.get_mut(&name.clone())?;
         Arc::make_mut(entry).backends.remove(&backend.id)
     }
 
     /// A status of a backend that is not there, or of another life of it, says
     /// nothing and is left out.
-    fn put_status(&mut self, status: BackendStatus) {
-        let Some(entry) =
-            self.pools.values_mut().find(|entry| entry.backends.contains_key(&status.backend))
-        else {
-            return;
-        };
+    fn put_status(&mut self, status: BackendStatus, places: &Places) {
+        let pool = places.find(&self.pools, &status.backend).cloned();
+        let Some(entry) = pool.and_then(|pool| self.pools.get_mut(&pool)) else { return };
         // What changes nothing must not cost a copy of the pool.
         let news = entry.backends.get(&status.backend).is_some_and(|former| {
             former.backend.incarnation == status.incarnation
@@ -213,10 +217,15 @@ impl Snapshot {
         }
     }
 
-    fn delete(&mut self, key: &Key) {
+    fn delete(&mut self, key: &Key, places: &mut Places) {
         let name = &*key.name;
         match key.known_kind() {
-            Some(Kind::Pool) => self.pools.retain(|pool, _| pool.as_str() != name),
+            Some(Kind::Pool) => {
+                let removed = PoolName::new(name).ok().and_then(|name| self.pools.remove(&name));
+                for id in removed.iter().flat_map(|entry| entry.backends.keys()) {
+                    places.moved(id, None);
+                }
+            }
             Some(Kind::Listener) => self.listeners.retain(|listener, _| listener.as_str() != name),
             Some(Kind::Route) => {
                 if let Ok(name) = RouteName::new(name)
@@ -234,14 +243,12 @@ impl Snapshot {
             }
             Some(kind @ (Kind::Backend | Kind::Status)) => {
                 let Ok(id) = BackendId::new(name) else { return };
-                let Some(entry) =
-                    self.pools.values_mut().find(|entry| entry.backends.contains_key(&id))
-                else {
-                    return;
-                };
+                let pool = places.find(&self.pools, &id).cloned();
+                let Some(entry) = pool.and_then(|pool| self.pools.get_mut(&pool)) else { return };
                 let backends = &mut Arc::make_mut(entry).backends;
                 if kind == Kind::Backend {
                     backends.remove(&id);
+                    places.moved(&id, None);
                 } else if let Some(backend) = backends.get_mut(&id) {
                     Arc::make_mut(backend).status = None;
                 }

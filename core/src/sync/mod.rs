@@ -27,6 +27,6 @@ mod subscriber;
 pub use self::{
     object::{Digest, Object, ObjectSet},
     publisher::{Delta, FullState, Publisher, Transmission},
-    session::{AckOutcome, Answer, Due, Nonce, Session},
+    session::{AckOutcome, Answer, Due, Nonce, Sending, Session},
     subscriber::{Decode, Held, Outcome, Refusal, Rejection, Subscriber, Update},
 };

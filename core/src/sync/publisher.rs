@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Digest, Held, Nonce, Object, ObjectSet};
+use super::{Digest, Due, Held, Nonce, Object, ObjectSet, Sending};
 use crate::model::{Key, Version};
 
 /// Changed keys that the ring remembers: a proxy that was away for fewer changes
@@ -145,16 +145,39 @@ impl Publisher {
     /// The whole state for a proxy that holds `held`.
     #[must_use]
     pub fn full_state(&self, held: Option<Held>) -> FullState {
-        // Within an epoch the state descends from the proxy's own, so whatever is
-        // gone was removed on purpose. Of another epoch's past nothing is known.
-        let same_epoch = held.is_none_or(|held| held.version.epoch == self.version.epoch);
         FullState {
             nonce: Nonce::default(),
             version: self.version,
             objects: self.objects.iter().cloned().collect(),
             digest: self.digest(),
-            allow_empty: same_epoch,
+            allow_empty: self.may_empty(held),
             committed_unix_ms: self.committed_unix_ms,
+        }
+    }
+
+    /// Whether the whole state may empty pools of a proxy that holds this. Within an epoch the
+    /// state descends from the proxy's own, so whatever is gone was removed on purpose. Of another
+    /// epoch's past nothing is known.
+    pub(super) fn may_empty(&self, held: Option<Held>) -> bool {
+        held.is_none_or(|held| held.version.epoch == self.version.epoch)
+    }
+
+    /// Makes what a session has just decided to send.
+    ///
+    /// # Panics
+    ///
+    /// If the state has changed since then so that no such delta can be made any more.
+    #[must_use]
+    pub fn transmission(&self, sending: Sending) -> Transmission {
+        let Sending { nonce, due, allow_empty } = sending;
+        match due {
+            Due::Delta(from) => {
+                let delta = self.delta_since(from).expect("a delta is due only if there is one");
+                Transmission::Delta(Delta { nonce, allow_empty, ..delta })
+            }
+            Due::Snapshot => {
+                Transmission::Snapshot(FullState { nonce, allow_empty, ..self.full_state(None) })
+            }
         }
     }
 }

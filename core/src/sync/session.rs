@@ -4,7 +4,7 @@
 //! Whatever goes wrong, a session ends up sending a snapshot, but never endlessly:
 //! after a few snapshots that did not take, only a newer state is worth another.
 
-use super::{Delta, Digest, FullState, Held, Publisher, Refusal, Rejection, Transmission};
+use super::{Digest, Held, Publisher, Refusal, Rejection, Transmission};
 use crate::model::Version;
 
 /// Names one transmission, so that its answer cannot be mistaken for another's, of
@@ -67,6 +67,19 @@ pub enum Due {
     Delta(u64),
     /// Whole, which costs as much memory as there is state, until it has been read.
     Snapshot,
+}
+
+/// A transmission that a session has decided on. But for the nonce and the leave it says the same
+/// to every proxy that lacks the same: whoever sends it to many need not make it for each.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sending {
+    /// To be repeated in the answer.
+    pub nonce: Nonce,
+    /// What is sent.
+    pub due: Due,
+    /// Leave to empty a pool, where that is a whole state. A delta always has it: every write
+    /// that emptied a pool had the operator's consent.
+    pub allow_empty: bool,
 }
 
 /// A proxy's answer to a transmission.
@@ -151,26 +164,20 @@ impl Session {
 
     /// What to send now, if anything.
     pub fn poll(&mut self, publisher: &Publisher) -> Option<Transmission> {
+        self.begin(publisher).map(|sending| publisher.transmission(sending))
+    }
+
+    /// The same before it is made, see [`Publisher::transmission`]. It counts as sent.
+    pub fn begin(&mut self, publisher: &Publisher) -> Option<Sending> {
         let due = self.due(publisher)?;
-        let delta = match due {
-            Due::Delta(at) => publisher.delta_since(at),
-            Due::Snapshot => None,
-        };
         self.last_nonce.0 += 1;
         let nonce = self.last_nonce;
-        let snapshot = delta.is_none();
-        let transmission = match delta {
-            Some(delta) => {
-                self.deltas_sent += 1;
-                Transmission::Delta(Delta { nonce, ..delta })
-            }
-            None => {
-                self.snapshots_sent += 1;
-                let state = publisher.full_state(self.held);
-                let allow_empty = state.allow_empty || self.consent;
-                Transmission::Snapshot(FullState { nonce, allow_empty, ..state })
-            }
-        };
+        let snapshot = due == Due::Snapshot;
+        if snapshot {
+            self.snapshots_sent += 1;
+        } else {
+            self.deltas_sent += 1;
+        }
         self.pending = Some(Pending {
             nonce,
             to: publisher.version(),
@@ -178,7 +185,8 @@ impl Session {
             snapshot,
             consent: self.consent,
         });
-        Some(transmission)
+        let allow_empty = !snapshot || self.consent || publisher.may_empty(self.held);
+        Some(Sending { nonce, due, allow_empty })
     }
 
     /// An operator wants the proxy to take the state of this store although pools that it can

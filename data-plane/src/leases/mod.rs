@@ -110,16 +110,17 @@ impl Leases {
         &self,
         entry: &PoolEntry,
         backends: &[Arc<BackendState>],
+        some_have_slots: bool,
     ) -> Option<Arc<PoolCaps>> {
         let of_pool = Quantity::of_pool(&entry.pool);
+        if of_pool.is_none() && !some_have_slots {
+            return None;
+        }
         let of_backends: Vec<_> = entry
             .backends
             .values()
             .map(|backend| Quantity::of_backend(&backend.backend, &entry.pool))
             .collect();
-        if of_pool.is_none() && of_backends.iter().all(Option::is_none) {
-            return None;
-        }
         let state = &mut *self.lock();
         let concurrency = entry.pool.concurrency;
         let line = Arc::clone(

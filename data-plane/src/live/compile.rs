@@ -15,8 +15,12 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, LoopMark, Management, Outlook,
-    Padded, PoolConfig, Retries, Routes, Sticky, Trouble, limits::LimitCompiler,
-    outlook::tell_panic, routes::RouteCompiler, sticky,
+    Padded, PoolConfig, Retries, Routes, Sticky, Trouble,
+    facts::Facts,
+    limits::LimitCompiler,
+    outlook::{Member, tell_panic},
+    routes::RouteCompiler,
+    sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -44,14 +48,24 @@ pub(crate) struct Compiler {
 struct Compiled {
     entry: Arc<PoolEntry>,
     config: Arc<PoolConfig>,
+    /// Of its backends, by slot.
+    facts: Vec<Facts>,
     /// What the picker was built from, slots and weights.
     ready: Vec<(u32, u16)>,
 }
 
+/// A backend as it was compiled before.
+struct Known<'a> {
+    entry: &'a Arc<BackendEntry>,
+    state: &'a Arc<BackendState>,
+    facts: &'a Facts,
+}
+
 impl Compiled {
     /// The backends with what they were compiled to, in order of their ids.
-    fn members(&self) -> impl Iterator<Item = (&Arc<BackendEntry>, &Arc<BackendState>)> {
-        self.entry.backends.values().zip(&self.config.backends)
+    fn members(&self) -> impl Iterator<Item = Known<'_>> {
+        let members = self.entry.backends.values().zip(&self.config.backends).zip(&self.facts);
+        members.map(|((entry, state), facts)| Known { entry, state, facts })
     }
 
     /// Whether it may have to be otherwise although nothing was configured.
@@ -220,37 +234,47 @@ impl Compiler {
 
     fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
         let mut known = former.map(|former| former.members().peekable());
-        let mut backends = Vec::with_capacity(entry.backends.len());
+        let count = entry.backends.len();
+        let mut backends = Vec::with_capacity(count);
+        let (mut facts, mut members) = (Vec::with_capacity(count), Vec::with_capacity(count));
         // Both in order of ids, so that one walk finds who was here before. Of thousands nearly
         // all are as they were, and are not looked into: that they are the same is seen by where
         // they are kept.
         for (id, backend) in &entry.backends {
-            let as_before = |(before, _): &(&Arc<BackendEntry>, _)| Arc::ptr_eq(before, backend);
-            if let Some((_, state)) = known.as_mut().and_then(|known| known.next_if(as_before)) {
-                backends.push(Arc::clone(state));
+            let as_before = |known: &Known<'_>| Arc::ptr_eq(known.entry, backend);
+            if let Some(known) = known.as_mut().and_then(|known| known.next_if(as_before)) {
+                backends.push(Arc::clone(known.state));
+                facts.push(*known.facts);
+                let pick = known.facts.pick;
+                members.push(Member { pick, was_ejected: pick.is_ejected });
                 continue;
             }
             let known = known.as_mut().and_then(|known| {
-                while let Some((_, gone)) = known.next_if(|(_, known)| known.identity.id < *id) {
-                    gone.set_closed(true);
+                while let Some(gone) = known.next_if(|known| known.state.identity.id < *id) {
+                    gone.state.set_closed(true);
                 }
-                known.next_if(|(_, known)| known.identity.id == *id)
+                known.next_if(|known| known.state.identity.id == *id)
             });
-            let state = self.backend(entry, backend, known.map(|(_, state)| state));
+            let new = Facts::of(backend);
+            let was_ejected = known.as_ref().is_some_and(|known| known.facts.pick.is_ejected);
+            facts.push(new);
+            members.push(Member { pick: new.pick, was_ejected });
+            let state = self.backend(entry, backend, known.map(|known| known.state));
             state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
             state.set_closed(!backend.backend.is_wanted());
             backends.push(state);
         }
-        known.into_iter().flatten().for_each(|(_, gone)| gone.set_closed(true));
+        known.into_iter().flatten().for_each(|gone| gone.state.set_closed(true));
         let now = now();
-        let out = self.outlook.out(entry, former.map(|former| &*former.entry), &backends, now);
-        let eligible = candidates::of(entry, |number, _| out[number]);
+        let out = self.outlook.out(entry, &members, &backends, now);
+        let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
+        let eligible = candidates::of_facts(&entry.pool, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);
         let ready: Vec<(u32, u16)> = (0u32..)
             .zip(&eligible.places)
-            .zip(entry.backends.values())
+            .zip(&facts)
             .filter(|((_, place), _)| place.is_candidate())
-            .map(|((slot, _), backend)| (slot, backend.backend.weight.get()))
+            .map(|((slot, _), facts)| (slot, facts.weight))
             .collect();
         let candidates: Vec<Candidate<'_>> = ready
             .iter()
@@ -271,14 +295,19 @@ impl Compiler {
         let context = sticky::Context { candidates: &candidates, workers: self.workers, now };
         let sticky =
             Sticky::compile(entry, &backends, &eligible, &self.outlook, former_sticky, context);
-        let caps = self.leases.caps(entry, &backends);
+        let has_slots = facts.iter().any(|facts| facts.has_slots);
+        let caps = self.leases.caps(entry, &backends, has_slots);
         let mut config = PoolConfig {
             caps,
             picker,
             sticky,
             cursor,
             backends,
-            caution: Caution::of(&eligible, &out, self.outlook.ramps(entry, &eligible, now)),
+            caution: Caution::of(
+                &eligible,
+                &out,
+                self.outlook.ramps(entry, &facts, &eligible, now),
+            ),
             panic: eligible.panic,
             ..empty_pool(&entry.pool, self.workers)
         };
@@ -286,7 +315,7 @@ impl Compiler {
             config.retries = Arc::clone(&former.config.retries);
             config.fallen = Arc::clone(&former.config.fallen);
         }
-        Compiled { entry: Arc::clone(entry), config: Arc::new(config), ready }
+        Compiled { entry: Arc::clone(entry), config: Arc::new(config), facts, ready }
     }
 
     fn backend(

@@ -8,6 +8,7 @@
 mod backend;
 mod caution;
 mod compile;
+mod facts;
 mod identity;
 mod ledger;
 mod limits;

@@ -6,17 +6,16 @@
 //! was out stays out for as long as it would have, and is then tried by this proxy alone.
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use lb_core::{
     health::{
-        candidates::{Candidates, is_ejected},
+        candidates::{self, Candidates},
         panic::Panic,
     },
-    model::{Algorithm, BackendEntry, BackendId, Health, PoolEntry, PoolName, ResiliencePolicy},
+    model::{Algorithm, BackendEntry, PoolEntry, PoolName, ResiliencePolicy},
     resilience::{
         local::{self, Seen},
         slow_start::Ramp,
@@ -24,7 +23,7 @@ use lb_core::{
 };
 use tracing::{info, warn};
 
-use super::BackendState;
+use super::{BackendState, facts::Facts};
 use crate::{clock::unix_ms, worker::now};
 
 /// Whether a control plane is heard, and how its clock differs.
@@ -37,6 +36,14 @@ pub(crate) struct Outlook {
     /// there on the monotonic clock counts: a wall clock that jumps here changes nothing.
     told: (Instant, u64),
     rng: fastrand::Rng,
+}
+
+/// What the outlook needs to know of a backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) pick: candidates::Facts,
+    /// Whether it was ejected when the pool was compiled last.
+    pub(super) was_ejected: bool,
 }
 
 impl Default for Outlook {
@@ -70,59 +77,47 @@ impl Outlook {
     pub(super) fn out(
         &mut self,
         pool: &PoolEntry,
-        former: Option<&PoolEntry>,
+        members: &[Member],
         backends: &[Arc<BackendState>],
         now: Instant,
     ) -> Vec<bool> {
         let policy = pool.pool.resilience.breaker;
-        let entries = || pool.backends.values().zip(backends);
-        // Mostly none: they are not looked for one by one, for there may be thousands of others.
-        let were_ejected: BTreeSet<&BackendId> = former
-            .into_iter()
-            .flat_map(|former| former.backends.iter())
-            .filter(|(_, entry)| is_ejected(entry))
-            .map(|(id, _)| id)
-            .collect();
-        for (entry, state) in entries() {
+        // Those in use, by slot.
+        let (mut used, mut seen) = (Vec::new(), Vec::new());
+        for (slot, (Member { pick, was_ejected }, state)) in
+            members.iter().zip(backends).enumerate()
+        {
             state.set_avoid_after(policy.consecutive_failures);
             if self.is_heard {
-                let was_ejected = were_ejected.contains(&entry.backend.id);
-                if was_ejected || is_ejected(entry) || policy.is_off() {
+                if *was_ejected || pick.is_ejected || policy.is_off() {
                     state.forgive();
                 }
             } else if self.takes_over
+                && pick.is_ejected
+                && let Some(entry) = pool.backends.get(&state.identity.id)
                 && let Some(remaining) = self.remaining(entry, now)
             {
                 state.take_over(remaining, now);
             }
-        }
-        let used: Vec<usize> = entries()
-            .enumerate()
-            .filter(|(_, (entry, _))| entry.is_in_use())
-            .map(|(number, _)| number)
-            .collect();
-        let entries: Vec<_> = entries().collect();
-        let seen: Vec<Seen> = used
-            .iter()
-            .map(|&number| {
-                let (entry, state) = entries[number];
-                let is_ejected = self.is_heard && is_ejected(entry);
-                Seen {
-                    serves: entry.health() == Health::Up && !is_ejected,
+            if pick.is_in_use {
+                let is_ejected = self.is_heard && pick.is_ejected;
+                used.push(slot);
+                seen.push(Seen {
+                    serves: pick.is_up && !is_ejected,
                     is_ejected,
                     is_avoided: state.is_avoided(),
                     is_failing: state.is_failing(),
-                }
-            })
-            .collect();
-        let mut out = vec![false; entries.len()];
-        for ((number, seen), is_chosen) in used.into_iter().zip(&seen).zip(local::chosen(&seen)) {
-            let (entry, state) = entries[number];
-            out[number] = is_chosen || seen.is_ejected;
+                });
+            }
+        }
+        let mut out = vec![false; backends.len()];
+        for ((slot, seen), is_chosen) in used.into_iter().zip(&seen).zip(local::chosen(&seen)) {
+            let state = &backends[slot];
+            out[slot] = is_chosen || seen.is_ejected;
             match (seen.is_avoided, is_chosen) {
                 (false, true) => {
                     warn!(
-                        backend = %entry.backend.id,
+                        backend = %state.identity.id,
                         pool = %pool.pool.name,
                         failures_in_a_row = state.failures_in_a_row(),
                         "it fails for this proxy, which avoids it until a request succeeds there; \
@@ -143,16 +138,17 @@ impl Outlook {
     pub(super) fn ramps(
         &self,
         pool: &PoolEntry,
+        facts: &[Facts],
         candidates: &Candidates,
         now: Instant,
     ) -> Box<[(u32, Ramp)]> {
         if pool.pool.algorithm == Algorithm::IpHash {
             return Box::default();
         }
-        let places = (0u32..).zip(&candidates.places).zip(pool.backends.values());
+        let places = (0u32..).zip(&candidates.places).zip(facts.iter().zip(pool.backends.values()));
         places
-            .filter(|((_, place), _)| place.is_candidate())
-            .filter_map(|((slot, _), entry)| Some((slot, self.ramp(entry, now)?)))
+            .filter(|((_, place), (facts, _))| facts.starts_slowly && place.is_candidate())
+            .filter_map(|((slot, _), (_, entry))| Some((slot, self.ramp(entry, now)?)))
             .collect()
     }
 

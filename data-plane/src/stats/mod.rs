@@ -4,6 +4,7 @@
 //! locked instruction on the request path.
 
 mod answers;
+mod changes;
 mod limits;
 mod process;
 pub(crate) mod report;

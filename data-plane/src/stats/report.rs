@@ -25,9 +25,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tracing::{debug, warn};
 
-use super::{Sums, limits::LimitReporter, process, sessions::SessionReporter, sum};
+use super::{
+    Sums, changes::Changes, limits::LimitReporter, process, sessions::SessionReporter, sum,
+};
 use crate::{
-    live::{BackendState, Config, Identity, Trouble},
+    live::{BackendState, Config, Identity, PoolConfig, Trouble},
     status::Status,
     sync::Connected,
     worker::{Fleet, Mail, WorkerHandle},
@@ -61,6 +63,8 @@ pub(crate) struct Reporter {
     trouble: Arc<Trouble>,
     status: Arc<Status>,
     backends: HashMap<Identity, Tracked>,
+    /// The pools that these are of.
+    pools: Vec<Arc<PoolConfig>>,
     limits: LimitReporter,
     /// Those that there is or was a token for, until everything was said about it.
     tried: Vec<Arc<BackendState>>,
@@ -128,6 +132,7 @@ impl Reporter {
             trouble,
             status,
             backends: HashMap::new(),
+            pools: Vec::new(),
             limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
@@ -351,10 +356,13 @@ impl Reporter {
             return;
         }
         let config = Arc::clone(&self.config.borrow_and_update());
-        for tracked in self.backends.values_mut() {
-            tracked.configured = false;
+        let changes = Changes::between(&self.pools, &config.pools);
+        for gone in changes.gone {
+            if let Some(tracked) = self.backends.get_mut(&gone.identity) {
+                tracked.configured = false;
+            }
         }
-        for state in config.pools.iter().flat_map(|pool| &pool.backends) {
+        for state in changes.come {
             let known = self.backends.entry(state.identity.clone());
             let tracked = known.or_insert_with(|| Tracked::new(state));
             tracked.configured = true;
@@ -363,6 +371,7 @@ impl Reporter {
             }
             tracked.state = Arc::clone(state);
         }
+        self.pools.clone_from(&config.pools);
     }
 }
 

@@ -27,7 +27,7 @@ pub fn transmission_to_wire(transmission: Transmission) -> Vec<pb::ControlMessag
     }
 }
 
-fn delta_to_wire(delta: Delta) -> pb::Delta {
+pub(crate) fn delta_to_wire(delta: Delta) -> pb::Delta {
     pb::Delta {
         nonce: delta.nonce.0,
         epoch: epoch_to_wire(delta.to.epoch),
@@ -43,31 +43,45 @@ fn delta_to_wire(delta: Delta) -> pb::Delta {
 
 fn snapshot_to_wire(state: FullState) -> Vec<pb::ControlMessage> {
     let nonce = state.nonce.0;
-    let mut messages = vec![down(Down::SnapshotBegin(pb::SnapshotBegin {
-        nonce,
+    let (begin, end) = (begin_to_wire(&state), end_to_wire(&state));
+    let chunk = |objects| down(Down::SnapshotChunk(pb::SnapshotChunk { nonce, objects }));
+    let mut messages = vec![down(Down::SnapshotBegin(begin))];
+    messages.extend(chunks(state.objects).map(chunk));
+    messages.push(down(Down::SnapshotEnd(end)));
+    messages
+}
+
+pub(crate) fn begin_to_wire(state: &FullState) -> pb::SnapshotBegin {
+    pb::SnapshotBegin {
+        nonce: state.nonce.0,
         version: Some(version_to_wire(state.version)),
         objects: state.objects.len() as u64,
         allow_empty: state.allow_empty,
         committed_unix_ms: state.committed_unix_ms,
         proxies_told: 0,
-    }))];
-    let mut chunk = pb::SnapshotChunk { nonce, objects: Vec::new() };
-    let mut size = 0;
-    for object in state.objects {
-        size += object.payload.len() + object.key.name.len() + object.key.kind.len() + 16;
-        chunk.objects.push(stored_to_wire(object));
-        if size >= CHUNK_BYTES {
-            size = 0;
-            let full = std::mem::replace(&mut chunk, pb::SnapshotChunk { nonce, objects: vec![] });
-            messages.push(down(Down::SnapshotChunk(full)));
+    }
+}
+
+pub(crate) fn end_to_wire(state: &FullState) -> pb::SnapshotEnd {
+    pb::SnapshotEnd { nonce: state.nonce.0, digest: digest_to_wire(state.digest) }
+}
+
+/// The objects of a snapshot, in the parts in which they are sent.
+pub(crate) fn chunks(
+    objects: impl IntoIterator<Item = Object>,
+) -> impl Iterator<Item = Vec<pb::StoredObject>> {
+    let mut objects = objects.into_iter();
+    std::iter::from_fn(move || {
+        let mut chunk = Vec::new();
+        let mut size = 0;
+        while size < CHUNK_BYTES
+            && let Some(object) = objects.next()
+        {
+            size += object.payload.len() + object.key.name.len() + object.key.kind.len() + 16;
+            chunk.push(stored_to_wire(object));
         }
-    }
-    if !chunk.objects.is_empty() {
-        messages.push(down(Down::SnapshotChunk(chunk)));
-    }
-    let digest = digest_to_wire(state.digest);
-    messages.push(down(Down::SnapshotEnd(pb::SnapshotEnd { nonce, digest })));
-    messages
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }
 
 /// Wraps a message to a proxy.

@@ -43,9 +43,9 @@ pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String>
     let mut followers = Followers::connect(cluster.grpc(), args.proxies as usize).await?;
     followers.reach(api.revision().await).await?;
     let joined = began.elapsed();
-    let before = procfs::cpu_us(&control(&cluster))?;
+    let before = cpu_us(&cluster)?;
     sleep(IDLE).await;
-    let idle_us = (procfs::cpu_us(&control(&cluster))? - before) / IDLE.as_secs_f64();
+    let idle_us = (cpu_us(&cluster)? - before) / IDLE.as_secs_f64();
     let with = procfs::memory(&control(&cluster))?;
 
     let (arrivals, changes_us) = {
@@ -130,10 +130,9 @@ async fn cpu_of_changes(
     changes: u32,
     mut followers: Option<&mut Followers>,
 ) -> Result<(Vec<Arrival>, f64), String> {
-    let control = [cluster.control_plane().id()];
     let backends = stored(&cluster.api).await;
     let mut arrivals = Vec::new();
-    let before = procfs::cpu_us(&control)?;
+    let before = cpu_us(cluster)?;
     for turn in 0..changes {
         let mut backend = backends[turn as usize % backends.len()].clone();
         // Another weight than it has, whether or not this ran before.
@@ -143,5 +142,11 @@ async fn cpu_of_changes(
             arrivals.extend(followers.reach(revision).await?);
         }
     }
-    Ok((arrivals, procfs::cpu_us(&control)? - before))
+    Ok((arrivals, cpu_us(cluster)? - before))
+}
+
+/// Of the control plane until now.
+fn cpu_us(cluster: &Cluster) -> Result<f64, String> {
+    let spent = procfs::cpu_off_workers(&[cluster.control_plane().id()])?;
+    Ok(spent.as_secs_f64() * 1e6)
 }

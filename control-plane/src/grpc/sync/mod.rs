@@ -2,27 +2,30 @@
 //!
 //! A stream has two halves that share one [`ProxyStream`]. The transport asks the
 //! [`Outgoing`] half for messages whenever the proxy can take more, and is woken by the
-//! registry itself, so that a commit reaches the socket without a detour. A task listens: to
-//! answers, heartbeats, the end of the lease, and the end of the stream. So a proxy that
-//! reads slowly costs its own objects and holds up nobody, and is still noticed when it is
-//! gone.
+//! registry itself, so that a commit reaches the socket without a detour. A task listens to
+//! answers and heartbeats, and another one waits for everything else: the time of the next
+//! heartbeat, the end of the lease, and the end of the stream. So a proxy that reads slowly costs
+//! its own objects and holds up nobody, and is still noticed when it is gone.
 
+mod beats;
+mod body;
+mod encoded;
 mod hello;
 mod outgoing;
+mod service;
 mod stream;
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use lb_proto::v1::{self as pb, proxy_message::Message as Up, sync_server};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
-use tonic::{Request, Response, Status, Streaming};
+use lb_proto::v1::{self as pb, proxy_message::Message as Up};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_stream::{StreamExt as _, wrappers::WatchStream};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Request, Status, Streaming};
 use tracing::{debug, info};
 
+pub(super) use self::service::SyncService;
+pub(crate) use self::{beats::Beats, encoded::Encoded};
 use self::{
     hello::{Introduction, Peer},
     outgoing::{Outgoing, Shared},
@@ -31,53 +34,35 @@ use self::{
 use super::{Context, status};
 use crate::fleet::Refusal;
 
-/// Serves proxies.
-#[derive(Debug)]
-pub(super) struct SyncService {
-    context: Arc<Context>,
+/// Begins a stream; what is sent on it.
+fn open(context: &Arc<Context>, message: Request<Streaming<pb::ProxyMessage>>) -> Outgoing {
+    let peer = Peer { there: message.remote_addr(), here: message.local_addr() };
+    let incoming = message.into_inner();
+    let context = Arc::clone(context);
+    let shared = Arc::new(Shared::default());
+    let room = Arc::clone(&context.snapshots);
+    let outgoing = Outgoing::new(Arc::clone(&shared), context.registry.revisions(), room);
+    let tracker = context.tracker.clone();
+    // The Hello is read in the task, so that a proxy may wait for the response's head before it
+    // speaks.
+    tracker.spawn(async move {
+        let ended = attend(&context, peer, incoming, &shared).await;
+        if let Err(refusal) = &ended {
+            debug!(code = ?refusal.code(), message = refusal.message(), "sync stream ended");
+        }
+        shared.end(ended.err());
+    });
+    outgoing
 }
 
-impl SyncService {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context }
-    }
-}
-
-#[tonic::async_trait]
-impl sync_server::Sync for SyncService {
-    type StreamStream = Pin<Box<dyn Stream<Item = Result<pb::ControlMessage, Status>> + Send>>;
-
-    async fn stream(
-        &self,
-        message: Request<Streaming<pb::ProxyMessage>>,
-    ) -> Result<Response<Self::StreamStream>, Status> {
-        let peer = Peer { there: message.remote_addr(), here: message.local_addr() };
-        let incoming = message.into_inner();
-        let context = Arc::clone(&self.context);
-        let shared = Arc::new(Shared::default());
-        let room = Arc::clone(&context.snapshots);
-        let outgoing = Outgoing::new(Arc::clone(&shared), context.registry.revisions(), room);
-        // The Hello is read in the task, so that a proxy may wait for the response's
-        // head before it speaks.
-        self.context.tracker.spawn(async move {
-            let ended = listen(&context, peer, incoming, &shared).await;
-            if let Err(refusal) = &ended {
-                debug!(code = ?refusal.code(), message = refusal.message(), "sync stream ended");
-            }
-            shared.end(ended.err());
-        });
-        Ok(Response::new(Box::pin(outgoing)))
-    }
-}
-
-/// Listens to a proxy until its stream is to end. Whatever can be waited for is made once and
-/// not anew for each message: with thousands of messages a second, arming timers and
-/// enlisting with wakers would be most of the work.
-async fn listen(
+/// Attends to a proxy until its stream is to end: whatever comes with time, and from others. To
+/// the proxy itself listens a task of its own, which is woken by that alone: among thousands of
+/// streams, each thing that is looked at in vain is fetched from memory for it.
+async fn attend(
     context: &Arc<Context>,
     peer: Peer,
     mut incoming: Streaming<pb::ProxyMessage>,
-    shared: &Shared,
+    shared: &Arc<Shared>,
 ) -> Result<(), Status> {
     let lease = context.lease;
     let Some(hello) = first_message(&mut incoming, lease).await? else { return Ok(()) };
@@ -88,11 +73,11 @@ async fn listen(
     let consent = Arc::clone(stream.membership().consent());
     shared.open(stream);
 
-    let mut heartbeat = interval(context.heartbeat);
-    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = Instant::now();
+    let listening = context.tracker.spawn(listen(incoming, Arc::clone(shared)));
+    let mut listening = AbortOnDropHandle::new(listening);
+    let mut heartbeat = context.beats.of_stream(context.fleet.streams_opened());
     // Not moved by each message; when it is over, it looks how long it must go on.
-    let mut lease_end = pin!(sleep_until(heard + lease));
+    let mut lease_end = pin!(sleep(lease));
     let mut tune_at: Option<Instant> = None;
     let mut end = pin!(async {
         tokio::select! {
@@ -105,25 +90,17 @@ async fn listen(
         tokio::select! {
             // What happens most often is looked at first; nothing here is ready for ever.
             biased;
-            message = incoming.message() => {
-                let Some(message) = message? else { return Ok(()) };
-                heard = Instant::now();
-                let is_last = matches!(message.message, Some(Up::Farewell(_)));
-                shared.with(|stream| stream.hear(message)).transpose()?;
-                if is_last {
-                    return Ok(());
-                }
-            }
             _ = heartbeat.tick() => drop(shared.with(ProxyStream::beat)),
             Some(_) = members.next() => {
                 tune_at.get_or_insert_with(|| Instant::now() + context.tune_delay());
             }
-            () = sleep_until(tune_at.unwrap_or(heard)), if tune_at.is_some() => {
+            () = sleep_until(tune_at.unwrap_or_else(Instant::now)), if tune_at.is_some() => {
                 tune_at = None;
                 shared.with(ProxyStream::tune);
             }
             () = consent.notified() => drop(shared.with(ProxyStream::consent)),
             () = &mut lease_end => {
+                let heard = shared.with(|stream| stream.heard()).unwrap_or_else(Instant::now);
                 if heard + lease <= Instant::now() {
                     info!(proxy = %id, ?lease, "nothing heard within the lease");
                     return Err(Status::deadline_exceeded(format!(
@@ -131,6 +108,9 @@ async fn listen(
                     )));
                 }
                 lease_end.as_mut().reset(heard + lease);
+            }
+            ended = &mut listening => {
+                return ended.unwrap_or_else(|_| Err(Status::internal("listening ended")));
             }
             end = &mut end => {
                 return match end {
@@ -146,6 +126,21 @@ async fn listen(
             }
         }
     }
+}
+
+/// Listens to a proxy until it has said its last.
+async fn listen(
+    mut incoming: Streaming<pb::ProxyMessage>,
+    shared: Arc<Shared>,
+) -> Result<(), Status> {
+    while let Some(message) = incoming.message().await? {
+        let is_last = matches!(message.message, Some(Up::Farewell(_)));
+        shared.with(|stream| stream.hear(message)).transpose()?;
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Welcomes a proxy, or tells everybody why not: it serves by an old state until that is mended.

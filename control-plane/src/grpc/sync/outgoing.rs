@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use lb_proto::v1 as pb;
+use lb_proto::frame::Frame;
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tokio_util::sync::{CancellationToken, DropGuard, PollSemaphore};
@@ -28,7 +28,7 @@ struct State {
     /// Between the Hello and the end.
     stream: Option<ProxyStream>,
     /// What the stream had still to send when it ended.
-    farewell: VecDeque<pb::ControlMessage>,
+    farewell: VecDeque<Frame>,
     ended: bool,
     refusal: Option<Status>,
     /// Of the transport, when it waits for a message.
@@ -88,7 +88,7 @@ impl State {
         }
     }
 
-    fn next(&mut self) -> Option<pb::ControlMessage> {
+    fn next(&mut self) -> Option<Frame> {
         match &mut self.stream {
             Some(stream) => {
                 stream.prepare();
@@ -123,6 +123,15 @@ impl Outgoing {
         Self { shared, revisions, snapshots, room: None, _gone: gone }
     }
 
+    /// What is queued behind the last message.
+    pub(super) fn queued(&self) -> Option<Frame> {
+        let mut state = self.shared.lock();
+        match &mut state.stream {
+            Some(stream) => stream.outgoing().pop_front(),
+            None => state.farewell.pop_front(),
+        }
+    }
+
     /// Waits for room, if it is wanted; whether there is now.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.shared.wants_room() {
@@ -138,7 +147,7 @@ impl Outgoing {
 }
 
 impl Stream for Outgoing {
-    type Item = Result<pb::ControlMessage, Status>;
+    type Item = Result<Frame, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();

@@ -9,13 +9,13 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use lb_core::{
     model::Version,
     moment::Moment,
-    sync::{AckOutcome, Answer, Due, Held, Nonce, Refusal, Session, Transmission},
+    sync::{AckOutcome, Answer, Due, Held, Nonce, Refusal, Session},
 };
 use lb_proto::{
     convert::sync as convert,
+    frame::{Frame, Whole},
     v1::{self as pb, control_message::Message as Down, proxy_message::Message as Up},
 };
-use prost::Message as _;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tonic::Status;
 use tracing::{debug, info, warn};
@@ -33,7 +33,7 @@ pub(super) struct ProxyStream {
     membership: Membership,
     session: Session,
     /// At most one transmission, and what little goes beside it.
-    outgoing: VecDeque<pb::ControlMessage>,
+    outgoing: VecDeque<Frame>,
     /// When the newest change of the delta that is unacknowledged was committed.
     committed: Option<Moment>,
     /// Index among the live proxies, and their number.
@@ -42,6 +42,10 @@ pub(super) struct ProxyStream {
     wants_room: bool,
     /// Room for a whole state, until it has left.
     room: Option<OwnedSemaphorePermit>,
+    /// The whole state that is under way, so that others can be sent the same.
+    whole: Option<Arc<Whole>>,
+    /// When the proxy was last heard of.
+    heard: Instant,
     /// No whole state is sent before, because the last ones were refused.
     not_before: Instant,
 }
@@ -68,6 +72,8 @@ impl ProxyStream {
             place: (0, 0),
             wants_room: false,
             room: None,
+            whole: None,
+            heard: Instant::now(),
             not_before: Instant::now(),
         };
         stream.place = stream.place_now();
@@ -82,12 +88,12 @@ impl ProxyStream {
     }
 
     /// What is to be sent, in order.
-    pub(super) fn outgoing(&mut self) -> &mut VecDeque<pb::ControlMessage> {
+    pub(super) fn outgoing(&mut self) -> &mut VecDeque<Frame> {
         &mut self.outgoing
     }
 
     fn queue(&mut self, message: Down) {
-        self.outgoing.push_back(convert::down(message));
+        self.outgoing.push_back(convert::down(message).into());
     }
 
     /// Tells the proxy that this control plane stops.
@@ -134,11 +140,14 @@ impl ProxyStream {
         self.wants_room = false;
         // That of a whole state which has left is given back, unless it has just been given.
         let mut room = self.room.take();
-        let Self { session, context, .. } = self;
-        let is_early = Instant::now() < self.not_before;
+        self.whole = None;
+        let Self { session, context, outgoing, membership, .. } = self;
+        let Context { encoded, fleet, .. } = &**context;
+        let (sent, proxy) = (fleet.sent(), membership.id());
         let next = context.registry.read(|view| {
-            if session.due(&view.publisher)? == Due::Snapshot {
-                if is_early {
+            let publisher = &view.publisher;
+            if session.due(publisher)? == Due::Snapshot {
+                if Instant::now() < self.not_before {
                     return None;
                 }
                 room =
@@ -146,31 +155,39 @@ impl ProxyStream {
                 self.wants_room = room.is_none();
                 self.room = Some(room.take()?);
             }
-            session.poll(&view.publisher).map(|next| (next, view.committed))
+            let sending = session.begin(publisher)?;
+            let to = publisher.version();
+            match sending.due {
+                Due::Delta(from) => {
+                    let body = encoded.delta(publisher, from);
+                    debug!(%proxy, from, %to, "delta");
+                    self.committed = Some(view.committed);
+                    outgoing.push_back(Frame::delta(sending.nonce, body));
+                    Some(&sent.deltas)
+                }
+                Due::Snapshot => {
+                    let whole = encoded.whole(publisher);
+                    info!(%proxy, version = %to, objects = whole.objects(), "sending a snapshot");
+                    self.committed = None;
+                    outgoing.extend(whole.frames(sending.nonce, sending.allow_empty));
+                    self.whole = Some(whole);
+                    Some(&sent.snapshots)
+                }
+            }
         });
-        let Some((next, committed)) = next else { return };
-        let sent = self.context.fleet.sent();
-        let kind = match &next {
-            Transmission::Delta(delta) => {
-                debug!(proxy = %self.membership.id(), from = delta.from_revision, to = %delta.to, "delta");
-                self.committed = Some(committed);
-                &sent.deltas
-            }
-            Transmission::Snapshot(state) => {
-                info!(proxy = %self.membership.id(), version = %state.version,
-                      objects = state.objects.len(), "sending a snapshot");
-                self.committed = None;
-                &sent.snapshots
-            }
-        };
-        let messages = convert::transmission_to_wire(next);
-        kind.add(messages.iter().map(|message| message.encoded_len() as u64).sum());
-        self.outgoing.extend(messages);
+        let Some(sent) = next else { return };
+        sent.add(self.outgoing.iter().map(|frame| frame.encoded_len() as u64).sum());
         self.show(Step::Sent);
+    }
+
+    /// When the proxy was last heard of.
+    pub(super) fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Takes in what the proxy says.
     pub(super) fn hear(&mut self, message: pb::ProxyMessage) -> Result<(), Status> {
+        self.heard = Instant::now();
         let malformed = |error: convert::Malformed| Status::invalid_argument(error.to_string());
         match message.message {
             Some(Up::Ack(ack)) => match convert::ack_from_wire(&ack).map_err(malformed)? {
