@@ -242,7 +242,8 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let resumed = registry.revision() > 1;
     let (term, former) = (registry.term(), registry.former_proxies());
     let holders = registry.former_holders();
-    let expected = if resumed { former.clone() } else { Some(Vec::new()) };
+    let connected = former.clone().map(|former| former.proxies);
+    let expected = if resumed { connected } else { Some(Vec::new()) };
     if let Some(path) = &config.declared {
         declared::apply(&registry, path).await?;
     }

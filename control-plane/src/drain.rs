@@ -8,11 +8,14 @@
 //! A step that is refused is told, and tried again when the state has changed, or after a
 //! while.
 //!
-//! Which proxies are connected is noted in the store. After a restart no drain ends for want of
+//! Which proxies are connected is noted in the store, and which processes may have something in
+//! flight, those among them that were taken over. After a restart no drain ends for want of
 //! those that have something left and are on their way back: until they are all there, or a
 //! while has passed.
 
+mod former;
 mod note;
+mod report;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,20 +24,24 @@ use std::{
 };
 
 use lb_core::{
-    drain::{self, Elapsed, Left, Step},
-    model::{Backend, BackendId, Drain, Incarnation, Kind, ProxyId, Reason},
+    drain::{self, Elapsed, Step},
+    model::{Backend, BackendId, Drain, Incarnation, InstanceId, Kind, ProxyId, Reason},
 };
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-pub(crate) use self::note::{note_once_more, note_proxies};
+use self::{former::Former, report::report_of};
+pub(crate) use self::{
+    note::{note_once_more, note_proxies},
+    report::{DrainReport, DrainShare, report, reports},
+};
 use crate::{
     clock::unix_ms,
     events::EventType,
-    fleet::{ProxyState, ProxyView},
+    fleet::ProxyView,
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
-    stats::Asked,
+    store::Present,
 };
 
 /// Between looks at what is left: a part of the time between two reports.
@@ -49,8 +56,8 @@ const LEASES_TO_COME_BACK: u32 = 3;
 pub(crate) struct Drains {
     /// Until then proxies may be on their way back.
     complete_from: Instant,
-    /// Those that were connected before; all that there may be, if that is not known.
-    former: Option<Vec<ProxyId>>,
+    /// Those that there were before; all that there may be, if that is not known.
+    former: Option<Former>,
     clocks: Mutex<BTreeMap<BackendId, Clock>>,
 }
 
@@ -66,100 +73,21 @@ struct Clock {
     held_up: Option<String>,
 }
 
-/// How far a drain is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct DrainReport {
-    /// Until what is left is cut.
-    pub(crate) time_left: Duration,
-    /// Whether proxies may still be on their way back after a restart.
-    pub(crate) awaits_proxies: bool,
-    /// Why it does not go on although it could.
-    pub(crate) held_up: Option<String>,
-    /// In order of proxy ids.
-    pub(crate) proxies: Vec<DrainShare>,
-    /// Until its clients' sessions move on; nothing when there are none, or they have.
-    pub(crate) sessions_left: Duration,
-    /// Requests that sessions brought it lately.
-    pub(crate) session_requests: u64,
-}
-
-/// What one proxy has left.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct DrainShare {
-    /// Which.
-    pub(crate) proxy: ProxyId,
-    /// Whether its numbers are to be relied on.
-    pub(crate) word: DrainWord,
-    /// Requests, without upgraded connections.
-    pub(crate) requests: u32,
-    /// Upgraded connections.
-    pub(crate) upgraded: u32,
-    /// Requests and upgraded connections that it cut.
-    pub(crate) cut: u32,
-}
-
-/// What a proxy's numbers are worth.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum DrainWord {
-    /// It has told them since it learned of the drain.
-    Told,
-    /// It has not told any since.
-    Unheard,
-    /// It has not been connected for a lease: what it has is unknown.
-    Lost,
-}
-
-impl DrainWord {
-    /// As it is spelled on the wire.
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Told => "told",
-            Self::Unheard => "unheard",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-impl DrainReport {
-    /// What is left over all proxies that are waited for.
-    #[must_use]
-    pub(crate) fn left(&self) -> Left {
-        let mut left = Left {
-            unheard: u32::from(self.awaits_proxies),
-            keeps_sessions: !self.sessions_left.is_zero(),
-            ..Left::default()
-        };
-        for share in &self.proxies {
-            if share.word == DrainWord::Lost {
-                continue;
-            }
-            left.requests += share.requests;
-            left.upgraded += share.upgraded;
-            left.unheard += u32::from(share.word == DrainWord::Unheard);
-        }
-        left
-    }
-
-    fn cut(&self) -> u32 {
-        self.proxies.iter().map(|share| share.cut).sum()
-    }
-}
-
 impl Drains {
     /// `resumed` tells whether there may be proxies that were connected before this process
     /// began, and `former` which, if that is known.
     #[must_use]
-    pub(crate) fn new(resumed: bool, former: Option<Vec<ProxyId>>, lease: Duration) -> Self {
+    pub(crate) fn new(resumed: bool, former: Option<Present>, lease: Duration) -> Self {
         let wait = if resumed { lease * LEASES_TO_COME_BACK } else { Duration::ZERO };
+        let former = former.map(Former::new);
         Self { complete_from: Instant::now() + wait, former, clocks: Mutex::default() }
     }
 
     /// The proxies that may be on their way back after a restart, and until when; nothing if it
     /// is not known which.
     pub(crate) fn returning(&self) -> Option<(Vec<ProxyId>, Instant)> {
-        let former = self.former.clone().filter(|_| Instant::now() < self.complete_from)?;
-        Some((former, self.complete_from))
+        let former = self.former.as_ref().filter(|_| Instant::now() < self.complete_from)?;
+        Some((former.proxies().to_vec(), self.complete_from))
     }
 
     /// Whether proxies may still be on their way back after a restart, while it is known of these
@@ -167,20 +95,41 @@ impl Drains {
     pub(crate) fn awaits_proxies(&self, known: &[ProxyId]) -> bool {
         let is_away = |id: &ProxyId| known.binary_search(id).is_err();
         Instant::now() < self.complete_from
-            && self.former.as_ref().is_none_or(|former| former.iter().any(is_away))
+            && self.former.as_ref().is_none_or(|former| former.proxies().iter().any(is_away))
     }
 
-    /// The proxies that a process after this one would have to wait for, while these are live and
+    /// The same, or whether processes of these proxies may be on their way back that were taken
+    /// over and have something left.
+    fn awaits(&self, proxies: &[ProxyView], known: &[ProxyId], context: &Context) -> bool {
+        let has_told =
+            |id: &ProxyId, process: &InstanceId| context.statistics.has_told(id, process);
+        let former = self.former.as_ref().filter(|_| Instant::now() < self.complete_from);
+        self.awaits_proxies(known)
+            || former.is_some_and(|former| former.awaits_processes(proxies, has_told))
+    }
+
+    /// The proxies that a process after this one would have to wait for, while these are there and
     /// those have said goodbye; nothing while that is not known.
-    fn awaited_next(&self, live: &[ProxyId], stopped: &[ProxyId]) -> Option<Vec<ProxyId>> {
-        let mut awaited = live.to_vec();
+    fn awaited_next(
+        &self,
+        mut present: Present,
+        stopped: &[ProxyId],
+        proxies: &[ProxyView],
+        context: &Context,
+    ) -> Option<Present> {
         if Instant::now() < self.complete_from {
+            let has_told =
+                |id: &ProxyId, process: &InstanceId| context.statistics.has_told(id, process);
+            let former = self.former.as_ref()?;
             let is_away = |id: &&ProxyId| !stopped.contains(id);
-            awaited.extend(self.former.as_ref()?.iter().filter(is_away).cloned());
+            present.proxies.extend(former.proxies().iter().filter(is_away).cloned());
+            present.processes.extend(former.away(proxies, has_told));
         }
-        awaited.sort_unstable();
-        awaited.dedup();
-        Some(awaited)
+        present.proxies.sort_unstable();
+        present.proxies.dedup();
+        present.processes.sort_unstable();
+        present.processes.dedup();
+        Some(present)
     }
 
     fn elapsed(&self, backend: &Backend, drain: &Drain) -> Elapsed {
@@ -248,83 +197,6 @@ impl Clock {
     fn is_of(&self, backend: &Backend, drain: &Drain) -> bool {
         self.incarnation == backend.incarnation && self.since_unix_ms == drain.since_unix_ms
     }
-}
-
-/// What proxies have left of a backend; none if it does not drain. `revision` is that of
-/// the backend.
-pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
-    backend.drain.as_ref()?;
-    report_of(context, &context.fleet.list(), backend, revision)
-}
-
-/// The same, of proxies that were listed for several backends.
-fn report_of(
-    context: &Context,
-    proxies: &[ProxyView],
-    backend: &Backend,
-    revision: u64,
-) -> Option<DrainReport> {
-    let drain = backend.drain.as_ref()?;
-    let elapsed = context.drains.elapsed(backend, drain);
-    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
-    let proxies = proxies.iter().map(|view| {
-        let (id, incarnation, proxy) = (&backend.id, backend.incarnation, &view.info.id);
-        let (present, lease) = (&view.info.instance, context.lease);
-        let asked = Asked { proxy, present, since, lease };
-        let left = context.statistics.leaving(id, incarnation, asked);
-        let (requests, upgraded, cut) = (left.requests, left.upgraded, left.cut);
-        if view.state == ProxyState::Stopped {
-            // It ended what it had before it said goodbye.
-            let word = DrainWord::Told;
-            return DrainShare { proxy: view.info.id.clone(), word, requests: 0, upgraded: 0, cut };
-        }
-        // One whose stream has just ended is on its way back, or about to be replaced.
-        let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
-        let word = match () {
-            () if is_gone => DrainWord::Lost,
-            // Both: its statistics are of when it followed the drain, and what it follows is
-            // this store. Revisions of another one say nothing here.
-            () if left.applied_revision.min(view.progress.applied_revision) >= revision
-                && !left.unheard =>
-            {
-                DrainWord::Told
-            }
-            () => DrainWord::Unheard,
-        };
-        DrainShare { proxy: view.info.id.clone(), word, requests, upgraded, cut }
-    });
-    let keeps_sessions = context.registry.read(|view| {
-        let pool = view.catalog.pools().get(&backend.pool);
-        pool.is_some_and(|stored| stored.value.affinity.cookie().is_some())
-    });
-    let sessions_for = if keeps_sessions { drain.sessions_for() } else { Duration::ZERO };
-    let over = drain.cutting || drain.ended;
-    Some(DrainReport {
-        sessions_left: if over {
-            Duration::ZERO
-        } else {
-            sessions_for.saturating_sub(elapsed.running)
-        },
-        session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
-        time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: context.drains.awaits_proxies(&context.fleet.accounted_for()),
-        held_up: context.drains.held_up(&backend.id),
-        proxies: proxies.collect(),
-    })
-}
-
-/// What proxies have left of every backend whose drain is not over.
-pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
-    let proxies = context.fleet.list();
-    let under_way = |stored: Stored<Backend>| {
-        let report = report_of(context, &proxies, &stored.value, stored.revision)?;
-        Some((stored.value, report))
-    };
-    let drains = drains(context).into_iter();
-    drains
-        .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
-        .filter_map(under_way)
-        .collect()
 }
 
 /// Looks after all drains until the context is stopped.

@@ -18,6 +18,7 @@ mod sessions;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use lb_core::{
@@ -203,6 +204,19 @@ impl Statistics {
     pub fn leaving(&self, id: &BackendId, incarnation: Incarnation, asked: Asked<'_>) -> Leaving {
         let key = (id.clone(), incarnation);
         self.lock().leavings.of(&key, asked, Instant::now())
+    }
+
+    /// The processes that may have something in flight, as far as they tell: those that were heard
+    /// lately.
+    #[must_use]
+    pub fn processes(&self, lease: Duration) -> Vec<(ProxyId, InstanceId)> {
+        self.lock().leavings.processes(lease, Instant::now())
+    }
+
+    /// Whether a process has told what it has in flight.
+    #[must_use]
+    pub fn has_told(&self, proxy: &ProxyId, instance: &InstanceId) -> bool {
+        self.lock().leavings.has_told(proxy, instance)
     }
 
     /// What became of the sessions of each pool since the control plane started.

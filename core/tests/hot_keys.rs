@@ -116,6 +116,16 @@ fn sum(admitted: [u64; PROXIES]) -> u64 {
 }
 
 #[test]
+fn a_change_of_the_limit_counts_for_hot_keys_too() {
+    let now = Fleet::new().now;
+    let mut keys = HotKeys::new(RATE * MICROS, BURST, 1, 4, now);
+    assert!(keys.open(CLIENT, now));
+    keys.set_limit(RATE * MICROS, 2 * BURST, now);
+    let bursts: Vec<u32> = keys.paces().map(|(_, pace)| pace.burst()).collect();
+    assert_eq!((keys.cold().burst(), &*bursts), (2 * BURST, &[2 * BURST][..]));
+}
+
+#[test]
 fn a_client_of_one_proxy_gets_the_whole_rate_and_no_more() {
     let mut fleet = Fleet::new();
     let first = sum(fleet.run(2, [300, 0, 0, 0]));

@@ -98,6 +98,24 @@ proptest! {
 }
 
 #[test]
+fn what_was_never_taken_does_no_harm_when_it_is_given_back() {
+    let (now, bucket) = (epoch(), Bucket::new());
+    bucket.give_back();
+    assert!(admits(bucket.take(&Pace::new(MICROS, 1, now), now)));
+}
+
+#[test]
+fn a_table_that_is_fitted_to_a_larger_burst_remembers_who_owes_all_of_it() {
+    const BURST: u32 = 100_000;
+    let now = epoch();
+    let table = Table::new(1, MICROS, 1);
+    table.fit(MICROS, BURST);
+    let pace = Pace::new(MICROS, BURST, now);
+    let admitted = (0..2 * BURST).filter(|_| admits(table.take(7, &pace, now))).count();
+    assert_eq!(admitted, BURST as usize);
+}
+
+#[test]
 fn an_answer_tells_what_is_left() {
     let start = epoch();
     let pace = Pace::new(2 * MICROS, 3, start);

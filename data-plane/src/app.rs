@@ -171,6 +171,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     spawn("watches its memory and connections", watch.run());
     let left = CancellationToken::new();
     let has_left = left.clone().drop_guard();
+    let reporting = follower.reporting();
     let following = spawn("follows the control plane", async {
         follower.run().await;
         drop(has_left);
@@ -200,6 +201,7 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
             // The new process follows and answers for this proxy; what is counted here is
             // still reported.
             following.abort();
+            spawn("reports what it has left", reporting.keep());
             admin.abort();
             fleet.tell(|| Mail::Retire);
             drop(take(&estate));

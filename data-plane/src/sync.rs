@@ -20,7 +20,7 @@ use lb_core::{
     model::{InstanceId, ProxyId},
     sync::Subscriber,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{info, warn};
@@ -39,6 +39,9 @@ const SAVE_PERIOD: Duration = Duration::from_secs(1);
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// For the connection, and for the first answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Between reports in milliseconds, unless the control plane wishes otherwise.
+const STATS_PERIOD_MS: u64 = 250;
 
 /// Who this proxy is, as it introduces itself.
 #[derive(Clone, Debug)]
@@ -83,6 +86,34 @@ pub(crate) struct Parts {
     pub(crate) status: Arc<Status>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
     pub(crate) leaving: CancellationToken,
+}
+
+/// Keeps a way for the statistics of a process that was taken over. It follows no control plane
+/// any more, and goes on to report: a drain waits for what it has left.
+#[derive(Debug)]
+pub(crate) struct Reporting {
+    control_planes: Vec<ControlPlane>,
+    connected: watch::Sender<Option<Connected>>,
+}
+
+impl Reporting {
+    /// Finds a control plane if there is none at present. A connection that there was is made
+    /// anew by whoever uses it.
+    pub(crate) async fn keep(self) {
+        if self.connected.borrow().is_some() {
+            return;
+        }
+        let (mut backoff, mut rng) = (Backoff::default(), fastrand::Rng::new());
+        for control_plane in self.control_planes.iter().cycle() {
+            let connecting = timeout(CONNECT_TIMEOUT, control_plane.endpoint().connect());
+            if let Ok(Ok(channel)) = connecting.await {
+                let stats_period = Duration::from_millis(STATS_PERIOD_MS);
+                self.connected.send_replace(Some(Connected { channel, stats_period }));
+                return;
+            }
+            tokio::time::sleep(backoff.next(now(), &mut rng)).await;
+        }
+    }
 }
 
 impl Follower {
@@ -164,6 +195,11 @@ impl Follower {
                 return;
             }
         }
+    }
+
+    /// What is left to do for one that follows no more: see [`Reporting`].
+    pub(crate) fn reporting(&self) -> Reporting {
+        Reporting { control_planes: self.control_planes.clone(), connected: self.connected.clone() }
     }
 
     /// Compiles what the subscriber holds and waits until all workers serve from it.

@@ -100,6 +100,24 @@ async fn clients_that_ask_for_nothing_make_room_too() {
     }
 }
 
+/// Who was answered before all of its body had come keeps its place until that has, and no longer
+/// when others want it.
+#[tokio::test]
+async fn a_client_that_is_refused_while_it_sends_makes_room_with_its_last_byte() {
+    let args = ["--max-connections=1", "--workers=1"];
+    let cluster = Cluster::start_with(program(), 1, &args).await;
+    // Far longer than this test waits.
+    let slow = cluster.lbctl(&["set-listener", "default", "--drain-timeout", "10m"]).await;
+    assert_eq!(slow.code, 0, "{slow:?}");
+    let mut client = Client::connect(cluster.address()).await;
+    client.send("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nab").await;
+    client.response().await.expect(503, "no_healthy_backend");
+    client.send("cde").await;
+    let mut next = Client::connect(cluster.address()).await;
+    next.send(GET).await;
+    next.response().await.expect(503, "no_healthy_backend");
+}
+
 /// The admin address takes only so many descriptors, whoever connects to it.
 #[tokio::test]
 async fn silent_clients_of_the_admin_address_take_nothing_from_traffic() {

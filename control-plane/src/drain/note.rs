@@ -1,23 +1,27 @@
-//! Notes which proxies are connected, for the process after this one: see [`super::Drains`].
+//! Notes which proxies and processes are there, for the process after this one: see [`super::Drains`].
 //!
 //! Each note is a write to the disk, behind which other writes wait. So those that come or go
 //! together, as after a restart, are noted together. Whoever comes alone is noted at once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use lb_core::model::ProxyId;
+use lb_core::model::{InstanceId, ProxyId};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
 
 use super::RETRY;
-use crate::{fleet::ProxyState, grpc::Context};
+use crate::{
+    fleet::{ProxyState, ProxyView},
+    grpc::Context,
+    store::Present,
+};
 
 /// From one note to the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Has it noted which proxies are connected, until the context is stopped: that all streams end
+/// Has it noted which proxies are there, until the context is stopped: that all streams end
 /// then says nothing of the proxies.
 pub(crate) async fn note_proxies(context: &Context) {
     let mut moments = Moments::new(context.fleet.members(), context.drains.complete_from);
@@ -63,11 +67,12 @@ impl Moments {
     }
 }
 
-/// Notes who is connected, if that is known and was not `noted` yet. Whether any of them has just
-/// gone.
-async fn note(context: &Context, noted: &mut Option<Vec<ProxyId>>) -> bool {
-    let Present { ids, stopped, is_passing } = present(context);
-    let awaited = context.drains.awaited_next(&ids, &stopped);
+/// Notes who is there, if that is known and was not `noted` yet. Whether somebody is there of
+/// whose end nobody tells.
+async fn note(context: &Context, noted: &mut Option<Present>) -> bool {
+    let proxies = context.fleet.list();
+    let Seen { present, stopped, is_passing } = seen(context, &proxies);
+    let awaited = context.drains.awaited_next(present, &stopped, &proxies, context);
     if let Some(awaited) = awaited.filter(|awaited| noted.as_ref() != Some(awaited)) {
         *noted = Some(awaited.clone());
         context.registry.remember_proxies(awaited).await;
@@ -77,31 +82,41 @@ async fn note(context: &Context, noted: &mut Option<Vec<ProxyId>>) -> bool {
 
 /// What a process after this one is to know of the proxies.
 #[derive(Debug, Default)]
-struct Present {
+struct Seen {
     /// Connected, or lost within a lease: a stream that has just broken off says nothing of its
-    /// proxy.
-    ids: Vec<ProxyId>,
+    /// proxy. And the processes that were taken over and still report.
+    present: Present,
     /// Those that said goodbye.
     stopped: Vec<ProxyId>,
-    /// Some are there that were lost.
+    /// Some are there that were lost, or taken over.
     is_passing: bool,
 }
 
-fn present(context: &Context) -> Present {
-    let mut present = Present::default();
-    for view in context.fleet.list() {
-        let is_recent = view.last_seen < context.lease;
-        match view.state {
-            ProxyState::Stopped => present.stopped.push(view.info.id),
-            ProxyState::Lost if !is_recent => {}
-            ProxyState::Lost => {
-                present.is_passing = true;
-                present.ids.push(view.info.id);
+fn seen(context: &Context, proxies: &[ProxyView]) -> Seen {
+    let mut seen = Seen::default();
+    let mut ended = BTreeSet::new();
+    for ProxyView { info, state, last_seen, .. } in proxies {
+        let process = (info.id.clone(), info.instance.clone());
+        let is_lost = *state == ProxyState::Lost;
+        if *state == ProxyState::Stopped || is_lost && *last_seen >= context.lease {
+            if !is_lost {
+                seen.stopped.push(info.id.clone());
             }
-            _ => present.ids.push(view.info.id),
+            ended.insert(process);
+            continue;
         }
+        seen.is_passing |= is_lost;
+        seen.present.proxies.push(info.id.clone());
+        seen.present.processes.push(process);
     }
-    present
+    // In order of proxy ids, of which each is there once.
+    let is_present =
+        |process: &(ProxyId, InstanceId)| seen.present.processes.binary_search(process).is_ok();
+    let mut former = context.statistics.processes(context.lease);
+    former.retain(|process| !ended.contains(process) && !is_present(process));
+    seen.is_passing |= !former.is_empty();
+    seen.present.processes.extend(former);
+    seen
 }
 
 #[cfg(test)]

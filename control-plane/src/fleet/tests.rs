@@ -36,6 +36,19 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
     }
 }
 
+/// A proxy that is connected, by a process that took over from that one, if there is a name.
+pub(crate) fn view(id: ProxyId, instance: InstanceId, replaces: &str) -> ProxyView {
+    let info = ProxyInfo { id, instance, replaces: replaces.to_owned(), ..info("p", "i") };
+    ProxyView {
+        info,
+        state: ProxyState::Synced,
+        progress: Progress::default(),
+        connected: present(),
+        last_seen: Duration::ZERO,
+        lag: Duration::ZERO,
+    }
+}
+
 fn applied(revision: u64) -> Progress {
     Progress { applied_revision: revision, sent_revision: revision, ..Progress::default() }
 }

@@ -152,6 +152,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             cut: part.cut,
             sessions: part.sessions,
             trailing_failures: part.trailing_failures,
+            begun: part.begun,
             avoided: part.avoided,
             counters: counters_from_wire(part),
         })
@@ -304,6 +305,7 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         failures.status_gateway,
         part.trailing_failures,
         part.sessions,
+        part.begun,
         u64::from(part.in_flight) << 24,
         u64::from(part.upgraded) << 24,
         u64::from(part.cut) << 16,

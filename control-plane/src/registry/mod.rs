@@ -36,9 +36,7 @@ use std::{
 };
 
 use lb_core::{
-    model::{
-        AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, ProxyId, Resource,
-    },
+    model::{AdminState, BackendStatus, DrainWish, InstanceId, Key, Kind, PoolName, Resource},
     moment::Moment,
     sync::Publisher,
 };
@@ -58,7 +56,7 @@ pub use self::{
 };
 use crate::{
     events::EventLog,
-    store::{Store, StoreError},
+    store::{Present, Store, StoreError},
 };
 
 /// Commands that may wait for the writer. Beyond that, callers wait.
@@ -235,10 +233,10 @@ impl Registry {
         answer.await.map_err(|_| WriteError::Stopping)?
     }
 
-    /// Has it remembered which proxies are connected, for the next start.
-    pub(crate) async fn remember_proxies(&self, proxies: Vec<ProxyId>) {
+    /// Has it remembered which proxies there are, for the next start.
+    pub(crate) async fn remember_proxies(&self, present: Present) {
         // Nobody is left to remember it once the writer has stopped.
-        self.commands.send(Command::Remember { proxies }).await.ok();
+        self.commands.send(Command::Remember { present }).await.ok();
     }
 
     /// Has it remembered, durably when this returns, to which processes something may be lent.
@@ -256,10 +254,10 @@ impl Registry {
         self.shared.former_holders.clone()
     }
 
-    /// The proxies that were connected when the process before this one ended; nothing if that
-    /// is not known.
+    /// The proxies that there were when the process before this one ended; nothing if that is not
+    /// known.
     #[must_use]
-    pub(crate) fn former_proxies(&self) -> Option<Vec<ProxyId>> {
+    pub(crate) fn former_proxies(&self) -> Option<Present> {
         self.shared.former_proxies.clone()
     }
 
@@ -373,7 +371,7 @@ enum Command {
         reply: oneshot::Sender<Result<KeysWritten, WriteError>>,
     },
     Remember {
-        proxies: Vec<ProxyId>,
+        present: Present,
     },
     RememberHolders {
         holders: Vec<InstanceId>,
@@ -396,7 +394,7 @@ struct Shared {
     touched: Touched,
     counts: Mutex<WriteCounts>,
     term: u64,
-    former_proxies: Option<Vec<ProxyId>>,
+    former_proxies: Option<Present>,
     former_holders: Option<Vec<InstanceId>>,
 }
 

@@ -108,10 +108,10 @@ impl Writer {
                 Command::Keys { request, reply } => {
                     reply.send(self.step_keys(request)).ok();
                 }
-                Command::Remember { proxies } => {
+                Command::Remember { present } => {
                     // Drains then wait longer after a restart, and nothing else.
                     self.note("the proxies that are connected", |store| {
-                        store.remember_proxies(&proxies)
+                        store.remember_proxies(&present)
                     });
                 }
                 Command::RememberHolders { holders, reply } => {

@@ -116,6 +116,7 @@ impl State {
         let reporter = Reporter { proxy: report.proxy.clone(), instance: report.instance.clone() };
         let traffic = Traffic {
             outcomes: outcomes(&part.counters),
+            answered: part.begun > 0,
             trailing_failures: short(part.trailing_failures),
             since: self.hearing.tells_since(&reporter),
         };

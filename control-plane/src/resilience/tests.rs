@@ -1,5 +1,6 @@
 //! The judge with a real registry, simulated proxies and a clock of its own.
 
+mod caps;
 mod doubts;
 mod large_pools;
 mod processes;
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use lb_core::{
     model::{
         AdminState, Backend as Declared, BackendId, BackendStatus, Health, Incarnation, InstanceId,
-        Labels, PoolName, ProxyId, Reason, Resource, Standing, Weight,
+        Kind, Labels, PoolName, ProxyId, Reason, Resource, Standing, Weight,
     },
     resilience::probe::{ProbeState, ProbeWord},
     stats::{BackendCounters, Failures},
@@ -157,6 +158,7 @@ impl World {
             cut: 0,
             sessions: 0,
             trailing_failures: failed,
+            begun: 0,
             avoided: false,
         };
         let Reporter { proxy, instance } = process(proxy);

@@ -32,9 +32,11 @@ pub struct Leaving {
 pub struct Asked<'a> {
     /// Which proxy.
     pub proxy: &'a ProxyId,
-    /// Its process that follows the control plane. Others count until they fall silent, which is
-    /// their end.
-    pub present: &'a InstanceId,
+    /// Its process that follows the control plane, or did last. Others count until they fall
+    /// silent, which is their end.
+    pub present: Option<&'a InstanceId>,
+    /// That process has ended, and what it told last is over.
+    pub ended: bool,
     /// When this control plane learned of the drain.
     pub since: Instant,
     /// One that had something in flight has fallen silent after so long.
@@ -104,8 +106,8 @@ impl Leavings {
     ) -> Leaving {
         let mut sum = Leaving::default();
         for (instance, word) in self.0.get(asked.proxy).into_iter().flatten() {
-            let is_present = instance == asked.present;
-            let may_be_there = word.may_be_there(asked.lease, now);
+            let is_present = Some(instance) == asked.present;
+            let may_be_there = !is_present && word.may_be_there(asked.lease, now);
             if is_present {
                 sum.applied_revision = word.applied_revision;
             } else if may_be_there {
@@ -113,12 +115,26 @@ impl Leavings {
             }
             let Some(left) = word.backends.get(key) else { continue };
             sum.cut += left.cut;
-            if is_present || may_be_there {
+            if is_present && !asked.ended || may_be_there {
                 sum.requests += left.requests;
                 sum.upgraded += left.upgraded;
             }
         }
         sum
+    }
+
+    /// Processes that may still have something: those that were heard lately.
+    pub(super) fn processes(&self, lease: Duration, now: Instant) -> Vec<(ProxyId, InstanceId)> {
+        let all = self.0.iter().flat_map(|(proxy, words)| {
+            let there = words.iter().filter(|(_, word)| word.may_be_there(lease, now));
+            there.map(|(instance, _)| (proxy.clone(), instance.clone()))
+        });
+        all.collect()
+    }
+
+    /// Whether a process was heard.
+    pub(super) fn has_told(&self, proxy: &ProxyId, instance: &InstanceId) -> bool {
+        self.0.get(proxy).is_some_and(|words| words.contains_key(instance))
     }
 
     /// Drops processes that have fallen silent, except those that are present, and those

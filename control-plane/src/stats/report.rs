@@ -82,6 +82,9 @@ pub struct BackendPart {
     pub sessions: u64,
     /// Failures since the last success of the period.
     pub trailing_failures: u64,
+    /// Responses below 500 that have begun, and were not complete at once: evidence that the
+    /// backend is reached. They are in `counters` when they end.
+    pub begun: u64,
     /// The proxy avoids it for what it sees itself.
     pub avoided: bool,
 }

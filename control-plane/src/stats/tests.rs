@@ -50,6 +50,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
             cut: 0,
             sessions: 0,
             trailing_failures: 0,
+            begun: 0,
             avoided: false,
         }],
         process: Process { requests, client_connections: 3, ..Process::default() },
@@ -250,7 +251,8 @@ fn left_of(statistics: &Statistics, present: &str) -> Leaving {
 
 fn left_since(statistics: &Statistics, present: &str, since: Instant) -> Leaving {
     let ((id, incarnation), proxy) = (b(), ProxyId::new("p1").unwrap());
-    let asked = Asked { proxy: &proxy, present: &process(present), since, lease: LEASE };
+    let present = Some(&process(present));
+    let asked = Asked { proxy: &proxy, present, ended: false, since, lease: LEASE };
     statistics.leaving(&id, incarnation, asked)
 }
 
@@ -346,6 +348,31 @@ async fn who_is_present_is_what_the_fleet_says_and_not_who_reports() {
     assert_eq!(statistics.all().in_flight, 1);
     // One that falls silent for long is not mistaken for another one when it comes back.
     assert!(!count("old", 402, 1, Some("newest")).is_news);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_its_last_process_had_ends_with_a_proxy_and_not_what_the_others_have() {
+    let statistics = Statistics::default();
+    let catalog = draining(catalog(&[("b", 2)]));
+    count(&statistics, &leaving("new", 1, 3, 0, 1), &catalog);
+    count(&statistics, &leaving("old", 1, 2, 2, 0), &catalog);
+    let ((id, incarnation), proxy) = (b(), ProxyId::new("p1").unwrap());
+    let of = |present, ended| {
+        let since = Instant::now();
+        let asked = Asked { proxy: &proxy, present, ended, since, lease: LEASE };
+        let left = statistics.leaving(&id, incarnation, asked);
+        (left.requests, left.upgraded, left.cut)
+    };
+    let new = process("new");
+    assert_eq!(of(Some(&new), false), (3, 2, 1));
+    assert_eq!(of(Some(&new), true), (0, 2, 1));
+    assert_eq!(of(None, false), (3, 2, 1), "nobody follows: all may be there");
+    let mut there = statistics.processes(LEASE);
+    there.sort();
+    assert_eq!(there, [(proxy.clone(), new.clone()), (proxy.clone(), process("old"))]);
+    advance(LEASE).await;
+    assert_eq!(statistics.processes(LEASE), []);
+    assert!(statistics.has_told(&proxy, &new) && !statistics.has_told(&proxy, &process("none")));
 }
 
 #[tokio::test(start_paused = true)]

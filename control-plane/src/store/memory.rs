@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use lb_core::{
-    model::{Epoch, InstanceId, Key, ProxyId},
+    model::{Epoch, InstanceId, Key},
     sync::Object,
 };
 
-use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
+use super::{ANSWERS_MAX, Answered, Batch, Contents, Present, Store, StoreError};
 
 /// Holds the state in memory.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct MemoryStore {
     term: u64,
     objects: BTreeMap<Key, Object>,
     answers: VecDeque<Answered>,
-    proxies: Option<Vec<ProxyId>>,
+    proxies: Option<Present>,
     holders: Option<Vec<InstanceId>>,
 }
 
@@ -100,8 +100,8 @@ impl Store for MemoryStore {
         Ok(self.term)
     }
 
-    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
-        self.proxies = Some(proxies.to_vec());
+    fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {
+        self.proxies = Some(present.clone());
         Ok(())
     }
 

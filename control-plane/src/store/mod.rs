@@ -48,9 +48,9 @@ pub trait Store: fmt::Debug + Send {
     /// is never taken for what another does, whatever the wall clock says.
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError>;
 
-    /// Remembers which proxies are connected in the present term, in place of what was
-    /// remembered before. No part of the state, and without a revision.
-    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError>;
+    /// Remembers which proxies there are in the present term, in place of what was remembered
+    /// before. No part of the state, and without a revision.
+    fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError>;
 
     /// Remembers to which processes something may be lent in the present term, in the same way.
     fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError>;
@@ -71,14 +71,24 @@ pub struct Contents {
     pub objects: Vec<Object>,
     /// What writes with an idempotency key were answered, oldest first.
     pub answers: Vec<Answered>,
-    /// The proxies that were connected at the end of the last term; nothing if nobody noted it.
-    pub proxies: Option<Vec<ProxyId>>,
+    /// The proxies that there were at the end of the last term; nothing if nobody noted it.
+    pub proxies: Option<Present>,
     /// The processes that may have had leases at the end of the last term; nothing if nobody
     /// noted it.
     pub holders: Option<Vec<InstanceId>>,
     /// The version of the build that used the store before this process; nothing if that did
     /// not note it.
     pub written_by: Option<String>,
+}
+
+/// The proxies that there are at some time.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Present {
+    /// Those that are connected, or may be on their way back.
+    pub proxies: Vec<ProxyId>,
+    /// The processes that may have something in flight, those among them that were taken over. A
+    /// build that knew only of proxies has noted none.
+    pub processes: Vec<(ProxyId, InstanceId)>,
 }
 
 /// One change of the state.
@@ -219,11 +229,14 @@ pub(crate) mod tests {
     /// The rules that hold for every store.
     pub(crate) fn behaves_like_a_store(store: &mut dyn Store) {
         let proxies: Vec<ProxyId> = ["p1", "p2"].map(|id| ProxyId::new(id).unwrap()).into();
+        let processes = ["i1", "i2"].map(|id| (proxies[0].clone(), InstanceId::new(id).unwrap()));
+        let present = Present { proxies, processes: processes.into() };
         assert_eq!(store.load().unwrap().proxies, None);
         assert_eq!(store.begin_term(5).unwrap(), 5);
-        store.remember_proxies(&proxies[..1]).unwrap();
-        store.remember_proxies(&proxies).unwrap();
-        assert_eq!(store.load().unwrap().proxies, Some(proxies));
+        store.remember_proxies(&Present::default()).unwrap();
+        assert_eq!(store.load().unwrap().proxies, Some(Present::default()));
+        store.remember_proxies(&present).unwrap();
+        assert_eq!(store.load().unwrap().proxies, Some(present));
         assert_eq!(store.load().unwrap().holders, None);
         let holders: Vec<InstanceId> = ["i1", "i2"].map(|id| InstanceId::new(id).unwrap()).into();
         store.remember_holders(&holders).unwrap();

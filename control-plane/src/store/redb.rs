@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use lb_core::{
-    model::{Epoch, InstanceId, Key, ProxyId},
+    model::{Epoch, InstanceId, Invalid, Key, ProxyId},
     sync::Object,
 };
 use redb::{
@@ -28,7 +28,7 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
-use super::{ANSWERS_MAX, Answered, Batch, Contents, Store, StoreError};
+use super::{ANSWERS_MAX, Answered, Batch, Contents, Present, Store, StoreError};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("objects");
@@ -175,6 +175,11 @@ impl Store for RedbStore {
         let term = count("term").ok();
         let noted = |name| Ok(bytes(name)?.and_then(|noted| lines_in(&noted, term?)));
         let proxies = noted("proxies")?.and_then(|lines| all(&lines, ProxyId::new));
+        let processes = noted("processes")?.and_then(|lines| all(&lines, process));
+        let proxies = proxies.map(|proxies| {
+            // A build that knew only of proxies notes no processes.
+            Present { proxies, processes: processes.unwrap_or_default() }
+        });
         let holders = noted("holders")?.and_then(|lines| all(&lines, InstanceId::new));
         self.revision = count("revision")?;
         Ok(Contents {
@@ -292,26 +297,31 @@ impl Store for RedbStore {
         Ok(term)
     }
 
-    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
-        let lines: Vec<&str> = proxies.iter().map(ProxyId::as_str).collect();
-        self.note("proxies", &lines)
+    fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {
+        let proxies: Vec<&str> = present.proxies.iter().map(ProxyId::as_str).collect();
+        let processes = present.processes.iter();
+        let processes: Vec<String> =
+            processes.map(|(proxy, instance)| format!("{proxy} {instance}")).collect();
+        self.note(&[("proxies", proxies.join("\n")), ("processes", processes.join("\n"))])
     }
 
     fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
         let lines: Vec<&str> = holders.iter().map(InstanceId::as_str).collect();
-        self.note("holders", &lines)
+        self.note(&[("holders", lines.join("\n"))])
     }
 }
 
 impl RedbStore {
-    /// Keeps a list of the present term.
-    fn note(&self, name: &str, lines: &[&str]) -> Result<(), StoreError> {
+    /// Keeps lists of the present term.
+    fn note(&self, lists: &[(&str, String)]) -> Result<(), StoreError> {
         let doing = "written";
         let transaction = self.write()?;
         {
-            let noted = [&self.term.to_le_bytes()[..], lines.join("\n").as_bytes()].concat();
             let mut meta = transaction.open_table(META).map_err(failed(doing))?;
-            meta.insert(name, noted.as_slice()).map_err(failed(doing))?;
+            for (name, lines) in lists {
+                let noted = [&self.term.to_le_bytes()[..], lines.as_bytes()].concat();
+                meta.insert(*name, noted.as_slice()).map_err(failed(doing))?;
+            }
         }
         transaction.commit().map_err(failed(doing))
     }
@@ -347,6 +357,12 @@ fn lines_in(noted: &[u8], term: u64) -> Option<String> {
 /// One of each line, unless one of them is none.
 fn all<T, E>(lines: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<Vec<T>> {
     lines.lines().map(|line| parse(line).ok()).collect()
+}
+
+/// A process of a proxy: neither name holds a space.
+fn process(line: &str) -> Result<(ProxyId, InstanceId), Option<Invalid>> {
+    let (proxy, instance) = line.split_once(' ').ok_or(None)?;
+    Ok((ProxyId::new(proxy)?, InstanceId::new(instance)?))
 }
 
 /// Kinds and names hold neither spaces nor line ends.

@@ -133,6 +133,7 @@ mod tests {
         assert!(!slots.give_back());
         assert_eq!((slots.taken(), slots.free(at(900)), slots.free(at(1000))), (1, 1, 0));
         assert!(!slots.take(at(1000)));
+        assert_eq!(slots.free(at(1500)), 0, "nor long after it");
         slots.allow(0, at(2000));
         assert!(slots.give_back(), "it was recalled");
         assert!(!slots.take(at(1100)));

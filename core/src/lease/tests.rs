@@ -310,6 +310,40 @@ fn what_a_holder_had_before_it_was_forgotten_it_is_not_lent_anew() {
 }
 
 #[test]
+fn a_safe_share_that_others_have_by_now_is_not_lent_anew() {
+    let mut pair = Pair::new(10, 2);
+    for _ in 0..5 {
+        pair.round(&[10, 0]);
+    }
+    let until = pair.now + 2 * TERMS.counted_for();
+    while pair.now < until {
+        pair.now += TICK;
+        let report = pair.holders[0].report(10, 0, pair.now);
+        pair.granter.hear(&0, &report, pair.now);
+        for (_, grant) in pair.granter.grant(pair.now) {
+            pair.holders[0].apply(&grant, pair.now).unwrap();
+        }
+    }
+    assert_eq!(pair.holders[0].report(10, 0, pair.now).safe, 10, "the other one was forgotten");
+    let late = pair.holders[1].report(0, 0, pair.now);
+    assert_eq!(late.safe, 5, "it still has one");
+    pair.granter.hear(&1, &late, pair.now);
+    let grants = pair.granter.grant(pair.now);
+    let (_, grant) = grants.iter().find(|(to, _)| *to == 1).unwrap();
+    assert!(grant.amount == 0 && grant.carried, "no more than it may have anyway: {grant:?}");
+}
+
+#[test]
+fn what_began_under_a_longer_time_is_counted_for_that_long() {
+    let mut pair = Pair::new(10, 1);
+    pair.round(&[10]);
+    pair.granter.set_hold(HOLD / 5, pair.now);
+    drop(pair.granter.grant(pair.now + TICK));
+    let last = pair.now + TERMS.counted_for() - Duration::from_nanos(1);
+    assert_eq!(pair.granter.counted(last), 10);
+}
+
+#[test]
 fn a_process_that_has_ended_cleanly_frees_its_share_at_once() {
     let mut pair = Pair::new(10, 2);
     pair.round(&[9, 9]);

@@ -238,6 +238,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_clock_that_steps_back_makes_no_tokens() {
+        let start = epoch();
+        let later = start + Duration::from_secs(1);
+        let pace = Pace::new(1000 * MICROS, 1, start).steadied(1000 * MICROS, 1, later);
+        let again = pace.steadied(1000 * MICROS, 1, start);
+        assert_eq!(again.inflow(later).level, pace.inflow(later).level);
+    }
+
     proptest! {
         #[test]
         fn it_is_divided_exactly(sum: u128, shift in 0u32..128) {

@@ -230,7 +230,10 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
             end + 1
         }
         // reg-name: unreserved, percent-encoded, sub-delims (RFC 3986, 3.2.2).
-        _ => value.iter().take_while(|&&b| CLASSES[usize::from(b)] & REG_NAME != 0).count(),
+        _ => value
+            .iter()
+            .position(|&b| CLASSES[usize::from(b)] & REG_NAME == 0)
+            .unwrap_or(value.len()),
     };
     match &value[end_of_name..] {
         [] => true,

@@ -203,8 +203,8 @@ pub(crate) struct Delivery {
     pub(crate) date: Option<Date>,
 }
 
-/// A date as messages write it (RFC 9110, 5.6.7).
-pub(crate) type Date = [u8; "Thu, 01 Jan 1970 00:00:00 GMT".len()];
+/// A date as a field of a message, with the end of its line (RFC 9110, 5.6.7).
+pub(crate) type Date = [u8; "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n".len()];
 
 /// The name of the field, in lower case.
 const DATE: &[u8] = b"date";
@@ -290,7 +290,7 @@ impl ResponseHead<'_, '_> {
         }
         self.write_framing(delivery, out);
         if let Some(date) = &delivery.date {
-            write_field(b"Date", date, out);
+            out.extend_from_slice(date);
         }
         out.extend_from_slice(b"\r\n");
     }
@@ -358,7 +358,7 @@ mod tests {
         };
         assert!(lacks("Data: 1\r\n") && lacks("Connection: date\r\nDate: 1\r\n"));
         assert!(!lacks("dATE: 1\r\n"));
-        let dated = Delivery { date: Some(*b"Sun, 06 Nov 1994 08:49:37 GMT"), ..KEPT };
+        let dated = Delivery { date: Some(*b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), ..KEPT };
         let (out, _) =
             passed("HTTP/1.1 204 No Content\r\n\r\n", Method::Idempotent, dated).unwrap();
         assert_eq!(out, "HTTP/1.1 204 No Content\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n");

@@ -31,7 +31,11 @@ impl<S: Stream> Exchange<'_, S> {
         match (written, keep_alive) {
             (Ok(()), true) => Next::Idle,
             (Ok(()), false) => {
-                self.linger(request.body == BodyLength::Known(0)).await;
+                let left = match request.body {
+                    BodyLength::Known(left) => Some(left),
+                    BodyLength::Chunked | BodyLength::UntilClose => None,
+                };
+                self.linger(left).await;
                 Next::Close
             }
             (Err(_), _) => Next::Close,
@@ -53,14 +57,14 @@ impl<S: Stream> Exchange<'_, S> {
         let delivery = self.delivery(version, false);
         let is_local = request.is_some_and(|request| request.is_local);
         if self.write(answer, delivery, !is_head, is_local).await.is_ok() {
-            self.linger(false).await;
+            self.linger(None).await;
         }
         Next::Close
     }
 
     /// An origin with a clock tells its date (RFC 9110, 6.6.1).
     fn delivery(&self, version: Version, keep_alive: bool) -> Delivery {
-        let date = Some(self.worker.dates.present());
+        let date = Some(self.worker.dates.field());
         Delivery { version, keep_alive, trailers: false, date }
     }
 
@@ -97,23 +101,26 @@ impl<S: Stream> Exchange<'_, S> {
     /// Says that nothing more comes and reads on for a moment: closing at once would
     /// reset the connection and with it the answer (RFC 9112, 9.6).
     ///
-    /// That needs a client that goes on sending. One whose request is `whole`, and who has
-    /// sent nothing behind it, keeps its place no longer when others want it.
-    pub(super) async fn linger(&mut self, whole: bool) {
+    /// That needs a client that goes on sending. One of whose request so many bytes are `left`
+    /// to come, and who has sent those and nothing behind them, keeps its place no longer when
+    /// others want it.
+    pub(super) async fn linger(&mut self, left: Option<u64>) {
         let config = self.worker.config();
         let limits = *self.limits(&config);
-        let at_once = whole && self.client_in.data().is_empty() && self.is_crowded(&config);
+        let left = left.filter(|_| self.is_crowded(&config));
         self.worker.wheel.arm(&self.connection.timer, now(), limits.drain_timeout);
         let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
         let drain = async {
             if stream.shutdown().await.is_err() {
                 return;
             }
+            let before = buffer.data().len();
             let mut drained = 0;
             while drained < limits.drain_bytes_max as usize {
                 buffer.clear();
+                let is_whole = left == Some((before + drained) as u64);
                 let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
-                    Poll::Pending if at_once => Poll::Ready(Ok(0)),
+                    Poll::Pending if is_whole => Poll::Ready(Ok(0)),
                     read => read,
                 });
                 match read.await {

@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -280,6 +280,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let exchange = &mut *self.exchange;
         let connection = &mut *exchange.connection;
         let upload = &mut *self.upload;
+        let mut was_asked = false;
         poll_fn(|context| {
             if uploading {
                 let client_in = &mut exchange.client_in;
@@ -290,13 +291,16 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     return Poll::Ready(Event::Uploaded(done));
                 }
             }
-            // Storage is taken only when there is something to read.
-            if upstream.stream.poll_readable(context).is_ready()
+            // Storage is taken only when there is something to read: hardly before the first
+            // look, and mostly at those that follow, unless it was the client who woke the task.
+            let comes = !uploading && mem::replace(&mut was_asked, true)
+                || upstream.stream.poll_readable(context).is_ready();
+            if comes
                 && let Poll::Ready(result) = upstream_in.poll_fill(&mut upstream.stream, context)
             {
                 return Poll::Ready(Event::Received(result));
             }
-            if uploading && std::mem::take(&mut upload.progressed) {
+            if uploading && mem::take(&mut upload.progressed) {
                 let idle_for = match upload.waiting {
                     Waiting::Reader => self.listener.body_idle_timeout,
                     Waiting::Writer => self.pool.request_timeout,

@@ -106,7 +106,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         mut upstream: Upstream,
         mut upstream_in: Buffer,
     ) -> Ended {
-        self.exchange.decide_trial(FailureKind::of_status(received.status).is_none());
+        let is_well = FailureKind::of_status(received.status).is_none();
+        self.exchange.decide_trial(is_well);
         let worker = self.exchange.worker;
         if let Some(permit) = &mut self.exchange.permit {
             permit.answered(received.status, worker.index);
@@ -123,8 +124,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         self.upload.let_go();
         let mut uploading = !self.upload.is_done();
-        let result =
-            self.relay_both(&mut download, &mut uploading, &mut upstream, &mut upstream_in).await;
+        let result = self
+            .relay_both(&mut download, is_well, &mut uploading, &mut upstream, &mut upstream_in)
+            .await;
         let ended = now();
         self.exchange.connection.busy = ended;
         let latency = whole_us(ended - self.began);
@@ -177,7 +179,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             poll_fn(|context| Poll::Ready(stream.has_unread(context))).await
         };
         if self.prepared.understood.keep_alive || is_long || has_more || !self.upload.is_done() {
-            self.exchange.linger(!is_long && self.upload.is_done()).await;
+            self.exchange.linger((!is_long && self.upload.is_done()).then_some(0)).await;
         }
         Ended::Answered { next: Next::Close, failed }
     }
@@ -217,6 +219,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     async fn relay_both(
         &mut self,
         download: &mut Relay,
+        is_well: bool,
         uploading: &mut bool,
         upstream: &mut Upstream,
         upstream_in: &mut Buffer,
@@ -247,9 +250,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Cut::of_upload(&error))),
                 }
             }
+            let is_first = !std::mem::replace(&mut waited, true);
+            if is_first && is_well {
+                self.backend.count_begun(exchange.worker.index);
+            }
             let progressed = std::mem::take(&mut download.progressed)
                 | std::mem::take(&mut upload.progressed)
-                | !std::mem::replace(&mut waited, true);
+                | is_first;
             // The backend may well be waiting for the rest of the request.
             let client_is_asked = *uploading && upload.waiting == Waiting::Reader;
             let client_in = &mut exchange.client_in;

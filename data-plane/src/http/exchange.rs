@@ -303,11 +303,9 @@ impl<'a, S: Stream> Exchange<'a, S> {
         request: &Understood,
         config: &Loaded,
     ) -> Next {
-        let body_read = upload.is_read();
         let understood = Understood {
-            keep_alive: request.keep_alive && body_read,
-            // What is left of the body is not known any more once some was moved.
-            body: if body_read { BodyLength::Known(0) } else { request.body },
+            keep_alive: request.keep_alive && upload.is_read(),
+            body: upload.left(),
             ..*request
         };
         self.answer(answer, &understood, config).await

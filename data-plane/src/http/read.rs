@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     task::Poll,
     time::{Duration, Instant},
 };
@@ -45,11 +46,13 @@ impl<S: Stream> Exchange<'_, S> {
         let (worker, buffer) = (self.worker, &mut self.client_in);
         let Connection { stream, timer, busy, .. } = &mut *self.connection;
         worker.wheel.arm(timer, *busy, SETTLES_AFTER);
+        let mut was_asked = false;
         poll_fn(|context| {
-            // Storage is taken only when there is something to read.
-            if stream.poll_readable(context).is_ready()
-                && let Poll::Ready(read) = buffer.poll_fill(stream, context)
-            {
+            // Storage is taken only when there is something to read: hardly before the first
+            // look, and mostly at each one that follows.
+            let comes =
+                mem::replace(&mut was_asked, true) || stream.poll_readable(context).is_ready();
+            if comes && let Poll::Ready(read) = buffer.poll_fill(stream, context) {
                 let is_there = read.is_ok_and(|count| count > 0);
                 return Poll::Ready((!is_there).then_some(Next::Close));
             }
@@ -117,7 +120,7 @@ impl<S: Stream> Exchange<'_, S> {
                 }
                 Poll::Pending => {
                     // Others may need its place more than one who has asked for nothing yet.
-                    if !std::mem::replace(&mut waited, true) {
+                    if !mem::replace(&mut waited, true) {
                         let since = in_pieces.filter(|_| !is_fresh).unwrap_or(*busy);
                         worker.wheel.mark_idle(timer, since);
                     }

@@ -136,6 +136,16 @@ impl Relay {
         self.read_done
     }
 
+    /// What is still to be read of the body.
+    pub(crate) fn left(&self) -> BodyLength {
+        match self.reader {
+            _ if self.read_done => BodyLength::Known(0),
+            BodyReader::Known(left) => BodyLength::Known(left),
+            BodyReader::Chunked(_) => BodyLength::Chunked,
+            BodyReader::UntilClose => BodyLength::UntilClose,
+        }
+    }
+
     /// Whether everything has been written.
     pub(crate) fn is_done(&self) -> bool {
         self.read_done
@@ -165,6 +175,11 @@ impl Relay {
             self.room = replays.room(size);
             if self.room.is_some() {
                 self.pipes = None;
+                if matches!(self.reader, BodyReader::Known(_)) {
+                    // Growing by doubling would take up to twice as much, and leave as much behind.
+                    // Pages that nothing has come for are not resident.
+                    self.out.reserve_exact(size - there);
+                }
             }
         }
     }
@@ -344,12 +359,12 @@ impl Relay {
     ) -> Poll<io::Result<()>> {
         loop {
             let prepared = &self.out[self.out_written..];
-            let passable = if self.is_passing(input) {
-                self.reader.passable(input.data().len()).unwrap_or_default()
-            } else {
-                0
+            let passing = match self.is_passing(input) {
+                true => {
+                    &input.data()[..self.reader.passable(input.data().len()).unwrap_or_default()]
+                }
+                false => &[],
             };
-            let passing = &input.data()[..passable];
             let mut writer = Pin::new(&mut *writer);
             let count = match (prepared.is_empty(), passing.is_empty()) {
                 (true, true) => break,

@@ -84,20 +84,21 @@ impl OwnAnswer {
         write_decimal(u64::from(self.status), out);
         out.push(b' ');
         out.extend_from_slice(phrase(self.status).as_bytes());
+        out.extend_from_slice(b"\r\n");
         if let Some(date) = &delivery.date {
-            out.extend_from_slice(b"\r\nDate: ");
             out.extend_from_slice(date);
         }
         if !body.is_empty() {
-            out.extend_from_slice(b"\r\nContent-Type: ");
+            out.extend_from_slice(b"Content-Type: ");
             out.extend_from_slice(content_type.as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         // These have none (RFC 9110, 8.6).
         if !matches!(self.status, 204 | 304) {
-            out.extend_from_slice(b"\r\nContent-Length: ");
+            out.extend_from_slice(b"Content-Length: ");
             write_decimal(body.len() as u64, out);
+            out.extend_from_slice(b"\r\n");
         }
-        out.extend_from_slice(b"\r\n");
         match self.status {
             429 | 503 => {
                 out.extend_from_slice(b"Retry-After: ");
@@ -171,7 +172,7 @@ mod tests {
 
     fn encoded(answer: &OwnAnswer, keep_alive: bool, with_body: bool) -> String {
         let mut out = Vec::new();
-        let date = Some(*b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let date = Some(*b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         let delivery = Delivery { version: Version::Http11, keep_alive, trailers: false, date };
         answer.encode(delivery, &answer.body(true), with_body, &mut out);
         String::from_utf8(out).unwrap()

@@ -102,7 +102,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     && self.upload.is_done()
                     && !self.exchange.worker.is_draining();
                 let mut out = self.exchange.worker.buffers.output();
-                let date = head.lacks_date().then(|| self.exchange.worker.dates.present());
+                let date = head.lacks_date().then(|| self.exchange.worker.dates.field());
                 let delivery = Delivery { keep_alive: client_keeps, date, ..delivery };
                 head.encode(delivery, &mut out);
                 self.attempts.give_session(&head, &mut out);

@@ -66,6 +66,8 @@ struct WorkerCounters {
     requests: AtomicU64,
     /// Of these, those whose client's session keeps it here.
     sessions: AtomicU64,
+    /// Responses below 500 whose body was not complete at once.
+    begun: AtomicU64,
     successes: AtomicU64,
     connect: AtomicU64,
     reset: AtomicU64,
@@ -189,6 +191,17 @@ impl BackendState {
     /// Requests that sessions brought here.
     pub(crate) fn sessions(&self) -> u64 {
         self.live.workers.iter().map(|worker| worker.0.sessions.load(Relaxed)).sum()
+    }
+
+    /// Notes that a response has begun, and takes a while: the backend is reached, however the
+    /// request ends.
+    pub(crate) fn count_begun(&self, worker: usize) {
+        bump(&self.live.workers[worker].0.begun, 1);
+    }
+
+    /// Responses that took a while.
+    pub(crate) fn begun(&self) -> u64 {
+        self.live.workers.iter().map(|worker| worker.0.begun.load(Relaxed)).sum()
     }
 
     /// Notes bytes on the backend's connections.
@@ -389,6 +402,7 @@ impl WorkerCounters {
             in_flight: Padded::default(),
             requests: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             successes: AtomicU64::new(0),
             connect: AtomicU64::new(0),
             reset: AtomicU64::new(0),

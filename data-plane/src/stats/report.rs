@@ -108,6 +108,7 @@ struct Tracked {
     state: Arc<BackendState>,
     sent: BackendCounters,
     sessions: u64,
+    begun: u64,
     activity: u64,
     in_flight: u32,
     configured: bool,
@@ -380,6 +381,7 @@ impl Tracked {
             state: Arc::clone(state),
             sent: BackendCounters::default(),
             sessions: 0,
+            begun: 0,
             activity: 0,
             in_flight: 0,
             configured: true,
@@ -406,6 +408,8 @@ impl Tracked {
         self.sent = counters;
         let sessions = self.state.sessions();
         let new_sessions = sessions - std::mem::replace(&mut self.sessions, sessions);
+        let begun = self.state.begun();
+        let new_begun = begun - std::mem::replace(&mut self.begun, begun);
         let identity = &self.state.identity;
         // Without a success the run may be older than this period.
         let trailing_failures =
@@ -420,6 +424,7 @@ impl Tracked {
             sessions: new_sessions,
             trailing_failures,
             avoided,
+            begun: new_begun,
             ..convert::counters_to_wire(&new)
         })
     }

@@ -28,7 +28,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    CONNECT_TIMEOUT, Connected, ControlPlane, Follower,
+    CONNECT_TIMEOUT, Connected, ControlPlane, Follower, STATS_PERIOD_MS,
     endpoint::chain,
     management::{self, Told},
 };
@@ -110,7 +110,7 @@ impl Follower {
         }
         self.connected.send_replace(Some(Connected {
             channel,
-            stats_period: millis_or(welcome.stats_period_ms, 250),
+            stats_period: millis_or(welcome.stats_period_ms, STATS_PERIOD_MS),
         }));
         self.follow(session, backoff).await
     }

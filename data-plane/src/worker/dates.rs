@@ -1,4 +1,6 @@
-//! The present as a Date field says it, written anew once a second at most.
+//! The present as a Date field says it. It is looked up twice a second, and not for each
+//! response: a date has whole seconds, and is that of when a message was made, by and large
+//! (RFC 9110, 6.6.1).
 
 use std::{
     cell::Cell,
@@ -7,34 +9,43 @@ use std::{
 
 use crate::{clock::unix_ms, h1::response::Date};
 
-/// The latest date that was asked for.
+/// The date of the latest look.
 #[derive(Debug)]
 pub(crate) struct Dates {
     second: Cell<u64>,
-    text: Cell<Date>,
-}
-
-impl Default for Dates {
-    fn default() -> Self {
-        Self { second: Cell::new(0), text: Cell::new(*b"Thu, 01 Jan 1970 00:00:00 GMT") }
-    }
+    field: Cell<Date>,
 }
 
 impl Dates {
-    /// The date of now.
-    pub(crate) fn present(&self) -> Date {
-        self.at(unix_ms() / 1000)
+    /// With the date of now.
+    pub(crate) fn new() -> Self {
+        let dates = Self {
+            second: Cell::new(0),
+            field: Cell::new(*b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
+        };
+        dates.look();
+        dates
     }
 
-    fn at(&self, second: u64) -> Date {
+    /// The field with the date of the latest look.
+    pub(crate) fn field(&self) -> Date {
+        self.field.get()
+    }
+
+    /// Looks at the clock.
+    pub(crate) fn look(&self) {
+        self.set(unix_ms() / 1000);
+    }
+
+    fn set(&self, second: u64) {
         // What no date can say is a clock gone mad: the last one that could be said stays.
-        if second != self.second.replace(second) && second < YEAR_10000 {
-            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
-            if let Ok(text) = text.as_bytes().try_into() {
-                self.text.set(text);
-            }
+        if second == self.second.replace(second) || second >= YEAR_10000 {
+            return;
         }
-        self.text.get()
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
+        if let Ok(field) = format!("Date: {date}\r\n").into_bytes().try_into() {
+            self.field.set(field);
+        }
     }
 }
 
@@ -46,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_date_is_of_its_second() {
-        let dates = Dates::default();
+        let dates = Dates::new();
         for (second, expected) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -55,7 +66,8 @@ mod tests {
             (u64::MAX, "Sun, 06 Nov 1994 08:49:38 GMT"),
             (YEAR_10000 - 1, "Fri, 31 Dec 9999 23:59:59 GMT"),
         ] {
-            assert_eq!(dates.at(second), expected.as_bytes());
+            dates.set(second);
+            assert_eq!(dates.field(), format!("Date: {expected}\r\n").as_bytes());
         }
     }
 }

@@ -100,7 +100,7 @@ impl Worker {
             upstreams: Upstreams::default(),
             shard: Arc::clone(&fleet.workers[index].shard),
             fleet,
-            dates: Dates::default(),
+            dates: Dates::new(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
             limit_copies: LimitCopies::default(),
             config: RefCell::new(Rc::new(config)),

@@ -28,7 +28,7 @@ use crate::{http, listen::BACKLOG, live::Config, upstream::is_exhaustion};
 const ACCEPT_BATCH: usize = 32;
 /// How long accepting pauses when descriptors or memory have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often idle connections to backends are looked through.
+/// How often idle connections to backends are looked through, and the wall clock is read.
 const SWEEP_PERIOD: Duration = Duration::from_millis(500);
 
 /// Starts a worker's thread. `listeners` are its own sockets, each
@@ -89,6 +89,7 @@ async fn run(
             swept.shard.set_idle(swept.upstreams.idle());
             swept.release_held(now());
             swept.note_brief_connections();
+            swept.dates.look();
         }
     });
     let accepting = CancellationToken::new();

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use lb_core::model::{Epoch, InstanceId, Kind, ProxyId};
+use lb_core::model::{Epoch, InstanceId, Kind};
 
 use crate::{
     events::{EventLog, EventType},
@@ -13,7 +13,7 @@ use crate::{
         Registry, WriteError, WriteRequest,
         tests::{add, one},
     },
-    store::{Batch, Contents, MemoryStore, Store, StoreError},
+    store::{Batch, Contents, MemoryStore, Present, Store, StoreError},
 };
 
 /// What happens to the next call of the storage.
@@ -85,8 +85,8 @@ impl Store for Faulty {
     fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
         self.store.lock().unwrap().begin_term(at_least)
     }
-    fn remember_proxies(&mut self, proxies: &[ProxyId]) -> Result<(), StoreError> {
-        self.store.lock().unwrap().remember_proxies(proxies)
+    fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {
+        self.store.lock().unwrap().remember_proxies(present)
     }
     fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
         self.try_unless(Fault::Note, "disk full")?;

@@ -38,7 +38,7 @@ fn case(now: Instant, code: &str, proxies: &[(char, u64)]) -> Case {
         let count = |is: char| u32::from(*what == is);
         let outcomes =
             Outcomes { successes: count('+'), transport: count('-'), ..Outcomes::default() };
-        let traffic = Traffic { outcomes, trailing_failures: count('-'), since: None };
+        let traffic = Traffic { outcomes, trailing_failures: count('-'), ..Traffic::default() };
         let proxy = ProxyId::new(&format!("proxy-{number}")).unwrap();
         sightings.record(&proxy, traffic, WINDOW, now - Duration::from_secs(*ago));
     }

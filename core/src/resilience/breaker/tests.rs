@@ -76,7 +76,7 @@ impl Bench {
         let reporter = process(name);
         self.hearing.heard(&reporter, self.now);
         let since = self.hearing.tells_since(&reporter);
-        let traffic = Traffic { outcomes, trailing_failures, since };
+        let traffic = Traffic { outcomes, answered: false, trailing_failures, since };
         let report = Report { reporter, sent: self.sent(), traffic, probe };
         let event = self.breaker.report(&self.policy, &report, self.now, &mut self.rng);
         event.or_else(|| self.advance())
@@ -322,7 +322,7 @@ fn reports_that_come_twice_or_late_say_nothing() {
     let report = Report {
         reporter: process("a"),
         sent: SECOND,
-        traffic: Traffic { outcomes: gateway(3), trailing_failures: 3, since: None },
+        traffic: Traffic { outcomes: gateway(3), trailing_failures: 3, ..Traffic::default() },
         probe: None,
     };
     let late = Report { sent: SECOND / 2, ..report.clone() };
@@ -338,7 +338,7 @@ fn a_backend_that_cannot_be_spared_stays_in_and_says_so_once() {
     let report = Report {
         reporter: process("a"),
         sent: SECOND,
-        traffic: Traffic { outcomes: gateway(5), trailing_failures: 5, since: None },
+        traffic: Traffic { outcomes: gateway(5), trailing_failures: 5, ..Traffic::default() },
         probe: None,
     };
     bench.breaker.report(&bench.policy, &report, bench.now, &mut bench.rng);

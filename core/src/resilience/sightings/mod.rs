@@ -7,6 +7,12 @@
 //! the fleet shows a disagreement: [`Sightings::disagreement`]. A status is never left out: whoever got one has
 //! reached the backend.
 //!
+//! Nor is a response that has begun, however long its body takes: whoever gets one is served for
+//! now, and contradicts those that are not. Only its end tells whether it was a success. If it
+//! breaks off, that is a failure of its own proxy, which has been served no more since then.
+//! A body that merely goes on says nothing: a backend that shuts down completes what it has, and
+//! takes nothing new.
+//!
 //! Who fails tells so at once, who is served at the end of a period, and both may be late. So a
 //! failure that may be one proxy's own affair waits until the others have told what they saw
 //! since: see `doubt.rs`.
@@ -69,6 +75,10 @@ impl AddAssign for Outcomes {
 pub struct Traffic {
     /// How requests ended.
     pub outcomes: Outcomes,
+    /// A response that is no failure began, and was not complete at once: the backend was
+    /// reached. How that request ends, `outcomes` of this report or a later one tell; so what
+    /// has only begun is in no sum, and ends no row of failures.
+    pub answered: bool,
     /// Failures of transport and gateway since the last success of the period; all of
     /// them, if it had none.
     pub trailing_failures: u32,
@@ -95,7 +105,7 @@ struct Sight {
     doubts: Doubts,
     /// Since when it has got nothing but transport failures.
     failing_since: Option<Instant>,
-    /// When its last success was heard of.
+    /// When its last success was heard of, or a response that had begun.
     last_success: Option<Instant>,
     /// When that happened, at the earliest.
     last_success_after: Option<Instant>,
@@ -123,8 +133,8 @@ impl Sightings {
 
     /// Counts what a proxy reported at `now`; sums are over `window`.
     pub fn record(&mut self, proxy: &ProxyId, traffic: Traffic, window: Duration, now: Instant) {
-        let Traffic { outcomes, trailing_failures, since } = traffic;
-        if outcomes.total() == 0 {
+        let Traffic { outcomes, answered, trailing_failures, since } = traffic;
+        if outcomes.total() == 0 && !answered {
             return;
         }
         if outcomes.successes > 0 {
@@ -145,7 +155,8 @@ impl Sightings {
             sight.window = Window::new(window / STEPS, now);
         }
         sight.last = now;
-        if outcomes.successes > 0 {
+        if outcomes.successes > 0 || answered {
+            // What failed in the same report may have failed after it.
             sight.last_success = Some(now);
             sight.last_success_after = since;
             sight.failing_since = None;

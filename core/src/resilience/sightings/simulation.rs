@@ -27,6 +27,8 @@ const AVOIDS_AFTER: u32 = 5;
 struct Proxy {
     reporter: Reporter,
     reaches: bool,
+    /// No answer that it gets is complete before the simulation ends.
+    streams: bool,
     /// Time between two requests, while there are any.
     pace: Option<Duration>,
     asks_at: Instant,
@@ -57,6 +59,8 @@ struct Fleet {
     /// Whether proxies avoid a backend by themselves.
     avoid: bool,
     instances: u32,
+    /// Whether all answers are long.
+    streams: bool,
 }
 
 impl Fleet {
@@ -71,6 +75,7 @@ impl Fleet {
             delays: (3 * SECOND, SECOND),
             avoid: seed.is_multiple_of(2),
             instances: 0,
+            streams: seed.is_multiple_of(5),
         };
         for number in 0..proxies {
             let proxy = fleet.start(ProxyId::new(&format!("p{number}")).unwrap());
@@ -86,6 +91,7 @@ impl Fleet {
         Proxy {
             reporter: Reporter { proxy, instance },
             reaches: true,
+            streams: self.streams,
             pace: None,
             asks_at: self.now,
             seen: Traffic::default(),
@@ -145,7 +151,12 @@ impl Fleet {
         if proxy.avoids.is_some_and(|(until, _)| now < until) {
             return;
         }
-        let Traffic { outcomes, trailing_failures, .. } = &mut proxy.seen;
+        let Traffic { outcomes, trailing_failures, answered, .. } = &mut proxy.seen;
+        if proxy.reaches && proxy.streams {
+            *answered = true;
+            proxy.avoids = None;
+            return;
+        }
         if proxy.reaches {
             outcomes.successes += 1;
             (*trailing_failures, proxy.row, proxy.avoids) = (0, 0, None);
@@ -196,7 +207,7 @@ impl Fleet {
             self.breaker.lost(&self.policy, &former, self.now, &mut self.rng);
         }
         self.hearing.heard(&reporter, self.now);
-        if seen.outcomes.total() > 0 {
+        if seen.outcomes.total() > 0 || seen.answered {
             let traffic = Traffic { since: self.hearing.tells_since(&reporter), ..seen };
             let report = Report { reporter, sent, traffic, probe: None };
             self.breaker.report(&self.policy, &report, self.now, &mut self.rng);

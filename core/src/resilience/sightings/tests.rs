@@ -19,12 +19,16 @@ fn served(successes: u32) -> Traffic {
 
 fn unreached(transport: u32) -> Traffic {
     let outcomes = Outcomes { transport, ..Outcomes::default() };
-    Traffic { outcomes, trailing_failures: transport, since: None }
+    Traffic { outcomes, trailing_failures: transport, ..Traffic::default() }
 }
 
 fn gateway(gateway: u32) -> Traffic {
     let outcomes = Outcomes { gateway, ..Outcomes::default() };
-    Traffic { outcomes, trailing_failures: gateway, since: None }
+    Traffic { outcomes, trailing_failures: gateway, ..Traffic::default() }
+}
+
+fn begun() -> Traffic {
+    Traffic { answered: true, ..Traffic::default() }
 }
 
 /// What is seen, and who was heard when.
@@ -78,7 +82,7 @@ fn failures_in_a_row_are_counted_over_the_fleet_and_ended_by_any_success() {
     assert_eq!(sums(&[(0, "a", unreached(2)), (1, "b", unreached(3))]).0, 5);
     assert_eq!(sums(&[(0, "a", gateway(4)), (1, "b", served(1))]), (0, 4, 5));
     let outcomes = Outcomes { successes: 3, gateway: 4, ..Outcomes::default() };
-    let mixed = Traffic { outcomes, trailing_failures: 2, since: None };
+    let mixed = Traffic { outcomes, trailing_failures: 2, ..Traffic::default() };
     let reports = [(0, "b", Traffic::default()), (0, "a", unreached(4)), (1, "b", mixed)];
     assert_eq!(sums(&reports), (2, 4, 7), "a is left out");
 }
@@ -91,7 +95,7 @@ fn a_proxy_that_alone_cannot_reach_a_backend_is_left_out() {
     assert_eq!(sums(&[(0, "a", served(9)), (250, "b", gateway(7))]), (7, 7, 16));
     // It may have got one last: the order is not told.
     let outcomes = Outcomes { successes: 1, transport: 7, gateway: 7, other: 0 };
-    let either = Traffic { outcomes, trailing_failures: 7, since: None };
+    let either = Traffic { outcomes, trailing_failures: 7, ..Traffic::default() };
     assert_eq!(sums(&[(0, "a", served(9)), (250, "b", either)]), (7, 14, 24));
     // Nobody says otherwise.
     assert_eq!(sums(&[(0, "b", served(9)), (250, "b", unreached(7))]), (7, 7, 16));
@@ -188,6 +192,32 @@ fn time_alone_makes_nothing_count() {
         bench.hear(10 + ms, "a", Traffic::default());
         assert_eq!(bench.sums(10 + ms).0, 0);
     }
+}
+
+#[test]
+fn a_response_that_has_begun_contradicts_who_cannot_reach_the_backend() {
+    assert_eq!(sums(&[(0, "a", begun()), (250, "b", unreached(7))]), (0, 0, 0));
+    let told = [(0, "a", begun()), (9_000, "b", unreached(3)), (10_001, "b", unreached(3))];
+    assert_eq!(sums(&told[..2]).0, 0);
+    assert_eq!(sums(&told).0, 6, "it may take no more requests by now");
+    // Who got a status has reached the backend, too.
+    assert_eq!(sums(&[(0, "a", begun()), (250, "b", gateway(7))]), (7, 7, 7));
+}
+
+#[test]
+fn what_has_only_begun_is_no_success() {
+    assert_eq!(sums(&[(0, "a", gateway(4)), (1, "a", begun()), (2, "a", gateway(1))]), (5, 5, 5));
+    // All begin and break off: nobody is served, whoever began last.
+    let broken: Vec<_> = (0..10)
+        .flat_map(|n| [(100 * n, "a", begun()), (100 * n + 50, "a", unreached(1))])
+        .collect();
+    assert_eq!(sums(&broken), (10, 10, 10));
+    let both = [&[(0, "a", begun()), (50, "b", unreached(5))], &broken[1..2]].concat();
+    assert_eq!(sums(&both).0, 6, "what b had kept to itself counts as well");
+    // The order within a report is not told: what broke off may have come later.
+    let either = Traffic { answered: true, ..unreached(1) };
+    assert_eq!(sums(&[(0, "a", either), (50, "b", unreached(5))]).0, 6);
+    assert_eq!(sums(&[(0, "b", served(1)), (1, "a", either)]).0, 0, "its own affair");
 }
 
 #[test]
