@@ -42,6 +42,15 @@ pub enum DataDirError {
         /// What the system said.
         source: io::Error,
     },
+    /// Something else has its name.
+    #[error(
+        "{} is no directory; name another one with --data-dir DIR, or move it away",
+        path.display()
+    )]
+    NoDirectory {
+        /// Where.
+        path: PathBuf,
+    },
     /// Another process uses it.
     #[error(
         "the data directory {} is used by another control plane; stop that one first, or name \
@@ -58,7 +67,14 @@ impl DataDir {
     /// Opens a directory, making it with mode 0700 when it is not there, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                    DataDirError::NoDirectory { path: path.to_owned() }
+                }
+                _ => unusable(error),
+            }
+        })?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -51,8 +51,8 @@ pub enum ListenError {
     },
     /// Somebody else listens there.
     #[error(
-        "{address} is already in use by another process; stop that one, or choose another \
-         address with {flag} (port 0 picks a free one)"
+        "{address} is already in use by another process; stop that one (ss -ltnp shows it), or \
+         choose another address with {flag} (port 0 picks a free one)"
     )]
     InUse {
         /// The flag that gave it.

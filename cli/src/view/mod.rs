@@ -33,7 +33,7 @@ pub(crate) use self::{
     limit::{LimitSettingsView, LimitView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
-    pool::PoolView,
+    pool::{Counts, PoolView},
     proxy::{ProcessView, ProxyView, RefusedView, RejectionView, is_connected},
     route::{RouteView, ShareView},
     session::{

@@ -9,6 +9,7 @@ mod limits;
 mod process;
 pub(crate) mod report;
 mod sessions;
+mod tracked;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -4,23 +4,26 @@ use super::{up_of, worry};
 use crate::{
     format,
     output::{Cell, Table, Tone},
-    view::{PoolView, slots},
+    view::{Counts, PoolView, slots},
 };
+
+/// Counts of backends that are zero nearly always: they have a column where one is not, so that
+/// the table fits on a terminal of 80 columns.
+const RARE: [(&str, fn(&Counts) -> u32); 3] = [
+    ("UNKNOWN", |counts| counts.unknown),
+    ("DISABLED", |counts| counts.disabled),
+    ("DRAINING", |counts| counts.draining),
+];
 
 /// Pools, a line each.
 pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
-    let mut headers = vec![
-        "POOL",
-        "ALGORITHM",
-        "UP",
-        "DOWN",
-        "UNKNOWN",
-        "DISABLED",
-        "DRAINING",
-        "REQ/S",
-        "SUCCESS",
-        "P99",
-    ];
+    let mut rare = RARE.to_vec();
+    rare.retain(|(_, of)| {
+        wide || views.iter().filter_map(|view| view.backends.as_ref()).any(|all| of(all) > 0)
+    });
+    let mut headers = vec!["POOL", "ALGORITHM", "UP", "DOWN"];
+    headers.extend(rare.iter().map(|(name, _)| *name));
+    headers.extend(["REQ/S", "SUCCESS", "P99"]);
     if wide {
         headers.extend([
             "SLOTS",
@@ -36,14 +39,12 @@ pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
         let traffic = view.traffic.clone().unwrap_or_default();
         let mut row: Vec<Cell> = vec![(&view.name).into(), (&view.algorithm).into()];
         match view.backends {
-            Some(counts) => row.extend::<[Cell; 5]>([
-                up_of(counts.up, counts.total()),
-                Cell::toned(counts.down.to_string(), worry(counts.down, Tone::Bad)),
-                counts.unknown.into(),
-                counts.disabled.into(),
-                counts.draining.into(),
-            ]),
-            None => row.extend((0..5).map(|_| Cell::from("-"))),
+            Some(counts) => {
+                row.push(up_of(counts.up, counts.total()));
+                row.push(Cell::toned(counts.down.to_string(), worry(counts.down, Tone::Bad)));
+                row.extend(rare.iter().map(|(_, of)| Cell::from(of(&counts))));
+            }
+            None => row.extend((0..2 + rare.len()).map(|_| Cell::from("-"))),
         }
         row.extend::<[Cell; 3]>([
             format::rate(traffic.requests_per_second).into(),
