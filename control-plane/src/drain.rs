@@ -30,7 +30,10 @@ use lb_core::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use self::{former::Former, report::report_of};
+use self::{
+    former::Former,
+    report::{Round, report_of},
+};
 pub(crate) use self::{
     note::{note_once_more, note_proxies},
     report::{DrainReport, DrainShare, report, reports},
@@ -101,11 +104,15 @@ impl Drains {
     /// The same, or whether processes of these proxies may be on their way back that were taken
     /// over and have something left.
     fn awaits(&self, proxies: &[ProxyView], known: &[ProxyId], context: &Context) -> bool {
-        let has_told =
-            |id: &ProxyId, process: &InstanceId| context.statistics.has_told(id, process);
-        let former = self.former.as_ref().filter(|_| Instant::now() < self.complete_from);
         self.awaits_proxies(known)
-            || former.is_some_and(|former| former.awaits_processes(proxies, has_told))
+            || Instant::now() < self.complete_from && !self.away(proxies, context).is_empty()
+    }
+
+    /// Processes of these proxies that may be on their way back after a restart, if it is known
+    /// which there were.
+    fn away(&self, proxies: &[ProxyView], context: &Context) -> Vec<(ProxyId, InstanceId)> {
+        let Some(former) = &self.former else { return Vec::new() };
+        former.away(proxies, |id, process| context.statistics.has_told(id, process))
     }
 
     /// The proxies that a process after this one would have to wait for, while these are there and
@@ -118,12 +125,10 @@ impl Drains {
         context: &Context,
     ) -> Option<Present> {
         if Instant::now() < self.complete_from {
-            let has_told =
-                |id: &ProxyId, process: &InstanceId| context.statistics.has_told(id, process);
             let former = self.former.as_ref()?;
             let is_away = |id: &&ProxyId| !stopped.contains(id);
             present.proxies.extend(former.proxies().iter().filter(is_away).cloned());
-            present.processes.extend(former.away(proxies, has_told));
+            present.processes.extend(self.away(proxies, context));
         }
         present.proxies.sort_unstable();
         present.proxies.dedup();
@@ -207,17 +212,17 @@ pub(crate) async fn run(context: &Context) {
         let drains = drains(context);
         context.drains.forget_all_but(&drains);
         let mut again: Option<Duration> = None;
-        // Listed once for all, and anew after a step: meanwhile proxies may have come.
-        let mut proxies = None;
+        // Once for all, and anew after a step: meanwhile proxies may have come.
+        let mut round = None;
         // What has ended stays as it is until somebody changes the backend.
         let is_open = |stored: &&Stored<Backend>| {
             stored.value.drain.is_some_and(|drain| !drain.ended || drain.remove)
         };
         for stored in drains.iter().filter(is_open) {
-            let listed = proxies.get_or_insert_with(|| context.fleet.list());
-            let (wait, has_written) = look(context, listed, stored).await;
+            let current = round.get_or_insert_with(|| Round::new(context));
+            let (wait, has_written) = look(context, current, stored).await;
             if has_written {
-                proxies = None;
+                round = None;
             }
             again = wait.map(|wait| again.map_or(wait, |again| again.min(wait))).or(again);
         }
@@ -240,11 +245,11 @@ fn drains(context: &Context) -> Vec<Stored<Backend>> {
 /// again, if it must, and whether it tried to take a step, which takes a while.
 async fn look(
     context: &Context,
-    proxies: &[ProxyView],
+    round: &Round,
     stored: &Stored<Backend>,
 ) -> (Option<Duration>, bool) {
     let backend = &stored.value;
-    let report = report_of(context, proxies, backend, stored.revision);
+    let report = report_of(context, round, backend, stored.revision);
     let (Some(drain), Some(report)) = (&backend.drain, report) else { return (None, false) };
     let id = backend.id.to_string();
     let left = report.left();

@@ -179,7 +179,7 @@ impl Statistics {
                 (proxy.clone(), Share { totals: share.totals(now, in_flight), avoided })
             })
             .collect();
-        let in_flight = shares.iter().map(|(_, share)| share.totals.in_flight).sum();
+        let in_flight = total(shares.iter().map(|(_, share)| share.totals.in_flight));
         (backend.all.totals(now, in_flight), shares)
     }
 
@@ -199,11 +199,17 @@ impl Statistics {
         self.lock().limits.news()
     }
 
-    /// What a proxy has left of one backend, while that drains.
+    /// What each of these proxies has left of one backend, while that drains; in their order.
     #[must_use]
-    pub fn leaving(&self, id: &BackendId, incarnation: Incarnation, asked: Asked<'_>) -> Leaving {
-        let key = (id.clone(), incarnation);
-        self.lock().leavings.of(&key, asked, Instant::now())
+    pub fn leaving<'a>(
+        &self,
+        id: &BackendId,
+        incarnation: Incarnation,
+        asked: impl IntoIterator<Item = Asked<'a>>,
+    ) -> Vec<Leaving> {
+        let (key, now) = ((id.clone(), incarnation), Instant::now());
+        let sums = self.lock();
+        asked.into_iter().map(|asked| sums.leavings.of(&key, asked, now)).collect()
     }
 
     /// The processes that may have something in flight, as far as they tell: those that were heard
@@ -245,7 +251,8 @@ impl Statistics {
         // Each proxy is looked at once, however many backends are asked for.
         let mut in_flight: HashMap<&(BackendId, Incarnation), u32> = HashMap::new();
         for (key, count) in sums.proxies.iter().flat_map(|known| known.busy(now)) {
-            *in_flight.entry(key).or_default() += count;
+            let sum = in_flight.entry(key).or_default();
+            *sum = sum.saturating_add(count);
         }
         let found = |key| {
             let backend = sums.backends.get(key)?;
@@ -262,7 +269,8 @@ impl Statistics {
         let sums = self.lock();
         let mut in_flight: HashMap<&PoolName, u32> = HashMap::new();
         for (pool, count) in sums.in_flight(now) {
-            *in_flight.entry(pool).or_default() += count;
+            let sum = in_flight.entry(pool).or_default();
+            *sum = sum.saturating_add(count);
         }
         sums.pools
             .iter()
@@ -278,7 +286,7 @@ impl Statistics {
     pub fn all(&self) -> Totals {
         let now = Instant::now();
         let sums = self.lock();
-        let in_flight = sums.in_flight(now).map(|(_, count)| count).sum();
+        let in_flight = total(sums.in_flight(now).map(|(_, count)| count));
         sums.all.totals(now, in_flight)
     }
 
@@ -289,9 +297,9 @@ impl Statistics {
         let sums = self.lock();
         let fresh = || sums.proxies.iter().flat_map(|known| known.fresh(now)).map(Running::gauges);
         Process {
-            client_connections: fresh().map(|gauges| gauges.client_connections).sum(),
+            client_connections: total(fresh().map(|gauges| gauges.client_connections)),
             worker_connections: Vec::new(),
-            connections_max: fresh().map(|gauges| gauges.connections_max).sum(),
+            connections_max: total(fresh().map(|gauges| gauges.connections_max)),
             memory_max: 0,
             overload: Overload::default(),
             resident_bytes: fresh().map(|gauges| gauges.resident_bytes).sum(),
@@ -340,11 +348,13 @@ impl Statistics {
         sums.sessions.forget_pools(pools);
     }
 
-    /// Drops what is kept for one proxy. The sums keep what it did.
-    pub fn forget_proxy(&self, id: &ProxyId) {
+    /// Drops what is kept for one proxy, of whose processes one may be known to have `ended`. The
+    /// sums keep what it did, and drains wait for others of its processes that were heard within a
+    /// lease.
+    pub fn forget_proxy(&self, id: &ProxyId, ended: Option<&InstanceId>, lease: Duration) {
         let mut sums = self.lock();
         sums.proxies.forget(id);
-        sums.leavings.forget(id);
+        sums.leavings.forget(id, ended, lease, Instant::now());
         sums.limits.forget_proxy(id);
         for backend in sums.backends.values_mut() {
             backend.by_proxy.remove(id);
@@ -382,6 +392,11 @@ impl Sums {
         let fresh = self.proxies.iter().flat_map(move |known| known.fresh(now));
         fresh.flat_map(Running::all_in_flight)
     }
+}
+
+/// The sum of what was told, which ends at the greatest number: anybody may have told anything.
+pub(crate) fn total(counts: impl Iterator<Item = u32>) -> u32 {
+    counts.fold(0, u32::saturating_add)
 }
 
 fn is_known(catalog: &Catalog, id: &BackendId, incarnation: Incarnation) -> bool {

@@ -27,22 +27,14 @@ impl Former {
         &self.proxies
     }
 
-    /// Whether there may be processes that were taken over and are on their way back.
-    pub(super) fn awaits_processes(
-        &self,
-        proxies: &[ProxyView],
-        has_told: impl Fn(&ProxyId, &InstanceId) -> bool,
-    ) -> bool {
-        !self.away(proxies, has_told).is_empty()
-    }
-
     /// Processes that may be there and are on their way back. `has_told` says whether one has told
     /// since what it has in flight: then that is looked at. `proxies` are in order of their ids.
     ///
     /// - One that was noted may be there until its proxy has a process that took over from nobody:
     ///   two have a data directory only if one hands it over to the other.
     /// - One that took over while nobody was there to note it is named by the next one, which took
-    ///   over from it. It was one of those if neither of the two was noted.
+    ///   over from it. It was one of those if neither of the two was noted. So it seems too where
+    ///   the process before this one was of a build that noted no processes.
     pub(super) fn away(
         &self,
         proxies: &[ProxyView],

@@ -12,7 +12,7 @@ use crate::{
     fleet::{ProxyState, ProxyView},
     grpc::Context,
     registry::Stored,
-    stats::{Asked, Leaving},
+    stats::{Asked, Leaving, total},
 };
 
 /// How far a drain is.
@@ -83,15 +83,62 @@ impl DrainReport {
             if share.word == DrainWord::Lost {
                 continue;
             }
-            left.requests += share.requests;
-            left.upgraded += share.upgraded;
+            left.requests = left.requests.saturating_add(share.requests);
+            left.upgraded = left.upgraded.saturating_add(share.upgraded);
             left.unheard += u32::from(share.word == DrainWord::Unheard);
         }
         left
     }
 
     pub(super) fn cut(&self) -> u32 {
-        self.proxies.iter().map(|share| share.cut).sum()
+        total(self.proxies.iter().map(|share| share.cut))
+    }
+}
+
+/// What is the same for all backends that are looked at together.
+#[derive(Debug)]
+pub(super) struct Round {
+    /// In order of their ids.
+    proxies: Vec<ProxyView>,
+    /// Those that do not follow, because their last process has ended while another one goes on.
+    unlisted: BTreeSet<ProxyId>,
+    /// Whether proxies may still be on their way back after a restart.
+    awaits_proxies: bool,
+}
+
+impl Round {
+    /// What is the case now.
+    pub(super) fn new(context: &Context) -> Self {
+        // In this order: whoever comes back meanwhile is still awaited, and not overlooked.
+        let known = context.fleet.accounted_for();
+        let proxies = context.fleet.list();
+        let awaits_proxies = context.drains.awaits(&proxies, &known, context);
+        let is_listed =
+            |proxy: &ProxyId| proxies.binary_search_by(|view| view.info.id.cmp(proxy)).is_ok();
+        let heard = context.statistics.processes(context.lease).into_iter();
+        let unlisted = heard.map(|(proxy, _)| proxy).filter(|proxy| !is_listed(proxy)).collect();
+        Self { proxies, unlisted, awaits_proxies }
+    }
+}
+
+/// What has become of the process of a proxy that follows the control plane, or did last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Present {
+    /// It follows, or its stream has just ended: it is on its way back, or about to be replaced.
+    Follows,
+    /// It ended what it had before it said goodbye.
+    Stopped,
+    /// It has been lost for a lease.
+    Gone,
+}
+
+impl Present {
+    fn of(view: &ProxyView, lease: Duration) -> Self {
+        match view.state {
+            ProxyState::Stopped => Self::Stopped,
+            ProxyState::Lost if view.last_seen >= lease => Self::Gone,
+            _ => Self::Follows,
+        }
     }
 }
 
@@ -99,62 +146,18 @@ impl DrainReport {
 /// the backend.
 pub(crate) fn report(context: &Context, backend: &Backend, revision: u64) -> Option<DrainReport> {
     backend.drain.as_ref()?;
-    report_of(context, &context.fleet.list(), backend, revision)
+    report_of(context, &Round::new(context), backend, revision)
 }
 
-/// The same, of proxies that were listed for several backends.
+/// The same, of one of several backends.
 pub(super) fn report_of(
     context: &Context,
-    proxies: &[ProxyView],
+    round: &Round,
     backend: &Backend,
     revision: u64,
 ) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
     let elapsed = context.drains.elapsed(backend, drain);
-    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
-    let leaving = |proxy: &ProxyId, present, ended| {
-        let asked = Asked { proxy, present, ended, since, lease: context.lease };
-        context.statistics.leaving(&backend.id, backend.incarnation, asked)
-    };
-    let share = |proxy: &ProxyId, word, left: Leaving| {
-        let Leaving { requests, upgraded, cut, .. } = left;
-        DrainShare { proxy: proxy.clone(), word, requests, upgraded, cut }
-    };
-    let shares = proxies.iter().map(|view| {
-        let proxy = &view.info.id;
-        // It ended what it had before it said goodbye.
-        let has_stopped = view.state == ProxyState::Stopped;
-        // One whose stream has just ended is on its way back, or about to be replaced.
-        let is_gone = view.state == ProxyState::Lost && view.last_seen >= context.lease;
-        let left = leaving(proxy, Some(&view.info.instance), has_stopped || is_gone);
-        // Processes that it had taken over may be there still.
-        let is_empty = left.requests == 0 && left.upgraded == 0;
-        let word = match () {
-            () if is_gone && is_empty && !left.unheard => DrainWord::Lost,
-            () if (has_stopped || is_gone) && !left.unheard => DrainWord::Told,
-            // Both: its statistics are of when it followed the drain, and what it follows is
-            // this store. Revisions of another one say nothing here.
-            () if left.applied_revision.min(view.progress.applied_revision) >= revision
-                && !left.unheard =>
-            {
-                DrainWord::Told
-            }
-            () => DrainWord::Unheard,
-        };
-        share(proxy, word, left)
-    });
-    // Those that do not follow, because their last process has ended while another one goes on.
-    let heard = context.statistics.processes(context.lease).into_iter().map(|(proxy, _)| proxy);
-    let is_listed =
-        |proxy: &ProxyId| proxies.binary_search_by(|view| view.info.id.cmp(proxy)).is_ok();
-    let unlisted: BTreeSet<ProxyId> = heard.filter(|proxy| !is_listed(proxy)).collect();
-    let unlisted = unlisted.iter().map(|proxy| {
-        let left = leaving(proxy, None, false);
-        let word = if left.unheard { DrainWord::Unheard } else { DrainWord::Told };
-        share(proxy, word, left)
-    });
-    let mut shares: Vec<DrainShare> = shares.chain(unlisted).collect();
-    shares.sort_by(|a, b| a.proxy.cmp(&b.proxy));
     let keeps_sessions = context.registry.read(|view| {
         let pool = view.catalog.pools().get(&backend.pool);
         pool.is_some_and(|stored| stored.value.affinity.cookie().is_some())
@@ -169,25 +172,97 @@ pub(super) fn report_of(
         },
         session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: {
-            let known = context.fleet.accounted_for();
-            context.drains.awaits(proxies, &known, context)
-        },
+        awaits_proxies: round.awaits_proxies,
         held_up: context.drains.held_up(&backend.id),
-        proxies: shares,
+        proxies: shares(context, round, backend, revision),
     })
+}
+
+fn shares(
+    context: &Context,
+    Round { proxies, unlisted, .. }: &Round,
+    backend: &Backend,
+    revision: u64,
+) -> Vec<DrainShare> {
+    let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
+    let lease = context.lease;
+    let listed = proxies.iter().map(|view| {
+        let ended = Present::of(view, lease) != Present::Follows;
+        Asked { proxy: &view.info.id, present: Some(&view.info.instance), ended, since, lease }
+    });
+    let unlisted =
+        unlisted.iter().map(|proxy| Asked { proxy, present: None, ended: false, since, lease });
+    let asked: Vec<Asked<'_>> = listed.chain(unlisted).collect();
+    let left = context.statistics.leaving(&backend.id, backend.incarnation, asked.iter().copied());
+    // None of those that are not listed.
+    let views = proxies.iter().map(Some).chain(std::iter::repeat(None));
+    let shares = asked.iter().zip(left).zip(views).map(|((asked, left), view)| {
+        let word = match view {
+            Some(view) => word(view, left, revision, lease),
+            None if left.unheard => DrainWord::Unheard,
+            None => DrainWord::Told,
+        };
+        let Leaving { requests, upgraded, cut, .. } = left;
+        DrainShare { proxy: asked.proxy.clone(), word, requests, upgraded, cut }
+    });
+    let mut shares: Vec<DrainShare> = shares.collect();
+    shares.sort_by(|a, b| a.proxy.cmp(&b.proxy));
+    shares
+}
+
+/// What the numbers of a proxy are worth that is listed.
+fn word(view: &ProxyView, left: Leaving, revision: u64, lease: Duration) -> DrainWord {
+    match Present::of(view, lease) {
+        // Processes that it had taken over may be there still.
+        _ if left.unheard => DrainWord::Unheard,
+        Present::Gone if left.requests == 0 && left.upgraded == 0 => DrainWord::Lost,
+        Present::Gone | Present::Stopped => DrainWord::Told,
+        // Both: its statistics are of when it followed the drain, and what it follows is this
+        // store. Revisions of another one say nothing here.
+        Present::Follows
+            if left.applied_revision.min(view.progress.applied_revision) >= revision =>
+        {
+            DrainWord::Told
+        }
+        Present::Follows => DrainWord::Unheard,
+    }
 }
 
 /// What proxies have left of every backend whose drain is not over.
 pub(crate) fn reports(context: &Context) -> Vec<(Backend, DrainReport)> {
-    let proxies = context.fleet.list();
-    let under_way = |stored: Stored<Backend>| {
-        let report = report_of(context, &proxies, &stored.value, stored.revision)?;
+    let drains = super::drains(context).into_iter();
+    let under_way = drains.filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended));
+    let mut round = None;
+    let report = |stored: Stored<Backend>| {
+        let round = round.get_or_insert_with(|| Round::new(context));
+        let report = report_of(context, round, &stored.value, stored.revision)?;
         Some((stored.value, report))
     };
-    let drains = super::drains(context).into_iter();
-    drains
-        .filter(|stored| stored.value.drain.is_some_and(|drain| !drain.ended))
-        .filter_map(under_way)
-        .collect()
+    under_way.filter_map(report).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(word: DrainWord) -> DrainShare {
+        let proxy = ProxyId::new("p").unwrap();
+        DrainShare { proxy, word, requests: u32::MAX, upgraded: u32::MAX, cut: u32::MAX }
+    }
+
+    #[test]
+    fn sums_of_what_is_told_end_at_the_greatest_number() {
+        let report = DrainReport {
+            time_left: Duration::ZERO,
+            awaits_proxies: false,
+            held_up: None,
+            proxies: [DrainWord::Told, DrainWord::Unheard, DrainWord::Lost].map(share).into(),
+            sessions_left: Duration::ZERO,
+            session_requests: 0,
+        };
+        let (requests, upgraded) = (u32::MAX, u32::MAX);
+        let left = Left { requests, upgraded, unheard: 1, keeps_sessions: false };
+        assert_eq!(report.left(), left);
+        assert_eq!(report.cut(), u32::MAX);
+    }
 }

@@ -21,7 +21,7 @@ use axum::{
 };
 use lb_core::{
     metrics::PerBackend,
-    model::{PoolName, ProxyId},
+    model::{InstanceId, PoolName, ProxyId},
     moment::Moment,
 };
 use lb_proto::v1::{
@@ -141,14 +141,15 @@ impl Context {
     pub(crate) fn forget_proxy(&self, id: &str, dry_run: bool) -> Result<ProxyView, ForgetError> {
         let view = self.fleet.forget(id, dry_run)?;
         if !dry_run {
-            self.forget_figures(&view.info.id);
+            self.forget_figures(&view.info.id, Some(&view.info.instance));
         }
         Ok(view)
     }
 
-    /// Drops what was counted of one proxy alone.
-    pub(crate) fn forget_figures(&self, id: &ProxyId) {
-        self.statistics.forget_proxy(id);
+    /// Drops what was counted of one proxy alone. Drains go on to wait for processes of it that go
+    /// on, but not for one that has `ended`.
+    pub(crate) fn forget_figures(&self, id: &ProxyId, ended: Option<&InstanceId>) {
+        self.statistics.forget_proxy(id, ended, self.lease);
         self.resilience.forget(id);
     }
 

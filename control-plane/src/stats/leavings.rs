@@ -97,7 +97,8 @@ impl Leavings {
         words.insert(report.instance.clone(), word);
     }
 
-    /// What a proxy has left of a backend.
+    /// What a proxy has left of a backend. Sums of what was told end at the greatest number, for
+    /// anybody may have told anything.
     pub(super) fn of(
         &self,
         key: &(BackendId, Incarnation),
@@ -114,10 +115,10 @@ impl Leavings {
                 sum.unheard |= word.made_after.is_none_or(|at| at < asked.since);
             }
             let Some(left) = word.backends.get(key) else { continue };
-            sum.cut += left.cut;
+            sum.cut = sum.cut.saturating_add(left.cut);
             if is_present && !asked.ended || may_be_there {
-                sum.requests += left.requests;
-                sum.upgraded += left.upgraded;
+                sum.requests = sum.requests.saturating_add(left.requests);
+                sum.upgraded = sum.upgraded.saturating_add(left.upgraded);
             }
         }
         sum
@@ -153,11 +154,23 @@ impl Leavings {
                 present == Some(instance) || now < word.heard + FORMER_FOR || has_cut
             });
         }
+        self.0.retain(|_, words| !words.is_empty());
     }
 
-    /// Drops what a proxy told.
-    pub(super) fn forget(&mut self, proxy: &ProxyId) {
-        self.0.remove(proxy);
+    /// Drops what a proxy told, but for processes that may still have something. One may be known
+    /// to have ended.
+    pub(super) fn forget(
+        &mut self,
+        proxy: &ProxyId,
+        ended: Option<&InstanceId>,
+        lease: Duration,
+        now: Instant,
+    ) {
+        let Some(words) = self.0.get_mut(proxy) else { return };
+        words.retain(|instance, word| Some(instance) != ended && word.may_be_there(lease, now));
+        if words.is_empty() {
+            self.0.remove(proxy);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     BackendPart, PERIODS_MAX, Report,
     process::{Overload, Process},
     rate::Rate,
+    total,
 };
 
 /// A former process that was silent for so long will not repeat a report any more.
@@ -162,7 +163,7 @@ impl Reporting {
     /// Requests in flight at one backend.
     pub(super) fn in_flight(&self, key: &(BackendId, Incarnation), now: Instant) -> u32 {
         let counts = self.fresh(now).filter_map(|process| process.in_flight.get(key));
-        counts.map(|(_, count)| count).sum()
+        total(counts.map(|(_, count)| *count))
     }
 
     /// Backends at which it has something in flight, with how much; of each process by itself.
@@ -205,7 +206,7 @@ impl Reporting {
         };
         let present = self.live();
         Process {
-            client_connections: counted().map(|gauges| gauges.client_connections).sum(),
+            client_connections: total(counted().map(|gauges| gauges.client_connections)),
             worker_connections: present
                 .map(|process| process.gauges.worker_connections.clone())
                 .unwrap_or_default(),

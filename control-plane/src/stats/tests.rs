@@ -148,7 +148,7 @@ async fn what_is_gone_stays_in_the_sums() {
     let after = catalog(&[("b", 9)]);
     statistics.forget_removed(&after);
     count(&statistics, &report("p1", 2, 5, 0), &after);
-    statistics.forget_proxy(&ProxyId::new("p1").unwrap());
+    statistics.forget_proxy(&ProxyId::new("p1").unwrap(), None, Duration::ZERO);
     let (id, incarnation) = b();
     assert_eq!(statistics.backend(&id, incarnation).0.counters.requests, 0);
     assert_eq!(statistics.pools()[&PoolName::default_pool()].counters.requests, 15);
@@ -201,7 +201,7 @@ async fn answers_of_the_proxies_add_up_for_each_and_for_the_fleet() {
     assert_eq!(process.access_log_dropped, 10);
     assert_eq!(process.worker_connections, [2, 1]);
 
-    statistics.forget_proxy(&p1);
+    statistics.forget_proxy(&p1, None, Duration::ZERO);
     let fleet = statistics.process();
     let answers: Vec<_> = fleet.own_answers.iter().collect();
     assert_eq!(answers, [("internal", 1), ("no_route", 7)], "what it did stays");

@@ -30,7 +30,7 @@ fn left_since(statistics: &Statistics, present: &str, since: Instant) -> Leaving
     let ((id, incarnation), proxy) = (b(), ProxyId::new("p1").unwrap());
     let present = Some(&process(present));
     let asked = Asked { proxy: &proxy, present, ended: false, since, lease: LEASE };
-    statistics.leaving(&id, incarnation, asked)
+    statistics.leaving(&id, incarnation, [asked])[0]
 }
 
 fn left(statistics: &Statistics) -> Leaving {
@@ -137,7 +137,7 @@ async fn what_its_last_process_had_ends_with_a_proxy_and_not_what_the_others_hav
     let of = |present, ended| {
         let since = Instant::now();
         let asked = Asked { proxy: &proxy, present, ended, since, lease: LEASE };
-        let left = statistics.leaving(&id, incarnation, asked);
+        let left = statistics.leaving(&id, incarnation, [asked])[0];
         (left.requests, left.upgraded, left.cut)
     };
     let new = process("new");
@@ -164,6 +164,42 @@ async fn what_a_process_cut_that_has_ended_is_told_at_the_end_of_the_drain() {
     assert_eq!(left_of(&statistics, "new").cut, 2);
     statistics.forget_removed(&undrained);
     assert_eq!(left_of(&statistics, "new").cut, 0, "it is enabled again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_goes_on_is_not_forgotten_with_its_proxy() {
+    let statistics = Statistics::default();
+    let catalog = draining(catalog(&[("b", 2)]));
+    count(&statistics, &leaving("new", 1, 1, 1, 0), &catalog);
+    count(&statistics, &leaving("old", 1, 2, 2, 0), &catalog);
+    let proxy = ProxyId::new("p1").unwrap();
+    statistics.forget_proxy(&proxy, Some(&process("new")), LEASE);
+    assert_eq!(statistics.processes(LEASE), [(proxy.clone(), process("old"))]);
+    assert_eq!(left_of(&statistics, "new").upgraded, 2);
+    advance(LEASE).await;
+    assert!(statistics.has_told(&proxy, &process("old")));
+    statistics.forget_proxy(&proxy, None, LEASE);
+    assert!(!statistics.has_told(&proxy, &process("old")), "it is silent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sums_of_what_is_told_end_at_the_greatest_number() {
+    let (statistics, most) = (Statistics::default(), u32::MAX);
+    let catalog = draining(catalog(&[("b", 2)]));
+    for instance in ["old", "new"] {
+        count(&statistics, &leaving(instance, 1, most, 0, most), &catalog);
+    }
+    let left = left_of(&statistics, "new");
+    assert_eq!((left.requests, left.upgraded, left.cut), (most, 0, most));
+    for instance in ["old", "new"] {
+        count(&statistics, &leaving(instance, 2, most, most, most), &catalog);
+    }
+    assert_eq!(left_of(&statistics, "new").upgraded, most);
+    let key = b();
+    assert_eq!(statistics.all().in_flight, most);
+    assert_eq!(statistics.pools()[&PoolName::default_pool()].in_flight, most);
+    assert_eq!(statistics.backend(&key.0, key.1).0.in_flight, most);
+    assert_eq!(statistics.backends(&[key])[0].1, most);
 }
 
 #[tokio::test(start_paused = true)]
