@@ -67,13 +67,13 @@ impl DataDir {
     /// Opens a directory, making it with mode 0700 when it is not there, and locks it.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                    DataDirError::NoDirectory { path: path.to_owned() }
-                }
-                _ => unusable(error),
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| match error
+            .kind()
+        {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                DataDirError::NoDirectory { path: path.to_owned() }
             }
+            _ => unusable(error),
         })?;
         let lock = OpenOptions::new()
             .create(true)

@@ -25,16 +25,14 @@ impl DataDir {
     /// Opens a directory, or makes it for this user alone.
     pub(crate) fn open(path: PathBuf) -> Result<Self, RunError> {
         let bad = |problem: String| RunError::DataDir { path: path.clone(), problem };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                    bad("it is no directory. Name another with --data-dir, or move it away".into())
-                }
-                _ => bad(format!("{error}. Name another with --data-dir")),
-            })?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| match error
+            .kind()
+        {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                bad("it is no directory. Name another with --data-dir, or move it away".into())
+            }
+            _ => bad(format!("{error}. Name another with --data-dir")),
+        })?;
         let lock = File::create(path.join("lock")).map_err(|error| {
             bad(format!("{error}. Make it writable, or name another with --data-dir"))
         })?;
