@@ -109,10 +109,10 @@ pub(super) struct Round {
 impl Round {
     /// What is the case now.
     pub(super) fn new(context: &Context) -> Self {
-        // In this order: whoever comes back meanwhile is still awaited, and not overlooked.
-        let known = context.fleet.accounted_for();
         let proxies = context.fleet.list();
-        let awaits_proxies = context.drains.awaits(&proxies, &known, context);
+        // Before anything else, and by the same list: who comes back in between is waited for once
+        // more, and never taken for one that is there and has nothing left.
+        let awaits_proxies = context.drains.awaits(&proxies, context);
         let is_listed =
             |proxy: &ProxyId| proxies.binary_search_by(|view| view.info.id.cmp(proxy)).is_ok();
         let heard = context.statistics.processes(context.lease).into_iter();

@@ -1,11 +1,11 @@
 //! The sync service: the shell around `lb_core::sync::Session`.
 //!
-//! A stream has two halves that share one [`ProxyStream`]. The transport asks the
-//! [`Outgoing`] half for messages whenever the proxy can take more, and is woken by the
-//! registry itself, so that a commit reaches the socket without a detour. A task listens to
-//! answers and heartbeats, and another one waits for everything else: the time of the next
-//! heartbeat, the end of the lease, and the end of the stream. So a proxy that reads slowly costs
-//! its own objects and holds up nobody, and is still noticed when it is gone.
+//! Three share one [`ProxyStream`]. The transport asks [`Outgoing`] for messages whenever the
+//! proxy can take more, and is woken by the registry itself, so that a commit reaches the socket
+//! without a detour. A task listens to answers and heartbeats, and another one waits for
+//! everything else: the time of the next heartbeat, the end of the lease, and the end of the
+//! stream. So a proxy that reads slowly costs its own objects and holds up nobody, and is still
+//! noticed when it is gone.
 
 mod beats;
 mod body;
@@ -33,6 +33,9 @@ use self::{
 };
 use super::{Context, status};
 use crate::fleet::Refusal;
+
+/// To read what a proxy said before its connection ended: it is there, and its end behind it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Begins a stream; what is sent on it.
 fn open(context: &Arc<Context>, message: Request<Streaming<pb::ProxyMessage>>) -> Outgoing {
@@ -88,7 +91,7 @@ async fn attend(
     });
     loop {
         tokio::select! {
-            // What happens most often is looked at first; nothing here is ready for ever.
+            // What happens most often is looked at first. Only ends are ready for ever.
             biased;
             _ = heartbeat.tick() => drop(shared.with(ProxyStream::beat)),
             Some(_) = members.next() => {
@@ -114,7 +117,11 @@ async fn attend(
             }
             end = &mut end => {
                 return match end {
-                    End::Gone => Ok(()),
+                    // What it said before is still to be read, and may be that it goes.
+                    End::Gone => match timeout(LAST_WORDS, listening).await {
+                        Ok(Ok(ended)) => ended,
+                        Ok(Err(_)) | Err(_) => Ok(()),
+                    },
                     End::Replaced => {
                         Err(Status::aborted("a newer stream of the same proxy took over"))
                     }

@@ -61,8 +61,11 @@ impl ProxyStream {
     pub(super) fn open(context: &Arc<Context>, proxy: Introduction) -> Result<Self, Status> {
         let Introduction { protocol_version, held, rejections, info } = proxy;
         let membership = context.fleet.join(info).map_err(|taken| status::of_taken(&taken))?;
-        let session =
-            context.registry.read(|view| Session::open(&view.publisher, held, rejections));
+        let (session, is_due) = context.registry.read(|view| {
+            let mut session = Session::open(&view.publisher, held, rejections);
+            let is_due = session.due(&view.publisher).is_some();
+            (session, is_due)
+        });
         let mut stream = Self {
             context: Arc::clone(context),
             membership,
@@ -78,6 +81,10 @@ impl ProxyStream {
         };
         stream.place = stream.place_now();
         stream.welcome(protocol_version);
+        if !is_due {
+            // It need not wait for its turn to know that it holds the newest state.
+            stream.queue_heartbeat();
+        }
         stream.show(Step::Sent);
         Ok(stream)
     }
@@ -267,9 +274,13 @@ impl ProxyStream {
     /// A heartbeat, unless something else is on its way that says as much.
     pub(super) fn beat(&mut self) {
         if self.outgoing.is_empty() {
-            let Held { version, digest } = self.published();
-            self.queue(Down::Heartbeat(heartbeat(version, digest)));
+            self.queue_heartbeat();
         }
+    }
+
+    fn queue_heartbeat(&mut self) {
+        let Held { version, digest } = self.published();
+        self.queue(Down::Heartbeat(heartbeat(version, digest)));
     }
 
     /// Tells the proxy its place among the live ones, if it has moved.

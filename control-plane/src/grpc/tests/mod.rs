@@ -1,5 +1,6 @@
 //! The services over real channels, with proxies that are scripted.
 
+mod farewell;
 mod fleet;
 mod registry;
 mod sync;

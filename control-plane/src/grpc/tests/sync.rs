@@ -42,6 +42,23 @@ async fn a_proxy_that_comes_back_gets_only_what_it_missed() {
     assert_eq!((listed.len(), listed[0].snapshots_sent), (1, 0));
 }
 
+/// Whatever the period of heartbeats: it is stale by its own account until it is told.
+#[tokio::test]
+async fn a_proxy_that_lacks_nothing_is_told_so_with_its_welcome() {
+    let hour = Duration::from_secs(3600);
+    let config = Config { heartbeat: hour, lease: hour, ..Config::in_memory() };
+    let world = world_with(config).await;
+    let proxy = world.proxy("p1").await;
+    world.event("proxy_synced").await;
+    let Proxy { subscriber, down, up, .. } = proxy;
+    drop((up, down));
+    world.event("proxy_lost").await;
+    let mut back = world.proxy_with("p1", subscriber).await;
+    let next = timeout(PATIENCE, back.down.message()).await.expect("it comes at once");
+    let Some(Down::Heartbeat(beat)) = next.unwrap().unwrap().message else { panic!("a heartbeat") };
+    assert_eq!((beat.version, beat.digest), held_by(&back.subscriber));
+}
+
 #[tokio::test]
 async fn a_proxy_of_another_store_gets_a_snapshot_that_may_not_empty_it() {
     let (first, second) = (world().await, world().await);
