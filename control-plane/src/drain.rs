@@ -38,7 +38,7 @@ pub(crate) use self::{
 use crate::{
     clock::unix_ms,
     events::EventType,
-    fleet::ProxyView,
+    fleet::{ProxyState, ProxyView},
     grpc::Context,
     registry::{DrainStep, Item, Stored, WriteError, WriteRequest},
     store::Present,
@@ -98,13 +98,16 @@ impl Drains {
             && self.former.as_ref().is_none_or(|former| former.proxies().iter().any(is_away))
     }
 
-    /// The same, or whether processes of these proxies may be on their way back that were taken
-    /// over and have something left.
-    fn awaits(&self, proxies: &[ProxyView], known: &[ProxyId], context: &Context) -> bool {
+    /// The same of the proxies that are listed, or whether processes of them may be on their way
+    /// back that were taken over and have something left.
+    fn awaits(&self, proxies: &[ProxyView], context: &Context) -> bool {
+        let is_known = |view: &&ProxyView| view.state != ProxyState::Lost;
+        let known: Vec<ProxyId> =
+            proxies.iter().filter(is_known).map(|view| view.info.id.clone()).collect();
         let has_told =
             |id: &ProxyId, process: &InstanceId| context.statistics.has_told(id, process);
         let former = self.former.as_ref().filter(|_| Instant::now() < self.complete_from);
-        self.awaits_proxies(known)
+        self.awaits_proxies(&known)
             || former.is_some_and(|former| former.awaits_processes(proxies, has_told))
     }
 

@@ -117,13 +117,15 @@ fn due(context: &Context, now_s: u64) -> Due {
 
 /// Whether a key that was announced with this revision is to sign.
 fn signs(context: &Context, key: KeyId, revision: u64) -> Due {
+    // First: who comes back after this is among those that lack it.
+    let is_awaited = context.drains.awaits_proxies(&context.fleet.accounted_for());
     let (lost, behind): (Vec<Laggard>, Vec<Laggard>) =
         context.fleet.lacking(revision).into_iter().partition(|laggard| laggard.lost);
     let rotation = &context.rotation;
     let known = Knowledge {
         behind: behind.len(),
         lost: lost.len(),
-        is_awaited: context.drains.awaits_proxies(&context.fleet.accounted_for()),
+        is_awaited,
         may_be_more: rotation.may_be_more(),
     };
     let lost = lost.into_iter().map(|laggard| laggard.proxy).collect();

@@ -110,6 +110,9 @@ pub(super) fn report_of(
     revision: u64,
 ) -> Option<DrainReport> {
     let drain = backend.drain.as_ref()?;
+    // Before anything else, and by the same list: who comes back in between is waited for once
+    // more, and never taken for one that is there and has nothing left.
+    let awaits_proxies = context.drains.awaits(proxies, context);
     let elapsed = context.drains.elapsed(backend, drain);
     let since = context.drains.seen(&backend.id).unwrap_or_else(Instant::now);
     let leaving = |proxy: &ProxyId, present, ended| {
@@ -169,10 +172,7 @@ pub(super) fn report_of(
         },
         session_requests: context.statistics.session_requests(&backend.id, backend.incarnation),
         time_left: drain.timeout.saturating_sub(elapsed.running),
-        awaits_proxies: {
-            let known = context.fleet.accounted_for();
-            context.drains.awaits(proxies, &known, context)
-        },
+        awaits_proxies,
         held_up: context.drains.held_up(&backend.id),
         proxies: shares,
     })

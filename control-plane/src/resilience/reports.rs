@@ -117,6 +117,7 @@ impl State {
         let traffic = Traffic {
             outcomes: outcomes(&part.counters),
             answered: part.begun > 0,
+            broke_off: may_have_broken_off(&part.counters),
             trailing_failures: short(part.trailing_failures),
             since: self.hearing.tells_since(&reporter),
         };
@@ -213,6 +214,13 @@ fn outcomes(counters: &BackendCounters) -> Outcomes {
         gateway: short(failures.status_gateway),
         other: short(failures.status_5xx.saturating_sub(failures.status_gateway)),
     }
+}
+
+/// Whether responses that had begun may be among the failures: all but connections that failed may
+/// be that, for reports do not tell them apart.
+fn may_have_broken_off(counters: &BackendCounters) -> bool {
+    let failures = counters.failures;
+    failures.reset + failures.timeout + failures.protocol > 0
 }
 
 fn short(count: u64) -> u32 {

@@ -76,7 +76,7 @@ impl Bench {
         let reporter = process(name);
         self.hearing.heard(&reporter, self.now);
         let since = self.hearing.tells_since(&reporter);
-        let traffic = Traffic { outcomes, answered: false, trailing_failures, since };
+        let traffic = Traffic { outcomes, trailing_failures, since, ..Traffic::default() };
         let report = Report { reporter, sent: self.sent(), traffic, probe };
         let event = self.breaker.report(&self.policy, &report, self.now, &mut self.rng);
         event.or_else(|| self.advance())

@@ -2,6 +2,7 @@
 //!
 //! Each waits until everybody else has told what they saw since. Then it counts, or is set aside:
 //! it counts after all if the same proxy, or another, fails later and nobody is served any more.
+//! A response that begins meanwhile changes nothing of that.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -21,6 +22,8 @@ pub(super) struct Doubts {
 pub(super) struct Doubt {
     /// When it was heard of: it happened before that.
     pub(super) at: Instant,
+    /// Since when its proxy had got nothing but such failures then.
+    pub(super) failing_since: Instant,
     /// No successes are among them.
     pub(super) failures: Outcomes,
     /// Those in a row.
@@ -32,13 +35,14 @@ pub(super) struct Doubt {
 const WAITING_MAX: usize = 64;
 
 impl Doubts {
-    pub(super) fn add(&mut self, failures: Outcomes, run: u32, at: Instant) {
+    pub(super) fn add(&mut self, doubt: Doubt) {
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(Doubt { at, failures, run });
+            self.waiting.push_back(doubt);
         } else if let Some(last) = self.waiting.back_mut() {
-            last.at = at;
-            last.failures += failures;
-            last.run = last.run.saturating_add(run);
+            last.at = doubt.at;
+            last.failing_since = doubt.failing_since;
+            last.failures += doubt.failures;
+            last.run = last.run.saturating_add(doubt.run);
         }
     }
 
@@ -90,7 +94,8 @@ mod tests {
         let at = |number: usize| start + Duration::from_millis(number as u64);
         let failure = Outcomes { transport: 1, ..Outcomes::default() };
         for number in 1..=WAITING_MAX + 10 {
-            doubts.add(failure, 1, at(number));
+            let doubt = Doubt { at: at(number), failing_since: start, failures: failure, run: 1 };
+            doubts.add(doubt);
         }
         let last = at(WAITING_MAX + 10);
         let mut told = Vec::new();

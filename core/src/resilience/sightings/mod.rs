@@ -9,7 +9,9 @@
 //!
 //! Nor is a response that has begun, however long its body takes: whoever gets one is served for
 //! now, and contradicts those that are not. Only its end tells whether it was a success. If it
-//! breaks off, that is a failure of its own proxy, which has been served no more since then.
+//! breaks off, that is a failure of its own proxy, which has been served no more since then, and
+//! whose next responses say nothing before one is complete, or a window has passed. What its proxy
+//! had failed with before is judged by what the others see, as if nothing had begun.
 //! A body that merely goes on says nothing: a backend that shuts down completes what it has, and
 //! takes nothing new.
 //!
@@ -29,7 +31,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::doubt::Doubts;
+use self::doubt::{Doubt, Doubts};
 use super::{hearing::Jury, window::Window};
 use crate::model::ProxyId;
 
@@ -77,8 +79,12 @@ pub struct Traffic {
     pub outcomes: Outcomes,
     /// A response that is no failure began, and was not complete at once: the backend was
     /// reached. How that request ends, `outcomes` of this report or a later one tell; so what
-    /// has only begun is in no sum, and ends no row of failures.
+    /// has only begun changes no sum: it adds nothing, it ends no row of failures, and it decides
+    /// nothing about those that its proxy had before.
     pub answered: bool,
+    /// Responses that had begun may be among the failures of transport: not all of them are
+    /// failures to connect.
+    pub broke_off: bool,
     /// Failures of transport and gateway since the last success of the period; all of
     /// them, if it had none.
     pub trailing_failures: u32,
@@ -105,10 +111,12 @@ struct Sight {
     doubts: Doubts,
     /// Since when it has got nothing but transport failures.
     failing_since: Option<Instant>,
-    /// When its last success was heard of, or a response that had begun.
+    /// When its last success was heard of, or a response that had begun and was believed.
     last_success: Option<Instant>,
     /// When that happened, at the earliest.
     last_success_after: Option<Instant>,
+    /// When it was heard that a response may have broken off, if none was complete since.
+    broke_off: Option<Instant>,
     last: Instant,
 }
 
@@ -133,7 +141,7 @@ impl Sightings {
 
     /// Counts what a proxy reported at `now`; sums are over `window`.
     pub fn record(&mut self, proxy: &ProxyId, traffic: Traffic, window: Duration, now: Instant) {
-        let Traffic { outcomes, answered, trailing_failures, since } = traffic;
+        let Traffic { outcomes, answered, broke_off, trailing_failures, since } = traffic;
         if outcomes.total() == 0 && !answered {
             return;
         }
@@ -147,6 +155,7 @@ impl Sightings {
             failing_since: None,
             last_success: None,
             last_success_after: None,
+            broke_off: None,
             last: now,
         };
         let sight = self.proxies.entry(proxy.clone()).or_insert_with(fresh);
@@ -157,25 +166,34 @@ impl Sightings {
         sight.last = now;
         if outcomes.successes > 0 || answered {
             // What failed in the same report may have failed after it.
-            sight.last_success = Some(now);
-            sight.last_success_after = since;
+            let is_in_vain = outcomes.successes == 0
+                && sight.broke_off.is_some_and(|at| is_recent(at, window, now));
+            sight.last_success = (!is_in_vain).then_some(now);
+            sight.last_success_after = since.filter(|_| !is_in_vain);
+            sight.broke_off = sight.broke_off.filter(|_| is_in_vain);
             sight.failing_since = None;
+        }
+        if broke_off && trailing_failures > 0 {
+            sight.broke_off = Some(now);
         }
         let only_transport = outcomes.gateway == 0
             && outcomes.other == 0
             && trailing_failures > 0
             && outcomes.transport >= trailing_failures;
         if only_transport {
-            sight.failing_since.get_or_insert(now);
+            let failing_since = *sight.failing_since.get_or_insert(now);
             let successes = Outcomes { successes: outcomes.successes, ..Outcomes::default() };
             sight.window.add(now, successes);
             let failures = Outcomes { successes: 0, ..outcomes };
-            sight.doubts.add(failures, trailing_failures, now);
+            let run = trailing_failures;
+            sight.doubts.add(Doubt { at: now, failing_since, failures, run });
         } else {
-            // It has reached the backend: so it did not fail for want of a way there.
             sight.failing_since = None;
-            let (failures, run) = sight.doubts.take();
-            sight.count(failures, run, now);
+            if outcomes.failures() > 0 {
+                // It got a status: so it did not fail for want of a way there.
+                let (failures, run) = sight.doubts.take();
+                sight.count(failures, run, now);
+            }
             sight.count(outcomes, trailing_failures.into(), now);
         }
     }
@@ -251,17 +269,18 @@ impl Sightings {
             while let Some(sight) = self.proxies.get_mut(&proxy)
                 && let Some(doubt) = sight.doubts.next(until)
             {
-                let witnesses = Witnesses::of(self, doubt.at, window, now);
+                let witnesses = Witnesses::against(self, &proxy, doubt.at, window, now);
                 let Some(sight) = self.proxies.get_mut(&proxy) else { break };
-                if witnesses.outweigh(sight) {
+                if witnesses.outweigh(doubt.failing_since) {
                     sight.doubts.set_aside(doubt);
                     continue;
                 }
                 sight.count(doubt.failures, doubt.run.into(), now);
                 // What others had kept to themselves turns out to be no affair of theirs.
-                let failing = |sight: &&mut Sight| sight.is_failing(window, now);
-                for sight in self.proxies.values_mut().filter(failing) {
-                    if !witnesses.outweigh(sight) {
+                let witnesses = Witnesses::of(self, doubt.at, window, now);
+                for sight in self.proxies.values_mut() {
+                    let since = sight.failing_since.filter(|_| sight.is_failing(window, now));
+                    if since.is_some_and(|since| !witnesses.outweigh(since)) {
                         sight.run += sight.doubts.take_aside();
                     }
                 }
@@ -308,7 +327,30 @@ struct Witnesses {
 impl Witnesses {
     /// As far as is known `now`, of the time until `failed_at`.
     fn of(sightings: &Sightings, failed_at: Instant, window: Duration, now: Instant) -> Self {
-        let sights = || sightings.proxies.values();
+        Self::among(sightings, |_| true, failed_at, window, now)
+    }
+
+    /// The same, for this one, which failed then: what it sees since is no word of another.
+    fn against(
+        sightings: &Sightings,
+        proxy: &ProxyId,
+        failed_at: Instant,
+        window: Duration,
+        now: Instant,
+    ) -> Self {
+        let others = Self::among(sightings, |other| other != proxy, failed_at, window, now);
+        Self { failing: others.failing + 1, ..others }
+    }
+
+    fn among(
+        sightings: &Sightings,
+        is_asked: impl Fn(&ProxyId) -> bool,
+        failed_at: Instant,
+        window: Duration,
+        now: Instant,
+    ) -> Self {
+        let asked = || sightings.proxies.iter().filter(|(proxy, _)| is_asked(proxy));
+        let sights = || asked().map(|(_, sight)| sight);
         let serving = || sights().filter(|sight| sight.served(window, failed_at).is_some());
         let former = sightings.former_success.filter(|at| is_recent(*at, window, failed_at));
         Self {
@@ -318,9 +360,9 @@ impl Witnesses {
         }
     }
 
-    /// Whether the failures of this one are its own affair.
-    fn outweigh(&self, sight: &Sight) -> bool {
-        let is_news = sight.failing_since <= self.success_after && self.success_after.is_some();
+    /// Whether what failed is the affair of its proxy, which has been failing since then.
+    fn outweigh(&self, failing_since: Instant) -> bool {
+        let is_news = self.success_after.is_some_and(|after| failing_since <= after);
         self.serving > 0 && (self.serving >= self.failing || is_news)
     }
 }

@@ -4,7 +4,10 @@
 //! report when the one before it was answered and its period is over, or soon after a failure;
 //! and each report and each answer is on its way for as long as it takes.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::*;
 use crate::{
@@ -22,11 +25,16 @@ const PERIOD: Duration = Duration::from_millis(250);
 const SECOND: Duration = Duration::from_secs(1);
 /// Failures in a row after which a proxy avoids the backend by itself.
 const AVOIDS_AFTER: u32 = 5;
+const AVOIDS_AT_MOST: Duration = Duration::from_mins(5);
 
 /// One process of a proxy, as it is.
 struct Proxy {
     reporter: Reporter,
     reaches: bool,
+    /// The backend breaks off all that it begins with it, so long after it has.
+    breaks_after: Option<Duration>,
+    /// When those break off that it has begun with.
+    broken_at: VecDeque<Instant>,
     /// No answer that it gets is complete before the simulation ends.
     streams: bool,
     /// Time between two requests, while there are any.
@@ -91,6 +99,8 @@ impl Fleet {
         Proxy {
             reporter: Reporter { proxy, instance },
             reaches: true,
+            breaks_after: None,
+            broken_at: VecDeque::new(),
             streams: self.streams,
             pace: None,
             asks_at: self.now,
@@ -125,6 +135,7 @@ impl Fleet {
         self.now += TICK;
         for number in 0..self.proxies.len() {
             self.ask(number);
+            self.break_off(number);
             self.tell(number);
         }
         // Who is connected is known before any report comes.
@@ -141,7 +152,7 @@ impl Fleet {
 
     /// Sends a request if one is due.
     fn ask(&mut self, number: usize) {
-        let (now, avoid) = (self.now, self.avoid);
+        let now = self.now;
         let proxy = &mut self.proxies[number];
         let Some(pace) = proxy.pace else { return };
         if now < proxy.asks_at {
@@ -152,21 +163,37 @@ impl Fleet {
             return;
         }
         let Traffic { outcomes, trailing_failures, answered, .. } = &mut proxy.seen;
-        if proxy.reaches && proxy.streams {
+        if !proxy.reaches {
+            self.fail(number);
+        } else if let Some(after) = proxy.breaks_after {
+            *answered = true;
+            proxy.broken_at.push_back(now + after);
+        } else if proxy.streams {
             *answered = true;
             proxy.avoids = None;
-            return;
-        }
-        if proxy.reaches {
+        } else {
             outcomes.successes += 1;
             (*trailing_failures, proxy.row, proxy.avoids) = (0, 0, None);
-            return;
         }
-        outcomes.transport += 1;
-        *trailing_failures += 1;
+    }
+
+    /// What has begun breaks off, if it is time to.
+    fn break_off(&mut self, number: usize) {
+        let now = self.now;
+        while self.proxies[number].broken_at.pop_front_if(|at| *at <= now).is_some() {
+            self.proxies[number].seen.broke_off = true;
+            self.fail(number);
+        }
+    }
+
+    fn fail(&mut self, number: usize) {
+        let (now, avoid) = (self.now, self.avoid);
+        let proxy = &mut self.proxies[number];
+        proxy.seen.outcomes.transport += 1;
+        proxy.seen.trailing_failures += 1;
         proxy.row += 1;
         if avoid && proxy.row >= AVOIDS_AFTER {
-            let lasts = proxy.avoids.map_or(5 * SECOND, |(_, lasts)| 2 * lasts);
+            let lasts = proxy.avoids.map_or(5 * SECOND, |(_, lasts)| AVOIDS_AT_MOST.min(2 * lasts));
             proxy.avoids = Some((now + lasts, lasts));
         }
         if let Stage::Waits(due) = &mut proxy.stage {
@@ -214,18 +241,27 @@ impl Fleet {
         }
     }
 
-    /// Lets the first ones fail and all others be served, for as long; whether the breaker has
-    /// opened.
-    fn serve(&mut self, failing: usize, lasts: Duration) -> bool {
-        for number in 0..self.proxies.len() {
-            let pace =
-                if number < failing { self.up_to(SECOND) } else { self.up_to(PERIOD * 4 / 5) };
+    /// Lets so many fail, from this one on, and all others be served, for as long; whether the
+    /// breaker has opened.
+    fn serve(&mut self, first: usize, failing: usize, lasts: Duration) -> bool {
+        let proxies = self.proxies.len();
+        for number in 0..proxies {
+            let reaches = (number + proxies - first) % proxies >= failing;
+            let pace = if reaches { self.up_to(PERIOD * 4 / 5) } else { self.up_to(SECOND) };
             let first = self.up_to(Duration::from_millis(200));
             let proxy = &mut self.proxies[number];
             (proxy.pace, proxy.asks_at) = (Some(pace), self.now + first);
-            proxy.reaches = number >= failing;
+            proxy.reaches = reaches;
         }
         self.pass(lasts)
+    }
+
+    /// Lets all be served until everybody has told that, however late; whether the breaker has
+    /// opened.
+    fn recover(&mut self) -> bool {
+        let (there, back) = self.delays;
+        // What they had seen before is told by their next report, at the latest.
+        self.serve(0, 0, 2 * (PERIOD + there + back))
     }
 
     fn pass(&mut self, lasts: Duration) -> bool {
@@ -260,7 +296,13 @@ fn those_that_alone_fail_open_nothing_for_others_however_late_that_is_told() {
         let failing = if seed % 3 > 0 { 1 } else { fleet.rng.usize(1..=proxies / 2) };
         for span in 0..4 {
             let lasts = fleet.up_to(12 * SECOND);
-            assert!(!fleet.serve(failing, lasts), "seed {seed}, span {span}, {failing} fail");
+            // Mostly others than before.
+            assert!(!fleet.recover(), "seed {seed}, before span {span}, {failing} failed");
+            let first = fleet.rng.usize(..proxies);
+            assert!(
+                !fleet.serve(first, failing, lasts),
+                "seed {seed}, span {span}, {failing} fail"
+            );
             restart_one(&mut fleet);
             let most = if fleet.rng.bool() { SECOND } else { 25 * SECOND };
             let lasts = fleet.up_to(most);
@@ -276,7 +318,7 @@ fn one_that_goes_on_being_served_outweighs_all_that_fail() {
         let mut fleet = Fleet::new(seed, proxies);
         for span in 0..6 {
             let lasts = fleet.up_to(8 * SECOND);
-            assert!(!fleet.serve(proxies - 1, lasts), "seed {seed}, span {span}");
+            assert!(!fleet.serve(1, proxies - 1, lasts), "seed {seed}, span {span}");
             restart_one(&mut fleet);
         }
     }
@@ -291,7 +333,7 @@ fn opens_after(seed: u64, delays: (Duration, Duration), idle: Option<Duration>) 
     // What is late may end a row of failures; who avoids the backend then has few more to tell of.
     fleet.avoid &= idle.is_none() || delays.0 < SECOND;
     let lasts = 2 * SECOND + fleet.up_to(4 * SECOND);
-    assert!(!fleet.serve(0, lasts));
+    assert!(!fleet.serve(0, 0, lasts));
     if let Some(idle) = idle {
         fleet.proxies[..proxies / 2].iter_mut().for_each(|proxy| proxy.pace = None);
         assert!(!fleet.pass(idle));
@@ -321,4 +363,25 @@ fn a_backend_that_is_dead_for_all_is_taken_out_within_a_bound() {
         println!("delays {delays:?}, idle {idle:?}: {took:?}");
         assert!(took <= bound, "delays {delays:?}, idle {idle:?}: {took:?}");
     }
+}
+
+#[test]
+fn a_backend_that_breaks_off_all_that_it_begins_is_taken_out_within_a_bound() {
+    let opens_after = |seed: u64| {
+        let proxies = 2 + usize::try_from(seed % 7).unwrap();
+        let mut fleet = Fleet::new(seed, proxies);
+        let served = 2 * SECOND;
+        assert!(!fleet.serve(0, 0, served));
+        let broken = fleet.now;
+        for number in 0..proxies {
+            let (pace, after) = (fleet.up_to(SECOND), fleet.up_to(2 * SECOND));
+            let proxy = &mut fleet.proxies[number];
+            (proxy.pace, proxy.breaks_after) = (Some(pace), Some(after));
+        }
+        assert!(fleet.pass(120 * SECOND), "seed {seed}: it never opens");
+        fleet.now - broken
+    };
+    let took = (0..56).map(opens_after).max().unwrap();
+    println!("{took:?}");
+    assert!(took <= 20 * SECOND, "{took:?}");
 }

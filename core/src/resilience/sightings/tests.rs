@@ -22,6 +22,10 @@ fn unreached(transport: u32) -> Traffic {
     Traffic { outcomes, trailing_failures: transport, ..Traffic::default() }
 }
 
+fn broken_off(transport: u32) -> Traffic {
+    Traffic { broke_off: true, ..unreached(transport) }
+}
+
 fn gateway(gateway: u32) -> Traffic {
     let outcomes = Outcomes { gateway, ..Outcomes::default() };
     Traffic { outcomes, trailing_failures: gateway, ..Traffic::default() }
@@ -209,15 +213,74 @@ fn what_has_only_begun_is_no_success() {
     assert_eq!(sums(&[(0, "a", gateway(4)), (1, "a", begun()), (2, "a", gateway(1))]), (5, 5, 5));
     // All begin and break off: nobody is served, whoever began last.
     let broken: Vec<_> = (0..10)
-        .flat_map(|n| [(100 * n, "a", begun()), (100 * n + 50, "a", unreached(1))])
+        .flat_map(|n| [(100 * n, "a", begun()), (100 * n + 50, "a", broken_off(1))])
         .collect();
     assert_eq!(sums(&broken), (10, 10, 10));
     let both = [&[(0, "a", begun()), (50, "b", unreached(5))], &broken[1..2]].concat();
     assert_eq!(sums(&both).0, 6, "what b had kept to itself counts as well");
     // The order within a report is not told: what broke off may have come later.
-    let either = Traffic { answered: true, ..unreached(1) };
+    let either = Traffic { answered: true, ..broken_off(1) };
     assert_eq!(sums(&[(0, "a", either), (50, "b", unreached(5))]).0, 6);
     assert_eq!(sums(&[(0, "b", served(1)), (1, "a", either)]).0, 0, "its own affair");
+}
+
+#[test]
+fn what_was_its_own_affair_stays_that_when_its_next_response_begins() {
+    let back = [(250, "b", unreached(7)), (500, "b", begun())];
+    for other in [begun(), served(1)] {
+        let told = [&[(0, "a", other)], &back[..]].concat();
+        let successes = other.outcomes.successes.into();
+        assert_eq!(sums(&told), (0, 0, successes), "a is served");
+        // What has only begun ends no row: if b fails again, it goes on.
+        let again = [&told[..], &[(20_000, "b", unreached(1))]].concat();
+        assert_eq!(sums(&again).0, 8);
+    }
+    // Nobody else says that it was no affair of the backend.
+    assert_eq!(sums(&back), (7, 7, 7));
+    assert_eq!(sums(&[&[(0, "a", Traffic::default())], &back[..]].concat()), (7, 7, 7));
+}
+
+#[test]
+fn a_backend_that_breaks_off_all_that_it_begins_is_believed_by_nobody() {
+    // One after the other: whenever one fails, the last word of the other one is a beginning.
+    let in_turn = |names: &[&'static str], until: u64| -> Vec<(u64, &'static str, Traffic)> {
+        let one = |n: u64| {
+            let name = names[usize::try_from(n).unwrap() % names.len()];
+            [(100 * n, name, broken_off(1)), (100 * n + 50, name, begun())]
+        };
+        (0..until).flat_map(one).collect()
+    };
+    assert_eq!(sums(&in_turn(&["a", "b"], 10)), (10, 10, 10));
+    let before = [(0, "c", begun())];
+    let told = [&before[..], &in_turn(&["a", "b", "c"], 10)].concat();
+    assert!(sums(&told).0 >= 8, "{:?}: what c began with is believed at first", sums(&told));
+    // A window later it is believed again, and so it is once a response is complete.
+    let told = [(0, "a", broken_off(1)), (10_001, "a", begun()), (10_300, "b", unreached(7))];
+    assert_eq!(sums(&told), (1, 0, 0));
+    let told = [(0, "a", broken_off(1)), (100, "a", begun()), (200, "b", unreached(7))];
+    assert_eq!(sums(&told), (8, 8, 8));
+    let told = [&told[..2], &[(150, "a", served(1)), (160, "a", begun())], &told[2..]].concat();
+    assert_eq!(sums(&told).0, 0);
+}
+
+#[test]
+fn a_failure_goes_on_waiting_when_the_next_response_begins() {
+    // When a fails as well, nobody contradicts b any more; but b does a.
+    for (other, count) in [(begun(), 0), (unreached(1), 7)] {
+        let mut bench = Bench::new();
+        bench.hear(0, "a", begun());
+        bench.sums(0);
+        bench.hear(250, "b", unreached(7));
+        bench.sums(250);
+        bench.hear(500, "b", begun());
+        assert_eq!(bench.sums(500).0, 0, "a has not told anything of that time");
+        bench.hear(600, "a", other);
+        for ms in [750, 1_000, 1_250] {
+            bench.hear(ms, "a", Traffic::default());
+            bench.hear(ms, "b", Traffic::default());
+        }
+        assert_eq!(bench.sums(1_250).0, count);
+    }
 }
 
 #[test]
