@@ -384,6 +384,12 @@ impl Running {
         }
     }
 
+    /// What its services work on.
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// Reads the declared state again, if there is any. A file that cannot be applied leaves
     /// everything as it is; the log and the events say why.
     pub async fn reload(&self) {

@@ -8,6 +8,7 @@
 mod complaints;
 mod endpoint;
 mod management;
+mod reporting;
 mod session;
 
 use std::{
@@ -20,12 +21,12 @@ use lb_core::{
     model::{InstanceId, ProxyId},
     sync::Subscriber,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
-pub(crate) use self::endpoint::ControlPlane;
+pub(crate) use self::{endpoint::ControlPlane, reporting::Reporting};
 use crate::{
     clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
     worker::now,
@@ -61,6 +62,14 @@ pub(crate) struct Introduction {
 pub(crate) struct Connected {
     pub(crate) channel: Channel,
     pub(crate) stats_period: Duration,
+    /// Cancelled when reports have not been taken there for some time.
+    pub(crate) unheard: CancellationToken,
+}
+
+impl Connected {
+    fn new(channel: Channel, stats_period: Duration) -> Self {
+        Self { channel, stats_period, unheard: CancellationToken::new() }
+    }
 }
 
 /// Follows control planes until it is asked to leave, or dropped.
@@ -86,34 +95,6 @@ pub(crate) struct Parts {
     pub(crate) status: Arc<Status>,
     pub(crate) connected: watch::Sender<Option<Connected>>,
     pub(crate) leaving: CancellationToken,
-}
-
-/// Keeps a way for the statistics of a process that was taken over. It follows no control plane
-/// any more, and goes on to report: a drain waits for what it has left.
-#[derive(Debug)]
-pub(crate) struct Reporting {
-    control_planes: Vec<ControlPlane>,
-    connected: watch::Sender<Option<Connected>>,
-}
-
-impl Reporting {
-    /// Finds a control plane if there is none at present. A connection that there was is made
-    /// anew by whoever uses it.
-    pub(crate) async fn keep(self) {
-        if self.connected.borrow().is_some() {
-            return;
-        }
-        let (mut backoff, mut rng) = (Backoff::default(), fastrand::Rng::new());
-        for control_plane in self.control_planes.iter().cycle() {
-            let connecting = timeout(CONNECT_TIMEOUT, control_plane.endpoint().connect());
-            if let Ok(Ok(channel)) = connecting.await {
-                let stats_period = Duration::from_millis(STATS_PERIOD_MS);
-                self.connected.send_replace(Some(Connected { channel, stats_period }));
-                return;
-            }
-            tokio::time::sleep(backoff.next(now(), &mut rng)).await;
-        }
-    }
 }
 
 impl Follower {
@@ -199,7 +180,7 @@ impl Follower {
 
     /// What is left to do for one that follows no more: see [`Reporting`].
     pub(crate) fn reporting(&self) -> Reporting {
-        Reporting { control_planes: self.control_planes.clone(), connected: self.connected.clone() }
+        Reporting::new(self.control_planes.clone(), self.connected.clone())
     }
 
     /// Compiles what the subscriber holds and waits until all workers serve from it.

@@ -16,7 +16,8 @@ use pb::control_message::Message as Down;
 
 /// Of `nonce` in every message that has one.
 const NONCE_TAG: u32 = 1;
-/// Of `snapshot_chunk` and `delta` in a message to a proxy.
+/// Of `snapshot_chunk` and `delta` in a message to a proxy; below 16, so that a byte holds each
+/// as a key.
 const CHUNK_TAG: u32 = 3;
 const DELTA_TAG: u32 = 5;
 /// In front of each message of a gRPC stream.
@@ -63,13 +64,19 @@ impl Frame {
     /// Appends the message as a gRPC stream has it: a zero, its length in four bytes, then its
     /// own. What comes last of it is given back instead, if it is so long that it should not be
     /// copied; it must follow next.
+    ///
+    /// # Panics
+    ///
+    /// If the message is longer than 4 GiB, which a gRPC stream cannot have.
     pub fn write(self, buffer: &mut Vec<u8>) -> Option<Bytes> {
         let length = self.encoded_len();
         let is_long =
             matches!(&self.0, Content::Shared { body, .. } if body.len() > COPIED_BYTES_MAX);
         buffer.reserve(PREFIX_BYTES + if is_long { HEAD_BYTES_MAX } else { length });
         buffer.put_u8(0);
-        buffer.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        // A wrong length would have the proxy read what follows as something else.
+        let told = u32::try_from(length).expect("changes and chunks are of a few MiB at most");
+        buffer.put_u32(told);
         match self.0 {
             Content::Own(message) => {
                 message.encode_raw(buffer);
@@ -159,7 +166,7 @@ mod tests {
         let (prefix, message) = bytes.split_at(PREFIX_BYTES);
         assert_eq!(message.len(), frame.encoded_len());
         assert_eq!(prefix[0], 0, "it is not compressed");
-        assert_eq!(prefix[1..], (message.len() as u32).to_be_bytes());
+        assert_eq!(prefix[1..], u32::try_from(message.len()).unwrap().to_be_bytes());
         pb::ControlMessage::decode(message).unwrap()
     }
 

@@ -48,6 +48,9 @@ fn urgent_period(period: Duration) -> Duration {
     (period / 5).clamp(URGENT_PERIOD, URGENT_PERIOD_MAX)
 }
 
+/// A connection on which no report was taken for so long is not expected to recover.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(3);
+
 /// How long a process that ends waits until its last report was heard.
 const LAST_REPORT_FOR: Duration = Duration::from_millis(500);
 
@@ -138,12 +141,20 @@ impl Reporter {
 
     /// Reports to whichever control plane the follower has found.
     pub(crate) async fn run(mut self, mut connected: watch::Receiver<Option<Connected>>) {
+        let mut failing = Failing::default();
         loop {
+            if connected.has_changed().unwrap_or(false) {
+                failing = Failing::default();
+            }
             let current = connected.borrow_and_update().clone();
             if let Some(current) = current {
+                let (unheard, heard) = (current.unheard.clone(), *self.heard.borrow());
                 tokio::select! {
                     problem = self.report_to(current) => {
                         debug!(problem, "statistics are not taken");
+                        if failing.fails(*self.heard.borrow() != heard, Instant::now()) {
+                            unheard.cancel();
+                        }
                         // The follower tells of a new connection; until then this one
                         // may recover.
                         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -361,9 +372,34 @@ impl Reporter {
     }
 }
 
+/// Since when no report was taken on a connection.
+#[derive(Debug, Default)]
+struct Failing(Option<Instant>);
+
+impl Failing {
+    /// A try has failed, perhaps after some reports were `heard`; whether the connection should be
+    /// given up.
+    fn fails(&mut self, heard: bool, now: Instant) -> bool {
+        if heard {
+            self.0 = None;
+        }
+        now - *self.0.get_or_insert(now) >= GIVE_UP_AFTER
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_is_given_up_when_nothing_is_heard_on_it_for_long() {
+        let (began, mut failing) = (Instant::now(), Failing::default());
+        let at = |s| began + Duration::from_secs(s);
+        assert!(![0, 1, 2].map(|s| failing.fails(false, at(s))).contains(&true));
+        assert!(!failing.fails(true, at(3)), "it has recovered meanwhile");
+        assert!(![4, 5].map(|s| failing.fails(false, at(s))).contains(&true));
+        assert!(failing.fails(false, at(6)));
+    }
 
     #[test]
     fn reports_of_failures_are_rarer_in_a_large_fleet() {

@@ -108,10 +108,8 @@ impl Follower {
         if self.serving.exposes_management().await {
             self.find_management(&welcome.http_address, control_plane.host()).await;
         }
-        self.connected.send_replace(Some(Connected {
-            channel,
-            stats_period: millis_or(welcome.stats_period_ms, STATS_PERIOD_MS),
-        }));
+        let stats_period = millis_or(welcome.stats_period_ms, STATS_PERIOD_MS);
+        self.connected.send_replace(Some(Connected::new(channel, stats_period)));
         self.follow(session, backoff).await
     }
 

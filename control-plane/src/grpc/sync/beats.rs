@@ -58,4 +58,16 @@ mod tests {
             }
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_late_is_followed_by_those_of_its_turn() {
+        let beats = Beats::new(Duration::from_secs(1));
+        let mut third = beats.of_stream(3);
+        assert_eq!(third.tick().await - beats.began, Duration::from_millis(150));
+        tokio::time::advance(Duration::from_millis(2600)).await;
+        third.tick().await;
+        assert_eq!(beats.began.elapsed(), Duration::from_millis(2750), "late, and at once");
+        third.tick().await;
+        assert_eq!(beats.began.elapsed(), Duration::from_millis(3150));
+    }
 }

@@ -81,6 +81,15 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+impl Shared {
+    /// A stream that has ended, with this left to be sent.
+    pub(super) fn ended(farewell: Vec<Frame>, refusal: Option<Status>) -> Self {
+        let state = State { farewell: farewell.into(), ended: true, refusal, ..State::default() };
+        Self { state: Mutex::new(state), gone: CancellationToken::new() }
+    }
+}
+
 impl State {
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {

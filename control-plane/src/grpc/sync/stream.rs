@@ -6,10 +6,11 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use lb_core::{
     model::Version,
     moment::Moment,
-    sync::{AckOutcome, Answer, Due, Held, Nonce, Refusal, Session},
+    sync::{AckOutcome, Answer, Due, Held, Nonce, Refusal, Sending, Session},
 };
 use lb_proto::{
     convert::sync as convert,
@@ -20,7 +21,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use tonic::Status;
 use tracing::{debug, info, warn};
 
-use super::{Context, hello::Introduction, status};
+use super::{Context, encoded::Later, hello::Introduction, status};
 use crate::{
     clock::{age, millis32, unix_ms},
     fleet::{Membership, Progress, Step},
@@ -42,12 +43,23 @@ pub(super) struct ProxyStream {
     wants_room: bool,
     /// Room for a whole state, until it has left.
     room: Option<OwnedSemaphorePermit>,
-    /// The whole state that is under way, so that others can be sent the same.
-    whole: Option<Arc<Whole>>,
+    /// The changes that are unacknowledged, so that others can be sent the same: most proxies are
+    /// sent them before the first has answered.
+    delta: Option<Arc<Later<Bytes>>>,
+    /// The whole state that is under way, for the same reason.
+    whole: Option<Arc<Later<Whole>>>,
     /// When the proxy was last heard of.
     heard: Instant,
     /// No whole state is sent before, because the last ones were refused.
     not_before: Instant,
+}
+
+/// What is sent next.
+enum Content {
+    /// Changes, and when the newest of them was committed.
+    Delta(Arc<Later<Bytes>>, Moment),
+    /// A whole state.
+    Whole(Arc<Later<Whole>>),
 }
 
 /// Between two whole states of which the first was refused because it would silence a pool: twice
@@ -75,6 +87,7 @@ impl ProxyStream {
             place: (0, 0),
             wants_room: false,
             room: None,
+            delta: None,
             whole: None,
             heard: Instant::now(),
             not_before: Instant::now(),
@@ -148,9 +161,8 @@ impl ProxyStream {
         // That of a whole state which has left is given back, unless it has just been given.
         let mut room = self.room.take();
         self.whole = None;
-        let Self { session, context, outgoing, membership, .. } = self;
-        let Context { encoded, fleet, .. } = &**context;
-        let (sent, proxy) = (fleet.sent(), membership.id());
+        let Self { session, context, .. } = self;
+        // What is sent is encoded below, when no change waits for it.
         let next = context.registry.read(|view| {
             let publisher = &view.publisher;
             if session.due(publisher)? == Due::Snapshot {
@@ -163,27 +175,31 @@ impl ProxyStream {
                 self.room = Some(room.take()?);
             }
             let sending = session.begin(publisher)?;
-            let to = publisher.version();
-            match sending.due {
+            let content = match sending.due {
                 Due::Delta(from) => {
-                    let body = encoded.delta(publisher, from);
-                    debug!(%proxy, from, %to, "delta");
-                    self.committed = Some(view.committed);
-                    outgoing.push_back(Frame::delta(sending.nonce, body));
-                    Some(&sent.deltas)
+                    Content::Delta(context.encoded.delta(publisher, from), view.committed)
                 }
-                Due::Snapshot => {
-                    let whole = encoded.whole(publisher);
-                    info!(%proxy, version = %to, objects = whole.objects(), "sending a snapshot");
-                    self.committed = None;
-                    outgoing.extend(whole.frames(sending.nonce, sending.allow_empty));
-                    self.whole = Some(whole);
-                    Some(&sent.snapshots)
-                }
-            }
+                Due::Snapshot => Content::Whole(context.encoded.whole(publisher)),
+            };
+            Some((sending, publisher.version(), content))
         });
-        let Some(sent) = next else { return };
-        sent.add(self.outgoing.iter().map(|frame| frame.encoded_len() as u64).sum());
+        let Some((Sending { nonce, due, allow_empty }, to, content)) = next else { return };
+        let (sent, proxy) = (context.fleet.sent(), self.membership.id());
+        let count = match content {
+            Content::Delta(delta, committed) => {
+                debug!(%proxy, ?due, %to, "sending changes");
+                self.outgoing.push_back(Frame::delta(nonce, Bytes::clone(&delta)));
+                (self.delta, self.committed) = (Some(delta), Some(committed));
+                &sent.deltas
+            }
+            Content::Whole(whole) => {
+                info!(%proxy, version = %to, objects = whole.objects(), "sending a snapshot");
+                self.outgoing.extend(whole.frames(nonce, allow_empty));
+                (self.whole, self.committed) = (Some(whole), None);
+                &sent.snapshots
+            }
+        };
+        count.add(self.outgoing.iter().map(|frame| frame.encoded_len() as u64).sum());
         self.show(Step::Sent);
     }
 
@@ -222,6 +238,9 @@ impl ProxyStream {
         let why = answer.refused.as_ref().map(|(_, message)| message.clone());
         let outcome = self.session.on_answer(answer);
         let proxy = self.membership.id();
+        if outcome != AckOutcome::Stale {
+            self.delta = None;
+        }
         let mut lag = None;
         match outcome {
             AckOutcome::Applied(revision) => {

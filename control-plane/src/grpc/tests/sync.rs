@@ -20,6 +20,37 @@ async fn changes_merge_while_an_answer_is_due() {
     proxy.apply(Transmission::Delta(merged)).await;
 }
 
+/// A large change would be in memory until the next one, which may be weeks away.
+#[tokio::test]
+async fn what_every_proxy_has_applied_is_freed() {
+    let world = world().await;
+    let (mut first, mut second) = (world.proxy("p1").await, world.proxy("p2").await);
+    // One that no check of a backend follows.
+    let pool = pb::Pool { name: "empty".into(), ..Default::default() };
+    let mut registry = world.registry();
+    let write = registry.put(pb::PutRequest {
+        object: Some(pb::Object { object: Some(pb::object::Object::Pool(pool)), revision: 0 }),
+        options: Some(wait(20_000)),
+        ..Default::default()
+    });
+    let held = || world.running.context().encoded.held();
+    let follow = async {
+        let (one, other) = (first.transmission().await, second.transmission().await);
+        first.apply(one).await;
+        let progress = async {
+            while world.proxies().await[0].state != "synced" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, progress).await.expect("the first is in sync");
+        assert_eq!(held(), 1, "the second has not applied it yet");
+        second.apply(other).await;
+    };
+    let (written, ()) = tokio::join!(write, follow);
+    assert!(written.unwrap().into_inner().progress.unwrap().done);
+    assert_eq!(held(), 0);
+}
+
 #[tokio::test]
 async fn a_proxy_that_comes_back_gets_only_what_it_missed() {
     let world = world().await;
