@@ -150,8 +150,8 @@ fn the_overview_is_the_status_with_a_curve() {
     CONTROL  cp-1, version 0.1.0, up 3m14s
     TRAFFIC  12 requests/s   - ok   p50 -   p99 -   in flight 0
 
-    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P9
-    default  round_robin  2/3     1        0         0         0      0        -
+    POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
+    default  round_robin  2/3     1      0        -    -
 
     ! backend2 localhost:8001 down for 41s: connection refused (backend_connect_refu
       next: nothing listens at localhost:8001: start the server, or correct the addr

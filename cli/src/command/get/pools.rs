@@ -7,9 +7,12 @@ use crate::{
     view::{Counts, PoolView, slots},
 };
 
+/// A header, and the count below it.
+type Count = (&'static str, fn(&Counts) -> u32);
+
 /// Counts of backends that are zero nearly always: they have a column where one is not, so that
 /// the table fits on a terminal of 80 columns.
-const RARE: [(&str, fn(&Counts) -> u32); 3] = [
+const RARE: [Count; 3] = [
     ("UNKNOWN", |counts| counts.unknown),
     ("DISABLED", |counts| counts.disabled),
     ("DRAINING", |counts| counts.draining),

@@ -119,8 +119,8 @@ fn a_quiet_day_has_no_alarms() {
     CONTROL  cp-1, version 0.1.0, up 3m12s
     TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
 
-    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-    default  round_robin  3/3     0        0         0         0      0        -    -
+    POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
+    default  round_robin  3/3     0      0        -    -
     ");
 }
 
@@ -175,8 +175,8 @@ fn what_is_wrong_is_told_with_the_next_step() {
     CONTROL  cp-1, version 0.1.0, up 3m12s
     TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
 
-    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-    default  round_robin  2/3     1        0         0         0      0        -    -
+    POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
+    default  round_robin  2/3     1      0        -    -
 
     ! proxy-2 behind at revision 117, last heard of 9.6s ago
       next: 'lbctl describe proxy proxy-2'
@@ -230,8 +230,8 @@ fn an_empty_installation_says_how_to_begin() {
     CONTROL  cp-1, version 0.1.0, up 3m12s
     TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
 
-    POOL     ALGORITHM     UP  DOWN  UNKNOWN  DISABLED  DRAINING  REQ/S  SUCCESS  P99
-    default  round_robin  0/0     0        0         0         0      0        -    -
+    POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
+    default  round_robin  0/0     0      0        -    -
 
     ! no proxy is connected: nothing serves
       next: start one with 'lbctl data-plane', or the whole balancer with 'lbctl dev'
