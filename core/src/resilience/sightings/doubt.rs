@@ -65,9 +65,10 @@ impl Doubts {
         std::mem::take(&mut self.aside)
     }
 
-    /// All that wait, and the failures in a row, those that were set aside among them.
+    /// All that wait, and the failures in a row among them. What was set aside stays there: that
+    /// was judged by what others saw.
     pub(super) fn take(&mut self) -> (Outcomes, u64) {
-        let (mut failures, mut run) = (Outcomes::default(), self.take_aside());
+        let (mut failures, mut run) = (Outcomes::default(), 0);
         for doubt in self.waiting.drain(..) {
             failures += doubt.failures;
             run += u64::from(doubt.run);

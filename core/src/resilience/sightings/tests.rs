@@ -231,6 +231,10 @@ fn what_was_its_own_affair_stays_that_when_its_next_response_begins() {
         let told = [&[(0, "a", other)], &back[..]].concat();
         let successes = other.outcomes.successes.into();
         assert_eq!(sums(&told), (0, 0, successes), "a is served");
+        // So it stays when it gets a status, which is a failure of its own.
+        let quiet = [300, 400, 450].map(|ms| (ms, "a", Traffic::default()));
+        let status = [&told[..2], &quiet, &[(500, "b", gateway(1))]].concat();
+        assert_eq!(sums(&status).0, 1);
         // What has only begun ends no row: if b fails again, it goes on.
         let again = [&told[..], &[(20_000, "b", unreached(1))]].concat();
         assert_eq!(sums(&again).0, 8);
