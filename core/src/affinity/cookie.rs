@@ -324,3 +324,42 @@ impl Default for Bytes {
         Self { held: [0; BYTES_MAX], len: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::affinity::keys::{RingKey, SessionKey};
+
+    /// Only who has the key can say such things: a build of another layout, for example.
+    #[test]
+    fn what_is_signed_and_no_session_is_refused_as_malformed() {
+        let key = SessionKey::new(KeyId(1), [7; SessionKey::LEN]);
+        let active = RingKey { key: key.clone(), role: Role::Active };
+        let ring = KeyRing::new(vec![active]).unwrap();
+        let pool = PoolName::new("web").unwrap();
+        let verify = |version: u8, pool_len: u8, names: &[u8]| {
+            let mut bytes = vec![version];
+            bytes.extend(1_u32.to_be_bytes());
+            bytes.extend(1000_u64.to_be_bytes());
+            bytes.extend(5_u64.to_be_bytes());
+            bytes.push(pool_len);
+            bytes.extend(names);
+            bytes.extend(key.sign::<TAG_LEN>(&bytes));
+            let mut text = [0; 2 * Value::LEN_MAX];
+            let len = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).unwrap();
+            let session = Session::verify(&text[..len], &ring, &pool, 0, Duration::from_secs(1000));
+            session.map(|session| session.backend().to_owned())
+        };
+        assert_eq!(verify(1, 3, b"webb1").unwrap(), "b1");
+        for (version, pool_len, names) in [
+            (2, 3, &b"webb1"[..]),
+            (1, 0, b"webb1"),
+            (1, 5, b"webb1"),
+            (1, 6, b"webb1"),
+            (1, 3, b"web\xffb1"),
+            (1, 3, &[b'w'; 3 + NAME_MAX + 1]),
+        ] {
+            assert_eq!(verify(version, pool_len, names), Err(Refusal::Malformed), "{names:?}");
+        }
+    }
+}
