@@ -44,7 +44,8 @@ pub enum DataDirError {
     },
     /// Something else has its name.
     #[error(
-        "{} is no directory; name another one with --data-dir DIR, or move it away",
+        "cannot use the data directory {}: something else has its name, or a part of it; name \
+         another one with --data-dir DIR, or move that away",
         path.display()
     )]
     NoDirectory {

@@ -28,9 +28,11 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| match error
             .kind()
         {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
-                bad("it is no directory. Name another with --data-dir, or move it away".into())
-            }
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => bad(
+                "something else has its name, or a part of it. Name another with --data-dir, or \
+                     move that away"
+                    .into(),
+            ),
             _ => bad(format!("{error}. Name another with --data-dir")),
         })?;
         let lock = File::create(path.join("lock")).map_err(|error| {
