@@ -104,11 +104,13 @@ impl Drains {
     /// The same of the proxies that are listed, or whether processes of them may be on their way
     /// back that were taken over and have something left.
     fn awaits(&self, proxies: &[ProxyView], context: &Context) -> bool {
+        if Instant::now() >= self.complete_from {
+            return false;
+        }
         let is_known = |view: &&ProxyView| view.state != ProxyState::Lost;
         let known: Vec<ProxyId> =
             proxies.iter().filter(is_known).map(|view| view.info.id.clone()).collect();
-        self.awaits_proxies(&known)
-            || Instant::now() < self.complete_from && !self.away(proxies, context).is_empty()
+        self.awaits_proxies(&known) || !self.away(proxies, context).is_empty()
     }
 
     /// Processes of these proxies that may be on their way back after a restart, if it is known

@@ -245,7 +245,7 @@ impl Relay {
             if self.read_done {
                 return Poll::Ready(Ok(()));
             }
-            if self.is_passing(input) {
+            if self.passable(input) > 0 {
                 continue;
             }
             if !input.is_empty() {
@@ -282,12 +282,12 @@ impl Relay {
         }
     }
 
-    /// Whether the input is written as it is.
-    fn is_passing(&self, input: &Buffer) -> bool {
-        self.framing == Framing::Identity
-            && !self.read_done
-            && self.room.is_none()
-            && self.reader.passable(input.data().len()).is_some_and(|count| count > 0)
+    /// How much of the input is written as it is.
+    fn passable(&self, input: &Buffer) -> usize {
+        if self.framing != Framing::Identity || self.read_done || self.room.is_some() {
+            return 0;
+        }
+        self.reader.passable(input.data().len()).unwrap_or_default()
     }
 
     /// Whether what is left is long enough for a pipe, and nothing is before it.
@@ -359,11 +359,9 @@ impl Relay {
     ) -> Poll<io::Result<()>> {
         loop {
             let prepared = &self.out[self.out_written..];
-            let passing = match self.is_passing(input) {
-                true => {
-                    &input.data()[..self.reader.passable(input.data().len()).unwrap_or_default()]
-                }
-                false => &[],
+            let passing = match self.passable(input) {
+                0 => &[],
+                count => &input.data()[..count],
             };
             let mut writer = Pin::new(&mut *writer);
             let count = match (prepared.is_empty(), passing.is_empty()) {

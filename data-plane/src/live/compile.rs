@@ -15,12 +15,8 @@ use lb_core::{
 
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, LoopMark, Management, Outlook,
-    Padded, PoolConfig, Retries, Routes, Sticky, Trouble,
-    facts::Facts,
-    limits::LimitCompiler,
-    outlook::{Member, tell_panic},
-    routes::RouteCompiler,
-    sticky,
+    Padded, PoolConfig, Retries, Routes, Sticky, Trouble, facts::Facts, limits::LimitCompiler,
+    outlook::tell_panic, routes::RouteCompiler, sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -236,7 +232,7 @@ impl Compiler {
         let mut known = former.map(|former| former.members().peekable());
         let count = entry.backends.len();
         let mut backends = Vec::with_capacity(count);
-        let (mut facts, mut members) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut facts, mut were_ejected) = (Vec::with_capacity(count), Vec::with_capacity(count));
         // Both in order of ids, so that one walk finds who was here before. Of thousands nearly
         // all are as they were, and are not looked into: that they are the same is seen by where
         // they are kept.
@@ -245,8 +241,7 @@ impl Compiler {
             if let Some(known) = known.as_mut().and_then(|known| known.next_if(as_before)) {
                 backends.push(Arc::clone(known.state));
                 facts.push(*known.facts);
-                let pick = known.facts.pick;
-                members.push(Member { pick, was_ejected: pick.is_ejected });
+                were_ejected.push(known.facts.pick.is_ejected);
                 continue;
             }
             let known = known.as_mut().and_then(|known| {
@@ -255,10 +250,8 @@ impl Compiler {
                 }
                 known.next_if(|known| known.state.identity.id == *id)
             });
-            let new = Facts::of(backend);
-            let was_ejected = known.as_ref().is_some_and(|known| known.facts.pick.is_ejected);
-            facts.push(new);
-            members.push(Member { pick: new.pick, was_ejected });
+            facts.push(Facts::of(backend));
+            were_ejected.push(known.as_ref().is_some_and(|known| known.facts.pick.is_ejected));
             let state = self.backend(entry, backend, known.map(|known| known.state));
             state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
             state.set_closed(!backend.backend.is_wanted());
@@ -266,7 +259,7 @@ impl Compiler {
         }
         known.into_iter().flatten().for_each(|gone| gone.state.set_closed(true));
         let now = now();
-        let out = self.outlook.out(entry, &members, &backends, now);
+        let out = self.outlook.out(entry, &facts, &were_ejected, &backends, now);
         let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
         let eligible = candidates::of_facts(&entry.pool, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);

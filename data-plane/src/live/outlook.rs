@@ -11,10 +11,7 @@ use std::{
 };
 
 use lb_core::{
-    health::{
-        candidates::{self, Candidates},
-        panic::Panic,
-    },
+    health::{candidates::Candidates, panic::Panic},
     model::{Algorithm, BackendEntry, PoolEntry, PoolName, ResiliencePolicy},
     resilience::{
         local::{self, Seen},
@@ -36,14 +33,6 @@ pub(crate) struct Outlook {
     /// there on the monotonic clock counts: a wall clock that jumps here changes nothing.
     told: (Instant, u64),
     rng: fastrand::Rng,
-}
-
-/// What the outlook needs to know of a backend.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Member {
-    pub(super) pick: candidates::Facts,
-    /// Whether it was ejected when the pool was compiled last.
-    pub(super) was_ejected: bool,
 }
 
 impl Default for Outlook {
@@ -73,20 +62,21 @@ impl Outlook {
         self.takes_over = false;
     }
 
-    /// Which backends of a pool requests are kept from for what they showed.
+    /// Which backends of a pool requests are kept from for what they showed. Facts, and
+    /// whether a backend was ejected when the pool was compiled last, are by slot.
     pub(super) fn out(
         &mut self,
         pool: &PoolEntry,
-        members: &[Member],
+        facts: &[Facts],
+        were_ejected: &[bool],
         backends: &[Arc<BackendState>],
         now: Instant,
     ) -> Vec<bool> {
         let policy = pool.pool.resilience.breaker;
         // Those in use, by slot.
         let (mut used, mut seen) = (Vec::new(), Vec::new());
-        for (slot, (Member { pick, was_ejected }, state)) in
-            members.iter().zip(backends).enumerate()
-        {
+        let members = facts.iter().zip(were_ejected).zip(backends);
+        for (slot, ((Facts { pick, .. }, was_ejected), state)) in members.enumerate() {
             state.set_avoid_after(policy.consecutive_failures);
             if self.is_heard {
                 if *was_ejected || pick.is_ejected || policy.is_off() {
