@@ -51,7 +51,13 @@ impl Scene {
             self.ask(&mut client, "/slow").await;
             tokio::select! {
                 _ = self.own.reached(before + 1) => return client,
-                elsewhere = client.response() => assert_eq!(elsewhere.text(), "other"),
+                elsewhere = client.response() => {
+                    assert_eq!(elsewhere.text(), "other");
+                    // A connection has so many requests at most.
+                    if elsewhere.field("Connection") == Some("close") {
+                        client = Client::connect(self.cluster.address()).await;
+                    }
+                }
             }
         }
     }
