@@ -7,6 +7,7 @@ use lb_proto::v1::Failures;
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
+    cluster::Cluster,
     eventually::eventually,
     exposition::Scrape,
 };
@@ -251,4 +252,57 @@ async fn a_backend_that_waits_for_a_client_no_longer_is_not_blamed() {
         other => Err(format!("{other:?}")),
     })
     .await;
+}
+
+/// As many clients do, this one reads only when it has sent everything.
+async fn upload_first(cluster: &Cluster, length: usize) -> (u16, String) {
+    let mut client = Client::connect(cluster.address()).await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")).await;
+    let piece = vec![b'a'; 64 << 10];
+    for _ in 0..length / piece.len() {
+        client.send(&piece).await;
+    }
+    let answer = client.response().await;
+    assert_eq!(client.end().await.expect("an end, and no reset"), b"");
+    (answer.status, answer.text())
+}
+
+/// A backend may answer before it has read the request, and read on.
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_sends_on_and_its_body_the_backend() {
+    let backend = Backend::scripted(|_| {
+        let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nlogin".to_vec();
+        vec![Action::Send(answer), Action::ReadBody]
+    });
+    let cluster = one_proxy(&[&backend]).await;
+    let length = 8 << 20;
+    for _ in 0..3 {
+        assert_eq!(upload_first(&cluster, length).await, (401, "login".to_owned()));
+    }
+    eventually("all of the bodies has come", async || {
+        let bytes = backend.bytes();
+        if bytes >= 3 * length as u64 { Ok(()) } else { Err(bytes) }
+    })
+    .await;
+}
+
+/// Nobody reads the rest of these requests but the proxy, and drops it.
+#[tokio::test]
+async fn a_client_that_sends_on_gets_the_answer_of_who_reads_no_more() {
+    let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nlogin";
+    let closes = || Backend::scripted(|_| vec![Action::Send(answer.to_vec()), Action::Close]);
+    let stops = || {
+        let gate = Gate::default();
+        Backend::scripted(move |_| {
+            vec![Action::Send(answer.to_vec()), Action::Await(gate.clone())]
+        })
+    };
+    for backend in [closes(), stops()] {
+        let cluster = one_proxy(&[&backend]).await;
+        assert_eq!(upload_first(&cluster, 8 << 20).await, (401, "login".to_owned()));
+    }
+    let cluster = one_proxy(&[]).await;
+    assert_eq!(upload_first(&cluster, 8 << 20).await.0, 503);
+    cluster.api.change_listener(|listener| listener.max_body_bytes = 1 << 20).await;
+    assert_eq!(upload_first(&cluster, 8 << 20).await.0, 413);
 }

@@ -100,6 +100,30 @@ async fn clients_that_ask_for_nothing_make_room_too() {
     }
 }
 
+/// Who sends nothing of its body keeps its place no longer than others need it, and no backend
+/// is blamed. (A body has a minute otherwise, longer than this test waits.)
+#[tokio::test]
+async fn clients_that_stall_in_a_body_make_room_too() {
+    let backend = Backend::saying("a");
+    let args = ["--max-connections=20", "--workers=2"];
+    let cluster = Cluster::start_with(program(), 1, &args).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[backend.address()]).await;
+    let mut stalled = Vec::new();
+    for number in 0..20 {
+        let mut client = Client::connect(cluster.address()).await;
+        let rest = ["Content-Length: 9\r\n\r\nsome", "Transfer-Encoding: chunked\r\n\r\n9;"];
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{}", rest[number % 2])).await;
+        stalled.push(client);
+    }
+    backend.reached(20).await;
+    assert_eq!(get(cluster.address(), "/").await.text(), "a");
+    // Those first that have been silent for longest, and about a fifth of them.
+    stalled[0].response().await.expect(408, "client_body_timeout");
+    let totals = cluster.api.backend("backend1").await.totals.unwrap_or_default();
+    assert_eq!(totals.failures.unwrap_or_default(), Default::default(), "it is not to blame");
+}
+
 /// Who was answered before all of its body had come keeps its place until that has, and no longer
 /// when others want it.
 #[tokio::test]

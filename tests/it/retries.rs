@@ -347,3 +347,44 @@ async fn an_upload_that_was_begun_is_never_begun_again_in_its_middle() {
         assert_eq!(seen.request.method(), "PUT", "{seen:?}");
     }
 }
+
+/// What is no answer, and of which the client was told nothing: half a head, no HTTP, interim
+/// responses that are not passed on.
+#[tokio::test]
+async fn a_response_that_never_became_one_is_asked_of_another_backend() {
+    let interims = "HTTP/1.1 100 Continue\r\n\r\n";
+    for said in ["HTTP/1.1 200 OK\r\nContent-Le", "+OK ready\r\n\r\n", interims] {
+        // On a kept connection it is the same.
+        let bad = Backend::scripted(move |request| match request.number {
+            1 if request.path() == "/first" => vec![Action::Send(ok("first"))],
+            _ => vec![Action::ReadBody, Action::Send(said.into()), Action::Close],
+        });
+        let well = Backend::saying("well");
+        let cluster = one_proxy(&[&bad, &well]).await;
+        let interim = said == interims;
+        let head = if interim { "HTTP/1.0" } else { "HTTP/1.1" };
+        let ask = async |method: &str, path: &str| {
+            let text = format!(
+                "{method} {path} {head}\r\nHost: a\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+            exchange(cluster.address(), method, &text).await.unwrap()
+        };
+        for _ in 0..2 {
+            assert!(["first", "well"].contains(&ask("GET", "/first").await.text().as_str()));
+        }
+        for _ in 0..6 {
+            assert_eq!(ask("GET", "/").await.text(), "well", "{said:?}");
+        }
+        let asked = bad.requests();
+        assert!(asked >= 3, "{asked}");
+        let statuses = [ask("POST", "/").await.status, ask("POST", "/").await.status];
+        assert!(statuses == [200, 502] || statuses == [502, 200], "{said:?}: {statuses:?}");
+        eventually("each of them is the backend's failure", async || {
+            let totals = cluster.api.backend("backend1").await.totals.unwrap_or_default();
+            let failures = totals.failures.unwrap_or_default();
+            let failed = failures.protocol + failures.reset;
+            if failed >= asked as u64 { Ok(()) } else { Err(format!("{failures:?} of {asked}")) }
+        })
+        .await;
+    }
+}

@@ -298,6 +298,43 @@ async fn a_client_that_resets_is_a_reset_at_the_backend() {
     in_flight(&cluster, &id, 0).await;
 }
 
+/// The tunnel's idle time, five minutes, is far longer than this test waits.
+#[tokio::test]
+async fn what_one_side_has_left_ends_when_the_other_stays_silent() {
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    let port = server(move |mut stream| {
+        let sender = sender.clone();
+        async move {
+            read_head(&mut stream).await;
+            stream.write_all(SWITCHING).await.unwrap();
+            // It hears the end, and does nothing about it.
+            assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0);
+            sender.send(stream).unwrap();
+        }
+    });
+    let (cluster, id) = before(port.address()).await;
+    for _ in 0..20 {
+        drop(tunnel(&cluster).await);
+    }
+    let mut held = Vec::new();
+    while held.len() < 20 {
+        held.push(ends.recv().await.unwrap());
+    }
+    in_flight(&cluster, &id, 20).await;
+    in_flight(&cluster, &id, 0).await;
+    // And so does what a backend has left.
+    let port = server(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(SWITCHING).await.unwrap();
+    });
+    cluster.api.delete("backend", &id).await;
+    let id = cluster.add_backends(&[port.address()]).await.remove(0);
+    let mut client = tunnel(&cluster).await;
+    assert_eq!(client.end().await.unwrap(), b"");
+    in_flight(&cluster, &id, 1).await;
+    in_flight(&cluster, &id, 0).await;
+}
+
 #[tokio::test]
 async fn either_side_may_say_no_more_and_still_listen() {
     let port = server(|mut stream| async move {

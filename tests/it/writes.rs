@@ -173,7 +173,7 @@ async fn limits_and_timeouts_are_set_and_shown() {
     let json =
         cluster.lbctl(&["describe", "listener", "default", "-o", "json"]).await.expect(0).json();
     assert_eq!(json["max_body_bytes"], 10 << 20, "{json}");
-    assert_eq!((&json["max_connections"], &json["drain_timeout_ms"]), (&500.into(), &1000.into()));
+    assert_eq!((&json["max_connections"], &json["drain_timeout_ms"]), (&500.into(), &2000.into()));
     let json = cluster.lbctl(&["describe", "pool", "default", "-o", "json"]).await.expect(0).json();
     assert_eq!(json["max_idle_connections"], 0, "{json}");
     assert_eq!(json["max_connection_age_ms"], 7_200_000, "{json}");

@@ -79,11 +79,12 @@ pub(crate) struct RequestLimits {
     /// 10000; none is refused [default: 16]
     #[arg(long, value_name = "N", value_parser = value::number(HttpLimits::PIPELINED))]
     pub(crate) max_pipelined: Option<u32>,
-    /// Of an unread body that are read and dropped after an answer, 1 to 1MiB; beyond: the
-    /// connection is closed [default: 64KiB]
+    /// Of an unread body that are read and dropped after an answer while others wait for a place,
+    /// 1 to 1MiB; beyond: the connection is closed [default: 64KiB]
     #[arg(long, value_name = "SIZE", value_parser = value::size(HttpLimits::DRAIN_BYTES))]
     pub(crate) max_drain_bytes: Option<u32>,
-    /// For how long they are read; beyond: the connection is closed [default: 1s]
+    /// For how long nothing may come of it, five times that in all, and half of it while others
+    /// wait; beyond: the connection is closed [default: 2s]
     #[arg(long, value_name = "DURATION", value_parser = value::setting)]
     pub(crate) drain_timeout: Option<Duration>,
 }

@@ -26,10 +26,12 @@ pub struct HttpLimits {
     /// Requests that a connection may send ahead of their answers before the others of
     /// its worker get their turn; default 16.
     pub pipelined_max: u32,
-    /// Bytes of an unread body that are read and dropped after an answer, so that the
-    /// answer is not lost to a reset; default 64 KiB.
+    /// Bytes of an unread body that are read and dropped after an answer while other clients
+    /// wait for a place; default 64 KiB. While nobody waits, there is only a bound of time.
     pub drain_bytes_max: u32,
-    /// For how long they are read; default 1 s.
+    /// For how long nothing may come of an unread body that is read and dropped after an
+    /// answer, so that the answer is not lost to a reset; default 2 s. All of it may take five
+    /// times that (nginx: 5 s and 30 s), or half of it while other clients wait for a place.
     pub drain_timeout: Duration,
 }
 
@@ -44,7 +46,7 @@ impl HttpLimits {
         body_bytes_max: 0,
         pipelined_max: 16,
         drain_bytes_max: 64 * 1024,
-        drain_timeout: Duration::from_secs(1),
+        drain_timeout: Duration::from_secs(2),
     };
 
     /// The most fields that any configuration can allow.

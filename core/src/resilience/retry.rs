@@ -5,9 +5,10 @@
 //! | nothing of it was written: no connection, a refused stream, a kept connection found dead | any method, at another backend, at once; nothing was sent twice, so no budget is needed |
 //! | written, and no byte of a response came | idempotent methods, out of the budget |
 //! | the same, on a kept connection, which its backend may just have closed | the same, at once, and over new connections only |
+//! | a half response head, or none that is HTTP, and the client was told nothing | idempotent methods, out of the budget |
 //! | an attempt's own timeout passed | the same |
 //! | 502, 503 or 504 | the same |
-//! | anything else: part of a response came, the response was malformed, the request's own time is up | never |
+//! | anything else: the client was told part of a response, the request's own time is up | never |
 //!
 //! What is sent again must still be all there: a body that has gone through the proxy's
 //! replay buffer cannot be.
@@ -34,11 +35,13 @@ pub enum Fault {
     /// The same on a connection that was kept: its backend may have closed it just then,
     /// which is no fault of its own. Or it died of the request.
     KeptEnded,
+    /// Part of a response came, or one that is no HTTP, and the client was told nothing of it.
+    Broken,
     /// The attempt's own timeout passed before a response.
     TryTimeout,
     /// A response came, and its status is this one.
     Status(u16),
-    /// Part of a response came, or it was malformed, or the request's time is up.
+    /// The client was told part of a response, or the request's time is up.
     Final,
 }
 
@@ -88,7 +91,11 @@ pub fn decide(policy: &RetryPolicy, failed: &Failed) -> Decision {
     match failed.fault {
         Fault::NeverWritten if failed.attempts < ATTEMPTS_MAX => return Decision::Elsewhere,
         Fault::NeverWritten => return Decision::GiveUp(Why::Exhausted),
-        Fault::Silent | Fault::KeptEnded | Fault::TryTimeout | Fault::Status(502..=504) => {}
+        Fault::Silent
+        | Fault::KeptEnded
+        | Fault::Broken
+        | Fault::TryTimeout
+        | Fault::Status(502..=504) => {}
         Fault::Status(_) | Fault::Final => return Decision::GiveUp(Why::Fault),
     }
     if !failed.is_idempotent {
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn what_was_written_is_sent_again_once_if_it_can_be() {
         let policy = RetryPolicy::default();
-        let faults = [Fault::Silent, Fault::KeptEnded, Fault::TryTimeout]
+        let faults = [Fault::Silent, Fault::KeptEnded, Fault::Broken, Fault::TryTimeout]
             .into_iter()
             .chain((502..=504).map(Fault::Status));
         for fault in faults {
@@ -178,7 +185,7 @@ mod tests {
         /// Whatever keeps failing in whatever ways ends, and spends no more than allowed.
         #[test]
         fn every_request_comes_to_an_end(
-            kinds in prop::collection::vec(0_u8..5, 100),
+            kinds in prop::collection::vec(0_u8..6, 100),
             retries in 0_u32..=10,
         ) {
             let policy = RetryPolicy { retries, ..RetryPolicy::default() };
@@ -191,6 +198,7 @@ mod tests {
                     Fault::TryTimeout,
                     Fault::Status(503),
                     Fault::NeverWritten,
+                    Fault::Broken,
                 ][usize::from(kind)];
                 match decide(&policy, &failed) {
                     Decision::Elsewhere => {}

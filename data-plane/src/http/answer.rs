@@ -1,6 +1,6 @@
-//! Gives the proxy's own answers, and ends connections so that answers arrive.
+//! Gives the proxy's own answers.
 
-use std::{future::poll_fn, io, task::Poll};
+use std::io;
 
 use lb_core::stats::whole_us;
 use tokio::io::AsyncWriteExt as _;
@@ -96,43 +96,6 @@ impl<S: Stream> Exchange<'_, S> {
         }
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-    }
-
-    /// Says that nothing more comes and reads on for a moment: closing at once would
-    /// reset the connection and with it the answer (RFC 9112, 9.6).
-    ///
-    /// That needs a client that goes on sending. One of whose request so many bytes are `left`
-    /// to come, and who has sent those and nothing behind them, keeps its place no longer when
-    /// others want it.
-    pub(super) async fn linger(&mut self, left: Option<u64>) {
-        let config = self.worker.config();
-        let limits = *self.limits(&config);
-        let left = left.filter(|_| self.is_crowded(&config));
-        self.worker.wheel.arm(&self.connection.timer, now(), limits.drain_timeout);
-        let (stream, buffer) = (&mut self.connection.stream, &mut self.client_in);
-        let drain = async {
-            if stream.shutdown().await.is_err() {
-                return;
-            }
-            let before = buffer.data().len();
-            let mut drained = 0;
-            while drained < limits.drain_bytes_max as usize {
-                buffer.clear();
-                let is_whole = left == Some((before + drained) as u64);
-                let read = poll_fn(|context| match buffer.poll_fill(stream, context) {
-                    Poll::Pending if is_whole => Poll::Ready(Ok(0)),
-                    read => read,
-                });
-                match read.await {
-                    Ok(count) if count > 0 => drained += count,
-                    _ => return,
-                }
-            }
-        };
-        match until(&self.connection.timer, drain).await {
-            // Out of time is as good an end as any.
-            Ok(()) | Err(_) => {}
-        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::{
     relay::{Relay, RelayError, Waiting},
     response_head::Head,
     stream::{Presence, Stream},
+    timing::STALLED_FOR,
 };
 use crate::{
     h1::{body::BodyLength, scan::HeadScan},
@@ -51,6 +52,8 @@ pub(super) struct Conversation<'e, 'x, 'p, S> {
     pub(super) keep_alive: bool,
     /// When this attempt began.
     pub(super) began: Instant,
+    /// The client was told something that the backend said.
+    pub(super) told: bool,
 }
 
 /// What a backend answers in the end.
@@ -93,9 +96,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     Ended::Failed(failure) if failure.kind.is_none() => {
                         return Ended::Failed(failure);
                     }
-                    Ended::Failed(failure) if failure.resendable && !failure.written => {}
+                    Ended::Failed(failure) if failure.silent && !failure.written => {}
                     Ended::Failed(failure)
-                        if failure.resendable && is_idempotent && self.upload.is_replayable() =>
+                        if failure.silent && is_idempotent && self.upload.is_replayable() =>
                     {
                         self.attempts.met_kept_end = true;
                         worker.upstreams.forget(self.backend.serial);
@@ -218,6 +221,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                                 if interims > INTERIM_MAX {
                                     return Err(self.protocol_failure("too many interim responses"));
                                 }
+                                self.told |= !out.is_empty();
                                 self.write_interim(&out).await?;
                             }
                         }
@@ -280,8 +284,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let exchange = &mut *self.exchange;
         let connection = &mut *exchange.connection;
         let upload = &mut *self.upload;
-        let mut was_asked = false;
-        poll_fn(|context| {
+        let (mut was_asked, mut is_marked) = (false, false);
+        let event = poll_fn(|context| {
             if uploading {
                 let client_in = &mut exchange.client_in;
                 let client = &mut connection.stream;
@@ -309,6 +313,11 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 upload.moved = Some(at);
                 exchange.worker.wheel.arm(&connection.timer, at, idle_for);
             }
+            if uploading && upload.waiting == Waiting::Reader {
+                let since = upload.moved.unwrap_or(self.began);
+                exchange.worker.wheel.mark_idle(&connection.timer, since + STALLED_FOR);
+                is_marked = true;
+            }
             if !uploading {
                 match presence::look(&mut connection.stream, &mut exchange.client_in, context) {
                     Presence::Finished if !finished => return Poll::Ready(Event::ClientFinished),
@@ -325,6 +334,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             connection.timer.poll(context).map(|()| Event::TimedOut)
         })
-        .await
+        .await;
+        if is_marked {
+            connection.timer.mark_busy();
+        }
+        event
     }
 }

@@ -120,7 +120,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let mut download = Relay::new(received.head, body, received.framing, &worker.pipes);
         if download.absorb(&mut upstream_in, ONE_WRITE_MAX).is_err() {
             // Nothing was sent yet: the client can still be told.
-            return self.protocol_failure("the chunked body is malformed");
+            return self.broken("the chunked body is malformed", false);
         }
         self.upload.let_go();
         let mut uploading = !self.upload.is_done();
@@ -165,6 +165,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         let is_long = download.written > ONE_WRITE_MAX as u64;
         worker.buffers.return_output(download.take_out());
+        if uploading && !self.upload.is_done() && !self.exchange.is_crowded_now() {
+            self.send_rest(&mut upstream, &mut upstream_in).await;
+            self.backend.count_bytes(index, self.upload.written - to_backend, 0);
+        }
         if received.backend_keeps {
             self.keep(upstream, &upstream_in, ended);
         }

@@ -248,6 +248,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 attempts: &mut attempts,
                 keep_alive,
                 began,
+                told: false,
             };
             let ended = conversation.run().await;
             self.end_trial(&ended);

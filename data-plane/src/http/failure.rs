@@ -43,8 +43,10 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// Something of the request may have reached the backend.
     pub(super) written: bool,
-    /// No byte of a response has come, and time is not what was missing.
+    /// The client has been told nothing of a response, and time is not what was missing.
     pub(super) resendable: bool,
+    /// Not even a byte of a response has come.
+    pub(super) silent: bool,
     /// It was on a connection that was kept, and that the backend may just have closed.
     pub(super) kept: bool,
     /// The response that the client did not get.
@@ -61,14 +63,15 @@ pub(super) struct Discarded {
 impl Failure {
     /// What it means for sending the request again.
     pub(super) fn fault(&self) -> Fault {
-        if self.kept && self.written && self.resendable {
+        if self.kept && self.written && self.silent {
             return Fault::KeptEnded;
         }
         match (self.kind, self.written) {
             // No other backend gives this process what it lacks.
             (None, _) if self.reason != Reason::DrainDeadline => Fault::Final,
             (_, false) => Fault::NeverWritten,
-            (_, true) if self.resendable => Fault::Silent,
+            (_, true) if self.silent => Fault::Silent,
+            (_, true) if self.resendable => Fault::Broken,
             (_, true) => Fault::Final,
         }
     }
@@ -105,13 +108,22 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             message: format!("backend {} ({}): {detail}", backend.id, backend.address),
             written: false,
             resendable: true,
+            silent: true,
             kept: false,
             response: None,
         }
     }
 
+    /// What it says before its response is no HTTP.
     pub(super) fn protocol_failure(&self, message: &str) -> Ended {
-        self.failed(FailureKind::Protocol, Reason::BackendProtocolError, message, false)
+        self.broken(message, !self.told)
+    }
+
+    /// What it says is no HTTP. `resendable` tells whether another backend may be asked.
+    pub(super) fn broken(&self, message: &str, resendable: bool) -> Ended {
+        let reason = Reason::BackendProtocolError;
+        let failure = self.failure(FailureKind::Protocol, reason, message);
+        Ended::Failed(Failure { resendable, ..failure })
     }
 
     /// `silent` tells whether not a byte of a response has come.
@@ -122,7 +134,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             None => "the connection ended before the response was complete".to_owned(),
         };
-        self.failed(FailureKind::Reset, Reason::BackendReset, &message, silent)
+        let failure = self.failure(FailureKind::Reset, Reason::BackendReset, &message);
+        Ended::Failed(Failure { resendable: !self.told, silent, ..failure })
     }
 
     pub(super) fn timed_out(&self, uploading: bool) -> Ended {
@@ -130,7 +143,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             return Self::body_is_late();
         }
         let message = format!("no response within {:?}", self.pool.request_timeout);
-        self.failed(FailureKind::Timeout, Reason::BackendTimeout, &message, false)
+        Ended::Failed(self.failure(FailureKind::Timeout, Reason::BackendTimeout, &message))
     }
 
     /// Somebody, this proxy or the backend, has waited for the client for long enough.
@@ -157,7 +170,6 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             FailureKind::Timeout,
             Reason::BackendTimeout,
             "no response in the time of one attempt",
-            false,
         )
     }
 
@@ -165,7 +177,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     pub(super) fn unwell(&self, response: Discarded) -> Failure {
         let message = format!("it answered {}", response.status);
         let (kind, reason) = (FailureKind::StatusGateway, Reason::BackendStatus);
-        let failure = self.failure(kind, reason, &message, false);
+        let failure = self.failure(kind, reason, &message);
         Failure { response: Some(response), ..failure }
     }
 
@@ -183,29 +195,21 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             ),
             written: self.upload.written > 0,
             resendable: silent,
+            silent,
             kept: false,
             response: None,
         })
     }
 
-    fn failed(&self, kind: FailureKind, reason: Reason, message: &str, resendable: bool) -> Ended {
-        Ended::Failed(self.failure(kind, reason, message, resendable))
-    }
-
-    fn failure(
-        &self,
-        kind: FailureKind,
-        reason: Reason,
-        message: &str,
-        resendable: bool,
-    ) -> Failure {
+    fn failure(&self, kind: FailureKind, reason: Reason, message: &str) -> Failure {
         let backend = &self.backend.identity;
         Failure {
             kind: Some(kind),
             reason,
             message: format!("backend {} ({}): {message}", backend.id, backend.address),
             written: self.upload.written > 0,
-            resendable,
+            resendable: false,
+            silent: false,
             kept: false,
             response: None,
         }

@@ -30,6 +30,11 @@ impl<S: Stream> Exchange<'_, S> {
         worker.closes_idle() || admission.is_full(listener, self.connections_max(config))
     }
 
+    /// The same, of the configuration in use.
+    pub(super) fn is_crowded_now(&self) -> bool {
+        self.is_crowded(&self.worker.config())
+    }
+
     fn connections_max(&self, config: &Loaded) -> u32 {
         let listener = &config.listeners[self.connection.listener];
         listener.as_ref().map_or(0, |config| config.listener.connections_max)

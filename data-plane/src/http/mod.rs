@@ -25,7 +25,8 @@
 //! | [`splice`] | moves a long one without copying it |
 //! | [`switch`] | tells a client that its backend changes to another protocol |
 //! | [`tunnel`] | moves bytes both ways after a change of protocol |
-//! | [`answer`] | gives the proxy's own answers, and ends connections |
+//! | [`answer`] | gives the proxy's own answers |
+//! | [`linger`] | ends connections so that answers arrive |
 //! | [`respond`] | what they look like |
 //! | [`answering`] | counts them, and those of backends, by route |
 //! | [`record`] | what the access log says of a request |
@@ -44,6 +45,7 @@ mod fallback;
 mod interim;
 mod keep_alive;
 mod limited;
+mod linger;
 mod management;
 mod prepare;
 mod presence;

@@ -14,6 +14,10 @@ const FINISHED_FOR: Duration = Duration::from_secs(1);
 /// waits, and a pause is not rare in the middle.
 pub(super) const SILENT_FOR: Duration = Duration::from_secs(10);
 
+/// While connections are scarce, a client that has sent nothing of its body for so long makes
+/// room for others: its request is not being worked on.
+pub(super) const STALLED_FOR: Duration = Duration::from_secs(5);
+
 /// A client that has sent nothing of its body, or taken nothing of its response, for so long may
 /// be why a backend ends the connection. Backends have their own time for that, and clients
 /// could otherwise have any of them taken for failing.

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::{record::Record, stream::Stream};
+use super::{record::Record, stream::Stream, timing::SILENT_FOR};
 use crate::{
     leases::Permit,
     live::{BackendState, CountedBy},
@@ -92,13 +92,22 @@ impl Tunnel {
         }
     }
 
+    /// How long nothing may move. Once one side has said its last, nothing may be left of it, and
+    /// the other need not hold everything for as long as two that are there.
+    fn patience(&self) -> Duration {
+        match self.up.ended || self.down.ended {
+            true => self.idle_timeout.min(SILENT_FOR),
+            false => self.idle_timeout,
+        }
+    }
+
     /// Moves bytes until both sides have ended, one has failed, or nothing has moved for
     /// too long.
     pub(crate) async fn run<S: Stream>(mut self, worker: &Rc<Worker>, stream: S, timer: Timer) {
         let mut stream = stream;
         worker.wheel.arm(&timer, now(), self.idle_timeout);
         let ended = poll_fn(|context| {
-            let before = self.up.moved + self.down.moved;
+            let before = (self.up.moved + self.down.moved, self.patience());
             let up = self.up.poll(context, &mut stream, &mut self.upstream);
             let down = self.down.poll(context, &mut self.upstream, &mut stream);
             match (up, down) {
@@ -108,8 +117,8 @@ impl Tunnel {
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
                 _ => {}
             }
-            if self.up.moved + self.down.moved > before {
-                worker.wheel.arm(&timer, now(), self.idle_timeout);
+            if before != (self.up.moved + self.down.moved, self.patience()) {
+                worker.wheel.arm(&timer, now(), self.patience());
             }
             if self.flight.0.is_cutting() {
                 return Poll::Ready(Err(Reason::DrainDeadline));

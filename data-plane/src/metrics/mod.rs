@@ -92,7 +92,7 @@ pub(crate) const OVERLOAD_STAGE: Definition = Definition::gauge(
 pub(crate) const OVERLOAD_CLOSED: Definition = Definition::counter(
     "lb_overload_closed_connections_total",
     &[],
-    "Idle connections of clients that were closed to make room",
+    "Connections of clients that were idle, or stalled in a request's body, and were closed to make room",
 );
 pub(crate) const MEMORY_USED: Definition = Definition::gauge(
     "lb_memory_used_bytes",

@@ -71,11 +71,12 @@ pub struct DeclaredListener {
     /// is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_pipelined: Option<Number>,
-    /// Bytes of an unread body that are read and dropped after an answer; beyond: the connection is
-    /// closed.
+    /// Bytes of an unread body that are read and dropped after an answer while others wait for a
+    /// place; beyond: the connection is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_drain_bytes: Option<Size>,
-    /// For how long an unread body is read; beyond: the connection is closed.
+    /// For how long nothing may come of an unread body that is read and dropped after an answer,
+    /// five times that in all, half of it while others wait; beyond: the connection is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_timeout: Option<Time>,
 }
