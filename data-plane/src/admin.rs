@@ -4,9 +4,9 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 
 use http_body_util::Full;
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::{Bytes, Incoming},
-    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +20,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// For a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a request's head, and of what waits for a slow reader; the server's own is 400 KiB.
+const BUFFER_MAX: usize = 16 * 1024;
 /// Of the open files that the process may have, one in so many is for those who ask here.
 const DESCRIPTORS_PART: usize = 16;
 /// More are nobody's business.
@@ -56,6 +58,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, connecti
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(BUFFER_MAX)
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = served {
@@ -67,6 +70,11 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, connecti
 }
 
 fn answer(request: &Request<Incoming>, metrics: &Arc<Metrics>) -> Response<Full<Bytes>> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || hosts == 0 && request.version() != Version::HTTP_10 {
+        let text = "a request has one Host field (RFC 9112, 3.2)\n".to_owned();
+        return respond(StatusCode::BAD_REQUEST, TEXT, text);
+    }
     let path = request.uri().path();
     if !matches!(path, "/livez" | "/readyz" | "/metrics") {
         let text = "not found; try /livez, /readyz, /readyz?verbose or /metrics\n";

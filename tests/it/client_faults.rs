@@ -293,9 +293,7 @@ async fn a_client_that_sends_on_gets_the_answer_of_who_reads_no_more() {
     let closes = || Backend::scripted(|_| vec![Action::Send(answer.to_vec()), Action::Close]);
     let stops = || {
         let gate = Gate::default();
-        Backend::scripted(move |_| {
-            vec![Action::Send(answer.to_vec()), Action::Await(gate.clone())]
-        })
+        Backend::scripted(move |_| vec![Action::Send(answer.to_vec()), Action::Await(gate.clone())])
     };
     for backend in [closes(), stops()] {
         let cluster = one_proxy(&[&backend]).await;

@@ -95,3 +95,39 @@ async fn a_body_that_does_not_come_is_answered_408() {
         client.end().await.ok();
     }
 }
+
+/// What somebody sends without end is held up to 16 KiB and no further; ordinary requests and
+/// answers may be as long as ever.
+#[tokio::test]
+async fn a_head_that_does_not_end_is_held_no_longer_than_it_may_be() {
+    let cluster = Cluster::start(program(), 1).await;
+    for (address, path) in [(cluster.http(), "/v1/pools"), (cluster.proxy(0).admin(), "/metrics")] {
+        let ask = async |fields: String| {
+            let mut client = Client::connect(address).await;
+            client.send(format!("GET {path} HTTP/1.1\r\n{fields}")).await;
+            client.response().await.status
+        };
+        let host = "Host: 127.0.0.1\r\n";
+        // No end of it is ever sent.
+        assert_eq!(ask(format!("{host}X: {}", "y".repeat(17 << 10))).await, 431, "{path}");
+        assert_eq!(ask(format!("{host}X: {}\r\n\r\n", "y".repeat(8 << 10))).await, 200, "{path}");
+        // Nor is it guessed for whom a request is (RFC 9112, 3.2).
+        assert_eq!(ask("\r\n".to_owned()).await, 400, "{path}");
+        assert_eq!(ask(format!("{host}{host}\r\n")).await, 400, "{path}");
+    }
+    let backends: Vec<_> = (1..=2000)
+        .map(|number| format!(r#"{{"id":"b{number}","address":"127.0.0.1:{number}"}}"#))
+        .collect();
+    let mut client = Client::connect(cluster.http()).await;
+    let body = format!(r#"{{"backends":[{}],"x":"{}"}}"#, backends.join(","), "y".repeat(900_000));
+    let head = format!(
+        "POST /v1/apply HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    client.send(head + &body).await;
+    let answer = client.response().await;
+    // All of it was read: it is the last field that is wrong.
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains('x'), "{}", answer.text());
+}

@@ -7,7 +7,7 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -39,6 +39,16 @@ pub(super) async fn same_site(request: Request, next: Next) -> Response {
             Problem::new(StatusCode::FORBIDDEN, "forbidden", refusal.to_string()).into_response()
         }
     }
+}
+
+/// Refuses a request that does not say once for whom it is (RFC 9112, 3.2).
+pub(super) async fn one_host(request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts == 1 || hosts == 0 && request.version() == Version::HTTP_10 {
+        return next.run(request).await;
+    }
+    let message = format!("a request has one Host field, and this one has {hosts}");
+    Problem::new(StatusCode::BAD_REQUEST, "invalid", message).into_response()
 }
 
 /// A field's value; what is no text, or is there twice, is nobody's.

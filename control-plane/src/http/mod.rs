@@ -49,6 +49,8 @@ use crate::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For its body, from the end of its head.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a request's head, and of what waits for a slow reader; the server's own is 400 KiB.
+const BUFFER_MAX: usize = 16 * 1024;
 /// The first byte has the time of a head, which is watched elsewhere.
 const HANDSHAKE: Handshake = Handshake { bytes: 0, limit: HEAD_TIMEOUT };
 
@@ -87,6 +89,7 @@ fn routes(context: &Arc<Context>) -> Router {
         .nest("/v1", v1::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_there)
+        .layer(from_fn(guard::one_host))
         .with_state(Arc::clone(context))
 }
 
@@ -104,6 +107,7 @@ async fn connection(stream: Watched, transport: Transport, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), service);
     match connection.without_shutdown().await {
         Ok(parts) => linger(parts.io.into_inner()).await,

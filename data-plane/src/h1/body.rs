@@ -52,6 +52,14 @@ impl BodyReader {
         }
     }
 
+    /// Lets white space follow the sizes of chunks: see [`ChunkedReader::padded`].
+    pub(crate) fn padded(self) -> Self {
+        match self {
+            Self::Chunked(reader) => Self::Chunked(reader.padded()),
+            known => known,
+        }
+    }
+
     /// Whether nothing more is to come.
     pub(crate) fn is_done(&self) -> bool {
         matches!(self, Self::Known(0))

@@ -1,6 +1,7 @@
 //! Reads a chunked body (RFC 9112, 7.1), strictly and from any pieces.
 //!
-//! Sizes are hexadecimal digits and nothing else, every line ends with CRLF, and
+//! Sizes are hexadecimal digits and nothing else (a backend's may be padded with white space),
+//! every line ends with CRLF, and
 //! chunk extensions and trailers are bounded. Extensions are dropped, as is an
 //! intermediary's right; trailers are kept for whoever wants to pass them on.
 
@@ -25,13 +26,16 @@ pub(crate) struct ChunkedReader {
     allowance: u64,
     /// The trailers as they came, if somebody wants them.
     trailers: Option<Vec<u8>>,
+    /// White space may follow a size.
+    padded: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     SizeStart,
     Size,
-    /// White space behind a size, which only an extension may follow (RFC 9112, 7.1.1).
+    /// White space behind a size, which only an extension may follow (RFC 9112, 7.1.1), unless
+    /// sizes are padded.
     SizeSpace,
     Extension,
     SizeLf,
@@ -90,7 +94,14 @@ impl ChunkedReader {
             trailer_bytes_max: limits.trailer_bytes_max,
             allowance: if limits.body_bytes_max == 0 { u64::MAX } else { limits.body_bytes_max },
             trailers: keep_trailers.then(Vec::new),
+            padded: false,
         }
+    }
+
+    /// Lets white space follow a size, as some servers write it (Apache 1.3 and 2.0, embedded
+    /// ones): all of their clients read on. In requests it stays a doubt.
+    pub(crate) fn padded(self) -> Self {
+        Self { padded: true, ..self }
     }
 
     /// Writes those of the trailers that may be passed on.
@@ -140,6 +151,7 @@ impl ChunkedReader {
                 State::Size
             }
             (State::Size, b'\r') => State::SizeLf,
+            (State::SizeSpace, b'\r') if self.padded => State::SizeLf,
             (State::Size | State::SizeSpace, b';') => {
                 self.spent = 0;
                 State::Extension
@@ -295,6 +307,21 @@ mod tests {
         ] {
             assert_eq!(read(bad.as_bytes(), &[]), Err(ChunkError::Malformed), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn sizes_are_padded_where_that_is_allowed() {
+        let body = b"2  \r\nok\r\n0 \t\r\n\r\n";
+        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+        assert_eq!(reader.next(body), Ok(Piece::Data { skip: 5, len: 2 }));
+        assert_eq!(reader.next(&body[7..]), Ok(Piece::End { skip: body.len() - 7 }));
+        for bad in ["2 2\r\n", " 2\r\n", "2 \n", "2 \r\r\n"] {
+            let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+            assert_eq!(reader.next(bad.as_bytes()), Err(ChunkError::Malformed), "{bad:?}");
+        }
+        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+        let long = format!("2{}", " ".repeat(257));
+        assert_eq!(reader.next(long.as_bytes()), Err(ChunkError::Malformed));
     }
 
     #[test]

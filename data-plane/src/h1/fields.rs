@@ -242,15 +242,29 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     }
 }
 
-/// Whether one element of Upgrade is a protocol (RFC 9110, 7.8), and one that may be
-/// passed on: HTTP/2 in the clear is not.
-pub(crate) fn is_forwardable_protocol(protocol: &[u8]) -> bool {
-    let mut parts = protocol.splitn(2, |&byte| byte == b'/');
-    let name = parts.next().unwrap_or_default();
-    is_token(name)
-        && parts.next().is_none_or(is_token)
-        && !name.eq_ignore_ascii_case(b"h2c")
-        && !name.eq_ignore_ascii_case(b"http")
+/// An Upgrade field that names more protocols than this is not passed on, nor taken for an
+/// answer: each of the one's is looked for among the other's.
+pub(crate) const PROTOCOLS_MAX: usize = 16;
+
+/// Whether the elements of an Upgrade field are protocols (RFC 9110, 7.8), not too many, and
+/// one of them may be passed on.
+pub(crate) fn is_forwardable_upgrade(value: &[u8]) -> bool {
+    let protocols = || list(value).take(PROTOCOLS_MAX + 1);
+    let is_protocol = |protocol: &[u8]| {
+        let mut parts = protocol.splitn(2, |&byte| byte == b'/');
+        parts.next().is_some_and(is_token) && parts.next().is_none_or(is_token)
+    };
+    protocols().count() <= PROTOCOLS_MAX
+        && protocols().all(is_protocol)
+        && forwardable_protocols(value).next().is_some()
+}
+
+/// The protocols of an Upgrade field that may be passed on: HTTP/2 in the clear may not.
+pub(crate) fn forwardable_protocols(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list(value).filter(|protocol| {
+        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
+        !name.eq_ignore_ascii_case(b"h2c") && !name.eq_ignore_ascii_case(b"http")
+    })
 }
 
 /// The `timeout` of a Keep-Alive field, in seconds.

@@ -5,7 +5,7 @@ use super::{
     body::{BodyLength, Framing, write_decimal},
     connection_options::ConnectionOptions,
     copy::{self, Survey, write_field},
-    fields::{self, Field},
+    fields::{self, Field, PROTOCOLS_MAX},
     request::Method,
 };
 
@@ -68,8 +68,9 @@ pub(crate) fn parse<'h, 'b>(
     let (Some(status), Some(version)) = (response.code, response.version) else {
         return Err(BadResponse("the status line is incomplete"));
     };
-    if !(100..600).contains(&status) {
-        return Err(BadResponse("the status is outside 100 to 599"));
+    // Above 599 the class is in doubt, and the message is not (RFC 9110, 15).
+    if status < 100 {
+        return Err(BadResponse("the status is below 100"));
     }
     let bytes = &input[..length];
     if !bytes.ends_with(b"\r\n\r\n") {
@@ -233,11 +234,13 @@ impl ResponseHead<'_, '_> {
     /// (RFC 9110, 7.8).
     pub(crate) fn switches_to_one_of(&self, asked: &[u8]) -> bool {
         let was_asked = |chosen: &[u8]| {
-            fields::list(asked).any(|protocol| protocol.eq_ignore_ascii_case(chosen))
+            fields::forwardable_protocols(asked)
+                .any(|protocol| protocol.eq_ignore_ascii_case(chosen))
         };
         self.upgrade.is_some_and(|chosen| {
-            let mut chosen = fields::list(chosen).peekable();
-            chosen.peek().is_some() && chosen.all(was_asked)
+            // No more than may be asked for: each is looked for among those.
+            let chosen = || fields::list(chosen).take(PROTOCOLS_MAX + 1);
+            (1..=PROTOCOLS_MAX).contains(&chosen().count()) && chosen().all(was_asked)
         })
     }
 
@@ -279,6 +282,10 @@ impl ResponseHead<'_, '_> {
             }
             match fields::classify(name) {
                 Field::Trailer => passes_trailers,
+                // It must say how (RFC 9110, 15.5.8).
+                Field::Dropped if self.status == 407 => {
+                    name.eq_ignore_ascii_case(b"proxy-authenticate")
+                }
                 kind => !copy::is_of_the_hop(kind),
             }
         };
@@ -384,6 +391,32 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_is_to_what_was_asked_and_to_few() {
+        let switches = |upgrade: &str, asked: &str| {
+            let head = format!(
+                "HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: {upgrade}\r\n\r\n"
+            );
+            let mut storage = field_storage();
+            let head = parse(head.as_bytes(), Method::Idempotent, &mut storage).unwrap().unwrap();
+            head.switches_to_one_of(asked.as_bytes())
+        };
+        assert!(switches("a", "b, A") && switches("a, b", "b, a"));
+        assert!(!switches("", "a") && !switches("a, c", "a, b"));
+        assert!(!switches("h2c", "a, h2c"), "it was not passed on");
+        assert!(switches(&["a"; PROTOCOLS_MAX].join(","), "a"));
+        assert!(!switches(&["a"; PROTOCOLS_MAX + 1].join(","), "a"));
+    }
+
+    #[test]
+    fn a_client_is_told_how_to_authenticate_when_it_must() {
+        let head = "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\nProxy-X: y\r\n\r\n";
+        let (out, _) = get(head).unwrap();
+        assert!(out.contains("Proxy-Authenticate: Basic\r\n") && !out.contains("Proxy-X"), "{out}");
+        let (out, _) = get(&head.replace("407", "401")).unwrap();
+        assert!(!out.contains("Proxy-"), "{out}");
+    }
+
+    #[test]
     fn trailers_that_do_not_come_are_not_announced() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-A\r\n";
         let takes = Delivery { trailers: true, ..KEPT };
@@ -437,7 +470,7 @@ mod tests {
             assert!(get(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).is_err(), "{fields:?}");
         }
         assert!(get("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
-        for line in ["HTTP/1.1 99 x", "HTTP/1.1 600 x", "HTTP/2 200 OK", "200 OK", ""] {
+        for line in ["HTTP/1.1 99 x", "HTTP/1.1 099 x", "HTTP/2 200 OK", "200 OK", ""] {
             assert!(get(&format!("{line}\r\n\r\n")).is_err(), "{line:?}");
         }
     }

@@ -116,6 +116,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             length: received.body,
             limits: &HttpLimits::DEFAULT,
             trailers: received.passes_trailers,
+            padded: true,
         };
         let mut download = Relay::new(received.head, body, received.framing, &worker.pipes);
         if download.absorb(&mut upstream_in, ONE_WRITE_MAX).is_err() {
@@ -197,7 +198,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         mut upstream_in: Buffer,
     ) -> Discarded {
         let worker = self.exchange.worker;
-        let body = Reading { length: received.body, limits: &HttpLimits::DEFAULT, trailers: false };
+        let (length, limits) = (received.body, &HttpLimits::DEFAULT);
+        let body = Reading { length, limits, trailers: false, padded: true };
         let mut rest = Relay::new(received.head, body, received.framing, &worker.pipes);
         let is_sound = rest.absorb(&mut upstream_in, usize::MAX).is_ok();
         let ended = now();

@@ -184,6 +184,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
             length: request.body,
             limits: &listener.listener.limits,
             trailers: prepared.passes_trailers,
+            padded: false,
         };
         let mut upload = Relay::new(head, body, framing, &self.worker.pipes);
         if let Err(error) = upload.absorb(&mut self.client_in, ONE_WRITE_MAX) {

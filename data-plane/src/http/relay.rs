@@ -100,6 +100,8 @@ pub(crate) struct Reading<'a> {
     pub(crate) limits: &'a HttpLimits,
     /// Whether trailers are passed on.
     pub(crate) trailers: bool,
+    /// Whether white space may follow the sizes of chunks.
+    pub(crate) padded: bool,
 }
 
 impl Relay {
@@ -110,7 +112,10 @@ impl Relay {
         framing: Framing,
         pipes: &Rc<Pipes>,
     ) -> Self {
-        let reader = BodyReader::new(body.length, body.limits, body.trailers);
+        let mut reader = BodyReader::new(body.length, body.limits, body.trailers);
+        if body.padded && body.length == BodyLength::Chunked {
+            reader = reader.padded();
+        }
         let long = matches!(body.length, BodyLength::Known(length) if length >= SPLICE_MIN);
         Self {
             read_done: reader.is_done(),

@@ -133,7 +133,9 @@ fn early_answers() -> Rule {
     let followed = {
         let mut steps = early(fields, "half", "half");
         // The rest of the body looks like a request, and is none.
-        steps.insert(5, ClientSays(format!("{GET}{GET}")));
+        steps.insert(5, ClientSays(GET.repeat(2)));
+        // The backend reads on.
+        steps.insert(6, BackendHearsRaw(GET.repeat(2)));
         steps
     };
     rule("9110, 9.3", "an answer may come before the request is complete; then the connection ends")

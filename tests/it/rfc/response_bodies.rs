@@ -214,6 +214,7 @@ fn chunks() -> Rule {
         "2\r\nok\r\n0\r\n\r\n",
         "0002\r\nok\r\n000\r\n\r\n",
         "1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+        "2  \r\nok\r\n0 \r\n\r\n",
         "2;a=b\r\nok\r\n0;c=\"d e\"\r\n\r\n",
     ] {
         rule = rule.passes(format!("{body:?}"), ok(CHUNKED, body), seen.clone());
@@ -238,7 +239,8 @@ fn bad_chunks() -> Rule {
         "\r\n",
         "-1\r\n",
         "0x2\r\nok\r\n0\r\n\r\n",
-        "2 \r\nok\r\n0\r\n\r\n",
+        "2 2\r\nok\r\n0\r\n\r\n",
+        " 2\r\nok\r\n0\r\n\r\n",
         "2\nok\r\n0\r\n\r\n",
         "2\r\nok\n0\r\n\r\n",
         "2\r\nokay\r\n0\r\n\r\n",

@@ -47,6 +47,8 @@ fn lines() -> Rule {
         "HTTP/1.1 500 Internal Server Error",
         "HTTP/1.1 503 Service Unavailable",
         "HTTP/1.1 599 x",
+        "HTTP/1.1 600 x",
+        "HTTP/1.1 999 Request Denied",
     ] {
         rule = rule.passes(line, with(line), with(line));
     }
@@ -70,8 +72,6 @@ fn bad_lines() -> Rule {
         "HTTP/1.1 0x2 OK",
         "HTTP/1.1 099 OK",
         "HTTP/1.1 000 OK",
-        "HTTP/1.1 600 OK",
-        "HTTP/1.1 999 OK",
         "HTTP/1.1  200 OK",
         "HTTP/1.1\t200 OK",
         " HTTP/1.1 200 OK",

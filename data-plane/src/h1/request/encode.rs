@@ -68,7 +68,12 @@ impl RequestHead<'_, '_> {
         }
         if let Some(protocols) = self.upgrade {
             out.extend_from_slice(b"Connection: upgrade\r\n");
-            write_field(b"Upgrade", protocols, out);
+            out.extend_from_slice(b"Upgrade: ");
+            for (index, protocol) in fields::forwardable_protocols(protocols).enumerate() {
+                out.extend_from_slice(if index == 0 { b"" } else { b", " });
+                out.extend_from_slice(protocol);
+            }
+            out.extend_from_slice(b"\r\n");
         } else if self.takes_trailers {
             out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }

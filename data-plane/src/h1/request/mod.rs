@@ -258,14 +258,16 @@ impl<'b> Known<'b> {
                 .add(value)
                 .ok_or(bad("Connection is malformed or names too many fields"))?,
             Field::Expect => {
-                if !value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(BadRequest {
-                        status: 417,
-                        reason: Reason::ClientProtocolError,
-                        message: "the only expectation known is 100-continue",
-                    });
+                for expectation in fields::list(value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(BadRequest {
+                            status: 417,
+                            reason: Reason::ClientProtocolError,
+                            message: "the only expectation known is 100-continue",
+                        });
+                    }
+                    self.expects_continue = true;
                 }
-                self.expects_continue = true;
             }
             Field::Upgrade => {
                 self.upgrades += 1;
@@ -296,17 +298,14 @@ impl<'b> Known<'b> {
     }
 
     /// The protocols to which the client asks to change, if that can be passed on: with
-    /// a body nobody could tell where the other protocol begins, and HTTP/2 in the clear
-    /// would go past everything that a proxy is for.
+    /// a body nobody could tell where the other protocol begins, and HTTP/2 in the clear,
+    /// which stays out of it, would go past everything that a proxy is for.
     fn upgrade(&self, version: Version, body: BodyLength) -> Option<&'b [u8]> {
         let wanted = self.connection.upgrade
             && self.upgrades == 1
             && version == Version::Http11
             && body == BodyLength::Known(0);
-        let value = self.upgrade.filter(|_| wanted)?;
-        let mut protocols = fields::list(value).peekable();
-        protocols.peek()?;
-        protocols.all(fields::is_forwardable_protocol).then_some(value)
+        self.upgrade.filter(|value| wanted && fields::is_forwardable_upgrade(value))
     }
 
     /// RFC 9112, 6.3, without any of its leniencies.

@@ -154,6 +154,8 @@ fn each_refusal_has_its_status() {
     assert_eq!(refusal("CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"), 405);
     assert_eq!(refusal("TRACE / HTTP/1.1\r\nHost: x\r\n\r\n"), 405);
     assert_eq!(refusal("GET / HTTP/1.1\r\nHost: x\r\nExpect: tea\r\n\r\n"), 417);
+    assert_eq!(refusal("GET / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue, tea\r\n\r\n"), 417);
+    assert!(forwarded("GET / HTTP/1.1\r\nHost: x\r\nExpect:\r\n\r\n").is_ok());
     let many = "X: y\r\n".repeat(101);
     assert_eq!(refusal(&format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n")), 431);
     for line in
@@ -187,13 +189,17 @@ fn an_upgrade_is_passed_on_only_if_it_can_be() {
     );
     assert!(out.contains("Connection: upgrade\r\nUpgrade: websocket\r\n"), "{out}");
     assert!(out.contains("Sec-WebSocket-Key: k\r\n") && !out.contains("X-A"), "{out}");
+    let out =
+        asks("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c,websocket,HTTP/2, x/1\r\n");
+    assert!(out.contains("\r\nUpgrade: websocket, x/1\r\n"), "{out}");
     for (line, fields) in [
         ("GET / HTTP/1.1", "Upgrade: websocket\r\n"),
         ("GET / HTTP/1.1", "Connection: Upgrade\r\n"),
         ("GET / HTTP/1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
         ("POST / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nContent-Length: 1\r\n"),
         ("POST / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nTransfer-Encoding: chunked\r\n"),
-        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c, HTTP/2.0\r\n"),
+        ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q\r\n"),
         ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n"),
         ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: a b\r\n"),
     ] {
