@@ -63,7 +63,7 @@ pub fn response(bytes: &[u8], to_head: bool, ended: bool) -> Result<Option<Messa
     let Some((mut message, rest)) = head(bytes)? else { return Ok(None) };
     let status = message.status();
     let line = message.start.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.split_at_checked(3));
-    if !(100..600).contains(&status) || line.is_none_or(|(_, reason)| !reason.starts_with(' ')) {
+    if !(100..1000).contains(&status) || line.is_none_or(|(_, reason)| !reason.starts_with(' ')) {
         return Err(format!("not a status line: {:?}", message.start));
     }
     let framing = message.framing()?;

@@ -224,7 +224,7 @@ fn h2c() -> Rule {
         .talks("in capitals", asked("Connection: upgrade\r\nUpgrade: H2C\r\n", ""))
         .talks(
             "among others",
-            asked(&format!("Connection: upgrade\r\nUpgrade: h2c, x\r\n{settings}"), ""),
+            asked(&format!("Connection: upgrade\r\nUpgrade: h2c, x\r\n{settings}"), FIELDS),
         )
         .talks(
             "in a second field",
