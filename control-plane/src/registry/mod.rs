@@ -45,7 +45,6 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::plan::known_names;
 use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},

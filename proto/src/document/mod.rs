@@ -21,6 +21,7 @@ mod files;
 mod keys;
 mod limit;
 mod listener;
+mod missing;
 mod pairs;
 mod pool;
 mod problem;
@@ -39,6 +40,7 @@ pub use self::{
     export::{DECLARED_KINDS, Document},
     files::{Unreadable, load},
     keys::nearest,
+    missing::{instead, missing},
     limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
     pairs::Pairs,
