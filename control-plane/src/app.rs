@@ -165,7 +165,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen(ListenError::Failed { source, .. }) => exit_code(source),
+            Self::Listen(ListenError::Failed { cause, .. }) => exit_code(cause),
             Self::Listen(ListenError::Malformed { .. } | ListenError::Exposed { .. })
             | Self::DataDir(_)
             | Self::SessionTimeout(SessionTimeoutError::NoPool)

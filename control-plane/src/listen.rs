@@ -51,14 +51,14 @@ pub enum ListenError {
         address: Endpoint,
     },
     /// The system refused it, for example because somebody else listens there.
-    #[error("{}", refused(.address, .source, .flag))]
+    #[error("{}", refused(.address, .cause, .flag))]
     Failed {
         /// The flag that gave it.
         flag: &'static str,
         /// As given.
         address: Endpoint,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -90,7 +90,7 @@ impl Endpoint {
             Self::Tcp(address) => bind_tcp(*address).map(Listener::Tcp),
             Self::Unix(path) => bind_unix(path).map(Listener::Unix),
         };
-        bound.map_err(|source| ListenError::Failed { flag, address: self.clone(), source })
+        bound.map_err(|cause| ListenError::Failed { flag, address: self.clone(), cause })
     }
 }
 

@@ -11,7 +11,7 @@ pub enum RunError {
     /// Another process listens there.
     #[error(
         "{}; if it is this very proxy, replace it with --takeover",
-        cannot_listen(.address, .source, "--host", .flag)
+        cannot_listen(.address, .cause, "--host", .flag)
     )]
     AddressInUse {
         /// The address.
@@ -19,17 +19,17 @@ pub enum RunError {
         /// The flag that chooses it.
         flag: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The system refused the address.
-    #[error("{}", cannot_listen(.address, .source, if *.flag == "--port" { "--host" } else { .flag }, .flag))]
+    #[error("{}", cannot_listen(.address, .cause, if *.flag == "--port" { "--host" } else { .flag }, .flag))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// The flag that chooses it.
         flag: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The data directory cannot be used.
     #[error("cannot use the data directory {path}: {problem}")]
@@ -64,7 +64,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::AddressInUse { source, .. } | Self::Listen { source, .. } => exit_code(source),
+            Self::AddressInUse { cause, .. } | Self::Listen { cause, .. } => exit_code(cause),
             Self::DataDir { .. } | Self::Usage(_) => 78,
             Self::TakeOver { .. } | Self::System(_) => 1,
         }

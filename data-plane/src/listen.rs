@@ -22,11 +22,11 @@ pub(crate) fn for_workers(
     workers: usize,
     flag: &'static str,
 ) -> Result<(SocketAddr, Vec<TcpListener>), RunError> {
-    let failed = |source: io::Error| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            RunError::AddressInUse { address, flag, source }
+    let failed = |cause: io::Error| {
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            RunError::AddressInUse { address, flag, cause }
         } else {
-            RunError::Listen { address, flag, source }
+            RunError::Listen { address, flag, cause }
         }
     };
     let address = usable(address);
@@ -51,7 +51,7 @@ pub(crate) fn with_inherited(
     };
     let address = first.local_addr()?;
     for _ in sockets.len()..workers {
-        let failed = |source| RunError::Listen { address, flag, source };
+        let failed = |cause| RunError::Listen { address, flag, cause };
         sockets.push(bind(address, true).map_err(failed)?);
     }
     Ok((address, sockets))

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn what_was_measured_is_never_nothing() {
-        let written = [0, 999, 38_000, 1_240_000].map(|us| measured_text(Duration::from_micros(us)));
+        let written =
+            [0, 999, 38_000, 1_240_000].map(|us| measured_text(Duration::from_micros(us)));
         assert_eq!(written, ["under 1 ms", "under 1 ms", "38 ms", "1.2 s"]);
     }
 }

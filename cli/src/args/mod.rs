@@ -27,11 +27,12 @@ mod value;
 use std::{error::Error as _, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory as _, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use lb_core::number::whole_number;
+use lb_proto::document::nearest;
 
 pub(crate) use self::{
     adopt::AdoptStore,
@@ -57,7 +58,43 @@ pub(crate) use self::{listener::RequestLimits, pool::HealthProtocol};
 
 /// What to say of a wrong command line where clap's own words would be long, doubled or of no use.
 pub(crate) fn in_words(error: &clap::Error) -> Option<String> {
-    below_zero(error).or_else(|| bad_value(error)).or_else(|| nothing_to_change(error))
+    below_zero(error)
+        .or_else(|| bad_value(error))
+        .or_else(|| nothing_to_change(error))
+        .or_else(|| unknown_command(error))
+        .or_else(|| one_too_many(error))
+}
+
+/// A second object where one is taken.
+fn one_too_many(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let is_a_name = error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-');
+    let shown: String = argument.chars().take(40).collect();
+    is_a_name.then(|| {
+        format!(
+            "'{shown}' is one argument too many: a command is about one object; give it once for \
+             each, or declare all in a file for 'lbctl apply -f'; see --help"
+        )
+    })
+}
+
+/// A command that there is not, with the one that was probably meant: clap names several, the
+/// likeliest last.
+fn unknown_command(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    let cli = Cli::command();
+    let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    let shown: String = given.chars().take(40).collect();
+    Some(match nearest(given, &names) {
+        Some(near) => format!(
+            "there is no command '{shown}'; did you mean '{near}'? 'lbctl --help' lists all"
+        ),
+        None => format!("there is no command '{shown}'; 'lbctl --help' lists all"),
+    })
 }
 
 /// The reason alone: it quotes the value as far as that helps.

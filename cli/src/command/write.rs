@@ -197,9 +197,8 @@ fn differences(before: &pb::Object, view: &WriteView) -> Vec<String> {
     };
     let mut line = format!("~ {} {}", after.kind, after.name());
     // The settings of a session's cookie come and go with the cookie.
-    let follows = |field: &str| {
-        field.starts_with("session-") && find(&old, "sticky") != find(&new, "sticky")
-    };
+    let follows =
+        |field: &str| field.starts_with("session-") && find(&old, "sticky") != find(&new, "sticky");
     let chosen = after.chosen().unwrap_or_default();
     for (field, value) in &new {
         if follows(field) && find(&chosen, field).is_none() {

@@ -23,12 +23,7 @@ use super::{
     status, wire,
 };
 use crate::{
-    clock::told,
-    drain,
-    events::EVENTS_MAX,
-    fleet::Waiter,
-    registry::Stored,
-    session_keys,
+    clock::told, drain, events::EVENTS_MAX, fleet::Waiter, registry::Stored, session_keys,
     stats::Totals,
 };
 

@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use lb_proto::document::in_words;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -61,8 +62,7 @@ pub(super) fn json_fault(error: &serde_json::Error) -> String {
     if error.is_eof() {
         return format!("it ends too early, in line {line} at column {column}");
     }
-    let why = error.to_string();
-    let why = why.split(" at line ").next().unwrap_or(&why);
+    let why = in_words(error);
     format!("{why}, in line {line} at column {column}")
 }
 

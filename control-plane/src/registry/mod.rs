@@ -24,6 +24,7 @@ mod news;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
+mod twins;
 mod writer;
 
 #[cfg(test)]

@@ -242,7 +242,10 @@ async fn a_route_that_would_never_be_taken_is_refused() {
 async fn what_is_not_there_is_named_beside_what_is() {
     let registry = registry();
     let error = registry.write(one(delete(Kind::Pool, "defualt"))).await.unwrap_err();
-    assert_eq!(error.to_string(), "pool defualt does not exist; did you mean default? known are default");
+    assert_eq!(
+        error.to_string(),
+        "pool defualt does not exist; did you mean default? known are default"
+    );
     let state = Item::SetState {
         id: "backend1".to_owned(),
         state: AdminState::Disabled,

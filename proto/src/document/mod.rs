@@ -17,6 +17,7 @@ mod affinity;
 mod backend;
 mod changes;
 mod export;
+mod fault;
 mod files;
 mod keys;
 mod limit;
@@ -38,11 +39,12 @@ pub use self::{
     backend::{DeclaredBackend, DeclaredState},
     changes::{Action, Change, Field, changes, details_between},
     export::{DECLARED_KINDS, Document},
+    fault::in_words,
     files::{Unreadable, load},
     keys::nearest,
-    missing::{instead, missing},
     limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
+    missing::{instead, missing},
     pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},
     problem::{Place, Problem, Problems},

@@ -108,7 +108,7 @@ fn every_kind_of_mistake_is_a_sentence_with_a_place() {
             "has the address a:1 already, at lb.toml:1:1",
         ),
         ("[[listeners]]\nname = \"a\"\nmax_fields = 257", "3:14", "outside 1 to 256"),
-        ("[[listeners]]\nname = \"a\"\nmax_head_bytes = \"9KB\"", "3:18", "64KiB"),
+        ("[[listeners]]\nname = \"a\"\nmax_head_bytes = \"9XB\"", "3:18", "64KiB"),
         ("[[listeners]]\nname = \"a\"\nmax_head_bytes = \"8GiB\"", "3:18", "far too large"),
         ("[[listeners]]\nname = \"a\"\nmax_connections = \"many\"", "3:19", "\"unlimited\""),
         ("[[listeners]]\nname = \"a\"\ntrusted_proxies = [\"x\"]", "3:19", "not a network"),
