@@ -59,9 +59,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// Where a text stops being JSON, and how.
 pub(super) fn json_fault(error: &serde_json::Error) -> String {
     let (line, column) = (error.line().max(1), error.column());
-    if error.is_eof() {
-        return format!("it ends too early, in line {line} at column {column}");
-    }
     let why = in_words(error);
     format!("{why}, in line {line} at column {column}")
 }

@@ -6,6 +6,9 @@ const QUOTED: usize = 40;
 /// The message alone, without the place, which may be that of another text.
 #[must_use]
 pub fn in_words(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return "it ends too early".to_owned();
+    }
     let text = error.to_string();
     let text = match text.rfind(" at line ") {
         Some(end) if error.line() > 0 => &text[..end],
@@ -20,6 +23,7 @@ pub fn in_words(error: &serde_json::Error) -> String {
             format!("{given} is neither true nor false; write one of them, without quotes")
         }
         "a string" => format!("{given} is no text; write it in quotes"),
+        "a sequence" => format!("{given} is no list; write one in [ ]"),
         expected => format!("{given} is not {expected}"),
     }
 }
@@ -58,7 +62,8 @@ mod tests {
         assert_eq!(no, "\"no\" is neither true nor false; write one of them, without quotes");
         assert_eq!(told::<String>("5"), "5 is no text; write it in quotes");
         assert_eq!(told::<u32>("1.5"), "1.5 is not u32");
-        assert_eq!(told::<Vec<u8>>("{}"), "a table is not a sequence");
+        assert_eq!(told::<Vec<u8>>("{}"), "a table is no list; write one in [ ]");
+        assert_eq!(told::<Vec<u8>>("[1"), "it ends too early");
         assert_eq!(told::<bool>("[]").split(' ').nth(1), Some("list"));
         let long = told::<bool>(&format!("\"{}\"", "a".repeat(1 << 20)));
         assert!(long.len() < 200, "{}", long.len());

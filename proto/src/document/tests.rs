@@ -84,7 +84,7 @@ fn every_kind_of_mistake_is_a_sentence_with_a_place() {
         ("[pools]\nname = \"a\"", "1:2", "write [[pools]] for each pool"),
         ("pools = [1]", "1:10", "a pool is a table"),
         ("[[pools]]\nname = \"a b\"", "2:8", "use letters, digits"),
-        ("[[pools]]\nname = 1", "2:8", "expected a string"),
+        ("[[pools]]\nname = 1", "2:8", "1 is no text; write it in quotes"),
         ("[[pools]]\nname = \"a\"\nname = \"b\"", "3:1", "the file is no TOML"),
         ("[[pools]]\nname = \"a\"\n[[pools]]\nname = \"a\"", "4:1", "first at lb.toml:1:1"),
         ("[[pools]]\nname = \"a\"\nrise = -1", "3:8", "-1 is below zero"),
