@@ -309,6 +309,33 @@ async fn a_body_that_is_announced_as_too_long_is_refused_before_it_is_sent() {
     }
 }
 
+/// A client that sends all of it before it reads gets the sentence, and no broken pipe.
+#[tokio::test]
+async fn a_body_that_nobody_reads_does_not_cost_its_client_the_answer() {
+    const LENGTH: usize = 10 << 20;
+    let cluster = Cluster::start(program(), 0).await;
+    let body = vec![b' '; LENGTH];
+    for (path, fields, status) in [
+        ("/v1/apply", "Content-Type: application/json\r\n", 413),
+        ("/lb/backends/add", "Content-Type: application/json\r\n", 413),
+        ("/v1/apply", "Content-Type: text/plain\r\n", 415),
+        ("/nope", "", 404),
+        ("/livez", "", 405),
+    ] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{fields}Content-Length: {LENGTH}\r\n\r\n",
+            cluster.http()
+        );
+        let mut stream = TcpStream::connect(cluster.http()).await.unwrap();
+        stream.write_all(&[head.as_bytes(), &body].concat()).await.expect(path);
+        let mut answer = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().expect(path);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
+        assert!(answer.trim_end().ends_with('}'), "whole, {path}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_of_another_protocol_version_is_refused_with_both_versions() {
     let cluster = Cluster::start(program(), 1).await;

@@ -333,6 +333,12 @@ async fn a_backend_gets_from_all_proxies_together_what_it_may() {
     let load = Paced::start(&rates);
     // Four proxies with bursts of 8.
     let most = 40.0 + 32.0 + 4.0;
+    // They have only just joined: each may use for a moment what was an even share of those that
+    // were there when it came.
+    let joining = most + 40.0 / 2.0 + 40.0 / 3.0 + 40.0 / 4.0;
+    for backend in [&one, &two] {
+        tell("joining", &backend.within(Duration::from_secs(2)).await, 40.0, joining);
+    }
     tokio::join!(used("one of two", &one, 40.0, most), used("the other", &two, 40.0, most));
     let statuses = load.stop().await;
     assert!(statuses.keys().all(|status| [200, 429].contains(status)), "{statuses:?}");

@@ -8,6 +8,7 @@
 //! closed at once.
 
 mod body;
+mod linger;
 mod standing;
 mod stream;
 
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 use self::{body::Held, standing::Standing};
 pub(crate) use self::{
     body::TooSlow,
+    linger::linger,
     stream::{Handshake, Peer, Watched},
 };
 use crate::listen::Listener;

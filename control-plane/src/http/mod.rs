@@ -40,7 +40,7 @@ use tracing::debug;
 
 use self::{guard::Transport, problem::Problem};
 use crate::{
-    connections::{Connections, Handshake, Watched},
+    connections::{Connections, Handshake, Watched, linger},
     grpc::Context,
     listen::Listener,
 };
@@ -105,8 +105,9 @@ async fn connection(stream: Watched, transport: Transport, routes: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        debug!(%error, "http connection failed");
+    match connection.without_shutdown().await {
+        Ok(parts) => linger(parts.io.into_inner()).await,
+        Err(error) => debug!(%error, "http connection failed"),
     }
 }
 

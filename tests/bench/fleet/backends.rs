@@ -9,10 +9,11 @@ use lb_tests::{
 };
 use tokio::time::Instant;
 
-use super::{BURST, burst, followers::Followers, header, milliseconds, percentile, row, stored};
+use super::{
+    BURST, burst, followers::Followers, header, latency, milliseconds, percentile, row, stored,
+};
 use crate::{
     args::FleetArgs,
-    measure::run_load,
     ours::{self, Binary},
     peer, procfs,
 };
@@ -23,8 +24,6 @@ const PROXIES: u32 = 3;
 const ADDITIONS: u32 = 20;
 /// How often the list is asked for.
 const LISTS: u32 = 5;
-/// How long latency is measured, in milliseconds.
-const LOAD_MS: u32 = 3000;
 
 /// Measures, and prints a table.
 pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String> {
@@ -75,32 +74,7 @@ pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String>
     }
     row("lbctl get backends", milliseconds(percentile(&mut lists, 50)), "300 ms");
 
-    let load = ["--connections=8", "--path=/kept"];
-    let quiet = run_load(cluster.address(), &load, LOAD_MS).await?;
-    let api_of_changes = api.clone();
-    let changing = tokio::spawn(async move {
-        let mut count = 0u32;
-        loop {
-            let backend = pb::Backend {
-                id: "changing".to_owned(),
-                address: format!("127.201.0.1:{port}"),
-                weight: Some(1 + count % 2),
-                ..pb::Backend::default()
-            };
-            api_of_changes.put_applied(Any::Backend(backend)).await;
-            count += 1;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    let busy = run_load(cluster.address(), &load, LOAD_MS).await;
-    changing.abort();
-    let busy = busy?;
-    for figure in ["p50_us", "p99_us"] {
-        let of = |outcome: &serde_json::Value| outcome[figure].as_f64().unwrap_or_default();
-        let text = format!("{:.0} and {:.0} µs", of(&quiet), of(&busy));
-        let name = figure.trim_end_matches("_us");
-        row(&format!("latency {name}, quiet and with ten changes a second"), text, "the same");
-    }
+    latency::run(&api, cluster.address(), port).await?;
 
     let backends = stored(&api).await;
     let before = procfs::cpu_off_workers(&proxies)?;

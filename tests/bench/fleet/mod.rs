@@ -3,6 +3,7 @@
 
 mod backends;
 mod followers;
+mod latency;
 mod proxies;
 
 use std::{process::ExitCode, time::Duration};
