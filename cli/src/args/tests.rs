@@ -2,7 +2,7 @@ use std::any::TypeId;
 
 use clap::{CommandFactory as _, error::ErrorKind};
 
-use super::*;
+use super::{words::below_zero, *};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())

@@ -79,7 +79,7 @@ fn nothing_to_change(error: &clap::Error) -> Option<String> {
 }
 
 /// What to say of a number below zero, which clap takes for an option that it does not know.
-fn below_zero(error: &clap::Error) -> Option<String> {
+pub(super) fn below_zero(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
     };
