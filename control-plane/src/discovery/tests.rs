@@ -28,8 +28,7 @@ impl World {
         let registry = Registry::start(Box::new(faulty.clone()), Arc::clone(&events)).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
-        let world =
-            Self { faulty, registry, directory, _stop: stop.clone().drop_guard() };
+        let world = Self { faulty, registry, directory, _stop: stop.clone().drop_guard() };
         world.tell(&[]);
         let path: Arc<Path> = world.path().into();
         let mut pool = Pool::new(PoolName::default_pool());
