@@ -24,6 +24,7 @@ mod news;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
+mod twins;
 mod writer;
 
 #[cfg(test)]
@@ -45,7 +46,6 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::plan::known_names;
 use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},
