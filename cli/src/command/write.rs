@@ -203,8 +203,11 @@ fn differences(before: &pb::Object, view: &WriteView) -> Vec<String> {
             None => line += &format!("  {field} {value}"),
         }
     }
+    // The settings of a cookie go with it, which its own line tells.
+    let keeps_cookie = find(&old, "sticky") == find(&new, "sticky");
     for (field, former) in &old {
-        if find(&new, field).is_none() {
+        let is_of_cookie = field.starts_with("session-");
+        if find(&new, field).is_none() && (keeps_cookie || !is_of_cookie) {
             line += &format!("  {field} {former} -> none");
         }
     }

@@ -21,9 +21,11 @@ mod draining;
 mod error;
 mod newer;
 mod news;
+mod picks;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
+mod weights;
 mod writer;
 
 #[cfg(test)]

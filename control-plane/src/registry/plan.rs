@@ -372,7 +372,7 @@ impl Draft<'_> {
             if size >= 2 && 2 * leaving > size {
                 return Err(WriteError::Precondition(format!(
                     "the batch would remove {leaving} of the {size} backends of pool {pool}; if \
-                     that is meant, repeat it with force"
+                     that is meant, repeat it with force: --force in lbctl, ?force=true over REST"
                 )));
             }
         }
@@ -408,6 +408,10 @@ fn check_revision(
         return Ok(());
     }
     Err(WriteError::RevisionConflict(match found {
+        Some(found) if found < expected => format!(
+            "the last change of {key} has revision {found}, not {expected}: an object has a revision \
+             of its own, beside the fleet's; read it again and repeat the change"
+        ),
         Some(found) => format!(
             "{key} was changed at revision {found}, after the expected {expected}; read it \
              again and repeat the change"
