@@ -32,6 +32,12 @@ async fn run(cluster: &Cluster, line: &str) -> String {
     cluster.lbctl(&args).await.expect(0).stdout
 }
 
+/// Whatever was stored is served.
+async fn applied(cluster: &Cluster) {
+    let revision = cluster.api.revision().await;
+    run(cluster, &format!("wait revision/{revision}")).await;
+}
+
 /// What is wrong, as the exit code says too.
 async fn wrong(cluster: &Cluster) -> String {
     cluster.lbctl(&["check"]).await.expect(1).stdout
@@ -56,11 +62,13 @@ async fn a_failing_pool_gives_way_to_its_spare_pool_and_panics_only_without() {
     run(&cluster, &format!("add-backend {} --pool spare --id s1", spare.address())).await;
     run(&cluster, "set-pool default --fallback-pool spare").await;
     let mut events = cluster.api.watch(0).await;
-    [&a, &b].map(|backend| backend.set_healthy(false));
+    for backend in [&a, &b] {
+        backend.set_healthy(false);
+    }
     for id in &ids {
         cluster.api.verdict(id, Health::Down).await;
     }
-    cluster.settled().await;
+    applied(&cluster).await;
     for _ in 0..4 {
         assert_eq!(get(cluster.address(), "/").await.text(), "spare");
     }
@@ -80,7 +88,7 @@ async fn a_failing_pool_gives_way_to_its_spare_pool_and_panics_only_without() {
         panic.message,
         "0 of 2 backends are up, so 2 that accept connections are used all the same"
     );
-    cluster.settled().await;
+    applied(&cluster).await;
     let body = get(cluster.address(), "/").await.text();
     assert!(body == "a" || body == "b", "{body}");
     let why = "pool default: panic mode: 0 of 2 backends are up, so 2 that accept connections are \
@@ -109,7 +117,7 @@ async fn a_failing_pool_gives_way_to_its_spare_pool_and_panics_only_without() {
     run(&cluster, "enable-backend s1").await;
     let ended = event(&mut events, "pool_panic_ended", "default").await.reason.unwrap();
     assert_eq!(ended.code, "pool_fallback", "{}", ended.message);
-    cluster.settled().await;
+    applied(&cluster).await;
     assert_eq!(get(cluster.address(), "/").await.text(), "spare");
 }
 

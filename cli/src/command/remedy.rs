@@ -318,6 +318,50 @@ mod tests {
     }
 
     #[test]
+    fn a_laxer_check_is_no_remedy_for_a_server_that_is_ill() {
+        for code in ["check_status", "backend_timeout", "backend_reset", "backend_protocol_error"] {
+            let report = pb::CheckReport {
+                failures_in_a_row: 4,
+                last_result: Some(pb::Reason { code: code.to_owned(), message: String::new() }),
+                ..pb::CheckReport::default()
+            };
+            // Its requests fail, too.
+            let text = next_step(&broken(Some(report.clone())));
+            assert!(text.contains("its checks and its requests fail"), "{code}: {text}");
+            assert!(!text.contains("--health"), "{code}: {text}");
+            // It passed before.
+            let mut backend = down(code);
+            let passed =
+                pb::CheckReport { last_success_unix_ms: 1_795_384_331_000, ..report.clone() };
+            backend.checks = Some(passed.into());
+            let text = next_step(&backend);
+            assert!(text.contains("it passed this check before"), "{code}: {text}");
+            assert!(!text.contains("--health tcp"), "{code}: {text}");
+            // Nothing is known but that it never passed.
+            backend.checks = Some(report.into());
+            assert!(next_step(&backend).contains("--health"), "{code}: {}", next_step(&backend));
+        }
+    }
+
+    #[test]
+    fn many_proxies_that_disagree_are_counted() {
+        let mut backend = down("check_passed");
+        backend.health = "up";
+        let by = |number: u32| pb::Disagreement {
+            proxy: format!("edge-{number}"),
+            reason: Some(pb::Reason {
+                code: "unreachable_from_proxy".to_owned(),
+                message: "no answer".to_owned(),
+            }),
+        };
+        let disagreements = (1..=8).map(by).collect();
+        let mut status = pb::BackendStatus { disagreements, ..pb::BackendStatus::default() };
+        backend.standing = StandingView::take(&mut status);
+        insta::assert_snapshot!(why(&backend), @"8 proxies see it otherwise: no answer (unreachable_from_proxy)");
+        insta::assert_snapshot!(next_step(&backend), @"look at the server at localhost:8004 and its log: several proxies fail at it");
+    }
+
+    #[test]
     fn what_a_proxy_sees_otherwise_has_a_remedy_where_it_is_seen() {
         let mut backend = down("checks_off");
         backend.health = "up";
