@@ -7,7 +7,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{listening::exit_code, metrics::PerBackend};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -165,7 +165,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen(ListenError::InUse { .. }) => 9,
+            Self::Listen(ListenError::Failed { cause, .. }) => exit_code(cause),
             Self::Listen(ListenError::Malformed { .. } | ListenError::Exposed { .. })
             | Self::DataDir(_)
             | Self::SessionTimeout(SessionTimeoutError::NoPool)
@@ -183,15 +183,14 @@ impl RunError {
                     source:
                         WriteError::Invalid(_)
                         | WriteError::Malformed(_)
-                        | WriteError::NotFound { .. }
+                        | WriteError::NotFound(_)
                         | WriteError::AlreadyExists(_)
                         | WriteError::Precondition(_),
                     ..
                 },
             )
             | Self::LogLevel(_) => 78,
-            Self::Listen(ListenError::Failed { .. })
-            | Self::SessionTimeout(SessionTimeoutError::Refused(_))
+            Self::SessionTimeout(SessionTimeoutError::Refused(_))
             | Self::Store { .. }
             | Self::Config(ConfigError::Refused { .. })
             | Self::System(_)

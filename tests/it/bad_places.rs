@@ -277,6 +277,10 @@ async fn strangers_on_the_ports_of_a_control_plane_do_no_harm() {
         let answer = shout(cluster.grpc(), bytes).await;
         assert!(!answer.starts_with(b"HTTP/1.1 2"), "{:?}", String::from_utf8_lossy(&answer));
     }
+    // HTTP/1 on the port of gRPC is the commonest mistake, and is told where HTTP is.
+    let told = String::from_utf8(shout(cluster.grpc(), plain).await).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("speaks gRPC"), "{told}");
+    assert!(told.contains(&cluster.http().to_string()), "{told}");
     for bytes in [&noise[..], &broken_frames, b"\x16\x03\x01\x02\x00\x01\x00"] {
         let answer = shout(cluster.http(), bytes).await;
         assert!(!answer.starts_with(b"HTTP/1.1 2"), "{:?}", String::from_utf8_lossy(&answer));

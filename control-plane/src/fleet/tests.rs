@@ -107,6 +107,13 @@ async fn a_second_live_proxy_of_one_id_is_refused_by_name() {
     let heir = world.fleet.join(takes_over).unwrap();
     assert!(again.replaced().is_cancelled());
     drop(heir);
+    let after_its_end = ProxyInfo { replaces: "i2".to_owned(), ..info("p1", "i4") };
+    drop(world.fleet.join(after_its_end).unwrap());
+    let mut reader = world.events.reader(1000);
+    let events = reader.next().await;
+    let connected = events.iter().filter(|event| event.what.name() == "proxy_connected");
+    let why: Vec<&str> = connected.map(|event| event.reason.code.as_str()).collect();
+    assert_eq!(why, ["", "", "took_over", "took_over"]);
     world.fleet.join(info("p1", "i3")).expect("a lost proxy's id is free");
 }
 

@@ -25,6 +25,7 @@ mod picks;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
+mod twins;
 mod weights;
 mod writer;
 
@@ -47,7 +48,6 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::plan::known_names;
 use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},

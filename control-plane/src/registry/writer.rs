@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
     WriteRequest, Written, answers::Answers, commit::Change, newer::unreadable, news::News,
-    plan::plan, session_keys, weights,
+    plan::plan, session_keys, twins, weights,
 };
 use crate::{
     clock::{present, unix_ms},
@@ -152,7 +152,8 @@ impl Writer {
             let now_s = unix_ms() / 1000;
             let keys = session_keys::needed(catalog, &plan.upserts, &plan.deletes, now_s)?;
             plan.upserts.extend(keys.map(Resource::SessionKeys));
-            let warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            let mut warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            warnings.extend(twins::warnings(catalog, &plan.upserts, &plan.deletes));
             let idle = weights::warnings(catalog, &plan.upserts, &plan.deletes);
             (revision, plan, warnings, idle)
         };

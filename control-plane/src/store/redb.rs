@@ -27,6 +27,7 @@ use redb::{
     Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition, WriteTransaction,
 };
+use tracing::warn;
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Present, Store, StoreError};
 
@@ -60,6 +61,15 @@ impl RedbStore {
     /// Opens the file, and creates it when it is not there. It holds secrets, and is for this
     /// user alone.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if path.metadata().is_ok_and(|found| found.len() == 0) {
+            // Nobody wrote to it, or a crash of the machine has taken what was written.
+            warn!(
+                store = %path.display(),
+                "the store is a file of 0 bytes, and is taken for a new one; if it was not meant \
+                 to be empty, stop this process, put a copy back, or apply an export ('lbctl \
+                 apply -f FILE')"
+            );
+        }
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
             .map_err(failed("opened"))?;
