@@ -63,7 +63,7 @@ pub(super) async fn run(session: &Session, args: &Watch, global: &Global) -> Res
     let past = args.past.unwrap_or(if args.no_follow { PAST_MAX } else { 0 });
     let request = pb::WatchRequest { past, past_only: args.no_follow };
     // Without a time of its own, what there was is there within that of any answer.
-    let time = global.timeout.or(args.no_follow.then_some(session.client.timeout()));
+    let time = global.timeout.or_else(|| args.no_follow.then(|| session.client.timeout()));
     let time_is_up = async {
         match time {
             Some(time) => sleep(time).await,
