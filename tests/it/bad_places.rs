@@ -180,7 +180,7 @@ async fn a_proxy_whose_directory_cannot_be_written_any_more_serves_and_says_wher
     drop(cluster.lbctl(&weight("7")).await.expect(0));
     let process = cluster.proxy(0).process();
     process.complaint(&format!("path={}", kept[0].display())).await;
-    process.complaint("make its directory writable again").await;
+    process.complaint("make the directory writable again").await;
     assert_eq!(get(cluster.address(), "/").await.text(), "a");
     // Mended, it is written although nothing changes any more.
     fs::remove_dir_all(&kept[1]).unwrap();

@@ -36,7 +36,8 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
     }
 }
 
-/// A proxy that is connected, by a process that took over from that one, if there is a name.
+/// A connected proxy. Its process took over from the process `replaces`; from none if that is
+/// empty.
 pub(crate) fn view(id: ProxyId, instance: InstanceId, replaces: &str) -> ProxyView {
     let info = ProxyInfo { id, instance, replaces: replaces.to_owned(), ..info("p", "i") };
     ProxyView {
