@@ -4,7 +4,15 @@
 //! has a deadline, since a control plane that is stopped, but not gone, still accepts
 //! connections.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use lb_proto::v1::{
     fleet_client::FleetClient, registry_client::RegistryClient, sessions_client::SessionsClient,
@@ -15,7 +23,7 @@ use tonic::{
 };
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::exit::{Exit, Failure, root_cause, unreachable};
+use crate::exit::{self, Exit, Failure, root_cause, unreachable};
 
 /// How long to try one address, so that a dead first one does not use up all the time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,6 +37,8 @@ pub(crate) struct Client {
     server: String,
     channel: Channel,
     timeout: Duration,
+    /// Whether it ever answered as a control plane does.
+    has_answered: Arc<AtomicBool>,
 }
 
 impl Client {
@@ -37,7 +47,10 @@ impl Client {
         let (mut failures, mut forbidden) = (Vec::new(), None);
         for server in servers {
             match connect_one(server, timeout.min(CONNECT_TIMEOUT)).await {
-                Ok(channel) => return Ok(Self { server: server.clone(), channel, timeout }),
+                Ok(channel) => {
+                    let has_answered = Arc::default();
+                    return Ok(Self { server: server.clone(), channel, timeout, has_answered });
+                }
                 Err(error) if is_forbidden(&error) => forbidden = Some(server),
                 Err(error) => failures.push((server, error.to_string())),
             }
@@ -115,7 +128,10 @@ impl Client {
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         match tokio::time::timeout(timeout, answer).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                self.has_answered.store(true, Relaxed);
+                Ok(response.into_inner())
+            }
             Ok(Err(status)) => Err(self.failure(&status)),
             Err(_) => Err(self.failure(&Status::deadline_exceeded(""))),
         }
@@ -123,7 +139,11 @@ impl Client {
 
     /// What an error of a call or of a stream means.
     pub(crate) fn failure(&self, status: &Status) -> Failure {
-        Failure::from_status(status, &self.server)
+        match exit::connection_failure(status) {
+            // It spoke gRPC a moment ago.
+            Some(why) if self.has_answered.load(Relaxed) => unreachable(&self.server, &why),
+            _ => Failure::from_status(status, &self.server),
+        }
     }
 }
 

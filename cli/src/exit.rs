@@ -177,6 +177,14 @@ fn reason_of(status: &Status) -> String {
     }
 }
 
+/// Why the connection broke, if that is what a status tells; it may as well have been to something
+/// that does not speak gRPC.
+pub(crate) fn connection_failure(status: &Status) -> Option<String> {
+    let is_broken = matches!(status.code(), Code::Unknown | Code::Internal)
+        && std::error::Error::source(status).is_some();
+    is_broken.then(|| reason_of(status))
+}
+
 /// An HTTP/1 server, for example, breaks the connection off or answers in its own way.
 fn speaks_something_else(status: &Status) -> bool {
     matches!(status.code(), Code::Unknown | Code::Internal)

@@ -130,6 +130,10 @@ event_types! {
     ViewsAgree = "views_agree",
     /// There is a reason to take a backend out, but its pool cannot spare it.
     EjectionRefused = "ejection_refused",
+    /// Few backends of a pool are well, and others are used all the same.
+    PoolPanic = "pool_panic",
+    /// Only those that are well are used again, or none.
+    PoolPanicEnded = "pool_panic_ended",
     /// A key that signs sessions was made, announced, activated, or dropped.
     SessionKeysChanged = "session_keys_changed",
     /// A source of a pool does not answer; its last backends are kept.
@@ -274,6 +278,13 @@ pub struct EventReader<'a> {
 }
 
 impl EventReader<'_> {
+    /// The events since the last call; perhaps none.
+    pub fn so_far(&mut self) -> Vec<Event> {
+        let events = self.log.after(self.seen);
+        self.seen = events.last().map_or(self.seen, |event| event.sequence);
+        events
+    }
+
     /// The events since the last call; waits for one when there is none. Safe to cancel.
     pub async fn next(&mut self) -> Vec<Event> {
         let seen = self.seen;
@@ -281,9 +292,7 @@ impl EventReader<'_> {
             // The sender lives in the log that is borrowed here.
             debug_assert!(false, "the log cannot end before its reader");
         }
-        let events = self.log.after(self.seen);
-        self.seen = events.last().map_or(self.seen, |event| event.sequence);
-        events
+        self.so_far()
     }
 }
 

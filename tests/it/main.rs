@@ -60,6 +60,7 @@ mod stalled;
 mod takeover;
 mod takeover_limits;
 mod terminal;
+mod told;
 mod upgrade;
 mod wall_clock;
 mod writes;

@@ -54,6 +54,8 @@ class ControlPlane:
 
 def main(base):
     control = ControlPlane(base)
+    if any(pool["name"] == "shop" for pool in control.call("GET", "/pools")[0]["items"]):
+        sys.exit("there is a pool shop already, which this would change and remove; use a control plane without one")
     document = {
         "pools": [{"name": "shop", "algorithm": "weighted_round_robin", "health": "none"}],
         "backends": [

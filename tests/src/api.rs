@@ -190,7 +190,11 @@ impl Api {
     /// Events from now on, after this many past ones.
     pub async fn watch(&self, past: u32) -> Streaming<pb::Event> {
         let mut client = self.fleet();
-        client.watch(pb::WatchRequest { past }).await.expect("events can be watched").into_inner()
+        client
+            .watch(pb::WatchRequest { past, ..Default::default() })
+            .await
+            .expect("events can be watched")
+            .into_inner()
     }
 }
 

@@ -12,6 +12,7 @@ mod docs;
 mod limit;
 mod listener;
 mod local;
+mod peers;
 mod pool;
 mod proxy;
 mod read;
@@ -42,7 +43,7 @@ pub(crate) use self::{
         AddPool, BackendConnections, Fallback, PoolSettings, RemovePool, SetAlgorithm, SetPool,
     },
     proxy::ForgetProxy,
-    read::{Awaited, Check, Describe, Explain, Get, GetKind, WaitFor, Watch},
+    read::{Awaited, Check, Describe, Explain, Get, GetKind, PAST_MAX, WaitFor, Watch},
     resilience::{Concurrency, Ejection, Retries},
     route::{AddRoute, ExplainRoute, RemoveRoute, RouteSettings, SetRoute, Share},
     session::{RotateSessionKeys, Sessions},
@@ -89,7 +90,8 @@ pub(crate) struct Global {
     /// How to print answers
     #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: OutputFormat,
-    /// How long the command may take, for example 500ms or 1m [default: 10s; wait: 30s]
+    /// How long the command may take, for example 500ms or 1m [default: 10s; wait: 30s; watch:
+    /// until it is interrupted]
     #[arg(long, global = true, value_name = "DURATION", value_parser = value::timeout)]
     pub(crate) timeout: Option<Duration>,
 }

@@ -84,18 +84,29 @@ impl GetKind {
     }
 }
 
+/// Events that a control plane remembers.
+pub(crate) const PAST_MAX: u32 = 1000;
+
 /// `watch`
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   lbctl watch
   lbctl watch --past 20
-  lbctl watch -o json | jq .type")]
+  lbctl watch --no-follow                    what is remembered, and no more
+  lbctl watch --past 20 --no-follow
+  lbctl watch --timeout 1m                   for a minute
+  lbctl watch -o json | jq .type
+
+It goes on over a restart of the control plane, which forgets what happened before. It ends with
+--timeout, with Ctrl-C, or when nobody reads what it prints.")]
 pub(crate) struct Watch {
-    /// Begin with this many past events
-    #[arg(long, value_name = "N", default_value_t = 0,
-          value_parser = value::number(0..=1000))]
-    pub(crate) past: u32,
+    /// Begin with this many past events, at most 1000 [default: 0; with --no-follow: all]
+    #[arg(long, value_name = "N", value_parser = value::number(0..=PAST_MAX))]
+    pub(crate) past: Option<u32>,
+    /// End after the past events
+    #[arg(long)]
+    pub(crate) no_follow: bool,
 }
 
 /// `wait`

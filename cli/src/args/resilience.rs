@@ -58,7 +58,7 @@ pub(crate) struct Ejection {
     #[arg(long, value_name = "BOOL")]
     pub(crate) outlier_latency: Option<bool>,
     /// While fewer backends than this are up, those that can at least be connected to are
-    /// used, too; 0: never [default: 50]
+    /// used, too, unless the fallback pool can serve; 0: never [default: 50]
     #[arg(long, value_name = "PERCENT", value_parser = value::number(0..=100))]
     pub(crate) panic_threshold: Option<u32>,
     /// How long a backend that joins takes to get its whole share; 0: off [default: 30s]

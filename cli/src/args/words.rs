@@ -8,11 +8,12 @@ use clap::{
 };
 use lb_proto::document::nearest;
 
-use super::Cli;
+use super::{Cli, peers};
 
 /// One sentence about an error, if clap's own words are not better.
 pub(crate) fn in_words(error: &clap::Error) -> Option<String> {
     below_zero(error)
+        .or_else(|| peers::hint(error))
         .or_else(|| bad_value(error))
         .or_else(|| nothing_to_change(error))
         .or_else(|| unknown_command(error))

@@ -7,7 +7,7 @@ use lb_proto::v1::{self as pb, object::Object as Wire};
 use tokio_stream::StreamExt as _;
 
 use super::{
-    Session, drain, get, progress, remedy,
+    Session, checks, drain, get, progress, remedy,
     write::{self, Change},
 };
 use crate::{
@@ -35,14 +35,7 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
         drain: None,
         max_in_flight: args.max_in_flight.unwrap_or(0),
     };
-    // Followed from before the change, since the first check does not wait for us.
-    let follow = session.screen.is_for_people() && !args.write.dry_run && !args.write.no_wait;
-    let events = if follow {
-        let request = pb::WatchRequest { past: 0 };
-        Some(session.client.call(session.client.fleet().watch(request)).await?)
-    } else {
-        None
-    };
+    let events = follow(session, &args.write).await?;
     let expected = args.write.if_revision.unwrap_or(0);
     let change = Change::Create(Wire::Backend(backend));
     let view = write::send(session, &args.write, change, expected).await?;
@@ -56,6 +49,18 @@ pub(super) async fn add(session: &Session, args: AddBackend) -> Result<(), Failu
         tell_first_check(session, events, object.name()).await?;
     }
     reported
+}
+
+/// Events from before a change on, since the check that follows it does not wait for us.
+async fn follow(
+    session: &Session,
+    args: &WriteArgs,
+) -> Result<Option<tonic::Streaming<pb::Event>>, Failure> {
+    if !checks::are_told(session, args) {
+        return Ok(None);
+    }
+    let request = pb::WatchRequest::default();
+    Ok(Some(session.client.call(session.client.fleet().watch(request)).await?))
 }
 
 /// Every machine takes a loopback address for its own.
@@ -124,8 +129,22 @@ pub(super) async fn set(session: &Session, args: SetBackend) -> Result<(), Failu
     if args.weight == Some(0) {
         drain::warn_of_empty_pool(session, &args.id).await?;
     }
+    let events = match &args.address {
+        Some(_) => follow(session, &args.write).await?,
+        None => None,
+    };
     let (view, lines) = edit(session, &args).await?;
-    write::report(session, &view, &lines)
+    let reported = write::report(session, &view, &lines);
+    if let Some(address) = args.address.as_ref().filter(|_| view.changed)
+        && address.is_loopback()
+    {
+        warn_of_loopback(session, address).await;
+    }
+    // Another address is another backend, which must pass a check before it gets traffic.
+    if let Some(events) = events.filter(|_| view.changed) {
+        tell_first_check(session, events, &args.id).await?;
+    }
+    reported
 }
 
 async fn edit(session: &Session, args: &SetBackend) -> Result<(WriteView, Vec<String>), Failure> {

@@ -4,6 +4,7 @@ mod adopt;
 mod apply;
 mod backend;
 mod check;
+mod checks;
 mod control_plane;
 mod data_plane;
 mod declared;
@@ -124,7 +125,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::Stats => stats::run(&session).await,
         Command::Get(args) => get::run(&session, args).await,
         Command::Describe(args) => describe::run(&session, args).await,
-        Command::Watch(args) => watch::run(&session, &args).await,
+        Command::Watch(args) => watch::run(&session, &args, &global).await,
         Command::Wait(args) => wait::run(&session, args).await,
         Command::AddBackend(args) => backend::add(&session, args).await,
         Command::SetBackend(args) => backend::set(&session, args).await,

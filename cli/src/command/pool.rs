@@ -4,7 +4,7 @@ use lb_core::model::Pool;
 use lb_proto::v1::{self as pb, object::Object as Wire};
 
 use super::{
-    Session,
+    Session, checks,
     fallback::edit_fallback,
     resilience::{edit_concurrency, edit_ejection, edit_retries},
     session,
@@ -14,6 +14,8 @@ use super::{
 use crate::{
     args::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     exit::{Exit, Failure},
+    output,
+    view::{AnyObject, ObjectView},
 };
 
 /// `add-pool`
@@ -34,7 +36,21 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
         edit(pool, &args.settings)
     })
     .await?;
-    write::report(session, &view, &lines)
+    let reported = write::report(session, &view, &lines);
+    if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first() {
+        if args.settings.sticky_none() && pool.algorithm == "ip_hash" {
+            output::note(&format!(
+                "clients of pool {0} stay by its algorithm, ip_hash: 'lbctl set-algorithm {0} \
+                 round_robin' ends that",
+                pool.name
+            ));
+        }
+        if args.settings.changes_checks() && view.changed && checks::are_told(session, &args.write)
+        {
+            checks::tell(session, pool, view.revision).await?;
+        }
+    }
+    reported
 }
 
 /// `set-algorithm`

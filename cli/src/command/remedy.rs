@@ -5,10 +5,27 @@ use crate::{
     view::{BackendView, ReasonView, StandingView},
 };
 
-/// What a reason usually means, and a command that may help.
+/// What a reason usually means, and a command that may help. Whoever passed this very check before, or
+/// whose requests fail, too, is ill: a laxer check would only hide it.
 pub(super) fn for_reason(code: &str, backend: &BackendView) -> Option<String> {
     let BackendView { id, pool, address, .. } = backend;
     let text = match code {
+        "backend_timeout" | "backend_reset" | "backend_protocol_error" | "check_status"
+            if backend.standing.ejection.is_some() || backend.kept.is_some() =>
+        {
+            format!(
+                "its checks and its requests fail: look at the server at {address} and its log; \
+                 'lbctl drain-backend {id}' takes it out"
+            )
+        }
+        "backend_timeout" if backend.has_passed_a_check() => format!(
+            "it passed this check before and hangs now: look at the server at {address} and its log; \
+             'lbctl drain-backend {id}' takes it out"
+        ),
+        "backend_reset" | "backend_protocol_error" if backend.has_passed_a_check() => format!(
+            "it passed this check before: look at the server at {address} and its log; 'lbctl \
+             drain-backend {id}' takes it out"
+        ),
         "check_status" if backend.has_passed_a_check() => format!(
             "it passed this check before: look at the server at {address} and its log first; if only \
              the page has moved, 'lbctl set-pool {pool} --health-path /PATH'"
@@ -84,6 +101,7 @@ pub(super) fn next_step(backend: &BackendView) -> String {
             format!("it gets traffic after its first passing check: 'lbctl wait backend/{id}'")
         }
         (_, "up") if backend.standing.ejection.is_some() => ejected(backend),
+        (_, "up") if backend.kept.is_some() => kept(backend),
         (_, "up") if backend.reason.code == "check_contradicted" => {
             for_reason(&backend.reason.code, backend).unwrap_or_default()
         }
@@ -119,6 +137,15 @@ fn ejected(backend: &BackendView) -> String {
     format!("{cause}; it is tried again by itself")
 }
 
+/// The next step for a backend that stays although its requests fail.
+fn kept(backend: &BackendView) -> String {
+    let BackendView { id, pool, address, .. } = backend;
+    format!(
+        "look at the server at {address} and its log; 'lbctl disable-backend {id}' takes it out, and \
+         the rest of pool {pool} gets its requests"
+    )
+}
+
 /// How a backend that is out for what its requests came to is brought back at once.
 pub(super) fn bring_back(backend: &BackendView) -> Option<String> {
     let pool = &backend.pool;
@@ -132,9 +159,16 @@ pub(super) fn bring_back(backend: &BackendView) -> Option<String> {
 /// The next step for a backend whose traffic goes otherwise than its verdict says.
 fn seen_otherwise(backend: &BackendView) -> String {
     let BackendView { id, pool, address, .. } = backend;
-    let first = backend.standing.disagreements.first();
-    let Some(proxy) = first.and_then(|first| first.proxy_id.as_deref()) else {
-        return format!("'lbctl describe backend {id}'");
+    let mut proxies = backend.standing.disagreements.iter().filter_map(|d| d.proxy_id.as_deref());
+    let proxy = match (proxies.next(), proxies.count()) {
+        (None, _) => return format!("'lbctl describe backend {id}'"),
+        (Some(only), 0) => only,
+        (Some(_), _) if backend.health == "up" => {
+            return format!(
+                "look at the server at {address} and its log: several proxies fail at it"
+            );
+        }
+        (Some(_), _) => return format!("'lbctl describe backend {id}' shows who sees what"),
     };
     let mut step = format!(
         "on the machine of {proxy}, see whether {address} answers (curl http://{address}/)"
@@ -157,9 +191,18 @@ pub(super) fn why(backend: &BackendView) -> String {
     if backend.health != "up" {
         return present(backend).sentence();
     }
-    let seen = disagreements
-        .first()
-        .map(|first| format!("{} sees it otherwise: {}", first.who(), first.reason.sentence()));
+    if let Some(kept) = &backend.kept {
+        let too = failing
+            .map(|checks| format!("; its check fails too: {}", checks.last_result.sentence()));
+        return kept.reason.sentence() + &too.unwrap_or_default();
+    }
+    let seen = disagreements.first().map(|first| {
+        let reason = first.reason.sentence();
+        match disagreements.iter().filter(|other| other.proxy_id.is_some()).count() {
+            0 | 1 => format!("{} sees it otherwise: {reason}", first.who()),
+            many => format!("{many} proxies see it otherwise: {reason}"),
+        }
+    });
     let avoided = backend.avoided_by().map(|by| format!("avoided by {by}"));
     let checks = failing.filter(|_| disagreements.is_empty()).map(|checks| {
         let failed = format::count(
@@ -272,6 +315,50 @@ mod tests {
         insta::assert_snapshot!(why(&backend), @"5 requests in a row failed (breaker_consecutive_failures); its check fails too: 127.0.0.1:8004 refused the connection (backend_connect_refused)");
         insta::assert_snapshot!(next_step(&backend), @"nothing listens at localhost:8004: start the server, or correct the address with 'lbctl set-backend backend4 --address HOST:PORT'; it is tried again by itself");
         insta::assert_snapshot!(next_step(&broken(None)), @"'lbctl describe backend backend4' shows what its requests fail with; it is tried again by itself");
+    }
+
+    #[test]
+    fn a_laxer_check_is_no_remedy_for_a_server_that_is_ill() {
+        for code in ["check_status", "backend_timeout", "backend_reset", "backend_protocol_error"] {
+            let report = pb::CheckReport {
+                failures_in_a_row: 4,
+                last_result: Some(pb::Reason { code: code.to_owned(), message: String::new() }),
+                ..pb::CheckReport::default()
+            };
+            // Its requests fail, too.
+            let text = next_step(&broken(Some(report.clone())));
+            assert!(text.contains("its checks and its requests fail"), "{code}: {text}");
+            assert!(!text.contains("--health"), "{code}: {text}");
+            // It passed before.
+            let mut backend = down(code);
+            let passed =
+                pb::CheckReport { last_success_unix_ms: 1_795_384_331_000, ..report.clone() };
+            backend.checks = Some(passed.into());
+            let text = next_step(&backend);
+            assert!(text.contains("it passed this check before"), "{code}: {text}");
+            assert!(!text.contains("--health tcp"), "{code}: {text}");
+            // Nothing is known but that it never passed.
+            backend.checks = Some(report.into());
+            assert!(next_step(&backend).contains("--health"), "{code}: {}", next_step(&backend));
+        }
+    }
+
+    #[test]
+    fn many_proxies_that_disagree_are_counted() {
+        let mut backend = down("check_passed");
+        backend.health = "up";
+        let by = |number: u32| pb::Disagreement {
+            proxy: format!("edge-{number}"),
+            reason: Some(pb::Reason {
+                code: "unreachable_from_proxy".to_owned(),
+                message: "no answer".to_owned(),
+            }),
+        };
+        let disagreements = (1..=8).map(by).collect();
+        let mut status = pb::BackendStatus { disagreements, ..pb::BackendStatus::default() };
+        backend.standing = StandingView::take(&mut status);
+        insta::assert_snapshot!(why(&backend), @"8 proxies see it otherwise: no answer (unreachable_from_proxy)");
+        insta::assert_snapshot!(next_step(&backend), @"look at the server at localhost:8004 and its log: several proxies fail at it");
     }
 
     #[test]

@@ -71,8 +71,11 @@ impl StatusView {
             .into_iter()
             .filter(|finding| finding.level != Level::Ok)
             .partition(Finding::is_trouble);
-        // Of a route whose pool cannot serve, the pool tells.
-        let advice = others.iter().filter(|finding| finding.check != "route_served").count();
+        // Of a route whose pool cannot serve, the pool tells. Weights that nobody looks at do no
+        // harm.
+        let is_silent =
+            |finding: &&Finding| ["route_served", "pool_weights"].contains(&finding.check);
+        let advice = others.iter().filter(|finding| !is_silent(finding)).count();
         let amiss = |b: &&BackendView| b.admin_state == "enabled" && b.is_amiss();
         Self {
             server_id: status.server_id,

@@ -178,7 +178,7 @@ pub(crate) async fn until(
 }
 
 async fn follow(client: &Client) -> Option<Streaming<pb::Event>> {
-    client.call(client.fleet().watch(pb::WatchRequest { past: 0 })).await.ok()
+    client.call(client.fleet().watch(pb::WatchRequest { past: 0, ..Default::default() })).await.ok()
 }
 
 /// Whether the stream goes on; never completes without one.

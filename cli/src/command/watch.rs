@@ -1,16 +1,24 @@
 //! `watch`: events as they happen.
 
+use std::{future::pending, time::Duration};
+
 use lb_proto::v1 as pb;
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
 
 use super::Session;
 use crate::{
-    args::Watch,
+    args::{Global, PAST_MAX, Watch},
+    client::Client,
     clock,
     exit::{Exit, Failure},
     format, output,
     view::ReasonView,
 };
+
+/// Between two attempts to find a control plane that went away.
+const RECONNECT: Duration = Duration::from_millis(200);
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]
@@ -49,30 +57,90 @@ impl EventView {
     }
 }
 
-/// Prints events until it is interrupted or the control plane ends the stream.
-pub(super) async fn run(session: &Session, args: &Watch) -> Result<(), Failure> {
-    let client = &session.client;
-    let request = pb::WatchRequest { past: args.past };
+/// Prints events until its time is up, nobody reads them, or it is interrupted. A control plane that
+/// goes away is waited for.
+pub(super) async fn run(session: &Session, args: &Watch, global: &Global) -> Result<(), Failure> {
+    let past = args.past.unwrap_or(if args.no_follow { PAST_MAX } else { 0 });
+    let request = pb::WatchRequest { past, past_only: args.no_follow };
+    // Without a time of its own, what there was is there within that of any answer.
+    let time = global.timeout.or_else(|| args.no_follow.then(|| session.client.timeout()));
+    let time_is_up = async {
+        match time {
+            Some(time) => sleep(time).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        ended = follow(session, request, &global.server) => ended,
+        () = time_is_up => Ok(()),
+        () = output::reader_is_gone() => Ok(()),
+    }
+}
+
+async fn follow(
+    session: &Session,
+    request: pb::WatchRequest,
+    servers: &[String],
+) -> Result<(), Failure> {
+    let mut client = session.client.clone();
+    let mut began = started(&client).await?;
     let mut events = client.call(client.fleet().watch(request)).await?;
-    if session.screen.is_for_people() && args.past == 0 {
+    if session.screen.is_for_people() && request.past == 0 {
         output::note("watching; Ctrl-C ends it");
     }
+    let mut seen = 0;
     loop {
         match events.message().await {
+            Ok(Some(event)) if event.sequence <= seen => continue,
             Ok(Some(event)) => {
+                seen = event.sequence;
                 let event = EventView::from(event);
                 session.screen.item(&event, || line(&event, clock::unix_ms()))?;
+                continue;
             }
-            Ok(None) => {
-                return Err(Failure::new(
-                    Exit::Unreachable,
-                    "the control plane ended the stream of events, probably because it is \
-                     stopping; 'lbctl watch --past 20' catches up when it is back",
-                ));
+            Ok(None) if request.past_only => return Ok(()),
+            Ok(None) => {}
+            Err(status) => {
+                let failure = client.failure(&status);
+                if failure.exit != Exit::Unreachable {
+                    return Err(failure);
+                }
             }
-            Err(status) => return Err(client.failure(&status)),
         }
+        output::note("the control plane is away; watching goes on when it is back");
+        let away = Instant::now();
+        let (found, start, stream) = again(servers, client.timeout()).await;
+        let after = format::duration(away.elapsed());
+        let restarted = start != began;
+        let how = if restarted { ", restarted: what happened since follows" } else { "" };
+        output::note(&format!("the control plane is back after {after}{how}"));
+        if restarted {
+            // Each process counts its events from 1.
+            seen = 0;
+        }
+        (client, began, events) = (found, start, stream);
     }
+}
+
+/// Looks for a control plane until there is one, and follows it from its first event on.
+async fn again(servers: &[String], timeout: Duration) -> (Client, u64, Streaming<pb::Event>) {
+    loop {
+        if let Ok(client) = Client::connect(servers, timeout).await
+            && let Ok(start) = started(&client).await
+        {
+            let request = pb::WatchRequest { past: PAST_MAX, past_only: false };
+            if let Ok(events) = client.call(client.fleet().watch(request)).await {
+                return (client, start, events);
+            }
+        }
+        sleep(RECONNECT).await;
+    }
+}
+
+/// When the process began, by which it is told from others.
+async fn started(client: &Client) -> Result<u64, Failure> {
+    let status = client.call(client.fleet().get_status(pb::GetStatusRequest {})).await?;
+    Ok(status.started_unix_ms)
 }
 
 fn line(event: &EventView, now_unix_ms: u64) -> String {

@@ -9,10 +9,17 @@ mod yaml;
 
 use std::{
     env,
+    future::pending,
     io::{self, IsTerminal as _, Write as _},
+    thread,
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 pub(crate) use self::table::{Cell, Piece, Table, Tone};
 use crate::{args::OutputFormat, exit::Failure};
@@ -124,6 +131,28 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
     stdout.flush()?;
     Ok(())
+}
+
+/// Completes when nobody reads stdout any more, as `head` does not after its lines: who only prints
+/// now and then would not notice. Never, where that cannot be told.
+pub(crate) async fn reader_is_gone() {
+    let (told, gone) = oneshot::channel();
+    // Of its own, as nobody waits for it at the end.
+    let watcher = thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+        let stdout = io::stdout();
+        // No event is asked for: errors and hang-ups are told without.
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        let mut answer = poll(&mut watched, None);
+        while answer == Err(Errno::INTR) {
+            answer = poll(&mut watched, None);
+        }
+        if answer.is_ok() {
+            told.send(()).ok();
+        }
+    });
+    if watcher.is_err() || gone.await.is_err() {
+        pending().await
+    }
 }
 
 /// Tells people something that is no answer, on stderr.

@@ -99,7 +99,7 @@ async fn ask(session: Session, period: Duration, news: mpsc::Sender<News>) {
 async fn follow(session: Session, news: mpsc::Sender<News>) {
     let client = &session.client;
     loop {
-        let request = pb::WatchRequest { past: PAST_EVENTS };
+        let request = pb::WatchRequest { past: PAST_EVENTS, ..Default::default() };
         if let Ok(mut events) = client.call(client.fleet().watch(request)).await {
             while let Ok(Some(event)) = events.message().await {
                 if news.send(News::Event(event.into())).await.is_err() {

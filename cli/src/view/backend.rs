@@ -6,7 +6,8 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    DrainView, ReasonView, SlotsView, StandingView, Traffic, object::admin_state, some_unix_ms,
+    DrainView, KeptView, ReasonView, SlotsView, StandingView, Traffic, object::admin_state,
+    some_unix_ms, standing::EjectionView,
 };
 
 /// One backend with verdict, checks and traffic.
@@ -29,6 +30,12 @@ pub(crate) struct BackendView {
     pub(crate) since_unix_ms: Option<u64>,
     #[serde(flatten)]
     pub(crate) standing: StandingView,
+    /// Whether it gets requests, by all that the fleet knows; an older control plane does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) picked: Option<bool>,
+    /// Its requests fail, and it gets them all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<KeptView>,
     pub(crate) resolved_addresses: Vec<String>,
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
@@ -52,6 +59,8 @@ pub(crate) struct ChecksView {
     pub(crate) last_result: ReasonView,
     pub(crate) checks_total: u64,
     pub(crate) failures_total: u64,
+    /// The last check was made by the settings of this revision.
+    pub(crate) checked_revision: u64,
     /// Of the name in its address; nothing for literal addresses.
     pub(crate) resolution: Option<ResolutionView>,
 }
@@ -79,10 +88,13 @@ impl BackendView {
     /// The verdict, and what the operator wants when it is not "enabled".
     pub(crate) fn state(&self) -> String {
         match (self.admin_state, &self.drain) {
-            ("enabled", _) => match &self.standing.ejection {
-                Some(ejection) => format!("{}, {}", self.health, ejection.state()),
-                None => self.health.to_owned(),
-            },
+            ("enabled", _) => {
+                let ejection = self.standing.ejection.as_ref().map(EjectionView::state);
+                let failing = self.kept.as_ref().map(|_| "failing");
+                let used = self.is_helping().then_some("used");
+                let words = [Some(self.health), ejection.or(failing), used];
+                words.into_iter().flatten().collect::<Vec<_>>().join(", ")
+            }
             (_, Some(drain)) => drain.state(),
             (admin, None) => format!("{} ({admin})", self.health),
         }
@@ -93,7 +105,7 @@ impl BackendView {
         self.checks.as_ref().filter(|checks| checks.failures_in_a_row > 0)
     }
 
-    /// Whether one of its checks passed since the control plane began.
+    /// Whether its check passed since it is what it is, as far as the control plane remembers.
     pub(crate) fn has_passed_a_check(&self) -> bool {
         self.checks.as_ref().is_some_and(|checks| checks.last_success_unix_ms.is_some())
     }
@@ -112,11 +124,24 @@ impl BackendView {
 
     /// Whether an operator should know of it, if it is wanted.
     pub(crate) fn is_amiss(&self) -> bool {
-        !self.is_healthy() || !self.standing.disagreements.is_empty() || self.avoided_by().is_some()
+        !self.is_healthy()
+            || self.kept.is_some()
+            || !self.standing.disagreements.is_empty()
+            || self.avoided_by().is_some()
     }
 
-    /// Whether it gets new requests.
+    /// Whether it gets new requests: what the proxies would pick.
     pub(crate) fn serves(&self) -> bool {
+        self.picked.unwrap_or_else(|| self.is_well())
+    }
+
+    /// Whether it gets requests although it is not well, since its pool has few others.
+    pub(crate) fn is_helping(&self) -> bool {
+        self.serves() && !self.is_well()
+    }
+
+    /// Whether nothing is against it.
+    fn is_well(&self) -> bool {
         self.health == "up"
             && self.admin_state == "enabled"
             && self.weight > 0
@@ -150,6 +175,8 @@ impl From<pb::BackendView> for BackendView {
             reason: status.reason.into(),
             since_unix_ms: some_unix_ms(status.since_unix_ms),
             standing,
+            picked: wire.picked,
+            kept: wire.kept.map(KeptView::from),
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),
@@ -180,6 +207,7 @@ impl From<pb::CheckReport> for ChecksView {
             last_result: wire.last_result.into(),
             checks_total: wire.checks_total,
             failures_total: wire.failures_total,
+            checked_revision: wire.checked_revision,
             resolution: wire.resolution.map(|resolution| ResolutionView {
                 resolved_unix_ms: some_unix_ms(resolution.resolved_unix_ms),
                 ttl_ms: resolution.ttl_ms,

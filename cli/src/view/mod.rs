@@ -11,6 +11,7 @@ mod drain;
 mod limit;
 mod listener;
 mod object;
+mod plight;
 mod pool;
 mod proxy;
 mod resilience;
@@ -33,6 +34,7 @@ pub(crate) use self::{
     limit::{LimitSettingsView, LimitView},
     listener::ListenerView,
     object::{AnyObject, Fields, ObjectView, labels, state_name},
+    plight::{KeptView, PanicView},
     pool::{Counts, PoolView},
     proxy::{ProcessView, ProxyView, RefusedView, RejectionView, is_connected},
     route::{RouteView, ShareView},

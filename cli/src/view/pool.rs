@@ -7,7 +7,7 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    AffinityView, ConcurrencyView, SlotsView, SourceView, Traffic, object::Fields,
+    AffinityView, ConcurrencyView, PanicView, SlotsView, SourceView, Traffic, object::Fields,
     resilience::ResilienceView,
 };
 use crate::format::setting;
@@ -49,6 +49,13 @@ pub(crate) struct PoolView {
     pub(crate) sources: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backends: Option<Counts>,
+    /// Backends that get requests, by all that the fleet knows; an older control plane does not
+    /// tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) serving: Option<u32>,
+    /// Only while backends that are not well are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) panic: Option<PanicView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) source_status: Vec<SourceView>,
     /// Only where requests in progress are limited.
@@ -203,6 +210,8 @@ impl From<pb::Pool> for PoolView {
             }),
             sources: wire.sources,
             backends: None,
+            serving: None,
+            panic: None,
             source_status: Vec::new(),
             slots: None,
             traffic: None,
@@ -212,6 +221,12 @@ impl From<pb::Pool> for PoolView {
 }
 
 impl PoolView {
+    /// Which of its backends are used although they are not well, and why; nothing in normal times.
+    pub(crate) fn panic_sentence(&self) -> Option<String> {
+        let panic = self.panic.as_ref()?;
+        Some(panic.sentence(self.resilience.panic_threshold_percent))
+    }
+
     /// What answers while no backend of it can; nothing if its requests are answered 503.
     pub(crate) fn instead(&self, serves: impl Fn(&str) -> bool) -> Option<String> {
         match (&self.fallback_pool, &self.fallback_answer) {
@@ -232,6 +247,8 @@ impl From<pb::PoolStatus> for PoolView {
             disabled: wire.disabled,
             draining: wire.draining,
         });
+        view.serving = wire.serving;
+        view.panic = wire.panic.map(PanicView::from);
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
         view.slots = wire.slots.map(SlotsView::from);
         view.traffic = Some(wire.totals.into());

@@ -1,6 +1,10 @@
 //! The fleet service: what is.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+};
 
 use lb_core::{
     lease::QuantityKind,
@@ -102,6 +106,9 @@ impl FleetService {
                         slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };
+                    let picks = view.catalog.picks(&pool.value);
+                    status.serving = u32::try_from(picks.count()).ok();
+                    status.panic = wire::panic(&picks);
                     for stored in view.catalog.backends_of(Some(name)) {
                         let backend = &stored.value;
                         let health = view.catalog.status(backend).map(|status| status.health);
@@ -148,6 +155,8 @@ impl FleetService {
                 .collect(),
             drain: drain::report(&self.context, backend, revision).map(wire::drain),
             slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
+            picked: None,
+            kept: None,
         }
     }
 
@@ -220,7 +229,7 @@ impl fleet_server::Fleet for FleetService {
         message: Request<pb::ListBackendsRequest>,
     ) -> Result<Response<pb::ListBackendsResponse>, Status> {
         let pb::ListBackendsRequest { pool, id } = message.into_inner();
-        let (stored, store_revision) = self.context.registry.read(|view| {
+        let (stored, picked, store_revision) = self.context.registry.read(|view| {
             let pool = existing_pool(&view.catalog, &pool)?;
             let mut backends = Vec::new();
             if id.is_empty() {
@@ -236,16 +245,32 @@ impl fleet_server::Fleet for FleetService {
                     Status::not_found(missing("backend", &id, &names))
                 })?);
             }
-            let with_status = |stored: &Stored<Backend>| {
+            let mut picked: BTreeMap<&PoolName, BTreeSet<BackendId>> = BTreeMap::new();
+            let with_status = |stored: &'_ Stored<Backend>| {
                 (stored.clone(), view.catalog.told_status(&stored.value))
             };
+            for stored in &backends {
+                let name = &stored.value.pool;
+                if let Some(pool) = view.catalog.pools().get(name) {
+                    picked.entry(name).or_insert_with(|| view.catalog.picked(&pool.value));
+                }
+            }
+            let picked: BTreeSet<BackendId> = picked.into_values().flatten().collect();
             let backends: Vec<_> = backends.into_iter().map(with_status).collect();
-            Ok::<_, Status>((backends, view.publisher.version().revision))
+            Ok::<_, Status>((backends, picked, view.publisher.version().revision))
         })?;
         // The other locks are taken only now, one after the other.
+        let mut kept = self.context.resilience.kept();
         let backends = stored
             .into_iter()
-            .map(|(stored, status)| self.backend_view(&stored.value, stored.revision, status))
+            .map(|(stored, status)| {
+                let id = &stored.value.id;
+                pb::BackendView {
+                    picked: Some(picked.contains(id)),
+                    kept: kept.remove(id).map(wire::kept),
+                    ..self.backend_view(&stored.value, stored.revision, status)
+                }
+            })
             .collect();
         Ok(Response::new(pb::ListBackendsResponse { backends, store_revision }))
     }
@@ -320,18 +345,24 @@ impl fleet_server::Fleet for FleetService {
         &self,
         message: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let past = usize::try_from(message.into_inner().past).unwrap_or(usize::MAX);
+        let pb::WatchRequest { past, past_only } = message.into_inner();
+        let past = usize::try_from(past).unwrap_or(usize::MAX);
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
         let (events, stop) = (Arc::clone(&self.context.events), self.context.stop.clone());
         self.context.tracker.spawn(async move {
             let mut reader = events.reader(past.min(EVENTS_MAX));
             let follow = async {
+                let mut news = reader.so_far();
                 loop {
-                    for event in reader.next().await {
+                    for event in news {
                         if sender.send(Ok(wire::event(event))).await.is_err() {
                             return;
                         }
                     }
+                    if past_only {
+                        return;
+                    }
+                    news = reader.next().await;
                 }
             };
             tokio::select! {

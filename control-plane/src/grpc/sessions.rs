@@ -138,10 +138,11 @@ impl sessions_server::Sessions for SessionsService {
             let entry = pool_entry(&view.catalog, &pool);
             let backend = BackendId::new(&inspected.backend).ok();
             let stored = backend.and_then(|id| view.catalog.backends().get(&id).cloned());
-            Some((pool, entry, stored))
+            let has_spare = view.catalog.has_spare(&pool);
+            Some((pool, entry, has_spare, stored))
         });
         let policy = found.as_ref().and_then(|(pool, ..)| pool.affinity.cookie());
-        let (Some(ring), None, Some((pool, entry, stored)), Some(policy)) =
+        let (Some(ring), None, Some((pool, entry, has_spare, stored)), Some(policy)) =
             (&ring, inspected.refusal, &found, policy)
         else {
             // Genuine, and its pool is gone or has no sessions any more.
@@ -151,7 +152,7 @@ impl sessions_server::Sessions for SessionsService {
         };
         let verified = Session::verify(value, ring, &pool.name, now_s, policy.ttl);
         let stored = stored.as_ref().filter(|stored| stored.value.pool == pool.name);
-        let state = stored.and_then(|stored| self.state(entry, stored));
+        let state = stored.and_then(|stored| self.state(entry, *has_spare, stored));
         let presented = Presented::from(verified);
         let met = match resolve(&presented, state.as_ref(), policy.strict, now()) {
             Decision::Keep(_) => Met::Kept,
@@ -168,9 +169,14 @@ impl sessions_server::Sessions for SessionsService {
 
 impl SessionsService {
     /// A backend as the proxies know it, but for what each of them sees by itself.
-    fn state(&self, pool: &PoolEntry, stored: &Stored<Backend>) -> Option<BackendState> {
+    fn state(
+        &self,
+        pool: &PoolEntry,
+        has_spare: bool,
+        stored: &Stored<Backend>,
+    ) -> Option<BackendState> {
         let backend = &stored.value;
-        let candidates = candidates::of(pool, |_, entry| is_ejected(entry));
+        let candidates = candidates::of(pool, has_spare, |_, entry| is_ejected(entry));
         let slot = pool.backends.keys().position(|id| *id == backend.id)?;
         let entry = pool.backends.get(&backend.id)?;
         let report = drain::report(&self.context, backend, stored.revision);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lb_core::{
+    health::{candidates::Candidates, panic::Panic},
     model::{AdminState, DrainWish, Source},
     stats::whole_us,
 };
@@ -21,6 +22,7 @@ use crate::{
     leases::{AdaptiveView, HolderView, LeaseView},
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
+    resilience::Kept,
     stats::{LimitTotals, Process, Totals},
 };
 
@@ -50,6 +52,7 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
         last_result: Some(report.last_result.into()),
         checks_total: report.checks_total,
         failures_total: report.failures_total,
+        checked_revision: report.checked_revision,
         resolution: report.resolution.map(|resolution| pb::Resolution {
             resolved_unix_ms: told_if_any(resolution.resolved),
             ttl_ms: millis32(resolution.ttl),
@@ -57,6 +60,29 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
             failing_since_unix_ms: told_if_any(resolution.failing_since),
             failure: resolution.failing_since.map(|_| resolution.failure.into()),
         }),
+    }
+}
+
+/// Only while backends that are not well are used.
+pub(super) fn panic(picks: &Candidates) -> Option<pb::PanicReport> {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (cause, well, of) = match picks.panic? {
+        Panic::FewLeft { well, of } => ("few_left", well, of),
+        Panic::AllEjected => ("all_ejected", 0, picks.places.len()),
+    };
+    Some(pb::PanicReport {
+        cause: cause.to_owned(),
+        well: count(well),
+        of: count(of),
+        helping: count(picks.helping()),
+    })
+}
+
+pub(super) fn kept(kept: Kept) -> pb::KeptReport {
+    pb::KeptReport {
+        reason: Some(kept.reason.into()),
+        since_unix_ms: kept.since_unix_ms,
+        by: kept.by.name().to_owned(),
     }
 }
 

@@ -93,7 +93,8 @@ pub(crate) const STATS_REPORTS: Definition = Definition::counter(
 pub(crate) const BACKENDS: Definition = Definition::gauge(
     "lb_backends",
     &["pool", "state"],
-    "Backends that are up, ejected (their checks pass and their traffic keeps them out: an open \
+    "Backends that are up, kept (up although their requests fail: the pool cannot spare them), \
+     ejected (their checks pass and their traffic keeps them out: an open \
      breaker, an outlier), down, unknown (not checked yet), disabled or draining",
 );
 pub(crate) const DRAIN_LEFT: Definition = Definition::gauge(

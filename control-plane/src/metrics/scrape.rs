@@ -17,12 +17,14 @@ use crate::{
     grpc::Context,
     process,
     registry::View,
+    resilience::Kept,
 };
 
 /// Proxies that are told one by one.
 const PROXIES_MAX: usize = 500;
 /// What a backend can be.
-const BACKEND_STATES: [&str; 6] = ["up", "ejected", "down", "unknown", "disabled", "draining"];
+const BACKEND_STATES: [&str; 7] =
+    ["up", "kept", "ejected", "down", "unknown", "disabled", "draining"];
 /// What a breaker can be.
 const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// What a proxy can be.
@@ -56,7 +58,7 @@ struct Desired {
 }
 
 impl Desired {
-    fn of(view: &View) -> Self {
+    fn of(view: &View, kept: &BTreeMap<BackendId, Kept>) -> Self {
         let catalog = &view.catalog;
         let (now, unix_ms) = (now(), unix_ms());
         let member = |backend: &Backend| {
@@ -68,6 +70,7 @@ impl Desired {
                 (AdminState::Disabled, _) => "disabled",
                 (AdminState::Draining, _) => "draining",
                 (AdminState::Enabled, Health::Up) if ejection.is_some() => "ejected",
+                (AdminState::Enabled, Health::Up) if kept.contains_key(&backend.id) => "kept",
                 (AdminState::Enabled, health) => health.name(),
             };
             let breaker = match ejection {
@@ -80,7 +83,7 @@ impl Desired {
                 Ramp::new(age, now, start.duration).factor(now)
             });
             let weight = match state {
-                "up" => f64::from(backend.weight.get()) * f64::from(ramp.unwrap_or(1.0)),
+                "up" | "kept" => f64::from(backend.weight.get()) * f64::from(ramp.unwrap_or(1.0)),
                 _ => 0.0,
             };
             Member {
@@ -118,7 +121,8 @@ fn write(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
     process::figures().expose(exposition)?;
     let ready = context.registry.takes_writes() && !context.stop.is_cancelled();
     exposition.gauge(&names::READY, f64::from(u8::from(ready)))?;
-    let desired = context.registry.read(Desired::of);
+    let kept = context.resilience.kept();
+    let desired = context.registry.read(|view| Desired::of(view, &kept));
     write_registry(context, &desired, exposition)?;
     write_proxies(context, &desired, exposition)?;
     write_streams(context, exposition)?;
@@ -129,7 +133,7 @@ fn write(context: &Context, exposition: &mut Exposition<'_>) -> fmt::Result {
     }
     exposition.family(&names::BACKEND_UP, |family| {
         desired.members.iter().try_for_each(|member| {
-            let up = f64::from(u8::from(member.state == "up"));
+            let up = f64::from(u8::from(matches!(member.state, "up" | "kept")));
             family.gauge(&[member.pool.as_str(), member.id.as_str()], up)
         })
     })?;

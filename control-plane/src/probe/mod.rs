@@ -66,6 +66,8 @@ struct Shared {
 struct Target {
     backend: Backend,
     policy: HealthPolicy,
+    /// Of the last change of the backend or its pool.
+    revision: u64,
 }
 
 impl Target {
@@ -76,6 +78,12 @@ impl Target {
             && self.backend.incarnation == other.backend.incarnation
             && self.backend.address == other.backend.address
             && disabled(self) == disabled(other)
+    }
+
+    /// Whether a pass of the one speaks for the other.
+    fn is_checked_like(&self, other: &Self) -> bool {
+        self.policy.protocol() == other.policy.protocol()
+            && self.backend.address == other.backend.address
     }
 }
 
@@ -131,10 +139,12 @@ impl Supervisor {
     /// Makes the task of a backend what it should be.
     fn follow_backend(&mut self, id: BackendId) {
         let wanted = self.registry.read(|view| {
-            let backend = view.catalog.backends().get(&id)?.value.clone();
-            let policy = view.catalog.pools().get(&backend.pool)?.value.health.clone();
+            let stored = view.catalog.backends().get(&id)?;
+            let (backend, revision) = (stored.value.clone(), stored.revision);
+            let pool = view.catalog.pools().get(&backend.pool)?;
+            let (policy, revision) = (pool.value.health.clone(), revision.max(pool.revision));
             let status = view.catalog.status(&backend).cloned();
-            Some((Target { backend, policy }, status))
+            Some((Target { backend, policy, revision }, status))
         });
         let Some((target, status)) = wanted else {
             if let Some((_, task)) = self.tasks.remove(&id) {
@@ -151,6 +161,8 @@ impl Supervisor {
             task.cancel();
             if running.backend.incarnation != target.backend.incarnation {
                 self.shared.prober.checks.forget(&id);
+            } else if !running.is_checked_like(&target) {
+                self.shared.prober.checks.begin_anew(&id);
             }
         }
         let task = self.stop.child_token();

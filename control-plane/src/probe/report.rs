@@ -23,7 +23,7 @@ pub(crate) struct CheckReport {
     pub(crate) failures_in_a_row: u64,
     /// Nothing before the first check.
     pub(crate) last_check: Option<Moment>,
-    /// Nothing when no check has passed.
+    /// Nothing when no check of this kind, path and address has passed.
     pub(crate) last_success: Option<Moment>,
     /// Nothing when none is planned.
     pub(crate) next_check: Option<Moment>,
@@ -35,6 +35,8 @@ pub(crate) struct CheckReport {
     pub(crate) checks_total: u64,
     /// Checks that did not pass.
     pub(crate) failures_total: u64,
+    /// The last check was made by the settings of this revision, of the backend or its pool.
+    pub(crate) checked_revision: u64,
     /// Of the name in its address; nothing for literal addresses.
     pub(crate) resolution: Option<Resolution>,
 }
@@ -65,6 +67,14 @@ impl Checks {
         match reports.get_mut(id) {
             Some(report) => change(report),
             None => change(reports.entry(id.clone()).or_default()),
+        }
+    }
+
+    /// Something else is checked from now on: what passed before says nothing of it.
+    pub(super) fn begin_anew(&self, id: &BackendId) {
+        if let Some(report) = self.lock().get_mut(id) {
+            (report.passes_in_a_row, report.failures_in_a_row) = (0, 0);
+            report.last_success = None;
         }
     }
 

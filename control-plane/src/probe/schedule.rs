@@ -53,6 +53,7 @@ pub(super) async fn run(
         is_untold: asked_anew,
         failing_since: None,
         hangs: false,
+        asked_anew,
     };
     match (check.target.policy.protocol(), check.target.backend.admin_state) {
         (CheckProtocol::None, _) => check.trust().await,
@@ -75,6 +76,8 @@ struct Check {
     failing_since: Option<std::time::Instant>,
     /// Whether its last probe failed, and not soon.
     hangs: bool,
+    /// Somebody has just changed what is checked, and may be waiting to hear of it.
+    asked_anew: bool,
 }
 
 impl Check {
@@ -122,7 +125,10 @@ impl Check {
 
     async fn probe_for_ever(&mut self) {
         let mut rng = fastrand::Rng::new();
-        let mut delay = self.state.first_delay(&self.target.policy);
+        let mut delay = match self.asked_anew {
+            true => self.state.soon(),
+            false => self.state.first_delay(&self.target.policy),
+        };
         loop {
             self.shared.prober.checks.update(&self.target.backend.id, |report| {
                 report.next_check = Some(present().after(delay));
@@ -169,7 +175,7 @@ impl Check {
 
     /// Tries the addresses in turn until one passes.
     async fn try_addresses(&mut self) -> (Result<Reason, Reason>, Duration) {
-        let Self { target: Target { backend, policy }, shared, addresses, .. } = self;
+        let Self { target: Target { backend, policy, .. }, shared, addresses, .. } = self;
         let start = Instant::now();
         let limit = policy.timeout();
         if let Err(reason) =
@@ -215,6 +221,7 @@ impl Check {
             if passed {
                 report.last_success = now;
             }
+            report.checked_revision = self.target.revision;
             report.last_duration = took;
             report.last_result = reason.clone();
             report.resolution = self.addresses.resolution(&self.target.backend.address);

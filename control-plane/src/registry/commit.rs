@@ -22,7 +22,7 @@ use lb_proto::convert;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{Note, news::News, writer::Writer};
+use super::{Note, news::News, picks, writer::Writer};
 use crate::{
     clock::{present, told},
     events::EventType,
@@ -178,7 +178,8 @@ impl Writer {
         }
         let news = {
             let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-            let news = News::of(&view.catalog, &upserts, &batch.deletes);
+            let mut news = News::of(&view.catalog, &upserts, &batch.deletes);
+            let panics = picks::panics(&view.catalog, &upserts, &batch.deletes);
             self.count_transitions(&view.catalog, &upserts);
             for resource in upserts {
                 view.catalog.put(resource, revision);
@@ -186,6 +187,7 @@ impl Writer {
             for key in &batch.deletes {
                 view.catalog.remove(key);
             }
+            news.extend(picks::news(&panics, &view.catalog));
             let committed_unix_ms = batch.committed_unix_ms;
             view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
             view.committed = present();

@@ -21,10 +21,12 @@ mod draining;
 mod error;
 mod newer;
 mod news;
+mod picks;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
 mod twins;
+mod weights;
 mod writer;
 
 #[cfg(test)]

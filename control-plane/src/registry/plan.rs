@@ -368,7 +368,7 @@ impl Draft<'_> {
             if size >= 2 && 2 * leaving > size {
                 return Err(WriteError::Precondition(format!(
                     "the batch would remove {leaving} of the {size} backends of pool {pool}; if \
-                     that is meant, repeat it with force"
+                     that is meant, repeat it with force: --force in lbctl, ?force=true over REST"
                 )));
             }
         }

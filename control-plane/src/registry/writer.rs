@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
     WriteRequest, Written, answers::Answers, commit::Change, newer::unreadable, news::News,
-    plan::plan, session_keys, twins,
+    plan::plan, session_keys, twins, weights,
 };
 use crate::{
     clock::{present, unix_ms},
@@ -143,7 +143,7 @@ impl Writer {
             return Ok(written);
         }
         let (dry_run, idempotency) = (request.dry_run, request.idempotency.clone());
-        let (revision, plan, warnings) = {
+        let (revision, plan, mut warnings, idle) = {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             let revision = view.publisher.version().revision;
             let (catalog, number) = (&view.catalog, self.next_backend_number);
@@ -153,9 +153,17 @@ impl Writer {
             plan.upserts.extend(keys.map(Resource::SessionKeys));
             let mut warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
             warnings.extend(twins::warnings(catalog, &plan.upserts, &plan.deletes));
-            (revision, plan, warnings)
+            let idle = weights::warnings(catalog, &plan.upserts, &plan.deletes);
+            (revision, plan, warnings, idle)
         };
         let changed = plan.changes_anything();
+        for warning in &warnings {
+            if !dry_run {
+                warn!(warning, "a write that is hardly meant");
+            }
+        }
+        // They do no harm, and are of interest to whoever makes the change.
+        warnings.extend(idle);
         if dry_run {
             return Ok(Written { revision, changed, objects: plan.put, warnings });
         }
@@ -167,9 +175,6 @@ impl Writer {
             changed,
             objects: plan.put.iter().map(|stored| stored.value.key()).collect(),
         });
-        for warning in &warnings {
-            warn!(warning, "a write that is hardly meant");
-        }
         if changed || answered.is_some() {
             self.commit(plan.upserts, plan.deletes, plan.next_backend_number, answered)?;
         }

@@ -1,6 +1,9 @@
 //! What is kept of one backend.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use lb_core::{
     health::Flap,
@@ -32,6 +35,8 @@ pub(super) struct Backend {
     /// It differs from the rest of its pool.
     pub(super) outlier: Option<Ejection>,
     pub(super) slow_start: Option<SlowStart>,
+    /// Why it should be out and is not, by its breaker and as an outlier.
+    pub(super) kept: BTreeMap<EjectedBy, Kept>,
     /// When that is over. Proxies are told the wall time at which it began; here a clock that is
     /// set back must not begin it anew.
     pub(super) warm_from: Instant,
@@ -41,6 +46,15 @@ pub(super) struct Backend {
     pub(super) failing_until: Instant,
     /// When its status was last stored.
     pub(super) told: Option<Instant>,
+}
+
+/// A backend that there is a reason to take out, and that its pool cannot spare.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) by: EjectedBy,
+    /// What its requests show, and why it stays.
+    pub(crate) reason: Reason,
+    pub(crate) since_unix_ms: u64,
 }
 
 /// How requests to it ended.
@@ -104,6 +118,7 @@ impl Backend {
             tripped,
             outlier: None,
             slow_start: standing.slow_start,
+            kept: BTreeMap::new(),
             warm_from: at.now + ramp_left,
             seen: Seen::default(),
             failing_until: at.now,
@@ -119,6 +134,12 @@ impl Backend {
     /// Why it is out.
     pub(super) fn ejection(&self) -> Option<&Ejection> {
         self.tripped.as_ref().or(self.outlier.as_ref())
+    }
+
+    /// It should be out and is not.
+    pub(super) fn keep(&mut self, by: EjectedBy, reason: Reason, at: At<'_>) {
+        let since_unix_ms = self.kept.get(&by).map_or(at.unix_ms, |kept| kept.since_unix_ms);
+        self.kept.insert(by, Kept { by, reason, since_unix_ms });
     }
 
     /// Whether it has its whole share.

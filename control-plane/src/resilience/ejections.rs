@@ -60,11 +60,18 @@ impl State {
             match event {
                 Some(Event::Refused { cause, refused }) => {
                     let why = words::of_cause(cause, policy.breaker.window);
-                    refusals.push((id, words::of_refusal(&why, refused)));
+                    let reason = words::of_refusal(&why, refused);
+                    backend.keep(EjectedBy::Breaker, reason.clone(), at);
+                    refusals.push((id.clone(), reason));
                 }
                 Some(event) => self.moved(&id, event, &policy, at),
                 None if settled => drop(self.failing.remove(&id)),
                 None => {}
+            }
+            if let Some(backend) = self.backends.get_mut(&id)
+                && backend.breaker.refused().is_none()
+            {
+                backend.kept.remove(&EjectedBy::Breaker);
             }
         }
         refusals
@@ -156,7 +163,9 @@ impl State {
             }
             let mut samples: Vec<Sample> = Vec::new();
             for id in enabled(at.catalog, &name) {
-                samples.extend(self.backends.get_mut(id).map(|backend| backend.seen.take(id)));
+                let Some(backend) = self.backends.get_mut(id) else { continue };
+                backend.kept.remove(&EjectedBy::Outlier);
+                samples.push(backend.seen.take(id));
             }
             let Pool { outliers, ejections, peers, .. } = pool;
             let admit = |id: &BackendId| {
@@ -179,7 +188,11 @@ impl State {
                         self.dirty.insert(found.backend);
                     }
                     Err(refused) => {
-                        refusals.push((found.backend, words::of_refusal(&reason, refused)));
+                        let reason = words::of_refusal(&reason, refused);
+                        if let Some(backend) = self.backends.get_mut(&found.backend) {
+                            backend.keep(EjectedBy::Outlier, reason.clone(), at);
+                        }
+                        refusals.push((found.backend, reason));
                     }
                 }
             }

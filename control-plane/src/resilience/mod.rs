@@ -53,6 +53,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(crate) use self::backend::Kept;
 pub(crate) use self::ejections::Transition;
 pub use self::reports::ProbeReport;
 pub(crate) use self::reports::{Role, Token};
@@ -207,6 +208,23 @@ impl Resilience {
             }
         }
         breakers
+    }
+
+    /// The backends that should be out for their requests, and stay because their pools cannot
+    /// spare them.
+    pub(crate) fn kept(&self) -> BTreeMap<BackendId, Kept> {
+        let state = self.lock();
+        let enabled = state.backends.iter().filter(|(_, backend)| backend.ejection().is_none());
+        let kept = enabled
+            .filter_map(|(id, backend)| Some((id.clone(), backend.kept.values().next()?.clone())));
+        kept.collect()
+    }
+
+    /// The same of one backend.
+    pub(crate) fn kept_of(&self, id: &BackendId) -> Option<Kept> {
+        let state = self.lock();
+        let backend = state.backends.get(id).filter(|backend| backend.ejection().is_none())?;
+        backend.kept.values().next().cloned()
     }
 
     /// How often breakers did what, since the process began.

@@ -43,6 +43,18 @@ impl Candidates {
     pub fn any(&self) -> bool {
         self.places.iter().any(|place| place.is_candidate())
     }
+
+    /// How many get requests.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.places.iter().filter(|place| place.is_candidate()).count()
+    }
+
+    /// How many of those are not well.
+    #[must_use]
+    pub fn helping(&self) -> usize {
+        self.places.iter().filter(|place| **place == Place::Helping).count()
+    }
 }
 
 /// What of a backend counts here, in a few bytes: whoever decides again and again for thousands of
@@ -83,35 +95,65 @@ impl Facts {
 
 /// Decides for a pool. `is_out` tells of the backend at a place in their order whether
 /// requests are kept from it for what they showed; by the fleet's word that is [`is_ejected`].
+///
+/// `has_spare`: the pool's fallback pool has a backend that is well ([`any_well`]). Whoever names a
+/// spare pool wants it used when this one is not well, so there is no panic then: what is not
+/// well gets nothing, and where nobody is, the requests go to the spare pool.
 #[must_use]
-pub fn of(pool: &PoolEntry, is_out: impl Fn(usize, &BackendEntry) -> bool) -> Candidates {
+pub fn of(
+    pool: &PoolEntry,
+    has_spare: bool,
+    is_out: impl Fn(usize, &BackendEntry) -> bool,
+) -> Candidates {
     let entries = pool.backends.values().enumerate();
     let entries = entries.map(|(number, entry)| (Facts::of(entry), is_out(number, entry)));
-    decide(pool.pool.resilience.panic_threshold_percent, entries)
+    of_facts(&pool.pool, has_spare, entries)
 }
 
 /// Decides for a pool of which these are the facts, in the order of its backends, each with
-/// whether requests are kept from it for what they showed.
+/// whether requests are kept from it for what they showed. `has_spare` as for [`of`].
 #[must_use]
-pub fn of_facts(pool: &Pool, backends: impl Iterator<Item = (Facts, bool)>) -> Candidates {
-    decide(pool.resilience.panic_threshold_percent, backends)
+pub fn of_facts(
+    pool: &Pool,
+    has_spare: bool,
+    backends: impl Iterator<Item = (Facts, bool)>,
+) -> Candidates {
+    let threshold = pool.resilience.panic_threshold_percent;
+    decide(if has_spare { None } else { Some(threshold) }, backends)
 }
 
-/// How many backends of a pool get requests by the fleet's word, whoever keeps its members.
+/// Decides by the fleet's word, whoever keeps the members of the pool. `has_spare` as for [`of`].
 #[must_use]
-pub fn serving<'a>(
+pub fn by_the_fleet<'a>(
     pool: &Pool,
+    has_spare: bool,
     members: impl Iterator<Item = (&'a Backend, Option<&'a BackendStatus>)>,
-) -> usize {
+) -> Candidates {
     let entries = members.map(|(backend, status)| {
         let facts = Facts::told(backend, status);
         (facts, facts.is_ejected)
     });
-    let candidates = decide(pool.resilience.panic_threshold_percent, entries);
-    candidates.places.iter().filter(|place| place.is_candidate()).count()
+    of_facts(pool, has_spare, entries)
 }
 
-fn decide(threshold_percent: u8, entries: impl Iterator<Item = (Facts, bool)>) -> Candidates {
+/// Whether a backend is well by the fleet's word: wanted, up, and nothing against it. A pool that has
+/// one can stand in for another. What a proxy sees by itself does not count: it never keeps
+/// requests from the last that serves, so all proxies come to the same.
+#[must_use]
+pub fn any_well<'a>(
+    mut members: impl Iterator<Item = (&'a Backend, Option<&'a BackendStatus>)>,
+) -> bool {
+    members.any(|(backend, status)| {
+        let facts = Facts::told(backend, status);
+        facts.is_in_use && facts.is_up && !facts.is_ejected
+    })
+}
+
+/// Without a threshold there is no panic at all, not even where everybody is out.
+fn decide(
+    threshold_percent: Option<u8>,
+    entries: impl Iterator<Item = (Facts, bool)>,
+) -> Candidates {
     let mut places = Vec::with_capacity(entries.size_hint().0);
     let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
     for (number, (facts, is_out)) in entries.enumerate() {
@@ -125,7 +167,10 @@ fn decide(threshold_percent: u8, entries: impl Iterator<Item = (Facts, bool)>) -
             });
         }
     }
-    let eligible = panic::eligible(&standings, threshold_percent);
+    let eligible = match threshold_percent {
+        Some(percent) => panic::eligible(&standings, percent),
+        None => panic::well(&standings),
+    };
     for ((number, standing), candidate) in
         numbers.into_iter().zip(standings).zip(eligible.candidates)
     {
@@ -211,7 +256,7 @@ mod tests {
 
     /// `W` well, `h` helping, `o` out, `.` nowhere.
     fn places(letters: &str) -> String {
-        let candidates = of(&pool(letters), |_, entry| is_ejected(entry));
+        let candidates = of(&pool(letters), false, |_, entry| is_ejected(entry));
         let places = candidates.places.into_iter();
         places
             .map(|place| match place {
@@ -243,14 +288,31 @@ mod tests {
             let pool = pool(letters);
             assert_eq!(pool.can_serve(), serves, "{letters}");
             let members = pool.backends.values().map(|e| (&e.backend, e.status.as_ref()));
-            assert_eq!(serving(&pool.pool, members) > 0, serves, "{letters}");
+            assert_eq!(by_the_fleet(&pool.pool, false, members).any(), serves, "{letters}");
         }
     }
 
     #[test]
     fn whoever_asks_says_who_is_out() {
         let pool = pool("UUE");
-        let candidates = of(&pool, |number, _| number == 0);
+        let candidates = of(&pool, false, |number, _| number == 0);
         assert_eq!(candidates.places, [Place::Out, Place::Well, Place::Well]);
+    }
+
+    #[test]
+    fn a_pool_that_has_a_spare_pool_uses_nobody_who_is_not_well() {
+        for letters in ["UUU", "Uccd", "ccc", "c?", "E", "EE", "nnn", "UUE", "dd", ""] {
+            let pool = pool(letters);
+            let spared = of(&pool, true, |_, entry| is_ejected(entry));
+            assert_eq!(spared.panic, None, "{letters}");
+            assert!(!spared.places.contains(&Place::Helping), "{letters}");
+            let well = |places: &[Place]| {
+                places.iter().map(|place| *place == Place::Well).collect::<Vec<_>>()
+            };
+            let alone = of(&pool, false, |_, entry| is_ejected(entry));
+            assert_eq!(well(&spared.places), well(&alone.places), "{letters}: the well stay");
+            let members = pool.backends.values().map(|e| (&e.backend, e.status.as_ref()));
+            assert_eq!(any_well(members), letters.contains('U'), "{letters}");
+        }
     }
 }

@@ -152,12 +152,22 @@ impl CheckState {
     /// control plane that restarts does not probe everything at once.
     #[must_use]
     pub fn first_delay(&self, policy: &HealthPolicy) -> Duration {
-        // Seeds may be anything, such as 1, 2, 3; their hashes are spread evenly.
-        let part = xxh3_64(&self.phase_seed.to_le_bytes()) as f64 / u64::MAX as f64;
         match self.health {
-            Health::Unknown => Duration::from_secs_f64(FIRST_DELAY_MS / 1e3).mul_f64(part),
-            Health::Up | Health::Down => policy.interval().mul_f64(part),
+            Health::Unknown => self.soon(),
+            Health::Up | Health::Down => policy.interval().mul_f64(self.part()),
         }
+    }
+
+    /// Before the first probe when somebody waits for it: just long enough to spread those of a
+    /// whole pool.
+    #[must_use]
+    pub fn soon(&self) -> Duration {
+        Duration::from_secs_f64(FIRST_DELAY_MS / 1e3).mul_f64(self.part())
+    }
+
+    /// Seeds may be anything, such as 1, 2, 3; their hashes are spread evenly.
+    fn part(&self) -> f64 {
+        xxh3_64(&self.phase_seed.to_le_bytes()) as f64 / u64::MAX as f64
     }
 }
 

@@ -5,7 +5,8 @@
 //! would only be run over; so those are used too whose last probe at least *connected*:
 //! a process is there, and some of its answers may be right. Where nobody would be left,
 //! those that are out for what traffic showed come back: a chance is better than
-//! a refusal.
+//! a refusal. A pool whose fallback pool can serve needs neither
+//! ([`of`](super::candidates::of)).
 
 use crate::model::{Health, Reason};
 
@@ -76,6 +77,13 @@ pub fn eligible(backends: &[Standing], threshold_percent: u8) -> Eligible {
         (true, false) => Some(Panic::FewLeft { well, of }),
     };
     Eligible { candidates, panic }
+}
+
+/// Those that are well, whatever that leaves: where another pool takes what nobody here may.
+#[must_use]
+pub fn well(backends: &[Standing]) -> Eligible {
+    let is_well = |backend: &Standing| backend.health == Health::Up && !backend.ejected;
+    Eligible { candidates: backends.iter().map(is_well).collect(), panic: None }
 }
 
 #[cfg(test)]

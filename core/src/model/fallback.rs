@@ -13,8 +13,9 @@ use bytes::Bytes;
 
 use super::{Invalid, PoolName, invalid::shorten};
 
-/// Where requests go while a pool has no backend for them, panic mode included. The
-/// default: nowhere, and the proxy answers 503.
+/// Where requests go while a pool has no backend for them. Panic mode comes first only where
+/// the fallback pool has no backend that is well. The default: nowhere, and the proxy answers
+/// 503.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Fallback {
     /// Another pool, tried first.

@@ -144,6 +144,17 @@ impl Snapshot {
         (next, rejected)
     }
 
+    /// Whether the fallback pool of this pool has a backend that is well: then this pool does
+    /// not panic ([`candidates::of`]).
+    #[must_use]
+    pub fn has_spare(&self, pool: &Pool) -> bool {
+        let spare = pool.fallback.pool.as_ref().and_then(|name| self.pools.get(name));
+        spare.is_some_and(|spare| {
+            let members = spare.backends.values();
+            candidates::any_well(members.map(|entry| (&entry.backend, entry.status.as_ref())))
+        })
+    }
+
     /// The first pool that has backends here and none there.
     #[must_use]
     pub fn first_emptied_by(&self, next: &Self) -> Option<&PoolName> {
@@ -282,10 +293,10 @@ impl Snapshot {
 }
 
 impl PoolEntry {
-    /// Whether any of its backends may be picked.
+    /// Whether any of its backends may be picked where no other pool takes its place.
     #[must_use]
     pub fn can_serve(&self) -> bool {
-        candidates::of(self, |_, entry| candidates::is_ejected(entry)).any()
+        candidates::of(self, false, |_, entry| candidates::is_ejected(entry)).any()
     }
 }
 

@@ -132,7 +132,9 @@ impl fmt::Display for Refused {
         match self {
             Self::LastOne => write!(f, "no other backend of the pool can serve"),
             Self::CapReached { out, cap } => {
-                write!(f, "{out} backends of the pool are ejected, and at most {cap} may be")
+                let are =
+                    if *out == 1 { "backend of the pool is" } else { "backends of the pool are" };
+                write!(f, "{out} {are} out, and at most {cap} may be")
             }
         }
     }

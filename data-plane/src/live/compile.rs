@@ -48,6 +48,8 @@ struct Compiled {
     facts: Vec<Facts>,
     /// What the picker was built from, slots and weights.
     ready: Vec<(u32, u16)>,
+    /// Whether its fallback pool had a backend that is well.
+    has_spare: bool,
 }
 
 /// A backend as it was compiled before.
@@ -185,11 +187,15 @@ impl Compiler {
     pub(crate) fn compile(&mut self, snapshot: &Snapshot, version: Option<Version>) -> Config {
         let mut pools = BTreeMap::new();
         for (name, entry) in snapshot.pools() {
+            let has_spare = snapshot.has_spare(&entry.pool);
+            let is_as_before = |former: &Compiled| {
+                Arc::ptr_eq(&former.entry, entry)
+                    && former.has_spare == has_spare
+                    && !former.is_unsettled()
+            };
             let compiled = match self.pools.remove(name) {
-                Some(former) if Arc::ptr_eq(&former.entry, entry) && !former.is_unsettled() => {
-                    former
-                }
-                former => self.compile_pool(entry, former.as_ref()),
+                Some(former) if is_as_before(&former) => former,
+                former => self.compile_pool(entry, has_spare, former.as_ref()),
             };
             pools.insert(name.clone(), compiled);
         }
@@ -228,7 +234,12 @@ impl Compiler {
         }
     }
 
-    fn compile_pool(&mut self, entry: &Arc<PoolEntry>, former: Option<&Compiled>) -> Compiled {
+    fn compile_pool(
+        &mut self,
+        entry: &Arc<PoolEntry>,
+        has_spare: bool,
+        former: Option<&Compiled>,
+    ) -> Compiled {
         let mut known = former.map(|former| former.members().peekable());
         let count = entry.backends.len();
         let mut backends = Vec::with_capacity(count);
@@ -261,7 +272,7 @@ impl Compiler {
         let now = now();
         let out = self.outlook.out(entry, &facts, &were_ejected, &backends, now);
         let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
-        let eligible = candidates::of_facts(&entry.pool, told);
+        let eligible = candidates::of_facts(&entry.pool, has_spare, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);
         let ready: Vec<(u32, u16)> = (0u32..)
             .zip(&eligible.places)
@@ -308,7 +319,7 @@ impl Compiler {
             config.retries = Arc::clone(&former.config.retries);
             config.fallen = Arc::clone(&former.config.fallen);
         }
-        Compiled { entry: Arc::clone(entry), config: Arc::new(config), facts, ready }
+        Compiled { entry: Arc::clone(entry), config: Arc::new(config), facts, ready, has_spare }
     }
 
     fn backend(

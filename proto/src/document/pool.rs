@@ -147,7 +147,8 @@ pub struct DeclaredPool {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Time>,
     /// While fewer of the pool's backends than this are up, in percent, those that can at
-    /// least be connected to are used, too. 0: never.
+    /// least be connected to are used, too. 0: never. Not while `fallback_pool` has a backend
+    /// that is well.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<Number>,
     /// Whether a client stays with its backend: `none`, `cookie` (a signed cookie), `header:NAME`

@@ -80,7 +80,7 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
     let StandingView { ejection, disagreements, .. } = standing;
     let avoided_by = view.avoided_by();
     let is_silent = ejection.is_none() && ramp.is_none() && disagreements.is_empty();
-    if is_silent && avoided_by.is_none() {
+    if is_silent && avoided_by.is_none() && view.kept.is_none() {
         return;
     }
     page.section("what traffic says");
@@ -96,6 +96,10 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
         page.row("next", &plan);
         page.row("times in a row", &ejection.times.to_string());
         page.row("back at once", &remedy::bring_back(view).unwrap_or_default());
+    }
+    if let Some(kept) = view.kept.as_ref().filter(|_| ejection.is_none()) {
+        page.row("failing", &format::moment(Some(kept.since_unix_ms), now));
+        page.row("because", &kept.reason.sentence());
     }
     if let Some((percent, duration_ms)) = ramp {
         let duration = format::duration(Duration::from_millis(duration_ms.into()));
@@ -194,6 +198,8 @@ mod tests {
                 incarnation: 3,
                 ..pb::Backend::default()
             }),
+            picked: None,
+            kept: None,
             revision: 7,
             status: Some(pb::BackendStatus {
                 health: pb::Health::Down.into(),

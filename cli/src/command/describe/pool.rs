@@ -10,6 +10,9 @@ use crate::{
 
 pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
     let mut page = Page::new(&format!("pool {}: {}", view.name, pool_verdict(view)));
+    if let Some(panic) = view.panic_sentence() {
+        page.wide_row("panic mode", &panic);
+    }
     for (field, value) in view.fields() {
         page.wide_row(field, &value);
     }
@@ -44,8 +47,9 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
         page.next_step(&remedy);
         return page.text;
     }
-    let worst =
-        backends.iter().find(|backend| backend.admin_state == "enabled" && backend.health != "up");
+    let enabled = || backends.iter().filter(|backend| backend.admin_state == "enabled");
+    let worst = enabled().find(|backend| backend.health != "up");
+    let worst = worst.or_else(|| enabled().find(|backend| backend.is_amiss()));
     // All of them may be disabled, drained, or without weight.
     let idle = backends.iter().all(|backend| !backend.serves()).then(|| backends.first());
     page.next_step(&match worst.or_else(|| idle.flatten()) {
@@ -88,9 +92,19 @@ fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
 }
 
 fn pool_verdict(view: &PoolView) -> String {
+    let panic = view.panic.as_ref();
     match view.backends {
         Some(counts) if counts.total() == 0 => "empty".to_owned(),
-        Some(counts) if counts.up == 0 => "nothing can serve".to_owned(),
+        Some(counts) if panic.is_some() => {
+            let helping = panic.map_or(0, |panic| panic.helping);
+            let all = panic.filter(|panic| panic.cause == "all_ejected");
+            let although = all.map_or("down", |_| "taken out");
+            format!("panic mode: {helping} of {} used although {although}", counts.total())
+        }
+        Some(counts) if view.serving.unwrap_or(counts.up) == 0 => match &view.fallback_pool {
+            Some(pool) => format!("nothing can serve; its requests go to {pool} if that can"),
+            None => "nothing can serve".to_owned(),
+        },
         Some(counts) => format!("{} of {} up", counts.up, counts.total()),
         None => "unknown".to_owned(),
     }

@@ -14,7 +14,7 @@ pub(super) fn page(view: &ObjectView, facts: &Facts, screen: Screen) -> String {
     let name = view.name();
     let findings = judgement::about(facts, "route", name);
     let route = facts.routes.iter().find(|route| route.name.as_str() == name);
-    let pools = route.map(|route| explain_route::pools_of(route, &facts.backends));
+    let pools = route.map(|route| explain_route::pools_of(route, &facts.pools, &facts.backends));
     let pools = pools.unwrap_or_default();
     let verdict = match findings.iter().map(|finding| finding.level).max() {
         _ if findings.iter().any(|finding| finding.check == "route_reachable") => "never matches",

@@ -20,7 +20,7 @@ use super::{Session, get};
 use crate::{
     args::ExplainRoute,
     exit::{Exit, Failure},
-    view::{BackendView, RouteView},
+    view::{BackendView, PoolView, RouteView},
 };
 
 /// Explains one request. Without a matching route that is told, and is a failure.
@@ -34,7 +34,10 @@ pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Fai
     let listener = ListenerName::new(&args.listener)?;
     let explanation = explain(&all, &listener, &asked.host, &asked.target);
     let pools = match explanation.chosen {
-        Some(route) => pools_of(route, &get::backends(session, "").await?),
+        Some(route) => {
+            let (pools, backends) = (get::pools(session).await?, get::backends(session, "").await?);
+            pools_of(route, &pools, &backends)
+        }
         None => Vec::new(),
     };
     let view = ExplainView::new(&asked, &listener, &explanation, pools);
@@ -54,13 +57,21 @@ pub(super) async fn run(session: &Session, args: ExplainRoute) -> Result<(), Fai
 }
 
 /// Where requests of a route go, and who would serve them.
-pub(super) fn pools_of(route: &Route, backends: &[BackendView]) -> Vec<PoolShare> {
+pub(super) fn pools_of(
+    route: &Route,
+    pools: &[PoolView],
+    backends: &[BackendView],
+) -> Vec<PoolShare> {
     let view = RouteView::from(pb::Route::from(route));
+    let serves = |pool: &str| backends.iter().any(|b| b.pool == pool && b.serves());
     let shares = view.pools.into_iter().map(|share| {
+        let pool = pools.iter().find(|pool| pool.name == share.pool);
         let of_pool = backends.iter().filter(|backend| backend.pool == share.pool);
         PoolShare {
             backends: of_pool.clone().count(),
-            serving: of_pool.filter(|backend| backend.serves()).count(),
+            serving: of_pool.clone().filter(|backend| backend.serves()).count(),
+            helping: of_pool.filter(|backend| backend.is_helping()).count(),
+            instead: pool.and_then(|pool| pool.instead(serves)),
             share,
         }
     });

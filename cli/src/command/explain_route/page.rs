@@ -32,7 +32,10 @@ pub(in crate::command) fn pool_table(pools: &[PoolShare]) -> Table {
     let mut table = Table::new(&["POOL", "WEIGHT", "SHARE", "SERVING"]).indented(2);
     for pool in pools {
         let dead = pool.serving == 0 && pool.share.weight > 0;
-        let serving = format!("{} of {} backends", pool.serving, pool.backends);
+        let mut serving = format!("{} of {} backends", pool.serving, pool.backends);
+        if pool.helping > 0 {
+            serving += ", panic mode";
+        }
         table.row([
             (&pool.share.pool).into(),
             pool.share.weight.into(),
@@ -58,9 +61,21 @@ fn not_taken(view: &ExplainView) -> Table {
 }
 
 fn next_step(view: &ExplainView) -> Option<String> {
-    let dead = view.pools.iter().find(|pool| pool.serving == 0 && pool.share.weight > 0)?;
+    let taken = || view.pools.iter().filter(|pool| pool.share.weight > 0);
+    let Some(dead) = taken().find(|pool| pool.serving == 0) else {
+        let helped = taken().find(|pool| pool.helping > 0)?;
+        let (pool, helping) = (&helped.share.pool, helped.helping);
+        return Some(format!(
+            "pool {pool} is in panic mode, and uses {helping} of its backends that are not well: \
+             'lbctl describe pool {pool}' says why"
+        ));
+    };
     let (pool, percent) = (&dead.share.pool, dead.share.percent);
-    Some(if dead.backends == 0 {
+    Some(if let Some(instead) = &dead.instead {
+        format!(
+            "no backend of pool {pool} can serve: {instead}; 'lbctl describe pool {pool}' says why"
+        )
+    } else if dead.backends == 0 {
         format!(
             "{percent}% of the requests get 503, because pool {pool} has no backends: 'lbctl \
              add-backend HOST:PORT --pool {pool}'"

@@ -34,8 +34,12 @@ pub(in crate::command) struct PoolShare {
     #[serde(flatten)]
     pub(in crate::command) share: ShareView,
     pub(in crate::command) backends: usize,
-    /// Enabled, healthy, and with a weight above 0.
+    /// Those that get requests.
     pub(in crate::command) serving: usize,
+    /// Those of them that are not well: the pool is in panic mode.
+    pub(in crate::command) helping: usize,
+    /// What answers while no backend of the pool can; nothing if its requests are answered 503.
+    pub(in crate::command) instead: Option<String>,
 }
 
 /// A route that the request does not take.

@@ -1,6 +1,6 @@
 //! Pools and backends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lb_core::model::Address;
 
@@ -38,6 +38,13 @@ pub(super) fn pools(facts: &Facts, group: &mut Group<'_>) {
         } else if !facts.serves(name) {
             let (message, remedy) = without_serving(facts, pool);
             group.cannot_serve("pool_serves", object(), message, remedy, name, facts);
+        } else if let Some(panic) = pool.panic_sentence() {
+            let message = format!("pool {name}: panic mode: {panic}");
+            group.fail("pool_panic", object(), message, format!("'lbctl describe pool {name}'"));
+        }
+        if let Some(message) = idle_weights(facts, pool) {
+            let remedy = format!("'lbctl set-algorithm {name} weighted_round_robin' goes by them");
+            group.advise("pool_weights", object(), message, remedy);
         }
         if pool.health == "none" {
             let message = format!("pool {name} does not check its backends");
@@ -47,6 +54,18 @@ pub(super) fn pools(facts: &Facts, group: &mut Group<'_>) {
     }
     let all = format::count(facts.pools.len(), "pool", "pools");
     group.else_ok("pool_serves", format!("{all} with checked backends that serve"));
+}
+
+/// Weights that differ where nobody looks at them.
+fn idle_weights(facts: &Facts, pool: &PoolView) -> Option<String> {
+    let name = &pool.name;
+    let own = facts.backends.iter().filter(|b| &b.pool == name && b.source.is_none());
+    let weights: BTreeSet<u32> = own.map(|b| b.weight).filter(|weight| *weight > 0).collect();
+    (pool.algorithm == "round_robin" && weights.len() > 1).then(|| {
+        format!(
+            "pool {name}: its backends differ in weight, and round_robin knows no weights but 0"
+        )
+    })
 }
 
 fn total(pool: &PoolView) -> u32 {
@@ -128,6 +147,9 @@ pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
             match backend.health {
                 "down" => group.fail("backend_up", object(), message, next),
                 "unknown" => group.warn("backend_up", object(), message, next),
+                _ if backend.kept.is_some() => {
+                    group.fail("backend_standing", object(), message, next);
+                }
                 _ => group.warn("backend_standing", object(), message, next),
             }
         }
@@ -173,11 +195,17 @@ fn twins(facts: &Facts, group: &mut Group<'_>) {
 /// How a backend is that is not as it should be, for how long, and why.
 fn state(backend: &BackendView, now: u64) -> String {
     let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
-    let since = format::age_of(ejected.or(backend.since_unix_ms), now);
+    let kept = backend.kept.as_ref().map(|kept| kept.since_unix_ms);
+    let since = format::age_of(ejected.or(kept).or(backend.since_unix_ms), now);
     let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
     let last = last
         .map_or_else(String::new, |at| format!("; last success {} UTC", format::clock(at, now)));
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));
-    format!("{id} {address} {state} for {since}: {why}{last}")
+    let again = backend.standing.ejection.as_ref().filter(|ejection| !ejection.half_open);
+    let again = again.map_or_else(String::new, |ejection| {
+        let at = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
+        format!(", tried again {}", format::plan(Some(at), now))
+    });
+    format!("{id} {address} {state} for {since}{again}: {why}{last}")
 }

@@ -91,7 +91,7 @@ impl World {
 
     /// Waits for an event of a type.
     async fn event(&self, wanted: &str) -> pb::Event {
-        let request = pb::WatchRequest { past: 1000 };
+        let request = pb::WatchRequest { past: 1000, ..Default::default() };
         let mut events = self.fleet().watch(request).await.unwrap().into_inner();
         let found = async {
             loop {

@@ -174,7 +174,7 @@ async fn a_proxy_that_is_refused_is_told_to_whoever_looks() {
     assert_eq!((&*refused.instance_id, refused.attempts), ("other", 3));
     let listed = world.fleet().list_proxies(pb::ListProxiesRequest {}).await.unwrap().into_inner();
     assert_eq!(listed.refused, status.refused);
-    let request = pb::WatchRequest { past: 1000 };
+    let request = pb::WatchRequest { past: 1000, ..Default::default() };
     let mut events = world.fleet().watch(request).await.unwrap().into_inner();
     let newest = status.version.unwrap().revision;
     world.add("127.0.0.1:1", None).await.unwrap();
@@ -278,7 +278,7 @@ async fn stopping_says_goodbye_and_is_quick() {
     let world = world().await;
     let mut proxy = world.proxy("p1").await;
     world.event("proxy_synced").await;
-    let request = pb::WatchRequest { past: 0 };
+    let request = pb::WatchRequest { past: 0, ..Default::default() };
     let mut events = world.fleet().watch(request).await.unwrap().into_inner();
     let started = Instant::now();
     let World { running, channel } = world;

@@ -1,6 +1,6 @@
 //! What is asked for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json,
@@ -8,10 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use lb_core::{
-    health::candidates,
-    model::{Algorithm, Health, PoolName},
-};
+use lb_core::model::{Algorithm, Health, PoolName};
 
 use super::shape::{
     BackendAnswer, BackendCounts, BreakerAnswer, HealthAnswer, LimiterAnswer, StatsAnswer,
@@ -134,12 +131,8 @@ impl Counts {
                 counts.total += 1;
                 counts.healthy += usize::from(healthy);
             }
-            for (name, pool) in catalog.pools() {
-                let members = catalog.members(name).into_iter().flat_map(BTreeMap::values);
-                let stored = members.filter_map(|id| catalog.backends().get(id));
-                let members = stored.map(|stored| (&stored.value, catalog.status(&stored.value)));
-                counts.serving += candidates::serving(&pool.value, members);
-            }
+            let pools = catalog.pools().values();
+            counts.serving = pools.map(|pool| catalog.picks(&pool.value).count()).sum();
             counts
         })
     }

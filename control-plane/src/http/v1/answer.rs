@@ -22,10 +22,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{body::fields, collection::Collection, condition::etag, limits, slots::SlotsObserved};
+use super::{
+    body::fields,
+    collection::Collection,
+    condition::etag,
+    limits,
+    plight::{DrainObserved, KeptObserved, PanicObserved},
+    slots::SlotsObserved,
+};
 use crate::{
     clock::millis,
-    drain,
     fleet::Laggard,
     grpc::{Applied, Context},
     registry::{Catalog, Stored},
@@ -86,6 +92,9 @@ pub(super) struct BackendObserved {
     /// Who sees it otherwise than the verdict says.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     disagreements: Vec<DisagreementObserved>,
+    /// Why its requests fail and it gets them all the same; only while that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptObserved>,
     /// How its drain goes; only while it is draining.
     #[serde(skip_serializing_if = "Option::is_none")]
     drain: Option<DrainObserved>,
@@ -147,32 +156,6 @@ impl From<Disagreement> for DisagreementObserved {
     }
 }
 
-/// How the drain of a backend goes.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DrainObserved {
-    /// When it began.
-    since_unix_ms: u64,
-    /// Until what is left is cut.
-    time_left_ms: u64,
-    /// Whether the backend is removed when nothing is left.
-    remove: bool,
-    /// Whether the time is up and what is left is being cut.
-    cutting: bool,
-    /// Whether it is over.
-    drained: bool,
-    /// Requests and upgraded connections that did not end by themselves.
-    cut: u32,
-    /// Requests that are left, as far as they are known.
-    requests_left: u32,
-    /// Upgraded connections that are left, as far as they are known.
-    upgraded_left: u32,
-    /// Proxies that are waited for because it is not known what they have.
-    unheard_proxies: u32,
-    /// Why it does not go on although it could: what was refused, and what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    held_up: Option<String>,
-}
-
 /// What is observed of a pool.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct PoolObserved {
@@ -186,6 +169,11 @@ pub(super) struct PoolObserved {
     draining: u32,
     /// Backends that get nothing.
     disabled: u32,
+    /// Backends that get requests, by all that the fleet knows.
+    serving: u32,
+    /// Only while backends that are not well are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    panic: Option<PanicObserved>,
     traffic: Traffic,
     /// Only where requests in progress are limited.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -364,7 +352,12 @@ pub(super) fn not_modified(revision: u64) -> Response {
 }
 
 fn count(catalog: &Catalog, pool: &Pool) -> PoolObserved {
-    let mut counts = PoolObserved::default();
+    let picks = catalog.picks(pool);
+    let mut counts = PoolObserved {
+        serving: u32::try_from(picks.count()).unwrap_or(u32::MAX),
+        panic: PanicObserved::of(&picks),
+        ..PoolObserved::default()
+    };
     for stored in catalog.backends_of(Some(&pool.name)) {
         let health = catalog.status(&stored.value).map(|status| status.health);
         *match (stored.value.admin_state, health.unwrap_or_default()) {
@@ -386,7 +379,8 @@ fn observed(
 ) -> BackendObserved {
     let (totals, _) = context.statistics.backend(&backend.id, backend.incarnation);
     let traffic = Traffic::from(&totals);
-    let drain = observed_drain(context, backend, revision);
+    let drain = DrainObserved::of(context, backend, revision);
+    let kept = context.resilience.kept_of(&backend.id).map(KeptObserved::from);
     let (id, incarnation) = (backend.id.as_str(), backend.incarnation.0);
     let slots = context.leases.view(QuantityKind::Backend, id, incarnation);
     let slots = slots.map(SlotsObserved::from);
@@ -405,6 +399,7 @@ fn observed(
                 .into_iter()
                 .map(DisagreementObserved::from)
                 .collect(),
+            kept,
             drain,
             slots,
         },
@@ -421,25 +416,9 @@ fn observed(
             traffic,
             ejection: None,
             disagreements: Vec::new(),
+            kept,
             drain,
             slots,
         },
     }
-}
-
-fn observed_drain(context: &Context, backend: &Backend, revision: u64) -> Option<DrainObserved> {
-    let (drain, report) = (backend.drain?, drain::report(context, backend, revision)?);
-    let left = report.left();
-    Some(DrainObserved {
-        since_unix_ms: drain.since_unix_ms,
-        time_left_ms: millis(report.time_left),
-        remove: drain.remove,
-        cutting: drain.cutting,
-        drained: drain.ended,
-        cut: drain.cut,
-        requests_left: left.requests,
-        upgraded_left: left.upgraded,
-        unheard_proxies: left.unheard,
-        held_up: report.held_up,
-    })
 }

@@ -9,7 +9,7 @@
 //! | [`session_keys`] | the keys of sessions, without their secrets |
 //! | [`collection`] | how the kinds are called |
 //! | [`body`], [`query`], [`condition`] | what a request says |
-//! | [`answer`], [`limits`], [`fault`] | what it is answered |
+//! | [`answer`], [`plight`], [`limits`], [`fault`] | what it is answered |
 //! | [`openapi`] | writes `/openapi.json` |
 
 mod answer;
@@ -24,6 +24,7 @@ mod objects;
 mod observe;
 mod openapi;
 mod operation;
+mod plight;
 mod query;
 mod session_keys;
 mod slots;

@@ -1,0 +1,116 @@
+//! What the proxies pick, by all that the fleet knows: whoever tells of a pool asks here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_core::{
+    health::{
+        candidates::{self, Candidates},
+        panic::Panic,
+    },
+    model::{Backend, BackendId, BackendStatus, Key, Kind, Pool, PoolName, Reason, Resource},
+};
+
+use super::{Catalog, news::News};
+use crate::events::EventType;
+
+impl Catalog {
+    /// Who of a pool's backends gets requests, in the order of [`Self::members`].
+    pub(crate) fn picks(&self, pool: &Pool) -> Candidates {
+        candidates::by_the_fleet(pool, self.has_spare(pool), self.judged(&pool.name))
+    }
+
+    /// The backends of a pool that get requests.
+    pub(crate) fn picked(&self, pool: &Pool) -> BTreeSet<BackendId> {
+        let places = self.picks(pool).places;
+        let ids = self.members(&pool.name).into_iter().flat_map(BTreeMap::values);
+        let picked = ids.zip(places).filter(|(_, place)| place.is_candidate());
+        picked.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether the pool's fallback pool has a backend that is well.
+    pub(crate) fn has_spare(&self, pool: &Pool) -> bool {
+        let spare = pool.fallback.pool.as_ref();
+        spare.is_some_and(|spare| candidates::any_well(self.judged(spare)))
+    }
+
+    fn judged(&self, pool: &PoolName) -> impl Iterator<Item = (&Backend, Option<&BackendStatus>)> {
+        let ids = self.members(pool).into_iter().flat_map(BTreeMap::values);
+        let stored = ids.filter_map(|id| self.backends().get(id));
+        stored.map(|stored| (&stored.value, self.status(&stored.value)))
+    }
+}
+
+/// Which of the pools that a change is about panic.
+pub(super) type Panics = BTreeMap<PoolName, Option<Panic>>;
+
+/// Looks at the pools that a change may lead into panic mode or out of it.
+pub(super) fn panics(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Panics {
+    let of_backend =
+        |id: &BackendId| catalog.backends().get(id).map(|stored| stored.value.pool.clone());
+    let put = upserts.iter().flat_map(|resource| match resource {
+        Resource::Pool(pool) => vec![Some(pool.name.clone())],
+        Resource::Backend(backend) => vec![Some(backend.pool.clone()), of_backend(&backend.id)],
+        Resource::Status(status) => vec![of_backend(&status.backend)],
+        _ => Vec::new(),
+    });
+    let removed = deletes.iter().map(|key| match key.known_kind()? {
+        Kind::Backend | Kind::Status => of_backend(&BackendId::new(&key.name).ok()?),
+        _ => None,
+    });
+    let mut touched: BTreeSet<PoolName> = put.chain(removed).flatten().collect();
+    let relies =
+        |pool: &Pool| pool.fallback.pool.as_ref().is_some_and(|spare| touched.contains(spare));
+    let rely = catalog.pools().values().filter(|stored| relies(&stored.value));
+    let rely: Vec<PoolName> = rely.map(|stored| stored.value.name.clone()).collect();
+    touched.extend(rely);
+    let found = touched.into_iter().map(|name| {
+        let panic = catalog.pools().get(&name).and_then(|pool| catalog.picks(&pool.value).panic);
+        (name, panic)
+    });
+    found.collect()
+}
+
+/// What is worth telling about the pools that began and ceased to panic.
+pub(super) fn news(before: &Panics, after: &Catalog) -> Vec<News> {
+    let told = before.iter().filter_map(|(name, was)| {
+        let pool = &after.pools().get(name)?.value;
+        let picks = after.picks(pool);
+        let (what, reason) = match (was, picks.panic) {
+            (None, Some(panic)) => (EventType::PoolPanic, of_panic(panic, &picks)),
+            (Some(_), None) => (EventType::PoolPanicEnded, of_end(after, pool, &picks)),
+            _ => return None,
+        };
+        let key = Key::new("pool", name.as_str());
+        Some(News { what, key, kind: Kind::Pool, reason })
+    });
+    told.collect()
+}
+
+fn of_panic(panic: Panic, picks: &Candidates) -> Reason {
+    let helping = picks.helping();
+    match panic {
+        Panic::FewLeft { well, of } => Reason::new(
+            "few_left",
+            format!(
+                "{well} of {of} backends are up, so {helping} that accept connections are used all the same"
+            ),
+        ),
+        Panic::AllEjected => Reason::new(
+            "all_ejected",
+            format!(
+                "all that are up were taken out for their requests, so {helping} are used all the same"
+            ),
+        ),
+    }
+}
+
+fn of_end(catalog: &Catalog, pool: &Pool, picks: &Candidates) -> Reason {
+    let spare = pool.fallback.pool.as_ref().filter(|_| catalog.has_spare(pool));
+    match (picks.count(), spare) {
+        (0, Some(spare)) => {
+            Reason::new("pool_fallback", format!("its fallback pool {spare} can serve, and does"))
+        }
+        (0, None) => Reason::new("no_healthy_backend", "none of its backends can be used any more"),
+        (count, _) => Reason::new("enough_left", format!("{count} of its backends are well")),
+    }
+}

@@ -1,0 +1,60 @@
+//! Weights that are without effect, as far as a change has to do with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_core::model::{Algorithm, Backend, Key, Kind, Pool, PoolName, Resource};
+
+use super::Catalog;
+
+/// Pools that pick in turn and whose backends have weights above 1, which nobody looks at. Told
+/// only of what the change sets: a weight, or the algorithm.
+pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<String> {
+    let sets_weight = |backend: &Backend| {
+        let former = catalog.backends().get(&backend.id).map(|stored| &stored.value);
+        let is_same =
+            |former: &Backend| former.weight == backend.weight && former.pool == backend.pool;
+        backend.weight.get() > 1 && backend.source.is_none() && !former.is_some_and(is_same)
+    };
+    let sets_algorithm = |pool: &Pool| {
+        let former = catalog.pools().get(&pool.name).map(|stored| stored.value.algorithm);
+        former.is_some_and(|former| former != pool.algorithm)
+    };
+    let concerned: BTreeSet<&PoolName> = upserts
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Backend(backend) if sets_weight(backend) => Some(&backend.pool),
+            Resource::Pool(pool) if sets_algorithm(pool) => Some(&pool.name),
+            _ => None,
+        })
+        .collect();
+    let put: BTreeMap<&str, &Pool> = upserts
+        .iter()
+        .filter_map(|resource| match resource {
+            Resource::Pool(pool) => Some((pool.name.as_str(), pool)),
+            _ => None,
+        })
+        .collect();
+    let in_turn = concerned.into_iter().filter(|name| {
+        let stored = || catalog.pools().get(*name).map(|stored| &stored.value);
+        let pool = put.get(name.as_str()).copied().or_else(stored);
+        pool.is_some_and(|pool| pool.algorithm == Algorithm::RoundRobin)
+    });
+    let differ = |name: &&PoolName| {
+        let is_put = |stored: &Backend| {
+            deletes.contains(&Key::new(Kind::Backend.name(), stored.id.as_str()))
+                || upserts.iter().any(|r| r.as_backend().is_some_and(|b| b.id == stored.id))
+        };
+        let stored = catalog.backends_of(Some(name)).into_iter().map(|stored| &stored.value);
+        let stored = stored.filter(|backend| !is_put(backend));
+        let new = upserts.iter().filter_map(Resource::as_backend).filter(|b| b.pool == **name);
+        let weights: BTreeSet<u16> = stored.chain(new).map(|b| b.weight.get()).collect();
+        weights.iter().filter(|weight| **weight > 0).count() > 1
+    };
+    let told = in_turn.filter(differ).map(|name| {
+        format!(
+            "pool {name} picks by round_robin, which knows no weights but 0; 'lbctl set-algorithm \
+             {name} weighted_round_robin' goes by them"
+        )
+    });
+    told.collect()
+}
