@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Screen, Table, Tone},
-    view::{BackendView, ObjectView, PoolView, ProxyView, slots},
+    view::{BackendView, Counts, ObjectView, PoolView, ProxyView, slots},
 };
 
 pub(crate) use self::pools::pool_table;
@@ -288,9 +288,18 @@ fn state_tone(view: &BackendView) -> Tone {
     }
 }
 
-fn up_of(up: u32, total: u32) -> Cell {
-    let tone = if total > 0 && up == 0 { Tone::Bad } else { Tone::Plain };
-    Cell::toned(format!("{up}/{total}"), tone)
+/// Backends that serve, of all; apart from them those that are kept out: `2/3 (1 out)`.
+fn up_of(counts: &Counts) -> Cell {
+    let (up, total) = (counts.up, counts.total());
+    let mut text = format!("{up}/{total}");
+    if counts.out > 0 {
+        text += &format!(" ({} out)", counts.out);
+    }
+    let tone = match (total, up) {
+        (1.., 0) => Tone::Bad,
+        _ => worry(counts.out, Tone::Warning),
+    };
+    Cell::toned(text, tone)
 }
 
 fn worry(number: u32, tone: Tone) -> Tone {

@@ -13,6 +13,7 @@ mod listener;
 mod object;
 mod pool;
 mod proxy;
+mod recent;
 mod resilience;
 mod route;
 mod session;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     object::{AnyObject, Fields, ObjectView, labels, state_name},
     pool::{Counts, PoolView},
     proxy::{ProcessView, ProxyView, RefusedView, RejectionView, is_connected},
+    recent::RecentView,
     route::{RouteView, ShareView},
     session::{
         AffinityView, LostProxyView, RotationView, SessionKeyView, SessionView, lacking,

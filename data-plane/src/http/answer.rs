@@ -78,9 +78,7 @@ impl<S: Stream> Exchange<'_, S> {
         self.connection.busy = now();
         let waited = self.asked_at().map(|asked_at| self.connection.busy - asked_at);
         self.count_answer(answer.status, waited.map(whole_us));
-        if self.is_traffic {
-            self.worker.shard.count_own_answer(answer.reason);
-        }
+        self.count_own_answer(answer.status, answer.reason);
         let mut out = self.worker.buffers.output();
         let body = answer.body(is_local);
         answer.encode(delivery, &body, with_body, &mut out);

@@ -44,7 +44,7 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
             page.section("checks\n  none: the pool's health check is off, or it is not run here")
         }
     }
-    traffic_section(&mut page, &view.traffic);
+    traffic_section(&mut page, &view.traffic, now);
     if !view.proxies.is_empty() {
         page.text += &screen.render(&per_proxy(view));
     }

@@ -5,7 +5,7 @@ use crate::{
     command::get,
     format,
     output::Screen,
-    view::{BackendView, PoolView, session_results},
+    view::{BackendView, Counts, PoolView, session_results},
 };
 
 pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
@@ -20,7 +20,7 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
         }
     }
     if let Some(traffic) = &view.traffic {
-        traffic_section(&mut page, traffic);
+        traffic_section(&mut page, traffic, now);
     }
     if !view.sessions_total.is_empty() {
         page.section("sessions");
@@ -91,7 +91,11 @@ fn pool_verdict(view: &PoolView) -> String {
     match view.backends {
         Some(counts) if counts.total() == 0 => "empty".to_owned(),
         Some(counts) if counts.up == 0 => "nothing can serve".to_owned(),
-        Some(counts) => format!("{} of {} up", counts.up, counts.total()),
+        Some(counts) if counts.out == 0 => format!("{} of {} up", counts.up, counts.total()),
+        Some(counts) => {
+            let Counts { up, out, .. } = counts;
+            format!("{up} of {} up, {out} kept out by a breaker or as an outlier", counts.total())
+        }
         None => "unknown".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use lb_core::model::Address;
 
-use super::{Facts, Group};
+use super::{Facts, Group, answers};
 use crate::{
     command::remedy,
     format,
@@ -43,6 +43,7 @@ pub(super) fn pools(facts: &Facts, group: &mut Group<'_>) {
             group.advise("pool_checks", object(), message, remedy);
         }
     }
+    answers::of_pools(facts, group);
     let all = format::count(facts.pools.len(), "pool", "pools");
     group.else_ok("pool_serves", format!("{all} with checked backends that serve"));
 }
