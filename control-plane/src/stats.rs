@@ -31,8 +31,8 @@ use lb_core::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::{clients::Clients, leavings::Leavings};
 use self::sessions::Sessions;
+use self::{clients::Clients, leavings::Leavings};
 pub use self::{
     clients::{Answers, AnswersPart, RecentAnswers},
     leavings::{Asked, Leaving},

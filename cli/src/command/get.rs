@@ -38,6 +38,15 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
         GetKind::Backends => {
             let views = backends(session, args.pool.as_deref().unwrap_or_default()).await?;
             let found = choose(views, name, "backend", |view| &view.id)?;
+            if let (Some(pool), []) = (&args.pool, &*found) {
+                output::note(&format!(
+                    "pool {pool} has no backends; 'lbctl add-backend HOST:PORT --pool {pool}' adds \
+                     one"
+                ));
+                return session.screen.answer(&found, Vec::new, || {
+                    session.screen.render(&backend_table(&found, now, wide))
+                });
+            }
             show(session, "backend", name, &found, |v| &v.id, |v| backend_table(v, now, wide))
         }
         GetKind::Pools => {

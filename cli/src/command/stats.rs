@@ -156,7 +156,7 @@ mod tests {
         let view = StatsView::new(status, Vec::new());
         let text = page(&view, 1_795_384_331_000, Screen::new(OutputFormat::Table));
         insta::assert_snapshot!(text, @r"
-        NOW       last 10s: 20.0 req/s  99.00% ok  p50 -  p99 -  in flight 0
+        NOW       last 10s: 20 req/s  99.00% ok  p50 -  p99 -  in flight 0
         SINCE     21:33:08 UTC, 19m3s ago, when the control plane started:
         REQUESTS  150 answered by 0 proxies: 148 well, 2 with 5xx (98.66% well)
         ANSWERS   of the proxies' own: no_healthy_backend 2

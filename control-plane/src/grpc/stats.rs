@@ -22,8 +22,8 @@ use crate::{
     registry::Catalog,
     resilience::{ProbeReport, Role, Token},
     stats::{
-        Answers, AnswersPart, BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, Overload, OwnAnswers, Process,
-        Report, ShareBasis,
+        Answers, AnswersPart, BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, Overload,
+        OwnAnswers, Process, Report, ShareBasis,
     },
 };
 

@@ -120,9 +120,8 @@ fn of_backends(report: &Report) -> Vec<AnswersPart> {
         answers.status_classes[4] += failed.saturating_sub(part.counters.retries);
         answers.durations.add(&part.counters.latency);
     }
-    let part = |(pool, answers): (&PoolName, Answers)| {
-        AnswersPart { pool: Some(pool.clone()), answers }
-    };
+    let part =
+        |(pool, answers): (&PoolName, Answers)| AnswersPart { pool: Some(pool.clone()), answers };
     pools.into_iter().map(part).collect()
 }
 

@@ -154,12 +154,7 @@ impl CountersOfRoutes {
 }
 
 impl OfRoute {
-    fn lay_out(
-        &mut self,
-        route: &Option<RouteName>,
-        pools: &[Option<&PoolName>],
-        workers: usize,
-    ) {
+    fn lay_out(&mut self, route: &Option<RouteName>, pools: &[Option<&PoolName>], workers: usize) {
         let is_wanted = |counters: &RouteCounters| pools.contains(&counters.pool.as_ref());
         let counters = std::mem::take(&mut self.counters);
         let (mut wanted, mut left): (Vec<_>, Vec<_>) =
@@ -245,8 +240,9 @@ mod tests {
     #[test]
     fn routes_beyond_the_bound_are_told_together_and_their_pools_apart() {
         let mut all = CountersOfRoutes::new(1);
-        let many: Vec<(usize, &str)> =
-            (0..ROUTES_TOLD_MAX + 50).map(|n| (n, if n % 2 == 0 { "even" } else { "odd" })).collect();
+        let many: Vec<(usize, &str)> = (0..ROUTES_TOLD_MAX + 50)
+            .map(|n| (n, if n % 2 == 0 { "even" } else { "odd" }))
+            .collect();
         let laid = lay_out(&mut all, &many);
         assert_eq!(laid.counters.len(), ROUTES_TOLD_MAX + 2);
         let at = |n: usize| {

@@ -72,9 +72,6 @@ fn to_wire(pool: Option<&PoolName>, new: &Answers) -> pb::AnswersReport {
         status_classes: new.status_classes.to_vec(),
         durations: Some(histogram_to_wire(&new.durations)),
         broken: new.broken,
-        failures: new
-            .failures()
-            .map(|(reason, count)| (reason.name().to_owned(), count))
-            .collect(),
+        failures: new.failures().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
     }
 }

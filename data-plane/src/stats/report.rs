@@ -23,8 +23,8 @@ use tonic::Code;
 use tracing::{debug, warn};
 
 use super::{
-    Sums, changes::Changes, clients::ClientReporter, limits::LimitReporter, process, sessions::SessionReporter, sum,
-    tracked::Tracked,
+    Sums, changes::Changes, clients::ClientReporter, limits::LimitReporter, process,
+    sessions::SessionReporter, sum, tracked::Tracked,
 };
 use crate::{
     live::{BackendState, Config, Identity, PoolConfig, Trouble},

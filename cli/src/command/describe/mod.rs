@@ -145,7 +145,10 @@ fn traffic_section(page: &mut Page, traffic: &Traffic, now: u64) {
             page.row("answers", &format!("{} ({rate})", recent.answers));
             page.row("in flight", &traffic.in_flight.to_string());
             page.row("success", &recent.ok_ratio());
-            page.row("failures", Some(&*recent.why()).filter(|why| !why.is_empty()).unwrap_or("none"));
+            page.row(
+                "failures",
+                Some(&*recent.why()).filter(|why| !why.is_empty()).unwrap_or("none"),
+            );
             let latency = format!(
                 "p50 {}  p99 {}",
                 format::latency(recent.latency_p50_us),

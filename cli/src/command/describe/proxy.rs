@@ -227,8 +227,8 @@ mod tests {
           client aborts      1
           log lines lost     7
           answers of its own
-          no_route                   12
-          client_protocol_error      3
+            no_route                 12
+            client_protocol_error    3
         next: raise its --max-connections and limit of open files, or add a proxy
         ");
     }

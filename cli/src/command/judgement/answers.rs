@@ -30,8 +30,10 @@ pub(super) fn without_pool(facts: &Facts, group: &mut Group<'_>) {
     let Some(recent) = recent.filter(|recent| is_failing(recent)) else { return };
     let message = format!("requests that reach no pool: {}", sentence(recent));
     let next = match recent.main_reason() {
-        Some("config_missing") => "'lbctl get proxies' tells which listens where nothing is \
-                                   configured ('lbctl get listeners')",
+        Some("config_missing") => {
+            "'lbctl get proxies' tells which listens where nothing is \
+                                   configured ('lbctl get listeners')"
+        }
         _ => "the log of the proxies has the reason",
     };
     tell(group, "route_answers", None, message, next.to_owned(), recent);
@@ -75,7 +77,9 @@ fn next_step(pool: &PoolView, recent: &RecentView) -> String {
             "'lbctl get backends --pool {name}' shows at which it fails; if they are meant to be \
              that slow, 'lbctl set-pool {name} --request-timeout 60s'"
         ),
-        Some("loop_detected") => "'lbctl check' looks for the backend that leads back here".to_owned(),
+        Some("loop_detected") => {
+            "'lbctl check' looks for the backend that leads back here".to_owned()
+        }
         Some("overloaded") => "'lbctl get proxies' shows which proxy has too much to do".to_owned(),
         Some(reason) if reason.starts_with("backend_") || reason == "dns_failure" => {
             format!("'lbctl get backends --pool {name}' shows at which it fails")

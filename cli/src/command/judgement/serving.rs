@@ -148,11 +148,15 @@ pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
 /// How a backend is that is not as it should be, for how long, and why.
 fn state(backend: &BackendView, now: u64) -> String {
     let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
-    let since = format::age_of(ejected.or(backend.since_unix_ms), now);
+    let since = ejected.or(backend.since_unix_ms);
+    // Before the first check there is nothing to count from.
+    let since =
+        since.map_or_else(String::new, |at| format!(" for {}", format::age_of(Some(at), now)));
     let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
-    let last = last
-        .map_or_else(String::new, |at| format!("; last success {} UTC", format::clock(at, now)));
+    let last = last.map_or_else(String::new, |at| {
+        format!("; last success {} ago", format::age_of(Some(at), now))
+    });
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));
-    format!("{id} {address} {state} for {since}: {why}{last}")
+    format!("{id} {address} {state}{since}: {why}{last}")
 }

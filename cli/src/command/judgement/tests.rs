@@ -246,6 +246,35 @@ fn a_pool_whose_only_backend_has_weight_0_is_told_so() {
     insta::assert_snapshot!(pool.message, @"pool default: none of its 2 backends gets requests: 1 down, 1 with weight 0");
 }
 
+#[test]
+fn ages_are_told_where_there_are_any() {
+    let mut facts = facts(vec![proxy("p1", "synced")]);
+    let now = facts.now_unix_ms;
+    facts.backends[0].since_unix_ms = Some(now - 41_000);
+    facts.backends[0].checks = Some(
+        pb::CheckReport { last_success_unix_ms: now - 43_000, ..pb::CheckReport::default() }.into(),
+    );
+    let told = |facts: &Facts| about(facts, "backend", "b1")[0].message.clone();
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); last success 43s ago");
+    facts.backends[0].since_unix_ms = None;
+    facts.backends[0].checks = None;
+    facts.backends[0].health = "unknown";
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 unknown: 404 (check_status)");
+}
+
+#[test]
+fn several_proxies_have_no_address() {
+    let mut facts =
+        facts(vec![proxy("p1", "synced"), proxy("p2", "synced"), proxy("p3", "synced")]);
+    let listener = pb::Listener { name: "extra".to_owned(), ..pb::Listener::default() };
+    let object = Some(pb::object::Object::Listener(listener));
+    facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.proxies[0].listen.clear();
+    facts.proxies[1].listen.clear();
+    let finding = about(&facts, "listener", "extra").remove(0);
+    assert_eq!(finding.message, "p1, p2 have no address for listener extra");
+}
+
 /// A pool whose clients were answered so in ten seconds.
 fn answered(classes: [u64; 5], failures: &[(&str, u64)]) -> Facts {
     let mut facts = facts(vec![proxy("p1", "synced")]);

@@ -146,7 +146,8 @@ fn traffic_is_what_clients_were_answered_in_the_last_seconds() {
         ..pb::RecentAnswers::default()
     };
     let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
-    (status.recent, status.pools[0].recent) = (Some(recent(52_000, 104)), Some(recent(52_000, 104)));
+    (status.recent, status.pools[0].recent) =
+        (Some(recent(52_000, 104)), Some(recent(52_000, 104)));
     (status.pools[0].down, status.pools[0].out) = (1, 1);
     status.totals = Some(pb::BackendTotals {
         successes: 10,
