@@ -111,7 +111,8 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let memory = Memory::new(args.max_memory);
     // Before anybody is served: a take-over that is refused changes nothing.
     Watch::check(&memory)?;
-    let fleet = start_workers(&mut opened, &args, descriptors, access_log.clone(), &config)?;
+    let bounds = Bounds { descriptors, memory: memory.usage().limit };
+    let fleet = start_workers(&mut opened, &args, bounds, access_log.clone(), &config)?;
     let watch = Watch::new(memory, Arc::clone(&fleet), Arc::clone(&status));
     let introduction = opened.introduction(instance.clone(), access_log.is_some());
     if let Some((old, _)) = opened.old.take() {
@@ -165,8 +166,10 @@ async fn serve(args: Args, descriptors: usize) -> Result<ExitCode, RunError> {
     let parent = args.exit_with_parent.then(stop::parent_gone);
 
     // These end with the runtime, when this function returns.
-    let saving = sync::save(last_good.clone(), held, Arc::clone(&status), applied);
-    spawn("keeps the configuration on disk", saving);
+    spawn(
+        "keeps the configuration on disk",
+        last_good.clone().keep(held, Arc::clone(&status), applied),
+    );
     spawn("takes failing backends out by itself", serving.watch());
     spawn("watches its memory and connections", watch.run());
     let left = CancellationToken::new();
@@ -286,10 +289,18 @@ fn open_access_log(
     })
 }
 
+/// What the process may use.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    descriptors: usize,
+    /// In bytes; 0 for no bound.
+    memory: u64,
+}
+
 fn start_workers(
     opened: &mut Opened,
     args: &Args,
-    descriptors: usize,
+    bounds: Bounds,
     access_log: Option<Arc<AccessLog>>,
     config: &Arc<Config>,
 ) -> Result<Arc<Fleet>, RunError> {
@@ -306,13 +317,14 @@ fn start_workers(
         })
         .unzip();
     let connections_max =
-        args.max_connections.map_or(descriptors / 5 * 4, |max| max as usize).max(1);
+        args.max_connections.map_or(bounds.descriptors / 5 * 4, |max| max as usize).max(1);
     let fleet = Arc::new(Fleet {
         workers: handles.into(),
         changed: Notify::new(),
         running: AtomicUsize::new(0),
         admission: Admission::new(connections_max, opened.listens.len()),
-        pipes_max: (descriptors / 128).clamp(1, 2048),
+        pipes_max: (bounds.descriptors / 128).clamp(1, 2048),
+        replays_max: worker::replays_max(bounds.memory, opened.workers),
         access_log,
     });
     // Inherited sockets may be more than there are workers.

@@ -63,12 +63,21 @@ impl DataDir {
 
     /// Where a proxy of this name keeps its things unless told otherwise.
     pub(crate) fn default_path(id: Option<&ProxyId>) -> Result<PathBuf, RunError> {
-        if let Some(directory) = env::var_os("STATE_DIRECTORY") {
-            return Ok(directory.into());
+        Self::default_with(|name| env::var(name).ok(), id)
+    }
+
+    fn default_with(
+        variable: impl Fn(&str) -> Option<String>,
+        id: Option<&ProxyId>,
+    ) -> Result<PathBuf, RunError> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if let Some(list) = set("STATE_DIRECTORY") {
+            // Several directories are separated by colons; the first is the unit's main one.
+            return Ok(list.split(':').next().unwrap_or(&list).into());
         }
-        let state = env::var_os("XDG_STATE_HOME")
+        let state = set("XDG_STATE_HOME")
             .map(PathBuf::from)
-            .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state")));
+            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
         let state = state.ok_or_else(|| {
             RunError::Usage("no data directory: HOME is not set; name one with --data-dir".into())
         })?;
@@ -76,7 +85,7 @@ impl DataDir {
     }
 
     /// The id of this proxy: the one that is asked for, else the one that was kept,
-    /// else a new one. It is kept from then on.
+    /// else a new one, which is kept from then on.
     pub(crate) fn id(&self, wanted: Option<ProxyId>) -> Result<ProxyId, RunError> {
         let file = self.path.join("id");
         if let Some(id) = wanted {
@@ -140,14 +149,32 @@ fn remove_unfinished(directory: &Path) {
 /// Replaces a file so that a crash leaves either the old or the new content, and two processes
 /// that write it at once leave the content of one of them.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension(format!("{}.new", std::process::id()));
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
+    Unfinished::write(path, content)?.finish()
+}
+
+/// New content of a file, on disk beside the old.
+#[derive(Debug)]
+pub(crate) struct Unfinished<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+impl<'a> Unfinished<'a> {
+    pub(crate) fn write(path: &'a Path, content: &[u8]) -> io::Result<Self> {
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        let mut file = File::create(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        Ok(Self { path, temporary })
+    }
+
+    /// Puts it in place of the old.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        fs::rename(&self.temporary, self.path)?;
+        match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -164,6 +191,22 @@ mod tests {
         let first = DataDir::open(path.clone()).unwrap().id(None).unwrap();
         assert_eq!(DataDir::open(path.clone()).unwrap().id(None).unwrap(), first);
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn the_first_directory_of_the_service_manager_is_taken() {
+        let found = |variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+            };
+            DataDir::default_with(variable, Some(&ProxyId::new("edge-1").unwrap()))
+        };
+        let home = ("HOME", "/home/me");
+        let service = ("STATE_DIRECTORY", "/var/lib/lb:/var/lib/lb-extra");
+        assert_eq!(found(&[service, home]).unwrap(), Path::new("/var/lib/lb"));
+        let path = found(&[("STATE_DIRECTORY", ""), home]).unwrap();
+        assert_eq!(path, Path::new("/home/me/.local/state/lb/edge-1"));
+        assert!(found(&[]).unwrap_err().to_string().contains("--data-dir"));
     }
 
     #[test]

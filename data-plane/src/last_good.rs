@@ -11,7 +11,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use lb_core::{
@@ -20,12 +23,16 @@ use lb_core::{
 };
 use lb_proto::{convert, v1 as pb};
 use prost::Message as _;
+use tokio::sync::watch;
 use tracing::warn;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{
-    data_dir::{Leave, write_durably},
+    data_dir::{Leave, Unfinished},
+    keep::{Subject, keep},
+    live::Config,
     seal::Seal,
+    status::Status,
 };
 
 /// Names the format; another one is not read.
@@ -42,6 +49,8 @@ const CHECKSUM: usize = 16;
 pub(crate) struct LastGood {
     newest: PathBuf,
     former: PathBuf,
+    /// Nothing that was found there says that the newest is worth nothing.
+    is_readable: Arc<AtomicBool>,
     seal: Arc<Seal>,
     leave: Leave,
 }
@@ -52,13 +61,9 @@ impl LastGood {
             seal: Arc::new(seal),
             newest: directory.join("last-good"),
             former: directory.join("last-good.1"),
+            is_readable: Arc::new(AtomicBool::new(true)),
             leave: Leave::default(),
         }
-    }
-
-    /// Where the newest configuration is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.newest
     }
 
     /// The newest configuration that can be read.
@@ -66,6 +71,9 @@ impl LastGood {
         [&self.newest, &self.former].into_iter().find_map(|path| match fs::read(path) {
             Ok(bytes) => decode(&bytes, &self.seal)
                 .inspect_err(|problem| {
+                    if *path == self.newest {
+                        self.is_readable.store(false, Relaxed);
+                    }
                     warn!(path = %path.display(), problem, "a kept configuration is passed over");
                 })
                 .ok(),
@@ -75,6 +83,26 @@ impl LastGood {
                 None
             }
         })
+    }
+
+    /// Keeps what was applied on disk, for as long as there are changes. Encoding thousands of
+    /// objects takes longer than applying a change of one, so not at each of them.
+    pub(crate) async fn keep(
+        self,
+        held: Arc<Mutex<Subscriber>>,
+        status: Arc<Status>,
+        applied: watch::Receiver<Arc<Config>>,
+    ) {
+        let subject = Subject {
+            name: "the configuration",
+            otherwise: "a restart without a control plane would serve an older one",
+        };
+        keep(subject, &self.newest, applied, |_| {
+            let (last_good, held, proxies) =
+                (self.clone(), Arc::clone(&held), status.proxies_told());
+            move || last_good.save(&held, proxies)
+        })
+        .await;
     }
 
     /// Keeps what is held, if anything is, and what was kept before. `proxies` is the size of
@@ -93,11 +121,16 @@ impl LastGood {
 
     fn write(&self, encoded: &[u8]) -> io::Result<()> {
         self.leave.write(|| {
-            match fs::rename(&self.newest, &self.former) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            let unfinished = Unfinished::write(&self.newest, encoded)?;
+            // Only now: a disk that is full leaves both as they are. What could not be read does
+            // not take the place of what can.
+            if self.is_readable.swap(true, Relaxed) {
+                match fs::rename(&self.newest, &self.former) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
-            write_durably(&self.newest, encoded)
+            unfinished.finish()
         })
     }
 }
@@ -293,5 +326,30 @@ mod tests {
         assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 3);
         fs::write(&last_good.newest, &intact).unwrap();
         assert_eq!(last_good.load().unwrap().held.held().unwrap().version.revision, 4);
+    }
+    #[test]
+    fn what_can_be_read_is_not_given_up_for_what_cannot_or_for_what_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = last_good(directory.path());
+        first.write(&encoded(&subscriber(3), Some(8), &first)).unwrap();
+        first.write(&encoded(&subscriber(4), Some(8), &first)).unwrap();
+        let revision = || {
+            let kept = last_good(directory.path()).load().unwrap();
+            kept.held.held().unwrap().version.revision
+        };
+        // The directory takes no file of that name, as a full one takes none.
+        let in_the_way = first.newest.with_extension(format!("{}.new", std::process::id()));
+        fs::create_dir(&in_the_way).unwrap();
+        first.write(&encoded(&subscriber(5), Some(8), &first)).unwrap_err();
+        assert_eq!(revision(), 4);
+        fs::remove_dir(&in_the_way).unwrap();
+
+        fs::write(&first.newest, "damaged").unwrap();
+        let next = last_good(directory.path());
+        assert_eq!(next.load().unwrap().held.held().unwrap().version.revision, 3);
+        next.write(&encoded(&subscriber(5), Some(8), &next)).unwrap();
+        assert_eq!(revision(), 5);
+        fs::write(&next.newest, "damaged again").unwrap();
+        assert_eq!(revision(), 3);
     }
 }

@@ -35,6 +35,7 @@ mod error;
 pub mod fuzzing;
 mod h1;
 mod http;
+mod keep;
 mod last_good;
 mod leases;
 mod listen;

@@ -195,6 +195,7 @@ mod tests {
             running: AtomicUsize::new(0),
             admission,
             pipes_max: 1,
+            replays_max: 0,
             access_log: None,
         };
         (Arc::new(fleet), mails)

@@ -11,15 +11,11 @@ mod management;
 mod reporting;
 mod session;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use lb_core::{
     backoff::Backoff,
     model::{InstanceId, ProxyId},
-    sync::Subscriber,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,17 +23,10 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 
 pub(crate) use self::{endpoint::ControlPlane, reporting::Reporting};
-use crate::{
-    clock::present, last_good::LastGood, live::Config, serving::Serving, status::Status,
-    worker::now,
-};
+use crate::{clock::present, serving::Serving, status::Status, worker::now};
 use complaints::Complaints;
 use session::Ended;
 
-/// Between two writes of the configuration to disk.
-const SAVE_PERIOD: Duration = Duration::from_secs(1);
-/// Until what could not be written is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// For the connection, and for the first answer on it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -197,47 +186,5 @@ fn meanwhile(holds: bool) -> &'static str {
         "serving goes on with what is held"
     } else {
         "this proxy has no configuration, and answers 503 until one comes"
-    }
-}
-
-/// Writes to disk what was applied, not more often than once a second: encoding thousands
-/// of objects takes longer than applying a change of one.
-pub(crate) async fn save(
-    last_good: LastGood,
-    held: Arc<Mutex<Subscriber>>,
-    status: Arc<Status>,
-    mut config: watch::Receiver<Arc<Config>>,
-) {
-    let mut failed = false;
-    loop {
-        // What could not be written is tried again, change or none.
-        let again = async {
-            match failed {
-                true => tokio::time::sleep(SAVE_AGAIN).await,
-                false => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            changed = config.changed() => if changed.is_err() { return },
-            () = again => {}
-        }
-        let (keeper, held) = (last_good.clone(), Arc::clone(&held));
-        let proxies = status.proxies_told();
-        let saved = tokio::task::spawn_blocking(move || keeper.save(&held, proxies)).await;
-        let failed_before = std::mem::replace(&mut failed, matches!(saved, Ok(Err(_))));
-        if failed_before && !failed {
-            info!(path = %last_good.path().display(), "the configuration is kept on disk again");
-        }
-        if let Ok(Err(error)) = saved
-            && !failed_before
-        {
-            warn!(
-                path = %last_good.path().display(),
-                %error,
-                "the configuration cannot be kept on disk: a restart without a control plane would \
-                 serve an older one; make its directory writable again"
-            );
-        }
-        tokio::time::sleep(SAVE_PERIOD).await;
     }
 }

@@ -2,6 +2,8 @@
 
 mod siege;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
@@ -145,4 +147,56 @@ async fn a_bound_of_memory_that_cannot_be_kept_is_refused_with_a_remedy() {
     let ended = program().run(&args).await;
     assert_ne!(ended.code, 0);
     assert!(ended.stderr.contains("--max-memory 1048576 is too little"), "{}", ended.stderr);
+}
+
+/// Clients that send half a request, or take long for an answer, get free places, and those of
+/// clients that give theirs back no faster than they do so themselves.
+#[tokio::test]
+async fn who_behaves_keeps_a_place_beside_those_who_never_give_theirs_back() {
+    const HALF_A_BODY: &str =
+        "POST /body HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\nxx";
+    const LONG: &str = "GET /held HTTP/1.1\r\nHost: test\r\n\r\n";
+    for stalling in [HALF_A_BODY, LONG] {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let backend = Backend::scripted(move |request| match request.path() {
+            "/" => vec![Action::Send(ok("a"))],
+            _ => vec![Action::Await(held.clone()), Action::Send(ok("held"))],
+        });
+        let args = ["--max-connections=40", "--workers=2"];
+        let cluster = Cluster::start_with(program(), 1, &args).await;
+        cluster.api.change_pool(no_checks).await;
+        cluster.add_backends(&[backend.address()]).await;
+        let many = ["set-listener", "default", "--max-requests", "1000000"];
+        drop(cluster.lbctl(&many).await.expect(0));
+        let is_full = AtomicBool::new(false);
+        let behave = async || {
+            let mut client = Client::connect(cluster.address()).await;
+            let mut left = 200;
+            while left > 0 {
+                client.send(GET).await;
+                let answer = client.response().await;
+                assert_eq!((answer.status, answer.field("Connection")), (200, None), "{left}");
+                left -= u32::from(is_full.load(Relaxed));
+            }
+        };
+        let stall = async {
+            let mut stalled = Vec::new();
+            for _ in 0..80 {
+                let mut client = Client::connect(cluster.address()).await;
+                client.send(stalling).await;
+                stalled.push(client);
+            }
+            eventually("all places are taken", async || {
+                let scrape = Scrape::of(cluster.proxy(0).admin()).await;
+                let open = scrape.value(r#"lb_connections{side="downstream",state="open"}"#);
+                if open >= 40.0 { Ok(()) } else { Err(open) }
+            })
+            .await;
+            is_full.store(true, Relaxed);
+            stalled
+        };
+        let (stalled, ..) = tokio::join!(stall, behave(), behave(), behave(), behave());
+        drop(stalled);
+    }
 }

@@ -254,5 +254,7 @@ proptest! {
             let by = Duration::from_secs(u64::from(jump.unsigned_abs()));
             shedder.observe(reading, if jump < 0 { start - by } else { start + by });
         }
+        let calm = stages(&mut shedder, start + Duration::from_secs(120), &[reading(0, 0); 100]);
+        prop_assert_eq!(calm.last(), Some(&Stage::Normal));
     }
 }

@@ -15,9 +15,11 @@ pub struct Nonce(pub u64);
 /// Snapshots in a row that may fail to take before only a change leads to another.
 const FAILED_SNAPSHOTS_MAX: u32 = 3;
 
-/// A merged delta is one message, which a proxy must be able to decode; what is larger than this
-/// goes as a snapshot, in chunks.
-const DELTA_BYTES_MAX: usize = 8 << 20;
+/// A merged delta is one message, and until it is whole a proxy hears nothing else: over a slow
+/// line, one that takes longer than the proxy waits for a sign of life would never arrive. So what
+/// is larger than this goes as a snapshot, in chunks that are signs of life each. With a lease of
+/// 5 s, 2 Mbit/s are enough.
+const DELTA_BYTES_MAX: usize = 1 << 20;
 
 /// The state machine behind one stream.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     reason::Reason,
-    worker::{Timer, Wheel, Worker, now},
+    worker::{Answered, Timer, Wheel, Worker, now},
 };
 
 /// Without a configuration there is a listener all the same: it must answer 503.
@@ -60,10 +60,15 @@ pub(crate) async fn serve<S: Stream>(
     listener: usize,
 ) {
     let mut connection = Connection::new(stream, peer, listener);
+    let mut answered = None;
     while connection.wait_for_request(&worker).await {
+        let stay = answered.as_ref().map(Answered::again);
         let exchange = Box::pin(Exchange::run(&worker, &mut connection));
         match exchange.await {
-            Next::Idle => {}
+            Next::Idle => {
+                drop(stay);
+                answered.get_or_insert_with(|| worker.stays.answered());
+            }
             Next::Close => break,
             Next::Tunnel(tunnel) => {
                 let Connection { stream, timer, .. } = connection;

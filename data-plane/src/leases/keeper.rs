@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{Leases, Shelf, State, frames::Frames, held::Held, remembered::Remembered};
 use crate::{
@@ -40,7 +40,7 @@ const URGENT_PERIOD: Duration = Duration::from_millis(10);
 const OUTBOX: usize = 4;
 /// Before a stream is opened again that broke.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
-/// Between two writes of what is remembered.
+/// Between two looks at what is to be remembered.
 const SAVE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Holds this proxy's shares until it is dropped.
@@ -52,6 +52,8 @@ pub(crate) async fn run(
     connected: watch::Receiver<Option<Connected>>,
     fleet: Arc<Fleet>,
 ) {
+    let (saved, changes) = watch::channel(Remembered::default());
+    tokio::spawn(shelf.keep(changes));
     let keeper = Keeper {
         leases,
         fleet,
@@ -60,8 +62,8 @@ pub(crate) async fn run(
         period: PERIOD,
         reported: BTreeMap::new(),
         frames: Frames::default(),
-        saved: (Remembered::default(), now()),
-        shelf,
+        saved,
+        saved_at: now(),
     };
     keeper.run(connected).await;
 }
@@ -76,9 +78,10 @@ struct Keeper {
     reported: BTreeMap<Quantity, Instant>,
     /// Of this stream.
     frames: Frames,
-    /// What is on disk, and since when.
-    saved: (Remembered, Instant),
-    shelf: Shelf,
+    /// What is to be on disk.
+    saved: watch::Sender<Remembered>,
+    /// When that was looked at.
+    saved_at: Instant,
 }
 
 /// A stream, while there is one.
@@ -261,26 +264,22 @@ impl Keeper {
         state.held.values_mut().for_each(Held::publish_heard);
     }
 
-    /// Keeps on disk what the next start may use.
+    /// Has kept on disk what the next start may use.
     fn save(&mut self, state: &State, now: Instant) {
-        let (saved, at) = &self.saved;
-        if now < *at + SAVE_PERIOD {
+        if now < self.saved_at + SAVE_PERIOD {
             return;
         }
+        self.saved_at = now;
         let shares =
             state.held.iter().map(|(quantity, held)| (quantity.clone(), held.remembered()));
         let remembered = Remembered::new(shares);
-        if *saved == remembered {
-            return;
-        }
-        let shelf = self.shelf.clone();
-        self.saved = (remembered.clone(), now);
-        // Nobody waits for it: the next change writes again.
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = shelf.save(&remembered) {
-                warn!(%error, "shares of limits cannot be kept on disk: a restart without a control plane would refuse what they limit");
+        self.saved.send_if_modified(|saved| {
+            let is_other = *saved != remembered;
+            if is_other {
+                *saved = remembered;
             }
-        }));
+            is_other
+        });
     }
 }
 

@@ -49,6 +49,8 @@ struct Places {
     places: BTreeMap<Ticket, Place>,
     /// Turns that were given and neither used nor passed on.
     turns: usize,
+    /// A slot became free while everybody had a turn: whoever finds none may have looked before.
+    is_missed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +117,8 @@ impl Line {
     pub(crate) fn freed(&self) {
         fence(SeqCst);
         if self.waiting.0.load(SeqCst) > 0 {
-            self.lock().give_turn(None);
+            let places = &mut *self.lock();
+            places.is_missed |= !places.give_turn(None);
         }
     }
 
@@ -125,17 +128,24 @@ impl Line {
 }
 
 impl Places {
-    /// Gives a turn to the first who has none, behind this one.
-    fn give_turn(&mut self, behind: Option<Ticket>) {
+    /// Gives a turn to the first who has none, behind this one; whether there is one.
+    fn give_turn(&mut self, behind: Option<Ticket>) -> bool {
         let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
         let mut places = self.places.range_mut((from, Bound::Unbounded));
-        if let Some((_, place)) = places.find(|(_, place)| !place.has_turn) {
-            place.has_turn = true;
-            self.turns += 1;
-            if let Some(waker) = place.waker.take() {
-                waker.wake();
-            }
+        let Some((_, place)) = places.find(|(_, place)| !place.has_turn) else { return false };
+        place.has_turn = true;
+        self.turns += 1;
+        if let Some(waker) = place.waker.take() {
+            waker.wake();
         }
+        true
+    }
+
+    /// A turn found nothing: the next one behind has it, or the first, if a slot came meanwhile.
+    fn pass_on(&mut self, from: Ticket) {
+        self.turns -= 1;
+        let is_given = self.give_turn((!self.is_missed).then_some(from));
+        self.is_missed &= !is_given;
     }
 }
 
@@ -158,8 +168,7 @@ impl Waiter {
         if let Some(place) = places.places.get_mut(&self.ticket)
             && std::mem::take(&mut place.has_turn)
         {
-            places.turns -= 1;
-            places.give_turn(Some(self.ticket));
+            places.pass_on(self.ticket);
         }
     }
 
@@ -181,8 +190,7 @@ impl Drop for Waiter {
         let place = places.places.remove(&self.ticket);
         self.line.waiting.0.fetch_sub(1, SeqCst);
         if place.is_some_and(|place| place.has_turn) {
-            places.turns -= 1;
-            places.give_turn(Some(self.ticket));
+            places.pass_on(self.ticket);
         }
     }
 }
@@ -226,5 +234,29 @@ mod tests {
         third.leave();
         assert_eq!((line.waiting(), line.lock().turns), (0, 0));
         line.freed();
+    }
+    #[test]
+    fn a_slot_that_comes_back_while_the_last_turn_fails_is_looked_for_again() {
+        let (line, now) = (line(3), now());
+        let [first, second] = [(); 2].map(|()| line.join(now).unwrap());
+        line.freed();
+        assert!(has_turn(&first) && has_turn(&second));
+        // The second has looked already, and finds nothing.
+        line.freed();
+        second.pass_on();
+        assert!(has_turn(&first) && has_turn(&second), "the first who had no turn");
+        second.pass_on();
+        assert!(!has_turn(&second), "once for each slot");
+        line.freed();
+        line.freed();
+        drop(second);
+        first.pass_on();
+        assert!(has_turn(&first), "it may have looked before what the other was told of");
+        first.pass_on();
+        assert!(!has_turn(&first));
+        line.freed();
+        line.freed();
+        first.pass_on();
+        assert!(has_turn(&first), "the only one that waits");
     }
 }

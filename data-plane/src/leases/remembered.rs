@@ -11,9 +11,13 @@ use std::{
 };
 
 use lb_core::lease::{Quantity, QuantityKind};
+use tokio::sync::watch;
 use tracing::warn;
 
-use crate::data_dir::{Leave, write_durably};
+use crate::{
+    data_dir::{Leave, write_durably},
+    keep::{Subject, keep},
+};
 
 /// Safe share and number of proxies, by quantity.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -97,7 +101,20 @@ impl Shelf {
         }
     }
 
-    pub(super) fn save(&self, remembered: &Remembered) -> io::Result<()> {
+    /// Keeps what is to be remembered on disk, for as long as that changes.
+    pub(super) async fn keep(self, changes: watch::Receiver<Remembered>) {
+        let subject = Subject {
+            name: "the shares of limits",
+            otherwise: "after a restart without a control plane, limits would not hold as they should",
+        };
+        keep(subject, &self.path, changes, |remembered| {
+            let (shelf, remembered) = (self.clone(), remembered.clone());
+            move || shelf.save(&remembered)
+        })
+        .await;
+    }
+
+    fn save(&self, remembered: &Remembered) -> io::Result<()> {
         self.leave.write(|| write_durably(&self.path, remembered.encode().as_bytes()))
     }
 

@@ -77,6 +77,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
         running: AtomicUsize::new(2),
         admission: Admission::new(100, 1),
         pipes_max: 1,
+        replays_max: 0,
         access_log: None,
     });
     let metrics = Metrics {

@@ -177,29 +177,37 @@ mod tests {
         assert!(admission.enter_client(client("192.0.2.1"), 1));
     }
 
-    #[tokio::test]
+    /// A wake-up that is lost is a failure, and no test that hangs.
+    async fn in_time<T>(wait: impl Future<Output = T>) -> T {
+        tokio::time::timeout(std::time::Duration::from_secs(1), wait).await.expect("nobody woke it")
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_waits_is_woken_when_a_connection_ends() {
         let admission = Admission::new(1, 1);
         admission.enter(0);
-        tokio::join!(admission.room(0, || 0), async { admission.leave(0) });
+        let room = in_time(admission.room(0, || 0));
+        tokio::join!(room, async { admission.leave(0) });
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn fewer_are_let_in_while_memory_is_short() {
         let admission = Admission::new(10, 1);
         admission.enter(0);
         admission.set_bound(1);
         assert!(admission.is_full(0, 0));
         assert_eq!((admission.places(5), admission.open_max()), (1, 10));
-        tokio::join!(admission.room(0, || 0), async { admission.set_bound(2) });
+        let room = in_time(admission.room(0, || 0));
+        tokio::join!(room, async { admission.set_bound(2) });
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_waits_is_woken_when_the_bound_is_raised() {
         let admission = Admission::new(10, 1);
         admission.enter(0);
         let max = std::cell::Cell::new(1);
-        tokio::join!(admission.room(0, || max.get()), async {
+        let room = in_time(admission.room(0, || max.get()));
+        tokio::join!(room, async {
             max.set(2);
             admission.look_again();
         });

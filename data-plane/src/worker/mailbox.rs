@@ -73,6 +73,8 @@ pub(crate) struct Fleet {
     pub(crate) admission: Admission,
     /// Pipes that each worker may have open.
     pub(crate) pipes_max: usize,
+    /// Bytes of bodies that each worker may keep to send them again.
+    pub(crate) replays_max: usize,
     pub(crate) access_log: Option<Arc<AccessLog>>,
 }
 

@@ -11,6 +11,7 @@ mod mailbox;
 mod pipes;
 mod replays;
 mod run;
+mod stays;
 mod timer;
 mod turns;
 
@@ -32,8 +33,9 @@ pub(crate) use self::{
     buffers::{Buffer, Buffers},
     mailbox::{Accepted, Fleet, Mail, WorkerHandle},
     pipes::{Pipe, Pipes},
-    replays::{REPLAY_MAX, Replays, Room},
+    replays::{REPLAY_MAX, Replays, Room, replays_max},
     run::spawn,
+    stays::{Answered, Stays},
     timer::{Timer, Wheel},
 };
 use self::{dates::Dates, turns::Turns};
@@ -79,6 +81,8 @@ pub(crate) struct Worker {
     /// Connections that there is memory for, when it comes to refusing requests.
     places: Cell<usize>,
     turns: Cell<Turns>,
+    /// Which connections give their places back.
+    pub(crate) stays: Stays,
     /// Connections that ended after one request since this was looked at last.
     brief: Cell<u32>,
     /// By how many connections it may be ahead of other workers.
@@ -95,7 +99,7 @@ impl Worker {
             wheel: Wheel::new(now()),
             buffers: Rc::default(),
             pipes: Rc::new(Pipes::new(fleet.pipes_max)),
-            replays: Replays::new(),
+            replays: Replays::new(fleet.replays_max),
             access_log,
             upstreams: Upstreams::default(),
             shard: Arc::clone(&fleet.workers[index].shard),
@@ -108,6 +112,7 @@ impl Worker {
             stage: Cell::default(),
             places: Cell::new(usize::MAX),
             turns: Cell::new(Turns::new(now())),
+            stays: Stays::default(),
             brief: Cell::default(),
             slack: Cell::default(),
             held: RefCell::default(),
@@ -133,8 +138,9 @@ impl Worker {
         }
     }
 
-    /// Looks at how many connections were brief, twice a second.
-    fn note_brief_connections(&self) {
+    /// Looks at what clients do, twice a second.
+    fn look_at_clients(&self) {
+        self.stays.next_period();
         let many = self.brief.take() >= BRIEF_MANY;
         self.slack.set(if many { BRIEF_SLACK } else { 0 });
     }
@@ -159,6 +165,7 @@ impl Worker {
     fn shed(&self, stage: Stage, close: usize, places: usize) {
         self.stage.set(stage);
         self.places.set(places);
+        self.replays.set_open(!stage.closes_idle());
         self.buffers.release();
         if close == 0 {
             return;
@@ -176,15 +183,20 @@ impl Worker {
     /// Whether a request is refused because memory runs out: there are more connections than
     /// there is room for, each with one request at most.
     pub(crate) fn refuses_requests(&self) -> bool {
-        let connections = || self.fleet.workers[self.index].connections.0.load(Relaxed);
-        self.stage.get().refuses_requests() && connections() > self.places.get()
+        self.stage.get().refuses_requests() && self.connections() > self.places.get()
+    }
+
+    /// The connections of clients that are here, or on their way.
+    fn connections(&self) -> usize {
+        self.fleet.workers[self.index].connections.0.load(Relaxed)
     }
 
     /// Whether a client gives up its place after this answer, since others want one. `places`
     /// is how many there are.
     pub(crate) fn passes_on_place(&self, places: usize) -> bool {
         let mut turns = self.turns.get();
-        let passes_on = turns.take(now(), places / self.fleet.workers.len());
+        let places = places / self.fleet.workers.len();
+        let passes_on = turns.take(now(), places, self.stays.owing(self.connections()));
         self.turns.set(turns);
         passes_on
     }

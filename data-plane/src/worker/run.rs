@@ -88,7 +88,7 @@ async fn run(
             swept.upstreams.sweep(now());
             swept.shard.set_idle(swept.upstreams.idle());
             swept.release_held(now());
-            swept.note_brief_connections();
+            swept.look_at_clients();
             swept.dates.look();
         }
     });
