@@ -124,8 +124,9 @@ impl<S: Stream> Exchange<'_, S> {
             ),
             _ => return None,
         };
-        let message = format!("{}: {bound}", answer.message);
-        Some(OwnAnswer { message, ..answer.clone() })
+        let mut told = answer.clone();
+        told.message = format!("{}: {bound}", answer.message);
+        Some(told)
     }
 
     /// Says that nothing more comes and reads on for a moment: closing at once would
