@@ -188,8 +188,11 @@ async fn what_clients_wait_in_line_is_in_what_they_wait() {
     })
     .await;
     let waiting_since = Instant::now();
-    let page = cluster.lbctl(&["status"]).await.expect(0).stdout;
-    assert!(page.contains("in flight 1, 1 in line\n"), "{page}");
+    eventually("both are on the screen", async || {
+        let page = cluster.lbctl(&["status"]).await.expect(0).stdout;
+        if page.contains("in flight 1, 1 in line\n") { Ok(()) } else { Err(page) }
+    })
+    .await;
     let waited = waiting_since.elapsed();
     gate.open();
     assert_eq!(first.response().await.status, 200);
