@@ -1,13 +1,14 @@
 //! Puts the parts together, and takes them apart again.
 //!
-//! Start: bind, lock the data directory, load the store, apply what is declared, and only
-//! then accept: what was never loaded must never be published. Stop: refuse writes, finish the accepted ones,
-//! say goodbye to the proxies, close. Whatever is not done within [`STOP_LIMIT`] is cut
-//! off; nothing that was acknowledged depends on it.
+//! Start: lock the data directory, bind, load the store, apply what is declared, and only
+//! then accept: what was never loaded must never be published. A Unix socket is bound and removed
+//! under that lock, so that two processes of one directory never take it from each other. Stop:
+//! refuse writes, finish the accepted ones, say goodbye to the proxies, close. Whatever is not done
+//! within [`STOP_LIMIT`] is cut off; nothing that was acknowledged depends on it.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use lb_core::metrics::PerBackend;
+use lb_core::{listening::exit_code, metrics::PerBackend};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -165,7 +166,7 @@ impl RunError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen(ListenError::InUse { .. }) => 9,
+            Self::Listen(ListenError::Failed { cause, .. }) => exit_code(cause),
             Self::Listen(ListenError::Malformed { .. } | ListenError::Exposed { .. })
             | Self::DataDir(_)
             | Self::SessionTimeout(SessionTimeoutError::NoPool)
@@ -183,15 +184,14 @@ impl RunError {
                     source:
                         WriteError::Invalid(_)
                         | WriteError::Malformed(_)
-                        | WriteError::NotFound { .. }
+                        | WriteError::NotFound(_)
                         | WriteError::AlreadyExists(_)
                         | WriteError::Precondition(_),
                     ..
                 },
             )
             | Self::LogLevel(_) => 78,
-            Self::Listen(ListenError::Failed { .. })
-            | Self::SessionTimeout(SessionTimeoutError::Refused(_))
+            Self::SessionTimeout(SessionTimeoutError::Refused(_))
             | Self::Store { .. }
             | Self::Config(ConfigError::Refused { .. })
             | Self::System(_)
@@ -217,10 +217,6 @@ pub struct Running {
 pub async fn start(config: Config) -> Result<Running, RunError> {
     config.grpc.check_exposure(GRPC_FLAG, config.insecure)?;
     config.http.check_exposure(HTTP_FLAG, config.insecure)?;
-    let grpc_listener = config.grpc.bind(GRPC_FLAG).await?;
-    let http_listener = config.http.bind(HTTP_FLAG).await?;
-    let grpc = grpc_listener.endpoint(&config.grpc);
-    let http = http_listener.endpoint(&config.http);
     let (data_dir, path) = match &config.storage {
         Storage::Memory => (None, None),
         Storage::Directory(directory) => {
@@ -229,6 +225,10 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
             (Some(data_dir), Some(path))
         }
     };
+    let grpc_listener = config.grpc.bind(GRPC_FLAG).await?;
+    let http_listener = config.http.bind(HTTP_FLAG).await?;
+    let grpc = grpc_listener.endpoint(&config.grpc);
+    let http = http_listener.endpoint(&config.http);
     let events = Arc::new(EventLog::new());
     let registry = {
         let (file, events) = (path.clone(), Arc::clone(&events));
@@ -393,8 +393,11 @@ impl Running {
     /// Reads the declared state again, if there is any. A file that cannot be applied leaves
     /// everything as it is; the log and the events say why.
     pub async fn reload(&self) {
-        if let Some(path) = &self.declared {
-            declared::apply_again(&self.context.registry, &self.context.events, path).await;
+        match &self.declared {
+            Some(path) => {
+                declared::apply_again(&self.context.registry, &self.context.events, path).await;
+            }
+            None => info!("there is nothing to read again, since no file was named with --config"),
         }
     }
 

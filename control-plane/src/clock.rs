@@ -1,8 +1,10 @@
 //! Wall time, read in one place.
 //!
-//! It is shown to people and stored beside verdicts; no decision is taken by it.
-//! Periods are measured with `tokio::time::Instant`, which obeys paused time, and what is
-//! shown of the life of this process is a [`Moment`], whose age holds when the clock jumps.
+//! It is shown to people, stored beside verdicts, and decides only where something outlives a
+//! process: how old session keys are, how much of a drain or of a slow start was over at a restart,
+//! and in which term a start is. Periods within a process are measured with
+//! `tokio::time::Instant`, which obeys paused time, and what is shown of the life of this process
+//! is a [`Moment`], whose age holds when the clock jumps.
 
 use std::time::{Duration, UNIX_EPOCH};
 

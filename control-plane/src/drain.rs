@@ -6,7 +6,7 @@
 //! restarted looks at the wall clock, once, to know how much of a drain's time is over.
 //!
 //! A step that is refused is told, and tried again when the state has changed, or after a
-//! while.
+//! while, however often other drains are looked at.
 //!
 //! Which proxies are connected is noted in the store, and which processes may have something in
 //! flight, those among them that were taken over. After a restart no drain ends for want of
@@ -16,6 +16,8 @@
 mod former;
 mod note;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -72,8 +74,17 @@ struct Clock {
     seen: Instant,
     over: Duration,
     cutting_since: Option<Instant>,
-    /// Why its last step was refused.
-    held_up: Option<String>,
+    held_up: Option<HeldUp>,
+}
+
+/// A step that was refused.
+#[derive(Clone, Debug)]
+struct HeldUp {
+    why: String,
+    /// Of the state that it was refused in.
+    revision: u64,
+    /// When it is tried again in the same state.
+    until: Instant,
 }
 
 impl Drains {
@@ -169,15 +180,30 @@ impl Drains {
 
     /// Why the last step of a drain was refused.
     fn held_up(&self, id: &BackendId) -> Option<String> {
-        self.lock().get(id)?.held_up.clone()
+        self.lock().get(id)?.held_up.as_ref().map(|held_up| held_up.why.clone())
     }
 
-    /// Notes whether a step was refused, and why; returns whether that is news.
-    fn note(&self, id: &BackendId, why: Option<String>) -> bool {
+    /// How long a step is not tried again that was refused in the state of this revision.
+    fn rests(&self, id: &BackendId, revision: u64) -> Option<Duration> {
+        let clocks = self.lock();
+        let held_up = clocks.get(id)?.held_up.as_ref().filter(|it| it.revision == revision)?;
+        Some(held_up.until.duration_since(Instant::now())).filter(|rest| !rest.is_zero())
+    }
+
+    /// Notes that a step was taken, or is needed no more.
+    fn goes_on(&self, id: &BackendId) {
+        if let Some(clock) = self.lock().get_mut(id) {
+            clock.held_up = None;
+        }
+    }
+
+    /// Notes that a step was refused in the state of this revision; returns whether that is news.
+    fn is_refused(&self, id: &BackendId, why: &str, revision: u64) -> bool {
         let mut clocks = self.lock();
         let Some(clock) = clocks.get_mut(id) else { return false };
-        let is_news = clock.held_up != why;
-        clock.held_up = why;
+        let is_news = clock.held_up.as_ref().is_none_or(|before| before.why != why);
+        let until = Instant::now() + RETRY;
+        clock.held_up = Some(HeldUp { why: why.to_owned(), revision, until });
         is_news
     }
 
@@ -254,6 +280,10 @@ async fn look(
     stored: &Stored<Backend>,
 ) -> (Option<Duration>, bool) {
     let backend = &stored.value;
+    let revision = context.registry.revision();
+    if let Some(rest) = context.drains.rests(&backend.id, revision) {
+        return (Some(rest), false);
+    }
     let report = report_of(context, round, backend, stored.revision);
     let (Some(drain), Some(report)) = (&backend.drain, report) else { return (None, false) };
     let id = backend.id.to_string();
@@ -273,14 +303,15 @@ async fn look(
     let again = match context.registry.write(request).await {
         Ok(written) => {
             debug!(backend = %backend.id, revision = written.revision, "drain went on");
-            context.drains.note(&backend.id, None);
+            context.drains.goes_on(&backend.id);
             Some(LOOK)
         }
-        Err(WriteError::RevisionConflict(_)) => Some(LOOK),
+        // Somebody was faster, and may have removed it.
+        Err(WriteError::RevisionConflict(_) | WriteError::NotFound { .. }) => Some(LOOK),
         Err(WriteError::Stopping) => None,
         Err(error) => {
             let why = error.to_string();
-            if context.drains.note(&backend.id, Some(why.clone())) {
+            if context.drains.is_refused(&backend.id, &why, revision) {
                 warn!(backend = %backend.id, why, "a drain cannot go on; it is tried again");
                 let (what, revision) = (EventType::DrainHeldUp, stored.revision);
                 let reason = Reason::new("write_refused", why);

@@ -15,13 +15,12 @@ const HOUSEKEEPING: Duration = Duration::from_secs(10);
 pub(crate) async fn run(context: &Context) {
     let mut tick = interval(HOUSEKEEPING);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut unlisted, mut departed) = (Unlisted::default(), Departed::default());
+    let mut departed = Departed::default();
     while context.stop.run_until_cancelled(tick.tick()).await.is_some() {
         for id in context.fleet.forget_long_gone() {
             info!(proxy = %id, "gone for long; no longer listed");
-            unlisted.0.insert(id);
         }
-        for id in unlisted.overdue(context) {
+        for id in unlisted(context) {
             context.forget_figures(&id, None);
         }
         context.registry.read(|view| context.statistics.forget_removed(&view.catalog));
@@ -33,48 +32,46 @@ pub(crate) async fn run(context: &Context) {
     }
 }
 
-/// Proxies that are no longer listed, and whose figures are kept: a process of theirs may go on
-/// that was taken over, for as long as its connections last.
-#[derive(Debug, Default)]
-struct Unlisted(BTreeSet<ProxyId>);
-
-impl Unlisted {
-    /// Takes those of which no process goes on, and leaves out those that are back.
-    fn overdue(&mut self, context: &Context) -> Vec<ProxyId> {
-        if self.0.is_empty() {
-            return Vec::new();
-        }
-        let listed = context.fleet.list().into_iter().map(|view| view.info.id);
-        let heard = context.statistics.processes(context.lease).into_iter();
-        self.overdue_among(&listed.collect(), &heard.map(|(proxy, _)| proxy).collect())
+/// Proxies of which there are figures, though they are not listed and no process of theirs goes
+/// on: one that was taken over goes on for as long as its connections last. Looked for among all
+/// that report, since a last report may come after its proxy was forgotten, or be of one that
+/// never joined.
+fn unlisted(context: &Context) -> Vec<ProxyId> {
+    let mut ids = context.statistics.proxies();
+    ids.retain(|id| context.fleet.member(id).is_none());
+    if !ids.is_empty() {
+        let processes = context.statistics.processes(context.lease).into_iter();
+        let heard: BTreeSet<ProxyId> = processes.map(|(proxy, _)| proxy).collect();
+        ids.retain(|id| !heard.contains(id));
     }
-
-    fn overdue_among(
-        &mut self,
-        listed: &BTreeSet<ProxyId>,
-        heard: &BTreeSet<ProxyId>,
-    ) -> Vec<ProxyId> {
-        self.0.retain(|id| !listed.contains(id));
-        self.0.extract_if(.., |id| !heard.contains(id)).collect()
-    }
+    ids
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Config, start, stats::tests::report};
 
-    fn ids(names: &[&str]) -> BTreeSet<ProxyId> {
-        names.iter().map(|name| ProxyId::new(name).unwrap()).collect()
-    }
-
-    #[test]
-    fn figures_are_kept_while_a_process_goes_on_or_the_proxy_is_back() {
-        let mut unlisted = Unlisted(ids(&["back", "goes-on", "over"]));
-        let overdue = unlisted.overdue_among(&ids(&["back", "p"]), &ids(&["back", "goes-on"]));
-        assert_eq!(overdue, [ProxyId::new("over").unwrap()]);
-        assert_eq!(unlisted.0, ids(&["goes-on"]));
-        let overdue = unlisted.overdue_among(&ids(&["back"]), &ids(&[]));
-        assert_eq!(overdue, [ProxyId::new("goes-on").unwrap()]);
-        assert!(unlisted.0.is_empty());
+    #[tokio::test(start_paused = true)]
+    async fn figures_of_who_is_not_listed_go_once_no_process_of_it_goes_on() {
+        let running = start(Config::in_memory()).await.unwrap();
+        let context = running.context();
+        let goes_on = report("never-joined", 1, 10, 1);
+        let tell = || {
+            context.registry.read(|view| {
+                context.statistics.count(&goes_on, None, &view.catalog);
+            });
+        };
+        tell();
+        assert!(unlisted(context).is_empty(), "it is heard");
+        tokio::time::sleep(2 * HOUSEKEEPING + context.lease).await;
+        assert!(context.statistics.proxy(&goes_on.proxy).is_none(), "nobody asks for it any more");
+        // As one that was taken over does, after an operator had its proxy forgotten.
+        tell();
+        context.forget_figures(&goes_on.proxy, None);
+        tell();
+        assert!(context.statistics.proxy(&goes_on.proxy).is_some());
+        tokio::time::sleep(2 * HOUSEKEEPING + context.lease).await;
+        assert!(context.statistics.proxy(&goes_on.proxy).is_none());
     }
 }

@@ -8,6 +8,7 @@ use std::{
     str::FromStr,
 };
 
+use lb_core::listening::cannot_listen;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -49,26 +50,15 @@ pub enum ListenError {
         /// As given.
         address: Endpoint,
     },
-    /// Somebody else listens there.
-    #[error(
-        "{address} is already in use by another process; stop that one (ss -ltnp shows it), or \
-         choose another address with {flag} (port 0 picks a free one)"
-    )]
-    InUse {
-        /// The flag that gave it.
-        flag: &'static str,
-        /// As given.
-        address: Endpoint,
-    },
-    /// Anything else.
-    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
+    /// The system refused it, for example because somebody else listens there.
+    #[error("{}", refused(.address, .cause, .flag))]
     Failed {
         /// The flag that gave it.
         flag: &'static str,
         /// As given.
         address: Endpoint,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -100,14 +90,7 @@ impl Endpoint {
             Self::Tcp(address) => bind_tcp(*address).map(Listener::Tcp),
             Self::Unix(path) => bind_unix(path).map(Listener::Unix),
         };
-        bound.map_err(|source| {
-            let address = self.clone();
-            if source.kind() == io::ErrorKind::AddrInUse {
-                ListenError::InUse { flag, address }
-            } else {
-                ListenError::Failed { flag, address, source }
-            }
-        })
+        bound.map_err(|cause| ListenError::Failed { flag, address: self.clone(), cause })
     }
 }
 
@@ -159,6 +142,19 @@ impl fmt::Display for Endpoint {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+fn refused(address: &Endpoint, error: &io::Error, flag: &str) -> String {
+    match address {
+        Endpoint::Unix(_) if error.kind() == io::ErrorKind::AddrInUse => format!(
+            "{address} is already in use by another process; stop that one (ss -lxp shows it), or \
+             choose another with {flag}"
+        ),
+        Endpoint::Unix(_) => {
+            format!("cannot listen on {address}: {error}; choose another with {flag}")
+        }
+        Endpoint::Tcp(_) => cannot_listen(address, error, flag, flag),
     }
 }
 
@@ -218,9 +214,17 @@ mod tests {
         let first = any.bind("--grpc").await.unwrap();
         let taken = first.endpoint(&any);
         let refusal = taken.bind("--grpc").await.unwrap_err();
-        assert!(matches!(refusal, ListenError::InUse { .. }));
         let text = refusal.to_string();
+        assert!(text.contains("already in use"), "{text}");
         assert!(text.contains(&taken.to_string()) && text.contains("--grpc"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_address_of_another_machine_is_told_as_such() {
+        // Of the addresses for documentation, which no machine has.
+        let elsewhere = Endpoint::parse("--http", "192.0.2.1:0").unwrap();
+        let text = elsewhere.bind("--http").await.unwrap_err().to_string();
+        assert!(text.contains("does not have that address") && text.contains("--http"), "{text}");
     }
 
     #[tokio::test]

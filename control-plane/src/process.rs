@@ -42,8 +42,9 @@ pub fn run(args: Args) -> Result<ExitCode, RunError> {
 
 async fn serve(args: Args) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
-    // Without a file there is nothing to read again, and the signal ends the process.
-    let mut hangup = args.config.is_some().then(|| signal(SignalKind::hangup())).transpose()?;
+    // Caught also when there is no file to read again: whoever sends it to every service, as tools
+    // that rotate logs do, wants none of them ended.
+    let mut hangup = signal(SignalKind::hangup())?;
     // Whatever the start waits for, the process can be stopped.
     let mut running = tokio::select! {
         running = start(Config::from_args(&args)?) => running?,
@@ -65,7 +66,7 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
                 info!("the parent process is gone; stopping");
                 break;
             }
-            () = told_to_reload(&mut hangup) => tokio::select! {
+            _ = hangup.recv() => tokio::select! {
                 () = running.reload() => {}
                 name = signals.next() => {
                     info!(signal = name, "stopping");
@@ -86,14 +87,6 @@ async fn serve(args: Args) -> Result<ExitCode, RunError> {
             warn!(signal = name, "second signal; stopping at once");
             Ok(ExitCode::from(FORCED))
         }
-    }
-}
-
-/// Returns at the next SIGHUP; never, when nobody listens for it.
-async fn told_to_reload(hangup: &mut Option<Signal>) {
-    match hangup {
-        Some(hangup) => drop(hangup.recv().await),
-        None => std::future::pending().await,
     }
 }
 

@@ -33,6 +33,8 @@ use crate::{
 
 /// Between looks while a key waits for proxies.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same while a connected proxy refuses the state: it may do so for hours.
+const LOOK_AT_REFUSAL: Duration = Duration::from_secs(1);
 /// Between looks at the age of keys.
 const LOOK_AT_AGE: Duration = Duration::from_secs(10);
 
@@ -41,9 +43,9 @@ const LOOK_AT_AGE: Duration = Duration::from_secs(10);
 enum Due {
     Nothing,
     Soon,
-    /// By which that key signs, if it is for that.
+    /// This step; the key that signs from then on, if the step is to activate one.
     Now(KeyStep, Option<Announced>),
-    /// It cannot sign for a good while.
+    /// The announced key cannot sign for a good while.
     Held(Announced),
 }
 
@@ -51,10 +53,22 @@ enum Due {
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Announced {
     key: KeyId,
-    /// Those that are lost and lack it. If it is held for none, others may be that nobody knows of.
+    /// Lost proxies that lack the key. If there are none and none refuses either, the key is held
+    /// because there may be lost proxies that this process does not know of.
     lost: Vec<ProxyId>,
-    /// Those that are connected and refuse the state that has it, each with the reason.
+    /// Connected proxies that refuse the state with the key, each with its reason.
     refusing: Vec<(ProxyId, String)>,
+}
+
+impl Announced {
+    /// Whether the same proxies lack the same key. How a refusal is put may differ from attempt to
+    /// attempt.
+    fn is_like(&self, other: &Self) -> bool {
+        let proxies = |announced: &Self| -> Vec<ProxyId> {
+            announced.refusing.iter().map(|(proxy, _)| proxy.clone()).collect()
+        };
+        self.key == other.key && self.lost == other.lost && proxies(self) == proxies(other)
+    }
 }
 
 /// Looks after them until the context is stopped.
@@ -63,7 +77,7 @@ pub(crate) async fn run(context: &Context) {
     let mut members = context.fleet.members();
     let age_max = Some(context.session_key_age).filter(|age| !age.is_zero());
     let look_at_age = LOOK_AT_AGE.min(age_max.unwrap_or(LOOK_AT_AGE)).max(LOOK);
-    let mut told = None;
+    let mut told: Option<Announced> = None;
     loop {
         revisions.mark_unchanged();
         members.mark_unchanged();
@@ -71,12 +85,12 @@ pub(crate) async fn run(context: &Context) {
             Due::Nothing => look_at_age,
             Due::Soon => LOOK,
             Due::Held(held) => {
-                if told.as_ref() != Some(&held) {
+                if !told.as_ref().is_some_and(|told| told.is_like(&held)) {
                     tell(context, &held);
                     told = Some(held.clone());
                 }
-                // That one takes it after all is no change of the state, nor of the members.
-                if held.refusing.is_empty() { look_at_age } else { LOOK }
+                // A proxy that takes the state after all changes neither the state nor the members.
+                if held.refusing.is_empty() { look_at_age } else { LOOK_AT_REFUSAL }
             }
             Due::Now(step, signs) => match take(context, step, signs).await {
                 Ok(()) => continue,
@@ -206,5 +220,23 @@ fn lack(lost: &[ProxyId]) -> String {
         [one] => format!("{one}, which is lost, lacks"),
         [one, another] => format!("{one} and {another}, which are lost, lack"),
         [one, rest @ ..] => format!("{one} and {} others, which are lost, lack", rest.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_refusal_is_put_otherwise_is_no_news() {
+        let held = |why: &str| Announced {
+            key: KeyId(1),
+            lost: Vec::new(),
+            refusing: vec![(ProxyId::new("p1").unwrap(), why.to_owned())],
+        };
+        assert!(held("port 40001 is taken").is_like(&held("port 40002 is taken")));
+        let lost = Announced { lost: vec![ProxyId::new("p2").unwrap()], ..held("") };
+        assert!(!held("").is_like(&lost));
+        assert!(!held("").is_like(&Announced { refusing: Vec::new(), ..held("") }));
     }
 }

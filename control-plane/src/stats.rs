@@ -146,7 +146,7 @@ impl Statistics {
             debug!(proxy = %report.proxy, missing, "reports were lost");
         }
         sums.reports.counted += 1;
-        sums.reports.lost += missing;
+        sums.reports.lost = sums.reports.lost.saturating_add(missing);
         sums.process.add(&report.process);
         sums.leavings.note(report, catalog, now);
         sums.sessions.note(report, catalog, now);
@@ -331,6 +331,13 @@ impl Statistics {
         stages.map(at).collect()
     }
 
+    /// Those of which something is kept.
+    #[must_use]
+    pub(crate) fn proxies(&self) -> Vec<ProxyId> {
+        // Whatever else is kept of a proxy is kept of one that reports.
+        self.lock().proxies.ids().cloned().collect()
+    }
+
     /// The processes of one proxy together, and its requests per second.
     #[must_use]
     pub fn proxy(&self, id: &ProxyId) -> Option<(Process, f64)> {
@@ -429,4 +436,4 @@ impl Sum {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,6 +26,7 @@
 //! | [`size`] | how many bytes `64KiB` are |
 //! | [`number`] | which whole numbers a setting takes, and what to say of others |
 //! | [`departed`] | for how long something is kept of what is gone |
+//! | [`listening`] | what to say of an address that cannot be listened on |
 //! | [`log_filter`] | what `--log-level` understands |
 //! | [`metrics`] | what metrics look like to Prometheus |
 //! | [`stats`] | how counters and latencies add up over workers and proxies |
@@ -42,6 +43,7 @@ pub mod event_log;
 pub mod health;
 pub mod lease;
 pub mod limit;
+pub mod listening;
 pub mod log_filter;
 pub mod metrics;
 pub mod model;

@@ -11,7 +11,7 @@ use std::{
 use governor::{Quota, RateLimiter, clock::FakeRelativeClock};
 use lb_core::{
     lease::Stages,
-    limit::{Bucket, Decision, KeyHasher, MICROS, Pace, Table},
+    limit::{Alike, Bucket, Decision, KeyHasher, MICROS, Pace, Table, nanos_between},
 };
 use proptest::prelude::*;
 
@@ -74,6 +74,33 @@ proptest! {
                 bucket.give_back();
                 table.give_back(7, &pace, now);
             }
+        }
+    }
+
+    /// Of what is taken for alike the same is told, whatever came between.
+    #[test]
+    fn of_what_is_alike_the_same_is_told(
+        rate in prop_oneof![1_u64..20, 1000..2000_u64, Just(10_000_000)],
+        burst in 1_u32..200,
+        steps in prop::collection::vec(0_u64..3000, 2..100),
+    ) {
+        let start = epoch();
+        let mut now = start;
+        let pace = Pace::new(rate * MICROS, burst, now);
+        let table = Table::new(1, rate * MICROS, burst);
+        table.take(7, &pace, now);
+        let (mut last, mut told) = (Alike::NONE, None);
+        for micros in steps {
+            now += Duration::from_micros(micros);
+            let origin = start.checked_sub(Duration::from_millis(3)).unwrap();
+            let elapsed = nanos_between(origin, now).wrapping_sub_signed(pace.start_after(origin));
+            let Some(taken) = table.take_usual(7, &pace, elapsed) else { continue };
+            let decision = taken.decision(&pace);
+            prop_assert!(taken.is_among(&taken.alike()) && !taken.is_among(&Alike::NONE));
+            if taken.is_among(&last) {
+                prop_assert_eq!(Some(decision), told);
+            }
+            (last, told) = (taken.alike(), Some(decision));
         }
     }
 

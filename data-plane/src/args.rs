@@ -75,7 +75,7 @@ pub struct Args {
     #[arg(long, env = "LB_LIMIT_KEYS", value_name = "N", default_value_t = 1_000_000,
           value_parser = whole_number(1..=33_554_432u32, 100_000))]
     pub limit_keys: u32,
-    /// Memory of this process, such as 512MiB; by default that of its container, else
+    /// Memory of this process, such as 512MiB or 512MB (decimal); by default that of its container, else
     /// unlimited. Close to it, idle clients are closed, then new ones wait, then new requests
     /// are answered 503
     #[arg(long, env = "LB_MAX_MEMORY", value_name = "SIZE", value_parser = parse_memory)]
@@ -146,6 +146,9 @@ fn parse_listen(text: &str) -> Result<Listen, String> {
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    if text.starts_with("unix:") {
+        return Err("a proxy listens on ADDR:PORT; Unix sockets are not supported there".to_owned());
+    }
     let example = "127.0.0.1:9500 or [::1]:9500";
     text.parse().map_err(|_| format!("{text:?} is not ADDR:PORT, for example {example}"))
 }
@@ -185,12 +188,15 @@ mod tests {
         assert_eq!(memory("64MiB").unwrap(), Some(64 << 20));
         assert_eq!(memory("unlimited").unwrap(), Some(0));
         assert!(memory("0").unwrap_err().to_string().contains("write unlimited"));
-        assert!(memory("10MB").is_err());
+        assert_eq!(memory("512MB").unwrap(), Some(512_000_000));
+        assert!(memory("10XB").is_err());
     }
 
     #[test]
     fn a_malformed_listener_is_explained() {
         let error = Command::try_parse_from(["x", "--listen", "8080"]).unwrap_err().to_string();
         assert!(error.contains("NAME=ADDR:PORT"), "{error}");
+        let error = Command::try_parse_from(["x", "--admin", "unix:/run/lb.sock"]).unwrap_err();
+        assert!(error.to_string().contains("sockets are not supported there"), "{error}");
     }
 }

@@ -2,29 +2,34 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
+use lb_core::listening::{cannot_listen, exit_code};
+
 /// An error that ends the process, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// Another process listens there.
     #[error(
-        "cannot listen on {address}: the address is in use. Stop the process that uses it (ss -ltnp shows it), choose another with {flag}, or, if it is this very proxy, replace it with --takeover"
+        "{}; if it is this very proxy, replace it with --takeover",
+        cannot_listen(.address, .cause, "--host", .flag)
     )]
     AddressInUse {
         /// The address.
         address: SocketAddr,
         /// The flag that chooses it.
         flag: &'static str,
+        /// What the system said.
+        cause: io::Error,
     },
     /// The system refused the address.
-    #[error("cannot listen on {address}: {source}. Choose another with {flag}")]
+    #[error("{}", cannot_listen(.address, .cause, if *.flag == "--port" { "--host" } else { .flag }, .flag))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// The flag that chooses it.
         flag: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The data directory cannot be used.
     #[error("cannot use the data directory {path}: {problem}")]
@@ -53,14 +58,15 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// 9: an address is in use; 78: bad configuration, a restart will not help;
+    /// 9: an address is in use; 78: bad configuration, a restart will not help, as for an
+    /// address that this machine does not have;
     /// 1: anything else.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::AddressInUse { .. } => 9,
+            Self::AddressInUse { cause, .. } | Self::Listen { cause, .. } => exit_code(cause),
             Self::DataDir { .. } | Self::Usage(_) => 78,
-            Self::Listen { .. } | Self::TakeOver { .. } | Self::System(_) => 1,
+            Self::TakeOver { .. } | Self::System(_) => 1,
         }
     }
 }

@@ -22,11 +22,11 @@ pub(crate) fn for_workers(
     workers: usize,
     flag: &'static str,
 ) -> Result<(SocketAddr, Vec<TcpListener>), RunError> {
-    let failed = |source: io::Error| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            RunError::AddressInUse { address, flag }
+    let failed = |cause: io::Error| {
+        if cause.kind() == io::ErrorKind::AddrInUse {
+            RunError::AddressInUse { address, flag, cause }
         } else {
-            RunError::Listen { address, flag, source }
+            RunError::Listen { address, flag, cause }
         }
     };
     let address = usable(address);
@@ -51,7 +51,7 @@ pub(crate) fn with_inherited(
     };
     let address = first.local_addr()?;
     for _ in sockets.len()..workers {
-        let failed = |source| RunError::Listen { address, flag, source };
+        let failed = |cause| RunError::Listen { address, flag, cause };
         sockets.push(bind(address, true).map_err(failed)?);
     }
     Ok((address, sockets))
@@ -99,5 +99,17 @@ mod tests {
         let error = for_workers(bound, 1, "--port").unwrap_err();
         assert_eq!(error.exit_code(), 9);
         assert!(error.to_string().contains(&bound.to_string()));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_with_the_flag_that_chooses_it() {
+        // Of the addresses for documentation, which no machine has.
+        let elsewhere = SocketAddr::from(([192, 0, 2, 1], 0));
+        for (flag, told) in [("--port", "with --host"), ("--admin", "with --admin")] {
+            let error = for_workers(elsewhere, 1, flag).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains("does not have that address") && text.contains(told), "{text}");
+            assert_eq!(error.exit_code(), 78);
+        }
     }
 }

@@ -43,6 +43,16 @@ fn in_days(duration: Duration) -> String {
     if days > 1 && rest == 0 { format!("{days}d") } else { duration_text(duration) }
 }
 
+/// Writes what was measured, in a sentence: `under 1 ms`, `38 ms`, `1.2 s`.
+#[must_use]
+pub fn measured_text(took: Duration) -> String {
+    match took.as_millis() {
+        0 => "under 1 ms".to_owned(),
+        ms @ 1..1000 => format!("{ms} ms"),
+        _ => format!("{:.1} s", took.as_secs_f64()),
+    }
+}
+
 /// Writes a duration exactly, as it can be read: `250ms`, `5s`, `1m30s`.
 #[must_use]
 pub fn duration_text(duration: Duration) -> String {
@@ -53,4 +63,16 @@ pub fn duration_text(duration: Duration) -> String {
     let parts =
         [(ms / 3_600_000, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s"), (ms % 1000, "ms")];
     parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_is_never_nothing() {
+        let written =
+            [0, 999, 38_000, 1_240_000].map(|us| measured_text(Duration::from_micros(us)));
+        assert_eq!(written, ["under 1 ms", "under 1 ms", "38 ms", "1.2 s"]);
+    }
 }

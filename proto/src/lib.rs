@@ -10,6 +10,7 @@ pub mod convert;
 pub mod document;
 pub mod duration;
 pub mod frame;
+pub mod server;
 
 /// Generated messages, clients and servers of package `lb.v1`.
 #[allow(

@@ -9,6 +9,7 @@ use lb_proto::v1::{self as pb, ProbeOutcome};
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
+    cluster::{Cluster, no_checks},
     eventually::eventually,
     exposition::Scrape,
     load::Load,
@@ -254,6 +255,37 @@ async fn a_proxy_alone_goes_on_where_the_fleet_was() {
     load.answered_by("b").await;
     load.answered_by("b").await;
     assert_eq!(d.requests(), 0, "its time is not over");
+    load.stop().await.assert_flawless();
+}
+
+/// One that has lost its store knows nothing of what is served here, and has nothing tried again.
+#[tokio::test]
+async fn a_control_plane_whose_state_is_refused_has_no_say() {
+    let (a, c, (b, failing)) = (Backend::saying("a"), Backend::saying("c"), fickle("b"));
+    let mut cluster = Cluster::start(program(), 1).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[a.address(), b.address(), c.address()]).await;
+    drop(cluster.lbctl(&["set-pool", "default", "--breaker-open", "5s"]).await.expect(0));
+    failing.store(true, SeqCst);
+    let load = Load::start(&cluster.addresses(), 2);
+    let mut events = cluster.api.watch(1000).await;
+    while events.message().await.unwrap().unwrap().r#type != "breaker_opened" {}
+    cluster.settled().await;
+    cluster.kill_control_plane().await;
+    std::fs::remove_dir_all(cluster.control_plane_dir()).unwrap();
+    cluster.start_control_plane().await;
+    eventually("the proxy refuses the empty state", async || {
+        let (proxies, _) = cluster.api.try_proxies().await.map_err(|e| e.to_string())?;
+        if proxies.iter().any(|proxy| proxy.awaits_consent) {
+            Ok(())
+        } else {
+            Err(format!("{proxies:?}"))
+        }
+    })
+    .await;
+    failing.store(false, SeqCst);
+    load.answered_by("b").await;
+    load.answered_by("b").await;
     load.stop().await.assert_flawless();
 }
 

@@ -296,7 +296,7 @@ async fn lbctl_turns_refusals_into_exit_codes() {
         (2, vec!["add-backend", "localhost"], "port"),
         (2, vec!["add-backend", "a:1", "--weight", "257"], "0 to 256"),
         (2, vec!["set-listener", "default", "--max-fields", "257"], "257 is outside 1 to 256"),
-        (2, vec!["add-listener", "x", "--max-body-bytes", "10MB"], "10M"),
+        (2, vec!["add-listener", "x", "--max-body-bytes", "10XB"], "64KiB or 10MB"),
         (2, vec!["set-pool", "default", "--max-idle-connections", "10001"], "0 to 10000"),
         (4, vec!["set-listener", "default", "--max-head-bytes", "4k"], "max_head_bytes 4096"),
         (4, vec!["remove-listener", "default"], "still used by"),

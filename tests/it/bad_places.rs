@@ -180,7 +180,7 @@ async fn a_proxy_whose_directory_cannot_be_written_any_more_serves_and_says_wher
     drop(cluster.lbctl(&weight("7")).await.expect(0));
     let process = cluster.proxy(0).process();
     process.complaint(&format!("path={}", kept[0].display())).await;
-    process.complaint("make its directory writable again").await;
+    process.complaint("make the directory writable again").await;
     assert_eq!(get(cluster.address(), "/").await.text(), "a");
     // Mended, it is written although nothing changes any more.
     fs::remove_dir_all(&kept[1]).unwrap();
@@ -277,6 +277,10 @@ async fn strangers_on_the_ports_of_a_control_plane_do_no_harm() {
         let answer = shout(cluster.grpc(), bytes).await;
         assert!(!answer.starts_with(b"HTTP/1.1 2"), "{:?}", String::from_utf8_lossy(&answer));
     }
+    // HTTP/1 on the port of gRPC is the commonest mistake, and is told where HTTP is.
+    let told = String::from_utf8(shout(cluster.grpc(), plain).await).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("speaks gRPC"), "{told}");
+    assert!(told.contains(&cluster.http().to_string()), "{told}");
     for bytes in [&noise[..], &broken_frames, b"\x16\x03\x01\x02\x00\x01\x00"] {
         let answer = shout(cluster.http(), bytes).await;
         assert!(!answer.starts_with(b"HTTP/1.1 2"), "{:?}", String::from_utf8_lossy(&answer));

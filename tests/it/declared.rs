@@ -332,3 +332,11 @@ async fn a_file_that_became_a_pipe_does_not_keep_the_process_from_stopping() {
     declared.process.signal(Signal::TERM);
     assert_eq!(declared.process.exited().await, 0);
 }
+
+#[tokio::test]
+async fn a_hangup_without_a_file_ends_nothing() {
+    let cluster = Cluster::start(program(), 0).await;
+    cluster.control_plane().signal(Signal::HUP);
+    cluster.control_plane().complaint("nothing to read again").await;
+    drop(cluster.lbctl(&["get", "pools"]).await.expect(0));
+}

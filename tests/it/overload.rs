@@ -44,8 +44,8 @@ async fn idle_clients_make_room_and_everybody_is_told() {
         assert_eq!(client.response().await.text(), "a");
         idle.push(client);
     }
-    // 19 of 20: those that have been idle for longest go until there are 16.
-    for client in idle.drain(..3) {
+    // 19 of 20: those that have been idle for longest go until there are fewer than 16.
+    for client in idle.drain(..4) {
         let mut client = client;
         assert_eq!(client.end().await.unwrap(), b"", "closed, not reset");
     }
@@ -66,7 +66,7 @@ async fn idle_clients_make_room_and_everybody_is_told() {
     .await;
     let scrape = Scrape::of(cluster.proxy(0).admin()).await;
     let closed = scrape.value("lb_overload_closed_connections_total");
-    assert!((3.0..=4.0).contains(&closed), "two workers round up: {closed}");
+    assert!((4.0..=5.0).contains(&closed), "two workers round up: {closed}");
     assert_eq!(get(cluster.address(), "/").await.text(), "a");
     gate.open();
     for client in &mut busy {

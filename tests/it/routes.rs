@@ -186,7 +186,7 @@ async fn the_explanation_names_dead_pools_and_counts_the_many() {
     }
     assert!(!page.contains("r4"), "{page}");
     let unknown = refusal(&cluster, 7, "explain-route GET /x --listener internal").await;
-    assert!(unknown.contains("there is no listener \"internal\"; there are default"), "{unknown}");
+    assert!(unknown.contains("listener internal does not exist; known are default"), "{unknown}");
     let bad = refusal(&cluster, 2, "explain-route GET example.com").await;
     assert!(bad.contains("neither a URL nor a path"), "{bad}");
 }

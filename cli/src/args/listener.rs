@@ -53,7 +53,9 @@ pub(crate) struct ClientConnections {
 
 /// Bounds on what one request may bring.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Limits of requests (sizes in bytes, or as 8k, 64KiB, 10M)")]
+#[command(
+    next_help_heading = "Limits of requests (sizes: 4096, 8k, 64KiB; 10MB is 10 000 000, 10M and 10MiB are 10 485 760)"
+)]
 pub(crate) struct RequestLimits {
     /// Of the request line, 64 to 1MiB; beyond: 414 [default: 8KiB]
     #[arg(long, value_name = "SIZE", value_parser = value::size(HttpLimits::REQUEST_LINE_BYTES))]

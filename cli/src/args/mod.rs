@@ -23,13 +23,11 @@ mod target;
 mod tests;
 mod top;
 mod value;
+mod words;
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
-use clap::{
-    Args, Parser, Subcommand, ValueEnum,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use lb_core::number::whole_number;
 
@@ -50,53 +48,11 @@ pub(crate) use self::{
     session::{RotateSessionKeys, Sessions},
     target::Target,
     top::Top,
+    words::in_words,
 };
 
 #[cfg(test)]
 pub(crate) use self::{listener::RequestLimits, pool::HealthProtocol};
-
-/// What to say of a wrong command line where clap's own words would be long, doubled or of no use.
-pub(crate) fn in_words(error: &clap::Error) -> Option<String> {
-    below_zero(error).or_else(|| bad_value(error)).or_else(|| nothing_to_change(error))
-}
-
-/// The reason alone: it quotes the value as far as that helps.
-fn bad_value(error: &clap::Error) -> Option<String> {
-    let reason = error.source().filter(|_| error.kind() == ErrorKind::ValueValidation)?;
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
-    // `--weight <WEIGHT>`, or `<ADDRESS>` without a flag.
-    let name =
-        argument.split(' ').next().unwrap_or(argument).trim_matches(['<', '>', '[', ']', '.']);
-    Some(format!("{name}: {reason}; see --help"))
-}
-
-/// A change without a setting: clap would list all of them in one line.
-fn nothing_to_change(error: &clap::Error) -> Option<String> {
-    if error.kind() != ErrorKind::MissingRequiredArgument {
-        return None;
-    }
-    let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
-    let [settings] = missing.as_slice() else { return None };
-    let first = settings.strip_prefix('<')?.split('|').next()?;
-    (first.starts_with("--") && settings.matches("|--").count() > 2).then(|| {
-        format!("nothing to change: give a setting, for example {first}; --help lists them")
-    })
-}
-
-/// What to say of a number below zero, which clap takes for an option that it does not know.
-fn below_zero(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
-    let is_number = argument.strip_prefix('-')?.starts_with(|first: char| first.is_ascii_digit());
-    (error.kind() == ErrorKind::UnknownArgument && is_number).then(|| {
-        format!("'{argument}' is no option, and no setting takes a number below zero; see --help")
-    })
-}
 
 const EXAMPLES: &str = "\
 Examples:

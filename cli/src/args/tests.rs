@@ -2,7 +2,7 @@ use std::any::TypeId;
 
 use clap::{CommandFactory as _, error::ErrorKind};
 
-use super::*;
+use super::{words::below_zero, *};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
@@ -17,6 +17,8 @@ fn a_value_of_100_kb_and_a_change_of_nothing_are_one_short_sentence() {
     let words = |line: &str| in_words(&parse(line).unwrap_err()).unwrap();
     let long = words(&format!("lbctl add-pool {}", "a".repeat(100_000)));
     assert!(long.len() < 200 && long.starts_with("NAME: "), "{long}");
+    let two = words("lbctl disable-backend b1 b2");
+    assert!(two.starts_with("'b2' is one argument too many: a command is about one"), "{two}");
     let none = words("lbctl add-backend nowhere");
     assert!(none.starts_with("ADDRESS: \"nowhere\" "), "{none}");
     let weight = words("lbctl set-backend backend1 --weight 257");
@@ -121,7 +123,10 @@ fn global_options_are_understood_before_and_behind_the_command() {
 
 #[test]
 fn typing_mistakes_get_a_suggestion() {
-    assert!(refusal("lbctl add-backed a:1").contains("add-backend"));
+    let command = |line: &str| in_words(&parse(line).unwrap_err()).unwrap();
+    insta::assert_snapshot!(command("lbctl add-backed a:1"), @"there is no command 'add-backed'; did you mean 'add-backend'? 'lbctl --help' lists all");
+    assert!(command("lbctl add-rout r").contains("mean 'add-route'?"));
+    insta::assert_snapshot!(command("lbctl foo"), @"there is no command 'foo'; 'lbctl --help' lists all");
     assert!(refusal("lbctl set-algorithm default rond_robin").contains("'round_robin'"));
     assert!(refusal("lbctl get backend --servr x").contains("--server"));
     assert!(refusal("lbctl get bakends").contains("backends"));
@@ -145,9 +150,9 @@ fn bad_values_are_explained_before_anything_is_sent() {
         ("lbctl set-listener l --max-request-line-bytes 63", "63 is outside 64B to 1MiB"),
         ("lbctl set-listener l --max-chunk-extension-bytes 17k", "1B to 16KiB"),
         ("lbctl set-listener l --max-drain-bytes 0", "1B to 1MiB"),
-        ("lbctl set-listener l --max-trailer-bytes much", "8k, 64KiB or 10M"),
+        ("lbctl set-listener l --max-trailer-bytes much", "64KiB or 10MB"),
         ("lbctl set-listener l --max-body-bytes 99999999999G", "too large"),
-        ("lbctl set-listener l --max-body-bytes 10MB", "10M"),
+        ("lbctl set-listener l --max-body-bytes 10XB", "or 'unlimited'"),
         ("lbctl set-listener l --max-connections -1", "-1"),
         ("lbctl set-listener l --max-connections many", "unlimited"),
         ("lbctl set-listener l --max-pipelined 10001", "1 to 10000"),
@@ -168,6 +173,7 @@ fn bad_values_are_explained_before_anything_is_sent() {
         ("lbctl add-limit a --rate 1/s --scope world", "fleet, proxy, backend"),
         ("lbctl add-limit a --rate 1/s --pool a --route b", "cannot be used with"),
         ("lbctl --server ftp://x status", "http://"),
+        ("lbctl --server nonsense:x status", "its port is no number of 1 to 65535"),
         ("lbctl --timeout 0s status", "1ms"),
         ("lbctl wait backend", "backend/ID"),
         ("lbctl wait revision/x", "number"),
@@ -249,7 +255,7 @@ fn every_limit_and_timeout_is_documented() {
 
 #[test]
 fn sizes_are_read_as_people_write_them() {
-    let line = "lbctl set-listener l --max-head-bytes 32k --max-body-bytes 10M \
+    let line = "lbctl set-listener l --max-head-bytes 32k --max-body-bytes 10MB \
                 --max-request-line-bytes 4KiB --max-drain-bytes 1000 --max-trailer-bytes 9b \
                 --max-connections unlimited";
     let Command::SetListener(args) = parse(line).unwrap().command else {
@@ -257,7 +263,7 @@ fn sizes_are_read_as_people_write_them() {
     };
     let limits = args.settings.limits;
     assert_eq!(limits.max_head_bytes, Some(32 * 1024));
-    assert_eq!(limits.max_body_bytes, Some(10 * 1024 * 1024));
+    assert_eq!(limits.max_body_bytes, Some(10_000_000));
     assert_eq!(limits.max_request_line_bytes, Some(4096));
     assert_eq!(limits.max_drain_bytes, Some(1000));
     assert_eq!(limits.max_trailer_bytes, Some(9));

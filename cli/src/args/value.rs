@@ -16,30 +16,16 @@ use lb_core::{
     },
     number::whole_number,
 };
-use lb_proto::document::unit::{self, UNLIMITED, duration_within};
-use tonic::transport::Endpoint;
+use lb_proto::{
+    document::unit::{self, UNLIMITED, duration_within},
+    server::parse_server,
+};
 
 use crate::format;
 
-/// `http://HOST:PORT`, `HOST:PORT` or `unix:/PATH`.
+/// `http://HOST:PORT`, `HOST:PORT`, `HOST` or `unix:/PATH`.
 pub(super) fn server(text: &str) -> Result<String, String> {
-    let url = if text.starts_with("unix:") || text.contains("://") {
-        text.to_owned()
-    } else {
-        format!("http://{text}")
-    };
-    if url.starts_with("https://") {
-        return Err("TLS is not supported here yet; use http:// over a network that you trust, \
-                    or a tunnel"
-            .to_owned());
-    }
-    let known = url.starts_with("http://") || url.starts_with("unix:");
-    if !known || Endpoint::from_shared(url.clone()).is_err() {
-        return Err(
-            "write http://HOST:PORT, for example http://127.0.0.1:9400, or unix:/PATH".to_owned()
-        );
-    }
-    Ok(url)
+    parse_server(text).map(|server| server.url)
 }
 
 /// A setting: `250ms`, `5s`, `2m`; 1 ms to 24 h, whole milliseconds.

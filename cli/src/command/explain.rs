@@ -97,7 +97,15 @@ impl FieldView {
 }
 
 fn type_of(schema: &Value) -> String {
+    let named = schema["$ref"].as_str().unwrap_or_default();
+    match named.rsplit('/').next() {
+        Some("Duration") => return "duration".to_owned(),
+        Some("Size" | "SizeOrUnlimited") => return "size".to_owned(),
+        Some("Number" | "NumberOrUnlimited") => return "number".to_owned(),
+        _ => {}
+    }
     match &schema["type"] {
+        Value::String(name) if name == "boolean" => "true or false".to_owned(),
         Value::String(name) => name.clone(),
         Value::Array(names) => names.iter().map(shown).collect::<Vec<_>>().join(" or "),
         // One of several types: those with bounds are numbers.

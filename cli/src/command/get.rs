@@ -5,7 +5,7 @@ mod pools;
 use lb_core::model::{Invalid, Route, natural_order};
 use lb_proto::{
     convert,
-    document::nearest,
+    document::missing,
     v1::{self as pb, object::Object as Wire},
 };
 use serde::Serialize;
@@ -172,15 +172,7 @@ pub(super) fn choose<T>(
 }
 
 fn not_found(kind: &str, name: &str, known: &[&str]) -> Failure {
-    let plural = if kind == "proxy" { "proxies".to_owned() } else { format!("{kind}s") };
-    let near = nearest(name, known);
-    let hint = match known {
-        [] => format!("there are no {plural}"),
-        _ if near.is_some() => format!("did you mean {:?}?", near.unwrap_or_default()),
-        _ if known.len() <= 8 => format!("there are {}", known.join(", ")),
-        _ => format!("there are {} {plural}; list them with 'lbctl get {plural}'", known.len()),
-    };
-    Failure::new(Exit::NotFound, format!("there is no {kind} {name:?}; {hint}"))
+    Failure::new(Exit::NotFound, missing(kind, name, known))
 }
 
 /// Prints a list, or, when a name was given, the one object.
@@ -365,20 +357,6 @@ mod tests {
     use clap::ValueEnum as _;
 
     use super::*;
-
-    #[test]
-    fn an_unknown_name_gets_a_suggestion_or_the_names_that_there_are() {
-        let said = |name: &str, known: &[&str]| not_found("route", name, known).message;
-        assert_eq!(
-            said("crt", &["cart", "api"]),
-            "there is no route \"crt\"; did you mean \"cart\"?"
-        );
-        assert_eq!(
-            said("zzzzzz", &["cart", "api"]),
-            "there is no route \"zzzzzz\"; there are cart, api"
-        );
-        assert_eq!(said("cart", &[]), "there is no route \"cart\"; there are no routes");
-    }
 
     #[test]
     fn an_empty_list_says_what_to_do_next() {

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use lb_proto::duration::measured_text;
+
 use crate::{
     exit::{Exit, Failure},
     format,
@@ -40,7 +42,8 @@ pub(super) fn applied(progress: &ProgressView) -> String {
     if !refusing.is_empty() {
         return format!("refused by {}/{proxies} proxies (revision {revision})", refusing.len());
     }
-    format!("applied {applied}/{proxies} proxies in {elapsed_ms} ms (revision {revision}){lost}")
+    let took = measured_text(Duration::from_millis((*elapsed_ms).into()));
+    format!("applied {applied}/{proxies} proxies in {took} (revision {revision}){lost}")
 }
 
 /// Who was lost before the change, and may go on serving without it.

@@ -196,7 +196,14 @@ fn differences(before: &pb::Object, view: &WriteView) -> Vec<String> {
         fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.clone())
     };
     let mut line = format!("~ {} {}", after.kind, after.name());
+    // The settings of a session's cookie come and go with the cookie.
+    let follows =
+        |field: &str| field.starts_with("session-") && find(&old, "sticky") != find(&new, "sticky");
+    let chosen = after.chosen().unwrap_or_default();
     for (field, value) in &new {
+        if follows(field) && find(&chosen, field).is_none() {
+            continue;
+        }
         match find(&old, field) {
             Some(former) if former == *value => {}
             Some(former) => line += &format!("  {field} {former} -> {value}"),
@@ -204,7 +211,7 @@ fn differences(before: &pb::Object, view: &WriteView) -> Vec<String> {
         }
     }
     for (field, former) in &old {
-        if find(&new, field).is_none() {
+        if find(&new, field).is_none() && !follows(field) {
             line += &format!("  {field} {former} -> none");
         }
     }
@@ -234,7 +241,7 @@ fn unknown_kind(kind: &str, name: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{Listener, ListenerName};
+    use lb_core::model::{Affinity, CookieAffinity, Listener, ListenerName, Pool, PoolName};
 
     use super::*;
 
@@ -328,5 +335,26 @@ mod tests {
           "progress": null
         }
         "#);
+    }
+
+    #[test]
+    fn a_cookies_settings_come_and_go_with_it() {
+        let object = |affinity: &Affinity| {
+            let pool = Pool { affinity: affinity.clone(), ..Pool::new(PoolName::default_pool()) };
+            pb::Object { object: Some(pb::object::Object::Pool((&pool).into())), revision: 2 }
+        };
+        let line = |before, after| {
+            let wire = pb::WriteResponse { objects: vec![object(after)], ..Default::default() };
+            differences(&object(before), &WriteView::read(wire, false)).join("\n")
+        };
+        let plain = Affinity::Cookie(CookieAffinity::default());
+        let named = CookieAffinity { name: "shop".into(), ..CookieAffinity::default() };
+        let named = Affinity::Cookie(named);
+        assert_eq!(line(&named, &Affinity::None), "~ pool default  sticky cookie -> none");
+        assert_eq!(line(&Affinity::None, &plain), "~ pool default  sticky none -> cookie");
+        let told = line(&Affinity::None, &named);
+        assert_eq!(told, "~ pool default  sticky none -> cookie  session-cookie shop");
+        let told = line(&named, &plain);
+        assert_eq!(told, "~ pool default  session-cookie shop -> lb_session");
     }
 }

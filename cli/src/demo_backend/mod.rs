@@ -12,6 +12,7 @@ use std::{
 
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use lb_core::listening;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -67,19 +68,11 @@ async fn bind(host: &str, port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind((host, port)).await.map_err(|error| {
         let at =
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if error.kind() == std::io::ErrorKind::AddrInUse {
-            return Failure::new(
-                Exit::AddressInUse,
-                format!(
-                    "{at} is already in use by another process; stop that one, or choose another \
-                     port with --port (0 takes a free one)"
-                ),
-            );
-        }
-        Failure::new(
-            Exit::BadConfiguration,
-            format!("cannot listen on {at}: {error}; correct --host or --port"),
-        )
+        let exit = match error.kind() {
+            std::io::ErrorKind::AddrInUse => Exit::AddressInUse,
+            _ => Exit::BadConfiguration,
+        };
+        Failure::new(exit, listening::cannot_listen(&at, &error, "--host", "--port"))
     })
 }
 

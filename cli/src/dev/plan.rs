@@ -121,8 +121,8 @@ fn refuse(
             Failure::new(
                 Exit::AddressInUse,
                 format!(
-                    "port {port}{whose} is already in use by another process; stop that one, or \
-                     choose another port with {instead}"
+                    "port {port}{whose} is already in use by another process; stop that one (ss \
+                     -ltnp shows it), or choose another port with {instead}"
                 ),
             )
         }
@@ -204,9 +204,9 @@ mod tests {
     fn a_taken_traffic_port_is_one_sentence_with_a_port_that_works() {
         let failure = plan("--replicas 1", &[8080, 8090]).unwrap_err();
         assert_eq!(failure.exit, Exit::AddressInUse);
-        insta::assert_snapshot!(failure.message, @"port 8080 is already in use by another process; stop that one, or choose another port with --port 8100");
+        insta::assert_snapshot!(failure.message, @"port 8080 is already in use by another process; stop that one (ss -ltnp shows it), or choose another port with --port 8100");
         let failure = plan("", &[8081]).unwrap_err();
-        insta::assert_snapshot!(failure.message, @"port 8081, which proxy-2 would take, is already in use by another process; stop that one, or choose another port with --port 8090");
+        insta::assert_snapshot!(failure.message, @"port 8081, which proxy-2 would take, is already in use by another process; stop that one (ss -ltnp shows it), or choose another port with --port 8090");
     }
 
     #[test]

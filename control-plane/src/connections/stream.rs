@@ -36,6 +36,8 @@ pub(crate) struct Watched {
     given_up: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Whom that wakes.
     waker: Option<Waker>,
+    /// What was read to see what it is, and is yet to be read by whoever serves it.
+    unread: Vec<u8>,
     /// Bytes that the handshake still lacks, and when it must be over.
     lacks: Option<(usize, Pin<Box<Sleep>>)>,
 }
@@ -56,7 +58,12 @@ impl Watched {
     ) -> Self {
         let given_up = Box::pin(place.seat.given_up.clone().cancelled_owned());
         let lacks = Some((handshake.bytes, Box::pin(sleep(handshake.limit))));
-        Self { stream, place, given_up, waker: None, lacks }
+        Self { stream, place, given_up, waker: None, unread: Vec::new(), lacks }
+    }
+
+    /// Has what was read of it read once more.
+    pub(crate) fn unread(&mut self, read: Vec<u8>) {
+        self.unread = read;
     }
 
     pub(crate) fn peer(&self) -> Peer {
@@ -128,6 +135,12 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(context)?;
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buffer.remaining());
+            buffer.put_slice(&self.unread[..length]);
+            self.unread.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Some((lacks, deadline)) = &mut self.lacks {

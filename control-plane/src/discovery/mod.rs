@@ -9,7 +9,8 @@
 //! One task owns all that is known about the sources. It compares with the registry
 //! whenever a source has answered and whenever the registry has changed, so that a new
 //! source, a verdict that was waited for and a command of an operator are all seen. What
-//! the comparison means is decided in `lb_core::discovery`.
+//! the comparison means is decided in `lb_core::discovery`. A pool of which something is
+//! still to be done, since it waits or could not be stored, is looked at again after a while.
 
 mod dns;
 mod file;
@@ -18,6 +19,8 @@ mod pool;
 mod report;
 mod resolver;
 mod retry;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +34,7 @@ use lb_core::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -52,6 +55,8 @@ use crate::{
 const TOLD_MAX: usize = 64;
 /// Between looks at removals that wait.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between attempts to store what the sources told.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Follows the sources of all pools until it is told to stop.
 pub(crate) async fn run(
@@ -74,11 +79,11 @@ pub(crate) async fn run(
         tracker,
         followed: BTreeMap::new(),
         orphaned: BTreeMap::new(),
-        waiting: BTreeSet::new(),
+        due: BTreeMap::new(),
     };
     revisions.mark_changed();
     loop {
-        let is_waiting = !discovery.waiting.is_empty();
+        let due = discovery.due.values().min().copied();
         tokio::select! {
             () = stop.cancelled() => break,
             changed = revisions.changed() => {
@@ -94,7 +99,9 @@ pub(crate) async fn run(
                     discovery.settle(&pool).await;
                 }
             }
-            () = sleep(LOOK), if is_waiting => discovery.settle_all().await,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                discovery.settle_due().await;
+            }
         }
     }
     discovery.tracker.close();
@@ -113,8 +120,8 @@ struct Discovery {
     followed: BTreeMap<(PoolName, Source), Followed>,
     /// Pools with backends of sources that they do not have any more, since when.
     orphaned: BTreeMap<PoolName, Instant>,
-    /// Pools of which removals wait for something.
-    waiting: BTreeSet<PoolName>,
+    /// Pools of which something is still to be done, and when they are looked at again.
+    due: BTreeMap<PoolName, Instant>,
 }
 
 /// One source.
@@ -215,7 +222,7 @@ impl Discovery {
             }
         };
         self.tell_failure(pool, source, was_failing, failure);
-        changed || self.waiting.contains(pool)
+        changed
     }
 
     /// What the registry holds of a source, in case that is all there is to go by.
@@ -270,9 +277,17 @@ impl Discovery {
             let discovered = backends.filter(|backend| backend.source.is_some());
             of_sources.chain(discovered.map(|backend| &backend.pool)).cloned().collect()
         });
-        self.waiting.retain(|pool| pools.contains(pool));
+        self.due.retain(|pool, _| pools.contains(pool));
         self.orphaned.retain(|pool, _| pools.contains(pool));
         for pool in pools {
+            self.settle(&pool).await;
+        }
+    }
+
+    async fn settle_due(&mut self) {
+        let now = Instant::now();
+        let due = self.due.iter().filter(|(_, at)| **at <= now).map(|(pool, _)| pool.clone());
+        for pool in due.collect::<Vec<_>>() {
             self.settle(&pool).await;
         }
     }

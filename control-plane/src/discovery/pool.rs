@@ -9,12 +9,14 @@ use lb_core::{
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Discovery;
+use super::{Discovery, LOOK, RETRY};
 use crate::registry::{Item, Origin, PutMode, WriteError, WriteRequest};
 
 impl Discovery {
-    /// Adds what is new in one commit, and removes what is gone in another, once it may.
+    /// Adds what is new in one commit, and removes what is gone in another, once it may. What
+    /// cannot be done yet is due again.
     pub(super) async fn settle(&mut self, pool: &PoolName) {
+        self.due.remove(pool);
         let (_, mut wanted) = self.compare(pool);
         let puts = std::mem::take(&mut wanted.puts);
         self.report_skipped(pool, &wanted);
@@ -143,15 +145,14 @@ impl Discovery {
                 report.waiting = wait.map_or("", |(_, wait)| sentence(*wait));
             });
         }
-        if waits.is_empty() {
-            self.waiting.remove(pool);
-        } else {
-            self.waiting.insert(pool.clone());
+        if !waits.is_empty() {
+            self.due.insert(pool.clone(), Instant::now() + LOOK);
         }
     }
 
-    /// Whether it was stored; if not, it is tried again with the next answer.
-    async fn write(&self, pool: &PoolName, items: Vec<Item>) -> bool {
+    /// Whether it was stored; if not, the pool is due again: its sources need not tell anything
+    /// new until then.
+    async fn write(&mut self, pool: &PoolName, items: Vec<Item>) -> bool {
         // The guard against mass removal is ours here: it asks the source twice.
         let request = WriteRequest {
             items,
@@ -164,7 +165,8 @@ impl Discovery {
             Ok(_) => true,
             Err(WriteError::Stopping) => false,
             Err(error) => {
-                warn!(%pool, %error, "what the sources told could not be stored");
+                warn!(%pool, %error, "what the sources told could not be stored; it is tried again");
+                self.due.insert(pool.clone(), Instant::now() + RETRY);
                 false
             }
         }

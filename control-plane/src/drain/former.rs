@@ -1,4 +1,5 @@
-//! The proxies that there were before a restart, and their processes.
+//! The proxies that were connected before this control plane was restarted, and their processes:
+//! which of them may still be on their way back.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ impl Former {
         Self { proxies: noted.proxies, processes }
     }
 
-    /// Those that were connected.
+    /// The proxies that were connected.
     pub(super) fn proxies(&self) -> &[ProxyId] {
         &self.proxies
     }
@@ -30,11 +31,12 @@ impl Former {
     /// Processes that may be there and are on their way back. `has_told` says whether one has told
     /// since what it has in flight: then that is looked at. `proxies` are in order of their ids.
     ///
-    /// - One that was noted may be there until its proxy has a process that took over from nobody:
-    ///   two have a data directory only if one hands it over to the other.
-    /// - One that took over while nobody was there to note it is named by the next one, which took
-    ///   over from it. It was one of those if neither of the two was noted. So it seems too where
-    ///   the process before this one was of a build that noted no processes.
+    /// - A process that was noted may be there until its proxy has a process that took over from
+    ///   nobody: two processes have one data directory only if the first hands it to the second.
+    /// - A process that took over while no control plane was there to note it is named by its
+    ///   successor, as the process that the successor replaced. If neither of these two was noted,
+    ///   the replaced one came in such a time, and may still be there. So it seems also where the
+    ///   control plane before this one was of a build that noted no processes.
     pub(super) fn away(
         &self,
         proxies: &[ProxyView],

@@ -15,6 +15,7 @@ use super::RETRY;
 use crate::{
     fleet::{ProxyState, ProxyView},
     grpc::Context,
+    registry::{Note, Registry},
     store::Present,
 };
 
@@ -25,9 +26,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// then says nothing of the proxies.
 pub(crate) async fn note_proxies(context: &Context) {
     let mut moments = Moments::new(context.fleet.members(), context.drains.complete_from);
-    let (mut noted, mut is_passing) = (None, false);
-    while context.stop.run_until_cancelled(moments.next(is_passing)).await == Some(true) {
-        is_passing = note(context, &mut noted).await;
+    let (mut noted, mut is_due_again) = (None, false);
+    while context.stop.run_until_cancelled(moments.next(is_due_again)).await == Some(true) {
+        is_due_again = note(context, &mut noted).await;
     }
 }
 
@@ -41,43 +42,61 @@ struct Moments {
     members: watch::Receiver<Arc<[ProxyId]>>,
     /// When all former proxies are back, or given up.
     complete: Instant,
+    /// The last one came after that.
+    was_complete: bool,
     last: Option<Instant>,
 }
 
 impl Moments {
     fn new(members: watch::Receiver<Arc<[ProxyId]>>, complete: Instant) -> Self {
-        Self { members, complete, last: None }
+        Self { members, complete, was_complete: false, last: None }
     }
 
-    /// Waits for the next one, which is at once for the first. Some proxies may be passing: then
-    /// there is one after a while. Returns whether there are to be more.
-    async fn next(&mut self, is_passing: bool) -> bool {
+    /// Waits for the next one, which is at once for the first. If the last note does not stand
+    /// for long, there is one after a while. Returns whether there are to be more.
+    async fn next(&mut self, is_due_again: bool) -> bool {
         let (members, complete) = (&mut self.members, self.complete);
         if let Some(last) = self.last {
             sleep_until(last + PAUSE).await;
             tokio::select! {
                 changed = members.changed() => if changed.is_err() { return false },
-                () = sleep_until(complete), if Instant::now() < complete => {}
-                () = sleep(RETRY), if is_passing => {}
+                () = sleep_until(complete), if !self.was_complete => {}
+                () = sleep(RETRY), if is_due_again => {}
             }
         }
         members.mark_unchanged();
-        self.last = Some(Instant::now());
+        let now = Instant::now();
+        (self.last, self.was_complete) = (Some(now), complete <= now);
         true
     }
 }
 
-/// Notes who is there, if that is known and was not `noted` yet. Whether somebody is there of
-/// whose end nobody tells.
+/// Notes who is there, if that is known and was not `noted` yet. Whether it is to be looked at
+/// again after a while: somebody is there of whose end nobody tells, or the note could not be
+/// stored.
 async fn note(context: &Context, noted: &mut Option<Present>) -> bool {
     let proxies = context.fleet.list();
     let Seen { present, stopped, is_passing } = seen(context, &proxies);
     let awaited = context.drains.awaited_next(present, &stopped, &proxies, context);
-    if let Some(awaited) = awaited.filter(|awaited| noted.as_ref() != Some(awaited)) {
-        *noted = Some(awaited.clone());
-        context.registry.remember_proxies(awaited).await;
+    let is_stored = match awaited {
+        Some(awaited) => store(&context.registry, awaited, noted).await,
+        None => true,
+    };
+    is_passing || !is_stored
+}
+
+/// Stores a note that differs from the one that was stored last; whether it is stored now. One
+/// that lacks somebody must not stand: the next process would not wait for that proxy, and let a
+/// drain end under its requests.
+async fn store(registry: &Registry, awaited: Present, noted: &mut Option<Present>) -> bool {
+    if noted.as_ref() == Some(&awaited) {
+        return true;
     }
-    is_passing
+    let is_stored = registry.note(Note::Proxies(awaited.clone())).await;
+    if is_stored {
+        *noted = Some(awaited);
+    }
+    is_stored
 }
 
 /// What a process after this one is to know of the proxies.
@@ -122,6 +141,41 @@ fn seen(context: &Context, proxies: &[ProxyView]) -> Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        events::EventLog,
+        store::faulty::{Fault, Faulty},
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_note_that_could_not_be_stored_is_not_taken_for_made() {
+        let faulty = Faulty::new();
+        let events = Arc::new(EventLog::new());
+        let registry = Registry::start(Box::new(faulty.clone()), events).unwrap();
+        let of = |ids: &[&str]| Present {
+            proxies: ids.iter().map(|id| ProxyId::new(id).unwrap()).collect(),
+            processes: Vec::new(),
+        };
+        let mut noted = None;
+        assert!(store(&registry, of(&["p1"]), &mut noted).await);
+        faulty.will(&[Fault::Note]);
+        assert!(!store(&registry, of(&["p1", "p2"]), &mut noted).await, "it comes again");
+        assert_eq!(faulty.held().proxies, Some(of(&["p1"])));
+        assert!(store(&registry, of(&["p1", "p2"]), &mut noted).await);
+        assert_eq!(faulty.held().proxies, Some(of(&["p1", "p2"])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_note_is_made_when_all_are_back_even_while_it_pauses() {
+        let members = watch::Sender::new(Arc::<[ProxyId]>::from([]));
+        let began = Instant::now();
+        let complete = began + PAUSE / 2;
+        let mut moments = Moments::new(members.subscribe(), complete);
+        assert!(moments.next(false).await);
+        assert!(moments.next(false).await, "there was none since all are back");
+        assert_eq!(began.elapsed(), PAUSE);
+        let more = tokio::time::timeout(RETRY * 10, moments.next(false)).await;
+        assert!(more.is_err(), "nothing has changed since");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn those_that_come_together_are_noted_together_and_one_alone_at_once() {

@@ -1,22 +1,18 @@
 //! Proxies that are gone and leave the list: after their time, or because somebody says so.
 
 use lb_core::model::{ProxyId, Reason};
+use lb_proto::document::missing;
 use tracing::info;
 
 use super::{Fleet, ProxyView, locked};
-use crate::{events::EventType, registry::known_names};
+use crate::events::EventType;
 
 /// Why a proxy cannot be forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
     /// It is not listed.
-    #[error("proxy {id} does not exist; {known}")]
-    Unknown {
-        /// Asked for.
-        id: String,
-        /// Those that there are.
-        known: String,
-    },
+    #[error("{0}")]
+    Unknown(String),
     /// It serves.
     #[error(
         "proxy {0} is connected and cannot be forgotten; stop its process first (SIGTERM), and it \
@@ -51,12 +47,7 @@ impl Fleet {
         let found = ProxyId::new(id).ok().and_then(|id| Some((entries.by_id.get(&id)?, id)));
         let Some((entry, id)) = found else {
             let ids: Vec<&str> = entries.by_id.keys().map(ProxyId::as_str).collect();
-            let known = if ids.is_empty() {
-                "none has connected yet, see lb-data-plane --help".to_owned()
-            } else {
-                known_names("proxy", &ids)
-            };
-            return Err(ForgetError::Unknown { id: id.chars().take(63).collect(), known });
+            return Err(ForgetError::Unknown(missing("proxy", id, &ids)));
         };
         let view = locked(entry).view(*self.revision.borrow());
         if view.state.is_connected() {

@@ -100,7 +100,9 @@ impl Membership {
 
     /// Runs on this session's entry; `None` when another session took its place.
     fn with_entry<R>(&self, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        (!self.replaced.is_cancelled()).then(|| change(&mut locked(&self.entry)))
+        // It is replaced under this lock.
+        let mut entry = locked(&self.entry);
+        (!self.replaced.is_cancelled()).then(|| change(&mut entry))
     }
 }
 
@@ -110,12 +112,15 @@ impl Drop for Membership {
         let at = Instant::now();
         let life =
             if self.said_goodbye { Life::Stopped { at } } else { Life::Lost { at, at_revision } };
+        // Held until everybody was told, so that a proxy that comes back at once is told of after
+        // this: the last word on one that is connected is not that it is lost.
+        let entries = self.fleet.lock();
         let gone = self.with_entry(|entry| {
             entry.life = life;
             entry.progress.applied_revision
         });
         let Some(applied) = gone else { return };
-        self.fleet.show_members(&self.fleet.lock());
+        self.fleet.show_members(&entries);
         let (what, reason) = if self.said_goodbye {
             info!(proxy = %self.id, "proxy stopped");
             let message = "it was stopped in order, and serves nobody any more";

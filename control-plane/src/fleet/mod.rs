@@ -288,7 +288,11 @@ impl Fleet {
     /// that it takes over.
     pub fn join(self: &Arc<Self>, info: ProxyInfo) -> Result<Membership, IdTaken> {
         let mut entries = self.lock();
-        if let Some(other) = entries.by_id.get(&info.id).map(|entry| locked(entry))
+        let former = entries.by_id.get(&info.id).cloned();
+        let former = former.as_ref().map(|entry| locked(entry));
+        let takes_over =
+            former.as_ref().is_some_and(|other| other.info.instance.as_str() == info.replaces);
+        if let Some(other) = former
             && matches!(other.life, Life::Live)
         {
             let theirs = other.info.instance.as_str();
@@ -303,7 +307,8 @@ impl Fleet {
         }
         entries.sessions += 1;
         let id = info.id.clone();
-        info!(proxy = %id, instance = %info.instance, held = info.held_source, "proxy connected");
+        let what = if takes_over { "proxy taken over by a new process" } else { "proxy connected" };
+        info!(proxy = %id, instance = %info.instance, held = info.held_source, "{what}");
         let replaced = CancellationToken::new();
         let consent = Arc::new(Notify::new());
         let entry = Entry {
@@ -322,7 +327,11 @@ impl Fleet {
         self.show_members(&entries);
         drop(entries);
         self.forget_refusal(id.as_str(), locked(&entry).info.instance.as_str());
-        self.tell(EventType::ProxyConnected, &id, Reason::default());
+        let reason = match takes_over {
+            true => Reason::new("took_over", "a new process has taken its sockets over"),
+            false => Reason::default(),
+        };
+        self.tell(EventType::ProxyConnected, &id, reason);
         Ok(Membership {
             fleet: Arc::clone(self),
             id,

@@ -36,7 +36,8 @@ fn info(id: &str, instance: &str) -> ProxyInfo {
     }
 }
 
-/// A proxy that is connected, by a process that took over from that one, if there is a name.
+/// A connected proxy. Its process took over from the process `replaces`; from none if that is
+/// empty.
 pub(crate) fn view(id: ProxyId, instance: InstanceId, replaces: &str) -> ProxyView {
     let info = ProxyInfo { id, instance, replaces: replaces.to_owned(), ..info("p", "i") };
     ProxyView {
@@ -107,6 +108,13 @@ async fn a_second_live_proxy_of_one_id_is_refused_by_name() {
     let heir = world.fleet.join(takes_over).unwrap();
     assert!(again.replaced().is_cancelled());
     drop(heir);
+    let after_its_end = ProxyInfo { replaces: "i2".to_owned(), ..info("p1", "i4") };
+    drop(world.fleet.join(after_its_end).unwrap());
+    let mut reader = world.events.reader(1000);
+    let events = reader.next().await;
+    let connected = events.iter().filter(|event| event.what.name() == "proxy_connected");
+    let why: Vec<&str> = connected.map(|event| event.reason.code.as_str()).collect();
+    assert_eq!(why, ["", "", "took_over", "took_over"]);
     world.fleet.join(info("p1", "i3")).expect("a lost proxy's id is free");
 }
 

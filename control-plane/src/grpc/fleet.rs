@@ -10,6 +10,7 @@ use lb_core::{
 };
 use lb_proto::{
     convert,
+    document::missing,
     v1::{self as pb, fleet_server},
 };
 use tokio::sync::mpsc;
@@ -26,7 +27,7 @@ use crate::{
     drain,
     events::EVENTS_MAX,
     fleet::Waiter,
-    registry::{Stored, known_names},
+    registry::Stored,
     session_keys,
     stats::{Answers, RecentAnswers, Totals},
 };
@@ -210,9 +211,9 @@ impl fleet_server::Fleet for FleetService {
         let revision = self.context.registry.revision();
         let Some(adopting) = self.context.fleet.adopt(only.as_ref()) else {
             let id = only.map(|id| id.to_string()).unwrap_or_default();
-            return Err(Status::not_found(format!(
-                "there is no proxy {id}; see 'lbctl get proxies'"
-            )));
+            let views = self.context.fleet.list();
+            let known: Vec<&str> = views.iter().map(|view| view.info.id.as_str()).collect();
+            return Err(Status::not_found(missing("proxy", &id, &known)));
         };
         let proxies = adopting.iter().map(ProxyId::to_string).collect();
         Ok(Response::new(pb::AdoptStoreResponse { proxies, revision }))
@@ -245,11 +246,9 @@ impl fleet_server::Fleet for FleetService {
                 let in_pool =
                     found.filter(|s| pool.as_ref().is_none_or(|pool| s.value.pool == *pool));
                 backends.push(in_pool.ok_or_else(|| {
-                    let shown: String = id.chars().take(63).collect();
                     let all = view.catalog.backends_of(pool.as_ref());
                     let names: Vec<&str> = all.iter().map(|s| s.value.id.as_str()).collect();
-                    let known = known_names("backend", &names);
-                    Status::not_found(format!("backend {shown} does not exist; {known}"))
+                    Status::not_found(missing("backend", &id, &names))
                 })?);
             }
             let with_status = |stored: &Stored<Backend>| {
@@ -277,9 +276,8 @@ impl fleet_server::Fleet for FleetService {
                 |stored: &&Stored<Limit>| name.is_empty() || stored.value.name.as_str() == name;
             let stored: Vec<Stored<Limit>> = limits.values().filter(wanted).cloned().collect();
             if stored.is_empty() && !name.is_empty() {
-                let shown: String = name.chars().take(63).collect();
-                let known = known_names("limit", &view.catalog.names(Kind::Limit));
-                return Err(Status::not_found(format!("limit {shown} does not exist; {known}")));
+                let known = view.catalog.names(Kind::Limit);
+                return Err(Status::not_found(missing("limit", &name, &known)));
             }
             Ok((stored, view.publisher.version().revision))
         })?;

@@ -2,6 +2,7 @@
 //! messages. Wire types do not get past them.
 
 mod fleet;
+mod greeting;
 mod leases;
 mod registry;
 mod sessions;
@@ -35,8 +36,13 @@ use tonic::{service::Routes, transport::Server};
 
 pub(crate) use self::sync::{Beats, Encoded};
 use self::{
-    fleet::FleetService, leases::LeasesService, registry::RegistryService,
-    sessions::SessionsService, stats::StatsService, sync::SyncService,
+    fleet::FleetService,
+    greeting::{PREFACE, greet},
+    leases::LeasesService,
+    registry::RegistryService,
+    sessions::SessionsService,
+    stats::StatsService,
+    sync::SyncService,
 };
 use crate::{
     connections::{Connections, Handshake, Peer, Watched},
@@ -64,7 +70,7 @@ pub(crate) const SNAPSHOTS_MAX: usize = 32;
 
 /// A connection that does not begin with HTTP/2's preface and a SETTINGS frame (RFC 9113, 3.4) in
 /// this time is no client's.
-const HANDSHAKE: Handshake = Handshake { bytes: 24 + 9, limit: Duration::from_secs(5) };
+const HANDSHAKE: Handshake = Handshake { bytes: PREFACE.len() + 9, limit: Duration::from_secs(5) };
 
 /// What the services work on.
 #[derive(Debug)]
@@ -263,13 +269,28 @@ fn incoming(
     context: &Arc<Context>,
 ) -> impl Stream<Item = Result<Watched, Infallible>> + use<> {
     let (sender, receiver) = mpsc::channel(1);
-    let stop = context.stop.clone();
-    context.tracker.spawn(async move {
+    let context = Arc::clone(context);
+    let tracker = context.tracker.clone();
+    tracker.spawn(async move {
         let connections = Connections::new("grpc", connections_max);
         let accept = async {
-            while sender.send(Ok(connections.next(&listener, HANDSHAKE).await)).await.is_ok() {}
+            while !sender.is_closed() {
+                let connection = connections.next(&listener, HANDSHAKE).await;
+                let (sender, context) = (sender.clone(), Arc::clone(&context));
+                // One that is slow to begin keeps nobody waiting; there are no more of these
+                // tasks than places.
+                context.tracker.clone().spawn(async move {
+                    let greeted = async {
+                        if let Some(connection) = greet(connection, &context.http).await {
+                            // Nobody takes it any more when everything stops.
+                            drop(sender.send(Ok(connection)).await);
+                        }
+                    };
+                    context.stop.run_until_cancelled(greeted).await
+                });
+            }
         };
-        stop.run_until_cancelled(accept).await
+        context.stop.run_until_cancelled(accept).await
     });
     ReceiverStream::new(receiver)
 }

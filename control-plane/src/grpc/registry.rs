@@ -9,13 +9,14 @@ use lb_core::{
 };
 use lb_proto::{
     convert,
+    document::missing,
     v1::{self as pb, registry_server},
 };
 use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{Context, status, wire};
-use crate::registry::{Item, PutMode, UNASSIGNED, WriteRequest, known_names};
+use crate::registry::{Item, PutMode, UNASSIGNED, WriteRequest};
 
 /// When a wait names no limit.
 pub(super) const WAIT_DEFAULT: Duration = Duration::from_secs(10);
@@ -192,9 +193,7 @@ impl registry_server::Registry for RegistryService {
         let kind = known_kind(&kind_name)?;
         self.context.registry.read(|view| {
             let stored = view.catalog.find(kind, &name).ok_or_else(|| {
-                let shown: String = name.chars().take(63).collect();
-                let known = known_names(&kind_name, &view.catalog.names(kind));
-                Status::not_found(format!("{kind} {shown} does not exist; {known}"))
+                Status::not_found(missing(&kind_name, &name, &view.catalog.names(kind)))
             })?;
             Ok(Response::new(pb::GetResponse {
                 object: Some(wire::object(&stored)),
@@ -246,8 +245,7 @@ pub(super) fn existing_pool(
     }
     let pool = PoolName::new(name).map_err(|invalid| status::of_invalid(&invalid))?;
     if !catalog.pools().contains_key(&pool) {
-        let known = known_names("pool", &catalog.names(Kind::Pool));
-        return Err(Status::not_found(format!("pool {pool} does not exist; {known}")));
+        return Err(Status::not_found(missing("pool", name, &catalog.names(Kind::Pool))));
     }
     Ok(Some(pool))
 }

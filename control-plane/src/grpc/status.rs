@@ -14,7 +14,7 @@ pub(super) fn of_write(error: &WriteError) -> Status {
     let message = error.to_string();
     match error {
         WriteError::Invalid(_) | WriteError::Malformed(_) => Status::invalid_argument(message),
-        WriteError::NotFound { .. } => Status::not_found(message),
+        WriteError::NotFound(_) => Status::not_found(message),
         WriteError::AlreadyExists(_) => Status::already_exists(message),
         WriteError::RevisionConflict(_) => Status::aborted(message),
         WriteError::Precondition(_) => Status::failed_precondition(message),
@@ -31,7 +31,7 @@ pub(super) fn of_invalid(invalid: &Invalid) -> Status {
 /// The status of a proxy that cannot be forgotten.
 pub(super) fn of_forget(error: &ForgetError) -> Status {
     match error {
-        ForgetError::Unknown { .. } => Status::not_found(error.to_string()),
+        ForgetError::Unknown(_) => Status::not_found(error.to_string()),
         ForgetError::Connected(_) => Status::failed_precondition(error.to_string()),
     }
 }

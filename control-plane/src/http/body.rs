@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use lb_proto::document::in_words;
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -58,11 +59,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 /// Where a text stops being JSON, and how.
 pub(super) fn json_fault(error: &serde_json::Error) -> String {
     let (line, column) = (error.line().max(1), error.column());
-    if error.is_eof() {
-        return format!("it ends too early, in line {line} at column {column}");
-    }
-    let why = error.to_string();
-    let why = why.split(" at line ").next().unwrap_or(&why);
+    let why = in_words(error);
     format!("{why}, in line {line} at column {column}")
 }
 

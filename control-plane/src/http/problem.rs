@@ -45,7 +45,7 @@ impl From<WriteError> for Problem {
             WriteError::Invalid(_) | WriteError::Malformed(_) => {
                 (StatusCode::BAD_REQUEST, "invalid")
             }
-            WriteError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            WriteError::NotFound(_) => (StatusCode::NOT_FOUND, "not_found"),
             WriteError::AlreadyExists(_) => (StatusCode::CONFLICT, "already_exists"),
             WriteError::RevisionConflict(_) => (StatusCode::CONFLICT, "revision_conflict"),
             WriteError::Precondition(_) => (StatusCode::CONFLICT, "precondition"),

@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     clock::{millis32, now},
-    registry::{Catalog, Registry},
+    registry::{Catalog, Note, Registry},
 };
 
 /// Between two grants of one quantity, unless somebody waits.
@@ -62,6 +62,9 @@ const REPORTS_OF_A_PERIOD: u32 = 200;
 const NOTED_WITHIN: Duration = Duration::from_secs(1);
 /// Between two looks whether somebody is to be struck out.
 const TIDY_PERIOD: Duration = Duration::from_secs(1);
+/// Terms begin with the time in seconds; a greater one, which a proxy tells, is none of a control
+/// plane's.
+const TERM_MAX: u64 = (1 << 40) - 1;
 /// The longest period between reports; four must fit into a lease.
 const PERIOD_MAX: Duration = Duration::from_millis(250);
 
@@ -112,6 +115,8 @@ struct State {
     urgent: BTreeMap<Quantity, BTreeSet<u64>>,
     /// The largest number of a grant of an account that is gone.
     grants: u64,
+    /// The term, once it was raised and until that is on disk.
+    unstored_term: Option<Term>,
 }
 
 impl Leases {
@@ -128,6 +133,7 @@ impl Leases {
             reconciled: None,
             urgent: BTreeMap::new(),
             grants: 0,
+            unstored_term: None,
         };
         Self { state: Mutex::new(state), urgent: Notify::new(), writing: Semaphore::new(1) }
     }
@@ -152,8 +158,17 @@ impl Leases {
         };
         let Some(due) = due else { return };
         let holders = due.iter().filter_map(|instance| InstanceId::new(instance).ok()).collect();
-        if registry.remember_holders(holders).await {
+        if registry.note(Note::Holders(holders)).await {
             self.lock().notes.written(due);
+        }
+    }
+
+    /// Has it stored that the term was raised, so that the next start begins above it.
+    async fn store_term(&self, registry: &Registry) {
+        let Some(term) = self.lock().unstored_term else { return };
+        if registry.note(Note::Term(term.0)).await {
+            // It may have been raised again.
+            self.lock().unstored_term.take_if(|unstored| *unstored == term);
         }
     }
 
@@ -330,10 +345,14 @@ impl State {
         );
         let now = now();
         self.term = term;
+        // What no control plane ever began with is not kept beyond this process.
+        self.unstored_term = Some(term).filter(|term| term.0 <= TERM_MAX);
         self.former_holders = None;
         self.notes.spoil();
         for account in self.accounts.values_mut() {
+            let is_wanted = account.is_wanted;
             *account = Account::open(term, account.wanted, Former::MayHaveLent, now);
+            account.is_wanted = is_wanted;
         }
     }
 
@@ -408,11 +427,14 @@ pub(crate) async fn run(leases: Arc<Leases>, registry: Registry, stop: Cancellat
     tokio::join!(lend(&leases, &registry, &stop), tidy(&leases, &registry, &stop));
 }
 
-/// Strikes out those who have nothing any more.
+/// Strikes out those who have nothing any more, and has a raised term stored.
 async fn tidy(leases: &Leases, registry: &Registry, stop: &CancellationToken) {
     loop {
         tokio::select! {
-            () = sleep(TIDY_PERIOD) => leases.write_notes(registry, |_| false).await,
+            () = sleep(TIDY_PERIOD) => {
+                leases.store_term(registry).await;
+                leases.write_notes(registry, |_| false).await;
+            }
             () = stop.cancelled() => return,
         }
     }

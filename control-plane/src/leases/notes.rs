@@ -16,7 +16,8 @@ use lb_core::model::InstanceId;
 
 /// Nobody's name: processes have random ones.
 const SOMEBODY: &str = "somebody-unknown";
-/// For how long one is expected that is about to report for the first time.
+/// For how long a process is expected to report that has opened its stream and has not reported
+/// yet.
 const JOINS_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]

@@ -349,3 +349,50 @@ async fn a_frame_prolongs_what_it_rests_on_and_is_told_if_that_is_not_known() {
     world.want(None);
     assert_eq!(answer(4, last), (false, 0), "it is not wanted any more");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_no_more_is_not_lent_after_a_later_start_was_heard_of() {
+    let world = World::new(10).gathered().await;
+    let mut proxy = world.proxy("p1");
+    world.report(&mut proxy);
+    world.grant();
+    assert_eq!(proxy.usable(), 10);
+    // It may have something for a while.
+    world.want(None);
+    let report = convert::lease_report_to_wire(
+        &world.quantity,
+        None,
+        proxy.number,
+        &proxy.slots.report(now()),
+        0,
+    );
+    let report = pb::LeaseReport { term: 41, ..report };
+    let message = pb::LeaseReports {
+        instance_id: "p1".to_owned(),
+        reports: vec![report],
+        ..pb::LeaseReports::default()
+    };
+    world.leases.hear("p1", &message);
+    let state = world.leases.lock();
+    assert_eq!(state.term, Term(42));
+    assert!(state.accounts.values().all(|account| !account.is_wanted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_was_raised_is_kept_for_the_next_start() {
+    use crate::store::faulty::{Fault, Faulty};
+    let faulty = Faulty::new();
+    let start = || Registry::start(Box::new(faulty.clone()), Arc::default()).unwrap();
+    let (registry, world) = (start(), World::new(10));
+    let later = Term(registry.term() + 1000);
+    world.leases.lock().outrank(later);
+    faulty.will(&[Fault::Term]);
+    world.leases.store_term(&registry).await;
+    assert_eq!(faulty.held().term, registry.term(), "it could not be stored");
+    world.leases.store_term(&registry).await;
+    assert_eq!(faulty.held().term, later.0 + 1);
+    assert!(start().term() > later.0);
+    world.leases.lock().outrank(Term(u64::MAX));
+    world.leases.store_term(&registry).await;
+    assert!(faulty.held().term <= later.0 + 2, "no control plane has had such a term");
+}

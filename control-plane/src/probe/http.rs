@@ -13,6 +13,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use lb_core::model::{Address, Reason};
+use lb_proto::duration::measured_text;
 use tokio::time::{Instant, timeout_at};
 
 use super::tcp;
@@ -90,7 +91,7 @@ fn framing_fault(fields: &HeaderMap) -> Option<&'static str> {
 fn judge(path: &str, status: StatusCode, took: Duration) -> Result<Reason, Reason> {
     let code = status.as_u16();
     if (200..=399).contains(&code) {
-        let message = format!("GET {path} answered {code} in {} ms", took.as_millis());
+        let message = format!("GET {path} answered {code} in {}", measured_text(took));
         return Ok(Reason::new("check_passed", message));
     }
     Err(Reason::new(

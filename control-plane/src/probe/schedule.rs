@@ -26,7 +26,8 @@ const LOOKUP: Duration = Duration::from_secs(5);
 ///
 /// `asked_anew` says that somebody has just changed what is checked, or enabled the
 /// backend: what was down by the old check is then looked at at once, and one pass is
-/// enough. What was up stays so until the new check fails.
+/// enough. What was up stays so until the new check fails. The old check may have told
+/// something that is not `known` yet, so the first thing that is found out is told in any case.
 pub(super) async fn run(
     target: Target,
     known: Option<BackendStatus>,
@@ -49,6 +50,7 @@ pub(super) async fn run(
         shared,
         state,
         addresses: Addresses::resumed(addresses),
+        is_untold: asked_anew,
         failing_since: None,
         hangs: false,
     };
@@ -67,6 +69,8 @@ struct Check {
     shared: Arc<Shared>,
     state: CheckState,
     addresses: Addresses,
+    /// Another verdict than the known one may be on its way to the registry.
+    is_untold: bool,
     /// When the first of the failures in a row was.
     failing_since: Option<std::time::Instant>,
     /// Whether its last probe failed, and not soon.
@@ -109,7 +113,8 @@ impl Check {
             .checks
             .update(&self.target.backend.id, |report| report.next_check = None);
         sleep(self.target.policy.interval()).await;
-        if self.known.as_ref().is_some_and(|known| known.health != Health::Unknown) {
+        let is_known = |known: &BackendStatus| known.health != Health::Unknown;
+        if self.is_untold || self.known.as_ref().is_some_and(is_known) {
             let message = "disabled backends are not checked; one check must pass after enabling";
             self.tell(Health::Unknown, &Reason::new("not_checked", message)).await;
         }
@@ -141,6 +146,11 @@ impl Check {
                 {
                     let reason =
                         if known.health == Health::Up { reason } else { known.reason.clone() };
+                    self.tell(self.state.health(), &reason).await;
+                }
+                // In the words that are known, so that nothing is stored if it is.
+                Some(known) if passed && self.is_untold => {
+                    let reason = known.reason.clone();
                     self.tell(self.state.health(), &reason).await;
                 }
                 _ => {}
@@ -229,9 +239,10 @@ impl Check {
             was_up: BackendStatus::was_up_by(health, self.known.as_ref()),
             standing: Standing::default(),
         };
-        if self.known.as_ref() == Some(&status) {
+        if self.known.as_ref() == Some(&status) && !self.is_untold {
             return;
         }
+        self.is_untold = false;
         self.known = Some(status.clone());
         // An error means that the control plane is stopping; the next one checks again.
         let word = Checked { status, failing_since: self.failing_since };

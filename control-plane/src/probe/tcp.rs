@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use lb_core::model::Reason;
+use lb_proto::duration::measured_text;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
@@ -12,8 +13,8 @@ use tokio::{
 pub(super) async fn probe(address: SocketAddr, limit: Duration) -> Result<Reason, Reason> {
     let start = Instant::now();
     connect(address, start + limit, limit).await?;
-    let ms = start.elapsed().as_millis();
-    Ok(Reason::new("check_passed", format!("{address} accepted a connection in {ms} ms")))
+    let took = measured_text(start.elapsed());
+    Ok(Reason::new("check_passed", format!("{address} accepted a connection in {took}")))
 }
 
 /// Connects before a deadline, which is `limit` after the start of the probe.

@@ -273,6 +273,41 @@ async fn verdicts_outlive_the_prober() {
     assert_eq!(probed.until(|_| true).await, up);
 }
 
+/// What happens when somebody mends the path of a check because the pool is falling.
+#[tokio::test]
+async fn a_new_check_corrects_what_the_old_one_has_told_and_nobody_has_stored_yet() {
+    let backend = Scripted::start("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;
+    let registry = Registry::start(Box::new(MemoryStore::new()), Arc::default()).unwrap();
+    let (checked, mut words) = mpsc::channel(1);
+    let stop = CancellationToken::new();
+    let resilience =
+        Arc::new(Resilience::new(registry.term(), Duration::from_secs(5), Some(Vec::new())));
+    let prober = Prober { checks: Arc::default(), resilience, checked, resolver: resolver() };
+    let probed = Probed { registry, checks: Arc::default(), _stop: stop.clone().drop_guard() };
+    probed.set_policy(over_http()).await;
+    probed.add(&backend.address.to_string(), AdminState::Enabled).await;
+    let known = probed.registry.read(|view| {
+        let backend = &view.catalog.backends().values().next().unwrap().value;
+        BackendStatus {
+            backend: backend.id.clone(),
+            incarnation: backend.incarnation,
+            health: Health::Up,
+            addresses: vec![],
+            reason: lb_core::model::Reason::new("check_passed", "it did"),
+            since_unix_ms: 1,
+            was_up: true,
+            standing: lb_core::model::Standing::default(),
+        }
+    });
+    let known = BackendStatus { addresses: vec![backend.address], ..known };
+    probed.registry.record(vec![known.clone()]).await.unwrap();
+    tokio::spawn(run(probed.registry.clone(), prober, stop.clone()));
+    let mut word = async || timeout(PATIENCE, words.recv()).await.expect("a word").unwrap().status;
+    assert_eq!(word().await.health, Health::Down);
+    probed.set_policy(CheckProtocol::Tcp).await;
+    assert_eq!(word().await, known, "and not silence, which leaves the backend down for good");
+}
+
 #[tokio::test]
 async fn a_repaired_policy_is_tried_at_once() {
     let backend = Scripted::start("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await;

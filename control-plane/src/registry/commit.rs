@@ -22,12 +22,12 @@ use lb_proto::convert;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::{news::News, writer::Writer};
+use super::{Note, news::News, writer::Writer};
 use crate::{
     clock::{present, told},
     events::EventType,
     registry::answers::Answers,
-    store::{Answered, Batch, Contents, Store, StoreError},
+    store::{Answered, Batch, Contents, StoreError},
 };
 
 /// One change of the state, as it is stored and as it is shown.
@@ -77,23 +77,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Stores what is no part of the state. Whether it could be.
-    pub(super) fn note(
-        &mut self,
-        what: &str,
-        note: impl FnOnce(&mut dyn Store) -> Result<(), StoreError>,
-    ) -> bool {
+    /// Stores what is no part of the state. Whether it could be; if not, it is for the caller to
+    /// come again, since nobody else will.
+    pub(super) fn note(&mut self, note: &Note) -> bool {
         if self.shared.outage.borrow().is_some() {
             return false;
         }
-        let Err(failure) = note(&mut *self.store) else { return true };
-        debug!(error = %failure, "{what} could not be noted");
+        let noted = match note {
+            Note::Proxies(present) => self.store.remember_proxies(present),
+            Note::Holders(holders) => self.store.remember_holders(holders),
+            Note::Term(term) => self.store.raise_term(*term),
+        };
+        let Err(failure) = noted else { return true };
+        debug!(error = %failure, ?note, "it could not be noted");
         self.after(failure).ok();
         false
     }
 
     /// Finds out what became of a commit that failed. Nothing is wrong if it is in the store.
-    fn after(&mut self, failure: StoreError) -> Result<(), StoreError> {
+    pub(super) fn after(&mut self, failure: StoreError) -> Result<(), StoreError> {
         self.counts().store_failures += 1;
         error!(error = %failure, "the store failed; it is opened again, until it takes writes");
         self.shared.outage.send_replace(Some(cause(&failure)));
@@ -119,7 +121,7 @@ impl Writer {
         }
         let held = self.settle();
         let room = match &held {
-            Ok(_) => self.store.make_room(),
+            Ok(_) => self.store.make_room().and_then(|()| self.begin_term()),
             Err(_) => Ok(()),
         };
         match held.as_ref().err().or_else(|| room.as_ref().err()) {

@@ -1,6 +1,6 @@
 //! Why a write was refused.
 
-use lb_core::model::{Invalid, Key};
+use lb_core::model::Invalid;
 
 use crate::store::StoreError;
 
@@ -15,13 +15,8 @@ pub enum WriteError {
     #[error("{0}")]
     Malformed(String),
     /// There is no such object.
-    #[error("{key} does not exist; {hint}")]
-    NotFound {
-        /// What was named.
-        key: Key,
-        /// What there is instead.
-        hint: String,
-    },
+    #[error("{0}")]
+    NotFound(String),
     /// The object, or one that means the same, is there already.
     #[error("{0}")]
     AlreadyExists(String),

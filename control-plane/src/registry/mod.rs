@@ -24,6 +24,7 @@ mod news;
 mod plan;
 pub(crate) mod session_keys;
 mod standing;
+mod twins;
 mod writer;
 
 #[cfg(test)]
@@ -45,7 +46,6 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::plan::known_names;
 use self::writer::Writer;
 pub use self::{
     catalog::{Catalog, Stored},
@@ -169,6 +169,17 @@ pub enum PutMode {
     Replace,
 }
 
+/// What a start of the control plane is to know of the one before it, beside the state.
+#[derive(Clone, Debug)]
+pub(crate) enum Note {
+    /// Which proxies there are.
+    Proxies(Present),
+    /// To which processes something may be lent.
+    Holders(Vec<InstanceId>),
+    /// That the present term has a greater number.
+    Term(u64),
+}
+
 /// A write that succeeded.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Written {
@@ -197,19 +208,13 @@ impl Registry {
 
     /// Changes the desired state.
     pub async fn write(&self, request: WriteRequest) -> Result<Written, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Write { request, reply };
-        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
-        answer.await.map_err(|_| WriteError::Stopping)?
+        self.ask(|reply| Command::Write { request, reply }).await?
     }
 
     /// Stores what was found out about backends, in one revision. What it says about
     /// backends that are gone, or about former lives of them, is dropped.
     pub async fn record(&self, statuses: Vec<BackendStatus>) -> Result<(), WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Record { statuses, reply };
-        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
-        answer.await.map_err(|_| WriteError::Stopping)?
+        self.ask(|reply| Command::Record { statuses, reply }).await?
     }
 
     /// What the same write was answered before; nothing if it was not made.
@@ -218,33 +223,30 @@ impl Registry {
         key: String,
         fingerprint: u128,
     ) -> Result<Option<Written>, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Answered { key, fingerprint, reply };
-        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
-        answer.await.map_err(|_| WriteError::Stopping)?
+        self.ask(|reply| Command::Answered { key, fingerprint, reply }).await?
     }
 
     /// Takes a step of the rotation of session keys; the revision at which the keys were last
     /// changed. Nothing is changed if the step was taken already.
     pub async fn step_keys(&self, request: KeyRequest) -> Result<KeysWritten, WriteError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Keys { request, reply };
-        self.commands.send(command).await.map_err(|_| WriteError::Stopping)?;
-        answer.await.map_err(|_| WriteError::Stopping)?
+        self.ask(|reply| Command::Keys { request, reply }).await?
     }
 
-    /// Has it remembered which proxies there are, for the next start.
-    pub(crate) async fn remember_proxies(&self, present: Present) {
-        // Nobody is left to remember it once the writer has stopped.
-        self.commands.send(Command::Remember { present }).await.ok();
+    /// Has something remembered for the next start, durably when this returns. Whether it could
+    /// be: if not, the caller has to come again.
+    #[must_use = "what could not be noted is lost, unless it is tried again"]
+    pub(crate) async fn note(&self, note: Note) -> bool {
+        self.ask(|reply| Command::Note { note, reply }).await.unwrap_or(false)
     }
 
-    /// Has it remembered, durably when this returns, to which processes something may be lent.
-    /// Whether it could be.
-    pub(crate) async fn remember_holders(&self, holders: Vec<InstanceId>) -> bool {
+    /// Has the writer do something, and waits for its answer.
+    async fn ask<R>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<R>) -> Command,
+    ) -> Result<R, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::RememberHolders { holders, reply }).await.is_ok()
-            && answer.await.unwrap_or(false)
+        self.commands.send(command(reply)).await.map_err(|_| WriteError::Stopping)?;
+        answer.await.map_err(|_| WriteError::Stopping)
     }
 
     /// The processes that may have had leases when the process before this one ended; nothing if
@@ -263,11 +265,8 @@ impl Registry {
 
     /// Takes no more writes, and returns once the last accepted one is stored.
     pub async fn stop(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Stop { reply }).await.is_ok() {
-            // An error means that the writer is gone, which is what was asked for.
-            drop(answer.await);
-        }
+        // An error means that the writer is gone, which is what was asked for.
+        self.ask(|reply| Command::Stop { reply }).await.ok();
     }
 
     /// Looks at the committed state. `look` must be short: it holds up the writer.
@@ -314,11 +313,9 @@ impl Registry {
             let mut wait = HEAL_MIN;
             while self.shared.outage.borrow().is_some() {
                 sleep(wait).await;
-                let (reply, healed) = oneshot::channel();
-                if self.commands.send(Command::Heal { reply }).await.is_err() {
+                if self.ask(|reply| Command::Heal { reply }).await.is_err() {
                     return;
                 }
-                healed.await.ok();
                 wait = (wait * 2).min(HEAL_MAX);
             }
         }
@@ -370,11 +367,8 @@ enum Command {
         request: KeyRequest,
         reply: oneshot::Sender<Result<KeysWritten, WriteError>>,
     },
-    Remember {
-        present: Present,
-    },
-    RememberHolders {
-        holders: Vec<InstanceId>,
+    Note {
+        note: Note,
         reply: oneshot::Sender<bool>,
     },
     Heal {

@@ -13,6 +13,7 @@ use lb_core::model::{
     AdminState, Backend, BackendId, DrainWish, Incarnation, Key, Kind, Limit, Pool, PoolName,
     Resource, Route,
 };
+use lb_proto::document::missing;
 
 use super::{
     Catalog, DrainStep, Item, Origin, PutMode, WriteError, WriteRequest, catalog::Stored,
@@ -296,12 +297,7 @@ impl Draft<'_> {
 
     fn not_found(&self, key: &Key) -> WriteError {
         let names = key.known_kind().map(|kind| self.base.names(kind)).unwrap_or_default();
-        // What does not exist was never checked: it may be of any length.
-        let shown: String = key.name.chars().take(63).collect();
-        WriteError::NotFound {
-            key: Key::new(&key.kind, &shown),
-            hint: known_names(&key.kind, &names),
-        }
+        WriteError::NotFound(missing(&key.kind, &key.name, &names))
     }
 
     /// The routes as they would be.
@@ -421,15 +417,6 @@ fn check_revision(
 
 fn same_life(former: &Resource, backend: &Backend) -> bool {
     matches!(former, Resource::Backend(former) if former.incarnation == backend.incarnation)
-}
-
-/// "known are a, b, c", or what to do when there are none.
-pub(crate) fn known_names(kind: &str, names: &[&str]) -> String {
-    if names.is_empty() {
-        return format!("there is no {kind} yet; add one with add-{kind}");
-    }
-    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-    format!("known are {}", some_of(&names))
 }
 
 fn some_of(names: &[String]) -> String {

@@ -242,7 +242,10 @@ async fn a_route_that_would_never_be_taken_is_refused() {
 async fn what_is_not_there_is_named_beside_what_is() {
     let registry = registry();
     let error = registry.write(one(delete(Kind::Pool, "defualt"))).await.unwrap_err();
-    assert_eq!(error.to_string(), "pool defualt does not exist; known are default");
+    assert_eq!(
+        error.to_string(),
+        "pool defualt does not exist; did you mean default? known are default"
+    );
     let state = Item::SetState {
         id: "backend1".to_owned(),
         state: AdminState::Disabled,
@@ -261,7 +264,7 @@ async fn modes_say_what_must_be_there() {
         assign_id: false,
     };
     let missing = registry.write(one(listener(PutMode::Replace))).await.unwrap_err();
-    assert!(matches!(missing, WriteError::NotFound { .. }), "{missing}");
+    assert!(matches!(missing, WriteError::NotFound(_)), "{missing}");
     assert!(registry.write(one(listener(PutMode::Create))).await.unwrap().changed);
     let there = registry.write(one(listener(PutMode::Create))).await.unwrap_err();
     assert!(matches!(there, WriteError::AlreadyExists(_)), "{there}");

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use super::{
     Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
     WriteRequest, Written, answers::Answers, commit::Change, newer::unreadable, news::News,
-    plan::plan, session_keys,
+    plan::plan, session_keys, twins,
 };
 use crate::{
     clock::{present, unix_ms},
@@ -35,6 +35,8 @@ pub(super) struct Writer {
     pub(super) answers: Answers,
     /// A change whose commit failed, and of which is not known whether it is in the store.
     pub(super) in_doubt: Option<Change>,
+    /// The term of this process, until it is stored.
+    unstored_term: Option<u64>,
 }
 
 impl Writer {
@@ -44,7 +46,8 @@ impl Writer {
         events: Arc<EventLog>,
     ) -> Result<(Self, Arc<Shared>), StoreError> {
         let contents = store.load()?;
-        let term = begin_term(&mut *store);
+        // The time is kept to, so that terms rise over a restored backup too.
+        let term = (unix_ms() / 1000).max(contents.term.saturating_add(1));
         let mut catalog = Catalog::default();
         for object in &contents.objects {
             let resource = convert::decode_object(object)
@@ -79,7 +82,12 @@ impl Writer {
             next_backend_number: contents.next_backend_number,
             answers: Answers::new(contents.answers),
             in_doubt: None,
+            unstored_term: Some(term),
         };
+        // A store that cannot be written now is served all the same.
+        if let Err(failure) = writer.begin_term() {
+            writer.after(failure).ok();
+        }
         if contents.revision == 0 {
             let number = writer.next_backend_number;
             writer.commit(default_objects(), Vec::new(), number, None)?;
@@ -108,17 +116,8 @@ impl Writer {
                 Command::Keys { request, reply } => {
                     reply.send(self.step_keys(request)).ok();
                 }
-                Command::Remember { present } => {
-                    // Drains then wait longer after a restart, and nothing else.
-                    self.note("the proxies that are connected", |store| {
-                        store.remember_proxies(&present)
-                    });
-                }
-                Command::RememberHolders { holders, reply } => {
-                    let noted = self.note("the processes that have leases", |store| {
-                        store.remember_holders(&holders)
-                    });
-                    reply.send(noted).ok();
+                Command::Note { note, reply } => {
+                    reply.send(self.note(&note)).ok();
                 }
                 Command::Heal { reply } => {
                     self.heal();
@@ -152,7 +151,8 @@ impl Writer {
             let now_s = unix_ms() / 1000;
             let keys = session_keys::needed(catalog, &plan.upserts, &plan.deletes, now_s)?;
             plan.upserts.extend(keys.map(Resource::SessionKeys));
-            let warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            let mut warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
+            warnings.extend(twins::warnings(catalog, &plan.upserts, &plan.deletes));
             (revision, plan, warnings)
         };
         let changed = plan.changes_anything();
@@ -251,6 +251,15 @@ impl Writer {
         Ok(KeysWritten { revision, repeated: false })
     }
 
+    /// Stores the term of this process, unless it is stored.
+    pub(super) fn begin_term(&mut self) -> Result<(), StoreError> {
+        if let Some(term) = self.unstored_term {
+            self.store.begin_term(term)?;
+            self.unstored_term = None;
+        }
+        Ok(())
+    }
+
     /// Compares verdicts with the catalog before them.
     pub(super) fn count_transitions(&self, before: &Catalog, upserts: &[Resource]) {
         for resource in upserts {
@@ -327,16 +336,6 @@ fn warn_of_no_match(route: &Route) {
             unmatched.name()
         );
     }
-}
-
-/// A term that is above all before it. A store that cannot be written now serves all the
-/// same: then the term rests on the clock.
-fn begin_term(store: &mut dyn Store) -> u64 {
-    let seconds = unix_ms() / 1000;
-    store.begin_term(seconds).unwrap_or_else(|error| {
-        warn!(%error, "the term of this start could not be stored; it rests on the wall clock");
-        seconds
-    })
 }
 
 /// What a fresh store holds, so that adding a backend is all that is left to do.

@@ -32,6 +32,9 @@ pub(super) struct Backend {
     /// It differs from the rest of its pool.
     pub(super) outlier: Option<Ejection>,
     pub(super) slow_start: Option<SlowStart>,
+    /// When that is over. Proxies are told the wall time at which it began; here a clock that is
+    /// set back must not begin it anew.
+    pub(super) warm_from: Instant,
     /// Since the last look for outliers.
     pub(super) seen: Seen,
     /// Until when what it failed with lately may trip its breaker.
@@ -86,6 +89,10 @@ impl Backend {
             since_unix_ms: at.unix_ms,
             ..ejection
         });
+        let ramp_left = standing.slow_start.map_or(Duration::ZERO, |ramp| {
+            let over = at.unix_ms.saturating_sub(ramp.since_unix_ms);
+            ramp.duration.saturating_sub(Duration::from_millis(over))
+        });
         Self {
             incarnation: backend.incarnation,
             pool: backend.pool.clone(),
@@ -97,6 +104,7 @@ impl Backend {
             tripped,
             outlier: None,
             slow_start: standing.slow_start,
+            warm_from: at.now + ramp_left,
             seen: Seen::default(),
             failing_until: at.now,
             told: None,
@@ -114,9 +122,7 @@ impl Backend {
     }
 
     /// Whether it has its whole share.
-    pub(super) fn is_warm(&self, unix_ms: u64) -> bool {
-        self.slow_start.is_none_or(|ramp| {
-            u128::from(unix_ms.saturating_sub(ramp.since_unix_ms)) >= ramp.duration.as_millis()
-        })
+    pub(super) fn is_warm(&self, now: Instant) -> bool {
+        self.slow_start.is_none() || now >= self.warm_from
     }
 }

@@ -211,11 +211,12 @@ impl State {
                     && backend.pool == name
                     && backend.shown() == Health::Up
                     && backend.ejection().is_none()
-                    && backend.is_warm(at.unix_ms)
+                    && backend.is_warm(at.now)
             });
         if let Some(backend) = self.backends.get_mut(id) {
             backend.slow_start =
                 wanted.then_some(SlowStart { since_unix_ms: at.unix_ms, duration });
+            backend.warm_from = at.now + duration;
         }
     }
 }

@@ -31,6 +31,8 @@ struct World {
     resilience: Resilience,
     now: Instant,
     began: Instant,
+    /// By how much the wall clock was set back.
+    set_back: Duration,
     sequence: u64,
     /// What the next reports are taken for.
     role: Role,
@@ -50,6 +52,7 @@ impl World {
             resilience,
             now: began,
             began,
+            set_back: Duration::ZERO,
             sequence: 0,
             role: Role::Present { took_over: false },
             cut_off: false,
@@ -110,7 +113,8 @@ impl World {
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut State, &View, At<'_>) -> R) -> R {
-        let unix_ms = 1_000_000 + u64::try_from((self.now - self.began).as_millis()).unwrap();
+        let wall = Duration::from_secs(1_000_000) + (self.now - self.began) - self.set_back;
+        let unix_ms = u64::try_from(wall.as_millis()).unwrap();
         self.registry.read(|view| {
             let at = At { catalog: &view.catalog, now: self.now, unix_ms };
             act(&mut self.resilience.lock(), view, at)

@@ -24,6 +24,10 @@ pub(super) const FORMER_FOR: Duration = Duration::from_secs(600);
 /// minutes loses sight of the one that was silent for longest.
 const PROCESSES_MAX: usize = 32;
 
+/// Reports of a process of which the numbers are missing, at most: a proxy repeats what was not
+/// answered under the same number, so that hardly any is lost. A greater jump is a new beginning.
+pub(super) const LOST_MAX: u64 = 10_000;
+
 /// Proxies with their processes.
 #[derive(Debug, Default)]
 pub(super) struct Reporters(HashMap<ProxyId, Reporting>);
@@ -92,6 +96,7 @@ impl Reporters {
             return Turn::Repeated(running.sequence);
         }
         let missing = report.sequence - running.sequence - 1;
+        let missing = if missing > LOST_MAX { 0 } else { missing };
         running.sequence = report.sequence;
         running.fresh_until = report.fresh_until(now);
         // What a process gives up that is being replaced says nothing of the proxy.
@@ -126,6 +131,11 @@ impl Reporters {
     /// What is kept of one proxy.
     pub(super) fn get(&self, proxy: &ProxyId) -> Option<&Reporting> {
         self.0.get(proxy)
+    }
+
+    /// The proxies.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ProxyId> {
+        self.0.keys()
     }
 
     /// All of them.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lb_core::model::{AdminState, Backend, Epoch, Labels, Limit, Pool, Resource, Weight};
 use tokio::time::advance;
 
-use super::*;
+use super::{reporters::LOST_MAX, *};
 
 fn catalog(backends: &[(&str, u64)]) -> Catalog {
     let mut catalog = Catalog::default();
@@ -31,7 +31,7 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
     catalog
 }
 
-fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
+pub(crate) fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
     let counters = BackendCounters { requests, successes: requests, ..BackendCounters::default() };
     Report {
         proxy: ProxyId::new(proxy).unwrap(),
@@ -40,7 +40,7 @@ fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) -> Report {
         interval: Duration::from_millis(250),
         applied_revision: 0,
         applied_epoch: None,
-        sent: Duration::from_millis(250 * sequence),
+        sent: Duration::from_millis(sequence.saturating_mul(250)),
         probes: Vec::new(),
         limits: Vec::new(),
         backends: vec![BackendPart {
@@ -126,6 +126,23 @@ async fn a_repeated_report_counts_once_and_a_new_instance_begins_again() {
     let restarted = Report { instance: process("i2"), ..report("p1", 1, 100, 0) };
     assert_eq!(count(&statistics, &restarted, &catalog).sequence, 1);
     assert_eq!(statistics.all().counters.requests, 111);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_reports_are_those_that_can_have_been_made() {
+    let (statistics, catalog) = (Statistics::default(), catalog(&[("b", 2)]));
+    for (sequence, lost) in [(1, 0), (4, 2), (5 + LOST_MAX, 2 + LOST_MAX)] {
+        count(&statistics, &report("p1", sequence, 1, 0), &catalog);
+        assert_eq!(statistics.reports().lost, lost);
+    }
+    // Whoever tells such a number has begun anew.
+    for instance in ["i2", "i3"] {
+        for sequence in [1, u64::MAX] {
+            let nonsense = Report { instance: process(instance), ..report("p1", sequence, 1, 0) };
+            assert!(count(&statistics, &nonsense, &catalog).is_news);
+        }
+    }
+    assert_eq!(statistics.reports().lost, 2 + LOST_MAX);
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,6 +55,7 @@ impl Store for MemoryStore {
             revision: self.revision,
             next_backend_number: self.next_backend_number,
             committed_unix_ms: self.committed_unix_ms,
+            term: self.term,
             objects: self.objects.values().cloned().collect(),
             answers: self.answers.iter().cloned().collect(),
             proxies: self.proxies.clone(),
@@ -94,10 +95,14 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
-        self.term = at_least.max(self.term + 1);
-        (self.proxies, self.holders) = (None, None);
-        Ok(self.term)
+    fn begin_term(&mut self, term: u64) -> Result<(), StoreError> {
+        (self.term, self.proxies, self.holders) = (term, None, None);
+        Ok(())
+    }
+
+    fn raise_term(&mut self, term: u64) -> Result<(), StoreError> {
+        self.term = term;
+        Ok(())
     }
 
     fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {

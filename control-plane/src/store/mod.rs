@@ -12,6 +12,8 @@
 //! delivers to the other replicas. Leases decide who probes; with the embedded store
 //! the lock on the data directory is that lease.
 
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 mod redb;
 
@@ -43,10 +45,13 @@ pub trait Store: fmt::Debug + Send {
     /// Makes sure that there is room for the next commits, by writing as much and freeing it.
     fn make_room(&mut self) -> Result<(), StoreError>;
 
-    /// Begins a term: a number above all that were begun before, and at least `at_least`.
-    /// Stored durably before it is returned, so that what one process hands out in its term
-    /// is never taken for what another does, whatever the wall clock says.
-    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError>;
+    /// Begins a term, which must be above [`Contents::term`]. Durable once this returns `Ok`, so
+    /// that what one process hands out in its term is never taken for what another does, whatever
+    /// the wall clock says. What was noted in the term before is of no use any more.
+    fn begin_term(&mut self, term: u64) -> Result<(), StoreError>;
+
+    /// Gives the present term a greater number. What was noted in it is kept.
+    fn raise_term(&mut self, term: u64) -> Result<(), StoreError>;
 
     /// Remembers which proxies there are in the present term, in place of what was remembered
     /// before. No part of the state, and without a revision.
@@ -67,6 +72,8 @@ pub struct Contents {
     pub next_backend_number: u64,
     /// When the last commit was made.
     pub committed_unix_ms: u64,
+    /// The number of the last term, 0 if there was none.
+    pub term: u64,
     /// In no particular order.
     pub objects: Vec<Object>,
     /// What writes with an idempotency key were answered, oldest first.
@@ -232,17 +239,23 @@ pub(crate) mod tests {
         let processes = ["i1", "i2"].map(|id| (proxies[0].clone(), InstanceId::new(id).unwrap()));
         let present = Present { proxies, processes: processes.into() };
         assert_eq!(store.load().unwrap().proxies, None);
-        assert_eq!(store.begin_term(5).unwrap(), 5);
+        assert_eq!(store.load().unwrap().term, 0);
+        store.begin_term(5).unwrap();
+        assert_eq!(store.load().unwrap().term, 5);
         store.remember_proxies(&Present::default()).unwrap();
         assert_eq!(store.load().unwrap().proxies, Some(Present::default()));
         store.remember_proxies(&present).unwrap();
-        assert_eq!(store.load().unwrap().proxies, Some(present));
+        assert_eq!(store.load().unwrap().proxies.as_ref(), Some(&present));
         assert_eq!(store.load().unwrap().holders, None);
         let holders: Vec<InstanceId> = ["i1", "i2"].map(|id| InstanceId::new(id).unwrap()).into();
         store.remember_holders(&holders).unwrap();
+        store.raise_term(6).unwrap();
+        let raised = store.load().unwrap();
+        assert_eq!((raised.term, raised.proxies), (6, Some(present)), "it is the same term");
+        assert_eq!(raised.holders.as_ref(), Some(&holders));
+        store.remember_holders(&holders).unwrap();
         assert_eq!(store.load().unwrap().holders, Some(holders));
-        assert_eq!(store.begin_term(5).unwrap(), 6);
-        assert_eq!(store.begin_term(3).unwrap(), 7, "a clock that was set back");
+        store.begin_term(7).unwrap();
         assert_eq!(store.load().unwrap().proxies, None, "who was there in this term is not known");
         assert_eq!(store.load().unwrap().holders, None);
         let fresh = store.load().unwrap();

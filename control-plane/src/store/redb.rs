@@ -27,6 +27,7 @@ use redb::{
     Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition, WriteTransaction,
 };
+use tracing::warn;
 
 use super::{ANSWERS_MAX, Answered, Batch, Contents, Present, Store, StoreError};
 
@@ -35,6 +36,12 @@ const OBJECTS: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition
 /// (key, fingerprint, revision, changed, objects as lines of "KIND NAME").
 const ANSWERS: TableDefinition<'_, u64, (&str, u128, u64, bool, &str)> =
     TableDefinition::new("answers");
+
+/// Names of notes, which count in one term.
+const PROXIES: &str = "proxies";
+const PROCESSES: &str = "processes";
+const HOLDERS: &str = "holders";
+const NOTES: [&str; 3] = [PROXIES, PROCESSES, HOLDERS];
 
 /// The layout that this build writes. Version 1 is the first; whoever raises this adds
 /// the step that leads there to `open`.
@@ -60,6 +67,15 @@ impl RedbStore {
     /// Opens the file, and creates it when it is not there. It holds secrets, and is for this
     /// user alone.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if path.metadata().is_ok_and(|found| found.len() == 0) {
+            // Nobody wrote to it, or a crash of the machine has taken what was written.
+            warn!(
+                store = %path.display(),
+                "the store is a file of 0 bytes, and is taken for a new one; if it was not meant \
+                 to be empty, stop this process, put a copy back, or apply an export ('lbctl \
+                 apply -f FILE')"
+            );
+        }
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
             .map_err(failed("opened"))?;
@@ -172,21 +188,22 @@ impl Store for RedbStore {
         }
 
         // What another term left says nothing: a build that noted nothing may have come since.
-        let term = count("term").ok();
-        let noted = |name| Ok(bytes(name)?.and_then(|noted| lines_in(&noted, term?)));
-        let proxies = noted("proxies")?.and_then(|lines| all(&lines, ProxyId::new));
-        let processes = noted("processes")?.and_then(|lines| all(&lines, process));
+        let term = count("term")?;
+        let noted = |name| Ok(bytes(name)?.and_then(|noted| lines_in(&noted, term)));
+        let proxies = noted(PROXIES)?.and_then(|lines| all(&lines, ProxyId::new));
+        let processes = noted(PROCESSES)?.and_then(|lines| all(&lines, process));
         let proxies = proxies.map(|proxies| {
             // A build that knew only of proxies notes no processes.
             Present { proxies, processes: processes.unwrap_or_default() }
         });
-        let holders = noted("holders")?.and_then(|lines| all(&lines, InstanceId::new));
+        let holders = noted(HOLDERS)?.and_then(|lines| all(&lines, InstanceId::new));
         self.revision = count("revision")?;
         Ok(Contents {
             epoch,
             revision: self.revision,
             next_backend_number: count("next_backend")?,
             committed_unix_ms: count("committed_unix_ms")?,
+            term,
             objects,
             answers,
             proxies,
@@ -276,25 +293,12 @@ impl Store for RedbStore {
         transaction.commit().map_err(failed(doing))
     }
 
-    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
-        let doing = "written";
-        let transaction = self.write()?;
-        let term = {
-            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
-            // A store of an earlier build has none.
-            let last = meta
-                .get("term")
-                .map_err(failed(doing))?
-                .map_or(Ok(0), |value| number(value.value(), "the term"))?;
-            let term = at_least.max(last + 1);
-            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
-            let build = env!("CARGO_PKG_VERSION").as_bytes();
-            meta.insert("build", build).map_err(failed(doing))?;
-            term
-        };
-        transaction.commit().map_err(failed(doing))?;
-        self.term = term;
-        Ok(term)
+    fn begin_term(&mut self, term: u64) -> Result<(), StoreError> {
+        self.store_term(term, &[])
+    }
+
+    fn raise_term(&mut self, term: u64) -> Result<(), StoreError> {
+        self.store_term(term, &NOTES)
     }
 
     fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {
@@ -302,16 +306,39 @@ impl Store for RedbStore {
         let processes = present.processes.iter();
         let processes: Vec<String> =
             processes.map(|(proxy, instance)| format!("{proxy} {instance}")).collect();
-        self.note(&[("proxies", proxies.join("\n")), ("processes", processes.join("\n"))])
+        self.note(&[(PROXIES, proxies.join("\n")), (PROCESSES, processes.join("\n"))])
     }
 
     fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
         let lines: Vec<&str> = holders.iter().map(InstanceId::as_str).collect();
-        self.note(&[("holders", lines.join("\n"))])
+        self.note(&[(HOLDERS, lines.join("\n"))])
     }
 }
 
 impl RedbStore {
+    /// Stores the number of the present term, in which these notes go on to count.
+    fn store_term(&mut self, term: u64, kept: &[&str]) -> Result<(), StoreError> {
+        let doing = "written";
+        let transaction = self.write()?;
+        {
+            let mut meta = transaction.open_table(META).map_err(failed(doing))?;
+            meta.insert("term", term.to_le_bytes().as_slice()).map_err(failed(doing))?;
+            let build = env!("CARGO_PKG_VERSION").as_bytes();
+            meta.insert("build", build).map_err(failed(doing))?;
+            for name in kept {
+                let noted = meta.get(*name).map_err(failed(doing))?;
+                let lines = noted.and_then(|noted| lines_in(noted.value(), self.term));
+                if let Some(lines) = lines {
+                    let noted = note_of(term, &lines);
+                    meta.insert(*name, noted.as_slice()).map_err(failed(doing))?;
+                }
+            }
+        }
+        transaction.commit().map_err(failed(doing))?;
+        self.term = term;
+        Ok(())
+    }
+
     /// Keeps lists of the present term.
     fn note(&self, lists: &[(&str, String)]) -> Result<(), StoreError> {
         let doing = "written";
@@ -319,7 +346,7 @@ impl RedbStore {
         {
             let mut meta = transaction.open_table(META).map_err(failed(doing))?;
             for (name, lines) in lists {
-                let noted = [&self.term.to_le_bytes()[..], lines.as_bytes()].concat();
+                let noted = note_of(self.term, lines);
                 meta.insert(*name, noted.as_slice()).map_err(failed(doing))?;
             }
         }
@@ -345,6 +372,11 @@ fn number(bytes: &[u8], what: &str) -> Result<u64, StoreError> {
         what: format!("{what} has {} bytes instead of 8", bytes.len()),
     })?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Lines that count in a term.
+fn note_of(term: u64, lines: &str) -> Vec<u8> {
+    [&term.to_le_bytes()[..], lines.as_bytes()].concat()
 }
 
 /// What was noted in a term, one a line; nothing if it was another term.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::{
-    Decision, Pace,
-    pace::{Inflow, TOKEN},
+    Decision, MICROS, Pace,
+    pace::{TOKEN, wait_seconds},
 };
 
 /// The bucket of a limit without a key, for all workers of a proxy. Full at first.
@@ -36,7 +36,7 @@ impl Bucket {
             let next = inflow.level + debt;
             match self.0.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed)
             {
-                Ok(_) => return admitted(pace, debt, &inflow),
+                Ok(_) => return Taken { debt, rate: inflow.rate }.decision(pace),
                 Err(newer) => full_at = newer,
             }
         }
@@ -62,13 +62,59 @@ pub(super) fn take(debt: u64, burst: u32) -> Result<u64, u64> {
     if after > most { Err(after - most) } else { Ok(after) }
 }
 
-#[inline]
-pub(super) fn admitted(pace: &Pace, debt: u64, inflow: &Inflow) -> Decision {
-    let left = u64::from(pace.burst()).saturating_sub(debt.div_ceil(TOKEN));
-    Decision::Admitted {
-        remaining: u32::try_from(left).unwrap_or(u32::MAX),
-        full_after_seconds: inflow.wait_seconds(debt),
+/// A token was taken: what the bucket lacks after it, of which follows what a client is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Taken {
+    /// In parts of tokens.
+    pub(super) debt: u64,
+    /// At which tokens come in now, in millionths of one per second.
+    pub(super) rate: u64,
+}
+
+/// What buckets may lack for the same to be told of them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Alike {
+    least: u64,
+    further: u64,
+}
+
+impl Taken {
+    /// What is to be told of it.
+    #[inline]
+    #[must_use]
+    pub fn decision(&self, pace: &Pace) -> Decision {
+        let left = u64::from(pace.burst()).saturating_sub(self.debt.div_ceil(TOKEN));
+        Decision::Admitted {
+            remaining: u32::try_from(left).unwrap_or(u32::MAX),
+            full_after_seconds: wait_seconds(self.debt, self.rate),
+        }
     }
+
+    /// Those others of which the same is to be told as of this one, as far as that is easily
+    /// said; in the first stage of the same pace only.
+    #[must_use]
+    pub fn alike(&self) -> Alike {
+        let Self { debt, rate } = *self;
+        // All that round up to the same number of tokens, and come in within a second.
+        let least = debt.div_ceil(TOKEN).saturating_sub(1) * TOKEN + 1;
+        let most = (debt.div_ceil(TOKEN) * TOKEN).min(rate / (MICROS / TOKEN));
+        match most.checked_sub(least) {
+            Some(further) if debt <= most => Alike { least, further },
+            _ => Alike { least: debt, further: 0 },
+        }
+    }
+
+    /// Whether it is one of these.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_among(&self, alike: &Alike) -> bool {
+        self.debt.wrapping_sub(alike.least) <= alike.further
+    }
+}
+
+impl Alike {
+    /// None: what was taken lacks something.
+    pub const NONE: Self = Self { least: 0, further: 0 };
 }
 
 #[cold]

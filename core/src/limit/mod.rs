@@ -41,11 +41,11 @@ mod refusals;
 mod table;
 
 pub use self::{
-    bucket::Bucket,
+    bucket::{Alike, Bucket, Taken},
     decision::{Decision, Quota},
     hot::HotKeys,
     key::KeyHasher,
-    pace::{MICROS, Pace, REACHED_AFTER, burst_share},
+    pace::{MICROS, Pace, REACHED_AFTER, burst_share, nanos_between},
     queue::{Queue, QueueFull, Ticket},
     refusals::{RefusalNews, Refusals, Tally},
     table::Table,

@@ -27,8 +27,7 @@ pub struct Pace {
     fraction: u64,
     from: Instant,
     stages: Stages,
-    /// Nanoseconds from the start to the first bend: two numbers are compared faster than two
-    /// instants.
+    /// Nanoseconds from the start to the first bend.
     lease_nanos: u64,
     burst: u32,
     /// What is lent within about a second if it is needed.
@@ -71,7 +70,7 @@ impl Pace {
         burst: u32,
         reach: u64,
     ) -> Self {
-        let lease_nanos = nanos(from, stages.lease_until);
+        let lease_nanos = nanos_between(from, stages.lease_until);
         Self { level, fraction, from, stages, lease_nanos, burst, reach }
     }
 
@@ -93,19 +92,43 @@ impl Pace {
         now < self.stages.lease_until
     }
 
+    /// Nanoseconds from `origin` to its start; less than none if that is earlier.
+    #[must_use]
+    pub fn start_after(&self, origin: Instant) -> i64 {
+        let signed = |nanos: u64| i64::try_from(nanos).unwrap_or(i64::MAX);
+        signed(nanos_between(origin, self.from)) - signed(nanos_between(self.from, origin))
+    }
+
     /// What has come in until `now`, and how fast it does.
     #[inline]
     pub(super) fn inflow(&self, now: Instant) -> Inflow {
-        let (elapsed, lease) = (nanos(self.from, now), self.stages.lease);
+        let elapsed = self.elapsed(now);
+        self.inflow_of_first_stage(elapsed).unwrap_or_else(|| self.inflow_of_any_stage(now))
+    }
+
+    /// Nanoseconds since the start.
+    #[inline]
+    pub(super) fn elapsed(&self, now: Instant) -> u64 {
+        nanos_between(self.from, now)
+    }
+
+    /// What has come in that many nanoseconds after the start, before the first bend; nothing after
+    /// it, or if the numbers are out of the usual.
+    #[inline(always)]
+    pub(super) fn inflow_of_first_stage(&self, elapsed: u64) -> Option<Inflow> {
+        // Two numbers are compared and multiplied faster than two instants.
         if elapsed >= self.lease_nanos {
-            return self.inflow_after_the_lease(now);
+            return None;
         }
+        let lease = self.stages.lease;
         let sum = u128::from(lease) * u128::from(elapsed) + u128::from(self.fraction);
-        Inflow { level: self.level.saturating_add(whole(sum)), rate: lease }
+        // A division of 128 bits would be a tenth of what a limit costs.
+        let parts = u64::try_from(sum >> TWOS).ok()? / REST;
+        Some(Inflow { level: self.level.checked_add(parts)?, rate: lease })
     }
 
     #[cold]
-    fn inflow_after_the_lease(&self, now: Instant) -> Inflow {
+    fn inflow_of_any_stage(&self, now: Instant) -> Inflow {
         Inflow { level: self.exact_level(now).0, rate: self.rate(now) }
     }
 
@@ -139,21 +162,19 @@ pub(super) struct Inflow {
     /// Parts of tokens that have come in.
     pub(super) level: u64,
     /// Millionths of a token per second.
-    rate: u64,
+    pub(super) rate: u64,
 }
 
-impl Inflow {
-    /// In how many whole seconds, rounded up, this many parts come in, which are more than none
-    /// and no more than a burst; without a division of 128 bits, since it is told with every
-    /// answer. 1 if the rate is zero: a share may come at any moment.
-    #[inline]
-    pub(super) fn wait_seconds(&self, parts: u64) -> u32 {
-        let micros = parts * (MICROS / TOKEN);
-        if micros <= self.rate || self.rate == 0 {
-            1
-        } else {
-            u32::try_from(micros.div_ceil(self.rate)).unwrap_or(u32::MAX)
-        }
+/// In how many whole seconds, rounded up, this many parts come in at this rate, which are more
+/// than none and no more than a burst; without a division of 128 bits, since it is told with every
+/// answer. 1 if the rate is zero: a share may come at any moment.
+#[inline]
+pub(super) fn wait_seconds(parts: u64, rate: u64) -> u32 {
+    let micros = parts * (MICROS / TOKEN);
+    if micros <= rate || rate == 0 {
+        1
+    } else {
+        u32::try_from(micros.div_ceil(rate)).unwrap_or(u32::MAX)
     }
 }
 
@@ -172,22 +193,12 @@ fn steady(rate: u64, now: Instant) -> Stages {
 /// What comes in between two instants, in [`PER_PART`]ths of parts of tokens.
 #[inline]
 fn product(rate: u64, from: Instant, to: Instant) -> u128 {
-    u128::from(rate) * u128::from(nanos(from, to))
+    u128::from(rate) * u128::from(nanos_between(from, to))
 }
 
 /// [`PER_PART`] is two to the power of `TWOS`, times `REST`.
 const TWOS: u32 = PER_PART.trailing_zeros();
 const REST: u64 = PER_PART >> TWOS;
-
-/// Divides by [`PER_PART`]. On the path of every request, where a division of 128 bits would be
-/// a tenth of what a limit costs.
-#[inline]
-fn whole(sum: u128) -> u64 {
-    match u64::try_from(sum >> TWOS) {
-        Ok(high) => high / REST,
-        Err(_) => divided(sum).0,
-    }
-}
 
 /// Divides by [`PER_PART`], as on paper, with digits of 32 bits; the remainder, too.
 #[cold]
@@ -209,8 +220,9 @@ fn low(bits: u128) -> u64 {
 
 /// Nanoseconds between two instants, 0 if the second is not later.
 #[inline]
-fn nanos(from: Instant, to: Instant) -> u64 {
-    let elapsed = to.saturating_duration_since(from);
+#[must_use]
+pub fn nanos_between(from: Instant, to: Instant) -> u64 {
+    let Some(elapsed) = to.checked_duration_since(from) else { return 0 };
     // No clock runs for the 584 years that this has room for.
     elapsed.as_secs() * 1_000_000_000 + u64::from(elapsed.subsec_nanos())
 }
@@ -255,7 +267,6 @@ mod tests {
                 Ok(parts) => prop_assert_eq!(divided(sum), (parts, low(sum % by))),
                 Err(_) => prop_assert_eq!(divided(sum).0, u64::MAX),
             }
-            prop_assert_eq!(whole(sum), divided(sum).0);
         }
 
         /// Counted in one go or in pieces, over both bends and any replacement.

@@ -24,7 +24,7 @@ use std::{
 
 use super::{
     Decision, MICROS, Pace,
-    bucket::{admitted, refused, take},
+    bucket::{Taken, refused, take},
     pace::{Inflow, TOKEN},
 };
 
@@ -73,39 +73,41 @@ impl Table {
 
     /// Asks for one token for this key, a number of [`super::KeyHasher`], at `now`. Does
     /// not allocate, lock or wait.
-    // With every call a good part of what a limit may cost would go into saving registers.
-    #[inline(always)]
+    #[inline]
     pub fn take(&self, key: u64, pace: &Pace, now: Instant) -> Decision {
-        let inflow = pace.inflow(now);
+        match self.take_usual(key, pace, pace.elapsed(now)) {
+            Some(taken) => taken.decision(pace),
+            None => self.take_any(key, pace, now),
+        }
+    }
+
+    /// The same for the usual request: its key has a place, where nobody else is, and a token,
+    /// and the pace, which began so many nanoseconds ago, is in its first stage. Of any other
+    /// nothing is said, and it has taken nothing: it is for [`Self::take_any`].
+    // With every call, and with everything that is rare, a good part of what a limit may cost
+    // would go into saving registers.
+    #[inline(always)]
+    pub fn take_usual(&self, key: u64, pace: &Pace, elapsed: u64) -> Option<Taken> {
+        let inflow = pace.inflow_of_first_stage(elapsed)?;
         let (set, tag) = self.place(key);
-        // Most keys have a place, and nobody else is at it.
         for way in &set.0 {
             let word = way.load(Ordering::Relaxed);
             if word & !LEVEL == tag {
-                match self.take_from(way, word, tag, pace, &inflow) {
-                    Ok(Some(decision)) => return decision,
-                    Ok(None) => break,
-                    Err(lacks) => return refused(pace, lacks, now),
-                }
+                return self.take_from(way, word, tag, pace, &inflow).ok()?;
             }
         }
-        self.take_place(set, tag, pace, &inflow, now)
+        None
     }
 
-    /// The same for a key that has no place yet, or that others ask for at this very moment.
+    /// [`Self::take`] for a request of which it is known that [`Self::take_usual`] says nothing.
     #[cold]
-    fn take_place(
-        &self,
-        set: &Set,
-        tag: u64,
-        pace: &Pace,
-        inflow: &Inflow,
-        now: Instant,
-    ) -> Decision {
+    pub fn take_any(&self, key: u64, pace: &Pace, now: Instant) -> Decision {
+        let inflow = &pace.inflow(now);
+        let (set, tag) = self.place(key);
         loop {
             let (way, word) = self.find(set, tag, inflow.level);
             let decision = match self.take_from(way, word, tag, pace, inflow) {
-                Ok(Some(decision)) => decision,
+                Ok(Some(taken)) => taken.decision(pace),
                 // Look again at what the other worker left.
                 Ok(None) => continue,
                 Err(lacks) => return refused(pace, lacks, now),
@@ -120,7 +122,7 @@ impl Table {
     /// Takes a token from the bucket of the key of this tag, whose place is or will be here;
     /// nothing if another worker has changed the word. If there is no token, how many parts of
     /// one must come in before.
-    #[inline]
+    #[inline(always)]
     fn take_from(
         &self,
         way: &AtomicU64,
@@ -128,12 +130,12 @@ impl Table {
         tag: u64,
         pace: &Pace,
         inflow: &Inflow,
-    ) -> Result<Option<Decision>, u64> {
+    ) -> Result<Option<Taken>, u64> {
         let debt = if word & !LEVEL == tag { self.debt(word, inflow.level) } else { 0 };
         let debt_after = take(debt, pace.burst())?;
         let next = tag | (inflow.level + debt_after) & LEVEL;
         let swapped = way.compare_exchange(word, next, Ordering::Relaxed, Ordering::Relaxed);
-        Ok(swapped.is_ok().then(|| admitted(pace, debt_after, inflow)))
+        Ok(swapped.is_ok().then_some(Taken { debt: debt_after, rate: inflow.rate }))
     }
 
     /// Gives a token back that was taken with this key for a request which another limit
@@ -178,7 +180,7 @@ impl Table {
 
     /// The set of a key, and the bits that tell it from others there; never zero, which
     /// is a free place.
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: u64) -> (&Set, u64) {
         let low = usize::try_from(key & LEVEL).unwrap_or_default();
         let tag = match key & !LEVEL {
@@ -207,7 +209,7 @@ impl Table {
     }
 
     /// What the bucket behind a word lacks.
-    #[inline]
+    #[inline(always)]
     fn debt(&self, word: u64, level: u64) -> u64 {
         let ahead = word.wrapping_sub(level) & LEVEL;
         if ahead > self.debt_max.load(Ordering::Relaxed) { 0 } else { ahead }

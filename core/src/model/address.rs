@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
-use super::Invalid;
+use super::{Invalid, invalid::shorten};
 
 const FIELD: &str = "backend.address";
 
@@ -56,6 +56,16 @@ impl FromStr for Address {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.starts_with("unix:") {
+            return Err(Invalid::value(
+                FIELD,
+                format!(
+                    "{:?} is a Unix socket, and a backend has HOST:PORT: sockets are not supported \
+                     there",
+                    shorten(text)
+                ),
+            ));
+        }
         if text.len() > 300 {
             return Err(Invalid::value(
                 FIELD,
@@ -176,6 +186,7 @@ mod tests {
             ("localhost:0", "port 0"),
             ("localhost:70000", "1 to 65535"),
             ("localhost:+80", "1 to 65535"),
+            ("unix:/run/web.sock", "sockets are not supported"),
             (":80", "empty"),
             ("::1:80", "brackets"),
             ("[10.0.0.1]:80", "brackets"),

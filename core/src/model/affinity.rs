@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::Invalid;
+use super::{Invalid, invalid::shorten};
 
 /// What keeps a client with its backend.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -59,7 +59,7 @@ impl FromStr for Affinity {
                     "unknown_affinity",
                     format!(
                         "unknown affinity {:?}; known are {}",
-                        shown(text),
+                        shorten(text),
                         Self::FORMS.join(", ")
                     ),
                 )),
@@ -136,7 +136,7 @@ impl CookieAffinity {
                 format!(
                     "pool.session_path {:?} must begin with '/' and hold at most {} visible \
                      ASCII characters other than ';'",
-                    shown(path),
+                    shorten(path),
                     Self::TEXT_MAX
                 ),
             ));
@@ -297,7 +297,7 @@ fn check_token(field: &'static str, name: &str) -> Result<(), Invalid> {
             field,
             format!(
                 "{field} {:?} is no token: use 1 to {} letters, digits and !#$%&'*+-.^_`|~",
-                shown(name),
+                shorten(name),
                 CookieAffinity::TEXT_MAX
             ),
         ));
@@ -313,12 +313,8 @@ fn named<T: Copy>(
 ) -> Result<T, Invalid> {
     known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names = known.map(|(name, _)| name).join(", ");
-        Invalid::value(field, format!("{field} {:?} is none of {names}", shown(text)))
+        Invalid::value(field, format!("{field} {:?} is none of {names}", shorten(text)))
     })
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Invalid, PoolName};
+use super::{Invalid, PoolName, invalid::shorten};
 
 /// Where requests go while a pool has no backend for them, panic mode included. The
 /// default: nowhere, and the proxy answers 503.
@@ -162,7 +162,7 @@ fn check_content_type(content_type: &str) -> Result<(), Invalid> {
         || !content_type.bytes().all(fits)
         || content_type.len() > StaticAnswer::CONTENT_TYPE_MAX
     {
-        let shown: String = content_type.chars().take(40).collect();
+        let shown = shorten(content_type);
         return Err(Invalid::value(
             "pool.fallback_content_type",
             format!(

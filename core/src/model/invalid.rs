@@ -25,3 +25,8 @@ impl Invalid {
         Self { field, code, message: message.into() }
     }
 }
+
+/// As much of a bad value as an error quotes: whoever sent a megabyte knows it by its beginning.
+pub(crate) fn shorten(text: &str) -> String {
+    text.chars().take(40).collect()
+}

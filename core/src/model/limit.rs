@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 
-use super::{Incarnation, Invalid, LimitKey, LimitName, PoolName, Rate, RouteName};
+use super::{
+    Incarnation, Invalid, LimitKey, LimitName, PoolName, Rate, RouteName, invalid::shorten,
+};
 
 /// A named limit on the rate of requests, which a token bucket keeps: `burst` requests at
 /// once, and then `rate`.
@@ -143,7 +145,7 @@ impl FromStr for LimitScope {
             "proxy" => Ok(Self::Proxy),
             "backend" => Ok(Self::Backend),
             _ => {
-                let shown: String = name.chars().take(40).collect();
+                let shown = shorten(name);
                 Err(Invalid::unknown(
                     "limit.scope",
                     "unknown_scope",
@@ -174,7 +176,7 @@ impl FromStr for LimitTarget {
             Some(("pool", name)) => PoolName::new(name).map(Self::Pool),
             Some(("route", name)) => RouteName::new(name).map(Self::Route),
             _ => {
-                let shown: String = text.chars().take(40).collect();
+                let shown = shorten(text);
                 Err(Invalid::unknown(
                     "limit.target",
                     "unknown_target",

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::Invalid;
+use super::{Invalid, invalid::shorten};
 
 /// What tells the requests of a limit apart. A request that lacks the header field or the
 /// cookie is not limited, as in nginx, Envoy and HAProxy: combine such a limit with one by
@@ -81,10 +81,6 @@ fn checked(name: &str, what: &str) -> Result<(), Invalid> {
         ));
     }
     Ok(())
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod concurrency;
 mod drain;
 mod fallback;
 mod id;
-mod invalid;
+pub(crate) mod invalid;
 mod limit;
 mod limit_key;
 mod limits;

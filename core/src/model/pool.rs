@@ -2,7 +2,9 @@
 
 use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use super::{Affinity, Concurrency, Fallback, Invalid, PoolName, ResiliencePolicy, Source};
+use super::{
+    Affinity, Concurrency, Fallback, Invalid, PoolName, ResiliencePolicy, Source, invalid::shorten,
+};
 
 /// A pool's policy. Its backends are separate objects that name it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -231,7 +233,7 @@ impl FromStr for Algorithm {
                 Ok(Self::LeastConnections(LeastConnections::default()))
             }
             _ => {
-                let shown: String = name.chars().take(40).collect();
+                let shown = shorten(name);
                 Err(Invalid::unknown(
                     "pool.algorithm",
                     "unknown_algorithm",
@@ -368,7 +370,7 @@ impl Default for HealthPolicy {
 fn check_path(path: &str) -> Result<(), Invalid> {
     let printable = path.bytes().all(|b| b.is_ascii_graphic());
     if !path.starts_with('/') || !printable || path.len() > 1024 {
-        let shown: String = path.chars().take(40).collect();
+        let shown = shorten(path);
         return Err(Invalid::value(
             "pool.health_path",
             format!(

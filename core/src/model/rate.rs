@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::Invalid;
+use super::{Invalid, invalid::shorten};
 
 /// A rate of requests, as it is written: `100/s`, `600/m`, `10/h`, `1000/d`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -104,7 +104,7 @@ impl FromStr for Rate {
             // So many digits that it does not fit is more than any rate.
             (Some(unit), true) => Self::new(count.parse().unwrap_or(u64::MAX), unit),
             _ => {
-                let shown: String = text.chars().take(40).collect();
+                let shown = shorten(text);
                 Err(Invalid::value(
                     "limit.rate",
                     format!(

@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use super::{Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route, SessionKeys};
+use super::{
+    Backend, BackendStatus, Invalid, Limit, Listener, Pool, Route, SessionKeys, invalid::shorten,
+};
 
 /// The kinds of objects, in the order in which they must be applied: what others
 /// refer to comes first.
@@ -62,7 +64,7 @@ impl FromStr for Kind {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let shown: String = text.chars().take(40).collect();
+            let shown = shorten(text);
             Invalid::unknown(
                 "kind",
                 "unknown_kind",

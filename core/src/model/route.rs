@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Invalid, ListenerName, RouteName, RoutePools};
+use super::{Invalid, ListenerName, RouteName, RoutePools, invalid::shorten};
 use crate::routing::without_port;
 
 /// Sends the requests that match to a pool, or shares them out among several.
@@ -247,10 +247,6 @@ impl fmt::Display for PathMatch {
             Self::Prefix(prefix) => write!(f, "path prefix {prefix}"),
         }
     }
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 #[cfg(test)]

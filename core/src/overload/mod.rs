@@ -360,8 +360,8 @@ impl Shedder {
     }
 
     /// How many connections are to be closed that are idle between two requests: as many as
-    /// are open above the lower threshold, and all of them when memory is what runs out,
-    /// whatever little each of them holds.
+    /// keep the stage from being left, and all of them when memory is what runs out, whatever
+    /// little each of them holds.
     #[must_use]
     pub fn surplus(&self, reading: &Reading) -> u64 {
         if !self.stage.closes_idle() {
@@ -372,8 +372,10 @@ impl Shedder {
             return u64::MAX;
         }
         let Usage { used, limit } = reading.connections;
-        let leave = connections.1.map_or(100, |band| band.leave_percent);
-        used.saturating_sub(limit / 100 * u64::from(leave) + limit % 100 * u64::from(leave) / 100)
+        let leave = u64::from(connections.1.map_or(100, |band| band.leave_percent));
+        // The fewest that reach the lower threshold are one too many.
+        let reaching = limit / 100 * leave + (limit % 100 * leave).div_ceil(100);
+        used.saturating_sub(reaching.saturating_sub(1))
     }
 
     /// Whether there must be no more connections than there are, since memory runs out.

@@ -174,7 +174,7 @@ fn as_many_idle_connections_are_too_many_as_are_above_the_lower_threshold() {
     stages(&mut shedder, epoch(), &[reading(0, 900)]);
     let few = Reading { connections: Usage { used: 3, limit: 3 }, ..Reading::default() };
     let surplus = |reading: &Reading| shedder.surplus(reading);
-    assert_eq!([surplus(&reading(0, 950)), surplus(&reading(0, 700)), surplus(&few)], [150, 0, 1]);
+    assert_eq!([surplus(&reading(0, 950)), surplus(&reading(0, 700)), surplus(&few)], [151, 0, 1]);
     assert_eq!(surplus(&reading(750, 700)), u64::MAX);
 }
 
@@ -243,6 +243,21 @@ proptest! {
         let mild = stages(&mut Shedder::new(policy()), start, &readings);
         let grave = stages(&mut Shedder::new(policy()), start, &worse);
         prop_assert!(mild.iter().zip(&grave).all(|(mild, grave)| mild <= grave));
+    }
+
+    /// Closing as many as are too many is enough, and closing one less is not.
+    #[test]
+    fn the_stage_is_left_once_the_surplus_is_closed(limit in 1_u64..5000, over in 0_u64..100) {
+        let mut shedder = Shedder::new(policy());
+        let used = limit + over;
+        let reading =
+            |used| Reading { connections: Usage { used, limit }, ..Reading::default() };
+        shedder.observe(&reading(used), epoch());
+        prop_assert_eq!(shedder.stage(), Stage::CloseIdle);
+        let enough = used - shedder.surplus(&reading(used));
+        prop_assert!(shedder.presses(&reading(enough + 1), Stage::CloseIdle));
+        let calm = vec![reading(enough); 100];
+        prop_assert_eq!(stages(&mut shedder, epoch(), &calm).last(), Some(&Stage::Normal));
     }
 
     /// A clock that stands still or jumps does no harm.

@@ -33,13 +33,14 @@ struct Heard {
     before_that: Option<Instant>,
 }
 
-/// Those that may know better than a proxy that fails: who has told what it saw since when.
+/// The processes that may contradict a proxy whose requests fail, and how much of what each of
+/// them saw is known.
 #[derive(Clone, Debug, Default)]
 pub struct Jury {
     /// Of each process its proxy, and since when all that it saw is known: those that have told
     /// least first.
     witnesses: Vec<(Option<Instant>, ProxyId)>,
-    /// Whether there are others that are not heard yet.
+    /// Whether there may be processes that were not heard yet.
     awaits_others: bool,
 }
 

@@ -54,10 +54,14 @@ impl Bound {
         self.settled_at = self.settled_at.filter(|at| *at <= now);
     }
 
-    /// A new control plane prolongs what it finds, once.
-    pub(crate) fn control_plane_starts(&mut self, plan: &Plan, now: u64) {
+    /// A new control plane first prolongs what it finds, as long as what it does not know of may
+    /// be in force, and then has what it prolonged last for as long.
+    pub(crate) fn control_plane_starts(&mut self, plan: &Plan, nodes: &mut [Node], now: u64) {
         self.prolonged_until = now + 2 * drifted(micros(plan.terms.counted_for()));
         self.settled_at.get_or_insert(self.prolonged_until);
+        for node in nodes.iter_mut().filter(|node| node.excess.1 > now) {
+            node.excess.1 = self.prolonged_until;
+        }
     }
 
     pub(crate) fn check(
@@ -79,10 +83,15 @@ impl Bound {
             if may_exceed && node.is_up && !node.is_leased(now) {
                 // It is cut off, alone for all it knows, and uses its safe share, or is about to:
                 // then that is what a granter which hears it again counts for it and lets it
-                // have. A control plane that starts meanwhile lets it keep that share for once.
+                // have. From then on the others are lent less, and what they were lent before
+                // ends. But a granter that is in its first term lends nobody less, since it does
+                // not know all yet; and one that starts before the others had to make room finds
+                // more in use than there is, and prolongs all of it, too. So with each start of a
+                // control plane the excess may last until two terms later, and not longer.
                 let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
                 let safe = node.in_units(node.holder().remembered().0);
-                node.excess = (safe.max(larger), now + 2 * counted_for);
+                let until = (now + counted_for).max(self.prolonged_until);
+                node.excess = (safe.max(larger), until);
             }
             excess += if node.excess.1 > now { node.excess.0 } else { 0 };
         }

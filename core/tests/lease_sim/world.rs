@@ -386,7 +386,7 @@ impl World {
         self.granter = Some((clock, granter));
         self.frames.clear();
         self.former = (self.noted.clone(), Census::new(self.noted.iter().copied()));
-        self.bound.control_plane_starts(&self.plan, self.now);
+        self.bound.control_plane_starts(&self.plan, &mut self.nodes, self.now);
     }
 
     fn in_units(&self) -> u64 {

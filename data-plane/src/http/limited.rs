@@ -18,10 +18,10 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    h1::{body::write_decimal, request::RequestHead},
+    h1::request::RequestHead,
     live::{
-        Asking, LastTold, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex,
-        RouteIndex, Told,
+        Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
+        Telling, Told,
     },
     reason::Reason,
     worker::{Loaded, Worker, now},
@@ -50,7 +50,7 @@ pub(crate) type KeyMemo = Cell<(u64, u64)>;
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     /// What the client is told of its limits; nothing without any.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<Telling>,
     /// What the limits of the pool count it by that takes its own one's place, if there is such
     /// a pool and it has any.
     pub(super) spare: Option<Box<[(LimitIndex, u64)]>>,
@@ -209,40 +209,45 @@ pub(super) fn count(
     head: &RequestHead<'_, '_>,
     origin: &Origin,
     (route, pool): (RouteIndex, PoolIndex),
+    nanos: u64,
     counted: &mut Counted,
 ) -> Result<(), Box<OwnAnswer>> {
-    let limiter = || Limiter::new(limits, context.worker, context.started);
-    let asker = || {
-        let (client, is_peer) = (origin.client, origin.is_peer(context));
-        Asker { head, client, is_peer, memo: context.key }
-    };
-    let own = &context.config.pools[pool];
-    if own.fallback.pool.is_some() {
-        counted.spare = limiter().spare(own, context.config, &asker());
-    }
-    match limits.of_requests(route, pool) {
-        [] => {}
-        // The usual one is asked in one go.
-        &[index] => {
-            let limit = &limits.all()[index];
-            let key = match (limit.limit.key(), context.key.get()) {
-                (LimitKey::All, _) => 0,
-                (LimitKey::ClientAddress, (serial, key))
-                    if serial == limit.state.serial && origin.is_peer(context) =>
-                {
-                    key
-                }
-                _ => match asker().key(limit) {
-                    Some(key) => key,
-                    None => return Ok(()),
-                },
-            };
-            let (worker, copies) = (context.worker.index, &context.worker.limit_copies);
-            let asking = Asking { worker, copies, now: context.started };
-            counted.told = judge(limit, &limit.take(key, &asking))?;
+    if let Some(limit) = limits.only_one(route, pool)
+        && origin.is_peer(context)
+    {
+        let worker = context.worker;
+        let copies = &worker.limit_copies;
+        let told = limit.take_usual(context.key.get(), copies, worker.index, nanos);
+        if told.is_some() {
+            counted.told = told;
+            return Ok(());
         }
-        several => counted.told = limiter().admit(several, &asker())?,
     }
+    count_any(limits, context, head, origin, (route, pool), counted)
+}
+
+/// The same for any request that was not counted yet.
+#[inline(never)]
+fn count_any(
+    limits: &Limits,
+    context: &Context<'_>,
+    head: &RequestHead<'_, '_>,
+    origin: &Origin,
+    (route, pool): (RouteIndex, PoolIndex),
+    counted: &mut Counted,
+) -> Result<(), Box<OwnAnswer>> {
+    let (own, asked) = (&context.config.pools[pool], limits.of_requests(route, pool));
+    let has_spare = own.fallback.pool.is_some();
+    if asked.is_empty() && !has_spare {
+        return Ok(());
+    }
+    let limiter = Limiter::new(limits, context.worker, context.started);
+    let (client, is_peer) = (origin.client, origin.is_peer(context));
+    let asker = Asker { head, client, is_peer, memo: context.key };
+    if has_spare {
+        counted.spare = limiter.spare(own, context.config, &asker);
+    }
+    counted.told = limiter.admit(asked, &asker)?.map(Telling::Anew);
     Ok(())
 }
 
@@ -253,6 +258,7 @@ impl<'a> Limiter<'a> {
     }
 
     /// Asks these limits.
+    #[inline]
     fn admit(
         &self,
         asked: &[LimitIndex],
@@ -282,7 +288,7 @@ impl<'a> Limiter<'a> {
         let mut nearest: Option<Told> = None;
         for (place, one) in asked.iter().enumerate() {
             let Some((limit, key)) = find(one, all) else { continue };
-            match judge(limit, &limit.take_of_several(key, &self.asking)) {
+            match judge(limit, &limit.take(key, &self.asking)) {
                 Ok(Some(told))
                     if nearest.is_none_or(|near| told.remaining() < near.remaining()) =>
                 {
@@ -316,7 +322,7 @@ impl<'a> Limiter<'a> {
         let key = |limit: &LimitConfig| limit.state.backend_key(identity);
         for (place, &index) in asked.iter().enumerate() {
             let limit = self.limit(index);
-            let decision = limit.take_of_several(key(limit), &self.asking);
+            let decision = limit.take(key(limit), &self.asking);
             if decision.is_admitted() || limit.limit.shadow {
                 continue;
             }
@@ -333,7 +339,7 @@ impl<'a> Limiter<'a> {
 }
 
 /// What the client is told of a decision; nothing if the limit only counts.
-#[inline(always)]
+#[inline]
 fn judge(limit: &LimitConfig, decision: &Decision) -> Result<Option<Told>, Box<OwnAnswer>> {
     if limit.limit.shadow {
         Ok(None)
@@ -398,34 +404,18 @@ fn over_limit(
     answer
 }
 
-impl Told {
-    /// Adds its fields to a head that is complete. As long as a limit is far from reached its
+impl Telling {
+    /// Adds the fields to a head that is complete. As long as a limit is far from reached its
     /// figures are the same from request to request, and so are the fields.
     #[inline(always)]
     pub(super) fn add(&self, limits: &Limits, copies: &LimitCopies, head: &mut Vec<u8>) {
-        // Before the empty line.
-        head.truncate(head.len().saturating_sub(2));
-        copies.told(self.limit(), |last| {
-            if last.told != Some(*self) {
-                self.renew(limits, last);
+        match self {
+            Self::Again(fields) => {
+                // Before the empty line, which they end with.
+                head.truncate(head.len().saturating_sub(2));
+                head.extend_from_slice(fields);
             }
-            head.extend_from_slice(&last.fields);
-        });
-    }
-
-    #[inline(never)]
-    fn renew(&self, limits: &Limits, last: &mut LastTold) {
-        last.told = Some(*self);
-        last.fields.clear();
-        self.write(&limits.all()[self.limit()], &mut last.fields);
-        last.fields.extend_from_slice(b"\r\n");
-    }
-
-    fn write(&self, limit: &LimitConfig, out: &mut Vec<u8>) {
-        out.extend_from_slice(limit.fields.as_bytes());
-        write_decimal(self.remaining().into(), out);
-        out.extend_from_slice(b";t=");
-        write_decimal(self.reset_seconds().into(), out);
-        out.extend_from_slice(b"\r\n");
+            Self::Anew(told) => copies.tell(told, limits, head),
+        }
     }
 }

@@ -277,7 +277,9 @@ fn forward(
     if let (Some(limits), Destination::Pool(route, pool)) =
         (context.config.limits.as_deref(), destination)
     {
-        limited::count(limits, &context, head, &origin, (route, pool), &mut counted)
+        // Here, where registers are spilled anyway, and not there.
+        let nanos = context.worker.limit_copies.nanos(context.started);
+        limited::count(limits, &context, head, &origin, (route, pool), nanos, &mut counted)
             .map_err(|answer| Refused::of(understood, *answer))?;
     }
     if destination != Destination::ControlPlane && context.worker.refuses_requests() {

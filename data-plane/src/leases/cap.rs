@@ -240,3 +240,6 @@ impl Cap {
         self.slots.0.free(now())
     }
 }
+
+#[cfg(test)]
+mod tests;

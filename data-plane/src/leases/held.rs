@@ -409,3 +409,8 @@ pub(super) fn burst(wanted: Wanted) -> u32 {
 fn in_flight(backends: &[Arc<BackendState>]) -> u64 {
     backends.iter().map(|state| u64::from(state.in_flight())).sum()
 }
+
+#[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
+mod tests;

@@ -299,3 +299,6 @@ async fn next(line: &mut Option<Line>) -> Event {
         _ => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,3 +131,6 @@ impl HeldKeys {
         self.lease.publish(KeyPaces { cold: self.hot.cold(), hot });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,6 +210,18 @@ mod tests {
         waiter.poll_turn(&Context::from_waker(Waker::noop())).is_ready()
     }
 
+    #[tokio::test]
+    async fn a_place_that_is_given_up_is_free_and_who_begins_to_wait_is_reported() {
+        let news = Arc::<Notify>::default();
+        let line = Arc::new(Line::new(Arc::clone(&news)));
+        line.set_length(1);
+        for _ in 0..2 {
+            drop(line.join(now()).unwrap());
+            let told = tokio::time::timeout(Duration::ZERO, news.notified()).await;
+            assert!(told.is_ok());
+        }
+    }
+
     #[test]
     fn turns_go_down_the_line_in_order() {
         let (line, now) = (line(3), now());

@@ -297,6 +297,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_is_used_once_and_what_is_wanted_no_more_is_gone() {
+        let (leases, whole, by_key) = process();
+        let other = Wanted { amount: 100 * MICROS, sort: Sort::Rate { burst: 400 } };
+        assert_eq!(whole.newest().burst(), 25);
+        leases.rate(&quantity("whole"), other, 1);
+        assert_eq!(whole.newest().burst(), 100, "a change");
+        leases.retain(&[quantity("by-key")].into(), |_| true);
+        assert_eq!(leases.lock().held.len(), 1);
+        let again = leases.rate(&quantity("whole"), other, 1);
+        assert_eq!(rates(&again, &by_key), [0, SAFE]);
+    }
+
+    #[tokio::test]
+    async fn slots_of_a_new_cap_are_asked_for_at_once_and_shared_by_those_who_wait() {
+        let leases = Leases::new(1);
+        let line = Arc::new(Line::new(Arc::default()));
+        let wanted = Wanted { amount: 2, sort: Sort::Slots { hold: LEAVE_MAX, adaptive: None } };
+        let slots = Quantity { kind: QuantityKind::Pool, ..quantity("web") };
+        leases.lock().cap((slots.clone(), wanted), &line, &[], &leases);
+        assert!(timeout(Duration::ZERO, leases.news.notified()).await.is_ok());
+        let state = &mut *leases.lock();
+        state.share_waiting(&slots, 3);
+        let Some(Held::Slots(held)) = state.held.get(&slots) else { panic!("it is held") };
+        assert_eq!(held.waiting_among, 3);
+    }
+
+    #[test]
     fn of_two_processes_only_the_new_one_has_the_safe_shares() {
         let (old, old_whole, old_by_key) = process();
         let (_new, new_whole, new_by_key) = process();

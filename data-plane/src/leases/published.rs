@@ -52,6 +52,12 @@ impl<T: Clone> Published<T> {
         (copy.version, copy.value) = (version, Some(self.load()));
     }
 
+    /// What a worker's copy holds, if that is the newest value.
+    #[inline(always)]
+    pub(crate) fn current<'c>(&self, copy: &'c Copy<T>) -> Option<&'c T> {
+        copy.value.as_ref().filter(|_| copy.version == self.version.0.load(Acquire))
+    }
+
     /// What a worker read last by way of its copy, whatever is newer.
     pub(crate) fn last<'c>(&self, copy: &'c mut Copy<T>) -> &'c T {
         copy.value.get_or_insert_with(|| self.load())
@@ -83,7 +89,9 @@ mod tests {
         let published = Published::new(1);
         let (mut early, mut late) = (Copy::default(), Copy::default());
         assert_eq!(published.read(&mut early), &1);
+        assert_eq!((published.current(&early), published.current(&late)), (Some(&1), None));
         published.set(2);
+        assert_eq!(published.current(&early), None);
         assert_eq!(published.last(&mut early), &1, "until it looks again");
         assert_eq!((published.read(&mut early), published.read(&mut late)), (&2, &2));
     }

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use lb_core::limit::{Decision, Pace, Table};
+use lb_core::limit::{Decision, Pace, Table, Taken};
 
 use super::published::{Copy, Published};
 use crate::live::{Padded, bump};
@@ -100,8 +100,20 @@ impl KeyLease {
         &self.table
     }
 
-    /// Asks for one token for this key, by way of the worker's own copy of the paces.
+    /// [`Table::take_usual`], by way of the worker's own copy of the paces, and that of all keys; nothing, too, if that
+    /// is not the newest, or if any key has a pace of its own.
     #[inline(always)]
+    pub(crate) fn take_usual<'c>(
+        &self,
+        key: u64,
+        copy: &'c Copy<Arc<KeyPaces>>,
+        elapsed: u64,
+    ) -> Option<(Taken, &'c Pace)> {
+        let paces = self.paces.current(copy).filter(|paces| paces.hot.is_empty())?;
+        Some((self.table.take_usual(key, &paces.cold, elapsed)?, &paces.cold))
+    }
+
+    /// Asks for one token for this key, by way of the worker's own copy of the paces.
     pub(crate) fn take(&self, key: u64, copy: &mut Copy<Arc<KeyPaces>>, now: Instant) -> Decision {
         let (pace, is_hot) = self.paces.read(copy).of(key);
         let decision = self.table.take(key, pace, now);
@@ -109,6 +121,11 @@ impl KeyLease {
             self.note_refused(key);
         }
         decision
+    }
+
+    /// The pace of every key that has none of its own, as the copy has it.
+    pub(crate) fn cold<'c>(&self, copy: &'c mut Copy<Arc<KeyPaces>>) -> &'c Pace {
+        &self.paces.last(copy).cold
     }
 
     /// Gives a token back that was taken by way of the same copy, which no other request has
@@ -153,6 +170,12 @@ impl KeyPaces {
         self.hot.get(&key).map_or(&self.cold, |hot| &hot.pace)
     }
 
+    /// Millionths of a token per second that a key has at `now`.
+    #[cfg(test)]
+    pub(super) fn pace_of(&self, key: u64, now: Instant) -> u64 {
+        self.pace(key).rate(now)
+    }
+
     /// Takes a request back that counted.
     fn uncount(&self, key: u64) {
         if let Some(hot) = self.hot.get(&key) {
@@ -166,14 +189,7 @@ impl KeyPaces {
     }
 
     /// The pace of a key, and whether it has one of its own; a request that asks counts.
-    #[inline]
     fn of(&self, key: u64) -> (&Pace, bool) {
-        if self.hot.is_empty() { (&self.cold, false) } else { self.of_any(key) }
-    }
-
-    // Out of the way: mostly there is none.
-    #[inline(never)]
-    fn of_any(&self, key: u64) -> (&Pace, bool) {
         match self.hot.get(&key) {
             Some(hot) => {
                 hot.asked.fetch_add(1, Relaxed);
@@ -206,6 +222,32 @@ mod tests {
 
     fn take(lease: &KeyLease, copy: &mut Copy<Arc<KeyPaces>>) -> u32 {
         lease.take(KEY, copy, now()).remaining()
+    }
+
+    #[test]
+    fn what_is_usual_follows_the_newest_pace_of_all_keys_and_none_is_hot() {
+        let (lease, mut copy, at) = (lease(), Copy::default(), now());
+        let usual = |copy: &Copy<_>| lease.take_usual(KEY, copy, 1).is_some();
+        assert!(!usual(&copy), "it knows no pace");
+        take(&lease, &mut copy);
+        assert!(usual(&copy));
+        lease.publish(KeyPaces { cold: Pace::new(1_000_000, 9, at), hot: HashMap::new() });
+        assert!(!usual(&copy));
+        take(&lease, &mut copy);
+        assert!(usual(&copy));
+        hot(&lease);
+        take(&lease, &mut copy);
+        assert!(!usual(&copy));
+    }
+
+    #[test]
+    fn a_flood_of_keys_is_not_remembered() {
+        let cold = Pace::new(1, 1, now());
+        let (lease, mut copy) = (KeyLease::new(Table::new(1000, 1, 1), cold), Copy::default());
+        for key in 0..400 {
+            (0..2).for_each(|_| _ = lease.take(key, &mut copy, now()));
+        }
+        assert_eq!(lease.take_refused().len(), REFUSED_MAX);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) use self::{
     identity::Identity,
     ledger::{Ledger, PoolTotals},
     limits::{
-        Asking, Basis, LastTold, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits, Told,
+        Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits, Telling, Told,
     },
     loop_mark::{LoopMark, PASSAGES_MAX},
     management::Management,

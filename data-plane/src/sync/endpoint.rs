@@ -2,15 +2,10 @@
 
 use std::time::Duration;
 
-use tonic::{
-    Code, Status,
-    transport::{Endpoint, Uri},
-};
+use lb_proto::server::{GRPC_PORT, Server, parse_server};
+use tonic::{Code, Status, transport::Endpoint};
 
 use super::CONNECT_TIMEOUT;
-
-/// The port of a control plane's gRPC, where none is named.
-const PORT: u16 = 9400;
 
 /// A control plane to follow: `http://HOST:PORT`, `HOST`, or `unix:/PATH`.
 #[derive(Clone, Debug)]
@@ -23,34 +18,10 @@ pub(crate) struct ControlPlane {
 impl ControlPlane {
     /// Reads what `--control-plane` says.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let wrong = |why: &dyn std::fmt::Display| {
-            format!(
-                "{text:?} in --control-plane is no address such as http://127.0.0.1:9400 or \
-                 unix:/PATH: {why}"
-            )
-        };
-        let (url, host) = if let Some(path) = text.strip_prefix("unix:") {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() {
-                return Err(wrong(&"it has no path"));
-            }
-            (format!("unix:{path}"), None)
-        } else {
-            let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            let uri: Uri = url.parse().map_err(|error| wrong(&error))?;
-            if uri.scheme_str() != Some("http") {
-                return Err(wrong(&"only http:// is supported"));
-            }
-            let host = uri.host().filter(|host| !host.is_empty());
-            let host = host.ok_or_else(|| wrong(&"it has no host"))?;
-            let authority = uri.authority().map_or("", |authority| authority.as_str());
-            if uri.port_u16().is_none() && authority != host {
-                return Err(wrong(&"its port is no number of 1 to 65535"));
-            }
-            (format!("http://{host}:{}", uri.port_u16().unwrap_or(PORT)), Some(host.to_owned()))
-        };
+        let wrong = |why: String| format!("--control-plane: {why}");
+        let Server { url, host } = parse_server(text).map_err(wrong)?;
         let endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| wrong(&error))?
+            .map_err(|error| wrong(format!("{text:?} is no address: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(5))
@@ -80,7 +51,7 @@ impl ControlPlane {
         }
         format!(
             "what answers at {} does not speak gRPC; name the control plane's gRPC address with \
-             --control-plane (its default port is {PORT}; 9401 is for HTTP)",
+             --control-plane (its default port is {GRPC_PORT}; 9401 is for HTTP)",
             self.url
         )
     }
@@ -121,30 +92,11 @@ mod tests {
 
     use super::*;
 
-    fn url(text: &str) -> String {
-        ControlPlane::parse(text).unwrap().url
-    }
-
     #[test]
-    fn an_address_without_a_port_means_the_default_one() {
-        assert_eq!(url("lb.example"), "http://lb.example:9400");
-        assert_eq!(url("http://10.0.0.1"), "http://10.0.0.1:9400");
-        assert_eq!(url("[::1]:9"), "http://[::1]:9");
-        assert_eq!(url("http://lb.example:9401/"), "http://lb.example:9401");
-    }
-
-    #[test]
-    fn a_unix_socket_has_a_path_and_no_host() {
-        assert_eq!(url("unix:/run/lb/grpc.sock"), "unix:/run/lb/grpc.sock");
-        assert_eq!(url("unix:///run/lb/grpc.sock"), "unix:/run/lb/grpc.sock");
-        assert_eq!(ControlPlane::parse("unix:/run/lb/grpc.sock").unwrap().host(), None);
-    }
-
-    #[test]
-    fn what_is_no_address_is_refused_at_once() {
-        for text in ["", "unix:", "https://lb.example", "lb.example:x", "http://"] {
+    fn what_is_no_address_is_refused_with_its_flag() {
+        for text in ["", "https://lb.example", "lb.example:x"] {
             let why = ControlPlane::parse(text).unwrap_err();
-            assert!(why.starts_with(&format!("{text:?} in --control-plane is no")), "{why}");
+            assert!(why.starts_with(&format!("--control-plane: {text:?} is no")), "{why}");
         }
     }
 

@@ -64,6 +64,8 @@ struct Session {
     heartbeat: Interval,
     lease: Duration,
     assembly: Option<Assembly>,
+    /// What time it was for the control plane, and when it said so, until its word counts.
+    clock: Option<(Instant, u64)>,
 }
 
 impl Follower {
@@ -130,11 +132,11 @@ impl Follower {
         if let Some(tune) = &welcome.tune {
             self.tune(tune).await;
         }
-        self.serving.hear(welcome.now_unix_ms).await;
         let mut heartbeat = interval(millis_or(welcome.heartbeat_ms, 1000));
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let lease = millis_or(welcome.lease_ms, 5000);
-        Session { inbox, outbox, heartbeat, lease, assembly: None }
+        let clock = Some((now(), welcome.now_unix_ms));
+        Session { inbox, outbox, heartbeat, lease, assembly: None, clock }
     }
 
     async fn follow(&mut self, mut session: Session, backoff: &mut Backoff) -> Ended {
@@ -203,9 +205,22 @@ impl Follower {
             Down::Goaway(goaway) => return Ok(Some(away(goaway))),
             Down::Welcome(_) => return Err(Malformed("a second welcome")),
         };
+        if matches!(outcome, Outcome::Apply(_)) {
+            self.hear(session).await;
+        }
         let answer = self.settle(outcome, received, backoff).await;
         let elapsed = u32::try_from((now() - received).as_micros()).unwrap_or(u32::MAX);
         Ok(self.send(session, answer_to_wire(answer, elapsed)).await)
+    }
+
+    /// The control plane has what is served here, so its word on backends counts. Before that it may
+    /// be one with another store, which knows nothing of them and would never have them tried again.
+    async fn hear(&self, session: &mut Session) {
+        if let Some((told_at, unix_ms)) = session.clock.take() {
+            let since = u64::try_from((now() - told_at).as_millis()).unwrap_or(u64::MAX);
+            let unix_ms = if unix_ms == 0 { 0 } else { unix_ms.saturating_add(since) };
+            self.serving.hear(unix_ms).await;
+        }
     }
 
     /// Applies what may be applied; the answer says what became of it.
@@ -250,7 +265,7 @@ impl Follower {
     async fn on_heartbeat(
         &mut self,
         heartbeat: &pb::Heartbeat,
-        session: &Session,
+        session: &mut Session,
         backoff: &mut Backoff,
     ) -> Result<(), Malformed> {
         let Some(theirs) = held_from_wire(heartbeat.version.as_ref(), &heartbeat.digest)? else {
@@ -259,6 +274,7 @@ impl Follower {
         if self.serving.subscriber().held() == Some(theirs) {
             backoff.reset();
             self.status.synced();
+            self.hear(session).await;
             return Ok(());
         }
         let answer = self.serving.subscriber().on_heartbeat(theirs);

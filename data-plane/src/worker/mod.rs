@@ -106,7 +106,7 @@ impl Worker {
             fleet,
             dates: Dates::new(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-            limit_copies: LimitCopies::default(),
+            limit_copies: LimitCopies::new(now()),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
             stage: Cell::default(),

@@ -100,7 +100,7 @@ impl std::fmt::Display for Field {
 /// What differs between two values of one object, in words as [`Change::details`].
 #[must_use]
 pub fn details_between(former: &Resource, new: &Resource) -> String {
-    let differing = differences(new.kind(), &fields(former), &fields(new));
+    let differing = changed_fields(former, new);
     differing.iter().map(Field::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -185,7 +185,7 @@ fn change(wish: Wish, former: Option<&Resource>) -> Change {
             (Action::Created, differences(kind, &Map::new(), &chosen))
         }
         Some(former) => {
-            let fields = differences(kind, &fields(former), &fields(&resource));
+            let fields = changed_fields(former, &resource);
             let action = if fields.is_empty() { Action::Unchanged } else { Action::Changed };
             (action, fields)
         }
@@ -195,6 +195,21 @@ fn change(wish: Wish, former: Option<&Resource>) -> Change {
         resource => resource.name().to_owned(),
     };
     Change { kind, name, action, fields, resource: Some(resource), without_id, place: Some(place) }
+}
+
+/// The keys in which two values of one object differ. The settings of a session's cookie come
+/// and go with the cookie: those that go with it, and those that come with their default, are
+/// not told.
+fn changed_fields(former: &Resource, new: &Resource) -> Vec<Field> {
+    let mut differing = differences(new.kind(), &fields(former), &fields(new));
+    if differing.iter().any(|field| field.key == "sticky") {
+        let chosen = chosen_fields(new);
+        differing.retain(|field| {
+            !field.key.starts_with("session_")
+                || (field.new.is_some() && chosen.contains_key(&field.key))
+        });
+    }
+    differing
 }
 
 fn differences(kind: Kind, old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<Field> {

@@ -17,10 +17,12 @@ mod affinity;
 mod backend;
 mod changes;
 mod export;
+mod fault;
 mod files;
 mod keys;
 mod limit;
 mod listener;
+mod missing;
 mod pairs;
 mod pool;
 mod problem;
@@ -37,10 +39,12 @@ pub use self::{
     backend::{DeclaredBackend, DeclaredState},
     changes::{Action, Change, Field, changes, details_between},
     export::{DECLARED_KINDS, Document},
+    fault::in_words,
     files::{Unreadable, load},
     keys::nearest,
     limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
+    missing::{instead, missing},
     pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},
     problem::{Place, Problem, Problems},

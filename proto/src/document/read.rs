@@ -13,6 +13,7 @@ use super::{
     DeclaredBackend, DeclaredLimit, DeclaredListener, DeclaredPool, DeclaredRoute, Document, Place,
     Problem, Problems,
     backend::UNASSIGNED,
+    fault::in_words,
     keys::{keys, nearest},
     tree::{self, Entry, Node, Tree},
 };
@@ -231,7 +232,7 @@ impl Reader {
             }
             let value = node.to_json();
             if let Err(error) = serde_json::from_value::<T>(tree::single(&key, value.clone())) {
-                let message = format!("{key}: {}", tree::without_place(&error));
+                let message = format!("{key}: {}", in_words(&error));
                 self.problems.push(Problem { place: node.place, message });
                 places.insert(key, place);
                 continue;
@@ -256,7 +257,7 @@ impl Reader {
             let declared = match serde_json::from_value::<T>(Value::Object(values.clone())) {
                 Ok(declared) => declared,
                 Err(error) => {
-                    let message = tree::without_place(&error);
+                    let message = in_words(&error);
                     self.problems.push(Problem { place: place.clone(), message });
                     return None;
                 }

@@ -8,7 +8,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use serde_json::{Map, Value, value::RawValue};
 use toml::de::{DeTable, DeValue};
 
-use super::{Format, Pairs, Place, Problem, Source};
+use super::{Format, Pairs, Place, Problem, Source, in_words};
 
 /// Deeper values are leaves: nothing that is known goes there.
 const DEPTH_MAX: usize = 4;
@@ -83,20 +83,11 @@ pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Option<Node
                         line: error.line().max(1),
                         column: error.column().max(1),
                     },
-                    message: format!("the file is no JSON: {}", without_place(&error)),
+                    message: format!("the file is no JSON: {}", in_words(&error)),
                 });
                 None
             }
         },
-    }
-}
-
-/// The message alone: the place in it is that of another text.
-pub(super) fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(end) if error.line() > 0 => text[..end].to_owned(),
-        _ => text,
     }
 }
 

@@ -74,7 +74,7 @@ impl Unit for Size {
 }
 
 impl Unit for SizeBound {
-    const EXPECTED: &'static str = "a number of bytes, such as \"10MiB\", or \"unlimited\"";
+    const EXPECTED: &'static str = "a number of bytes, such as \"10MB\", or \"unlimited\"";
 
     fn from_number(number: u64) -> Result<Self, String> {
         Ok(Self(number))
@@ -163,7 +163,7 @@ macro_rules! unit {
     };
 }
 
-const SIZE_PATTERN: &str = "^[0-9]+([kKmMgG]([iI][bB])?|[bB])?$";
+const SIZE_PATTERN: &str = "^[0-9]+([kKmMgG]([iI]?[bB])?|[bB])?$";
 
 unit!(Time, "Duration", |value| |value, to| to.serialize_str(&duration_text(value)), {
     Schema::Object(
@@ -175,7 +175,10 @@ unit!(Time, "Duration", |value| |value, to| to.serialize_str(&duration_text(valu
     )
 });
 unit!(Size, "Size", |value| |value, to| to.serialize_str(&size_text(value)), {
-    size("A number of bytes, also as text with a unit of 1024: 8k, 64KiB, 10M.", SIZE_PATTERN)
+    size(
+        "A number of bytes, also as text with a unit: 8k, 64KiB (of 1024), 10MB (of 1000).",
+        SIZE_PATTERN,
+    )
 });
 unit!(
     SizeBound,
@@ -186,7 +189,10 @@ unit!(
     },
     {
         let pattern = format!("{SIZE_PATTERN}|^{UNLIMITED}$");
-        size("A number of bytes, also as 64KiB or 10M; 0 or unlimited: any number.", &pattern)
+        size(
+            "A number of bytes, also as 64KiB, 10M (of 1024) or 10MB (of 1000); 0 or unlimited: any number.",
+            &pattern,
+        )
     }
 );
 unit!(Number, "Number", |value| |value, to| to.serialize_u32(value), whole_number());

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lb_proto::duration::measured_text;
+
 use super::{Page, traffic_section};
 use crate::{
     command::remedy,
@@ -134,7 +136,7 @@ fn name_section(page: &mut Page, name: &ResolutionView, now: u64) {
 
 fn checks_section(page: &mut Page, checks: &ChecksView, now: u64) {
     page.section("checks");
-    let took = format::latency(Some(checks.last_duration_us.into()));
+    let took = measured_text(Duration::from_micros(checks.last_duration_us.into()));
     let last = match checks.last_check_unix_ms {
         None => "never".to_owned(),
         at => format!("{}, took {took}", format::moment(at, now)),
@@ -246,7 +248,7 @@ mod tests {
           labels             none
           revision           7 (added in 3)
         checks
-          last check         0s ago (21:52:10 UTC), took 0.21ms
+          last check         0s ago (21:52:10 UTC), took under 1 ms
           last result        connection refused (backend_connect_refused)
           last success       44s ago (21:51:27 UTC)
           next check         in 700ms (21:52:11 UTC)

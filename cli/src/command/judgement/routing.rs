@@ -45,7 +45,11 @@ pub(super) fn listeners(facts: &Facts, group: &mut Group<'_>) {
         }
     }
     let all = format::count(known.len(), "listener", "listeners");
-    group.else_ok("listener_address", format!("{all} with an address at every proxy"));
+    let told = match facts.live_proxies().next() {
+        Some(_) => format!("{all} with an address at every proxy"),
+        None => format!("{all}, and no proxy that could have an address for one"),
+    };
+    group.else_ok("listener_address", told);
 }
 
 pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {

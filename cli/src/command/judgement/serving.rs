@@ -1,5 +1,7 @@
 //! Pools and backends.
 
+use std::collections::HashMap;
+
 use lb_core::model::Address;
 
 use super::{Facts, Group, answers};
@@ -140,9 +142,33 @@ pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
             );
         }
     }
+    twins(facts, group);
     let enabled = facts.backends.iter().filter(|b| b.admin_state == "enabled").count();
     let all = format::count(enabled, "enabled backend", "enabled backends");
     group.else_ok("backend_up", format!("{all}, none of them down"));
+}
+
+/// Backends of one pool whose names lead to one server, which gets the requests of both.
+fn twins(facts: &Facts, group: &mut Group<'_>) {
+    let mut seen: HashMap<(&str, &str), &BackendView> = HashMap::new();
+    for backend in facts.backends.iter().filter(|backend| backend.admin_state == "enabled") {
+        let addresses = backend.resolved_addresses.iter().map(String::as_str);
+        let mut places = addresses.map(|address| (backend.pool.as_str(), address));
+        if let Some((place, twin)) = places.find_map(|place| Some((place, *seen.get(&place)?))) {
+            group.advise(
+                "backend_twin",
+                format!("backend/{}", backend.id),
+                format!(
+                    "{} {} and {} {} are one server, {}, and it gets the requests of both",
+                    twin.id, twin.address, backend.id, backend.address, place.1
+                ),
+                format!("'lbctl remove-backend {}'", backend.id),
+            );
+        }
+        for address in &backend.resolved_addresses {
+            seen.entry((&backend.pool, address)).or_insert(backend);
+        }
+    }
 }
 
 /// How a backend is that is not as it should be, for how long, and why.

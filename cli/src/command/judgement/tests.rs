@@ -226,6 +226,34 @@ fn a_listener_that_nobody_can_reach_is_one_finding() {
 }
 
 #[test]
+fn without_a_proxy_no_listener_is_said_to_have_an_address_at_each() {
+    let mut facts = facts(Vec::new());
+    facts.listeners = vec![listener("extra"), listener("internal")];
+    let findings = judge(&facts);
+    let listeners = findings.iter().filter(|finding| finding.check == "listener_address");
+    let told: Vec<&str> = listeners.map(|finding| finding.message.as_str()).collect();
+    assert_eq!(told, ["2 listeners, and no proxy that could have an address for one"]);
+}
+
+#[test]
+fn two_names_of_one_server_are_told() {
+    let mut facts = facts(vec![proxy("p1", "synced")]);
+    let mut twin = facts.backends[0].clone();
+    twin.id = "b2".to_owned();
+    twin.address = "vm:8001".to_owned();
+    facts.backends[0].resolved_addresses =
+        vec!["127.0.0.1:8001".to_owned(), "[::1]:8001".to_owned()];
+    twin.resolved_addresses = vec!["[::1]:8001".to_owned()];
+    facts.backends.push(twin);
+    let findings = about(&facts, "backend", "b2");
+    let twin = findings.iter().find(|f| f.check == "backend_twin").unwrap();
+    insta::assert_snapshot!(twin.message, @"b1 localhost:8001 and b2 vm:8001 are one server, [::1]:8001, and it gets the requests of both");
+    facts.backends[1].pool = "other".to_owned();
+    let findings = about(&facts, "backend", "b2");
+    assert!(findings.iter().all(|f| f.check != "backend_twin"), "{findings:?}");
+}
+
+#[test]
 fn a_pool_whose_only_backend_has_weight_0_is_told_so() {
     let mut facts = facts(vec![proxy("p1", "synced")]);
     facts.backends[0].health = "up";

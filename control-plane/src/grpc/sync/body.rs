@@ -16,7 +16,8 @@ use tonic::{Status, codegen::http::HeaderMap};
 
 use super::Outgoing;
 
-/// What is ready is sent together, up to this size.
+/// What is ready is sent together, up to this size; what is longer is sent in parts of this size,
+/// so that a proxy that reads slowly is seen to read.
 const PART_BYTES: usize = 16 * 1024;
 
 /// The messages to a proxy, then how the call ended.
@@ -60,8 +61,11 @@ impl HttpBody for Messages {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Part<Bytes>, Status>>> {
         let this = self.get_mut();
-        if let Some(rest) = this.rest.take() {
-            return Poll::Ready(Some(Ok(Part::data(rest))));
+        if let Some(mut part) = this.rest.take() {
+            let rest = part.split_off(part.len().min(PART_BYTES));
+            this.rest = Some(rest).filter(|rest| !rest.is_empty());
+            this.outgoing.note_part();
+            return Poll::Ready(Some(Ok(Part::data(part))));
         }
         if !matches!(this.end, End::NotYet) {
             return Poll::Ready(this.trailers());
@@ -157,7 +161,9 @@ mod tests {
         let long = vec![tune(), delta(1, 100_000), tune(), delta(2, 50_000), delta(3, 10)];
         let (parts, code) = read(messages(Shared::ended(long.clone(), None)));
         assert_eq!(code, Code::Ok);
-        assert_eq!(parts.iter().map(Bytes::len).filter(|length| *length > 10_000).count(), 2);
+        let full = parts.iter().filter(|part| part.len() == PART_BYTES).count();
+        assert_eq!(full, 100_000 / PART_BYTES + 50_000 / PART_BYTES, "in whole parts");
+        assert!(parts.iter().all(|part| part.len() <= PART_BYTES));
         assert_eq!(parts.concat(), written(&long));
     }
 

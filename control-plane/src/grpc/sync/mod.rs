@@ -5,7 +5,7 @@
 //! without a detour. A task listens to answers and heartbeats, and another one waits for
 //! everything else: the time of the next heartbeat, the end of the lease, and the end of the
 //! stream. So a proxy that reads slowly costs its own objects and holds up nobody, and is still
-//! noticed when it is gone.
+//! noticed when it is gone, or reads nothing at all.
 
 mod beats;
 mod body;
@@ -34,6 +34,9 @@ use self::{
 use super::{Context, status};
 use crate::fleet::Refusal;
 
+/// A proxy that takes nothing of what it is sent for so many leases is not waited for, though it
+/// goes on to say that it is there: it would keep room for a whole state from the others.
+const LEASES_TO_READ: u32 = 2;
 /// To read what a proxy said before its connection ended: it is there, and its end behind it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -103,6 +106,13 @@ async fn attend(
             }
             () = consent.notified() => drop(shared.with(ProxyStream::consent)),
             () = &mut lease_end => {
+                let limit = lease * LEASES_TO_READ;
+                if shared.waits_since().is_some_and(|since| since + limit <= Instant::now()) {
+                    info!(proxy = %id, ?limit, "it reads nothing of what it is sent");
+                    return Err(Status::deadline_exceeded(format!(
+                        "proxy {id} has read nothing of what it is sent for {limit:?}"
+                    )));
+                }
                 let heard = shared.with(|stream| stream.heard()).unwrap_or_else(Instant::now);
                 if heard + lease <= Instant::now() {
                     info!(proxy = %id, ?lease, "nothing heard within the lease");

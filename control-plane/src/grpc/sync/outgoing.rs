@@ -8,7 +8,10 @@ use std::{
 };
 
 use lb_proto::frame::Frame;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_stream::{Stream, wrappers::WatchStream};
 use tokio_util::sync::{CancellationToken, DropGuard, PollSemaphore};
 use tonic::Status;
@@ -33,6 +36,9 @@ struct State {
     refusal: Option<Status>,
     /// Of the transport, when it waits for a message.
     waker: Option<Waker>,
+    /// Since when something waits to be taken by the transport; nothing if nothing waits. Begins
+    /// anew with each part that is taken.
+    waits_since: Option<Instant>,
 }
 
 impl Shared {
@@ -40,6 +46,7 @@ impl Shared {
     pub(super) fn open(&self, stream: ProxyStream) {
         let mut state = self.lock();
         state.stream = Some(stream);
+        state.note_queue(false);
         state.wake();
     }
 
@@ -49,10 +56,17 @@ impl Shared {
         let stream = state.stream.as_mut()?;
         let result = act(stream);
         stream.prepare();
-        if !stream.outgoing().is_empty() || stream.wants_room() {
+        let is_wanted = !stream.outgoing().is_empty() || stream.wants_room();
+        state.note_queue(false);
+        if is_wanted {
             state.wake();
         }
         Some(result)
+    }
+
+    /// Since when the proxy has not taken anything of what it is to be sent.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.lock().waits_since
     }
 
     /// Whether there is a whole state to be sent once there is room for it.
@@ -60,10 +74,11 @@ impl Shared {
         self.lock().stream.as_ref().is_some_and(ProxyStream::wants_room)
     }
 
-    /// Ends the stream, once what is queued has left. The proxy is lost at once.
+    /// Ends the stream, once what is queued has left; after a refusal nothing more of that does,
+    /// for a proxy that does not read would have it kept. The proxy is lost at once.
     pub(super) fn end(&self, refusal: Option<Status>) {
         let mut state = self.lock();
-        if let Some(mut stream) = state.stream.take() {
+        if let Some(mut stream) = state.stream.take().filter(|_| refusal.is_none()) {
             state.farewell = std::mem::take(stream.outgoing());
         }
         state.ended = true;
@@ -98,13 +113,28 @@ impl State {
     }
 
     fn next(&mut self) -> Option<Frame> {
-        match &mut self.stream {
-            Some(stream) => {
-                stream.prepare();
-                stream.outgoing().pop_front()
-            }
-            None => self.farewell.pop_front(),
+        if let Some(stream) = &mut self.stream {
+            stream.prepare();
         }
+        self.queued()
+    }
+
+    fn queued(&mut self) -> Option<Frame> {
+        let frame = match &mut self.stream {
+            Some(stream) => stream.outgoing().pop_front(),
+            None => self.farewell.pop_front(),
+        };
+        self.note_queue(true);
+        frame
+    }
+
+    /// Notes whether something waits, after something was `taken`, or may have been queued.
+    fn note_queue(&mut self, taken: bool) {
+        let waits = self.stream.as_mut().is_some_and(|stream| !stream.outgoing().is_empty());
+        self.waits_since = match self.waits_since {
+            Some(since) if waits && !taken => Some(since),
+            _ => waits.then(Instant::now),
+        };
     }
 }
 
@@ -134,11 +164,12 @@ impl Outgoing {
 
     /// What is queued behind the last message.
     pub(super) fn queued(&self) -> Option<Frame> {
-        let mut state = self.shared.lock();
-        match &mut state.stream {
-            Some(stream) => stream.outgoing().pop_front(),
-            None => state.farewell.pop_front(),
-        }
+        self.shared.lock().queued()
+    }
+
+    /// The transport has taken a part of a message.
+    pub(super) fn note_part(&self) {
+        self.shared.lock().note_queue(true);
     }
 
     /// Waits for room, if it is wanted; whether there is now.

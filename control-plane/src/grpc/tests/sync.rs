@@ -319,3 +319,52 @@ async fn many_may_come_and_go_while_places_are_told() {
     let listed = world.proxies().await;
     assert_eq!(listed.len(), 700, "everybody was there, and the control plane still answers");
 }
+
+/// Room for whole states would be kept from all others for as long as it goes on.
+#[tokio::test]
+async fn a_proxy_that_reads_nothing_is_not_waited_for_though_it_is_heard() {
+    let (lease, heartbeat) = (Duration::from_secs(1), Duration::from_millis(100));
+    let world = world_with(Config { lease, heartbeat, ..Config::in_memory() }).await;
+    // More than a connection holds of which nobody reads.
+    for name in ["a", "b", "c", "d"] {
+        let body = "x".repeat(60_000).into();
+        let pool = pb::Pool {
+            name: name.into(),
+            fallback_answer: Some(pb::StaticAnswer { body, ..Default::default() }),
+            ..Default::default()
+        };
+        let object = pb::Object { object: Some(pb::object::Object::Pool(pool)), revision: 0 };
+        let request = pb::PutRequest { object: Some(object), ..Default::default() };
+        world.registry().put(request).await.unwrap();
+    }
+    let endpoint = Endpoint::from_shared(world.running.url()).unwrap();
+    let narrow = endpoint.initial_stream_window_size(65_535).connect().await.unwrap();
+    let (up, receiver) = mpsc::channel(1);
+    up.send(wire::up(Up::Hello(hello("mute")))).await.unwrap();
+    let stream = SyncClient::new(narrow).stream(ReceiverStream::new(receiver)).await.unwrap();
+    let room = &world.running.context().snapshots;
+    let taken = async {
+        while room.available_permits() == crate::grpc::SNAPSHOTS_MAX {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, taken).await.expect("it is sent the whole state");
+    let beats = async {
+        while room.available_permits() < crate::grpc::SNAPSHOTS_MAX {
+            up.send(wire::up(Up::Heartbeat(pb::Heartbeat::default()))).await.ok();
+            tokio::time::sleep(heartbeat).await;
+        }
+    };
+    timeout(PATIENCE, beats).await.expect("the room is given back");
+    let lost = world.event("proxy_lost").await;
+    assert_eq!(lost.name, "mute");
+    let mut down = stream.into_inner();
+    let why = loop {
+        match down.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it is told why"),
+            Err(status) => break status,
+        }
+    };
+    assert!(why.message().contains("has read nothing"), "{why}");
+}

@@ -6,6 +6,7 @@ use axum::{
     extract::FromRequestParts,
     http::{StatusCode, request::Parts},
 };
+use lb_proto::duration::measured_text;
 use serde::Serialize;
 
 use crate::{fleet::WaitProgress, grpc::Applied, http::problem::Problem};
@@ -81,8 +82,8 @@ fn warning(progress: &WaitProgress, elapsed: Duration) -> Option<String> {
         .collect();
     (!laggards.is_empty()).then(|| {
         format!(
-            "stored, but not yet applied after {} ms by {}; lbctl get proxies shows how they are",
-            elapsed.as_millis(),
+            "stored, but not yet applied after {} by {}; lbctl get proxies shows how they are",
+            measured_text(elapsed),
             laggards.join(", ")
         )
     })

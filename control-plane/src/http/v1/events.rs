@@ -1,6 +1,6 @@
 //! `GET /v1/events`: what happens, as server-sent events.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::ToSchema;
 
@@ -17,6 +17,10 @@ use crate::events::{EVENTS_MAX, Event};
 
 /// Events that may wait for a slow reader.
 const STREAM_BUFFER: usize = 16;
+
+/// While nothing happens, something is sent so often: that a client is gone without a word is
+/// only seen when it does not take what it is sent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Something that happened; the data of one server-sent event.
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,8 +59,13 @@ pub(super) fn events(asked: &Asked) -> Result<Response, Fault> {
                 return;
             }
             loop {
-                for event in reader.next().await {
-                    if sender.send(Ok(written(event))).await.is_err() {
+                let messages = match timeout(KEEP_ALIVE, reader.next()).await {
+                    Ok(events) => events.into_iter().map(written).collect(),
+                    // A comment, which clients skip.
+                    Err(_) => vec![Bytes::from_static(b": nothing new\n\n")],
+                };
+                for message in messages {
+                    if sender.send(Ok(message)).await.is_err() {
                         return;
                     }
                 }

@@ -93,7 +93,7 @@ impl Fault {
         match error {
             WriteError::Invalid(invalid) => Self::from(invalid),
             WriteError::Malformed(_) => Self::bad(detail),
-            WriteError::NotFound { .. } => Self::not_found(detail),
+            WriteError::NotFound(_) => Self::not_found(detail),
             WriteError::AlreadyExists(_) => {
                 Self::new(StatusCode::CONFLICT, "already_exists", detail)
             }

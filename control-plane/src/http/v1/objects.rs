@@ -14,6 +14,7 @@ use lb_core::{
     model::{AdminState, DrainWish, Kind, PoolName, Resource},
     sync::Object,
 };
+use lb_proto::document;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     grpc::{Applied, Context},
-    registry::{Item, PutMode, Stored, WriteError, WriteRequest, Written, known_names},
+    registry::{Item, PutMode, Stored, WriteError, WriteRequest, Written},
 };
 
 /// How often a change is tried again when somebody else was faster.
@@ -350,8 +351,7 @@ fn find(context: &Context, kind: Kind, name: &str) -> Result<Found, Fault> {
 
 /// 404, with the names that there are.
 pub(super) fn missing(kind: &str, name: &str, known: &[&str]) -> Fault {
-    let shown: String = name.chars().take(63).collect();
-    Fault::not_found(format!("{kind} {shown} does not exist; {}", known_names(kind, known)))
+    Fault::not_found(document::missing(kind, name, known))
 }
 
 fn answer(

@@ -179,12 +179,6 @@ pub(super) fn proxy(asked: &Asked, id: &str) -> Result<Response, Fault> {
             let body = proxy_answer(asked, views.swap_remove(at), &keys);
             Ok(answer(StatusCode::OK, &body))
         }
-        None if views.is_empty() => {
-            let shown: String = id.chars().take(63).collect();
-            Err(Fault::not_found(format!(
-                "proxy {shown} does not exist; none has connected yet, see lb-data-plane --help"
-            )))
-        }
         None => {
             let ids: Vec<&str> = views.iter().map(|view| view.info.id.as_str()).collect();
             Err(missing("proxy", id, &ids))
@@ -208,7 +202,7 @@ pub(super) async fn forget_proxy(asked: &Asked, id: &str) -> Result<Response, Fa
     let registry = &asked.context.registry;
     if asked.repeated(&query, "").await?.is_none() {
         asked.context.forget_proxy(id, query.dry_run).map_err(|error| match error {
-            ForgetError::Unknown { .. } => Fault::not_found(error.to_string()),
+            ForgetError::Unknown(_) => Fault::not_found(error.to_string()),
             ForgetError::Connected(_) => {
                 Fault::new(StatusCode::CONFLICT, "conflict", error.to_string())
             }

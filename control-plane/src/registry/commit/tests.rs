@@ -1,97 +1,24 @@
 //! What becomes of commits that fail.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
-use lb_core::model::{Epoch, InstanceId, Kind};
+use lb_core::model::Kind;
 
 use crate::{
     events::{EventLog, EventType},
     registry::{
-        Registry, WriteError, WriteRequest,
+        Note, Registry, WriteError, WriteRequest,
         tests::{add, one},
     },
-    store::{Batch, Contents, MemoryStore, Present, Store, StoreError},
+    store::{
+        Store as _, StoreError,
+        faulty::{Fault, Faulty},
+    },
 };
 
-/// What happens to the next call of the storage.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Fault {
-    /// A commit is not stored.
-    Commit,
-    /// A commit is stored, and fails all the same.
-    Late,
-    /// What is no part of the state is not stored.
-    Note,
-    /// It cannot be opened again.
-    Reopen,
-    /// It has no room.
-    Room,
-    /// It is another one when it is opened again.
-    Replaced,
-}
-
-/// A store with faults, each of which happens once.
-#[derive(Clone, Debug)]
-struct Faulty {
-    store: Arc<Mutex<MemoryStore>>,
-    faults: Arc<Mutex<VecDeque<Fault>>>,
-}
-
-impl Faulty {
-    fn new() -> Self {
-        Self { store: Arc::default(), faults: Arc::default() }
-    }
-
-    fn started(&self) -> (Registry, Arc<EventLog>) {
-        let events = Arc::new(EventLog::new());
-        (Registry::start(Box::new(self.clone()), Arc::clone(&events)).unwrap(), events)
-    }
-
-    fn will(&self, faults: &[Fault]) {
-        self.faults.lock().unwrap().extend(faults);
-    }
-
-    /// Whether this comes next; then it is over.
-    fn meets(&self, fault: Fault) -> bool {
-        self.faults.lock().unwrap().pop_front_if(|next| *next == fault).is_some()
-    }
-
-    fn try_unless(&self, fault: Fault, why: &'static str) -> Result<(), StoreError> {
-        let failed = || StoreError::Failed { doing: "written", source: why.into() };
-        if self.meets(fault) { Err(failed()) } else { Ok(()) }
-    }
-}
-
-impl Store for Faulty {
-    fn load(&mut self) -> Result<Contents, StoreError> {
-        let contents = self.store.lock().unwrap().load()?;
-        let epoch = if self.meets(Fault::Replaced) { Epoch([9; 16]) } else { contents.epoch };
-        Ok(Contents { epoch, ..contents })
-    }
-    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        self.try_unless(Fault::Commit, "disk full")?;
-        self.store.lock().unwrap().commit(batch)?;
-        self.try_unless(Fault::Late, "sync failed")
-    }
-    fn reopen(&mut self) -> Result<(), StoreError> {
-        self.try_unless(Fault::Reopen, "no disk")
-    }
-    fn make_room(&mut self) -> Result<(), StoreError> {
-        self.try_unless(Fault::Room, "no room")
-    }
-    fn begin_term(&mut self, at_least: u64) -> Result<u64, StoreError> {
-        self.store.lock().unwrap().begin_term(at_least)
-    }
-    fn remember_proxies(&mut self, present: &Present) -> Result<(), StoreError> {
-        self.store.lock().unwrap().remember_proxies(present)
-    }
-    fn remember_holders(&mut self, holders: &[InstanceId]) -> Result<(), StoreError> {
-        self.try_unless(Fault::Note, "disk full")?;
-        self.store.lock().unwrap().remember_holders(holders)
-    }
+fn started(faulty: &Faulty) -> (Registry, Arc<EventLog>) {
+    let events = Arc::new(EventLog::new());
+    (Registry::start(Box::new(faulty.clone()), Arc::clone(&events)).unwrap(), events)
 }
 
 /// A write that can be repeated.
@@ -101,7 +28,7 @@ fn keyed(address: &str, key: &str) -> WriteRequest {
 
 /// The state that is shown, which must be the one that is stored.
 fn backends(registry: &Registry, faulty: &Faulty) -> usize {
-    let contents = faulty.store.lock().unwrap().load().unwrap();
+    let contents = faulty.held();
     registry.read(|view| {
         assert_eq!(view.publisher.version().revision, contents.revision);
         let stored = contents.objects.into_iter().collect::<lb_core::sync::ObjectSet>();
@@ -130,7 +57,7 @@ async fn healed(registry: &Registry) {
 #[tokio::test]
 async fn a_write_that_is_not_stored_is_refused_and_the_next_one_taken() {
     let faulty = Faulty::new();
-    let (registry, events) = faulty.started();
+    let (registry, events) = started(&faulty);
     faulty.will(&[Fault::Commit]);
     let error = registry.write(one(add("default", "h:1"))).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(StoreError::Failed { .. })), "{error}");
@@ -146,7 +73,7 @@ async fn a_write_that_is_not_stored_is_refused_and_the_next_one_taken() {
 #[tokio::test]
 async fn a_write_that_is_stored_although_its_commit_failed_has_happened() {
     let faulty = Faulty::new();
-    let (registry, _) = faulty.started();
+    let (registry, _) = started(&faulty);
     faulty.will(&[Fault::Late]);
     let written = registry.write(keyed("h:1", "k")).await.unwrap();
     assert_eq!((written.revision, registry.revision()), (2, 2));
@@ -174,7 +101,7 @@ async fn a_write_that_is_stored_although_its_commit_failed_has_happened() {
 #[tokio::test(start_paused = true)]
 async fn without_room_nothing_is_written_until_there_is_some() {
     let faulty = Faulty::new();
-    let (registry, events) = faulty.started();
+    let (registry, events) = started(&faulty);
     faulty.will(&[Fault::Commit, Fault::Room, Fault::Room, Fault::Reopen, Fault::Room]);
     let error = registry.write(one(add("default", "h:1"))).await.unwrap_err();
     assert!(matches!(error, WriteError::Store(StoreError::Failed { .. })), "{error}");
@@ -186,14 +113,14 @@ async fn without_room_nothing_is_written_until_there_is_some() {
     registry.write(one(add("default", "h:3"))).await.unwrap();
     assert_eq!(backends(&registry, &faulty), 1);
     assert_eq!(told(&events).await, ["store_failed", "store_recovered"], "once each");
-    assert!(faulty.faults.lock().unwrap().is_empty());
+    assert!(faulty.has_met_all());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_in_doubt_is_shown_once_the_store_can_be_read_and_holds_it() {
     for (fault, expected) in [(Fault::Late, 1), (Fault::Commit, 0)] {
         let faulty = Faulty::new();
-        let (registry, events) = faulty.started();
+        let (registry, events) = started(&faulty);
         faulty.will(&[fault, Fault::Reopen, Fault::Reopen]);
         let error = registry.write(keyed("h:1", "k")).await.unwrap_err();
         assert!(matches!(error, WriteError::Store(StoreError::InDoubt { .. })), "{error}");
@@ -214,7 +141,7 @@ async fn a_write_in_doubt_is_shown_once_the_store_can_be_read_and_holds_it() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_to_a_store_that_was_put_in_its_place() {
     let faulty = Faulty::new();
-    let (registry, _) = faulty.started();
+    let (registry, _) = started(&faulty);
     faulty.will(&[Fault::Commit, Fault::Replaced, Fault::Replaced]);
     registry.write(one(add("default", "h:1"))).await.unwrap_err();
     let why = registry.outages().borrow().clone().unwrap();
@@ -226,13 +153,34 @@ async fn nothing_is_written_to_a_store_that_was_put_in_its_place() {
 #[tokio::test(start_paused = true)]
 async fn a_note_that_fails_breaks_no_later_write() {
     let faulty = Faulty::new();
-    let (registry, _) = faulty.started();
+    let (registry, _) = started(&faulty);
     faulty.will(&[Fault::Note, Fault::Room]);
-    assert!(!registry.remember_holders(Vec::new()).await);
+    assert!(!registry.note(Note::Holders(Vec::new())).await);
     assert!(!registry.takes_writes());
-    assert!(!registry.remember_holders(Vec::new()).await);
+    assert!(!registry.note(Note::Holders(Vec::new())).await);
     healed(&registry).await;
-    assert!(registry.remember_holders(Vec::new()).await);
+    assert!(registry.note(Note::Holders(Vec::new())).await);
     registry.write(one(add("default", "h:1"))).await.unwrap();
     assert_eq!(backends(&registry, &faulty), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_could_not_be_stored_is_stored_once_the_store_can_be_written() {
+    let mut faulty = Faulty::new();
+    faulty.begin_term(u64::MAX / 2).unwrap();
+    started(&faulty);
+    faulty.will(&[Fault::Term, Fault::Room]);
+    let (registry, events) = started(&faulty);
+    assert_eq!(registry.term(), u64::MAX / 2 + 2, "above the last one, though it is not stored");
+    assert_eq!(faulty.held().term, u64::MAX / 2 + 1);
+    assert!(!registry.takes_writes());
+    healed(&registry).await;
+    assert_eq!(faulty.held().term, registry.term());
+    assert_eq!(told(&events).await, ["store_failed", "store_recovered"]);
+    assert!(registry.note(Note::Proxies(Default::default())).await);
+    assert_eq!(faulty.held().proxies, Some(Default::default()));
+    assert!(registry.note(Note::Term(u64::MAX / 2 + 9)).await);
+    assert_eq!(faulty.held().proxies, Some(Default::default()), "it is the same term");
+    let (next, _) = started(&faulty);
+    assert_eq!(next.term(), u64::MAX / 2 + 10);
 }

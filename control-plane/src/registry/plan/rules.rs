@@ -6,8 +6,9 @@ use lb_core::model::{
     Address, BackendId, Fallback, Invalid, Key, Kind, Limit, LimitTarget, ListenerName, Pool,
     PoolName, Resource, Route, RouteName, check_fallbacks,
 };
+use lb_proto::document::instead;
 
-use super::{Draft, WriteError, known_names, some_of};
+use super::{Draft, WriteError, some_of};
 
 impl Draft<'_> {
     pub(super) fn check_references(&self) -> Result<(), WriteError> {
@@ -72,7 +73,7 @@ impl Draft<'_> {
     }
 
     fn missing(&self, field: &'static str, kind: Kind, name: &str) -> WriteError {
-        let known = known_names(kind.name(), &self.base.names(kind));
+        let known = instead(kind.name(), name, &self.base.names(kind));
         WriteError::Invalid(Invalid::unknown(
             field,
             "missing_reference",

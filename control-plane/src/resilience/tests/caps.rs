@@ -118,6 +118,25 @@ async fn slow_starts_are_for_those_that_come_up_beside_others_that_can_bear_it()
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_is_set_back_makes_nobody_cold_again() {
+    let mut world = World::new(2).await;
+    let down = world.word(2, Health::Down, "check_status");
+    world.settle(vec![down]).await;
+    busy(&mut world).await;
+    let up = world.word(2, Health::Up, "check_passed");
+    world.settle(vec![up]).await;
+    assert!(world.status(2).standing.slow_start.is_some());
+    world.pass(Duration::from_secs(60)).await;
+    world.set_back = Duration::from_secs(3600);
+    let down = world.word(1, Health::Down, "check_status");
+    world.settle(vec![down]).await;
+    busy(&mut world).await;
+    let up = world.word(1, Health::Up, "check_passed");
+    world.settle(vec![up]).await;
+    assert!(world.status(1).standing.slow_start.is_some(), "the other has its whole share");
+}
+
+#[tokio::test]
 async fn who_disagrees_is_told_anew_every_few_seconds_only() {
     let mut world = World::new(3).await;
     let cut_off = world.word(1, Health::Down, "backend_reset");

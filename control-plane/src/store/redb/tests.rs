@@ -14,16 +14,20 @@ fn it_behaves_like_a_store() {
 }
 
 #[test]
-fn a_term_is_above_all_of_earlier_processes() {
+fn a_term_outlives_its_process_and_its_notes_are_of_no_use_in_the_next() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store");
     let mut store = RedbStore::open(&path).unwrap();
-    assert_eq!(store.begin_term(1_000).unwrap(), 1_000);
+    store.begin_term(1_000).unwrap();
+    store.remember_holders(&[]).unwrap();
     drop(store);
     let mut store = RedbStore::open(&path).unwrap();
-    assert_eq!(store.begin_term(10).unwrap(), 1_001);
-    store.commit(&batch(1, "a")).unwrap();
-    assert_eq!(store.begin_term(2_000).unwrap(), 2_000);
+    let contents = store.load().unwrap();
+    assert_eq!((contents.term, contents.holders), (1_000, Some(Vec::new())));
+    store.begin_term(1_001).unwrap();
+    drop(store);
+    let contents = RedbStore::open(&path).unwrap().load().unwrap();
+    assert_eq!((contents.term, contents.holders), (1_001, None));
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub(in crate::live) struct LimitCompiler {
 struct LaidOut {
     limits: Arc<BTreeMap<LimitName, Arc<Limit>>>,
     routes: Arc<BTreeMap<RouteName, Arc<Route>>>,
-    pools: Vec<PoolName>,
+    /// And which other each falls back on.
+    pools: Vec<(PoolName, Option<PoolName>)>,
     result: Arc<Limits>,
 }
 
@@ -43,8 +44,13 @@ impl LaidOut {
     fn is_of(&self, snapshot: &Snapshot) -> bool {
         Arc::ptr_eq(&self.limits, snapshot.limits())
             && Arc::ptr_eq(&self.routes, snapshot.routes())
-            && self.pools.iter().eq(snapshot.pools().keys())
+            && self.pools.iter().map(|(name, other)| (name, other)).eq(fallbacks(snapshot))
     }
+}
+
+/// The pools, and which other each falls back on.
+fn fallbacks(snapshot: &Snapshot) -> impl Iterator<Item = (&PoolName, &Option<PoolName>)> {
+    snapshot.pools().iter().map(|(name, entry)| (name, &entry.pool.fallback.pool))
 }
 
 impl LimitCompiler {
@@ -90,7 +96,9 @@ impl LimitCompiler {
         let places: BTreeMap<&PoolName, PoolIndex> = snapshot.pools().keys().zip(0..).collect();
         let routes = snapshot.routes().values().map(|route| {
             let pools = route.pools.names().filter_map(|pool| Some((pool, *places.get(pool)?)));
-            pools.map(|(pool, place)| applicable(&all, route, pool, place)).collect()
+            let falls_back = |pool| snapshot.pools()[pool].pool.fallback.pool.is_some();
+            let pools = pools.map(|(pool, place)| (pool, place, falls_back(pool)));
+            pools.map(|(pool, place, spare)| applicable(&all, route, pool, place, spare)).collect()
         });
         let routes = routes.collect();
         let pools = snapshot.pools().keys().map(|pool| {
@@ -108,7 +116,7 @@ impl LimitCompiler {
         self.laid_out = Some(LaidOut {
             limits: Arc::clone(snapshot.limits()),
             routes: Arc::clone(snapshot.routes()),
-            pools: snapshot.pools().keys().cloned().collect(),
+            pools: fallbacks(snapshot).map(|(name, other)| (name.clone(), other.clone())).collect(),
             result: Arc::clone(&result),
         });
         Some(result)
@@ -167,14 +175,24 @@ impl LimitCompiler {
     }
 }
 
-fn applicable(all: &[LimitConfig], route: &Route, pool: &PoolName, place: PoolIndex) -> Applicable {
+fn applicable(
+    all: &[LimitConfig],
+    route: &Route,
+    pool: &PoolName,
+    place: PoolIndex,
+    falls_back: bool,
+) -> Applicable {
     let applies = |limit: &Limit| match &limit.target {
         LimitTarget::All => true,
         LimitTarget::Pool(name) => name == pool,
         LimitTarget::Route(name) => *name == route.name,
     };
     let [of_requests, of_backends] = [false, true].map(|kind| listed(all, kind, applies));
-    Applicable { pool: place, of_requests, of_backends }
+    let only = match *of_requests {
+        [only] if !falls_back => only,
+        _ => LimitIndex::MAX,
+    };
+    Applicable { pool: place, of_requests, only, of_backends }
 }
 
 /// The limits that apply, of backends or not; those in shadow mode last.
@@ -270,7 +288,8 @@ mod tests {
     #[test]
     fn buckets_outlive_a_change_of_the_rate_and_not_one_of_what_is_counted() {
         let mut compiler = LimitCompiler::new(1, 100);
-        let (copies, at) = (LimitCopies::default(), now());
+        let at = now();
+        let copies = LimitCopies::new(at);
         let admits = |limits: &Limits| {
             let asking = Asking { worker: 0, copies: &copies, now: at };
             limits.all()[0].take(0, &asking).is_admitted()
@@ -300,7 +319,7 @@ mod tests {
         let fleet = |limit: Limit| limit.counted(LimitScope::Fleet, LimitKey::All).unwrap();
         let snapshot = with(&start(), vec![limit("l", "all", fleet)]);
         let limits = compile(&mut compiler, &snapshot).unwrap();
-        let copies = LimitCopies::default();
+        let copies = LimitCopies::new(now());
         let asking = Asking { worker: 0, copies: &copies, now: now() };
         let limit = &limits.all()[0];
         let Source::Whole(lease) = &limit.source else { panic!("it is lent") };

@@ -5,20 +5,25 @@
 //! request without limits costs one branch, and one with limits looks at these only.
 
 mod compile;
+mod copies;
 mod state;
 
-use std::{cell::RefCell, num::NonZero, sync::Arc, time::Instant};
+use std::{num::NonZero, rc::Rc, sync::Arc, time::Instant};
 
 use lb_core::{
     lease::Quantity,
-    limit::{Decision, Pace, Quota, Table},
+    limit::{Alike, Decision, Pace, Quota, Table, Taken},
     model::{Limit, LimitKey, LimitScope},
 };
 
 pub(super) use self::compile::LimitCompiler;
-pub(crate) use self::state::{LimitState, LimitSums};
+use self::copies::{LastTold, Which, of};
+pub(crate) use self::{
+    copies::{LimitCopies, Telling, Told},
+    state::{LimitState, LimitSums},
+};
 use super::{PoolIndex, RouteIndex};
-use crate::leases::{Copy, KeyLease, KeyPaces, RateLease};
+use crate::leases::{KeyLease, RateLease};
 
 /// Where a limit stands in a configuration.
 pub(crate) type LimitIndex = usize;
@@ -42,6 +47,8 @@ struct Applicable {
     /// Before a backend is picked. Those in shadow mode are last: they take nothing from a
     /// request that another refuses.
     of_requests: Box<[LimitIndex]>,
+    /// The only one of those, if requests cannot fall back on another pool; else where none stands.
+    only: LimitIndex,
     /// Of the backend that is picked, in the same order.
     of_backends: Box<[LimitIndex]>,
 }
@@ -63,8 +70,11 @@ pub(crate) struct LimitConfig {
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
+    /// The serial of the state, if this counts by client address, with a share of its own of
+    /// each, and refuses; else a serial that no state has. Looked at where all of that matters.
+    usual: u64,
     /// The fields `RateLimit-Policy` and, until its figures, `RateLimit`.
-    pub(crate) fields: Arc<str>,
+    fields: Arc<str>,
 }
 
 /// Who asks limits, and when.
@@ -86,132 +96,6 @@ enum Source {
     Whole(Arc<RateLease>),
     /// The same, for each key.
     ByKey(Arc<KeyLease>),
-}
-
-/// What one worker knows of the paces that are lent, by limit. They are looked up at every
-/// request and change a few times a second.
-#[derive(Debug, Default)]
-pub(crate) struct LimitCopies(RefCell<Vec<LimitCopy>>);
-
-#[derive(Debug, Default)]
-struct LimitCopy {
-    /// Of the state of the limit.
-    serial: u64,
-    pace: Copy<Pace>,
-    paces: Copy<Arc<KeyPaces>>,
-    told: LastTold,
-}
-
-/// What a client is told of the limit that it is nearest to, in two words: they are compared with
-/// what was told last.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Told {
-    /// Which limit.
-    which: Which,
-    /// What is left, above in how many seconds the bucket is full.
-    figures: u64,
-}
-
-/// A limit of one configuration: its version, which no other has (among four billion), above
-/// where it stands.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Which(NonZero<u64>);
-
-/// What the last client was told of a limit.
-#[derive(Debug, Default)]
-pub(crate) struct LastTold {
-    pub(crate) told: Option<Told>,
-    /// The fields that say it, and the end of a head.
-    pub(crate) fields: Vec<u8>,
-}
-
-impl Which {
-    fn new(version: NonZero<u32>, index: LimitIndex) -> Self {
-        // There are never so many limits.
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        Self(NonZero::<u64>::from(version).saturating_mul(Self::VERSION) | u64::from(index))
-    }
-
-    /// Of the version; below is the index.
-    const VERSION: NonZero<u64> = NonZero::new(1 << 32).expect("it is not zero");
-
-    fn version(self) -> NonZero<u32> {
-        high(self.0.get()).try_into().unwrap_or(NonZero::<u32>::MIN)
-    }
-
-    #[inline(always)]
-    fn index(self) -> LimitIndex {
-        low(self.0.get()) as LimitIndex
-    }
-}
-
-impl Told {
-    /// Where the limit stands.
-    #[inline(always)]
-    pub(crate) fn limit(self) -> LimitIndex {
-        self.which.index()
-    }
-
-    /// How many requests are left.
-    pub(crate) fn remaining(self) -> u32 {
-        high(self.figures)
-    }
-
-    /// In how many seconds the bucket is full.
-    pub(crate) fn reset_seconds(self) -> u32 {
-        low(self.figures)
-    }
-}
-
-fn high(word: u64) -> u32 {
-    low(word >> 32)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
-#[inline(always)]
-fn low(word: u64) -> u32 {
-    word as u32
-}
-
-impl LimitCopies {
-    /// What was told last of a limit that stands here.
-    #[inline(always)]
-    pub(crate) fn told<R>(&self, index: LimitIndex, use_it: impl FnOnce(&mut LastTold) -> R) -> R {
-        use_it(&mut at(&mut self.0.borrow_mut(), index).told)
-    }
-}
-
-/// The copy of a limit that stands here, and has a state of this serial. These are no functions
-/// that take another: with two calls a good part of what a limit may cost would go into saving
-/// registers.
-#[inline(always)]
-fn of(copies: &mut Vec<LimitCopy>, index: LimitIndex, serial: u64) -> &mut LimitCopy {
-    let copy = at(copies, index);
-    if copy.serial != serial {
-        copy.begin(serial);
-    }
-    copy
-}
-
-#[inline(always)]
-fn at(copies: &mut Vec<LimitCopy>, index: LimitIndex) -> &mut LimitCopy {
-    if copies.len() <= index {
-        make_room(copies, index);
-    }
-    &mut copies[index]
-}
-
-#[cold]
-fn make_room(copies: &mut Vec<LimitCopy>, index: LimitIndex) {
-    copies.resize_with(index + 1, LimitCopy::default);
-}
-
-impl LimitCopy {
-    /// Another limit has this place now.
-    #[cold]
-    fn begin(&mut self, serial: u64) {
-        *self = Self { serial, ..Self::default() };
-    }
 }
 
 /// What a limit lets pass in this process.
@@ -247,6 +131,13 @@ impl Limits {
     pub(super) fn quantities(&self) -> impl Iterator<Item = Quantity> {
         let of_limits = self.all.iter().filter_map(|limit| Quantity::of_limit(&limit.limit));
         of_limits.map(|(quantity, _)| quantity)
+    }
+
+    /// The only one to ask before a backend is picked, where requests cannot fall back on another
+    /// pool.
+    #[inline(always)]
+    pub(crate) fn only_one(&self, route: RouteIndex, pool: PoolIndex) -> Option<&LimitConfig> {
+        self.all.get(self.applicable(route, pool)?.only)
     }
 
     /// Those to ask before a backend is picked.
@@ -294,7 +185,11 @@ impl LimitConfig {
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
         let limit = Arc::clone(limit);
-        Self { which: Which::new(version, 0), limit, state, source, fields: fields.into() }
+        let is_usual = matches!(source, Source::ByKey(_))
+            && *limit.key() == LimitKey::ClientAddress
+            && !limit.shadow;
+        let usual = if is_usual { state.serial } else { u64::MAX };
+        Self { which: Which::new(version, 0), limit, state, source, usual, fields: fields.into() }
     }
 
     /// The same at this place of a configuration.
@@ -305,50 +200,72 @@ impl LimitConfig {
     /// What a client is told of it that was let pass.
     #[inline(always)]
     pub(crate) fn told(&self, decision: &Decision) -> Told {
-        let (remaining, reset) = (decision.remaining(), decision.reset_seconds());
-        Told { which: self.which, figures: u64::from(remaining) << 32 | u64::from(reset) }
+        Told::new(self.which, decision.remaining(), decision.reset_seconds())
     }
 
-    /// The same as [`Self::take`] where time counts less: several limits, or one of a backend.
-    pub(crate) fn take_of_several(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        let decision = self.take_of_any(key, asking);
-        self.state.count(asking.worker, &decision);
-        decision
+    /// Asks for one token for the usual request, that of a client whose number `memo` knows:
+    /// what it is told. Nothing if anything about it is unusual; then it has taken nothing, and
+    /// [`Self::take`] is to be asked.
+    #[inline(always)]
+    pub(crate) fn take_usual(
+        &self,
+        memo: (u64, u64),
+        copies: &LimitCopies,
+        worker: usize,
+        nanos: u64,
+    ) -> Option<Telling> {
+        let (serial, key) = memo;
+        let Source::ByKey(lease) = &self.source else { return None };
+        if serial != self.usual {
+            return None;
+        }
+        let copies = copies.all.borrow();
+        let copy = copies.get(self.which.index()).filter(|copy| copy.which == Some(self.which))?;
+        // What comes before the start is far more than any stage lasts, and so unusual.
+        let elapsed = nanos.wrapping_sub_signed(copy.began);
+        let (taken, pace) = lease.take_usual(key, &copy.paces, elapsed)?;
+        self.state.count_taken(worker);
+        if taken.is_among(&copy.told.alike.get()) {
+            return Some(Telling::Again(Rc::clone(&copy.told.fields)));
+        }
+        Some(self.telling(&taken, pace, &copy.told))
+    }
+
+    #[cold]
+    fn telling(&self, taken: &Taken, pace: &Pace, last: &LastTold) -> Telling {
+        let told = self.told(&taken.decision(pace));
+        if last.told != Some(told) {
+            return Telling::Anew(told);
+        }
+        last.alike.set(taken.alike());
+        Telling::Again(Rc::clone(&last.fields))
     }
 
     /// Asks for one token; of a limit by key, for the key of this number.
-    #[inline(always)]
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
-        let decision = match &self.source {
-            Source::ByKey(lease) => self.take_by_key(lease, key, asking),
-            _ => self.take_of_any(key, asking),
-        };
-        self.state.count(asking.worker, &decision);
-        decision
-    }
-
-    // Out of the way of the dearest kind, which has no register to spare.
-    #[inline(never)]
-    fn take_of_any(&self, key: u64, asking: &Asking<'_>) -> Decision {
         let Asking { worker, copies, now } = *asking;
-        match &self.source {
+        let origin = copies.origin;
+        let decision = match &self.source {
             Source::Own(pace) => self.state.bucket().take(pace, now),
             Source::OwnByKey(pace, table) => table.take(key, pace, now),
             Source::Whole(lease) => {
                 lease.count(worker);
-                let copies = &mut *copies.0.borrow_mut();
-                let copy = of(copies, self.which.index(), self.state.serial);
+                let copies = &mut *copies.all.borrow_mut();
+                let copy = of(copies, self.which);
                 self.state.bucket().take(lease.pace(&mut copy.pace), now)
             }
-            Source::ByKey(lease) => self.take_by_key(lease, key, asking),
-        }
-    }
-
-    #[inline(always)]
-    fn take_by_key(&self, lease: &KeyLease, key: u64, asking: &Asking<'_>) -> Decision {
-        let copies = &mut *asking.copies.0.borrow_mut();
-        let copy = of(copies, self.which.index(), self.state.serial);
-        lease.take(key, &mut copy.paces, asking.now)
+            Source::ByKey(lease) => {
+                let copies = &mut *copies.all.borrow_mut();
+                let copy = of(copies, self.which);
+                // The pace may be another from here on.
+                copy.told.alike.set(Alike::NONE);
+                let decision = lease.take(key, &mut copy.paces, now);
+                copy.began = lease.cold(&mut copy.paces).start_after(origin);
+                decision
+            }
+        };
+        self.state.count(worker, &decision);
+        decision
     }
 
     /// Gives a token back that was the last one that this worker took of this limit, for a
@@ -365,8 +282,8 @@ impl LimitConfig {
                 lease.uncount(worker);
             }
             Source::ByKey(lease) => {
-                let copies = &mut *copies.0.borrow_mut();
-                let copy = of(copies, self.which.index(), self.state.serial);
+                let copies = &mut *copies.all.borrow_mut();
+                let copy = of(copies, self.which);
                 lease.give_back(key, &mut copy.paces, now);
             }
         }
@@ -414,3 +331,6 @@ impl LimitConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -83,6 +83,12 @@ impl LimitState {
         bump(if decision.is_admitted() { &counts.taken } else { &counts.refused }, 1);
     }
 
+    /// Counts a request that is let pass.
+    #[inline]
+    pub(super) fn count_taken(&self, worker: usize) {
+        bump(&self.workers[worker].0.taken, 1);
+    }
+
     /// Counts a token that was given back.
     pub(super) fn count_returned(&self, worker: usize) {
         bump(&self.workers[worker].0.returned, 1);
