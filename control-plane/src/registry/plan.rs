@@ -404,9 +404,13 @@ fn check_revision(
         return Ok(());
     }
     Err(WriteError::RevisionConflict(match found {
-        Some(found) => format!(
+        Some(found) if found > expected => format!(
             "{key} was changed at revision {found}, after the expected {expected}; read it \
              again and repeat the change"
+        ),
+        Some(found) => format!(
+            "{key} was last changed at revision {found}, and not at {expected}, which is of \
+             another change; 'lbctl describe {key}' shows which to expect"
         ),
         None => format!(
             "{key} does not exist any more, and was expected at revision {expected}; add it \

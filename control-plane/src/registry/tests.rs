@@ -288,6 +288,9 @@ async fn an_expected_revision_that_has_passed_is_a_conflict() {
     registry.write(drain(2)).await.unwrap();
     let error = registry.write(drain(2)).await.unwrap_err();
     assert!(matches!(&error, WriteError::RevisionConflict(text) if text.contains("revision 3")));
+    let error = registry.write(drain(4)).await.unwrap_err();
+    let own = "backend backend1 was last changed at revision 3, and not at 4";
+    assert!(error.to_string().contains(own), "{error}");
     let late = WriteRequest { expected_revision: 2, ..batch(vec![add("default", "h:2")]) };
     let error = registry.write(late).await.unwrap_err();
     assert!(matches!(error, WriteError::RevisionConflict(_)), "{error}");
