@@ -32,7 +32,7 @@ mod view;
 
 use std::{env, ffi::OsString, path::Path, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use self::{args::Cli, exit::Exit};
 
@@ -45,7 +45,7 @@ pub fn main() -> ExitCode {
     if let Some(answered) = completion::answer() {
         return answered;
     }
-    let cli = match Cli::try_parse_from(called_as(env::args_os().collect())) {
+    let cli = match parse(env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not errors; clap knows which is which.
@@ -65,15 +65,31 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line with the subcommand for which the program's name stands: a link to it that is
-/// called `lb-control-plane` or `lb-data-plane` is that program.
-fn called_as(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Reads the command line; under the name of a program that is a subcommand, its usage is told so.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if let Some(subcommand) = stands_for(&arguments) {
+        let usage = format!("lb-{subcommand} [OPTIONS]");
+        command = command.mut_subcommand(subcommand, |plane| plane.override_usage(usage));
+    }
+    let found = command.try_get_matches_from_mut(called_as(arguments))?;
+    Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command))
+}
+
+/// The subcommand for which the program's name stands: a link to it that is called
+/// `lb-control-plane` or `lb-data-plane` is that program.
+fn stands_for(arguments: &[OsString]) -> Option<&'static str> {
     let name = arguments.first().and_then(|program| Path::new(program).file_name());
-    let subcommand = match name.and_then(|name| name.to_str()) {
-        Some("lb-control-plane") => "control-plane",
-        Some("lb-data-plane") => "data-plane",
-        _ => return arguments,
-    };
+    match name?.to_str()? {
+        "lb-control-plane" => Some("control-plane"),
+        "lb-data-plane" => Some("data-plane"),
+        _ => None,
+    }
+}
+
+/// The command line with that subcommand.
+fn called_as(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let Some(subcommand) = stands_for(&arguments) else { return arguments };
     // That is the same for all of them.
     let asks_version = |argument: &OsString| argument == "--version" || argument == "-V";
     if !arguments.get(1).is_some_and(asks_version) {
@@ -96,5 +112,20 @@ mod tests {
         assert_eq!(called("lb-control-plane"), "control-plane");
         assert_eq!(called("lb-data-plane --version"), "--version");
         assert_eq!(called("/usr/bin/lbctl data-plane"), "data-plane");
+    }
+
+    #[test]
+    fn the_usage_of_a_link_is_what_can_be_typed() {
+        let refused = |line: &str| {
+            let arguments = line.split(' ').map(OsString::from).collect();
+            parse(arguments).unwrap_err().to_string()
+        };
+        for line in ["lb-data-plane --help", "/usr/bin/lb-control-plane --nonsense"] {
+            let text = refused(line);
+            let (program, _) = line.trim_start_matches("/usr/bin/").split_once(' ').unwrap();
+            assert!(text.contains(&format!("Usage: {program} [OPTIONS]\n")), "{text}");
+        }
+        let text = refused("lbctl data-plane --help");
+        assert!(text.contains("Usage: lbctl data-plane [OPTIONS]"), "{text}");
     }
 }

@@ -7,10 +7,11 @@
 //! Requests in flight are a gauge: only a proxy's newest report speaks of the present,
 //! and not for longer than three periods.
 
+mod clients;
 mod leavings;
 mod limits;
 mod process;
-mod rate;
+mod recent;
 mod report;
 mod reporters;
 mod sessions;
@@ -30,16 +31,17 @@ use lb_core::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use self::leavings::Leavings;
 use self::sessions::Sessions;
+use self::{clients::Clients, leavings::Leavings};
 pub use self::{
+    clients::{Answers, AnswersPart, RecentAnswers},
     leavings::{Asked, Leaving},
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{Overload, OwnAnswers, Process},
     report::{BackendPart, Report},
 };
 use self::{
-    rate::Rate,
+    recent::Rate,
     reporters::{Reporters, Reporting, Running, Turn},
 };
 use crate::registry::Catalog;
@@ -81,6 +83,7 @@ struct Sums {
     leavings: Leavings,
     limits: limits::Limits,
     sessions: Sessions,
+    clients: Clients,
     all: Sum,
     process: Process,
     reports: Reports,
@@ -147,11 +150,12 @@ impl Statistics {
         sums.process.add(&report.process);
         sums.leavings.note(report, catalog, now);
         sums.sessions.note(report, catalog, now);
+        sums.clients.note(report, catalog, now);
         for part in &report.backends {
             sums.add(report, part, catalog, now);
         }
         for part in &report.limits {
-            sums.limits.add(&report.proxy, part, catalog, now);
+            sums.limits.add(report, part, catalog, now);
         }
         Counted { sequence: report.sequence, is_news: true, overload_worse }
     }
@@ -223,6 +227,12 @@ impl Statistics {
     #[must_use]
     pub fn has_told(&self, proxy: &ProxyId, instance: &InstanceId) -> bool {
         self.lock().leavings.has_told(proxy, instance)
+    }
+
+    /// What clients were answered in the last seconds.
+    #[must_use]
+    pub fn recent(&self) -> RecentAnswers {
+        self.lock().clients.recent(Instant::now())
     }
 
     /// What became of the sessions of each pool since the control plane started.
@@ -353,6 +363,7 @@ impl Statistics {
         let sums = &mut *self.lock();
         sums.pools.retain(|name, _| !pools.contains(name));
         sums.sessions.forget_pools(pools);
+        sums.clients.forget_pools(pools);
     }
 
     /// Drops what is kept for one proxy, of whose processes one may be known to have `ended`. The
@@ -378,8 +389,9 @@ impl Sums {
         if !catalog.pools().contains_key(&part.pool) && !self.pools.contains_key(&part.pool) {
             return;
         }
-        self.all.add(now, &part.counters);
-        self.pools.entry(part.pool.clone()).or_default().add(now, &part.counters);
+        let heard = (now, report.interval);
+        self.all.add(heard, &part.counters);
+        self.pools.entry(part.pool.clone()).or_default().add(heard, &part.counters);
         if !is_known(catalog, &part.backend, part.incarnation) {
             return;
         }
@@ -390,8 +402,8 @@ impl Sums {
             .backends
             .entry(key)
             .or_insert_with(|| BackendSums { all: Sum::default(), by_proxy: BTreeMap::new() });
-        backend.all.add(now, counters);
-        backend.by_proxy.entry(report.proxy.clone()).or_default().add(now, counters);
+        backend.all.add(heard, counters);
+        backend.by_proxy.entry(report.proxy.clone()).or_default().add(heard, counters);
     }
 
     /// What is in flight anywhere, with its pool.
@@ -411,9 +423,10 @@ fn is_known(catalog: &Catalog, id: &BackendId, incarnation: Incarnation) -> bool
 }
 
 impl Sum {
-    fn add(&mut self, now: Instant, counters: &BackendCounters) {
+    /// Adds what was heard now, and counted for so long.
+    fn add(&mut self, (now, counted_for): (Instant, Duration), counters: &BackendCounters) {
         self.counters.add(counters);
-        self.rate.add(now, counters.requests);
+        self.rate.add(now, counted_for, &counters.requests);
     }
 
     fn totals(&self, now: Instant, in_flight: u32) -> Totals {

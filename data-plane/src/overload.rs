@@ -6,7 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lb_core::overload::{Change, Places, Policy, Reading, Resource, Shedder, Stage, Usage};
+use lb_core::{
+    overload::{Change, Places, Policy, Reading, Resource, Shedder, Stage, Usage},
+    size::size_text,
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
@@ -54,11 +57,15 @@ impl Watch {
         let leave = u64::from(policy.memory[0].leave_percent);
         if limit > 0 && used / leave >= limit / 100 {
             let wanted = 2 * used;
+            let whole = |bytes: u64| size_text(bytes.next_multiple_of(1 << 20));
             match memory.origin {
                 Origin::Flag => {
                     return Err(RunError::Usage(format!(
-                        "--max-memory {limit} is too little: this process has {used} bytes in use \
-                         before it serves anybody. Give it {wanted} at least"
+                        "--max-memory {} is too little: this process has {} in use before it \
+                         serves anybody. Give it {} at least",
+                        size_text(limit),
+                        whole(used),
+                        whole(wanted)
                     )));
                 }
                 Origin::Container | Origin::Nobody => warn!(
@@ -212,13 +219,13 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(closes, [10, 6], "15 in all, rounded up");
+        assert_eq!(closes, [11, 6], "16 in all, rounded up");
     }
 
     #[test]
     fn a_bound_that_cannot_be_kept_is_refused_at_once() {
         let error = Watch::check(&Memory::new(Some(1 << 20))).unwrap_err().to_string();
-        assert!(error.contains("--max-memory 1048576 is too little"), "{error}");
+        assert!(error.contains("--max-memory 1MiB is too little"), "{error}");
         assert!(Watch::check(&Memory::new(Some(1 << 40))).is_ok());
     }
 }

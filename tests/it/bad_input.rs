@@ -311,7 +311,7 @@ async fn lbctl_turns_refusals_into_exit_codes() {
         (7, vec!["set-backend", "b77", "--weight", "1"], "b77"),
         (7, vec!["describe", "backend", "b77"], "b1"),
         (7, vec!["get", "pool", "web"], "default"),
-        (7, vec!["get", "pool", "defalt"], "did you mean \"default\"?"),
+        (7, vec!["get", "pool", "defalt"], "did you mean default?"),
         (7, vec!["explain", "pool.request_timout"], "did you mean \"request_timeout\"?"),
         (2, vec!["data-plane", "--log-level", "verbose"], "is no level"),
         (2, vec!["control-plane", "--log-level", "verbose"], "is no level"),

@@ -94,7 +94,7 @@ async fn an_operator_may_have_a_new_store_taken_as_it_is() {
         assert!(described.contains(&format!("'lbctl adopt-store {id}'")), "{described}");
     }
     let unknown = cluster.lbctl(&["adopt-store", "proxy-3"]).await.expect(7);
-    assert!(unknown.stderr.contains("there is no proxy proxy-3"), "{unknown:?}");
+    assert!(unknown.stderr.contains("proxy proxy-3 does not exist"), "{unknown:?}");
     // One of them first: the other one goes on as it was.
     drop(cluster.lbctl(&["adopt-store", "proxy-1", "--no-wait"]).await.expect(0));
     drop(cluster.lbctl(&["wait", "proxy/proxy-1", "--for", "synced"]).await.expect(0));

@@ -6,6 +6,7 @@
 mod access_log;
 mod adaptive_concurrency;
 mod alerts;
+mod answers;
 mod architecture;
 mod automation;
 mod avoidance;

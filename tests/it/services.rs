@@ -114,7 +114,11 @@ async fn what_a_proxy_answers_by_itself_is_counted_by_reason() {
         for _ in 0..times {
             let mut client = Client::connect(cluster.addresses()[0]).await;
             client.send(&request).await;
-            assert_eq!(client.response().await.status, status);
+            let response = client.response().await;
+            assert_eq!(response.status, status);
+            // A bound is told with the key that moves it.
+            let told = "longer than allowed here: 8KiB (max_request_line_bytes)";
+            assert_eq!(response.text().contains(told), status == 414, "{}", response.text());
         }
     }
     let expected =
@@ -131,9 +135,12 @@ async fn what_a_proxy_answers_by_itself_is_counted_by_reason() {
         section.lines().skip(1).take(3).map(|line| line.split_whitespace().collect()).collect();
     let sorted = [["no_route", "4"], ["client_protocol_error", "3"], ["header_too_large", "2"]];
     assert_eq!(lines, sorted, "{text}");
-    let status = cluster.lbctl(&["status"]).await.expect(0).stdout;
+    let stats = cluster.lbctl(&["stats"]).await.expect(0).stdout;
     let line = "no_route 4, client_protocol_error 3, header_too_large 2";
-    assert!(status.contains(line), "{status}");
+    assert!(stats.contains(line), "{stats}");
+    drop(cluster.lbctl(&["add-pool", "bare"]).await.expect(0));
+    let none = cluster.lbctl(&["get", "backends", "--pool", "bare"]).await.expect(0);
+    assert!(none.stderr.contains("pool bare has no backends; 'lbctl add-backend"), "{none:?}");
 }
 
 #[tokio::test]

@@ -141,9 +141,10 @@ pub(crate) enum Command {
 Examples:
   lbctl status
   lbctl status -o json | jq .proxies_synced
+  lbctl status -o json | jq .traffic.recent          what clients got in the last ten seconds
   lbctl status --server http://10.0.0.2:9400")]
     Status,
-    /// Show how many requests the fleet answered, how well and how fast
+    /// Show how many requests the fleet answered, how well and how fast: now, and in all
     #[command(after_help = "\
 Examples:
   lbctl stats

@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Screen, Table, Tone},
-    view::{BackendView, ObjectView, PoolView, ProxyView, slots},
+    view::{BackendView, Counts, ObjectView, PoolView, ProxyView, slots},
 };
 
 pub(crate) use self::pools::pool_table;
@@ -38,6 +38,15 @@ pub(super) async fn run(session: &Session, args: Get) -> Result<(), Failure> {
         GetKind::Backends => {
             let views = backends(session, args.pool.as_deref().unwrap_or_default()).await?;
             let found = choose(views, name, "backend", |view| &view.id)?;
+            if let (Some(pool), []) = (&args.pool, &*found) {
+                output::note(&format!(
+                    "pool {pool} has no backends; 'lbctl add-backend HOST:PORT --pool {pool}' adds \
+                     one"
+                ));
+                return session.screen.answer(&found, Vec::new, || {
+                    session.screen.render(&backend_table(&found, now, wide))
+                });
+            }
             show(session, "backend", name, &found, |v| &v.id, |v| backend_table(v, now, wide))
         }
         GetKind::Pools => {
@@ -280,9 +289,18 @@ fn state_tone(view: &BackendView) -> Tone {
     }
 }
 
-fn up_of(up: u32, total: u32) -> Cell {
-    let tone = if total > 0 && up == 0 { Tone::Bad } else { Tone::Plain };
-    Cell::toned(format!("{up}/{total}"), tone)
+/// Backends that serve, of all; apart from them those that are kept out: `2/3 (1 out)`.
+fn up_of(counts: &Counts) -> Cell {
+    let (up, total) = (counts.up, counts.total());
+    let mut text = format!("{up}/{total}");
+    if counts.out > 0 {
+        text += &format!(" ({} out)", counts.out);
+    }
+    let tone = match (total, up) {
+        (1.., 0) => Tone::Bad,
+        _ => worry(counts.out, Tone::Warning),
+    };
+    Cell::toned(text, tone)
 }
 
 fn worry(number: u32, tone: Tone) -> Tone {

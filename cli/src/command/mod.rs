@@ -91,6 +91,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         command => {
             let interrupted = match &command {
                 Command::DrainBackend(args) => drain::interrupted(args),
+                // It has no other end.
+                Command::Watch(_) => String::new(),
                 _ => INTERRUPTED.to_owned(),
             };
             block_on(unless_interrupted(ask(command, global), &interrupted))

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_proto::v1 as pb;
 use serde::Serialize;
@@ -23,9 +23,6 @@ use crate::{
 /// What is wrong that is listed, so that a bad day still fits on a screen.
 const PROBLEMS_MAX: usize = 10;
 
-/// Reasons on the line about answers of the proxies' own.
-const REASONS_MAX: usize = 4;
-
 /// The fleet at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct StatusView {
@@ -40,6 +37,9 @@ pub(crate) struct StatusView {
     refused_proxies: Vec<RefusedView>,
     pub(crate) pools: Vec<PoolView>,
     pub(crate) traffic: Traffic,
+    /// What the proxies answered by themselves in the time of `traffic.recent`, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    recent_own_answers: BTreeMap<String, u64>,
     /// All proxies together.
     process: Option<ProcessView>,
     /// Enabled backends that are not up.
@@ -87,7 +87,8 @@ impl StatusView {
             proxies: proxies.clone(),
             refused_proxies: facts.refused.clone(),
             pools: facts.pools.clone(),
-            traffic: status.totals.into(),
+            traffic: Traffic::from(status.totals).with_recent(status.recent),
+            recent_own_answers: status.recent_own_answers,
             process: status.process.map(ProcessView::from),
             draining_backends: backends.iter().filter(|b| b.drain.is_some()).cloned().collect(),
             unhealthy_backends: backends.iter().filter(amiss).cloned().collect(),
@@ -117,17 +118,18 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         view.build_version,
         age(view.started_unix_ms)
     );
-    let traffic = &view.traffic;
-    text += &format!(
-        "TRAFFIC  {} requests/s   {} ok   p50 {}   p99 {}   in flight {}\n",
-        format::rate(traffic.requests_per_second),
-        traffic.ok_ratio(),
-        format::latency(traffic.latency_p50_us),
-        format::latency(traffic.latency_p99_us),
-        traffic.in_flight,
-    );
-    if let Some(line) = view.process.as_ref().and_then(own_answers) {
-        text += &format!("ANSWERS  of the proxies' own: {line}\n");
+    text += &format!("TRAFFIC  {}", view.traffic.line());
+    let slots = view.pools.iter().filter_map(|pool| pool.slots.as_ref());
+    match slots.map(|slots| slots.waiting).sum::<u64>() {
+        0 => text.push('\n'),
+        waiting => text += &format!(", {waiting} in line\n"),
+    }
+    if let Some(recent) = &view.traffic.recent {
+        let own = view.recent_own_answers.iter().map(|(reason, count)| (&**reason, *count));
+        let own = recent.rates(own);
+        if !own.is_empty() {
+            text += &format!("ANSWERS  of the proxies' own: {own}\n");
+        }
     }
     for backend in &view.draining_backends {
         let Some(drain) = &backend.drain else { continue };
@@ -161,17 +163,4 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         text += &format!("{warnings} about the set-up: 'lbctl check' lists all\n");
     }
     text
-}
-
-/// What the proxies answered by themselves, the most frequent reasons first: `no_route 12,
-/// header_too_large 1`. Nothing if they never did.
-fn own_answers(process: &ProcessView) -> Option<String> {
-    let answers = process.answers_by_count();
-    let shown = answers.iter().take(REASONS_MAX).map(|(reason, n)| format!("{reason} {n}"));
-    let mut line = shown.collect::<Vec<_>>().join(", ");
-    let rest: u64 = answers.iter().skip(REASONS_MAX).map(|(_, n)| n).sum();
-    if rest > 0 {
-        line += &format!(", others {rest}");
-    }
-    Some(line).filter(|line| !line.is_empty())
 }

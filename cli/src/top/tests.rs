@@ -79,7 +79,11 @@ fn sample(rate: f64) -> Sample {
             down: 1,
             ..pb::PoolStatus::default()
         }],
-        totals: Some(pb::BackendTotals { request_rate: rate, ..pb::BackendTotals::default() }),
+        recent: Some(pb::RecentAnswers {
+            window_ms: 10_000,
+            status_classes: vec![0, (rate * 10.0) as u64, 0, 0, 0],
+            ..pb::RecentAnswers::default()
+        }),
         ..pb::GetStatusResponse::default()
     };
     let mut facts = StatusFacts::of(&status, NOW_MS);
@@ -148,7 +152,7 @@ fn the_overview_is_the_status_with_a_curve() {
     REQ/S    ▂ ▄█
     FLEET    1/1 proxies in sync at revision 118 (changed 14s ago)
     CONTROL  cp-1, version 0.1.0, up 3m14s
-    TRAFFIC  12 requests/s   - ok   p50 -   p99 -   in flight 0
+    TRAFFIC  last 10s: 12 req/s  100% ok  p50 -  p99 -  in flight 0
 
     POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
     default  round_robin  2/3     1      0        -    -
@@ -291,7 +295,7 @@ fn a_held_picture_does_not_move() {
     );
     press(&mut state, "p");
     state.heard(sample(99.0));
-    assert!(shown(&state).contains("99 requests/s"), "{}", shown(&state));
+    assert!(shown(&state).contains("99 req/s"), "{}", shown(&state));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod object;
 mod plight;
 mod pool;
 mod proxy;
+mod recent;
 mod resilience;
 mod route;
 mod session;
@@ -37,6 +38,7 @@ pub(crate) use self::{
     plight::{KeptView, PanicView},
     pool::{Counts, PoolView},
     proxy::{ProcessView, ProxyView, RefusedView, RejectionView, is_connected},
+    recent::RecentView,
     route::{RouteView, ShareView},
     session::{
         AffinityView, LostProxyView, RotationView, SessionKeyView, SessionView, lacking,

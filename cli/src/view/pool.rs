@@ -79,7 +79,10 @@ pub(crate) struct AnswerView {
 /// Backends by state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub(crate) struct Counts {
+    /// Those that serve: their checks pass, and no breaker or outlier detection keeps them out.
     pub(crate) up: u32,
+    /// Kept out by a breaker or as an outlier, although their checks pass.
+    pub(crate) out: u32,
     pub(crate) down: u32,
     pub(crate) unknown: u32,
     pub(crate) disabled: u32,
@@ -156,12 +159,13 @@ fn shortened(text: &str) -> String {
 impl Counts {
     /// All of them.
     pub(crate) fn total(&self) -> u32 {
-        self.up + self.down + self.unknown + self.disabled + self.draining
+        self.up + self.out + self.down + self.unknown + self.disabled + self.draining
     }
 
     /// Those that do not serve: `2 down, 1 disabled`.
     pub(crate) fn sentence(&self) -> String {
         let counts = [
+            (self.out, "kept out by a breaker or as an outlier"),
             (self.down, "down"),
             (self.unknown, "unknown"),
             (self.disabled, "disabled"),
@@ -241,7 +245,8 @@ impl From<pb::PoolStatus> for PoolView {
     fn from(wire: pb::PoolStatus) -> Self {
         let mut view = Self::from(wire.pool.unwrap_or_default());
         view.backends = Some(Counts {
-            up: wire.up,
+            up: wire.up.saturating_sub(wire.out),
+            out: wire.out,
             down: wire.down,
             unknown: wire.unknown,
             disabled: wire.disabled,
@@ -251,7 +256,7 @@ impl From<pb::PoolStatus> for PoolView {
         view.panic = wire.panic.map(PanicView::from);
         view.source_status = wire.sources.into_iter().map(SourceView::from).collect();
         view.slots = wire.slots.map(SlotsView::from);
-        view.traffic = Some(wire.totals.into());
+        view.traffic = Some(Traffic::from(wire.totals).with_recent(wire.recent));
         view.sessions_total = wire.sessions;
         view
     }

@@ -39,6 +39,9 @@ pub(crate) struct ProxyView {
     pub(crate) build_version: String,
     pub(crate) workers: u32,
     pub(crate) requests_per_second: f64,
+    /// When the counters of `process` began: the start of the control plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) counted_since_unix_ms: Option<u64>,
     pub(crate) divergences_total: u64,
     pub(crate) snapshots_sent_total: u64,
     pub(crate) deltas_sent_total: u64,
@@ -196,6 +199,7 @@ impl From<pb::Proxy> for ProxyView {
             build_version: wire.build_version,
             workers: wire.workers,
             requests_per_second: wire.request_rate,
+            counted_since_unix_ms: Some(wire.counted_since_unix_ms).filter(|at| *at > 0),
             divergences_total: wire.divergences,
             snapshots_sent_total: wire.snapshots_sent,
             deltas_sent_total: wire.deltas_sent,

@@ -45,6 +45,11 @@ pub(crate) struct DisagreementView {
 }
 
 impl DisagreementView {
+    /// Whether it is that the backend fails, whatever the verdict says.
+    pub(crate) fn sees_it_fail(&self) -> bool {
+        matches!(&*self.reason.code, "check_failing" | "unreachable_from_proxy")
+    }
+
     /// Who it is.
     pub(crate) fn who(&self) -> &str {
         self.proxy_id.as_deref().unwrap_or("the control plane")

@@ -4,9 +4,11 @@ use lb_core::stats::LatencyHistogram;
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
+use super::RecentView;
 use crate::format;
 
-/// What happened to the requests of a backend, a pool or the fleet.
+/// What happened to the requests of a backend, a pool or the fleet: totals of what backends were
+/// given, since `since_unix_ms`, and what clients were answered lately.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Traffic {
     pub(crate) requests_total: u64,
@@ -15,12 +17,19 @@ pub(crate) struct Traffic {
     pub(crate) failures: FailuresView,
     pub(crate) retries_total: u64,
     pub(crate) in_flight: u32,
+    /// Of a pool or the fleet, answers to clients.
     pub(crate) requests_per_second: f64,
     pub(crate) latency_p50_us: Option<u64>,
     pub(crate) latency_p99_us: Option<u64>,
     pub(crate) latency_mean_us: Option<u64>,
     pub(crate) bytes_to_backend_total: u64,
     pub(crate) bytes_from_backend_total: u64,
+    /// When the control plane, which has the totals, was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) since_unix_ms: Option<u64>,
+    /// Of a pool or the fleet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) recent: Option<RecentView>,
 }
 
 /// Failed requests by kind.
@@ -53,6 +62,41 @@ impl FailuresView {
 }
 
 impl Traffic {
+    /// The same with what clients were answered lately, if the control plane tells.
+    pub(crate) fn with_recent(mut self, recent: Option<pb::RecentAnswers>) -> Self {
+        self.recent = recent.map(RecentView::from);
+        if let Some(recent) = &self.recent {
+            self.requests_per_second = recent.answers_per_second;
+        }
+        self
+    }
+
+    /// How it goes: what clients were answered lately; of an older control plane what its
+    /// backends did since its start, which is said.
+    pub(crate) fn line(&self) -> String {
+        let rate = format::rate(self.requests_per_second);
+        let (when, ok, p50, p99) = match &self.recent {
+            Some(recent) => (
+                format!("{}: {rate} req/s", recent.window()),
+                recent.ok_ratio(),
+                recent.latency_p50_us,
+                recent.latency_p99_us,
+            ),
+            None => (
+                format!("{rate} req/s; since the control plane started:"),
+                self.ok_ratio(),
+                self.latency_p50_us,
+                self.latency_p99_us,
+            ),
+        };
+        format!(
+            "{when}  {ok} ok  p50 {}  p99 {}  in flight {}",
+            format::latency(p50),
+            format::latency(p99),
+            self.in_flight
+        )
+    }
+
     /// The share of clients' requests that went well: one that failed at one backend and
     /// was moved to another counts as it ended there.
     pub(crate) fn ok_ratio(&self) -> String {
@@ -95,6 +139,8 @@ impl From<Option<pb::BackendTotals>> for Traffic {
             latency_mean_us: latency.mean_us(),
             bytes_to_backend_total: wire.bytes_to_backend,
             bytes_from_backend_total: wire.bytes_from_backend,
+            since_unix_ms: Some(wire.since_unix_ms).filter(|at| *at > 0),
+            recent: None,
         }
     }
 }

@@ -27,8 +27,13 @@ use super::{
     status, wire,
 };
 use crate::{
-    clock::told, drain, events::EVENTS_MAX, fleet::Waiter, registry::Stored, session_keys,
-    stats::Totals,
+    clock::told,
+    drain,
+    events::EVENTS_MAX,
+    fleet::Waiter,
+    registry::Stored,
+    session_keys,
+    stats::{Answers, RecentAnswers, Totals},
 };
 
 /// Messages that may wait for a reader of a stream.
@@ -55,9 +60,14 @@ impl FleetService {
                 let (figures, awaited) = (figures(&view), keys.awaited_of(&view.info.id));
                 let mut proxy = wire::proxy(view, figures);
                 proxy.awaited_session_key = awaited.unwrap_or_default();
+                proxy.counted_since_unix_ms = told(self.context.started);
                 proxy
             })
             .collect()
+    }
+
+    fn totals(&self, totals: Totals) -> pb::BackendTotals {
+        wire::totals(totals, told(self.context.started))
     }
 
     fn refused(&self) -> Vec<pb::RefusedProxy> {
@@ -85,7 +95,7 @@ impl FleetService {
         }
     }
 
-    fn pool_statuses(&self) -> Vec<pb::PoolStatus> {
+    fn pool_statuses(&self, recent: &RecentAnswers) -> Vec<pb::PoolStatus> {
         let mut totals = self.context.statistics.pools();
         let mut sessions = self.context.statistics.sessions();
         self.context.registry.read(|view| {
@@ -95,14 +105,13 @@ impl FleetService {
                 .map(|(name, pool)| {
                     let mut status = pb::PoolStatus {
                         pool: Some((&pool.value).into()),
-                        totals: Some(wire::totals(totals.remove(name).unwrap_or_default())),
+                        totals: Some(self.totals(totals.remove(name).unwrap_or_default())),
                         sources: self.source_statuses(&pool.value),
-                        sessions: sessions
-                            .remove(name)
-                            .unwrap_or_default()
-                            .iter()
-                            .map(|(result, count)| (result.to_owned(), count))
-                            .collect(),
+                        sessions: wire::words(&sessions.remove(name).unwrap_or_default()),
+                        recent: Some(wire::recent(
+                            recent.window,
+                            recent.pools.get(name).unwrap_or(&Answers::default()),
+                        )),
                         slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()
                     };
@@ -111,7 +120,13 @@ impl FleetService {
                     status.panic = wire::panic(&picks);
                     for stored in view.catalog.backends_of(Some(name)) {
                         let backend = &stored.value;
-                        let health = view.catalog.status(backend).map(|status| status.health);
+                        let known = view.catalog.status(backend);
+                        let health = known.map(|status| status.health);
+                        let is_up = backend.admin_state == AdminState::Enabled
+                            && health == Some(Health::Up);
+                        if is_up && known.is_some_and(|status| status.standing.ejection.is_some()) {
+                            status.out += 1;
+                        }
                         *match (backend.admin_state, health.unwrap_or_default()) {
                             (AdminState::Disabled, _) => &mut status.disabled,
                             (AdminState::Draining, _) => &mut status.draining,
@@ -144,12 +159,12 @@ impl FleetService {
             revision,
             status: Some(known.map_or_else(|| unchecked(backend), |status| (&status).into())),
             checks: self.context.checks.report(&backend.id).map(wire::check_report),
-            totals: Some(wire::totals(totals)),
+            totals: Some(self.totals(totals)),
             proxies: shares
                 .into_iter()
                 .map(|(proxy, share)| pb::ProxyBackendTotals {
                     proxy_id: proxy.to_string(),
-                    totals: Some(wire::totals(share.totals)),
+                    totals: Some(self.totals(share.totals)),
                     avoided: share.avoided,
                 })
                 .collect(),
@@ -385,12 +400,12 @@ impl fleet_server::Fleet for FleetService {
         });
         pools.extend(statistics.pools());
         Ok(Response::new(pb::GetStatsResponse {
-            totals: Some(wire::totals(statistics.all())),
+            totals: Some(self.totals(statistics.all())),
             pools: pools
                 .into_iter()
                 .map(|(pool, totals)| pb::PoolTotals {
                     pool: pool.to_string(),
-                    totals: Some(wire::totals(totals)),
+                    totals: Some(self.totals(totals)),
                 })
                 .collect(),
             process: Some(wire::process(&statistics.process())),
@@ -403,7 +418,8 @@ impl fleet_server::Fleet for FleetService {
     ) -> Result<Response<pb::GetStatusResponse>, Status> {
         // In this order: whoever sees a backend up and the proxies at this version may
         // conclude that they serve from it.
-        let pools = self.pool_statuses();
+        let recent = self.context.statistics.recent();
+        let pools = self.pool_statuses(&recent);
         let (version, digest, last_change) = self
             .context
             .registry
@@ -417,9 +433,12 @@ impl fleet_server::Fleet for FleetService {
             last_change_unix_ms: told(last_change),
             proxies: self.proxies(),
             pools,
-            totals: Some(wire::totals(self.context.statistics.all())),
+            totals: Some(self.totals(self.context.statistics.all())),
             process: Some(wire::process(&self.context.statistics.process())),
             refused: self.refused(),
+            recent: Some(wire::recent(recent.window, &recent.all)),
+            recent_unrouted: Some(wire::recent(recent.window, &recent.unrouted)),
+            recent_own_answers: wire::words(&recent.own_answers),
         }))
     }
 }

@@ -8,7 +8,7 @@ use lb_core::{
     resilience::probe::{ProbeState, ProbeWord, TokenId},
 };
 use lb_proto::{
-    convert::counters_from_wire,
+    convert::{counters_from_wire, histogram_from_wire},
     v1::{self as pb, stats_server},
 };
 use tokio::sync::mpsc;
@@ -22,8 +22,8 @@ use crate::{
     registry::Catalog,
     resilience::{ProbeReport, Role, Token},
     stats::{
-        BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, Overload, OwnAnswers, Process,
-        Report, ShareBasis,
+        Answers, AnswersPart, BackendPart, COUNT_MAX, LimitCounts, LimitPart, LimitShare, Overload,
+        OwnAnswers, Process, Report, ShareBasis,
     },
 };
 
@@ -163,7 +163,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         sequence: message.sequence,
         sent: Duration::from_millis(message.sent_ms),
         probes: message.probes.iter().map(read_probe).collect::<Result<_, _>>()?,
-        interval: Duration::from_millis(u64::from(message.interval_ms.min(60_000))),
+        interval: Duration::from_millis(u64::from(message.interval_ms)),
         applied_revision: message.applied_revision,
         applied_epoch: match &message.applied_epoch[..] {
             [] => None,
@@ -174,6 +174,10 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
         },
         backends: backends.collect::<Result<_, Status>>()?,
         limits: message.limits.iter().map(read_limit).collect::<Result<_, _>>()?,
+        answers: match message.tells_answers {
+            true => Some(message.answers.into_iter().map(read_answers).collect::<Result<_, _>>()?),
+            false => None,
+        },
         process: read_process(message.process.unwrap_or_default())?,
         sessions: message.pools.into_iter().map(read_sessions).collect::<Result<_, _>>()?,
     })
@@ -183,6 +187,27 @@ fn read_sessions(wire: pb::PoolReport) -> Result<(PoolName, OwnAnswers), Status>
     let pool = PoolName::new(&wire.pool).map_err(|invalid| status::of_invalid(&invalid))?;
     all_plausible(wire.sessions.values())?;
     words("sessions", wire.sessions).map(|results| (pool, results))
+}
+
+fn read_answers(mut wire: pb::AnswersReport) -> Result<AnswersPart, Status> {
+    let pool = Some(&*wire.pool).filter(|name| !name.is_empty()).map(PoolName::new).transpose();
+    let mut status_classes = [0; 5];
+    for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
+        *class = *count;
+    }
+    let durations = wire.durations.iter().flat_map(|histogram| &histogram.counts);
+    let counts = status_classes.iter().chain([&wire.broken]).chain(durations);
+    all_plausible(counts.chain(wire.failures.values()))?;
+    if let Some(durations) = &mut wire.durations {
+        durations.sum_us = durations.sum_us.min(COUNT_MAX);
+    }
+    let answers = Answers {
+        status_classes,
+        broken: wire.broken,
+        durations: histogram_from_wire(wire.durations),
+        failures: words("failures", wire.failures)?,
+    };
+    Ok(AnswersPart { pool: pool.map_err(|invalid| status::of_invalid(&invalid))?, answers })
 }
 
 /// Counts by short words, of which there are not too many.

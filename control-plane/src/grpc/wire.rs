@@ -1,6 +1,6 @@
 //! What this plane knows, as messages.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use lb_core::{
     health::{candidates::Candidates, panic::Panic},
@@ -23,7 +23,7 @@ use crate::{
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
     resilience::Kept,
-    stats::{LimitTotals, Process, Totals},
+    stats::{Answers, LimitTotals, OwnAnswers, Process, Totals},
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
@@ -111,7 +111,8 @@ pub(super) fn source(source: &Source, report: SourceReport) -> pb::SourceStatus 
     }
 }
 
-pub(super) fn totals(totals: Totals) -> pb::BackendTotals {
+/// Totals that count since the control plane was started.
+pub(super) fn totals(totals: Totals, since_unix_ms: u64) -> pb::BackendTotals {
     let counters = totals.counters;
     pb::BackendTotals {
         requests: counters.requests,
@@ -123,7 +124,24 @@ pub(super) fn totals(totals: Totals) -> pb::BackendTotals {
         retries: counters.retries,
         bytes_to_backend: counters.bytes_to_backend,
         bytes_from_backend: counters.bytes_from_backend,
+        since_unix_ms,
     }
+}
+
+/// What was answered in the last seconds, which are so long.
+pub(super) fn recent(window: Duration, answers: &Answers) -> pb::RecentAnswers {
+    pb::RecentAnswers {
+        window_ms: millis32(window),
+        status_classes: answers.status_classes.into(),
+        durations: Some(histogram_to_wire(&answers.durations)),
+        broken: answers.broken,
+        failures: words(&answers.failures),
+    }
+}
+
+/// Counts by reason.
+pub(super) fn words(counts: &OwnAnswers) -> BTreeMap<String, u64> {
+    counts.iter().map(|(word, count)| (word.to_owned(), count)).collect()
 }
 
 pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
@@ -144,7 +162,6 @@ pub(super) fn drain(report: DrainReport) -> pb::DrainReport {
 }
 
 pub(super) fn process(process: &Process) -> pb::ProcessReport {
-    let own_answers = process.own_answers.iter().map(|(reason, n)| (reason.to_owned(), n));
     pb::ProcessReport {
         requests: process.requests,
         no_healthy_backend: process.no_healthy_backend,
@@ -155,7 +172,7 @@ pub(super) fn process(process: &Process) -> pb::ProcessReport {
         resident_bytes: process.resident_bytes,
         cpu_us: process.cpu_us,
         status_classes: process.status_classes.into(),
-        own_answers: own_answers.collect(),
+        own_answers: words(&process.own_answers),
         access_log_dropped: process.access_log_dropped,
         worker_connections: process.worker_connections.clone(),
         overload_stage: process.overload.stage.clone(),
@@ -204,6 +221,7 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         deltas_sent: progress.deltas_sent,
         held_source: info.held_source.to_owned(),
         awaited_session_key: String::new(),
+        counted_since_unix_ms: 0,
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Account {
     pub(super) wanted: Wanted,
     /// Whether the configuration wants it still.
     pub(super) is_wanted: bool,
+    /// Nothing of it was lent before the control plane was started.
+    pub(super) is_new: bool,
     pub(super) lender: Lender,
     /// Whether all were heard who may have something of an earlier start; if those are known, and
     /// until then.
@@ -56,7 +58,8 @@ impl Account {
         };
         let adaptive = adaptive(&wanted, None, now);
         let (told, waiting) = (BTreeMap::new(), BTreeMap::new());
-        Self { wanted, is_wanted: true, lender, census: None, adaptive, told, waiting }
+        let is_new = former == Former::None;
+        Self { wanted, is_wanted: true, is_new, lender, census: None, adaptive, told, waiting }
     }
 
     /// Lends anew once all of these were heard: nobody else has anything of an earlier start.

@@ -113,10 +113,12 @@ fn adaptive(account: &Account, now: Instant) -> Option<AdaptiveView> {
         return None;
     };
     let (limit, slots) = (adaptive.limit(), adaptive.slots(now));
-    let (state, reason) = if granter.carries(now) {
-        ("resuming", "proxies keep what they had before the control plane was started")
-    } else {
-        (limit.course().name(), limit.course().reason())
+    let (state, reason) = match (granter.carries(now), account.is_new) {
+        (true, true) => ("starting", "it holds from when all proxies have reported"),
+        (true, false) => {
+            ("resuming", "proxies keep what they had before the control plane was started")
+        }
+        (false, _) => (limit.course().name(), limit.course().reason()),
     };
     Some(AdaptiveView {
         limit: limit.limit().into(),

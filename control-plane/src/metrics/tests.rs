@@ -91,6 +91,7 @@ async fn report(running: &Running, incarnation: u64) {
         applied_revision: 0,
         applied_epoch: bytes::Bytes::new(),
         pools: Vec::new(),
+        ..Default::default()
     };
     let reports = tokio_stream::iter([report.clone(), report]);
     let mut answers = StatsClient::new(channel).report(reports).await.unwrap().into_inner();

@@ -182,6 +182,7 @@ impl World {
             limits: Vec::new(),
             process: Process::default(),
             sessions: Vec::new(),
+            answers: None,
         };
         let (_, tokens) = self.with(|state, _, at| state.report(&report, self.role, at));
         tokens

@@ -11,7 +11,7 @@ use lb_core::{
 };
 use tokio::time::Instant;
 
-use super::rate::Rate;
+use super::{Report, recent::Rate};
 use crate::registry::Catalog;
 
 /// For how long what a proxy told of its share stands. Proxies tell it every two seconds, or
@@ -116,7 +116,7 @@ impl ShareBasis {
 impl Limits {
     pub(super) fn add(
         &mut self,
-        proxy: &ProxyId,
+        report: &Report,
         part: &LimitPart,
         catalog: &Catalog,
         now: Instant,
@@ -125,10 +125,11 @@ impl Limits {
             return;
         }
         let sums = self.0.entry((part.limit.clone(), part.incarnation)).or_default();
-        sums.all.add(now, &part.counts);
+        let heard = (now, report.interval);
+        sums.all.add(heard, &part.counts);
         sums.refusals.count(part.counts.admitted, part.counts.refused, now.into_std());
-        let (sum, share, told) = sums.by_proxy.entry(proxy.clone()).or_default();
-        sum.add(now, &part.counts);
+        let (sum, share, told) = sums.by_proxy.entry(report.proxy.clone()).or_default();
+        sum.add(heard, &part.counts);
         (*share, *told) = (part.share, Some(now));
     }
 
@@ -175,12 +176,13 @@ impl Limits {
 }
 
 impl Sum {
-    fn add(&mut self, now: Instant, counts: &LimitCounts) {
+    /// Adds what was heard now, and counted for so long.
+    fn add(&mut self, (now, counted_for): (Instant, Duration), counts: &LimitCounts) {
         self.counts.admitted += counts.admitted;
         self.counts.refused += counts.refused;
         self.counts.forgiven += counts.forgiven;
-        self.admitted.add(now, counts.admitted);
-        self.refused.add(now, counts.refused);
+        self.admitted.add(now, counted_for, &counts.admitted);
+        self.refused.add(now, counted_for, &counts.refused);
     }
 
     fn totals(&self, now: Instant) -> LimitTotals {

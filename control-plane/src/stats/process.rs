@@ -133,6 +133,11 @@ impl OwnAnswers {
         self.0.get(reason).copied().unwrap_or_default()
     }
 
+    /// The same reasons with other counts.
+    pub(super) fn map(&self, of: impl Fn(u64) -> u64) -> Self {
+        Self(self.0.iter().map(|(reason, count)| (reason.clone(), of(*count))).collect())
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         for (reason, count) in other.iter().filter(|(_, count)| *count > 0) {
             let place = if self.0.contains_key(reason) || self.0.len() + 1 < Self::REASONS_MAX {

@@ -7,7 +7,7 @@ use lb_core::{
     stats::BackendCounters,
 };
 
-use super::{LimitPart, OwnAnswers, Process};
+use super::{AnswersPart, LimitPart, OwnAnswers, Process};
 use crate::resilience::ProbeReport;
 
 /// A life that no backend has: revisions begin with 1.
@@ -36,6 +36,8 @@ pub struct Report {
     pub backends: Vec<BackendPart>,
     /// Limits that have anything to tell.
     pub limits: Vec<LimitPart>,
+    /// What clients were answered; nothing of a proxy that is too old to tell.
+    pub answers: Option<Vec<AnswersPart>>,
     /// The process itself.
     pub process: Process,
     /// What became of the sessions of pools, by result.

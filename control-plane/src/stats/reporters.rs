@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     BackendPart, PERIODS_MAX, Report,
     process::{Overload, Process},
-    rate::Rate,
+    recent::Rate,
     total,
 };
 
@@ -107,7 +107,7 @@ impl Reporters {
         running.in_flight.clear();
         running.avoided.clear();
         reporting.counted.add(&report.process);
-        reporting.rate.add(now, report.process.requests);
+        reporting.rate.add(now, report.interval, &report.process.requests);
         Turn::New { missing, overload_worse }
     }
 
@@ -260,6 +260,8 @@ impl Running {
 impl Report {
     /// Until when its gauges speak of the present.
     pub(super) fn fresh_until(&self, now: Instant) -> Instant {
-        now + self.interval.max(Duration::from_millis(100)) * PERIODS_MAX
+        // One that tells of long ago is followed by others that do not.
+        let period = self.interval.clamp(Duration::from_millis(100), Duration::from_secs(60));
+        now + period * PERIODS_MAX
     }
 }

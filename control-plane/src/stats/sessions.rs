@@ -5,14 +5,17 @@ use std::collections::{BTreeMap, HashMap};
 use lb_core::model::{BackendId, Incarnation, PoolName};
 use tokio::time::Instant;
 
-use super::{Report, process::OwnAnswers, rate::Rate};
+use super::{Report, process::OwnAnswers, recent::Rate};
 use crate::registry::Catalog;
+
+/// Seconds in which requests say that sessions are in use.
+const IN_USE_SECONDS: usize = 5;
 
 /// Sums by pool, and what came lately by backend.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     pools: BTreeMap<PoolName, OwnAnswers>,
-    backends: HashMap<(BackendId, Incarnation), Rate>,
+    backends: HashMap<(BackendId, Incarnation), Rate<IN_USE_SECONDS>>,
 }
 
 impl Sessions {
@@ -26,7 +29,7 @@ impl Sessions {
         for part in report.backends.iter().filter(|part| part.sessions > 0) {
             if super::is_known(catalog, &part.backend, part.incarnation) {
                 let key = (part.backend.clone(), part.incarnation);
-                self.backends.entry(key).or_default().add(now, part.sessions);
+                self.backends.entry(key).or_default().add(now, report.interval, &part.sessions);
             }
         }
     }

@@ -75,6 +75,19 @@ impl FromStr for Address {
                 ),
             ));
         }
+        if let Some(rest) = text.split_once("://").map(|(_, rest)| rest).or_else(|| {
+            // Neither a host nor a port has one.
+            text.contains('/').then_some(text)
+        }) {
+            let bare = rest.split('/').next().unwrap_or_default();
+            return Err(Invalid::value(
+                FIELD,
+                format!(
+                    "{text:?} is not HOST:PORT: leave http:// and the path out, for example {}",
+                    if bare.is_empty() { "localhost:8001" } else { bare }
+                ),
+            ));
+        }
         let Some((host, port)) = text.rsplit_once(':') else {
             return Err(Invalid::value(
                 FIELD,
@@ -179,7 +192,12 @@ mod tests {
             ("[10.0.0.1]:80", "brackets"),
             ("256.0.0.1:80", "IPv4"),
             ("a b:80", "host name"),
-            ("http://a:80", "scheme"),
+            (
+                "http://localhost:7101/",
+                "leave http:// and the path out, for example localhost:7101",
+            ),
+            ("localhost:7101/x", "for example localhost:7101"),
+            ("https://", "for example localhost:8001"),
         ] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.message.contains(hint), "{text}: {error}");

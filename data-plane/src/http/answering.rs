@@ -5,6 +5,8 @@ use std::time::Instant;
 use super::{exchange::Exchange, stream::Stream};
 use crate::{
     live::CountersIndex,
+    reason::Reason,
+    stats::AnswerCounters,
     worker::{Loaded, Worker},
 };
 
@@ -29,12 +31,37 @@ impl<S: Stream> Exchange<'_, S> {
         if !self.is_traffic {
             return;
         }
+        self.worker.shard.count_status(status);
+        self.counters().count(status, waited_us);
+    }
+
+    /// Notes why the proxy itself answered as it did.
+    pub(super) fn count_own_answer(&self, status: u16, reason: Reason) {
+        if !self.is_traffic {
+            return;
+        }
+        self.worker.shard.count_own_answer(reason);
+        if status >= 500 {
+            self.counters().count_failure(reason);
+        }
+    }
+
+    /// Notes why a response that has begun was not brought to its end. A client that left has
+    /// not been failed.
+    #[cold]
+    pub(super) fn count_broken(&self, reason: Reason) {
+        if self.is_traffic && reason != Reason::ClientAbort {
+            self.counters().count_broken(reason);
+        }
+    }
+
+    /// Where the answer to the request at hand is counted.
+    fn counters(&self) -> &AnswerCounters {
         let Worker { shard, index, .. } = &**self.worker;
-        shard.count_status(status);
         let request = self.answering.as_ref();
         let counters = request.and_then(|request| {
             Some(request.config.route_counters.get(request.counters?)?.of(*index))
         });
-        counters.unwrap_or(&shard.unrouted).count(status, waited_us);
+        counters.unwrap_or(&shard.unrouted)
     }
 }

@@ -159,6 +159,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             }
             // The head is out: only a reset tells the client that this is not all.
             self.exchange.connection.stream.abort();
+            self.exchange.count_broken(cut.reason);
             if cut.failure.is_none() && self.exchange.is_traffic {
                 worker.shard.count_own_answer(cut.reason);
             }

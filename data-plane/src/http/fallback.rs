@@ -62,6 +62,13 @@ impl<S: Stream> Exchange<'_, S> {
         let Some(slot) = self.pick(other, prepared, &[], Some(upload), started) else {
             return Ok(None);
         };
+        if let (Destination::Pool(route, _), Some(answering)) =
+            (prepared.destination, &mut self.answering)
+        {
+            // It is this pool's answer from here on.
+            let spare = config.counters_places.of_spare(route, place);
+            answering.counters = spare.or(answering.counters);
+        }
         if let (Some(keys), Some(limiter)) =
             (&prepared.counted.spare, self.limiter(config, started))
             && let Err(answer) = limiter.admit_by(keys)

@@ -19,7 +19,7 @@ impl<S: Stream> Exchange<'_, S> {
     fn passes_on_place(&self, config: &Loaded) -> bool {
         self.is_crowded(config) && {
             let places = self.worker.fleet.admission.places(self.connections_max(config));
-            self.worker.passes_on_place(places)
+            self.worker.passes_on_place(places, self.connection.requests == 1)
         }
     }
 

@@ -227,6 +227,11 @@ fn forward(
             "the request has passed this load balancer {PASSAGES_MAX} times and would go on in a \
              circle: a backend that it was sent to leads back here; lbctl check looks for it"
         );
+        // It counts where it was to go.
+        let route = context
+            .listener
+            .and_then(|listener| listener.routes.find(head.host.unwrap_or_default(), head.path()));
+        understood.counters = route.map(|route| route.counters);
         return refused(understood, 508, Reason::LoopDetected, &message);
     }
     let management = context.management.filter(|_| management::is_claimed(head.path()));
@@ -260,7 +265,11 @@ fn forward(
     // After what is refused without a look at the pools, so that it takes no turn.
     let destination = match route {
         Some(route) => {
-            Destination::Pool(route.route, affinity::pool_for(head, route, context.config))
+            let pool = affinity::pool_for(head, route, context.config);
+            if !route.shared().is_empty() {
+                understood.counters = Some(route.counters_of(pool));
+            }
+            Destination::Pool(route.route, pool)
         }
         None => Destination::ControlPlane,
     };

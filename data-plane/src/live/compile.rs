@@ -227,6 +227,7 @@ impl Compiler {
             pools: self.pools.values().map(|compiled| Arc::clone(&compiled.config)).collect(),
             limits,
             route_counters: Arc::clone(routes.counters),
+            counters_places: Arc::clone(routes.places),
             cuts,
             session_keys: snapshot.session_keys().cloned(),
             mark: version.map_or_else(LoopMark::default, |version| LoopMark::of(version.epoch)),

@@ -50,7 +50,7 @@ pub(crate) use self::{
     management::Management,
     outlook::Outlook,
     retries::Retries,
-    route_counters::{CountersIndex, RouteCounters},
+    route_counters::{CountersIndex, CountersPlaces, RouteCounters},
     routes::{Destination as RouteDestination, PoolIndex, RouteIndex, Routes},
     sticky::{CookieSticky, SessionCounts, Sticky},
     trial::Trial,
@@ -75,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) limits: Option<Arc<Limits>>,
     /// What clients of the routes were answered; routes point into it.
     pub(crate) route_counters: Arc<[Arc<RouteCounters>]>,
+    /// What else is known of these.
+    pub(crate) counters_places: Arc<CountersPlaces>,
     /// Some backend's requests are to be cut: those who wait are to look again.
     pub(crate) cuts: bool,
     /// What signs sessions; none while no pool has ever had any.

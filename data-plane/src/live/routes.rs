@@ -13,7 +13,7 @@ use lb_core::{
 
 use super::{
     Padded,
-    route_counters::{CountersIndex, CountersOfRoutes, Laid, RouteCounters},
+    route_counters::{CountersIndex, CountersOfRoutes, CountersPlaces, RouteCounters, Wanted},
 };
 
 /// Where a pool stands in [`super::Config::pools`]: requests carry this, and touch no
@@ -30,6 +30,7 @@ pub(crate) type RouteIndex = usize;
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
     pub(crate) route: RouteIndex,
+    /// Of a route to several pools, where requests count that are refused before one is picked.
     pub(crate) counters: CountersIndex,
     pools: Pools,
     /// The names of the sessions' cookies of its pools and of those that take their place.
@@ -47,6 +48,8 @@ enum Pools {
 struct Shared {
     split: Split,
     pools: Box<[PoolIndex]>,
+    /// Where the answers of each are counted, in the same order.
+    counters: Box<[CountersIndex]>,
     /// Whose turn it is; shared by all workers, so that shares are exact per proxy.
     cursor: Arc<Padded<AtomicU64>>,
 }
@@ -59,6 +62,14 @@ impl Destination {
             Pools::One(_) => &[],
             Pools::Shared(shared) => &shared.pools,
         }
+    }
+
+    /// Where the answers of one of the pools are counted.
+    pub(crate) fn counters_of(&self, pool: PoolIndex) -> CountersIndex {
+        let Pools::Shared(shared) = &self.pools else { return self.counters };
+        let mut pools = shared.pools.iter().zip(&shared.counters);
+        let found = pools.find_map(|(place, counters)| (*place == pool).then_some(*counters));
+        found.unwrap_or(self.counters)
     }
 
     /// The cookies of the proxies' own that a request may carry; none in most cases.
@@ -93,6 +104,7 @@ struct Former {
     pools: Vec<Known>,
     tables: HashMap<ListenerName, Arc<Routes>>,
     counters: Arc<[Arc<RouteCounters>]>,
+    places: Arc<CountersPlaces>,
 }
 
 /// What routes take from a pool.
@@ -129,6 +141,7 @@ pub(super) struct Compiled<'a> {
     pub(super) tables: &'a HashMap<ListenerName, Arc<Routes>>,
     /// What they point into.
     pub(super) counters: &'a Arc<[Arc<RouteCounters>]>,
+    pub(super) places: &'a Arc<CountersPlaces>,
 }
 
 impl RouteCompiler {
@@ -153,15 +166,17 @@ impl RouteCompiler {
             Some(former) => former,
             None => self.lay_out(snapshot, phase),
         };
-        let Former { tables, counters, .. } = self.former.insert(former);
-        Compiled { tables, counters }
+        let Former { tables, counters, places, .. } = self.former.insert(former);
+        Compiled { tables, counters, places }
     }
 
     fn lay_out(&mut self, snapshot: &Snapshot, phase: Phase) -> Former {
         let pools: Vec<Known> = snapshot.pools().values().map(|entry| Known::of(entry)).collect();
         let places: HashMap<&PoolName, PoolIndex> =
             pools.iter().map(|known| &known.name).zip(0..).collect();
-        let laid: Laid = self.counters.lay_out(snapshot.routes().keys());
+        let routes = snapshot.routes().values();
+        let wanted: Vec<Wanted<'_>> = routes.map(|route| told_apart(route, snapshot)).collect();
+        let mut laid = self.counters.lay_out(&wanted);
         let former_cursors = std::mem::take(&mut self.cursors);
         let mut by_listener: HashMap<&ListenerName, Vec<(&Route, Destination)>> = HashMap::new();
         for (index, route) in snapshot.routes().values().enumerate() {
@@ -173,9 +188,21 @@ impl RouteCompiler {
             let cookies = cookies(&pools, &indexes, |name| places.get(name).copied());
             let shares = match *indexes {
                 [pool] => Pools::One(pool),
-                _ => self.share(route, indexes, former_cursors.get(&route.name), phase),
+                _ => {
+                    let counters = route.pools.names().map(|pool| laid.of(&route.name, Some(pool)));
+                    let counters = counters.collect();
+                    let cursor = former_cursors.get(&route.name);
+                    self.share(route, (indexes, counters), cursor, phase)
+                }
             };
-            let counters = laid.of(&route.name);
+            for spare in spares(route, snapshot) {
+                if let Some(pool) = place(spare) {
+                    let at = laid.of(&route.name, Some(spare));
+                    laid.add_spare(index, pool, at);
+                }
+            }
+            let only = route.pools.names().next().filter(|_| matches!(shares, Pools::One(_)));
+            let counters = laid.of(&route.name, only);
             let destination = Destination { route: index, counters, pools: shares, cookies };
             by_listener.entry(&route.listener).or_default().push((route, destination));
         }
@@ -184,13 +211,14 @@ impl RouteCompiler {
             .map(|(listener, routes)| (listener.clone(), Arc::new(RouteTable::new(routes))))
             .collect();
         let routes = Arc::clone(snapshot.routes());
-        Former { routes, pools, tables, counters: laid.counters }
+        let (counters, places) = (laid.counters.into(), Arc::new(laid.places));
+        Former { routes, pools, tables, counters, places }
     }
 
     fn share(
         &mut self,
         route: &Route,
-        pools: Box<[PoolIndex]>,
+        (pools, counters): (Box<[PoolIndex]>, Box<[CountersIndex]>),
         former: Option<&(RoutePools, Arc<Padded<AtomicU64>>)>,
         phase: Phase,
     ) -> Pools {
@@ -201,8 +229,24 @@ impl RouteCompiler {
             _ => Arc::new(Padded(AtomicU64::new(split.start(phase)))),
         };
         self.cursors.insert(route.name.clone(), (route.pools.clone(), Arc::clone(&cursor)));
-        Pools::Shared(Arc::new(Shared { split, pools, cursor }))
+        Pools::Shared(Arc::new(Shared { split, pools, counters, cursor }))
     }
+}
+
+/// The pools that may take the place of a route's own.
+fn spares<'s>(route: &'s Route, snapshot: &'s Snapshot) -> impl Iterator<Item = &'s PoolName> {
+    let own = route.pools.names().filter_map(|name| snapshot.pools().get(name));
+    own.filter_map(|entry| entry.pool.fallback.pool.as_ref())
+}
+
+/// The pools for which the answers of a route are to be told apart.
+fn told_apart<'s>(route: &'s Route, snapshot: &'s Snapshot) -> Wanted<'s> {
+    let mut pools: Vec<Option<&PoolName>> = route.pools.names().map(Some).collect();
+    if pools.len() > 1 {
+        pools.push(None);
+    }
+    pools.extend(spares(route, snapshot).map(Some));
+    (&route.name, pools)
 }
 
 /// The names of the cookies of these pools, and of those that take their place.

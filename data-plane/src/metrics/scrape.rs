@@ -118,10 +118,10 @@ impl Metrics {
         let mut unrouted = Answers::default();
         self.fleet.workers.iter().for_each(|worker| unrouted.add(&worker.shard.unrouted));
         let config = Arc::clone(&self.config.borrow());
-        let mut routes = vec![(NO_ROUTE, unrouted)];
-        routes.extend(config.route_counters.iter().map(|counters| {
-            let route = counters.route.as_ref().map_or(OTHER_ROUTES, RouteName::as_str);
-            (route, counters.sum())
+        let by_route = config.counters_places.by_route(&config.route_counters);
+        let mut routes = vec![(NO_ROUTE, &unrouted)];
+        routes.extend(by_route.iter().map(|(route, answers)| {
+            (route.as_ref().map_or(OTHER_ROUTES, RouteName::as_str), answers)
         }));
         exposition.family(&names::REQUESTS, |family| {
             routes.iter().try_for_each(|(route, answers)| {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lb_core::stats::{LATENCY_BUCKETS, LatencyHistogram};
 
-use crate::live::bump;
+use super::ByReason;
+use crate::{live::bump, reason::Reason};
 
 /// Counted by one worker, read by the control thread.
 #[derive(Debug)]
@@ -13,6 +14,10 @@ pub(crate) struct AnswerCounters {
     status_classes: [AtomicU64; 5],
     sum_us: AtomicU64,
     durations: [AtomicU64; LATENCY_BUCKETS],
+    /// Responses that had begun and were not brought to their end.
+    broken: AtomicU64,
+    /// Why clients were failed, as far as that was the proxy's word: its own 5xx, and what broke.
+    failures: ByReason<AtomicU64>,
 }
 
 /// Added up over workers.
@@ -22,6 +27,9 @@ pub(crate) struct Answers {
     pub(crate) status_classes: [u64; 5],
     /// From the complete head of a request to the end of its answer.
     pub(crate) durations: LatencyHistogram,
+    /// Responses that had begun and were not brought to their end.
+    pub(crate) broken: u64,
+    failures: ByReason<u64>,
 }
 
 impl AnswerCounters {
@@ -34,18 +42,71 @@ impl AnswerCounters {
             bump(&self.durations[LatencyHistogram::bucket_of(us)], 1);
         }
     }
+
+    /// Notes why the proxy itself answered 5xx.
+    #[cold]
+    pub(crate) fn count_failure(&self, reason: Reason) {
+        bump(&self.failures.0[reason as usize], 1);
+    }
+
+    /// Notes why a response that had begun was not brought to its end.
+    #[cold]
+    pub(crate) fn count_broken(&self, reason: Reason) {
+        bump(&self.broken, 1);
+        self.count_failure(reason);
+    }
+
+    /// What tells whether anything was counted since.
+    pub(crate) fn add_classes(&self, sums: &mut [u64; 5]) {
+        for (sum, count) in sums.iter_mut().zip(&self.status_classes) {
+            *sum += count.load(Relaxed);
+        }
+    }
 }
 
 impl Answers {
     /// Adds what a worker has counted.
     pub(crate) fn add(&mut self, counters: &AnswerCounters) {
-        for (total, count) in self.status_classes.iter_mut().zip(&counters.status_classes) {
-            *total += count.load(Relaxed);
-        }
+        counters.add_classes(&mut self.status_classes);
         let counts = counters.durations.iter().map(|count| count.load(Relaxed));
         let used = (0u32..).zip(counts).filter(|(_, count)| *count > 0);
         let sum_us = counters.sum_us.load(Relaxed);
         self.durations.add(&LatencyHistogram::from_sparse(used, sum_us));
+        self.broken += counters.broken.load(Relaxed);
+        for (sum, count) in self.failures.0.iter_mut().zip(&counters.failures.0) {
+            *sum += count.load(Relaxed);
+        }
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        for (sum, count) in self.status_classes.iter_mut().zip(other.status_classes) {
+            *sum += count;
+        }
+        self.durations.add(&other.durations);
+        self.broken += other.broken;
+        for (sum, count) in self.failures.0.iter_mut().zip(other.failures.0) {
+            *sum += count;
+        }
+    }
+
+    /// What was counted since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut new = self.clone();
+        for (count, before) in new.status_classes.iter_mut().zip(before.status_classes) {
+            *count -= before;
+        }
+        new.durations = self.durations.since(&before.durations);
+        new.broken -= before.broken;
+        for (count, before) in new.failures.0.iter_mut().zip(before.failures.0) {
+            *count -= before;
+        }
+        new
+    }
+
+    /// Why clients were failed, as far as the proxy knows, with how often.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.into_iter().zip(self.failures.0).filter(|(_, count)| *count > 0)
     }
 }
 
@@ -55,6 +116,8 @@ impl Default for AnswerCounters {
             status_classes: Default::default(),
             sum_us: AtomicU64::new(0),
             durations: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
+            broken: AtomicU64::new(0),
+            failures: ByReason::default(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod changes;
+mod clients;
 mod limits;
 mod process;
 pub(crate) mod report;
@@ -18,7 +19,7 @@ use crate::{live::bump, reason::Reason};
 
 /// One of each [`Reason`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct ByReason<T>([T; Reason::ALL.len()]);
+pub(crate) struct ByReason<T>([T; Reason::ALL.len()]);
 
 /// The counters of one worker.
 #[derive(Debug, Default)]

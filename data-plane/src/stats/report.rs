@@ -23,8 +23,8 @@ use tonic::Code;
 use tracing::{debug, warn};
 
 use super::{
-    Sums, changes::Changes, limits::LimitReporter, process, sessions::SessionReporter, sum,
-    tracked::Tracked,
+    Sums, changes::Changes, clients::ClientReporter, limits::LimitReporter, process,
+    sessions::SessionReporter, sum, tracked::Tracked,
 };
 use crate::{
     live::{BackendState, Config, Identity, PoolConfig, Trouble},
@@ -70,6 +70,8 @@ pub(crate) struct Reporter {
     /// Those that there is or was a token for, until everything was said about it.
     tried: Vec<Arc<BackendState>>,
     sent: Sums,
+    /// What clients were answered, as it was told.
+    clients: ClientReporter,
     /// Of each pool that had sessions, what was told.
     sessions: SessionReporter,
     sequence: u64,
@@ -125,6 +127,7 @@ impl Reporter {
             limits: LimitReporter::default(),
             tried: Vec::new(),
             sent: Sums::default(),
+            clients: ClientReporter::default(),
             sessions: SessionReporter::default(),
             sequence: 0,
             pending: None,
@@ -295,7 +298,9 @@ impl Reporter {
             backends.extend(report);
             alive
         });
-        let mut sums = sum(self.fleet.workers.iter().map(|worker| &*worker.shard));
+        let fleet = Arc::clone(&self.fleet);
+        let shards = || fleet.workers.iter().map(|worker| &*worker.shard);
+        let mut sums = sum(shards());
         sums.access_log_dropped = self.fleet.access_log.as_ref().map_or(0, |log| log.dropped());
         let before = std::mem::replace(&mut self.sent, sums);
         self.sequence += 1;
@@ -318,6 +323,8 @@ impl Reporter {
             process: Some(self.process_report(&sums.since(&before))),
             probes,
             pools: self.sessions.report(&config),
+            answers: self.clients.report(&config, shards()),
+            tells_answers: true,
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision: applied.revision,
             applied_epoch: applied.epoch,

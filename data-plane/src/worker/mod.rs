@@ -192,11 +192,12 @@ impl Worker {
     }
 
     /// Whether a client gives up its place after this answer, since others want one. `places`
-    /// is how many there are.
-    pub(crate) fn passes_on_place(&self, places: usize) -> bool {
+    /// is how many there are, and it may be the client's first answer.
+    pub(crate) fn passes_on_place(&self, places: usize, is_first: bool) -> bool {
         let mut turns = self.turns.get();
         let places = places / self.fleet.workers.len();
-        let passes_on = turns.take(now(), places, self.stays.owing(self.connections()));
+        let passes_on =
+            turns.take(now(), places, self.stays.owing(self.connections() - usize::from(is_first)));
         self.turns.set(turns);
         passes_on
     }

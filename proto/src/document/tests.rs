@@ -254,3 +254,13 @@ fn the_published_schema_and_the_reference_are_those_of_the_types() {
     assert_eq!(std::fs::read_to_string(schema_path).unwrap_or_default(), schema, "{remedy}");
     assert_eq!(page, wanted, "{remedy}");
 }
+
+#[test]
+fn a_file_of_another_kind_is_told_in_few_lines() {
+    let passwd = "root:x:0:0:root:/root:/bin/bash\n".repeat(40);
+    let source = Source { name: "passwd".to_owned(), text: passwd, format: Format::Toml };
+    let problems = Declaration::read(&[source], |_, _| false).unwrap_err();
+    assert_eq!(problems.list().len(), 4, "{problems}");
+    let last = problems.list()[3].to_string();
+    assert!(last.ends_with(" more such faults; is it the right file?"), "{last}");
+}

@@ -49,16 +49,28 @@ impl Node {
     }
 }
 
+/// Faults of syntax that are told one by one: each draws others behind it, and a file of another
+/// kind has nothing else.
+const SYNTAX_FAULTS_MAX: usize = 3;
+
 /// Parses a source. What cannot be read is left out and added to `problems`.
 pub(super) fn parse(source: &Source, problems: &mut Vec<Problem>) -> Option<Node> {
     let lines = Lines::new(source);
     match source.format {
         Format::Toml => {
             let (table, errors) = DeTable::parse_recoverable(&source.text);
-            problems.extend(errors.iter().map(|error| Problem {
-                place: lines.place(error.span().map_or(0, |span| span.start)),
-                message: format!("the file is no TOML: {}", error.message().replace('\n', "; ")),
-            }));
+            let problem = |(number, error): (usize, &toml::de::Error)| {
+                let message = match number {
+                    SYNTAX_FAULTS_MAX => format!(
+                        "the file is no TOML: {} more such faults; is it the right file?",
+                        errors.len() - SYNTAX_FAULTS_MAX
+                    ),
+                    _ => format!("the file is no TOML: {}", error.message().replace('\n', "; ")),
+                };
+                let place = lines.place(error.span().map_or(0, |span| span.start));
+                Problem { place, message }
+            };
+            problems.extend(errors.iter().enumerate().take(SYNTAX_FAULTS_MAX + 1).map(problem));
             // What was recovered would only draw further, misleading complaints.
             errors.is_empty().then(|| lines.toml_table(table.span(), table.get_ref(), problems))
         }

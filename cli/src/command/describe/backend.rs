@@ -46,7 +46,7 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
             page.section("checks\n  none: the pool's health check is off, or it is not run here")
         }
     }
-    traffic_section(&mut page, &view.traffic);
+    traffic_section(&mut page, &view.traffic, now);
     if !view.proxies.is_empty() {
         page.text += &screen.render(&per_proxy(view));
     }
@@ -75,7 +75,8 @@ fn drain_section(page: &mut Page, drain: &DrainView, now: u64) {
 
 fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
     let standing = &view.standing;
-    let ramp = standing.slow_start.as_ref();
+    // Whoever gets no requests has no share that grows.
+    let ramp = standing.slow_start.as_ref().filter(|_| standing.ejection.is_none());
     let ramp = ramp.and_then(|ramp| Some((ramp.percent(now)?, ramp.duration_ms)));
     let StandingView { ejection, disagreements, .. } = standing;
     let avoided_by = view.avoided_by();
@@ -111,7 +112,10 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
     }
     for disagreement in disagreements {
         let (who, reason) = (disagreement.who(), disagreement.reason.sentence());
-        page.row("seen otherwise", &format!("by {who}: {reason}"));
+        let fails = view.checks.as_ref().is_some_and(|checks| checks.failures_in_a_row > 0);
+        let agrees = disagreement.sees_it_fail() && (fails || ejection.is_some());
+        let label = if agrees { "seen failing, too" } else { "seen otherwise" };
+        page.row(label, &format!("by {who}: {reason}"));
     }
 }
 
@@ -281,6 +285,36 @@ mod tests {
         assert!(text.lines().any(|line| line.ends_with("  yes     none")), "{text}");
         let next = text.lines().last().unwrap();
         assert!(next.contains("proxy-1"), "{next}");
+    }
+
+    #[test]
+    fn of_a_backend_that_is_out_nothing_grows_and_who_sees_it_fail_agrees() {
+        let mut wire = refused();
+        let status = wire.status.as_mut().unwrap();
+        status.set_health(pb::Health::Up);
+        let duration_ms = 10_000;
+        status.slow_start = Some(pb::SlowStart { since_unix_ms: NOW_MS - 6000, duration_ms });
+        let told = |code: &str| pb::Disagreement {
+            proxy: "edge-1".to_owned(),
+            reason: Some(pb::Reason { code: code.to_owned(), message: "no answer".to_owned() }),
+        };
+        status.disagreements = vec![told("unreachable_from_proxy")];
+        let shown = |wire: &pb::BackendView| {
+            let text = page(&wire.clone().into(), NOW_MS, Screen::new(OutputFormat::Table));
+            let said = text.lines().skip_while(|line| *line != "what traffic says").skip(1);
+            said.take_while(|line| line.starts_with(' ')).collect::<Vec<_>>().join("\n")
+        };
+        // The checks fail as well.
+        insta::assert_snapshot!(shown(&wire), @r"
+          slow start         60 % of 10s
+          seen failing, too  by edge-1: no answer (unreachable_from_proxy)
+        ");
+        wire.checks.as_mut().unwrap().failures_in_a_row = 0;
+        assert!(shown(&wire).contains("seen otherwise     by edge-1"), "{}", shown(&wire));
+        wire.status.as_mut().unwrap().ejection =
+            Some(pb::Ejection { by: "breaker".to_owned(), ..pb::Ejection::default() });
+        assert!(!shown(&wire).contains("slow start"), "{}", shown(&wire));
+        assert!(shown(&wire).contains("seen failing, too  by edge-1"), "{}", shown(&wire));
     }
 
     #[test]

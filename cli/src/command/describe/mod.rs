@@ -129,11 +129,43 @@ impl Page {
     }
 }
 
-fn traffic_section(page: &mut Page, traffic: &Traffic) {
-    page.section("traffic");
-    let rate = format::rate(traffic.requests_per_second);
-    page.row("requests", &format!("{} ({rate} per second)", traffic.requests_total));
-    page.row("in flight", &traffic.in_flight.to_string());
+/// Since when totals count: ` since 22:26:04 UTC, when the control plane started`.
+pub(super) fn since(at_unix_ms: Option<u64>, now: u64) -> String {
+    let Some(at) = at_unix_ms else { return String::new() };
+    format!(" since {} UTC, when the control plane started", format::clock(at, now))
+}
+
+/// What clients get now, and what backends were given since the sums began.
+fn traffic_section(page: &mut Page, traffic: &Traffic, now: u64) {
+    let rate = format!("{} per second", format::rate(traffic.requests_per_second));
+    let mut requests = traffic.requests_total.to_string();
+    match &traffic.recent {
+        Some(recent) => {
+            page.section(&format!("clients, {}", recent.window()));
+            page.row("answers", &format!("{} ({rate})", recent.answers));
+            page.row("in flight", &traffic.in_flight.to_string());
+            page.row("success", &recent.ok_ratio());
+            page.row(
+                "failures",
+                Some(&*recent.why()).filter(|why| !why.is_empty()).unwrap_or("none"),
+            );
+            let latency = format!(
+                "p50 {}  p99 {}",
+                format::latency(recent.latency_p50_us),
+                format::latency(recent.latency_p99_us)
+            );
+            page.row("latency", &latency);
+            page.section(&format!("given to backends{}", since(traffic.since_unix_ms, now)));
+        }
+        None => {
+            page.section(&format!("traffic{}", since(traffic.since_unix_ms, now)));
+            requests += &format!(" ({rate})");
+        }
+    }
+    page.row("requests", &requests);
+    if traffic.recent.is_none() {
+        page.row("in flight", &traffic.in_flight.to_string());
+    }
     let ended = traffic.successes_total + traffic.failures_total;
     page.row("success", &format::percent(traffic.successes_total, ended));
     page.row("failures", &traffic.failures.by_kind());

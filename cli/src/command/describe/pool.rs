@@ -5,7 +5,7 @@ use crate::{
     command::get,
     format,
     output::Screen,
-    view::{BackendView, PoolView, session_results},
+    view::{BackendView, Counts, PoolView, session_results},
 };
 
 pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
@@ -23,7 +23,7 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
         }
     }
     if let Some(traffic) = &view.traffic {
-        traffic_section(&mut page, traffic);
+        traffic_section(&mut page, traffic, now);
     }
     if !view.sessions_total.is_empty() {
         page.section("sessions");
@@ -105,7 +105,11 @@ fn pool_verdict(view: &PoolView) -> String {
             Some(pool) => format!("nothing can serve; its requests go to {pool} if that can"),
             None => "nothing can serve".to_owned(),
         },
-        Some(counts) => format!("{} of {} up", counts.up, counts.total()),
+        Some(counts) if counts.out == 0 => format!("{} of {} up", counts.up, counts.total()),
+        Some(counts) => {
+            let Counts { up, out, .. } = counts;
+            format!("{up} of {} up, {out} kept out by a breaker or as an outlier", counts.total())
+        }
         None => "unknown".to_owned(),
     }
 }

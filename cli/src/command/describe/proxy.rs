@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Page;
+use super::{Page, since};
 use crate::{
     format,
     view::{ProcessView, ProxyView},
@@ -40,7 +40,8 @@ pub(crate) fn page(view: &ProxyView, now: u64) -> String {
     page.row("build", &format!("{}, {} workers", view.build_version, view.workers));
     page.row("instance", &view.instance_id);
     if let Some(process) = &view.process {
-        process_section(&mut page, process, view.requests_per_second);
+        process_section(&mut page, process);
+        clients_section(&mut page, process, view, now);
     }
     if let Some(refusal) = &view.refusal {
         page.section("refused the whole state");
@@ -60,10 +61,8 @@ pub(crate) fn page(view: &ProxyView, now: u64) -> String {
     page.text
 }
 
-fn process_section(page: &mut Page, process: &ProcessView, rate: f64) {
+fn process_section(page: &mut Page, process: &ProcessView) {
     page.section("process");
-    let rate = format::rate(rate);
-    page.row("requests", &format!("{} ({rate} per second)", process.requests_total));
     let of = |max: u64, text: String| if max == 0 { String::new() } else { format!(" of {text}") };
     let (count, max) = (process.client_connections, process.connections_max);
     page.row("connections", &format!("{count}{}", of(max.into(), max.to_string())));
@@ -76,15 +75,22 @@ fn process_section(page: &mut Page, process: &ProcessView, rate: f64) {
         page.row("overloaded", &overload.sentence());
     }
     page.row("cpu time", &format::duration(Duration::from_micros(process.cpu_us_total)));
+}
+
+/// What it did since the control plane counts, which may be less than the life of its process.
+fn clients_section(page: &mut Page, process: &ProcessView, view: &ProxyView, now: u64) {
+    page.section(&format!("clients{}", since(view.counted_since_unix_ms, now)));
+    let rate = format::rate(view.requests_per_second);
+    page.row("requests", &format!("{} ({rate} per second)", process.requests_total));
     page.row("client aborts", &process.client_aborts_total.to_string());
     page.row("log lines lost", &process.access_log_dropped_total.to_string());
-    page.section("answers of its own");
+    page.section("  answers of its own");
     let answers = process.answers_by_count();
     if answers.is_empty() {
-        page.section("  none");
+        page.section("    none");
     }
     for (reason, count) in answers {
-        page.wide_row(reason, &count.to_string());
+        page.wide_row(&format!("  {reason}"), &count.to_string());
     }
 }
 
@@ -186,6 +192,7 @@ mod tests {
             id: "proxy-1".to_owned(),
             state: "synced".to_owned(),
             request_rate: 4.0,
+            counted_since_unix_ms: NOW_MS - 1_143_000,
             process: Some(pb::ProcessReport {
                 requests: 120,
                 client_connections: 5,
@@ -210,17 +217,18 @@ mod tests {
         let process = &text[text.find("process").unwrap()..];
         insta::assert_snapshot!(process, @r"
         process
-          requests           120 (4.0 per second)
           connections        5 of 6
           of each worker     3, 2
           memory             9.0 MiB of 64.0 MiB
           overloaded         idle clients are closed (close_idle): 5 of 6 connections are in use (83 %)
           cpu time           1.2s
+        clients since 21:33:08 UTC, when the control plane started
+          requests           120 (4.0 per second)
           client aborts      1
           log lines lost     7
-        answers of its own
-          no_route                   12
-          client_protocol_error      3
+          answers of its own
+            no_route                 12
+            client_protocol_error    3
         next: raise its --max-connections and limit of open files, or add a proxy
         ");
     }

@@ -43,16 +43,20 @@ pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
         let mut row: Vec<Cell> = vec![(&view.name).into(), (&view.algorithm).into()];
         match view.backends {
             Some(counts) => {
-                row.push(up_of(counts.up, counts.total()));
+                row.push(up_of(&counts));
                 row.push(Cell::toned(counts.down.to_string(), worry(counts.down, Tone::Bad)));
                 row.extend(rare.iter().map(|(_, of)| Cell::from(of(&counts))));
             }
             None => row.extend((0..2 + rare.len()).map(|_| Cell::from("-"))),
         }
+        let (ok, p99) = match &traffic.recent {
+            Some(recent) => (recent.ok_ratio(), recent.latency_p99_us),
+            None => (traffic.ok_ratio(), traffic.latency_p99_us),
+        };
         row.extend::<[Cell; 3]>([
             format::rate(traffic.requests_per_second).into(),
-            traffic.ok_ratio().into(),
-            format::latency(traffic.latency_p99_us).into(),
+            ok.into(),
+            format::latency(p99).into(),
         ]);
         if wide {
             let millis = |ms: u32| format::duration(std::time::Duration::from_millis(ms.into()));

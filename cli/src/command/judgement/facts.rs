@@ -10,7 +10,7 @@ use crate::{
     clock,
     command::{Session, get},
     exit::Failure,
-    view::{BackendView, ObjectView, PoolView, ProxyView, RefusedView},
+    view::{BackendView, ObjectView, PoolView, ProxyView, RecentView, RefusedView},
 };
 
 /// Everything that is judged.
@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     /// Processes that are not let in.
     pub(crate) refused: Vec<RefusedView>,
     pub(crate) pools: Vec<PoolView>,
+    /// What clients were answered lately before a pool was found; nothing if it is not told.
+    pub(crate) unrouted: Option<RecentView>,
     pub(crate) backends: Vec<BackendView>,
     pub(crate) listeners: Vec<ObjectView>,
     pub(crate) routes: Vec<Route>,
@@ -82,6 +84,7 @@ impl Facts {
             proxies,
             refused: status.refused.iter().cloned().map(RefusedView::from).collect(),
             pools: status.pools.iter().cloned().map(PoolView::from).collect(),
+            unrouted: status.recent_unrouted.clone().map(RecentView::from),
             backends: Vec::new(),
             listeners: Vec::new(),
             routes: Vec::new(),

@@ -1,5 +1,6 @@
 //! What is right and what is wrong: a pure function of what the control plane tells.
 
+mod answers;
 mod facts;
 mod loops;
 mod planes;
@@ -67,7 +68,9 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     planes::control_plane(facts, &mut Group { name: "control plane", findings: &mut findings });
     planes::proxies(facts, &mut Group { name: "proxies", findings: &mut findings });
     routing::listeners(facts, &mut Group { name: "listeners", findings: &mut findings });
-    routing::routes(facts, &mut Group { name: "routes", findings: &mut findings });
+    let mut routes = Group { name: "routes", findings: &mut findings };
+    answers::without_pool(facts, &mut routes);
+    routing::routes(facts, &mut routes);
     serving::pools(facts, &mut Group { name: "pools", findings: &mut findings });
     let mut backends = Group { name: "backends", findings: &mut findings };
     loops::backends(facts, &mut backends);

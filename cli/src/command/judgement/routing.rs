@@ -28,7 +28,8 @@ pub(super) fn listeners(facts: &Facts, group: &mut Group<'_>) {
         let message = if without.len() == facts.live_proxies().count() {
             format!("no proxy has an address for listener {name}: nobody can reach it")
         } else {
-            format!("{} has no address for listener {name}", without.join(", "))
+            let have = if without.len() == 1 { "has" } else { "have" };
+            format!("{} {have} no address for listener {name}", without.join(", "))
         };
         group.advise("listener_address", object(), message, remedy);
     }

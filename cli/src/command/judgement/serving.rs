@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use lb_core::model::Address;
 
-use super::{Facts, Group};
+use super::{Facts, Group, answers};
 use crate::{
     command::remedy,
     format,
@@ -52,6 +52,7 @@ pub(super) fn pools(facts: &Facts, group: &mut Group<'_>) {
             group.advise("pool_checks", object(), message, remedy);
         }
     }
+    answers::of_pools(facts, group);
     let all = format::count(facts.pools.len(), "pool", "pools");
     group.else_ok("pool_serves", format!("{all} with checked backends that serve"));
 }
@@ -196,10 +197,14 @@ fn twins(facts: &Facts, group: &mut Group<'_>) {
 fn state(backend: &BackendView, now: u64) -> String {
     let ejected = backend.standing.ejection.as_ref().map(|ejection| ejection.since_unix_ms);
     let kept = backend.kept.as_ref().map(|kept| kept.since_unix_ms);
-    let since = format::age_of(ejected.or(kept).or(backend.since_unix_ms), now);
+    let since = ejected.or(kept).or(backend.since_unix_ms);
+    // Before the first check there is nothing to count from.
+    let since =
+        since.map_or_else(String::new, |at| format!(" for {}", format::age_of(Some(at), now)));
     let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
-    let last = last
-        .map_or_else(String::new, |at| format!("; last success {} UTC", format::clock(at, now)));
+    let last = last.map_or_else(String::new, |at| {
+        format!("; last success {} ago", format::age_of(Some(at), now))
+    });
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));
     let again = backend.standing.ejection.as_ref().filter(|ejection| !ejection.half_open);
@@ -207,5 +212,5 @@ fn state(backend: &BackendView, now: u64) -> String {
         let at = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
         format!(", tried again {}", format::plan(Some(at), now))
     });
-    format!("{id} {address} {state} for {since}{again}: {why}{last}")
+    format!("{id} {address} {state}{since}{again}: {why}{last}")
 }

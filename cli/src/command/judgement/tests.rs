@@ -36,6 +36,7 @@ fn facts(proxies: Vec<ProxyView>) -> Facts {
             down: 1,
             ..pb::PoolStatus::default()
         })],
+        unrouted: None,
         backends: vec![BackendView::from(pb::BackendView {
             backend: Some(pb::Backend {
                 id: "b1".to_owned(),
@@ -271,4 +272,96 @@ fn a_pool_whose_only_backend_has_weight_0_is_told_so() {
     let findings = about(&facts, "pool", "default");
     let pool = findings.iter().find(|f| f.check == "pool_serves").unwrap();
     insta::assert_snapshot!(pool.message, @"pool default: none of its 2 backends gets requests: 1 down, 1 with weight 0");
+}
+
+#[test]
+fn ages_are_told_where_there_are_any() {
+    let mut facts = facts(vec![proxy("p1", "synced")]);
+    let now = facts.now_unix_ms;
+    facts.backends[0].since_unix_ms = Some(now - 41_000);
+    facts.backends[0].checks = Some(
+        pb::CheckReport { last_success_unix_ms: now - 43_000, ..pb::CheckReport::default() }.into(),
+    );
+    let told = |facts: &Facts| about(facts, "backend", "b1")[0].message.clone();
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); last success 43s ago");
+    facts.backends[0].since_unix_ms = None;
+    facts.backends[0].checks = None;
+    facts.backends[0].health = "unknown";
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 unknown: 404 (check_status)");
+}
+
+#[test]
+fn several_proxies_have_no_address() {
+    let mut facts =
+        facts(vec![proxy("p1", "synced"), proxy("p2", "synced"), proxy("p3", "synced")]);
+    let listener = pb::Listener { name: "extra".to_owned(), ..pb::Listener::default() };
+    let object = Some(pb::object::Object::Listener(listener));
+    facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.proxies[0].listen.clear();
+    facts.proxies[1].listen.clear();
+    let finding = about(&facts, "listener", "extra").remove(0);
+    assert_eq!(finding.message, "p1, p2 have no address for listener extra");
+}
+
+/// A pool whose clients were answered so in ten seconds.
+fn answered(classes: [u64; 5], failures: &[(&str, u64)]) -> Facts {
+    let mut facts = facts(vec![proxy("p1", "synced")]);
+    let failures = failures.iter().map(|(reason, count)| ((*reason).to_owned(), *count));
+    facts.pools = vec![PoolView::from(pb::PoolStatus {
+        pool: Some(pb::Pool { name: "default".to_owned(), ..pb::Pool::default() }),
+        recent: Some(pb::RecentAnswers {
+            window_ms: 10_000,
+            status_classes: classes.into(),
+            failures: failures.collect(),
+            ..pb::RecentAnswers::default()
+        }),
+        ..pb::PoolStatus::default()
+    })];
+    facts
+}
+
+fn answers(classes: [u64; 5], failures: &[(&str, u64)]) -> Option<(Level, String)> {
+    let findings = about(&answered(classes, failures), "pool", "default");
+    let finding = findings.into_iter().find(|finding| finding.check == "pool_answers")?;
+    let remedy = finding.remedy.unwrap_or_default();
+    Some((finding.level, format!("{}\n{remedy}", finding.message)))
+}
+
+#[test]
+fn a_pool_whose_clients_are_failed_is_told_with_the_reasons_of_the_last_seconds() {
+    let (level, text) = answers([0, 40, 0, 0, 960], &[("queue_full", 950)]).unwrap();
+    assert_eq!(level, Level::Failed);
+    insta::assert_snapshot!(text, @r"
+    pool default: 96.00% of 1000 answers of the last 10s are 5xx: queue_full 95/s, 5xx of backends 1.0/s
+    its backends take no more at a time: add one, or allow more with 'lbctl set-pool default --max-in-flight N'; 'lbctl describe pool default' shows who waits
+    ");
+    let (level, text) = answers([0, 970, 0, 0, 30], &[("backend_timeout", 5)]).unwrap();
+    assert_eq!(level, Level::Warning);
+    insta::assert_snapshot!(text, @r"
+    pool default: 3.00% of 1000 answers of the last 10s are 5xx: 5xx of backends 2.5/s, backend_timeout 0.5/s
+    'lbctl get backends --pool default' shows which of them fails: look at the log of its server
+    ");
+}
+
+#[test]
+fn few_failures_and_few_answers_are_no_news() {
+    assert_eq!(answers([0, 990, 0, 0, 10], &[]), None, "one of a hundred");
+    assert!(answers([0, 989, 0, 0, 11], &[]).is_some());
+    assert_eq!(answers([0, 0, 0, 0, 19], &[]), None, "too few to tell");
+    assert_eq!(answers([0, 10, 0, 990, 0], &[]), None, "4xx are the clients' affair");
+}
+
+#[test]
+fn answers_of_no_pool_are_told_too() {
+    let mut facts = answered([0, 100, 0, 0, 0], &[]);
+    facts.unrouted = Some(crate::view::RecentView::from(pb::RecentAnswers {
+        window_ms: 10_000,
+        status_classes: vec![0, 0, 0, 0, 200],
+        failures: [("config_missing".to_owned(), 200)].into(),
+        ..pb::RecentAnswers::default()
+    }));
+    let findings = judge(&facts);
+    let finding = findings.iter().find(|finding| finding.check == "route_answers").unwrap();
+    assert!(finding.is_trouble());
+    insta::assert_snapshot!(finding.message, @"requests that reach no pool: 100% of 200 answers of the last 10s are 5xx: config_missing 20/s");
 }

@@ -23,10 +23,17 @@ fn status(proxies: Vec<pb::Proxy>, up: u32, down: u32) -> pb::GetStatusResponse 
             }),
             up,
             down,
+            recent: Some(recent()),
             ..pb::PoolStatus::default()
         }],
+        recent: Some(recent()),
         ..pb::GetStatusResponse::default()
     }
+}
+
+/// Nothing in ten seconds.
+fn recent() -> pb::RecentAnswers {
+    pb::RecentAnswers { window_ms: 10_400, ..pb::RecentAnswers::default() }
 }
 
 fn proxy(id: &str, state: &str) -> pb::Proxy {
@@ -117,31 +124,68 @@ fn a_quiet_day_has_no_alarms() {
     insta::assert_snapshot!(text, @r"
     FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
     CONTROL  cp-1, version 0.1.0, up 3m12s
-    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+    TRAFFIC  last 10s: 0 req/s  - ok  p50 -  p99 -  in flight 0
 
     POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
     default  round_robin  3/3     0      0        -    -
     ");
 }
 
+/// Three pools at work: of one that is well the control plane's whole life is not.
 #[test]
-fn what_the_proxies_answered_themselves_is_one_line() {
-    let counts = [
-        ("no_route", 12),
-        ("header_too_large", 1),
-        ("client_protocol_error", 30),
-        ("overloaded", 2),
-        ("body_too_large", 1),
-        ("internal", 0),
-    ];
+fn traffic_is_what_clients_were_answered_in_the_last_seconds() {
+    let counts =
+        [("no_route", 12), ("queue_full", 1), ("rate_limited", 5200), ("queue_timeout", 2)];
+    let mut durations = lb_core::stats::LatencyHistogram::default();
+    [700, 800, 900, 1_000_000].into_iter().for_each(|us| durations.record(us));
+    let recent = |ok: u64, failed: u64| pb::RecentAnswers {
+        window_ms: 10_400,
+        status_classes: vec![0, ok, 0, 0, failed],
+        durations: Some(lb_proto::convert::histogram_to_wire(&durations)),
+        failures: [("no_healthy_backend".to_owned(), failed)].into(),
+        ..pb::RecentAnswers::default()
+    };
     let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
-    status.process = Some(pb::ProcessReport {
-        own_answers: counts.map(|(reason, count)| (reason.to_owned(), count)).into(),
-        ..pb::ProcessReport::default()
+    (status.recent, status.pools[0].recent) =
+        (Some(recent(52_000, 104)), Some(recent(52_000, 104)));
+    (status.pools[0].down, status.pools[0].out) = (1, 1);
+    status.totals = Some(pb::BackendTotals {
+        successes: 10,
+        failures: Some(pb::Failures { timeout: 990, ..pb::Failures::default() }),
+        in_flight: 2,
+        request_rate: 7.0,
+        ..pb::BackendTotals::default()
+    });
+    status.recent_own_answers = counts.map(|(reason, count)| (reason.to_owned(), count)).into();
+    status.pools[0].slots = Some(pb::SlotsReport {
+        proxies: vec![pb::SlotsShare { waiting: 19, ..pb::SlotsShare::default() }],
+        adaptive: None,
     });
     let text = shown(status, &[]);
-    let line = text.lines().find(|line| line.starts_with("ANSWERS")).unwrap();
-    insta::assert_snapshot!(line, @"ANSWERS  of the proxies' own: client_protocol_error 30, no_route 12, overloaded 2, body_too_large 1, others 1");
+    insta::assert_snapshot!(text, @r"
+    FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
+    CONTROL  cp-1, version 0.1.0, up 3m12s
+    TRAFFIC  last 10s: 5010 req/s  99.80% ok  p50 0.90ms  p99 1.05s  in flight 2, 19 in line
+    ANSWERS  of the proxies' own: rate_limited 500/s, no_route 1.2/s, queue_timeout 0.2/s, queue_full 0.1/s
+
+    POOL     ALGORITHM             UP  DOWN  REQ/S  SUCCESS    P99
+    default  round_robin  2/4 (1 out)     1   5010   99.80%  1.05s
+    ");
+}
+
+#[test]
+fn of_a_control_plane_that_tells_no_recent_answers_it_is_said_since_when_it_counts() {
+    let mut status = status(vec![proxy("proxy-1", "synced")], 3, 0);
+    status.recent = None;
+    status.totals = Some(pb::BackendTotals {
+        successes: 10,
+        failures: Some(pb::Failures { timeout: 10, ..pb::Failures::default() }),
+        request_rate: 7.0,
+        ..pb::BackendTotals::default()
+    });
+    let text = shown(status, &[]);
+    let line = text.lines().find(|line| line.starts_with("TRAFFIC")).unwrap();
+    insta::assert_snapshot!(line, @"TRAFFIC  7.0 req/s; since the control plane started:  50.00% ok  p50 -  p99 -  in flight 0");
 }
 
 /// A backend of which this is known.
@@ -173,7 +217,7 @@ fn what_is_wrong_is_told_with_the_next_step() {
     insta::assert_snapshot!(shown(status(proxies, 2, 1), &[down]), @r"
     FLEET    1/2 proxies in sync at revision 118 (changed 12s ago)
     CONTROL  cp-1, version 0.1.0, up 3m12s
-    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+    TRAFFIC  last 10s: 0 req/s  - ok  p50 -  p99 -  in flight 0
 
     POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
     default  round_robin  2/3     1      0        -    -
@@ -228,7 +272,7 @@ fn an_empty_installation_says_how_to_begin() {
     insta::assert_snapshot!(shown(status(Vec::new(), 0, 0), &[]), @r"
     FLEET    no proxy connected at revision 118 (changed 12s ago)
     CONTROL  cp-1, version 0.1.0, up 3m12s
-    TRAFFIC  0 requests/s   - ok   p50 -   p99 -   in flight 0
+    TRAFFIC  last 10s: 0 req/s  - ok  p50 -  p99 -  in flight 0
 
     POOL     ALGORITHM     UP  DOWN  REQ/S  SUCCESS  P99
     default  round_robin  0/0     0      0        -    -

@@ -56,6 +56,7 @@ async fn reports_are_counted_and_shown() {
         applied_revision: 0,
         applied_epoch: bytes::Bytes::new(),
         pools: Vec::new(),
+        ..Default::default()
     };
     let (up, receiver) = mpsc::channel(4);
     let mut client = StatsClient::new(world.channel.clone());

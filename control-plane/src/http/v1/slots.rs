@@ -28,8 +28,8 @@ pub(super) struct AdaptiveObserved {
     /// Requests that hold a slot without waiting for a backend: their answer has begun, or their
     /// client is still sending.
     aside: u64,
-    /// `measuring`, `rising`, `resting`, `falling`, `unused`, `highest`, `lowest` or
-    /// `resuming`.
+    /// `measuring`, `rising`, `resting`, `falling`, `unused`, `highest`, `lowest`,
+    /// `starting` or `resuming`.
     state: &'static str,
     /// The same for people.
     reason: &'static str,

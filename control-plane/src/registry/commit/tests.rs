@@ -38,10 +38,13 @@ fn backends(registry: &Registry, faulty: &Faulty) -> usize {
 }
 
 /// The types of the events that tell of the store.
-async fn told(events: &EventLog) -> Vec<&'static str> {
-    let all = events.reader(1000).next().await;
-    let of_store = all.iter().filter(|event| event.kind == "store");
-    of_store.map(|event| event.what.name()).collect()
+async fn told(events: &EventLog, count: usize) -> Vec<&'static str> {
+    let (mut reader, mut told) = (events.reader(1000), Vec::new());
+    while told.len() < count {
+        let of_store = reader.next().await.into_iter().filter(|event| event.kind == "store");
+        told.extend(of_store.map(|event| event.what.name()));
+    }
+    told
 }
 
 /// Waits until writes are taken again; virtual time runs meanwhile.
@@ -66,7 +69,7 @@ async fn a_write_that_is_not_stored_is_refused_and_the_next_one_taken() {
     assert_eq!(backends(&registry, &faulty), 0);
     registry.write(one(add("default", "h:1"))).await.unwrap();
     assert_eq!(backends(&registry, &faulty), 1);
-    assert_eq!(told(&events).await, ["store_failed", "store_recovered"]);
+    assert_eq!(told(&events, 2).await, ["store_failed", "store_recovered"]);
     assert_eq!(registry.counts().store_failures, 1);
 }
 
@@ -112,7 +115,7 @@ async fn without_room_nothing_is_written_until_there_is_some() {
     healed(&registry).await;
     registry.write(one(add("default", "h:3"))).await.unwrap();
     assert_eq!(backends(&registry, &faulty), 1);
-    assert_eq!(told(&events).await, ["store_failed", "store_recovered"], "once each");
+    assert_eq!(told(&events, 2).await, ["store_failed", "store_recovered"], "once each");
     assert!(faulty.has_met_all());
 }
 
@@ -176,7 +179,7 @@ async fn a_term_that_could_not_be_stored_is_stored_once_the_store_can_be_written
     assert!(!registry.takes_writes());
     healed(&registry).await;
     assert_eq!(faulty.held().term, registry.term());
-    assert_eq!(told(&events).await, ["store_failed", "store_recovered"]);
+    assert_eq!(told(&events, 2).await, ["store_failed", "store_recovered"]);
     assert!(registry.note(Note::Proxies(Default::default())).await);
     assert_eq!(faulty.held().proxies, Some(Default::default()));
     assert!(registry.note(Note::Term(u64::MAX / 2 + 9)).await);
