@@ -236,7 +236,12 @@ impl Declared {
 
     async fn revision(&self) -> String {
         let listed = self.lbctl(&["get", "pools", "-o", "json"]).await.expect(0);
-        listed.json().to_string()
+        let mut pools = listed.json();
+        for pool in pools.as_array_mut().unwrap() {
+            // It begins anew with the process.
+            pool.as_object_mut().unwrap().remove("traffic");
+        }
+        pools.to_string()
     }
 }
 

@@ -271,7 +271,7 @@ async fn a_backend_that_breaks_the_protocol_is_a_502() {
         ("/gzip", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
         ("/old", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
         ("/switch", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"),
-        ("/status", "HTTP/1.1 999 Oh\r\nContent-Length: 0\r\n\r\n"),
+        ("/status", "HTTP/1.1 1000 Oh\r\nContent-Length: 0\r\n\r\n"),
     ];
     let backend = Backend::scripted(move |request| {
         let (_, bytes) = bad.iter().find(|(path, _)| *path == request.path()).expect("known");

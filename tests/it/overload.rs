@@ -170,7 +170,7 @@ async fn a_bound_of_memory_that_cannot_be_kept_is_refused_with_a_remedy() {
     let args = ["data-plane", "--port=0", "--admin=127.0.0.1:0", "--max-memory=1M", &data_dir];
     let ended = program().run(&args).await;
     assert_ne!(ended.code, 0);
-    assert!(ended.stderr.contains("--max-memory 1048576 is too little"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--max-memory 1MiB is too little"), "{}", ended.stderr);
 }
 
 /// Clients that send half a request, or take long for an answer, get free places, and those of

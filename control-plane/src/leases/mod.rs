@@ -15,10 +15,12 @@
 
 mod account;
 mod contact;
+mod holder_id;
 mod notes;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,15 +40,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::view::{AdaptiveView, HolderView, LeaseView};
 use self::{
     account::Account,
     contact::{Contacts, Frame},
     notes::Notes,
+    wanted::wanted,
+};
+pub(crate) use self::{
+    holder_id::HolderId,
+    view::{AdaptiveView, HolderView, LeaseView},
 };
 use crate::{
     clock::{millis32, now},
-    registry::{Catalog, Note, Registry},
+    registry::{Note, Registry},
 };
 
 /// Between two grants of one quantity, unless somebody waits.
@@ -67,25 +73,6 @@ const TIDY_PERIOD: Duration = Duration::from_secs(1);
 const TERM_MAX: u64 = (1 << 40) - 1;
 /// The longest period between reports; four must fit into a lease.
 const PERIOD_MAX: Duration = Duration::from_millis(250);
-
-/// One start of one proxy's holder of a quantity: its process, and which holder of that.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct HolderId {
-    pub(crate) instance: Arc<str>,
-    pub(crate) number: u64,
-}
-
-impl HolderId {
-    /// Whether this is the same holder before its process stood still: it counts up the upper
-    /// half of its number then. What a former *account* had, which has another lower half, goes
-    /// on beside it.
-    fn is_former_of(&self, other: &Self) -> bool {
-        const LOWER: u64 = (1 << 32) - 1;
-        self.instance == other.instance
-            && self.number < other.number
-            && self.number & LOWER == other.number & LOWER
-    }
-}
 
 /// What is lent of every quantity.
 #[derive(Debug)]
@@ -227,18 +214,6 @@ impl Leases {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What the configuration wants lent.
-fn wanted(catalog: &Catalog) -> BTreeMap<Quantity, Wanted> {
-    let pools = catalog.pools();
-    let of_pools = pools.values().filter_map(|pool| Quantity::of_pool(&pool.value));
-    let of_backends = catalog.backends().values().filter_map(|backend| {
-        let pool = pools.get(&backend.value.pool)?;
-        Quantity::of_backend(&backend.value, &pool.value)
-    });
-    let of_limits = catalog.limits().values().filter_map(|limit| Quantity::of_limit(&limit.value));
-    of_pools.chain(of_backends).chain(of_limits).collect()
 }
 
 impl State {
