@@ -363,7 +363,7 @@ async fn statistics_are_a_table_and_json() {
     .await;
     let table = program().run(&["--server", grpc, "stats"]).await.expect(0).stdout;
     assert!(
-        table.contains("REQUESTS  4 answered by 1 proxy: 4 well, 0 with 5xx (100%)"),
+        table.contains("REQUESTS  4 answered by 1 proxy: 4 well, 0 with 5xx (100% well)"),
         "{table}"
     );
 }

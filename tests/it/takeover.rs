@@ -138,7 +138,7 @@ async fn a_new_process_that_fails_changes_nothing() {
     for _ in 0..5 {
         let bound = ["data-plane", "--takeover", &data_dir, "--host=127.0.0.1", &port, memory];
         let refused = cluster.program().run(&bound).await.expect(78);
-        assert!(refused.stderr.contains("--max-memory 1048576 is too little"), "{refused:?}");
+        assert!(refused.stderr.contains("--max-memory 1MiB is too little"), "{refused:?}");
         load.answered(50).await;
     }
     load.stop().await.assert_flawless();

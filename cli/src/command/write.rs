@@ -300,7 +300,7 @@ mod tests {
             l.drain_timeout_ms = 1500;
         });
         let lines = differences(&before, &answer(after));
-        insta::assert_snapshot!(lines.join("\n"), @"~ listener internal  max-connections 100 -> unlimited  max-head-bytes 64KiB -> 32KiB  max-trailer-bytes 8KiB -> 1000B  max-body-bytes unlimited -> 10MiB  drain-timeout 1s -> 1s500ms");
+        insta::assert_snapshot!(lines.join("\n"), @"~ listener internal  max-connections 100 -> unlimited  max-head-bytes 64KiB -> 32KiB  max-trailer-bytes 8KiB -> 1000B  max-body-bytes unlimited -> 10MiB  drain-timeout 2s -> 1s500ms");
     }
 
     #[test]
