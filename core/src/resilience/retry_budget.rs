@@ -15,6 +15,13 @@
 //! counted at a tick came since the one before) plus `10 s x floor / N`; both rounded
 //! down together. Over the fleet that adds up to the share of all requests plus ten
 //! seconds of the floor, whatever `N` is.
+//!
+//! All of it at once would double the load in the second in which everything begins to fail,
+//! in all proxies together, and leave nothing for the seconds after. So it is handed out as it
+//! comes in, a tenth of those ten seconds each second. What is not needed adds up to a *burst*:
+//! what comes in within [`BURST`], or what the floor alone is worth in [`FLOOR_BURST`] (which is
+//! the same for the whole fleet, whatever its traffic), or [`BURST_LEAST`], whichever is most.
+//! **In any second** a proxy's retries are at most that burst and one and a quarter of the tenth.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -29,6 +36,14 @@ pub const SPAN: Duration = Duration::from_secs(10);
 /// How often [`RetryBudget::tick`] is called.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// As much as comes in within this time can be had at once.
+pub const BURST: Duration = Duration::from_secs(1);
+/// Or what the floor brings within this time: a backend that dies has a few requests in progress
+/// and a few kept connections, however seldom anybody asks.
+pub const FLOOR_BURST: Duration = Duration::from_millis(7_500);
+/// Or so many, where that is less: for proxies that have next to nothing of the floor.
+pub const BURST_LEAST: u32 = 5;
+
 /// Steps of a tick in [`SPAN`].
 const STEPS: usize = 40;
 
@@ -39,13 +54,23 @@ pub struct RetryBudget {
     requests: Window<u64, STEPS>,
     /// At least the last 10 s: no retry is forgotten early.
     retries: Window<u64, { STEPS + 1 }>,
+    /// What may be had at once, in thousandths.
+    at_hand: u64,
+    ticked_at: Instant,
+    earned: u64,
 }
 
 impl RetryBudget {
     /// Nothing sent and nothing spent.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { requests: Window::new(TICK, now), retries: Window::new(TICK, now) }
+        Self {
+            requests: Window::new(TICK, now),
+            retries: Window::new(TICK, now),
+            at_hand: u64::MAX,
+            ticked_at: now,
+            earned: 0,
+        }
     }
 
     /// Counts what was sent and retried since the last tick, and says how many retries
@@ -67,8 +92,38 @@ impl RetryBudget {
         let proxies = u128::from(proxies.max(1));
         // Rounded down once, over a common denominator.
         let earned = (share * proxies + floor * 100) / (100 * proxies);
-        let left = earned.saturating_sub(self.retries.sum(now).into());
-        u32::try_from(left).unwrap_or(u32::MAX)
+        self.earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        let left = self.earned.saturating_sub(self.retries.sum(now));
+        let floor_burst = u128::from(policy.budget_floor) * FLOOR_BURST.as_millis() / proxies;
+        let least = u64::try_from(floor_burst).unwrap_or(u64::MAX);
+        let at_hand = self.hand_out(now, retries, least, left) / 1000;
+        u32::try_from(at_hand).unwrap_or(u32::MAX)
+    }
+
+    /// What may be had at once, in thousandths: what comes in evenly, less what was spent; and no
+    /// more than is left of the ten seconds, so that nothing adds up while that is nothing.
+    /// The burst is `least` thousandths or more.
+    fn hand_out(&mut self, now: Instant, spent: u64, least: u64, left: u64) -> u64 {
+        let elapsed = now.saturating_duration_since(std::mem::replace(&mut self.ticked_at, now));
+        // What a tick that is late brings would come on top of the next ones.
+        let new = self.within(elapsed.min(TICK));
+        let burst = self.within(BURST).max(least).max(u64::from(BURST_LEAST) * 1000);
+        let at_most = burst.min(left.saturating_mul(1000).saturating_add(999));
+        let unspent = self.at_hand.saturating_sub(spent.saturating_mul(1000));
+        self.at_hand = unspent.saturating_add(new).min(at_most);
+        self.at_hand
+    }
+
+    /// Which part of the retries of ten seconds comes in within this time, in thousandths.
+    fn within(&self, time: Duration) -> u64 {
+        let part = u128::from(self.earned) * time.as_millis() * 1000 / SPAN.as_millis();
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+
+    /// Retries that may be sent in ten seconds, as of the last tick.
+    #[must_use]
+    pub fn earned(&self) -> u64 {
+        self.earned
     }
 
     /// Retries of the last 10 s, as counted by ticks.
@@ -212,6 +267,14 @@ mod tests {
                 let requests = count(&proxy.requests, from.saturating_sub(6_010), end);
                 let bound = requests as f64 * 0.2 + 100.0 / f64::from(proxies);
                 prop_assert!(spent as f64 <= bound, "{spent} retries, {bound} at {end}");
+                let from = end.saturating_sub(999);
+                let spent = count(&proxy.retries, from, end);
+                let requests = count(&proxy.requests, from.saturating_sub(16_010), end);
+                let a_second = requests as f64 * 0.02 + 10.0 / f64::from(proxies);
+                let floor = 75.0 / f64::from(proxies);
+                let burst = a_second.max(floor).max(f64::from(BURST_LEAST));
+                let bound = burst + 1.25 * a_second;
+                prop_assert!(spent as f64 <= bound, "{spent} in a second, {bound} at {end}");
             }
         }
         Ok(())
@@ -221,8 +284,10 @@ mod tests {
     fn without_traffic_the_fleet_shares_the_floor() {
         for proxies in [1, 3, 8, 64, 300] {
             let start = epoch();
-            let each = RetryBudget::new(start).tick(&policy(), proxies, start, 0, 0);
-            assert_eq!(each, 100 / proxies);
+            let mut budget = RetryBudget::new(start);
+            let at_once = budget.tick(&policy(), proxies, start, 0, 0);
+            assert_eq!(budget.earned(), u64::from(100 / proxies));
+            assert_eq!(at_once, (75 / proxies).max(5).min(100 / proxies), "of {proxies}");
         }
     }
 
@@ -230,21 +295,48 @@ mod tests {
     fn a_share_of_what_was_sent_comes_on_top_and_is_spent_once() {
         let mut now = epoch();
         let mut budget = RetryBudget::new(now);
-        assert_eq!(budget.tick(&policy(), 10, now, 100, 0), 30);
-        now += TICK;
-        assert_eq!(budget.tick(&policy(), 10, now, 0, 30), 0);
-        assert_eq!(budget.spent(now), 30);
+        let mut permits = budget.tick(&policy(), 10, now, 100, 0);
+        assert_eq!((permits, budget.earned()), (7, 30));
+        // Whatever is handed out is spent.
+        let mut ticks = 0;
+        while budget.spent(now) < 30 {
+            now += TICK;
+            ticks += 1;
+            permits = budget.tick(&policy(), 10, now, 0, permits.into());
+        }
+        assert_eq!(ticks, 31, "three a second after the first seven and a half");
+        assert_eq!(permits, 0);
         now += SPAN;
         // The requests are forgotten; the retries may be.
-        assert_eq!(budget.tick(&policy(), 10, now, 0, 0), 0);
-        now += TICK;
-        assert_eq!(budget.tick(&policy(), 10, now, 0, 0), 10);
+        assert_eq!((budget.tick(&policy(), 10, now, 0, 0), budget.earned()), (1, 10));
     }
 
     #[test]
     fn nothing_is_allowed_by_a_policy_without_share_and_floor() {
         let none = RetryPolicy { budget_percent: 0, budget_floor: 0, ..policy() };
         assert_eq!(RetryBudget::new(epoch()).tick(&none, 1, epoch(), 1_000, 0), 0);
+    }
+
+    /// 320 requests a second, of which each fails from the twelfth second on.
+    #[test]
+    fn a_sudden_outage_is_no_burst_of_retries() {
+        let start = epoch();
+        let mut proxy = Proxy::new(start);
+        for at in 0..40_000 {
+            if at % 250 == 0 {
+                proxy.tick(1, start, at);
+            }
+            if at % 25 < 8 {
+                proxy.request(at);
+                if at >= 12_000 {
+                    proxy.retry(at);
+                }
+            }
+        }
+        let seconds = (12_000..40_000).step_by(1_000);
+        let spent: Vec<u64> = seconds.map(|from| count(&proxy.retries, from, from + 999)).collect();
+        assert!((120..=167).contains(&spent[0]), "{spent:?}");
+        assert!(spent[1..].iter().all(|spent| (15..=80).contains(spent)), "{spent:?}");
     }
 
     #[test]
@@ -267,7 +359,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn no_ten_seconds_hold_more_than_the_bound(seed: u64, proxies in 1_u32..6) {
+        fn no_ten_seconds_and_no_second_hold_more_than_their_bounds(seed: u64, proxies in 1_u32..6) {
             simulate(seed, proxies)?;
         }
     }

@@ -3,7 +3,7 @@
 //! Workers count requests and take permits; the control thread reads the one and grants
 //! the other, four times a second ([`crate::retry_budget`]).
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use lb_core::resilience::retry_budget::Allowance;
 
@@ -15,8 +15,10 @@ pub(crate) struct Retries {
     allowance: Allowance,
     /// First attempts; one writer each.
     requests: Box<[Padded<AtomicU64>]>,
-    /// Permits of the last ten seconds, spent and left, as of the last grant.
-    earned: AtomicU32,
+    /// Permits of ten seconds, as of the last grant, and how many of those that were not spent
+    /// are to be granted later.
+    earned: AtomicU64,
+    later: AtomicU64,
 }
 
 impl Retries {
@@ -25,7 +27,8 @@ impl Retries {
         Self {
             allowance: Allowance::default(),
             requests: (0..workers).map(|_| Padded::default()).collect(),
-            earned: AtomicU32::new(0),
+            earned: AtomicU64::new(0),
+            later: AtomicU64::new(0),
         }
     }
 
@@ -45,12 +48,14 @@ impl Retries {
     }
 
     /// Grants permits anew. `tick` is told how many of the last grant were spent, and says how
-    /// many there are from now on and how many were spent in the last ten seconds.
-    pub(crate) fn renew(&self, granted: u32, tick: impl FnOnce(u32) -> (u32, u64)) -> u32 {
+    /// many there are from now on, how many there are in ten seconds, and how many of those were
+    /// spent.
+    pub(crate) fn renew(&self, granted: u32, tick: impl FnOnce(u32) -> (u32, u64, u64)) -> u32 {
         self.allowance.renew(granted, |spent| {
-            let (permits, spent_lately) = tick(spent);
-            let earned = u64::from(permits).saturating_add(spent_lately);
-            self.earned.store(u32::try_from(earned).unwrap_or(u32::MAX), Relaxed);
+            let (permits, earned, spent_lately) = tick(spent);
+            let left = earned.saturating_sub(spent_lately);
+            self.earned.store(earned, Relaxed);
+            self.later.store(left.saturating_sub(permits.into()), Relaxed);
             permits
         })
     }
@@ -59,7 +64,10 @@ impl Retries {
     pub(crate) fn remaining_ratio(&self) -> f64 {
         match self.earned.load(Relaxed) {
             0 => 0.0,
-            earned => f64::from(self.allowance.left()) / f64::from(earned),
+            earned => {
+                let left = u64::from(self.allowance.left()) + self.later.load(Relaxed);
+                left as f64 / earned as f64
+            }
         }
     }
 }
@@ -72,11 +80,14 @@ mod tests {
     fn what_is_left_is_told_as_a_part_of_what_there_was() {
         let retries = Retries::new(2);
         assert_eq!((retries.take(), retries.remaining_ratio()), (false, 0.0));
-        retries.renew(0, |_| (3, 5));
+        retries.renew(0, |_| (3, 8, 5));
         assert!(retries.take());
         assert_eq!(retries.remaining_ratio(), 0.25);
-        retries.renew(3, |spent| (2 - spent, 6));
+        retries.renew(3, |spent| (2 - spent, 7, 5 + u64::from(spent)));
         assert_eq!(retries.remaining_ratio(), 1.0 / 7.0);
+        retries.renew(1, |_| (5, 100, 10));
+        assert!(retries.take());
+        assert_eq!(retries.remaining_ratio(), 0.89, "what is granted later counts");
     }
 
     #[test]
