@@ -59,6 +59,8 @@ reasons! {
     QueueFull = "queue_full",
     /// 503: it waited until a request may wait no longer, and there was no room for it.
     QueueTimeout = "queue_timeout",
+    /// 503: no control plane is there, and without one this proxy has no slot that it could use.
+    NoLease = "no_lease",
     /// It was cut because it held a slot for longer than a request may, and no control plane
     /// was there to count it.
     SlotLost = "slot_lost",
@@ -111,7 +113,7 @@ impl Reason {
     pub(crate) fn told_to_strangers(self) -> Option<&'static str> {
         match self {
             Self::NoRoute => Some("nothing is served under this host and path"),
-            Self::NoHealthyBackend | Self::ConfigMissing => {
+            Self::NoHealthyBackend | Self::ConfigMissing | Self::NoLease => {
                 Some("no server can answer this request at present")
             }
             Self::BackendConnectRefused

@@ -32,6 +32,7 @@ mod durability;
 mod failing_backends;
 mod fallback;
 mod farewell;
+mod few_slots;
 mod fleet;
 mod fleet_breaker;
 mod fleet_of_eight;

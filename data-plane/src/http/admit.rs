@@ -58,14 +58,16 @@ impl<S: Stream> Exchange<'_, S> {
         // Another request may try the backend meanwhile.
         self.trial = None;
         let began = now();
-        let waiter = line.join(began).map_err(|full| {
-            let pool = &attempts.pool().name;
-            Denied::NoRoom(OwnAnswer::new(
-                503,
-                Reason::QueueFull,
-                format!("pool {pool} has no room for another request, and {full} in this proxy"),
-            ))
-        })?;
+        let waiter = match line.join(began) {
+            Ok(waiter) => waiter,
+            Err(full) => {
+                let pool = &attempts.pool().name;
+                let message = format!(
+                    "pool {pool} has no room for another request, and {full} in this proxy"
+                );
+                return Err(self.no_room(attempts, caps, Reason::QueueFull, message));
+            }
+        };
         let admitted = self.wait_in_line(attempts, caps, waiter).await;
         let ended = now();
         line.count_wait(ended - began);
@@ -108,18 +110,63 @@ impl<S: Stream> Exchange<'_, S> {
                 },
                 Event::ClientLeft => return Err(Denied::ClientLeft),
                 Event::TimedOut => {
-                    return Err(Denied::NoRoom(OwnAnswer::new(
-                        503,
-                        Reason::QueueTimeout,
-                        format!(
-                            "pool {} had no room for another request within {:?}",
-                            pool.name,
-                            now() - began
-                        ),
-                    )));
+                    let message = format!(
+                        "pool {} had no room for another request within {:?}",
+                        pool.name,
+                        now() - began
+                    );
+                    return Err(self.no_room(attempts, caps, Reason::QueueTimeout, message));
                 }
             }
         }
+    }
+
+    /// Denies it for this reason, unless there is no room for want of a control plane.
+    fn no_room(
+        &mut self,
+        attempts: &Attempts<'_>,
+        caps: &PoolCaps,
+        reason: Reason,
+        message: String,
+    ) -> Denied {
+        Denied::NoRoom(match self.lacks_lease(attempts, caps) {
+            Some(of) => OwnAnswer::new(
+                503,
+                Reason::NoLease,
+                format!(
+                    "no control plane has lent this proxy a slot of {of}, and it has none of its \
+                     own: fewer requests may be in progress (--max-in-flight) than there are \
+                     proxies, or other proxies may still use what they were lent; it gets one \
+                     when a control plane answers"
+                ),
+            ),
+            None => OwnAnswer::new(503, reason, message),
+        })
+    }
+
+    /// What it has no slot of because no control plane is there to lend it one; nothing if
+    /// those that there are may merely be in use.
+    fn lacks_lease(&mut self, attempts: &Attempts<'_>, caps: &PoolCaps) -> Option<String> {
+        let pool = attempts.pool();
+        if caps.lacks_lease() {
+            return Some(format!("pool {}", pool.name));
+        }
+        let without: Vec<u32> = caps.without_lease().collect();
+        if without.is_empty() {
+            return None;
+        }
+        if attempts.tie.is_strict
+            && let Some(own) = attempts.wanted()
+        {
+            return without
+                .contains(&own)
+                .then(|| "the backend of its client's session".to_owned());
+        }
+        let left_out = [attempts.slots(), attempts.over_slots(), &without].concat();
+        let other = self.pick(pool, attempts.prepared(), &left_out, None, now());
+        self.trial = None;
+        let any = || format!("any backend of pool {} that could answer this request", pool.name);
+        other.is_none().then(any)
     }
 
     /// Takes slots if they are free, of the backend that was picked rather than of another.

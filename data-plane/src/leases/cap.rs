@@ -27,6 +27,8 @@ pub(crate) struct Cap {
     slots: Padded<SharedSlots>,
     /// A slot came back that others wait for.
     is_returned: AtomicBool,
+    /// No lease is in force, and without one there is nothing to use.
+    lacks_lease: AtomicBool,
     /// What is learnt from the requests, if the number of slots may follow from it.
     pub(super) answers: Option<Answers>,
     /// So many requests hold slots that nobody counts any more.
@@ -63,6 +65,7 @@ impl Cap {
             quantity,
             slots,
             is_returned: AtomicBool::new(false),
+            lacks_lease: AtomicBool::new(false),
             answers,
             overdue: AtomicU64::new(0),
             news,
@@ -71,6 +74,13 @@ impl Cap {
 
     pub(super) fn slots(&self) -> &SharedSlots {
         &self.slots.0
+    }
+
+    /// Whether there is nothing to use for want of a control plane.
+    pub(super) fn set_lacks_lease(&self, lacks: bool) {
+        if lacks != self.lacks_lease.load(Relaxed) {
+            self.lacks_lease.store(lacks, Relaxed);
+        }
     }
 
     /// Whether a slot came back since the last call that others wait for.
@@ -123,6 +133,19 @@ impl PoolCaps {
     /// Whether a backend has no room for one more.
     pub(crate) fn is_full(&self, slot: u32, now: Instant) -> bool {
         self.of(slot).is_some_and(|cap| cap.slots().free(now) == 0)
+    }
+
+    /// Whether nothing of the pool may begin in this proxy for want of a control plane.
+    pub(crate) fn lacks_lease(&self) -> bool {
+        self.pool.as_ref().is_some_and(|cap| cap.lacks_lease.load(Relaxed))
+    }
+
+    /// The backends at which nothing may begin for that reason.
+    pub(crate) fn without_lease(&self) -> impl Iterator<Item = u32> {
+        let lacks =
+            |cap: &Option<Arc<Cap>>| cap.as_ref().is_some_and(|cap| cap.lacks_lease.load(Relaxed));
+        let caps = (0u32..).zip(&self.backends);
+        caps.filter(move |(_, cap)| lacks(cap)).map(|(slot, _)| slot)
     }
 
     /// Takes what a request to this backend needs, if all of it is free.
@@ -210,6 +233,7 @@ impl Drop for Permit {
 impl Cap {
     /// Lets every request through from now on: nothing is limited any more.
     pub(super) fn lift(&self) {
+        self.set_lacks_lease(false);
         self.slots.0.lift();
     }
 

@@ -351,7 +351,9 @@ impl HeldSlots {
         } else {
             now + SAFE_FOR
         };
-        let allowed = stages.at(now).saturating_sub(self.before);
+        let usable = stages.at(now);
+        self.cap.set_lacks_lease(usable == 0 && now >= stages.lease_until);
+        let allowed = usable.saturating_sub(self.before);
         self.cap.slots().allow(allowed, until);
         let (before, valid_until) = std::mem::replace(&mut self.allowed, (allowed, until));
         let new = if now < valid_until { allowed.saturating_sub(before) } else { allowed };

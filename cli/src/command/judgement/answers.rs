@@ -73,6 +73,11 @@ fn next_step(pool: &PoolView, recent: &RecentView) -> String {
             "its backends take no more at a time: add one, or allow more with 'lbctl set-pool {name} \
              --max-in-flight N'; 'lbctl describe pool {name}' shows who waits"
         ),
+        Some("no_lease") => format!(
+            "without the control plane these proxies have no slot of it: 'lbctl get proxies' shows \
+             who is cut off; with as many slots as proxies each has one ('lbctl set-pool {name} \
+             --max-in-flight N', 'lbctl set-backend NAME --max-in-flight N')"
+        ),
         Some("backend_timeout") => format!(
             "'lbctl get backends --pool {name}' shows at which it fails; if they are meant to be \
              that slow, 'lbctl set-pool {name} --request-timeout 60s'"

@@ -344,6 +344,13 @@ fn a_pool_whose_clients_are_failed_is_told_with_the_reasons_of_the_last_seconds(
 }
 
 #[test]
+fn proxies_without_a_slot_of_their_own_are_told_what_gives_them_one() {
+    let (_, text) = answers([0, 500, 0, 0, 500], &[("no_lease", 500)]).unwrap();
+    assert!(text.contains("no_lease 50/s"), "{text}");
+    assert!(text.contains("'lbctl get proxies' shows who is cut off"), "{text}");
+}
+
+#[test]
 fn few_failures_and_few_answers_are_no_news() {
     assert_eq!(answers([0, 990, 0, 0, 10], &[]), None, "one of a hundred");
     assert!(answers([0, 989, 0, 0, 11], &[]).is_some());
