@@ -1,7 +1,7 @@
 //! What clients get, as operators are told it: of the last seconds, by the pool that was to answer,
 //! and with what the proxies answer by themselves.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use lb_proto::v1::{self as pb, object::Object as Any};
 use lb_tests::{
@@ -187,7 +187,7 @@ async fn what_clients_wait_in_line_is_in_what_they_wait() {
         if slots["waiting"] == 1 { Ok(()) } else { Err(slots) }
     })
     .await;
-    let waiting_since = Instant::now();
+    let waiting_since = tokio::time::Instant::now();
     eventually("both are on the screen", async || {
         let page = cluster.lbctl(&["status"]).await.expect(0).stdout;
         if page.contains("in flight 1, 1 in line\n") { Ok(()) } else { Err(page) }

@@ -44,7 +44,7 @@ fn backend(id: &str, health: pb::Health, requests: u64) -> BackendView {
     })
 }
 
-fn sample(rate: f64) -> Sample {
+fn sample(rate: u32) -> Sample {
     let backends = vec![
         backend("backend1", pb::Health::Up, 9),
         backend("backend2", pb::Health::Down, 10),
@@ -81,7 +81,7 @@ fn sample(rate: f64) -> Sample {
         }],
         recent: Some(pb::RecentAnswers {
             window_ms: 10_000,
-            status_classes: vec![0, (rate * 10.0) as u64, 0, 0, 0],
+            status_classes: vec![0, u64::from(10 * rate), 0, 0, 0],
             ..pb::RecentAnswers::default()
         }),
         ..pb::GetStatusResponse::default()
@@ -118,7 +118,7 @@ fn event(sequence: u64) -> EventView {
 
 fn state(pane: Pane) -> State {
     let mut state = State::new("http://127.0.0.1:9400", pane, false);
-    state.heard(sample(3.0));
+    state.heard(sample(3));
     state
 }
 
@@ -143,7 +143,7 @@ fn shown(state: &State) -> String {
 #[test]
 fn the_overview_is_the_status_with_a_curve() {
     let mut state = state(Pane::Overview);
-    for rate in [0.0, 6.0, 12.0] {
+    for rate in [0, 6, 12] {
         state.heard(sample(rate));
     }
     insta::assert_snapshot!(shown(&state), @r"
@@ -251,7 +251,7 @@ fn taking_out_the_last_that_serves_is_warned_of() {
     let mut state = state(Pane::Backends);
     press(&mut state, "x");
     assert!(!shown(&state).contains("the last of pool"), "{}", shown(&state));
-    let mut lonely = sample(0.0);
+    let mut lonely = sample(0);
     lonely.backends.truncate(2);
     press(&mut state, "n");
     state.heard(lonely);
@@ -262,7 +262,7 @@ fn taking_out_the_last_that_serves_is_warned_of() {
 #[test]
 fn read_only_is_read_only() {
     let mut state = State::new("http://a", Pane::Backends, true);
-    state.heard(sample(0.0));
+    state.heard(sample(0));
     for key in ["dy", "ey", "xy", "+y", "-y"] {
         assert_eq!(press(&mut state, key), Effect::Nothing, "{key}");
         assert_eq!(state.over, Over::Nothing, "{key}");
@@ -278,7 +278,7 @@ fn a_control_plane_that_is_away_is_told_with_age_and_comes_back() {
     let text = shown(&state);
     assert!(text.contains("CONTROL PLANE AWAY for 2s: the same again"), "{text}");
     assert!(text.contains("backend3"), "what was known stays: {text}");
-    state.heard(sample(0.0));
+    state.heard(sample(0));
     assert!(!shown(&state).contains("AWAY"));
 }
 
@@ -286,7 +286,7 @@ fn a_control_plane_that_is_away_is_told_with_age_and_comes_back() {
 fn a_held_picture_does_not_move() {
     let mut state = state(Pane::Overview);
     press(&mut state, "p");
-    state.heard(sample(99.0));
+    state.heard(sample(99));
     state.happened(event(1));
     assert!(
         shown(&state).contains("PAUSED") && !shown(&state).contains("99 req"),
@@ -294,7 +294,7 @@ fn a_held_picture_does_not_move() {
         shown(&state)
     );
     press(&mut state, "p");
-    state.heard(sample(99.0));
+    state.heard(sample(99));
     assert!(shown(&state).contains("99 req/s"), "{}", shown(&state));
 }
 
@@ -334,7 +334,7 @@ fn enter_tells_all_about_a_line_and_escape_goes_back() {
 fn what_is_described_may_go_away_meanwhile() {
     let mut state = state(Pane::Backends);
     press(&mut state, "\n");
-    let mut without = sample(0.0);
+    let mut without = sample(0);
     without.backends.clear();
     state.heard(without);
     assert!(shown(&state).contains("backend backend1 is gone"), "{}", shown(&state));
@@ -391,7 +391,7 @@ fn no_key_at_any_place_breaks_anything() {
         };
         state.pressed(KeyEvent::new(code, KeyModifiers::NONE));
         if step % 7 == 0 {
-            let mut news = sample(random.f64() * 100.0);
+            let mut news = sample(random.u32(..100));
             news.backends.truncate(random.usize(..4));
             state.heard(news);
         }

@@ -98,6 +98,7 @@ impl FleetService {
     fn pool_statuses(&self, recent: &RecentAnswers) -> Vec<pb::PoolStatus> {
         let mut totals = self.context.statistics.pools();
         let mut sessions = self.context.statistics.sessions();
+        let nothing = Answers::default();
         self.context.registry.read(|view| {
             view.catalog
                 .pools()
@@ -110,7 +111,7 @@ impl FleetService {
                         sessions: wire::words(&sessions.remove(name).unwrap_or_default()),
                         recent: Some(wire::recent(
                             recent.window,
-                            recent.pools.get(name).unwrap_or(&Answers::default()),
+                            recent.pools.get(name).unwrap_or(&nothing),
                         )),
                         slots: self.slots(QuantityKind::Pool, name.as_str(), 0),
                         ..pb::PoolStatus::default()

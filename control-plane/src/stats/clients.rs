@@ -149,7 +149,7 @@ impl Count for Answers {
 
 impl Count for OwnAnswers {
     fn add(&mut self, other: &Self) {
-        OwnAnswers::add(self, other);
+        Self::add(self, other);
     }
 
     fn part(&self, from: u64, until: u64, parts: u64) -> Self {

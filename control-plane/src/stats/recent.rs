@@ -121,9 +121,9 @@ impl Count for u64 {
     }
 
     fn part(&self, from: u64, until: u64, parts: u64) -> Self {
-        let before = |part: u64| u128::from(*self) * u128::from(part) / u128::from(parts.max(1));
+        let before = |part: Self| u128::from(*self) * u128::from(part) / u128::from(parts.max(1));
         // Not more than the whole.
-        u64::try_from(before(until) - before(from)).unwrap_or(*self)
+        Self::try_from(before(until) - before(from)).unwrap_or(*self)
     }
 }
 

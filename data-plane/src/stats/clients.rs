@@ -25,7 +25,7 @@ impl ClientReporter {
     pub(super) fn report<'s>(
         &mut self,
         config: &Config,
-        shards: impl Iterator<Item = &'s Shard> + Clone,
+        shards: &(impl Iterator<Item = &'s Shard> + Clone),
     ) -> Vec<pb::AnswersReport> {
         for counters in config.route_counters.iter() {
             let place = Arc::as_ptr(counters).addr();

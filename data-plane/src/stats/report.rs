@@ -323,7 +323,7 @@ impl Reporter {
             process: Some(self.process_report(&sums.since(&before))),
             probes,
             pools: self.sessions.report(&config),
-            answers: self.clients.report(&config, shards()),
+            answers: self.clients.report(&config, &shards()),
             tells_answers: true,
             sent_ms: u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX),
             applied_revision: applied.revision,
