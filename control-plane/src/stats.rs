@@ -358,6 +358,12 @@ impl Statistics {
         proxies.forget_ended(now);
     }
 
+    /// The pools whose clients were answered something.
+    #[must_use]
+    pub fn answered_pools(&self) -> Vec<PoolName> {
+        self.lock().clients.names().cloned().collect()
+    }
+
     /// Drops the sums of pools that are gone for long. What they did stays in the whole.
     pub fn forget_pools(&self, pools: &[PoolName]) {
         let sums = &mut *self.lock();

@@ -263,7 +263,10 @@ async fn upload_first(cluster: &Cluster, length: usize) -> (u16, String) {
         client.send(&piece).await;
     }
     let answer = client.response().await;
-    assert_eq!(client.end().await.expect("an end, and no reset"), b"");
+    // It stays open where all was sent before there was an answer.
+    if answer.field("Connection") == Some("close") {
+        assert_eq!(client.end().await.expect("an end, and no reset"), b"");
+    }
     (answer.status, answer.text())
 }
 

@@ -141,8 +141,8 @@ fn ejected(backend: &BackendView) -> String {
 fn kept(backend: &BackendView) -> String {
     let BackendView { id, pool, address, .. } = backend;
     format!(
-        "look at the server at {address} and its log; 'lbctl disable-backend {id}' takes it out, and \
-         the rest of pool {pool} gets its requests"
+        "look at the server at {address} and its log; if others of pool {pool} can take its requests, \
+         'lbctl disable-backend {id}' takes it out"
     )
 }
 

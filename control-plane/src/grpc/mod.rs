@@ -162,6 +162,7 @@ impl Context {
     /// Every pool of which something is counted by its name.
     pub(crate) fn counted_pools(&self) -> BTreeSet<PoolName> {
         let mut pools: BTreeSet<PoolName> = self.statistics.pools().into_keys().collect();
+        pools.extend(self.statistics.answered_pools());
         pools.extend(self.statistics.sessions().into_keys());
         pools.extend(self.checks.pools().into_keys());
         pools.extend(self.resilience.transitions().into_keys().map(|transition| transition.pool));

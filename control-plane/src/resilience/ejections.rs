@@ -1,6 +1,6 @@
 //! Who is out, and who comes back.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use lb_core::{
     model::{
@@ -144,6 +144,12 @@ impl State {
 
     pub(super) fn look_for_outliers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
         let mut refusals = Vec::new();
+        // Nobody asks for those that the operator has taken out.
+        for (id, backend) in self.backends.iter_mut().filter(|(_, b)| !b.kept.is_empty()) {
+            if !at.catalog.backends().get(id).is_some_and(|stored| stored.value.is_wanted()) {
+                backend.kept.clear();
+            }
+        }
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
         for name in names {
             let Some(stored) = at.catalog.pools().get(&name) else { continue };
@@ -152,6 +158,11 @@ impl State {
             let mut back = pool.outliers.expire(at.now);
             if !policy.outlier.enabled {
                 back.extend(pool.outliers.out().cloned());
+                for id in enabled(at.catalog, &name) {
+                    if let Some(backend) = self.backends.get_mut(id) {
+                        backend.kept.remove(&EjectedBy::Outlier);
+                    }
+                }
             }
             for id in back {
                 self.end_outlier(&id);
@@ -162,9 +173,9 @@ impl State {
                 continue;
             }
             let mut samples: Vec<Sample> = Vec::new();
+            let mut stay = BTreeSet::new();
             for id in enabled(at.catalog, &name) {
                 let Some(backend) = self.backends.get_mut(id) else { continue };
-                backend.kept.remove(&EjectedBy::Outlier);
                 samples.push(backend.seen.take(id));
             }
             let Pool { outliers, ejections, peers, .. } = pool;
@@ -192,8 +203,15 @@ impl State {
                         if let Some(backend) = self.backends.get_mut(&found.backend) {
                             backend.keep(EjectedBy::Outlier, reason.clone(), at);
                         }
+                        stay.insert(found.backend.clone());
                         refusals.push((found.backend, reason));
                     }
+                }
+            }
+            // Whoever is none any more is not kept as one.
+            for id in enabled(at.catalog, &name).filter(|id| !stay.contains(*id)) {
+                if let Some(backend) = self.backends.get_mut(id) {
+                    backend.kept.remove(&EjectedBy::Outlier);
                 }
             }
         }

@@ -104,6 +104,11 @@ impl Clients {
     }
 
     /// Drops the sums of pools.
+    /// The pools of which there is something.
+    pub(super) fn names(&self) -> impl Iterator<Item = &PoolName> {
+        self.pools.keys()
+    }
+
     pub(super) fn forget_pools(&mut self, pools: &[PoolName]) {
         self.pools.retain(|name, _| !pools.contains(name));
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     reason::Reason,
-    worker::{Answered, Timer, Wheel, Worker, now},
+    worker::{Timer, Wheel, Worker, now},
 };
 
 /// Without a configuration there is a listener all the same: it must answer 503.
@@ -62,15 +62,13 @@ pub(crate) async fn serve<S: Stream>(
     let mut connection = Connection::new(stream, peer, listener);
     let mut answered = None;
     while connection.wait_for_request(&worker).await {
-        let stay = answered.as_ref().map(Answered::again);
-        let exchange = Box::pin(Exchange::run(&worker, &mut connection));
+        let exchange = Box::pin(Exchange::run(&worker, &mut connection, &mut answered));
         match exchange.await {
-            Next::Idle => {
-                drop(stay);
-                answered.get_or_insert_with(|| worker.stays.answered());
-            }
+            Next::Idle => {}
             Next::Close => break,
             Next::Tunnel(tunnel) => {
+                // Its place does not come back soon.
+                drop(answered);
                 let Connection { stream, timer, .. } = connection;
                 return Box::pin(tunnel.run(&worker, stream, timer)).await;
             }

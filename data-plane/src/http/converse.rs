@@ -71,6 +71,8 @@ enum Event {
     DrainDeadline,
     SlotLost,
     TimedOut,
+    /// The client sends nothing of its body, and others need its place.
+    GivenUp,
 }
 
 impl<S: Stream> Conversation<'_, '_, '_, S> {
@@ -261,6 +263,10 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     self.note_given_up();
                     return Err(self.timed_out(uploading));
                 }
+                Event::GivenUp => {
+                    self.note_given_up();
+                    return Err(Self::body_is_late());
+                }
             }
         }
     }
@@ -286,6 +292,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let upload = &mut *self.upload;
         let (mut was_asked, mut is_marked) = (false, false);
         let event = poll_fn(|context| {
+            // Whoever gives clients up takes the mark away.
+            let is_given_up = is_marked && !connection.timer.is_idle();
             if uploading {
                 let client_in = &mut exchange.client_in;
                 let client = &mut connection.stream;
@@ -317,6 +325,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 let since = upload.moved.unwrap_or(self.began);
                 exchange.worker.wheel.mark_idle(&connection.timer, since + STALLED_FOR);
                 is_marked = true;
+            } else if mem::take(&mut is_marked) {
+                // It waits for its backend now.
+                connection.timer.mark_busy();
             }
             if !uploading {
                 match presence::look(&mut connection.stream, &mut exchange.client_in, context) {
@@ -332,7 +343,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             if exchange.permit.as_ref().is_some_and(|permit| permit.is_overdue(longest)) {
                 return Poll::Ready(Event::SlotLost);
             }
-            connection.timer.poll(context).map(|()| Event::TimedOut)
+            let end = if is_given_up { Event::GivenUp } else { Event::TimedOut };
+            connection.timer.poll(context).map(|()| end)
         })
         .await;
         if is_marked {

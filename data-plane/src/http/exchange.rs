@@ -29,7 +29,7 @@ use crate::{
     leases::Permit,
     live::{Asked, BackendState, Management, PoolConfig, Trial},
     reason::Reason,
-    worker::{Buffer, Loaded, Worker, now},
+    worker::{Answered, Buffer, Loaded, Worker, now},
 };
 
 /// A head and a body that are shorter than this together are copied into one write.
@@ -67,18 +67,26 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
     }
 
-    /// Answers requests for as long as they follow closely.
-    pub(super) async fn run(worker: &'a Rc<Worker>, connection: &'a mut Connection<S>) -> Next {
+    /// Answers requests for as long as they follow closely. From the first answer on, the
+    /// connection is one of those that are `answered`.
+    pub(super) async fn run<'w: 'a>(
+        worker: &'w Rc<Worker>,
+        connection: &'a mut Connection<S>,
+        answered: &mut Option<Answered<'w>>,
+    ) -> Next {
         let is_busy = connection.requests > 0
             && now().saturating_duration_since(connection.busy) < SETTLES_AFTER;
         let mut exchange = Self::begin(worker, connection);
         let mut pipelined = 0;
         loop {
+            let stay = answered.as_ref().map(|_| worker.stays.again());
             let next = exchange.one().await;
+            drop(stay);
             exchange.end_record();
             if !matches!(next, Next::Idle) {
                 return next;
             }
+            answered.get_or_insert_with(|| worker.stays.answered());
             let mut waited = false;
             loop {
                 // Some clients send an empty line behind a body, which begins nothing.

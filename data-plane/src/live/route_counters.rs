@@ -1,7 +1,7 @@
 //! What clients of each route were answered, by the pool that was to answer them.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -155,14 +155,17 @@ impl CountersOfRoutes {
 
 impl OfRoute {
     fn lay_out(&mut self, route: &Option<RouteName>, pools: &[Option<&PoolName>], workers: usize) {
-        let is_wanted = |counters: &RouteCounters| pools.contains(&counters.pool.as_ref());
+        let names: HashSet<Option<&PoolName>> = pools.iter().copied().collect();
+        let is_wanted = |counters: &RouteCounters| names.contains(&counters.pool.as_ref());
         let counters = std::mem::take(&mut self.counters);
         let (mut wanted, mut left): (Vec<_>, Vec<_>) =
             counters.into_iter().partition(|counters| is_wanted(counters));
         let too_many = left.len().saturating_sub(LEFT_MAX);
         left.drain(..too_many).for_each(|oldest| self.former.add_all(&oldest.sum()));
+        let mut there: HashSet<Option<PoolName>> =
+            wanted.iter().map(|counters| counters.pool.clone()).collect();
         for pool in pools {
-            if !wanted.iter().any(|counters| counters.pool.as_ref() == *pool) {
+            if there.insert(pool.cloned()) {
                 let pool = pool.cloned();
                 wanted.push(Arc::new(RouteCounters::new(route.clone(), pool, workers)));
             }

@@ -43,6 +43,13 @@ impl Stays {
         Answered(self)
     }
 
+    /// A connection that has had an answer has another request.
+    pub(crate) fn again(&self) -> Stay<'_> {
+        let since = self.period.get();
+        self.change(since, 1);
+        Stay { stays: self, since }
+    }
+
     /// Begins another period.
     pub(super) fn next_period(&self) {
         let period = self.period.get().wrapping_add(1);
@@ -71,15 +78,6 @@ impl Stays {
     }
 }
 
-impl Answered<'_> {
-    /// It has asked again.
-    pub(crate) fn again(&self) -> Stay<'_> {
-        let since = self.0.period.get();
-        self.0.change(since, 1);
-        Stay { stays: self.0, since }
-    }
-}
-
 impl Drop for Answered<'_> {
     fn drop(&mut self) {
         self.0.answered.set(self.0.answered.get() - 1);
@@ -103,7 +101,7 @@ mod tests {
         let stays = Stays::default();
         assert_eq!(stays.owing(2), 2);
         let first = stays.answered();
-        let again = first.again();
+        let again = stays.again();
         assert_eq!(stays.owing(2), 1, "it has just asked");
         (1..PERIODS).for_each(|_| stays.next_period());
         assert_eq!(stays.owing(2), 1);
@@ -121,12 +119,12 @@ mod tests {
         fn the_counts_are_those_of_a_list(steps in prop::collection::vec(0_usize..40, 0..200)) {
             let stays = Stays::default();
             stays.period.set(u32::MAX - 20);
-            let answered = stays.answered();
+            let _answered = stays.answered();
             let mut there: Vec<(Stay<'_>, u32)> = Vec::new();
             let mut period = 0;
             for step in steps {
                 match step {
-                    0..15 => there.push((answered.again(), period)),
+                    0..15 => there.push((stays.again(), period)),
                     15..25 => {
                         stays.next_period();
                         period += 1;
