@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use lb_core::model::{
-    BackendStatus, CheckProtocol, Health, Incarnation, Labels, Pool, PoolName, Resource, Weight,
+    BackendStatus, CheckProtocol, Health, Pool, PoolName, Resource,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -108,16 +108,12 @@ impl Probed {
 
     async fn add(&self, address: &str, admin_state: AdminState) {
         let backend = Backend {
-            id: BackendId::new("b").unwrap(),
-            pool: PoolName::default_pool(),
-            address: address.parse().unwrap(),
-            weight: Weight::default(),
             admin_state,
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
-            incarnation: Incarnation(0),
+            ..Backend::new(
+                BackendId::new("b").unwrap(),
+                PoolName::default_pool(),
+                address.parse().unwrap(),
+            )
         };
         self.put(Resource::Backend(backend)).await;
     }

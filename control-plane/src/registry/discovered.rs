@@ -131,7 +131,7 @@ fn list(sources: &[Source]) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use lb_core::model::{AdminState, DrainWish, Incarnation, Labels, Weight};
+    use lb_core::model::{AdminState, DrainWish, Weight};
 
     use super::*;
     use crate::{
@@ -142,16 +142,13 @@ mod tests {
 
     fn backend(source: &str, weight: u32) -> Backend {
         Backend {
-            id: BackendId::new("found").unwrap(),
-            pool: PoolName::default_pool(),
-            address: "10.0.0.1:80".parse().unwrap(),
             weight: Weight::new(weight).unwrap(),
-            admin_state: AdminState::Enabled,
-            labels: Labels::default(),
             source: Some(source.parse().unwrap()),
-            drain: None,
-            max_in_flight: None,
-            incarnation: Incarnation::default(),
+            ..Backend::new(
+                BackendId::new("found").unwrap(),
+                PoolName::default_pool(),
+                "10.0.0.1:80".parse().unwrap(),
+            )
         }
     }
 

@@ -89,7 +89,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use lb_core::model::{
-        AdminState, BackendId, Incarnation, Kind, Labels, PoolName, Resource, Weight,
+        AdminState, BackendId, Kind, PoolName, Resource, Weight,
     };
 
     use super::*;
@@ -100,18 +100,7 @@ mod tests {
     };
 
     fn backend() -> Backend {
-        Backend {
-            id: BackendId::new("b").unwrap(),
-            pool: PoolName::default_pool(),
-            address: "h:1".parse().unwrap(),
-            weight: Weight::default(),
-            admin_state: AdminState::Enabled,
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
-            incarnation: Incarnation::default(),
-        }
+        Backend::new(BackendId::new("b").unwrap(), PoolName::default_pool(), "h:1".parse().unwrap())
     }
 
     fn put(backend: Backend) -> Item {

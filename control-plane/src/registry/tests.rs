@@ -1,7 +1,7 @@
 //! The rules of the registry, over a store in memory.
 
 use lb_core::model::{
-    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Labels, Limit, LimitName,
+    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Limit, LimitName,
     Listener, ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools,
     Standing, Weight,
 };
@@ -15,18 +15,11 @@ fn registry() -> Registry {
 }
 
 fn backend(id: &str, pool: &str, address: &str) -> Backend {
-    Backend {
-        id: BackendId::new(id).unwrap(),
-        pool: PoolName::new(pool).unwrap(),
-        address: address.parse().unwrap(),
-        weight: Weight::default(),
-        admin_state: AdminState::Enabled,
-        labels: Labels::default(),
-        source: None,
-        drain: None,
-        max_in_flight: None,
-        incarnation: Incarnation(0),
-    }
+    Backend::new(
+        BackendId::new(id).unwrap(),
+        PoolName::new(pool).unwrap(),
+        address.parse().unwrap(),
+    )
 }
 
 fn put(resource: Resource) -> Item {

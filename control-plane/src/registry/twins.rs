@@ -61,22 +61,18 @@ fn aliases(address: &Address) -> impl Iterator<Item = Address> {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{AdminState, Incarnation, Labels, PoolName, Weight};
+    use lb_core::model::{Incarnation, PoolName};
 
     use super::*;
 
     fn backend(id: &str, address: &str) -> Resource {
         Resource::Backend(Backend {
-            id: BackendId::new(id).unwrap(),
-            pool: PoolName::default_pool(),
-            address: address.parse().unwrap(),
-            weight: Weight::default(),
-            admin_state: AdminState::Enabled,
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
             incarnation: Incarnation(1),
+            ..Backend::new(
+                BackendId::new(id).unwrap(),
+                PoolName::default_pool(),
+                address.parse().unwrap(),
+            )
         })
     }
 

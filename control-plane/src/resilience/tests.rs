@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use lb_core::{
     model::{
         AdminState, Backend as Declared, BackendId, BackendStatus, Health, Incarnation, InstanceId,
-        Kind, Labels, PoolName, ProxyId, Reason, Resource, Standing, Weight,
+        Kind, PoolName, ProxyId, Reason, Resource, Standing,
     },
     resilience::probe::{ProbeState, ProbeWord},
     stats::{BackendCounters, Failures},
@@ -58,18 +58,11 @@ impl World {
             cut_off: false,
         };
         let items = (1..=backends).map(|number| {
-            let backend = Declared {
-                id: BackendId::new(&format!("b{number}")).unwrap(),
-                pool: PoolName::default_pool(),
-                address: format!("127.0.0.1:{number}").parse().unwrap(),
-                weight: Weight::default(),
-                admin_state: AdminState::Enabled,
-                labels: Labels::default(),
-                source: None,
-                drain: None,
-                max_in_flight: None,
-                incarnation: Incarnation(0),
-            };
+            let backend = Declared::new(
+                BackendId::new(&format!("b{number}")).unwrap(),
+                PoolName::default_pool(),
+                format!("127.0.0.1:{number}").parse().unwrap(),
+            );
             let resource = Box::new(Resource::Backend(backend));
             Item::Put { resource, mode: PutMode::Upsert, assign_id: false }
         });

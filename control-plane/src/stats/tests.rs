@@ -5,7 +5,7 @@ mod leavings;
 
 use std::time::Duration;
 
-use lb_core::model::{AdminState, Backend, Epoch, Labels, Limit, Pool, Resource, Weight};
+use lb_core::model::{AdminState, Backend, Epoch, Limit, Pool, Resource};
 use tokio::time::advance;
 
 use super::{reporters::LOST_MAX, *};
@@ -15,16 +15,12 @@ fn catalog(backends: &[(&str, u64)]) -> Catalog {
     catalog.put(Resource::Pool(Pool::new(PoolName::default_pool())), 1);
     for (port, (id, incarnation)) in (1..).zip(backends) {
         let backend = Backend {
-            id: BackendId::new(id).unwrap(),
-            pool: PoolName::default_pool(),
-            address: format!("h:{port}").parse().unwrap(),
-            weight: Weight::default(),
-            admin_state: AdminState::Enabled,
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
             incarnation: Incarnation(*incarnation),
+            ..Backend::new(
+                BackendId::new(id).unwrap(),
+                PoolName::default_pool(),
+                format!("h:{port}").parse().unwrap(),
+            )
         };
         catalog.put(Resource::Backend(backend), *incarnation);
     }

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Found, priority_in_use};
 use crate::model::{
-    Address, AdminState, Backend, BackendId, Health, Incarnation, Labels, PoolName, Source, Weight,
+    Address, AdminState, Backend, BackendId, Health, PoolName, Source, Weight,
 };
 
 /// A backend that a pool has now.
@@ -131,16 +131,9 @@ impl<'a> Draft<'a> {
             self.ids.insert(id.clone());
             self.claimed.insert(address, source);
             self.changes.puts.push(Backend {
-                id,
-                pool: self.pool.clone(),
-                address: address.clone(),
                 weight,
-                admin_state: AdminState::Enabled,
-                labels: Labels::default(),
-                incarnation: Incarnation::default(),
                 source: Some(source.clone()),
-                drain: None,
-                max_in_flight: None,
+                ..Backend::new(id, self.pool.clone(), address.clone())
             });
             return Ok(());
         };

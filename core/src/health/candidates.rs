@@ -195,7 +195,7 @@ pub fn is_ejected(entry: &BackendEntry) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
-        AdminState, Backend, BackendId, BackendStatus, EjectedBy, Ejection, Incarnation, Labels,
+        AdminState, Backend, BackendId, BackendStatus, EjectedBy, Ejection, Incarnation,
         Pool, PoolName, Reason, Resource, Snapshot, Standing, Weight,
     };
 
@@ -208,19 +208,13 @@ mod tests {
         for (number, letter) in letters.chars().enumerate() {
             let id = BackendId::new(&format!("b{number}")).unwrap();
             resources.push(Resource::Backend(Backend {
-                drain: None,
-                max_in_flight: None,
-                id: id.clone(),
-                pool: name.clone(),
-                address: "10.0.0.1:80".parse().unwrap(),
                 weight: Weight::new(u32::from(letter != '0')).unwrap(),
                 admin_state: match letter {
                     'x' => AdminState::Disabled,
                     _ => AdminState::Enabled,
                 },
-                labels: Labels::default(),
-                source: None,
                 incarnation: Incarnation(1),
+                ..Backend::new(id.clone(), name.clone(), "10.0.0.1:80".parse().unwrap())
             }));
             let code = if letter == 'd' { "backend_connect_refused" } else { "check_status" };
             let ejection = Ejection {

@@ -30,6 +30,23 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// One that was added by hand, with nothing said of it but where it is.
+    #[must_use]
+    pub fn new(id: BackendId, pool: PoolName, address: Address) -> Self {
+        Self {
+            id,
+            pool,
+            address,
+            weight: Weight::default(),
+            admin_state: AdminState::Enabled,
+            labels: Labels::default(),
+            source: None,
+            drain: None,
+            max_in_flight: None,
+            incarnation: Incarnation::default(),
+        }
+    }
+
     /// Whether the operator wants it to get new requests.
     #[must_use]
     pub fn is_wanted(&self) -> bool {

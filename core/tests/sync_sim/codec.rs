@@ -6,7 +6,7 @@
 use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
-        Invalid, Kind, Labels, LeastConnections, Limit, LimitName, LimitTarget, Listener,
+        Invalid, Kind, LeastConnections, Limit, LimitName, LimitTarget, Listener,
         ListenerName, PathMatch, Pool, PoolName, Rate, Reason, Resource, Route, RouteName,
         RoutePools, Standing, Weight,
     },
@@ -49,16 +49,10 @@ fn decode(object: &Object, knows_future: bool) -> Result<Resource, Invalid> {
             Resource::Pool(pool)
         }
         Kind::Backend => Resource::Backend(Backend {
-            id: BackendId::new(name)?,
-            pool: PoolName::new(words[1])?,
-            address: "10.0.0.1:80".parse()?,
             weight: Weight::new(number(2))?,
             admin_state: if number(4) == 0 { AdminState::Disabled } else { AdminState::Enabled },
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
             incarnation: Incarnation(number(3).into()),
+            ..Backend::new(BackendId::new(name)?, PoolName::new(words[1])?, "10.0.0.1:80".parse()?)
         }),
         Kind::Status => Resource::Status(BackendStatus {
             backend: BackendId::new(name)?,

@@ -57,8 +57,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use lb_core::model::{
-        AdminState, Backend, BackendId, Incarnation, Labels, Pool, PoolName, Resource, Snapshot,
-        Weight,
+        Backend, BackendId, Incarnation, Pool, PoolName, Resource, Snapshot,
     };
     use proptest::prelude::*;
 
@@ -74,16 +73,8 @@ mod tests {
             let Some(pool) = pools.get(usize::from(place % 3)) else { continue };
             let id = BackendId::new(&format!("b{number}")).unwrap();
             resources.push(Resource::Backend(Backend {
-                id,
-                pool: pool.clone(),
-                address: "127.0.0.1:1".parse().unwrap(),
-                weight: Weight::new(1).unwrap(),
-                admin_state: AdminState::Enabled,
-                drain: None,
-                max_in_flight: None,
-                labels: Labels::default(),
-                source: None,
                 incarnation: Incarnation(u64::from(life % 2)),
+                ..Backend::new(id, pool.clone(), "127.0.0.1:1".parse().unwrap())
             }));
         }
         Snapshot::default().changed(resources, &[]).0

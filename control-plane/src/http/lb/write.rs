@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lb_core::model::{
-    Address, AdminState, Backend, BackendId, DrainWish, Incarnation, Invalid, Kind, Labels,
+    Address, AdminState, Backend, BackendId, DrainWish, Invalid, Kind,
     PoolName, Resource, Weight,
 };
 use serde::{Deserialize, Serialize};
@@ -180,16 +180,12 @@ impl NewBackend {
             },
         };
         Ok(Backend {
-            id: BackendId::new(UNASSIGNED).map_err(in_words)?,
-            pool: PoolName::default_pool(),
-            address,
             weight,
-            admin_state: AdminState::Enabled,
-            labels: Labels::default(),
-            source: None,
-            drain: None,
-            max_in_flight: None,
-            incarnation: Incarnation::default(),
+            ..Backend::new(
+                BackendId::new(UNASSIGNED).map_err(in_words)?,
+                PoolName::default_pool(),
+                address,
+            )
         })
     }
 }

@@ -58,8 +58,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        AdminState, Backend, BackendStatus, Health, Incarnation, Key, Labels, Pool, Reason,
-        Resource, Snapshot, Standing, Weight,
+        Backend, BackendStatus, Health, Incarnation, Key, Pool, Reason,
+        Resource, Snapshot, Standing,
     };
 
     fn pool_name(number: u8) -> PoolName {
@@ -72,16 +72,8 @@ mod tests {
 
     fn backend(number: u8, pool: u8) -> Resource {
         Resource::Backend(Backend {
-            id: id(number),
-            pool: pool_name(pool),
-            address: "10.0.0.1:80".parse().unwrap(),
-            weight: Weight::new(1).unwrap(),
-            admin_state: AdminState::Enabled,
-            drain: None,
-            max_in_flight: None,
-            labels: Labels::default(),
-            source: None,
             incarnation: Incarnation(1),
+            ..Backend::new(id(number), pool_name(pool), "10.0.0.1:80".parse().unwrap())
         })
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::{
-    AdminState, HostMatch, Incarnation, Labels, PathMatch, Reason, RoutePools, Standing, Weight,
+    HostMatch, Incarnation, PathMatch, Reason, RoutePools, Standing,
 };
 
 fn pool(name: &str) -> Pool {
@@ -9,16 +9,12 @@ fn pool(name: &str) -> Pool {
 
 fn backend(id: &str, pool: &str, incarnation: u64) -> Backend {
     Backend {
-        id: BackendId::new(id).unwrap(),
-        pool: PoolName::new(pool).unwrap(),
-        address: "localhost:8001".parse().unwrap(),
-        weight: Weight::default(),
-        admin_state: AdminState::Enabled,
-        labels: Labels::default(),
-        source: None,
-        drain: None,
-        max_in_flight: None,
         incarnation: Incarnation(incarnation),
+        ..Backend::new(
+            BackendId::new(id).unwrap(),
+            PoolName::new(pool).unwrap(),
+            "localhost:8001".parse().unwrap(),
+        )
     }
 }
 

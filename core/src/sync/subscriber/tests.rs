@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     model::{
-        AdminState, Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Labels, Pool,
+        Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Pool,
         PoolName, Reason, Standing, Weight,
     },
     sync::Publisher,
@@ -25,16 +25,9 @@ fn decode(object: &Object) -> Result<Resource, Invalid> {
         "backend" => {
             let (pool, weight) = text.split_once(' ').unwrap();
             Resource::Backend(Backend {
-                id: BackendId::new(name)?,
-                pool: PoolName::new(pool)?,
-                address: "10.0.0.1:80".parse()?,
                 weight: Weight::new(weight.parse().unwrap())?,
-                admin_state: AdminState::Enabled,
-                labels: Labels::default(),
-                source: None,
-                drain: None,
-                max_in_flight: None,
                 incarnation: Incarnation(1),
+                ..Backend::new(BackendId::new(name)?, PoolName::new(pool)?, "10.0.0.1:80".parse()?)
             })
         }
         _ => Resource::Status(BackendStatus {
