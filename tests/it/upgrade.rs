@@ -103,6 +103,12 @@ async fn tunnel(cluster: &Cluster) -> Client {
     client
 }
 
+/// Takes a request, and says that the protocol is another one from now on.
+async fn switch(stream: &mut TcpStream) {
+    read_head(stream).await;
+    stream.write_all(SWITCHING).await.unwrap();
+}
+
 /// Reads up to the end of a head, byte by byte: what follows is not touched.
 async fn read_head(stream: &mut TcpStream) {
     let mut head = Vec::new();
@@ -214,8 +220,7 @@ async fn a_tunnel_outlives_the_request_timeout_but_not_its_own() {
     // Longer than a request may take, shorter than a tunnel may be silent.
     const SILENCE: Duration = Duration::from_millis(1500);
     let port = server(|mut stream| async move {
-        read_head(&mut stream).await;
-        stream.write_all(SWITCHING).await.unwrap();
+        switch(&mut stream).await;
         tokio::time::sleep(SILENCE).await;
         stream.write_all(b"still here").await.unwrap();
         // Until the proxy ends it.
@@ -284,8 +289,7 @@ async fn a_client_that_resets_is_a_reset_at_the_backend() {
     let port = server(move |mut stream| {
         let sender = sender.clone();
         async move {
-            read_head(&mut stream).await;
-            stream.write_all(SWITCHING).await.unwrap();
+            switch(&mut stream).await;
             let end = stream.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
             sender.send(end).unwrap();
         }
@@ -305,8 +309,7 @@ async fn what_one_side_has_left_ends_when_the_other_stays_silent() {
     let port = server(move |mut stream| {
         let sender = sender.clone();
         async move {
-            read_head(&mut stream).await;
-            stream.write_all(SWITCHING).await.unwrap();
+            switch(&mut stream).await;
             // It hears the end, and does nothing about it.
             assert_eq!(stream.read_to_end(&mut Vec::new()).await.unwrap(), 0);
             sender.send(stream).unwrap();
@@ -324,8 +327,7 @@ async fn what_one_side_has_left_ends_when_the_other_stays_silent() {
     in_flight(&cluster, &id, 0).await;
     // And so does what a backend has left.
     let port = server(|mut stream| async move {
-        read_head(&mut stream).await;
-        stream.write_all(SWITCHING).await.unwrap();
+        switch(&mut stream).await;
     });
     cluster.api.delete("backend", &id).await;
     let id = cluster.add_backends(&[port.address()]).await.remove(0);
@@ -338,8 +340,7 @@ async fn what_one_side_has_left_ends_when_the_other_stays_silent() {
 #[tokio::test]
 async fn either_side_may_say_no_more_and_still_listen() {
     let port = server(|mut stream| async move {
-        read_head(&mut stream).await;
-        stream.write_all(SWITCHING).await.unwrap();
+        switch(&mut stream).await;
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.unwrap();
         stream.write_all(format!("{} bytes", all.len()).as_bytes()).await.unwrap();
@@ -417,8 +418,7 @@ async fn upgraded_connections_survive_changes_and_the_removal_of_their_neighbour
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_one_way_does_not_hold_the_other_way_back() {
     let port = server(|mut stream| async move {
-        read_head(&mut stream).await;
-        stream.write_all(SWITCHING).await.unwrap();
+        switch(&mut stream).await;
         let (mut read, mut write) = stream.into_split();
         tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
         while write.write_all(b"tick").await.is_ok() {

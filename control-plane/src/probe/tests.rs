@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use lb_core::model::{
-    BackendStatus, CheckProtocol, Health, Pool, PoolName, Resource,
-};
+use lb_core::model::{BackendStatus, CheckProtocol, Health, Pool, PoolName, Resource};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

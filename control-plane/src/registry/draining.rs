@@ -88,9 +88,7 @@ pub(super) fn news(former: Option<&Backend>, backend: &Backend) -> Option<(Event
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use lb_core::model::{
-        AdminState, BackendId, Kind, PoolName, Resource, Weight,
-    };
+    use lb_core::model::{AdminState, BackendId, Kind, PoolName, Resource, Weight};
 
     use super::*;
     use crate::{

@@ -1,9 +1,9 @@
 //! The rules of the registry, over a store in memory.
 
 use lb_core::model::{
-    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Limit, LimitName,
-    Listener, ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools,
-    Standing, Weight,
+    Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation, Limit, LimitName, Listener,
+    ListenerName, PathMatch, Pool, PoolName, Reason, Route, RouteName, RoutePools, Standing,
+    Weight,
 };
 use lb_proto::convert;
 

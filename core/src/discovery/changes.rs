@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Found, priority_in_use};
-use crate::model::{
-    Address, AdminState, Backend, BackendId, Health, PoolName, Source, Weight,
-};
+use crate::model::{Address, AdminState, Backend, BackendId, Health, PoolName, Source, Weight};
 
 /// A backend that a pool has now.
 #[derive(Clone, Debug, Eq, PartialEq)]

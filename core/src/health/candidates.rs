@@ -195,8 +195,8 @@ pub fn is_ejected(entry: &BackendEntry) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
-        AdminState, Backend, BackendId, BackendStatus, EjectedBy, Ejection, Incarnation,
-        Pool, PoolName, Reason, Resource, Snapshot, Standing, Weight,
+        AdminState, Backend, BackendId, BackendStatus, EjectedBy, Ejection, Incarnation, Pool,
+        PoolName, Reason, Resource, Snapshot, Standing, Weight,
     };
 
     /// A pool by letters: `U` up, `E` up and ejected, `c` down but connected, `n` the same and

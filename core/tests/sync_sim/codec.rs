@@ -6,9 +6,9 @@
 use lb_core::{
     model::{
         AdminState, Algorithm, Backend, BackendId, BackendStatus, Health, HostMatch, Incarnation,
-        Invalid, Kind, LeastConnections, Limit, LimitName, LimitTarget, Listener,
-        ListenerName, PathMatch, Pool, PoolName, Rate, Reason, Resource, Route, RouteName,
-        RoutePools, Standing, Weight,
+        Invalid, Kind, LeastConnections, Limit, LimitName, LimitTarget, Listener, ListenerName,
+        PathMatch, Pool, PoolName, Rate, Reason, Resource, Route, RouteName, RoutePools, Standing,
+        Weight,
     },
     sync::Object,
 };

@@ -56,9 +56,7 @@ impl<'a> Changes<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use lb_core::model::{
-        Backend, BackendId, Incarnation, Pool, PoolName, Resource, Snapshot,
-    };
+    use lb_core::model::{Backend, BackendId, Incarnation, Pool, PoolName, Resource, Snapshot};
     use proptest::prelude::*;
 
     use super::*;

@@ -9,8 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use lb_core::model::{
-    Address, AdminState, Backend, BackendId, DrainWish, Invalid, Kind,
-    PoolName, Resource, Weight,
+    Address, AdminState, Backend, BackendId, DrainWish, Invalid, Kind, PoolName, Resource, Weight,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -58,8 +58,8 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Backend, BackendStatus, Health, Incarnation, Key, Pool, Reason,
-        Resource, Snapshot, Standing,
+        Backend, BackendStatus, Health, Incarnation, Key, Pool, Reason, Resource, Snapshot,
+        Standing,
     };
 
     fn pool_name(number: u8) -> PoolName {

@@ -1,7 +1,5 @@
 use super::*;
-use crate::model::{
-    HostMatch, Incarnation, PathMatch, Reason, RoutePools, Standing,
-};
+use crate::model::{HostMatch, Incarnation, PathMatch, Reason, RoutePools, Standing};
 
 fn pool(name: &str) -> Pool {
     Pool::new(PoolName::new(name).unwrap())

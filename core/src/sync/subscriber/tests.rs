@@ -3,8 +3,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     model::{
-        Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Pool,
-        PoolName, Reason, Standing, Weight,
+        Backend, BackendId, BackendStatus, Epoch, Health, Incarnation, Pool, PoolName, Reason,
+        Standing, Weight,
     },
     sync::Publisher,
 };

@@ -57,6 +57,20 @@ impl Talk {
         Self { keeper, line, outbox, lease, start }
     }
 
+    /// Has it keep slots, too; the line of those who wait for one.
+    fn slots(&self) -> Arc<crate::leases::Line> {
+        let wanted = Wanted {
+            amount: 2,
+            sort: Sort::Slots { hold: Duration::from_secs(1), adaptive: None },
+        };
+        let slots = Quantity { kind: QuantityKind::Pool, name: "web".into(), incarnation: 0 };
+        let line = Arc::new(crate::leases::Line::new(Arc::default()));
+        line.set_length(1);
+        let leases = &self.keeper.leases;
+        leases.lock().cap((slots, wanted), &line, &[], leases);
+        line
+    }
+
     /// Looks `ms` after the start: what is sent, and when it looks again.
     fn look(&mut self, ms: u64) -> (Option<pb::LeaseReports>, u64) {
         let at = self.start + Duration::from_millis(ms);
@@ -160,13 +174,7 @@ async fn a_report_that_has_no_room_is_said_later() {
 #[tokio::test]
 async fn what_is_urgent_is_said_soon_and_not_more_often() {
     let mut talk = Talk::new();
-    let wanted =
-        Wanted { amount: 2, sort: Sort::Slots { hold: Duration::from_secs(1), adaptive: None } };
-    let slots = Quantity { kind: QuantityKind::Pool, name: "web".into(), incarnation: 0 };
-    let line = Arc::new(super::super::Line::new(Arc::default()));
-    line.set_length(1);
-    let leases = Arc::clone(&talk.keeper.leases);
-    leases.lock().cap((slots, wanted), &line, &[], &leases);
+    let line = talk.slots();
     assert_eq!(talk.look(0).0.unwrap().reports.len(), 2);
     let _waiter = line.join(talk.start).unwrap();
     assert_eq!(talk.look(5), (None, 10));
@@ -181,13 +189,7 @@ async fn who_leaves_says_so_once_nothing_is_in_use() {
     talk.look(0);
     talk.keeper.leases.is_leaving.store(true, Relaxed);
     assert!(talk.look(10).0.unwrap().leaves);
-    let wanted =
-        Wanted { amount: 2, sort: Sort::Slots { hold: Duration::from_secs(1), adaptive: None } };
-    let slots = Quantity { kind: QuantityKind::Pool, name: "web".into(), incarnation: 0 };
-    let line = Arc::new(super::super::Line::new(Arc::default()));
-    line.set_length(1);
-    let leases = Arc::clone(&talk.keeper.leases);
-    leases.lock().cap((slots, wanted), &line, &[], &leases);
+    let line = talk.slots();
     let waiter = line.join(talk.start).unwrap();
     let busy = talk.look(20).0;
     assert!(busy.is_none_or(|message| !message.leaves), "somebody waits");
