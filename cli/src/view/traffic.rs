@@ -71,24 +71,24 @@ impl Traffic {
         self
     }
 
+    /// The share that went well, p50 and p99 in microseconds: of what clients were answered
+    /// lately; of an older control plane what its backends did since its start.
+    pub(crate) fn outcome(&self) -> (String, Option<u64>, Option<u64>) {
+        match &self.recent {
+            Some(recent) => (recent.ok_ratio(), recent.latency_p50_us, recent.latency_p99_us),
+            None => (self.ok_ratio(), self.latency_p50_us, self.latency_p99_us),
+        }
+    }
+
     /// How it goes: what clients were answered lately; of an older control plane what its
     /// backends did since its start, which is said.
     pub(crate) fn line(&self) -> String {
         let rate = format::rate(self.requests_per_second);
-        let (when, ok, p50, p99) = match &self.recent {
-            Some(recent) => (
-                format!("{}: {rate} req/s", recent.window()),
-                recent.ok_ratio(),
-                recent.latency_p50_us,
-                recent.latency_p99_us,
-            ),
-            None => (
-                format!("{rate} req/s; since the control plane started:"),
-                self.ok_ratio(),
-                self.latency_p50_us,
-                self.latency_p99_us,
-            ),
+        let when = match &self.recent {
+            Some(recent) => format!("{}: {rate} req/s", recent.window()),
+            None => format!("{rate} req/s; since the control plane started:"),
         };
+        let (ok, p50, p99) = self.outcome();
         format!(
             "{when}  {ok} ok  p50 {}  p99 {}  in flight {}",
             format::latency(p50),
