@@ -1,6 +1,6 @@
 //! A proxy, as the control plane sees it.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use lb_proto::v1 as pb;
 use serde::Serialize;
@@ -145,17 +145,6 @@ impl OverloadView {
         } else {
             "raise its --max-connections and limit of open files, or add a proxy"
         }
-    }
-}
-
-impl ProcessView {
-    /// Reasons for which it answered by itself, the most frequent first.
-    pub(crate) fn answers_by_count(&self) -> Vec<(&str, u64)> {
-        let counts = self.own_answers_total.iter().map(|(reason, n)| (reason.as_str(), *n));
-        let mut counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
-        // Equal counts stay in the order of their reasons.
-        counts.sort_by_key(|(_, count)| Reverse(*count));
-        counts
     }
 }
 
