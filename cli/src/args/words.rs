@@ -6,6 +6,7 @@ use clap::{
     CommandFactory as _,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use lb_core::model::shorten;
 use lb_proto::document::nearest;
 
 use super::{Cli, peers};
@@ -32,7 +33,7 @@ pub(super) fn said(error: &clap::Error, kind: ContextKind) -> Option<&str> {
 fn one_too_many(error: &clap::Error) -> Option<String> {
     let argument = said(error, ContextKind::InvalidArg)?;
     let is_a_name = error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-');
-    let shown: String = argument.chars().take(40).collect();
+    let shown = shorten(argument);
     is_a_name.then(|| {
         format!(
             "'{shown}' is one argument too many: a command is about one object; give it once for \
@@ -47,7 +48,7 @@ fn unknown_command(error: &clap::Error) -> Option<String> {
     let given = said(error, ContextKind::InvalidSubcommand)?;
     let cli = Cli::command();
     let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    let shown: String = given.chars().take(40).collect();
+    let shown = shorten(given);
     Some(match nearest(given, &names) {
         Some(near) => format!(
             "there is no command '{shown}'; did you mean '{near}'? 'lbctl --help' lists all"

@@ -79,7 +79,9 @@ impl From<Option<pb::Reason>> for ReasonView {
 }
 
 /// What happened at all, the most frequent first; equal counts stay in their order.
-pub(crate) fn most_frequent<'r>(counts: impl Iterator<Item = (&'r str, u64)>) -> Vec<(&'r str, u64)> {
+pub(crate) fn most_frequent<'r>(
+    counts: impl Iterator<Item = (&'r str, u64)>,
+) -> Vec<(&'r str, u64)> {
     let mut counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
     counts.sort_by_key(|(_, count)| Reverse(*count));
     counts

@@ -262,11 +262,7 @@ mod tests {
             let serves = expected.contains(['W', 'h']);
             let pool = pool(letters);
             assert_eq!(pool.can_serve(), serves, "{letters}");
-            assert_eq!(
-                by_the_fleet(&pool.pool, false, pool.members()).any(),
-                serves,
-                "{letters}"
-            );
+            assert_eq!(by_the_fleet(&pool.pool, false, pool.members()).any(), serves, "{letters}");
         }
     }
 

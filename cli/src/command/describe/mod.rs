@@ -138,8 +138,7 @@ pub(super) fn since(at_unix_ms: Option<u64>, now: u64) -> String {
 /// What clients get now, and what backends were given since the sums began.
 fn traffic_section(page: &mut Page, traffic: &Traffic, now: u64) {
     let rate = format!("{} per second", format::rate(traffic.requests_per_second));
-    let (in_flight, began) =
-        (traffic.in_flight.to_string(), since(traffic.since_unix_ms, now));
+    let (in_flight, began) = (traffic.in_flight.to_string(), since(traffic.since_unix_ms, now));
     match &traffic.recent {
         Some(recent) => {
             page.section(&format!("clients, {}", recent.window()));
