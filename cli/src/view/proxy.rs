@@ -188,7 +188,7 @@ impl From<pb::Proxy> for ProxyView {
             build_version: wire.build_version,
             workers: wire.workers,
             requests_per_second: wire.request_rate,
-            counted_since_unix_ms: Some(wire.counted_since_unix_ms).filter(|at| *at > 0),
+            counted_since_unix_ms: some_unix_ms(wire.counted_since_unix_ms),
             divergences_total: wire.divergences,
             snapshots_sent_total: wire.snapshots_sent,
             deltas_sent_total: wire.deltas_sent,

@@ -110,10 +110,10 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
         let why = "they see it fail, and send nothing for a while";
         page.row("avoided by", &format!("{proxies}: {why}"));
     }
+    let fails = ejection.is_some() || view.failing_checks().is_some();
     for disagreement in disagreements {
         let (who, reason) = (disagreement.who(), disagreement.reason.sentence());
-        let fails = view.checks.as_ref().is_some_and(|checks| checks.failures_in_a_row > 0);
-        let agrees = disagreement.sees_it_fail() && (fails || ejection.is_some());
+        let agrees = fails && disagreement.sees_it_fail();
         let label = if agrees { "seen failing, too" } else { "seen otherwise" };
         page.row(label, &format!("by {who}: {reason}"));
     }
