@@ -88,11 +88,9 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
     if let Some(ejection) = ejection {
         page.row(ejection.state(), &format::moment(Some(ejection.since_unix_ms), now));
         page.row("because", &ejection.reason.sentence());
-        let plan = if ejection.half_open {
-            "one request of the fleet at a time tries it".to_owned()
-        } else {
-            let end = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
-            format!("it is out until then: {}", format::plan(Some(end), now))
+        let plan = match ejection.until_unix_ms() {
+            None => "one request of the fleet at a time tries it".to_owned(),
+            end => format!("it is out until then: {}", format::plan(end, now)),
         };
         page.row("next", &plan);
         page.row("times in a row", &ejection.times.to_string());
