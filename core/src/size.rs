@@ -1,6 +1,6 @@
 //! Numbers of bytes as people write them, on command lines and in documents.
 
-use crate::model::invalid::shorten;
+use crate::model::shorten;
 
 /// How the absence of a bound is written.
 pub const UNLIMITED: &str = "unlimited";

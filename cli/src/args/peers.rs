@@ -1,6 +1,8 @@
 //! Words of nginx and HAProxy, for those who type them here.
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ErrorKind};
+
+use super::words::said;
 
 /// A flag that is called otherwise here, or is no flag.
 const FLAGS: [(&[&str], &str); 12] = [
@@ -64,11 +66,7 @@ const ALGORITHMS: [(&[&str], &str); 6] = [
 
 /// What a wrong command line probably meant, if it is in the words of another balancer.
 pub(super) fn hint(error: &clap::Error) -> Option<String> {
-    let said = |kind| match error.get(kind) {
-        Some(ContextValue::String(said)) => Some(said.as_str()),
-        _ => None,
-    };
-    let argument = said(ContextKind::InvalidArg)?;
+    let argument = said(error, ContextKind::InvalidArg)?;
     match error.kind() {
         ErrorKind::UnknownArgument => {
             let flag = argument.strip_prefix("--")?.split('=').next()?;
@@ -76,7 +74,7 @@ pub(super) fn hint(error: &clap::Error) -> Option<String> {
             Some(format!("there is no --{flag}: {meant}; see --help"))
         }
         ErrorKind::InvalidValue if argument.to_lowercase().contains("algorithm") => {
-            let value = said(ContextKind::InvalidValue)?;
+            let value = said(error, ContextKind::InvalidValue)?;
             let meant = find(&ALGORITHMS, value)?;
             Some(format!("there is no algorithm {value:?}: {meant}; see --help"))
         }

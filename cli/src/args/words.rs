@@ -6,6 +6,7 @@ use clap::{
     CommandFactory as _,
     error::{ContextKind, ContextValue, ErrorKind},
 };
+use lb_core::model::shorten;
 use lb_proto::document::nearest;
 
 use super::{Cli, peers};
@@ -20,13 +21,19 @@ pub(crate) fn in_words(error: &clap::Error) -> Option<String> {
         .or_else(|| one_too_many(error))
 }
 
+/// What clap says of an error under this heading, if it is one text.
+pub(super) fn said(error: &clap::Error, kind: ContextKind) -> Option<&str> {
+    match error.get(kind) {
+        Some(ContextValue::String(said)) => Some(said),
+        _ => None,
+    }
+}
+
 /// A second object where one is taken.
 fn one_too_many(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
+    let argument = said(error, ContextKind::InvalidArg)?;
     let is_a_name = error.kind() == ErrorKind::UnknownArgument && !argument.starts_with('-');
-    let shown: String = argument.chars().take(40).collect();
+    let shown = shorten(argument);
     is_a_name.then(|| {
         format!(
             "'{shown}' is one argument too many: a command is about one object; give it once for \
@@ -38,12 +45,10 @@ fn one_too_many(error: &clap::Error) -> Option<String> {
 /// A command that there is not, with the one that was probably meant: clap names several, the
 /// likeliest last.
 fn unknown_command(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidSubcommand) else {
-        return None;
-    };
+    let given = said(error, ContextKind::InvalidSubcommand)?;
     let cli = Cli::command();
     let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
-    let shown: String = given.chars().take(40).collect();
+    let shown = shorten(given);
     Some(match nearest(given, &names) {
         Some(near) => format!(
             "there is no command '{shown}'; did you mean '{near}'? 'lbctl --help' lists all"
@@ -55,9 +60,7 @@ fn unknown_command(error: &clap::Error) -> Option<String> {
 /// The reason alone: it quotes the value as far as that helps.
 fn bad_value(error: &clap::Error) -> Option<String> {
     let reason = error.source().filter(|_| error.kind() == ErrorKind::ValueValidation)?;
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
+    let argument = said(error, ContextKind::InvalidArg)?;
     // `--weight <WEIGHT>`, or `<ADDRESS>` without a flag.
     let name =
         argument.split(' ').next().unwrap_or(argument).trim_matches(['<', '>', '[', ']', '.']);
@@ -81,9 +84,7 @@ fn nothing_to_change(error: &clap::Error) -> Option<String> {
 
 /// What to say of a number below zero, which clap takes for an option that it does not know.
 pub(super) fn below_zero(error: &clap::Error) -> Option<String> {
-    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
-        return None;
-    };
+    let argument = said(error, ContextKind::InvalidArg)?;
     let is_number = argument.strip_prefix('-')?.starts_with(|first: char| first.is_ascii_digit());
     (error.kind() == ErrorKind::UnknownArgument && is_number).then(|| {
         format!("'{argument}' is no option, and no setting takes a number below zero; see --help")

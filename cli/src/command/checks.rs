@@ -35,11 +35,10 @@ pub(super) async fn tell(session: &Session, pool: &PoolView, revision: u64) -> R
     loop {
         let mut backends = get::backends(session, &pool.name).await?;
         backends.retain(|backend| backend.admin_state != "disabled");
-        let tells =
-            backends.iter().any(|b| b.checks.as_ref().is_some_and(|c| c.checked_revision > 0));
         let all = backends.iter().all(|backend| is_of(backend, revision));
         if all || Instant::now() >= deadline {
             // A control plane of before this message says nothing.
+            let tells = backends.iter().any(|backend| is_of(backend, 1));
             return if tells { output::print(&outcome(&backends, revision)) } else { Ok(()) };
         }
         sleep(LOOK).await;
@@ -60,10 +59,9 @@ fn outcome(backends: &[BackendView], revision: u64) -> String {
         text += &format!(", {} not checked yet", total - checked.len());
     }
     let Some(worst) = failing().next() else { return text };
-    let reason = remedy::present(worst).sentence();
-    text += &format!(" ({}: {reason})", worst.id);
-    let next = remedy::for_reason(&remedy::present(worst).code, worst);
-    if let Some(next) = next {
+    let reason = remedy::present(worst);
+    text += &format!(" ({}: {})", worst.id, reason.sentence());
+    if let Some(next) = remedy::for_reason(&reason.code, worst) {
         text += &format!("\nnext: {next}");
     }
     text

@@ -183,18 +183,19 @@ fn seen_otherwise(backend: &BackendView) -> String {
 pub(super) fn why(backend: &BackendView) -> String {
     let StandingView { ejection, disagreements, .. } = &backend.standing;
     let failing = backend.failing_checks();
-    if let Some(ejection) = ejection {
+    let too = || {
         let too = failing
             .map(|checks| format!("; its check fails too: {}", checks.last_result.sentence()));
-        return ejection.reason.sentence() + &too.unwrap_or_default();
+        too.unwrap_or_default()
+    };
+    if let Some(ejection) = ejection {
+        return ejection.reason.sentence() + &too();
     }
     if backend.health != "up" {
         return present(backend).sentence();
     }
     if let Some(kept) = &backend.kept {
-        let too = failing
-            .map(|checks| format!("; its check fails too: {}", checks.last_result.sentence()));
-        return kept.reason.sentence() + &too.unwrap_or_default();
+        return kept.reason.sentence() + &too();
     }
     let seen = disagreements.first().map(|first| {
         let reason = first.reason.sentence();

@@ -11,7 +11,7 @@ use crate::{
     exit::Failure,
     format,
     output::{Screen, Table},
-    view::{BackendView, PoolView, Traffic, is_connected},
+    view::{BackendView, PoolView, Traffic, by_reason, is_connected, most_frequent},
 };
 
 /// The statistics, all proxies together.
@@ -62,14 +62,6 @@ impl StatsView {
             backends,
         }
     }
-
-    /// The most frequent first.
-    fn own_answers(&self) -> Vec<(&str, u64)> {
-        let answers = self.own_answers_total.iter().filter(|(_, count)| **count > 0);
-        let mut answers: Vec<_> = answers.map(|(reason, n)| (reason.as_str(), *n)).collect();
-        answers.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        answers
-    }
 }
 
 fn page(view: &StatsView, now: u64, screen: Screen) -> String {
@@ -90,8 +82,8 @@ fn page(view: &StatsView, now: u64, screen: Screen) -> String {
         view.failures_total,
         format::percent(view.successes_total, view.requests_total),
     );
-    let own: Vec<String> =
-        view.own_answers().into_iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let own = most_frequent(by_reason(&view.own_answers_total)).into_iter();
+    let own: Vec<String> = own.map(|(reason, count)| format!("{reason} {count}")).collect();
     if !own.is_empty() {
         text += &format!("ANSWERS   of the proxies' own: {}\n", own.join(", "));
     }

@@ -17,7 +17,7 @@ use crate::{
     exit::Failure,
     format,
     output::Screen,
-    view::{BackendView, PoolView, ProcessView, ProxyView, RefusedView, Traffic},
+    view::{BackendView, PoolView, ProcessView, ProxyView, RefusedView, Traffic, by_reason},
 };
 
 /// What is wrong that is listed, so that a bad day still fits on a screen.
@@ -125,8 +125,7 @@ pub(crate) fn page(view: &StatusView, now: u64, screen: Screen) -> String {
         waiting => text += &format!(", {waiting} in line\n"),
     }
     if let Some(recent) = &view.traffic.recent {
-        let own = view.recent_own_answers.iter().map(|(reason, count)| (&**reason, *count));
-        let own = recent.rates(own);
+        let own = recent.rates(by_reason(&view.recent_own_answers));
         if !own.is_empty() {
             text += &format!("ANSWERS  of the proxies' own: {own}\n");
         }

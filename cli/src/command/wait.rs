@@ -29,8 +29,9 @@ const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// Events come in bunches; one look is enough for those of one moment.
 const BUNCH: Duration = Duration::from_millis(10);
 
-/// Before following again, when the stream of events ended.
-const RECONNECT: Duration = Duration::from_millis(200);
+/// Before following again, when the stream of events ended, and between two attempts to find a
+/// control plane that is away.
+pub(super) const RECONNECT: Duration = Duration::from_millis(200);
 
 /// Whether a condition holds, in words.
 #[derive(Clone, Debug, Eq, PartialEq)]

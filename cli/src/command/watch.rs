@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tonic::Streaming;
 
-use super::Session;
+use super::{Session, wait::RECONNECT};
 use crate::{
     args::{Global, PAST_MAX, Watch},
     client::Client,
@@ -16,9 +16,6 @@ use crate::{
     format, output,
     view::ReasonView,
 };
-
-/// Between two attempts to find a control plane that went away.
-const RECONNECT: Duration = Duration::from_millis(200);
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]

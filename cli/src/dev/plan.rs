@@ -10,12 +10,13 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
 };
 
+use lb_proto::server::GRPC_PORT;
+
 use crate::{
     args::Dev,
     exit::{Exit, Failure},
 };
 
-const GRPC_PORT: u16 = 9400;
 const HTTP_PORT: u16 = 9401;
 const ADMIN_PORT: u16 = 9500;
 const DEMO_PORTS: [u16; 3] = [8001, 8002, 8003];

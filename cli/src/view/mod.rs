@@ -23,6 +23,8 @@ mod standing;
 mod traffic;
 mod write;
 
+use std::{cmp::Reverse, collections::BTreeMap};
+
 use lb_proto::v1 as pb;
 use serde::Serialize;
 
@@ -74,6 +76,20 @@ impl From<Option<pb::Reason>> for ReasonView {
         let pb::Reason { code, message } = wire.unwrap_or_default();
         Self { code, message }
     }
+}
+
+/// What happened at all, the most frequent first; equal counts stay in their order.
+pub(crate) fn most_frequent<'r>(
+    counts: impl Iterator<Item = (&'r str, u64)>,
+) -> Vec<(&'r str, u64)> {
+    let mut counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+    counts.sort_by_key(|(_, count)| Reverse(*count));
+    counts
+}
+
+/// Reasons with their counts.
+pub(crate) fn by_reason(counts: &BTreeMap<String, u64>) -> impl Iterator<Item = (&str, u64)> {
+    counts.iter().map(|(reason, count)| (reason.as_str(), *count))
 }
 
 /// A time of the wire, where 0 means never.

@@ -162,10 +162,9 @@ impl Counts {
         self.up + self.out + self.down + self.unknown + self.disabled + self.draining
     }
 
-    /// Those that do not serve: `2 down, 1 disabled`.
+    /// Those whose state keeps them from serving: `2 down, 1 disabled`.
     pub(crate) fn sentence(&self) -> String {
         let counts = [
-            (self.out, "kept out by a breaker or as an outlier"),
             (self.down, "down"),
             (self.unknown, "unknown"),
             (self.disabled, "disabled"),

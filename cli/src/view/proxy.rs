@@ -1,6 +1,6 @@
 //! A proxy, as the control plane sees it.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use lb_proto::v1 as pb;
 use serde::Serialize;
@@ -148,17 +148,6 @@ impl OverloadView {
     }
 }
 
-impl ProcessView {
-    /// Reasons for which it answered by itself, the most frequent first.
-    pub(crate) fn answers_by_count(&self) -> Vec<(&str, u64)> {
-        let counts = self.own_answers_total.iter().map(|(reason, n)| (reason.as_str(), *n));
-        let mut counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
-        // Equal counts stay in the order of their reasons.
-        counts.sort_by_key(|(_, count)| Reverse(*count));
-        counts
-    }
-}
-
 impl RejectionView {
     /// `pool default: unknown algorithm "x" (unknown_algorithm)`.
     pub(crate) fn sentence(&self) -> String {
@@ -199,7 +188,7 @@ impl From<pb::Proxy> for ProxyView {
             build_version: wire.build_version,
             workers: wire.workers,
             requests_per_second: wire.request_rate,
-            counted_since_unix_ms: Some(wire.counted_since_unix_ms).filter(|at| *at > 0),
+            counted_since_unix_ms: some_unix_ms(wire.counted_since_unix_ms),
             divergences_total: wire.divergences,
             snapshots_sent_total: wire.snapshots_sent,
             deltas_sent_total: wire.deltas_sent,

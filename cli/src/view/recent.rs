@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use lb_proto::{convert::histogram_from_wire, v1 as pb};
 use serde::Serialize;
 
+use super::{by_reason, most_frequent};
 use crate::format;
 
 /// Reasons that are told by name.
@@ -59,14 +60,12 @@ impl RecentView {
 
     /// Why clients were failed: `no_healthy_backend 51000/s, 5xx of backends 12/s`.
     pub(crate) fn why(&self) -> String {
-        let own = self.failures.iter().map(|(reason, count)| (reason.as_str(), *count));
-        self.rates(own.chain([("5xx of backends", self.of_backends())]))
+        self.rates(by_reason(&self.failures).chain([("5xx of backends", self.of_backends())]))
     }
 
     /// Counts of this window per second, the most frequent first.
     pub(crate) fn rates<'r>(&self, counts: impl Iterator<Item = (&'r str, u64)>) -> String {
-        let mut counts: Vec<(&str, u64)> = counts.filter(|(_, count)| *count > 0).collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let counts = most_frequent(counts);
         let rate = |count| format::rate(self.per_second(count));
         let shown = counts.iter().take(REASONS_MAX);
         let mut told: Vec<String> =

@@ -65,6 +65,11 @@ impl EjectionView {
             _ => "outlier",
         }
     }
+
+    /// When it is tried again; nothing while it is being tried.
+    pub(crate) fn until_unix_ms(&self) -> Option<u64> {
+        (!self.half_open).then(|| self.since_unix_ms.saturating_add(self.open_for_ms.into()))
+    }
 }
 
 impl SlowStartView {

@@ -1,10 +1,9 @@
 //! Counters and latencies of requests.
 
-use lb_core::stats::LatencyHistogram;
-use lb_proto::v1 as pb;
+use lb_proto::{convert::histogram_from_wire, v1 as pb};
 use serde::Serialize;
 
-use super::RecentView;
+use super::{RecentView, some_unix_ms};
 use crate::format;
 
 /// What happened to the requests of a backend, a pool or the fleet: totals of what backends were
@@ -71,24 +70,24 @@ impl Traffic {
         self
     }
 
+    /// The share that went well, p50 and p99 in microseconds: of what clients were answered
+    /// lately; of an older control plane what its backends did since its start.
+    pub(crate) fn outcome(&self) -> (String, Option<u64>, Option<u64>) {
+        match &self.recent {
+            Some(recent) => (recent.ok_ratio(), recent.latency_p50_us, recent.latency_p99_us),
+            None => (self.ok_ratio(), self.latency_p50_us, self.latency_p99_us),
+        }
+    }
+
     /// How it goes: what clients were answered lately; of an older control plane what its
     /// backends did since its start, which is said.
     pub(crate) fn line(&self) -> String {
         let rate = format::rate(self.requests_per_second);
-        let (when, ok, p50, p99) = match &self.recent {
-            Some(recent) => (
-                format!("{}: {rate} req/s", recent.window()),
-                recent.ok_ratio(),
-                recent.latency_p50_us,
-                recent.latency_p99_us,
-            ),
-            None => (
-                format!("{rate} req/s; since the control plane started:"),
-                self.ok_ratio(),
-                self.latency_p50_us,
-                self.latency_p99_us,
-            ),
+        let when = match &self.recent {
+            Some(recent) => format!("{}: {rate} req/s", recent.window()),
+            None => format!("{rate} req/s; since the control plane started:"),
         };
+        let (ok, p50, p99) = self.outcome();
         format!(
             "{when}  {ok} ok  p50 {}  p99 {}  in flight {}",
             format::latency(p50),
@@ -109,9 +108,7 @@ impl From<Option<pb::BackendTotals>> for Traffic {
     fn from(wire: Option<pb::BackendTotals>) -> Self {
         let wire = wire.unwrap_or_default();
         let failures = wire.failures.unwrap_or_default();
-        let latency = wire.latency.unwrap_or_default();
-        let pairs = latency.buckets.into_iter().zip(latency.counts);
-        let latency = LatencyHistogram::from_sparse(pairs, latency.sum_us);
+        let latency = histogram_from_wire(wire.latency);
         Self {
             requests_total: wire.requests,
             successes_total: wire.successes,
@@ -139,7 +136,7 @@ impl From<Option<pb::BackendTotals>> for Traffic {
             latency_mean_us: latency.mean_us(),
             bytes_to_backend_total: wire.bytes_to_backend,
             bytes_from_backend_total: wire.bytes_from_backend,
-            since_unix_ms: Some(wire.since_unix_ms).filter(|at| *at > 0),
+            since_unix_ms: some_unix_ms(wire.since_unix_ms),
             recent: None,
         }
     }
@@ -147,6 +144,8 @@ impl From<Option<pb::BackendTotals>> for Traffic {
 
 #[cfg(test)]
 mod tests {
+    use lb_core::stats::LatencyHistogram;
+
     use super::*;
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 
 use lb_core::{
     discovery::{Found, Twins, parse_lines},
-    model::{BackendId, Invalid, Reason, Weight},
+    model::{BackendId, Invalid, Reason, Weight, shorten},
 };
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -144,7 +144,7 @@ fn entry(value: &Value) -> Result<Found, String> {
             ("id", Value::String(id)) => found.id = Some(BackendId::new(id).map_err(message)?),
             ("id", _) => return Err("id is not text".to_owned()),
             (key, _) => {
-                let shown: String = key.chars().take(40).collect();
+                let shown = shorten(key);
                 return Err(format!("unknown key {shown:?}; known are address, weight and id"));
             }
         }

@@ -7,7 +7,7 @@ use lb_core::{
         BackendState, Decision, Fitness, Inspected, KeyRing, Met, NewReason, Presented, Refusal,
         Session, decision::resolve,
     },
-    health::candidates::{self, is_ejected},
+    health::candidates,
     model::{Backend, BackendEntry, BackendId, Pool, PoolEntry, PoolName},
 };
 use lb_proto::v1::{self as pb, sessions_server};
@@ -176,7 +176,7 @@ impl SessionsService {
         stored: &Stored<Backend>,
     ) -> Option<BackendState> {
         let backend = &stored.value;
-        let candidates = candidates::of(pool, has_spare, |_, entry| is_ejected(entry));
+        let candidates = candidates::by_the_fleet(&pool.pool, has_spare, pool.members());
         let slot = pool.backends.keys().position(|id| *id == backend.id)?;
         let entry = pool.backends.get(&backend.id)?;
         let report = drain::report(&self.context, backend, stored.revision);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Found;
-use crate::model::{Address, BackendId, Invalid, Weight};
+use crate::model::{Address, BackendId, Invalid, Weight, shorten};
 
 /// What is wrong with a file, and where.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -58,7 +58,7 @@ impl Twins {
 }
 
 fn set(found: &mut Found, word: &str) -> Result<(), String> {
-    let shown: String = word.chars().take(40).collect();
+    let shown = shorten(word);
     match word.split_once('=') {
         Some(("weight", number)) => {
             let weight = number.parse().map_err(|_| {

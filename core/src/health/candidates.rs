@@ -5,7 +5,7 @@
 //! hears what its requests will find.
 
 use super::panic::{self, Panic};
-use crate::model::{Backend, BackendEntry, BackendStatus, Health, Pool, PoolEntry};
+use crate::model::{Backend, BackendEntry, BackendStatus, Health, Pool};
 
 /// The backends of a pool that may be picked.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,36 +93,53 @@ impl Facts {
     }
 }
 
-/// Decides for a pool. `is_out` tells of the backend at a place in their order whether
-/// requests are kept from it for what they showed; by the fleet's word that is [`is_ejected`].
+/// Decides for a pool of which these are the facts, in the order of its backends, each with
+/// whether requests are kept from it for what they showed.
 ///
 /// `has_spare`: the pool's fallback pool has a backend that is well ([`any_well`]). Whoever names a
 /// spare pool wants it used when this one is not well, so there is no panic then: what is not
 /// well gets nothing, and where nobody is, the requests go to the spare pool.
-#[must_use]
-pub fn of(
-    pool: &PoolEntry,
-    has_spare: bool,
-    is_out: impl Fn(usize, &BackendEntry) -> bool,
-) -> Candidates {
-    let entries = pool.backends.values().enumerate();
-    let entries = entries.map(|(number, entry)| (Facts::of(entry), is_out(number, entry)));
-    of_facts(&pool.pool, has_spare, entries)
-}
-
-/// Decides for a pool of which these are the facts, in the order of its backends, each with
-/// whether requests are kept from it for what they showed. `has_spare` as for [`of`].
 #[must_use]
 pub fn of_facts(
     pool: &Pool,
     has_spare: bool,
     backends: impl Iterator<Item = (Facts, bool)>,
 ) -> Candidates {
-    let threshold = pool.resilience.panic_threshold_percent;
-    decide(if has_spare { None } else { Some(threshold) }, backends)
+    let mut places = Vec::with_capacity(backends.size_hint().0);
+    let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
+    for (number, (facts, is_out)) in backends.enumerate() {
+        places.push(Place::Nowhere);
+        if facts.is_in_use {
+            numbers.push(number);
+            standings.push(panic::Standing {
+                health: facts.health,
+                ejected: is_out,
+                connected: facts.is_connected,
+            });
+        }
+    }
+    let eligible = if has_spare {
+        // No panic at all then, not even where everybody is out.
+        panic::well(&standings)
+    } else {
+        panic::eligible(&standings, pool.resilience.panic_threshold_percent)
+    };
+    for ((number, standing), candidate) in
+        numbers.into_iter().zip(standings).zip(eligible.candidates)
+    {
+        let is_up = standing.health == Health::Up;
+        places[number] = match (candidate, is_up, standing.ejected) {
+            (true, true, false) => Place::Well,
+            (true, ..) => Place::Helping,
+            (false, true, true) => Place::Out,
+            (false, ..) => Place::Nowhere,
+        };
+    }
+    Candidates { places, panic: eligible.panic }
 }
 
-/// Decides by the fleet's word, whoever keeps the members of the pool. `has_spare` as for [`of`].
+/// Decides by the fleet's word, whoever keeps the members of the pool. `has_spare` as for
+/// [`of_facts`].
 #[must_use]
 pub fn by_the_fleet<'a>(
     pool: &Pool,
@@ -149,42 +166,6 @@ pub fn any_well<'a>(
     })
 }
 
-/// Without a threshold there is no panic at all, not even where everybody is out.
-fn decide(
-    threshold_percent: Option<u8>,
-    entries: impl Iterator<Item = (Facts, bool)>,
-) -> Candidates {
-    let mut places = Vec::with_capacity(entries.size_hint().0);
-    let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
-    for (number, (facts, is_out)) in entries.enumerate() {
-        places.push(Place::Nowhere);
-        if facts.is_in_use {
-            numbers.push(number);
-            standings.push(panic::Standing {
-                health: facts.health,
-                ejected: is_out,
-                connected: facts.is_connected,
-            });
-        }
-    }
-    let eligible = match threshold_percent {
-        Some(percent) => panic::eligible(&standings, percent),
-        None => panic::well(&standings),
-    };
-    for ((number, standing), candidate) in
-        numbers.into_iter().zip(standings).zip(eligible.candidates)
-    {
-        let is_up = standing.health == Health::Up;
-        places[number] = match (candidate, is_up, standing.ejected) {
-            (true, true, false) => Place::Well,
-            (true, ..) => Place::Helping,
-            (false, true, true) => Place::Out,
-            (false, ..) => Place::Nowhere,
-        };
-    }
-    Candidates { places, panic: eligible.panic }
-}
-
 /// Whether the fleet keeps requests from it for what they showed.
 #[must_use]
 pub fn is_ejected(entry: &BackendEntry) -> bool {
@@ -195,8 +176,8 @@ pub fn is_ejected(entry: &BackendEntry) -> bool {
 mod tests {
     use super::*;
     use crate::model::{
-        AdminState, Backend, BackendId, BackendStatus, EjectedBy, Ejection, Incarnation, Pool,
-        PoolName, Reason, Resource, Snapshot, Standing, Weight,
+        AdminState, BackendId, EjectedBy, Ejection, Incarnation, PoolEntry, PoolName, Reason,
+        Resource, Snapshot, Standing, Weight,
     };
 
     /// A pool by letters: `U` up, `E` up and ejected, `c` down but connected, `n` the same and
@@ -250,8 +231,8 @@ mod tests {
 
     /// `W` well, `h` helping, `o` out, `.` nowhere.
     fn places(letters: &str) -> String {
-        let candidates = of(&pool(letters), false, |_, entry| is_ejected(entry));
-        let places = candidates.places.into_iter();
+        let pool = pool(letters);
+        let places = by_the_fleet(&pool.pool, false, pool.members()).places.into_iter();
         places
             .map(|place| match place {
                 Place::Well => 'W',
@@ -281,15 +262,16 @@ mod tests {
             let serves = expected.contains(['W', 'h']);
             let pool = pool(letters);
             assert_eq!(pool.can_serve(), serves, "{letters}");
-            let members = pool.backends.values().map(|e| (&e.backend, e.status.as_ref()));
-            assert_eq!(by_the_fleet(&pool.pool, false, members).any(), serves, "{letters}");
+            assert_eq!(by_the_fleet(&pool.pool, false, pool.members()).any(), serves, "{letters}");
         }
     }
 
     #[test]
     fn whoever_asks_says_who_is_out() {
         let pool = pool("UUE");
-        let candidates = of(&pool, false, |number, _| number == 0);
+        let facts = pool.backends.values().map(|entry| Facts::of(entry)).enumerate();
+        let told = facts.map(|(number, facts)| (facts, number == 0));
+        let candidates = of_facts(&pool.pool, false, told);
         assert_eq!(candidates.places, [Place::Out, Place::Well, Place::Well]);
     }
 
@@ -297,16 +279,15 @@ mod tests {
     fn a_pool_that_has_a_spare_pool_uses_nobody_who_is_not_well() {
         for letters in ["UUU", "Uccd", "ccc", "c?", "E", "EE", "nnn", "UUE", "dd", ""] {
             let pool = pool(letters);
-            let spared = of(&pool, true, |_, entry| is_ejected(entry));
+            let spared = by_the_fleet(&pool.pool, true, pool.members());
             assert_eq!(spared.panic, None, "{letters}");
             assert!(!spared.places.contains(&Place::Helping), "{letters}");
             let well = |places: &[Place]| {
                 places.iter().map(|place| *place == Place::Well).collect::<Vec<_>>()
             };
-            let alone = of(&pool, false, |_, entry| is_ejected(entry));
+            let alone = by_the_fleet(&pool.pool, false, pool.members());
             assert_eq!(well(&spared.places), well(&alone.places), "{letters}: the well stay");
-            let members = pool.backends.values().map(|e| (&e.backend, e.status.as_ref()));
-            assert_eq!(any_well(members), letters.contains('U'), "{letters}");
+            assert_eq!(any_well(pool.members()), letters.contains('U'), "{letters}");
         }
     }
 }

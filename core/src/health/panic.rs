@@ -6,7 +6,7 @@
 //! a process is there, and some of its answers may be right. Where nobody would be left,
 //! those that are out for what traffic showed come back: a chance is better than
 //! a refusal. A pool whose fallback pool can serve needs neither
-//! ([`of`](super::candidates::of)).
+//! ([`of_facts`](super::candidates::of_facts)).
 
 use crate::model::{Health, Reason};
 

@@ -75,10 +75,9 @@ impl FromStr for Address {
                 ),
             ));
         }
-        if let Some(rest) = text.split_once("://").map(|(_, rest)| rest).or_else(|| {
-            // Neither a host nor a port has one.
-            text.contains('/').then_some(text)
-        }) {
+        // Neither a host nor a port has one.
+        if text.contains('/') {
+            let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
             let bare = rest.split('/').next().unwrap_or_default();
             return Err(Invalid::value(
                 FIELD,
@@ -124,9 +123,6 @@ fn parse_host(host: &str) -> Result<Host, &'static str> {
     }
     if host.is_empty() {
         return Err("the host is empty");
-    }
-    if host.contains("://") {
-        return Err("write it without a scheme, for example localhost:8001");
     }
     if host.contains(':') {
         return Err("write an IPv6 address in brackets, for example [::1]:8001");

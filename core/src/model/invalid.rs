@@ -27,6 +27,7 @@ impl Invalid {
 }
 
 /// As much of a bad value as an error quotes: whoever sent a megabyte knows it by its beginning.
-pub(crate) fn shorten(text: &str) -> String {
+#[must_use]
+pub fn shorten(text: &str) -> String {
     text.chars().take(40).collect()
 }

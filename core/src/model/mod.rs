@@ -10,7 +10,7 @@ mod concurrency;
 mod drain;
 mod fallback;
 mod id;
-pub(crate) mod invalid;
+mod invalid;
 mod limit;
 mod limit_key;
 mod limits;
@@ -38,7 +38,7 @@ pub use self::{
         BackendId, Epoch, InstanceId, LimitName, ListenerName, PoolName, ProxyId, RouteName,
         Version, natural_order,
     },
-    invalid::Invalid,
+    invalid::{Invalid, shorten},
     limit::{Limit, LimitScope, LimitTarget},
     limit_key::LimitKey,
     limits::HttpLimits,

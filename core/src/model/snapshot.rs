@@ -147,14 +147,11 @@ impl Snapshot {
     }
 
     /// Whether the fallback pool of this pool has a backend that is well: then this pool does
-    /// not panic ([`candidates::of`]).
+    /// not panic ([`candidates::of_facts`]).
     #[must_use]
     pub fn has_spare(&self, pool: &Pool) -> bool {
         let spare = pool.fallback.pool.as_ref().and_then(|name| self.pools.get(name));
-        spare.is_some_and(|spare| {
-            let members = spare.backends.values();
-            candidates::any_well(members.map(|entry| (&entry.backend, entry.status.as_ref())))
-        })
+        spare.is_some_and(|spare| candidates::any_well(spare.members()))
     }
 
     /// The first pool that has backends here and none there.
@@ -295,10 +292,15 @@ impl Snapshot {
 }
 
 impl PoolEntry {
+    /// Its backends in their order, with what is known about each.
+    pub fn members(&self) -> impl Iterator<Item = (&Backend, Option<&BackendStatus>)> {
+        self.backends.values().map(|entry| (&entry.backend, entry.status.as_ref()))
+    }
+
     /// Whether any of its backends may be picked where no other pool takes its place.
     #[must_use]
     pub fn can_serve(&self) -> bool {
-        candidates::of(self, false, |_, entry| candidates::is_ejected(entry)).any()
+        candidates::by_the_fleet(&self.pool, false, self.members()).any()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ipnet_parse::networks;
 use lb_core::model::{
-    ForwardedTrust, HttpLimits, Invalid, Listener, ListenerName, ListenerProtocol,
+    ForwardedTrust, HttpLimits, Invalid, Listener, ListenerName, ListenerProtocol, shorten,
 };
 
 use super::{duration_or, millis, number_or};
@@ -13,7 +13,7 @@ impl TryFrom<pb::Listener> for Listener {
 
     fn try_from(wire: pb::Listener) -> Result<Self, Invalid> {
         if !matches!(wire.protocol.as_str(), "" | "http") {
-            let shown: String = wire.protocol.chars().take(40).collect();
+            let shown = shorten(&wire.protocol);
             return Err(Invalid::unknown(
                 "listener.protocol",
                 "unknown_protocol",
@@ -24,7 +24,7 @@ impl TryFrom<pb::Listener> for Listener {
             "" | "trusted" => ForwardedTrust::Networks(networks(&wire.trusted_proxies)?),
             "always" => ForwardedTrust::Always,
             other => {
-                let shown: String = other.chars().take(40).collect();
+                let shown = shorten(other);
                 return Err(Invalid::value(
                     "listener.trust_xff",
                     format!("trust_xff {shown:?} is unknown; use trusted or always"),
@@ -107,14 +107,14 @@ pub(crate) mod ipnet_parse {
     use std::net::IpAddr;
 
     use ipnet::IpNet;
-    use lb_core::model::Invalid;
+    use lb_core::model::{Invalid, shorten};
 
     /// Networks in CIDR notation; a plain address means itself alone.
     pub(crate) fn networks(texts: &[String]) -> Result<Vec<IpNet>, Invalid> {
         let parse = |text: &String| {
             let network = text.parse::<IpNet>().map(|network| network.trunc());
             network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
-                let shown: String = text.chars().take(40).collect();
+                let shown = shorten(text);
                 Invalid::value(
                     "listener.trusted_proxies",
                     format!("{shown:?} is not a network; write for example 10.0.0.0/8 or ::1"),

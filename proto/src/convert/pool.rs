@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_core::model::{
     Algorithm, BackendConnections, CheckProtocol, Concurrency, Fallback, HealthPolicy, Invalid,
-    LeastConnections, MaxInFlight, Pool, PoolName, Source, StaticAnswer,
+    LeastConnections, MaxInFlight, Pool, PoolName, Source, StaticAnswer, shorten,
 };
 
 use super::{
@@ -162,7 +162,7 @@ impl TryFrom<pb::HealthCheck> for HealthPolicy {
             "tcp" => CheckProtocol::Tcp,
             "none" => CheckProtocol::None,
             other => {
-                let shown: String = other.chars().take(40).collect();
+                let shown = shorten(other);
                 return Err(Invalid::unknown(
                     "pool.health",
                     "unknown_protocol",

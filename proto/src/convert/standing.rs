@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use lb_core::model::{Disagreement, EjectedBy, Ejection, Invalid, ProxyId, SlowStart, Standing};
+use lb_core::model::{
+    Disagreement, EjectedBy, Ejection, Invalid, ProxyId, SlowStart, Standing, shorten,
+};
 
 use super::millis;
 use crate::v1 as pb;
@@ -29,7 +31,7 @@ impl TryFrom<pb::Ejection> for Ejection {
             "breaker" => EjectedBy::Breaker,
             "outlier" => EjectedBy::Outlier,
             other => {
-                let shown: String = other.chars().take(40).collect();
+                let shown = shorten(other);
                 let message = format!("unknown kind of ejection {shown:?}");
                 return Err(Invalid::unknown("status.ejection", "unknown_ejection", message));
             }

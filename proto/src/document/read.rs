@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use lb_core::model::{Backend, Invalid, Kind, Limit, Listener, Pool, Resource, Route};
+use lb_core::model::{Backend, Invalid, Kind, Limit, Listener, Pool, Resource, Route, shorten};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -347,7 +347,7 @@ fn stand_in(key: &str) -> &'static str {
 }
 
 fn unknown_key(key: &str, of: &str, known: &[&str]) -> String {
-    let shown: String = key.chars().take(40).collect();
+    let shown = shorten(key);
     match nearest(key, known) {
         Some(near) => format!("unknown key {shown:?} of {of}; did you mean {near:?}?"),
         None => format!("unknown key {shown:?} of {of}; known are {}", known.join(", ")),

@@ -88,11 +88,9 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
     if let Some(ejection) = ejection {
         page.row(ejection.state(), &format::moment(Some(ejection.since_unix_ms), now));
         page.row("because", &ejection.reason.sentence());
-        let plan = if ejection.half_open {
-            "one request of the fleet at a time tries it".to_owned()
-        } else {
-            let end = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
-            format!("it is out until then: {}", format::plan(Some(end), now))
+        let plan = match ejection.until_unix_ms() {
+            None => "one request of the fleet at a time tries it".to_owned(),
+            end => format!("it is out until then: {}", format::plan(end, now)),
         };
         page.row("next", &plan);
         page.row("times in a row", &ejection.times.to_string());
@@ -110,10 +108,10 @@ fn standing_section(page: &mut Page, view: &BackendView, now: u64) {
         let why = "they see it fail, and send nothing for a while";
         page.row("avoided by", &format!("{proxies}: {why}"));
     }
+    let fails = ejection.is_some() || view.failing_checks().is_some();
     for disagreement in disagreements {
         let (who, reason) = (disagreement.who(), disagreement.reason.sentence());
-        let fails = view.checks.as_ref().is_some_and(|checks| checks.failures_in_a_row > 0);
-        let agrees = disagreement.sees_it_fail() && (fails || ejection.is_some());
+        let agrees = fails && disagreement.sees_it_fail();
         let label = if agrees { "seen failing, too" } else { "seen otherwise" };
         page.row(label, &format!("by {who}: {reason}"));
     }

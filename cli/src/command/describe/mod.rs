@@ -138,33 +138,29 @@ pub(super) fn since(at_unix_ms: Option<u64>, now: u64) -> String {
 /// What clients get now, and what backends were given since the sums began.
 fn traffic_section(page: &mut Page, traffic: &Traffic, now: u64) {
     let rate = format!("{} per second", format::rate(traffic.requests_per_second));
-    let mut requests = traffic.requests_total.to_string();
+    let (in_flight, began) = (traffic.in_flight.to_string(), since(traffic.since_unix_ms, now));
     match &traffic.recent {
         Some(recent) => {
             page.section(&format!("clients, {}", recent.window()));
             page.row("answers", &format!("{} ({rate})", recent.answers));
-            page.row("in flight", &traffic.in_flight.to_string());
+            page.row("in flight", &in_flight);
             page.row("success", &recent.ok_ratio());
-            page.row(
-                "failures",
-                Some(&*recent.why()).filter(|why| !why.is_empty()).unwrap_or("none"),
-            );
+            let why = recent.why();
+            page.row("failures", if why.is_empty() { "none" } else { &why });
             let latency = format!(
                 "p50 {}  p99 {}",
                 format::latency(recent.latency_p50_us),
                 format::latency(recent.latency_p99_us)
             );
             page.row("latency", &latency);
-            page.section(&format!("given to backends{}", since(traffic.since_unix_ms, now)));
+            page.section(&format!("given to backends{began}"));
+            page.row("requests", &traffic.requests_total.to_string());
         }
         None => {
-            page.section(&format!("traffic{}", since(traffic.since_unix_ms, now)));
-            requests += &format!(" ({rate})");
+            page.section(&format!("traffic{began}"));
+            page.row("requests", &format!("{} ({rate})", traffic.requests_total));
+            page.row("in flight", &in_flight);
         }
-    }
-    page.row("requests", &requests);
-    if traffic.recent.is_none() {
-        page.row("in flight", &traffic.in_flight.to_string());
     }
     let ended = traffic.successes_total + traffic.failures_total;
     page.row("success", &format::percent(traffic.successes_total, ended));

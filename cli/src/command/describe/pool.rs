@@ -5,7 +5,7 @@ use crate::{
     command::get,
     format,
     output::Screen,
-    view::{BackendView, Counts, PoolView, session_results},
+    view::{BackendView, PoolView, session_results},
 };
 
 pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: Screen) -> String {
@@ -92,24 +92,19 @@ fn sources_section(page: &mut Page, view: &PoolView, now: u64) {
 }
 
 fn pool_verdict(view: &PoolView) -> String {
-    let panic = view.panic.as_ref();
-    match view.backends {
-        Some(counts) if counts.total() == 0 => "empty".to_owned(),
-        Some(counts) if panic.is_some() => {
-            let helping = panic.map_or(0, |panic| panic.helping);
-            let all = panic.filter(|panic| panic.cause == "all_ejected");
-            let although = all.map_or("down", |_| "taken out");
-            format!("panic mode: {helping} of {} used although {although}", counts.total())
-        }
-        Some(counts) if view.serving.unwrap_or(counts.up) == 0 => match &view.fallback_pool {
-            Some(pool) => format!("nothing can serve; its requests go to {pool} if that can"),
-            None => "nothing can serve".to_owned(),
-        },
-        Some(counts) if counts.out == 0 => format!("{} of {} up", counts.up, counts.total()),
-        Some(counts) => {
-            let Counts { up, out, .. } = counts;
-            format!("{up} of {} up, {out} kept out by a breaker or as an outlier", counts.total())
-        }
-        None => "unknown".to_owned(),
+    let Some(counts) = view.backends else { return "unknown".to_owned() };
+    let (up, out, total) = (counts.up, counts.out, counts.total());
+    if total == 0 {
+        return "empty".to_owned();
+    }
+    if let Some(panic) = &view.panic {
+        let although = if panic.cause == "all_ejected" { "taken out" } else { "down" };
+        return format!("panic mode: {} of {total} used although {although}", panic.helping);
+    }
+    match (view.serving.unwrap_or(up), &view.fallback_pool, out) {
+        (0, Some(pool), _) => format!("nothing can serve; its requests go to {pool} if that can"),
+        (0, None, _) => "nothing can serve".to_owned(),
+        (_, _, 0) => format!("{up} of {total} up"),
+        _ => format!("{up} of {total} up, {out} kept out by a breaker or as an outlier"),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Page, since};
 use crate::{
     format,
-    view::{ProcessView, ProxyView},
+    view::{ProcessView, ProxyView, by_reason, most_frequent},
 };
 
 pub(crate) fn page(view: &ProxyView, now: u64) -> String {
@@ -85,7 +85,7 @@ fn clients_section(page: &mut Page, process: &ProcessView, view: &ProxyView, now
     page.row("client aborts", &process.client_aborts_total.to_string());
     page.row("log lines lost", &process.access_log_dropped_total.to_string());
     page.section("  answers of its own");
-    let answers = process.answers_by_count();
+    let answers = most_frequent(by_reason(&process.own_answers_total));
     if answers.is_empty() {
         page.section("    none");
     }

@@ -4,7 +4,7 @@ use super::{up_of, worry};
 use crate::{
     format,
     output::{Cell, Table, Tone},
-    view::{Counts, PoolView, slots},
+    view::{Counts, PoolView, Traffic, slots},
 };
 
 /// A header, and the count below it.
@@ -38,8 +38,9 @@ pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
         ]);
     }
     let mut table = Table::new(&headers);
+    let nothing = Traffic::default();
     for view in views {
-        let traffic = view.traffic.clone().unwrap_or_default();
+        let traffic = view.traffic.as_ref().unwrap_or(&nothing);
         let mut row: Vec<Cell> = vec![(&view.name).into(), (&view.algorithm).into()];
         match view.backends {
             Some(counts) => {
@@ -49,10 +50,7 @@ pub(crate) fn pool_table(views: &[PoolView], wide: bool) -> Table {
             }
             None => row.extend((0..2 + rare.len()).map(|_| Cell::from("-"))),
         }
-        let (ok, p99) = match &traffic.recent {
-            Some(recent) => (recent.ok_ratio(), recent.latency_p99_us),
-            None => (traffic.ok_ratio(), traffic.latency_p99_us),
-        };
+        let (ok, _, p99) = traffic.outcome();
         row.extend::<[Cell; 3]>([
             format::rate(traffic.requests_per_second).into(),
             ok.into(),

@@ -207,10 +207,8 @@ fn state(backend: &BackendView, now: u64) -> String {
     });
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));
-    let again = backend.standing.ejection.as_ref().filter(|ejection| !ejection.half_open);
-    let again = again.map_or_else(String::new, |ejection| {
-        let at = ejection.since_unix_ms + u64::from(ejection.open_for_ms);
-        format!(", tried again {}", format::plan(Some(at), now))
-    });
+    let again = backend.standing.ejection.as_ref().and_then(|ejection| ejection.until_unix_ms());
+    let again = again
+        .map_or_else(String::new, |at| format!(", tried again {}", format::plan(Some(at), now)));
     format!("{id} {address} {state}{since}{again}: {why}{last}")
 }

@@ -275,6 +275,36 @@ fn a_pool_whose_only_backend_has_weight_0_is_told_so() {
 }
 
 #[test]
+fn a_pool_whose_backends_are_kept_out_says_so_once() {
+    let mut facts = facts(vec![proxy("p1", "synced")]);
+    let mut spare = facts.backends[0].clone();
+    (spare.pool, spare.health) = ("spare".to_owned(), "up");
+    facts.backends.push(spare);
+    let ejection = pb::Ejection { by: "breaker".to_owned(), ..pb::Ejection::default() };
+    facts.backends[0].health = "up";
+    facts.backends[0].standing.ejection = Some(ejection.into());
+    let told = |up: u32, out: u32, down: u32, facts: &mut Facts| {
+        facts.pools = vec![PoolView::from(pb::PoolStatus {
+            pool: Some(pb::Pool {
+                name: "default".to_owned(),
+                fallback_pool: "spare".to_owned(),
+                ..pb::Pool::default()
+            }),
+            up,
+            out,
+            down,
+            ..pb::PoolStatus::default()
+        })];
+        let findings = about(facts, "pool", "default");
+        findings.into_iter().find(|f| f.check == "pool_serves").unwrap().message
+    };
+    insta::assert_snapshot!(told(1, 1, 0, &mut facts), @"pool default: its only backend gets no requests: 1 kept out by a breaker or as an outlier; its fallback pool spare answers");
+    // An older control plane does not tell who of those that are up is out.
+    assert_eq!(told(1, 0, 0, &mut facts), told(1, 1, 0, &mut facts));
+    insta::assert_snapshot!(told(1, 1, 1, &mut facts), @"pool default: none of its 2 backends gets requests: 1 down, 1 kept out by a breaker or as an outlier; its fallback pool spare answers");
+}
+
+#[test]
 fn ages_are_told_where_there_are_any() {
     let mut facts = facts(vec![proxy("p1", "synced")]);
     let now = facts.now_unix_ms;

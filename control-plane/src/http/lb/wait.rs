@@ -6,6 +6,7 @@ use axum::{
     extract::FromRequestParts,
     http::{StatusCode, request::Parts},
 };
+use lb_core::model::shorten;
 use lb_proto::duration::measured_text;
 use serde::Serialize;
 
@@ -34,7 +35,7 @@ impl<S: Sync> FromRequestParts<S> for Wait {
 fn parse(query: &str) -> Result<Duration, String> {
     let mut wait = DEFAULT;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let shown: String = pair.chars().take(40).collect();
+        let shown = shorten(pair);
         let Some(text) = pair.strip_prefix("wait=") else {
             return Err(format!("{shown:?} is not known here; there is wait, as in ?wait=5s"));
         };
