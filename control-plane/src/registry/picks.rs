@@ -88,20 +88,15 @@ pub(super) fn news(before: &Panics, after: &Catalog) -> Vec<News> {
 
 fn of_panic(panic: Panic, picks: &Candidates) -> Reason {
     let helping = picks.helping();
-    match panic {
-        Panic::FewLeft { well, of } => Reason::new(
-            "few_left",
-            format!(
-                "{well} of {of} backends are up, so {helping} that accept connections are used all the same"
-            ),
+    let message = match panic {
+        Panic::FewLeft { well, of } => format!(
+            "{well} of {of} backends are up, so {helping} that accept connections are used all the same"
         ),
-        Panic::AllEjected => Reason::new(
-            "all_ejected",
-            format!(
-                "all that are up were taken out for their requests, so {helping} are used all the same"
-            ),
+        Panic::AllEjected => format!(
+            "all that are up were taken out for their requests, so {helping} are used all the same"
         ),
-    }
+    };
+    Reason::new(panic.name(), message)
 }
 
 fn of_end(catalog: &Catalog, pool: &Pool, picks: &Candidates) -> Reason {
