@@ -21,10 +21,9 @@ impl Catalog {
 
     /// The backends of a pool that get requests.
     pub(crate) fn picked(&self, pool: &Pool) -> BTreeSet<BackendId> {
-        let places = self.picks(pool).places;
-        let ids = self.members(&pool.name).into_iter().flat_map(BTreeMap::values);
-        let picked = ids.zip(places).filter(|(_, place)| place.is_candidate());
-        picked.map(|(id, _)| id.clone()).collect()
+        let placed = self.in_pool(&pool.name).zip(self.picks(pool).places);
+        let picked = placed.filter(|(_, place)| place.is_candidate());
+        picked.map(|(stored, _)| stored.value.id.clone()).collect()
     }
 
     /// Whether the pool's fallback pool has a backend that is well.
@@ -34,9 +33,7 @@ impl Catalog {
     }
 
     fn judged(&self, pool: &PoolName) -> impl Iterator<Item = (&Backend, Option<&BackendStatus>)> {
-        let ids = self.members(pool).into_iter().flat_map(BTreeMap::values);
-        let stored = ids.filter_map(|id| self.backends().get(id));
-        stored.map(|stored| (&stored.value, self.status(&stored.value)))
+        self.in_pool(pool).map(|stored| (&stored.value, self.status(&stored.value)))
     }
 }
 
