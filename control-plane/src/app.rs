@@ -104,7 +104,7 @@ impl Config {
 
     /// Reads a command line.
     pub fn from_args(args: &Args) -> Result<Self, RunError> {
-        let variable = |name: &str| std::env::var(name).ok();
+        let variable = |name: &str| std::env::var_os(name);
         let directory = args.data_dir.clone().map_or_else(|| default_path(variable), Ok)?;
         Ok(Self {
             grpc: Endpoint::parse(GRPC_FLAG, &args.grpc)?,

@@ -5,12 +5,14 @@
 //! that ends, and a file that was left behind means nothing.
 
 use std::{
+    ffi::OsString,
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
+use lb_core::state_dir::state_dir;
 use rustix::fs::{FlockOperation, flock};
 
 /// A data directory that belongs to this process until it is dropped.
@@ -99,22 +101,11 @@ impl DataDir {
     }
 }
 
-/// The directory to use when none is named: `$STATE_DIRECTORY` (set by systemd), else
-/// below `$XDG_STATE_HOME`, else below `~/.local/state`.
+/// The directory to use when none is named ([`state_dir`]).
 pub(crate) fn default_path(
-    variable: impl Fn(&str) -> Option<String>,
+    variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<PathBuf, DataDirError> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-    if let Some(list) = set("STATE_DIRECTORY") {
-        // Several directories are separated by colons; the first is the unit's main one.
-        return Ok(PathBuf::from(list.split(':').next().unwrap_or(&list)));
-    }
-    let base = match (set("XDG_STATE_HOME"), set("HOME")) {
-        (Some(state), _) => PathBuf::from(state),
-        (None, Some(home)) => Path::new(&home).join(".local/state"),
-        (None, None) => return Err(DataDirError::Unknown),
-    };
-    Ok(base.join("lb/control-plane"))
+    state_dir(variable, "control-plane").ok_or(DataDirError::Unknown)
 }
 
 #[cfg(test)]
@@ -125,7 +116,7 @@ mod tests {
 
     fn default_with(variables: &[(&str, &str)]) -> Result<PathBuf, DataDirError> {
         default_path(|name| {
-            variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).into())
         })
     }
 

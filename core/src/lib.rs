@@ -53,6 +53,7 @@ pub mod overload;
 pub mod resilience;
 pub mod routing;
 pub mod size;
+pub mod state_dir;
 pub mod stats;
 pub mod sync;
 

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, DirBuilder, File},
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt as _,
@@ -9,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use lb_core::model::ProxyId;
+use lb_core::{model::ProxyId, state_dir::state_dir};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::RunError;
@@ -63,25 +64,17 @@ impl DataDir {
 
     /// Where a proxy of this name keeps its things unless told otherwise.
     pub(crate) fn default_path(id: Option<&ProxyId>) -> Result<PathBuf, RunError> {
-        Self::default_with(|name| env::var(name).ok(), id)
+        Self::default_with(|name| env::var_os(name), id)
     }
 
     fn default_with(
-        variable: impl Fn(&str) -> Option<String>,
+        variable: impl Fn(&str) -> Option<OsString>,
         id: Option<&ProxyId>,
     ) -> Result<PathBuf, RunError> {
-        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        if let Some(list) = set("STATE_DIRECTORY") {
-            // Several directories are separated by colons; the first is the unit's main one.
-            return Ok(list.split(':').next().unwrap_or(&list).into());
-        }
-        let state = set("XDG_STATE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".local/state")));
-        let state = state.ok_or_else(|| {
+        let name = id.map_or("data-plane", ProxyId::as_str);
+        state_dir(variable, name).ok_or_else(|| {
             RunError::Usage("no data directory: HOME is not set; name one with --data-dir".into())
-        })?;
-        Ok(state.join("lb").join(id.map_or("data-plane", ProxyId::as_str)))
+        })
     }
 
     /// The id of this proxy: the one that is asked for, else the one that was kept,
@@ -197,7 +190,7 @@ mod tests {
     fn the_first_directory_of_the_service_manager_is_taken() {
         let found = |variables: &[(&str, &str)]| {
             let variable = |name: &str| {
-                variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+                variables.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).into())
             };
             DataDir::default_with(variable, Some(&ProxyId::new("edge-1").unwrap()))
         };

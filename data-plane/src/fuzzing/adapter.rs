@@ -168,7 +168,7 @@ pub(super) fn move_body(
     length: BodyLength,
     framing: Framing,
 ) -> Moved {
-    let mut reader = BodyReader::new(length, &HttpLimits::DEFAULT, true);
+    let mut reader = BodyReader::new(length, &HttpLimits::DEFAULT, true, false);
     let (mut out, mut consumed) = (Vec::new(), 0);
     if reader.is_done() {
         return Moved { out, consumed, end: MovedEnd::Done };

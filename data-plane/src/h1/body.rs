@@ -43,20 +43,20 @@ pub(crate) struct Transferred {
 }
 
 impl BodyReader {
-    /// `keep_trailers` lets [`Self::transfer`] pass them on.
-    pub(crate) fn new(length: BodyLength, limits: &HttpLimits, keep_trailers: bool) -> Self {
+    /// `keep_trailers` lets [`Self::transfer`] pass them on, and `padded` lets white space follow
+    /// the sizes of chunks: see [`ChunkedReader::padded`].
+    pub(crate) fn new(
+        length: BodyLength,
+        limits: &HttpLimits,
+        keep_trailers: bool,
+        padded: bool,
+    ) -> Self {
         match length {
             BodyLength::Known(length) => Self::Known(length),
-            BodyLength::Chunked => Self::Chunked(ChunkedReader::new(limits, keep_trailers)),
+            BodyLength::Chunked => {
+                Self::Chunked(ChunkedReader::new(limits, keep_trailers).padded(padded))
+            }
             BodyLength::UntilClose => Self::UntilClose,
-        }
-    }
-
-    /// Lets white space follow the sizes of chunks: see [`ChunkedReader::padded`].
-    pub(crate) fn padded(self) -> Self {
-        match self {
-            Self::Chunked(reader) => Self::Chunked(reader.padded()),
-            known => known,
         }
     }
 
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     fn reader(length: BodyLength) -> BodyReader {
-        BodyReader::new(length, &HttpLimits::default(), true)
+        BodyReader::new(length, &HttpLimits::default(), true, false)
     }
 
     #[test]

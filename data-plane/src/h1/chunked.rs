@@ -100,8 +100,8 @@ impl ChunkedReader {
 
     /// Lets white space follow a size, as some servers write it (Apache 1.3 and 2.0, embedded
     /// ones): all of their clients read on. In requests it stays a doubt.
-    pub(crate) fn padded(self) -> Self {
-        Self { padded: true, ..self }
+    pub(crate) fn padded(self, padded: bool) -> Self {
+        Self { padded, ..self }
     }
 
     /// Writes those of the trailers that may be passed on.
@@ -312,14 +312,14 @@ mod tests {
     #[test]
     fn sizes_are_padded_where_that_is_allowed() {
         let body = b"2  \r\nok\r\n0 \t\r\n\r\n";
-        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded(true);
         assert_eq!(reader.next(body), Ok(Piece::Data { skip: 5, len: 2 }));
         assert_eq!(reader.next(&body[7..]), Ok(Piece::End { skip: body.len() - 7 }));
         for bad in ["2 2\r\n", " 2\r\n", "2 \n", "2 \r\r\n"] {
-            let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+            let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded(true);
             assert_eq!(reader.next(bad.as_bytes()), Err(ChunkError::Malformed), "{bad:?}");
         }
-        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded();
+        let mut reader = ChunkedReader::new(&HttpLimits::default(), false).padded(true);
         let long = format!("2{}", " ".repeat(257));
         assert_eq!(reader.next(long.as_bytes()), Err(ChunkError::Malformed));
     }

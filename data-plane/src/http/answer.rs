@@ -2,7 +2,7 @@
 
 use std::io;
 
-use lb_core::{size::size_text, stats::whole_us};
+use lb_core::{model::HttpLimits, size::size_text, stats::whole_us};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
@@ -80,17 +80,14 @@ impl<S: Stream> Exchange<'_, S> {
         self.count_answer(answer.status, waited.map(whole_us));
         self.count_own_answer(answer.status, answer.reason);
         let mut out = self.worker.buffers.output();
-        let with_bound;
-        let answer = match self.bound_of(answer) {
-            Some(told) => {
-                with_bound = told;
-                &with_bound
-            }
-            None => answer,
+        let (timeout, with_bound) = {
+            let config = self.worker.config();
+            let limits = self.limits(&config);
+            (limits.drain_timeout, with_bound(answer, limits))
         };
+        let answer = with_bound.as_ref().unwrap_or(answer);
         let body = answer.body(is_local);
         answer.encode(delivery, &body, with_body, &mut out);
-        let timeout = self.limits(&self.worker.config()).drain_timeout;
         self.worker.wheel.arm(&self.connection.timer, self.connection.busy, timeout);
         let written = until(&self.connection.timer, self.connection.stream.write_all(&out)).await;
         if let Some(record) = &mut self.record {
@@ -103,31 +100,34 @@ impl<S: Stream> Exchange<'_, S> {
         self.worker.buffers.return_output(out);
         written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
+}
 
-    /// The same answer with the bound that the request exceeds, if it does.
-    #[cold]
-    fn bound_of(&self, answer: &OwnAnswer) -> Option<OwnAnswer> {
-        let limits = *self.limits(&self.worker.config());
-        let bound = match (answer.reason, answer.status) {
-            (Reason::BodyTooLarge, _) => {
-                format!("{} (max_body_bytes)", size_text(limits.body_bytes_max))
-            }
-            (Reason::HeaderTooLarge, 414) => {
-                let max = size_text(limits.request_line_bytes_max.into());
-                format!("{max} (max_request_line_bytes)")
-            }
-            (Reason::HeaderTooLarge, _) => format!(
-                "{} (max_head_bytes), {} fields (max_fields), {} of trailers (max_trailer_bytes)",
-                size_text(limits.head_bytes_max.into()),
-                limits.fields_max,
-                size_text(limits.trailer_bytes_max.into()),
-            ),
-            _ => return None,
-        };
-        let mut told = answer.clone();
-        told.message = format!("{}: {bound}", answer.message);
-        Some(told)
-    }
+/// The same answer with the bound that the request exceeds, if it does.
+fn with_bound(answer: &OwnAnswer, limits: &HttpLimits) -> Option<OwnAnswer> {
+    matches!(answer.reason, Reason::BodyTooLarge | Reason::HeaderTooLarge)
+        .then(|| add_bound(answer, limits))
+}
+
+#[cold]
+fn add_bound(answer: &OwnAnswer, limits: &HttpLimits) -> OwnAnswer {
+    let bound = match (answer.reason, answer.status) {
+        (Reason::BodyTooLarge, _) => {
+            format!("{} (max_body_bytes)", size_text(limits.body_bytes_max))
+        }
+        (_, 414) => {
+            let max = size_text(limits.request_line_bytes_max.into());
+            format!("{max} (max_request_line_bytes)")
+        }
+        _ => format!(
+            "{} (max_head_bytes), {} fields (max_fields), {} of trailers (max_trailer_bytes)",
+            size_text(limits.head_bytes_max.into()),
+            limits.fields_max,
+            size_text(limits.trailer_bytes_max.into()),
+        ),
+    };
+    let mut told = answer.clone();
+    told.message = format!("{}: {bound}", answer.message);
+    told
 }
 
 /// A fault of the client's against the protocol.

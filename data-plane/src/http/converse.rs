@@ -312,7 +312,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             {
                 return Poll::Ready(Event::Received(result));
             }
-            if uploading && mem::take(&mut upload.progressed) {
+            let progressed = uploading && mem::take(&mut upload.progressed);
+            if progressed {
                 let idle_for = match upload.waiting {
                     Waiting::Reader => self.listener.body_idle_timeout,
                     Waiting::Writer => self.pool.request_timeout,
@@ -322,9 +323,11 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 exchange.worker.wheel.arm(&connection.timer, at, idle_for);
             }
             if uploading && upload.waiting == Waiting::Reader {
-                let since = upload.moved.unwrap_or(self.began);
-                exchange.worker.wheel.mark_idle(&connection.timer, since + STALLED_FOR);
-                is_marked = true;
+                // Once is enough, until something comes.
+                if !mem::replace(&mut is_marked, true) || progressed {
+                    let since = upload.moved.unwrap_or(self.began);
+                    exchange.worker.wheel.mark_idle_after(&connection.timer, since, STALLED_FOR);
+                }
             } else if mem::take(&mut is_marked) {
                 // It waits for its backend now.
                 connection.timer.mark_busy();

@@ -39,9 +39,7 @@ impl<S: Stream> Exchange<'_, S> {
         let config = self.worker.config();
         let limits = *self.limits(&config);
         let (worker, began) = (self.worker, now());
-        worker.wheel.arm(&self.connection.timer, began, limits.drain_timeout);
-        let shut_down = until(&self.connection.timer, self.connection.stream.shutdown()).await;
-        if !matches!(shut_down, Ok(Ok(()))) {
+        if !self.shut_down(began, limits.drain_timeout).await {
             return;
         }
         let before = self.client_in.data().len();
@@ -71,6 +69,13 @@ impl<S: Stream> Exchange<'_, S> {
             }
         }
     }
+
+    /// Says that nothing more comes; whether that went out in time.
+    async fn shut_down(&mut self, began: Instant, within: Duration) -> bool {
+        let connection = &mut *self.connection;
+        self.worker.wheel.arm(&connection.timer, began, within);
+        matches!(until(&connection.timer, connection.stream.shutdown()).await, Ok(Ok(())))
+    }
 }
 
 /// When draining that began then ends, if nothing comes after `at`.
@@ -85,15 +90,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// Lets what is left of a request go on to a backend that has answered and reads on, until
     /// one of them has had enough. Its answer has been told whole.
     pub(super) async fn send_rest(&mut self, upstream: &mut Upstream, upstream_in: &mut Buffer) {
+        let drain_timeout = self.listener.limits.drain_timeout;
+        if !self.exchange.shut_down(now(), drain_timeout).await {
+            return;
+        }
         let exchange = &mut *self.exchange;
         let worker = exchange.worker;
         let connection = &mut *exchange.connection;
-        let drain_timeout = self.listener.limits.drain_timeout;
-        worker.wheel.arm(&connection.timer, now(), drain_timeout);
-        let shut_down = until(&connection.timer, connection.stream.shutdown()).await;
-        if !matches!(shut_down, Ok(Ok(()))) {
-            return;
-        }
         let upload = &mut *self.upload;
         upload.progressed = true;
         poll_fn(|context: &mut Context<'_>| {
@@ -117,7 +120,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     Waiting::Writer => drain_timeout,
                 };
                 worker.wheel.arm(&connection.timer, at, silence);
-                worker.wheel.mark_idle(&connection.timer, at + STALLED_FOR);
+                worker.wheel.mark_idle_after(&connection.timer, at, STALLED_FOR);
             }
             connection.timer.poll(context)
         })

@@ -228,9 +228,7 @@ fn forward(
              circle: a backend that it was sent to leads back here; lbctl check looks for it"
         );
         // It counts where it was to go.
-        let route = context
-            .listener
-            .and_then(|listener| listener.routes.find(head.host.unwrap_or_default(), head.path()));
+        let route = config.routes.find(head.host.unwrap_or_default(), head.path());
         understood.counters = route.map(|route| route.counters);
         return refused(understood, 508, Reason::LoopDetected, &message);
     }

@@ -112,10 +112,7 @@ impl Relay {
         framing: Framing,
         pipes: &Rc<Pipes>,
     ) -> Self {
-        let mut reader = BodyReader::new(body.length, body.limits, body.trailers);
-        if body.padded && body.length == BodyLength::Chunked {
-            reader = reader.padded();
-        }
+        let reader = BodyReader::new(body.length, body.limits, body.trailers, body.padded);
         let long = matches!(body.length, BodyLength::Known(length) if length >= SPLICE_MIN);
         Self {
             read_done: reader.is_done(),

@@ -76,9 +76,13 @@ impl Cap {
         &self.slots.0
     }
 
+    fn lacks_lease(&self) -> bool {
+        self.lacks_lease.load(Relaxed)
+    }
+
     /// Whether there is nothing to use for want of a control plane.
     pub(super) fn set_lacks_lease(&self, lacks: bool) {
-        if lacks != self.lacks_lease.load(Relaxed) {
+        if lacks != self.lacks_lease() {
             self.lacks_lease.store(lacks, Relaxed);
         }
     }
@@ -123,11 +127,7 @@ impl PoolCaps {
 
     /// The backends that have no room for one more.
     pub(crate) fn full(&self, now: Instant) -> impl Iterator<Item = u32> {
-        let caps = (0u32..).zip(&self.backends);
-        let is_full = move |cap: &Option<Arc<Cap>>| {
-            cap.as_ref().is_some_and(|cap| cap.slots().free(now) == 0)
-        };
-        caps.filter(move |(_, cap)| is_full(cap)).map(|(slot, _)| slot)
+        self.slots_where(move |cap| cap.slots().free(now) == 0)
     }
 
     /// Whether a backend has no room for one more.
@@ -137,15 +137,17 @@ impl PoolCaps {
 
     /// Whether nothing of the pool may begin in this proxy for want of a control plane.
     pub(crate) fn lacks_lease(&self) -> bool {
-        self.pool.as_ref().is_some_and(|cap| cap.lacks_lease.load(Relaxed))
+        self.pool.as_deref().is_some_and(Cap::lacks_lease)
     }
 
     /// The backends at which nothing may begin for that reason.
     pub(crate) fn without_lease(&self) -> impl Iterator<Item = u32> {
-        let lacks =
-            |cap: &Option<Arc<Cap>>| cap.as_ref().is_some_and(|cap| cap.lacks_lease.load(Relaxed));
+        self.slots_where(Cap::lacks_lease)
+    }
+
+    fn slots_where(&self, is_so: impl Fn(&Cap) -> bool) -> impl Iterator<Item = u32> {
         let caps = (0u32..).zip(&self.backends);
-        caps.filter(move |(_, cap)| lacks(cap)).map(|(slot, _)| slot)
+        caps.filter(move |(_, cap)| cap.as_deref().is_some_and(&is_so)).map(|(slot, _)| slot)
     }
 
     /// Takes what a request to this backend needs, if all of it is free.

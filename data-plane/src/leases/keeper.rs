@@ -273,13 +273,9 @@ impl Keeper {
         let shares =
             state.held.iter().map(|(quantity, held)| (quantity.clone(), held.remembered()));
         let remembered = Remembered::new(shares);
-        self.saved.send_if_modified(|saved| {
-            let is_other = *saved != remembered;
-            if is_other {
-                *saved = remembered;
-            }
-            is_other
-        });
+        if *self.saved.borrow() != remembered {
+            self.saved.send_replace(remembered);
+        }
     }
 }
 

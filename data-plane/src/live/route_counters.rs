@@ -48,9 +48,7 @@ impl RouteCounters {
 
     /// The sums over all workers.
     pub(crate) fn sum(&self) -> Answers {
-        let mut sum = Answers::default();
-        self.all().for_each(|worker| sum.add(worker));
-        sum
+        Answers::of(self.all())
     }
 }
 
@@ -123,15 +121,11 @@ impl CountersOfRoutes {
         // For as long as there are too many.
         let mut others = former.remove(&None).unwrap_or_default();
         let mut of_others: Vec<Option<&PoolName>> = Vec::new();
-        let mut told = self.known.len();
         for (route, pools) in routes {
             let key = Some((*route).clone());
-            if !self.known.contains_key(&key) {
-                if told == ROUTES_TOLD_MAX {
-                    of_others.extend(pools);
-                    continue;
-                }
-                told += 1;
+            if self.known.len() == ROUTES_TOLD_MAX && !self.known.contains_key(&key) {
+                of_others.extend(pools);
+                continue;
             }
             let of_route = self.known.entry(key.clone()).or_default();
             of_route.lay_out(&key, pools, self.workers);
@@ -155,22 +149,20 @@ impl CountersOfRoutes {
 
 impl OfRoute {
     fn lay_out(&mut self, route: &Option<RouteName>, pools: &[Option<&PoolName>], workers: usize) {
-        let names: HashSet<Option<&PoolName>> = pools.iter().copied().collect();
-        let is_wanted = |counters: &RouteCounters| names.contains(&counters.pool.as_ref());
-        let counters = std::mem::take(&mut self.counters);
-        let (mut wanted, mut left): (Vec<_>, Vec<_>) =
-            counters.into_iter().partition(|counters| is_wanted(counters));
+        let mut lacking: HashSet<Option<&PoolName>> = pools.iter().copied().collect();
+        let (mut wanted, mut left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.counters)
+            .into_iter()
+            .partition(|counters| lacking.contains(&counters.pool.as_ref()));
         let too_many = left.len().saturating_sub(LEFT_MAX);
         left.drain(..too_many).for_each(|oldest| self.former.add_all(&oldest.sum()));
-        let mut there: HashSet<Option<PoolName>> =
-            wanted.iter().map(|counters| counters.pool.clone()).collect();
-        for pool in pools {
-            if there.insert(pool.cloned()) {
-                let pool = pool.cloned();
-                wanted.push(Arc::new(RouteCounters::new(route.clone(), pool, workers)));
-            }
+        for counters in &wanted {
+            lacking.remove(&counters.pool.as_ref());
         }
-        left.extend(wanted);
+        let new = pools.iter().filter(|pool| lacking.remove(*pool));
+        let new = new.map(|pool| RouteCounters::new(route.clone(), pool.cloned(), workers));
+        let new: Vec<_> = new.map(Arc::new).collect();
+        left.append(&mut wanted);
+        left.extend(new);
         self.counters = left;
     }
 }

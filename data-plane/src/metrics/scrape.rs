@@ -115,8 +115,8 @@ impl Metrics {
 
     /// What clients were answered, by route.
     fn write_answers(&self, exposition: &mut Exposition<'_>) -> fmt::Result {
-        let mut unrouted = Answers::default();
-        self.fleet.workers.iter().for_each(|worker| unrouted.add(&worker.shard.unrouted));
+        let workers = self.fleet.workers.iter();
+        let unrouted = Answers::of(workers.map(|worker| &worker.shard.unrouted));
         let config = Arc::clone(&self.config.borrow());
         let by_route = config.counters_places.by_route(&config.route_counters);
         let mut routes = vec![(NO_ROUTE, &unrouted)];

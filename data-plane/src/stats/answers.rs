@@ -65,8 +65,14 @@ impl AnswerCounters {
 }
 
 impl Answers {
-    /// Adds what a worker has counted.
-    pub(crate) fn add(&mut self, counters: &AnswerCounters) {
+    /// The sums of what workers have counted.
+    pub(crate) fn of<'c>(counters: impl Iterator<Item = &'c AnswerCounters>) -> Self {
+        let mut sums = Self::default();
+        counters.for_each(|one| sums.add(one));
+        sums
+    }
+
+    fn add(&mut self, counters: &AnswerCounters) {
         counters.add_classes(&mut self.status_classes);
         let counts = counters.durations.iter().map(|count| count.load(Relaxed));
         let used = (0u32..).zip(counts).filter(|(_, count)| *count > 0);

@@ -59,8 +59,7 @@ fn told_now<'c, C: Iterator<Item = &'c AnswerCounters>>(
     if classes == told.status_classes {
         return None;
     }
-    let mut sums = Answers::default();
-    counters().for_each(|worker| sums.add(worker));
+    let sums = Answers::of(counters());
     let new = sums.since(told);
     *told = sums;
     Some(new)

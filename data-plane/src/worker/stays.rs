@@ -19,7 +19,7 @@ pub(crate) struct Stays {
     /// How many there are.
     answered: Cell<usize>,
     /// Those with another request, by the period in which it began.
-    recent: Cell<[u32; PERIODS as usize]>,
+    recent: [Cell<u32>; PERIODS as usize],
     /// Those whose request began before.
     long: Cell<u32>,
     period: Cell<u32>,
@@ -54,10 +54,8 @@ impl Stays {
     pub(super) fn next_period(&self) {
         let period = self.period.get().wrapping_add(1);
         self.period.set(period);
-        let mut recent = self.recent.get();
-        let oldest = &mut recent[(period % PERIODS) as usize];
-        self.long.set(self.long.get() + std::mem::take(oldest));
-        self.recent.set(recent);
+        let oldest = self.recent[(period % PERIODS) as usize].take();
+        self.long.set(self.long.get() + oldest);
     }
 
     /// How many of the worker's `connections` do not give their places back soon: those that have
@@ -67,14 +65,9 @@ impl Stays {
     }
 
     fn change(&self, since: u32, by: i32) {
-        if self.period.get().wrapping_sub(since) < PERIODS {
-            let mut recent = self.recent.get();
-            let count = &mut recent[(since % PERIODS) as usize];
-            *count = count.wrapping_add_signed(by);
-            self.recent.set(recent);
-        } else {
-            self.long.set(self.long.get().wrapping_add_signed(by));
-        }
+        let is_recent = self.period.get().wrapping_sub(since) < PERIODS;
+        let count = if is_recent { &self.recent[(since % PERIODS) as usize] } else { &self.long };
+        count.set(count.get().wrapping_add_signed(by));
     }
 }
 

@@ -135,6 +135,11 @@ impl Wheel {
         timer.entry.idle_since.set(self.tick_before(since));
     }
 
+    /// The same of a client that is so only after this long.
+    pub(crate) fn mark_idle_after(&self, timer: &Timer, since: Instant, after: Duration) {
+        timer.entry.idle_since.set(self.tick_before(since) + to_ticks(after));
+    }
+
     /// Fires so many of the timers that have been idle since before `until`: those first that
     /// have been idle for longest. How many there were.
     pub(crate) fn fire_idle(&self, until: Instant, count: usize) -> usize {

@@ -6,7 +6,8 @@ use lb_core::{
     lease::{Quantity, Sort},
     limit::{Pace, Table},
     model::{
-        Limit, LimitKey, LimitName, LimitScope, LimitTarget, PoolName, Route, RouteName, Snapshot,
+        Limit, LimitKey, LimitName, LimitScope, LimitTarget, Pool, PoolName, Route, RouteName,
+        Snapshot,
     },
 };
 
@@ -95,10 +96,11 @@ impl LimitCompiler {
         let all: Box<[LimitConfig]> = configs.map(|(index, config)| config.at(index)).collect();
         let places: BTreeMap<&PoolName, PoolIndex> = snapshot.pools().keys().zip(0..).collect();
         let routes = snapshot.routes().values().map(|route| {
-            let pools = route.pools.names().filter_map(|pool| Some((pool, *places.get(pool)?)));
-            let falls_back = |pool| snapshot.pools()[pool].pool.fallback.pool.is_some();
-            let pools = pools.map(|(pool, place)| (pool, place, falls_back(pool)));
-            pools.map(|(pool, place, spare)| applicable(&all, route, pool, place, spare)).collect()
+            let pools = route.pools.names().filter_map(|name| {
+                let place = *places.get(name)?;
+                Some(applicable(&all, route, &snapshot.pools()[name].pool, place))
+            });
+            pools.collect()
         });
         let routes = routes.collect();
         let pools = snapshot.pools().keys().map(|pool| {
@@ -175,21 +177,15 @@ impl LimitCompiler {
     }
 }
 
-fn applicable(
-    all: &[LimitConfig],
-    route: &Route,
-    pool: &PoolName,
-    place: PoolIndex,
-    falls_back: bool,
-) -> Applicable {
+fn applicable(all: &[LimitConfig], route: &Route, pool: &Pool, place: PoolIndex) -> Applicable {
     let applies = |limit: &Limit| match &limit.target {
         LimitTarget::All => true,
-        LimitTarget::Pool(name) => name == pool,
+        LimitTarget::Pool(name) => *name == pool.name,
         LimitTarget::Route(name) => *name == route.name,
     };
     let [of_requests, of_backends] = [false, true].map(|kind| listed(all, kind, applies));
     let only = match *of_requests {
-        [only] if !falls_back => only,
+        [only] if pool.fallback.pool.is_none() => only,
         _ => LimitIndex::MAX,
     };
     Applicable { pool: place, of_requests, only, of_backends }
