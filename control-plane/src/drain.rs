@@ -307,7 +307,7 @@ async fn look(
             Some(LOOK)
         }
         // Somebody was faster, and may have removed it.
-        Err(WriteError::RevisionConflict(_) | WriteError::NotFound { .. }) => Some(LOOK),
+        Err(WriteError::RevisionConflict(_) | WriteError::NotFound(_)) => Some(LOOK),
         Err(WriteError::Stopping) => None,
         Err(error) => {
             let why = error.to_string();

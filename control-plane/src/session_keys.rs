@@ -64,10 +64,9 @@ impl Announced {
     /// Whether the same proxies lack the same key. How a refusal is put may differ from attempt to
     /// attempt.
     fn is_like(&self, other: &Self) -> bool {
-        let proxies = |announced: &Self| -> Vec<ProxyId> {
-            announced.refusing.iter().map(|(proxy, _)| proxy.clone()).collect()
-        };
-        self.key == other.key && self.lost == other.lost && proxies(self) == proxies(other)
+        let (these, those) = (self.refusing.iter(), other.refusing.iter());
+        let is_refused_alike = these.map(|(proxy, _)| proxy).eq(those.map(|(proxy, _)| proxy));
+        self.key == other.key && self.lost == other.lost && is_refused_alike
     }
 }
 

@@ -20,14 +20,14 @@ const LONGEST: Duration = Duration::from_secs(30);
 const PART: usize = 16 << 10;
 
 /// Says that nothing more will be said, and reads what still comes, for the sake of the answer
-/// that is on its way.
-pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+/// that is on its way; at most `bytes_max` of it.
+pub(crate) async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes_max: u64) {
     if stream.shutdown().await.is_err() {
         return;
     }
     let discard = async {
-        let mut part = vec![0; PART];
-        while let Ok(Ok(1..)) = timeout(QUIET, stream.read(&mut part)).await {}
+        let (mut rest, mut part) = (stream.take(bytes_max), vec![0; PART]);
+        while let Ok(Ok(1..)) = timeout(QUIET, rest.read(&mut part)).await {}
     };
     drop(timeout(LONGEST, discard).await);
 }
@@ -52,17 +52,33 @@ mod tests {
                 }
                 std::future::pending::<()>().await;
             };
-            tokio::select! { () = linger(server) => {}, () = sends => {} }
+            tokio::select! { () = linger(server, u64::MAX) => {}, () = sends => {} }
             began.elapsed()
         };
         let (client, server) = duplex(64);
         drop(client);
-        linger(server).await;
+        linger(server, u64::MAX).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
 
         let (client, server) = duplex(64);
         assert_eq!(lasted(client, server, None).await, QUIET);
         let (client, server) = duplex(64);
         assert_eq!(lasted(client, server, Some(QUIET / 2)).await, LONGEST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_read_than_that() {
+        let began = tokio::time::Instant::now();
+        let (mut client, server) = duplex(PART);
+        let sends = async {
+            let mut sent = 0;
+            while sent < 10 * PART && client.write_all(&[0; 1024]).await.is_ok() {
+                sent += 1024;
+            }
+            sent
+        };
+        let ((), sent) = tokio::join!(linger(server, 3 * PART as u64), sends);
+        assert_eq!(began.elapsed(), Duration::ZERO, "it was not waited for more");
+        assert!((3 * PART..=4 * PART).contains(&sent), "{sent} bytes, one part of them on the way");
     }
 }

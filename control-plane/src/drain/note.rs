@@ -42,14 +42,12 @@ struct Moments {
     members: watch::Receiver<Arc<[ProxyId]>>,
     /// When all former proxies are back, or given up.
     complete: Instant,
-    /// The last one came after that.
-    was_complete: bool,
     last: Option<Instant>,
 }
 
 impl Moments {
     fn new(members: watch::Receiver<Arc<[ProxyId]>>, complete: Instant) -> Self {
-        Self { members, complete, was_complete: false, last: None }
+        Self { members, complete, last: None }
     }
 
     /// Waits for the next one, which is at once for the first. If the last note does not stand
@@ -60,13 +58,12 @@ impl Moments {
             sleep_until(last + PAUSE).await;
             tokio::select! {
                 changed = members.changed() => if changed.is_err() { return false },
-                () = sleep_until(complete), if !self.was_complete => {}
+                () = sleep_until(complete), if last < complete => {}
                 () = sleep(RETRY), if is_due_again => {}
             }
         }
         members.mark_unchanged();
-        let now = Instant::now();
-        (self.last, self.was_complete) = (Some(now), complete <= now);
+        self.last = Some(Instant::now());
         true
     }
 }

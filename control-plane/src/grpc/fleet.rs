@@ -261,17 +261,13 @@ impl fleet_server::Fleet for FleetService {
                     Status::not_found(missing("backend", &id, &names))
                 })?);
             }
-            let mut picked: BTreeMap<&PoolName, BTreeSet<BackendId>> = BTreeMap::new();
-            let with_status = |stored: &'_ Stored<Backend>| {
+            let names: BTreeSet<&PoolName> = backends.iter().map(|s| &s.value.pool).collect();
+            let pools = names.into_iter().filter_map(|name| view.catalog.pools().get(name));
+            let picked: BTreeSet<BackendId> =
+                pools.flat_map(|pool| view.catalog.picked(&pool.value)).collect();
+            let with_status = |stored: &Stored<Backend>| {
                 (stored.clone(), view.catalog.told_status(&stored.value))
             };
-            for stored in &backends {
-                let name = &stored.value.pool;
-                if let Some(pool) = view.catalog.pools().get(name) {
-                    picked.entry(name).or_insert_with(|| view.catalog.picked(&pool.value));
-                }
-            }
-            let picked: BTreeSet<BackendId> = picked.into_values().flatten().collect();
             let backends: Vec<_> = backends.into_iter().map(with_status).collect();
             Ok::<_, Status>((backends, picked, view.publisher.version().revision))
         })?;

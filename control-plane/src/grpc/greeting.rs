@@ -3,7 +3,7 @@
 //! The commonest mistake is a browser or curl on the port of gRPC. What is not HTTP/2 would get
 //! frames that it cannot read, and nobody would learn why.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -11,7 +11,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{connections::Watched, listen::Endpoint};
+use crate::{
+    connections::{Watched, linger},
+    listen::Endpoint,
+};
 
 /// With what HTTP/2 begins (RFC 9113, 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,7 +54,7 @@ pub(super) async fn greet(mut connection: Watched, http: &Endpoint) -> Option<Wa
         Beginning::Http1 => {
             debug!(%http, "HTTP/1 on the port of gRPC: the client is told where HTTP is spoken");
             // Whether it still reads is its own affair.
-            drop(timeout(FAREWELL, direct(&mut connection, http)).await);
+            drop(timeout(FAREWELL, direct(connection, http)).await);
         }
         Beginning::Tls => debug!("TLS on the port of gRPC, which is not spoken there: closed"),
         Beginning::Unknown => debug!("neither HTTP/2 nor HTTP/1 on the port of gRPC: closed"),
@@ -75,7 +78,7 @@ fn beginning(read: &[u8]) -> Beginning {
     }
 }
 
-async fn direct(connection: &mut Watched, http: &Endpoint) -> io::Result<()> {
+async fn direct(mut connection: Watched, http: &Endpoint) {
     let sentence = format!(
         "this port speaks gRPC (HTTP/2 without TLS), as lbctl and proxies do; REST and /metrics \
          are at {http} (--http)\n"
@@ -85,10 +88,9 @@ async fn direct(connection: &mut Watched, http: &Endpoint) -> io::Result<()> {
          {}\r\nconnection: close\r\n\r\n{sentence}",
         sentence.len()
     );
-    connection.write_all(answer.as_bytes()).await?;
-    connection.shutdown().await?;
-    tokio::io::copy(&mut connection.take(FAREWELL_BYTES), &mut tokio::io::sink()).await?;
-    Ok(())
+    if connection.write_all(answer.as_bytes()).await.is_ok() {
+        linger(connection, FAREWELL_BYTES).await;
+    }
 }
 
 #[cfg(test)]

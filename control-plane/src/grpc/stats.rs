@@ -139,10 +139,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
     }
     let backends = message.backends.into_iter().map(|mut part| {
         check_counts(&part)?;
-        if let Some(latency) = &mut part.latency {
-            // Long-lived streams that all end at once make no report unbelievable.
-            latency.sum_us = latency.sum_us.min(COUNT_MAX);
-        }
+        bound_sum(&mut part.latency);
         Ok(BackendPart {
             pool: PoolName::new(&part.pool).map_err(invalid)?,
             backend: BackendId::new(&part.backend).map_err(invalid)?,
@@ -191,16 +188,11 @@ fn read_sessions(wire: pb::PoolReport) -> Result<(PoolName, OwnAnswers), Status>
 
 fn read_answers(mut wire: pb::AnswersReport) -> Result<AnswersPart, Status> {
     let pool = Some(&*wire.pool).filter(|name| !name.is_empty()).map(PoolName::new).transpose();
-    let mut status_classes = [0; 5];
-    for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
-        *class = *count;
-    }
+    let status_classes = classes(&wire.status_classes);
     let durations = wire.durations.iter().flat_map(|histogram| &histogram.counts);
     let counts = status_classes.iter().chain([&wire.broken]).chain(durations);
     all_plausible(counts.chain(wire.failures.values()))?;
-    if let Some(durations) = &mut wire.durations {
-        durations.sum_us = durations.sum_us.min(COUNT_MAX);
-    }
+    bound_sum(&mut wire.durations);
     let answers = Answers {
         status_classes,
         broken: wire.broken,
@@ -275,10 +267,7 @@ fn read_limit(wire: &pb::LimitReport) -> Result<LimitPart, Status> {
 }
 
 fn read_process(wire: pb::ProcessReport) -> Result<Process, Status> {
-    let mut status_classes = [0; 5];
-    for (class, count) in status_classes.iter_mut().zip(&wire.status_classes) {
-        *class = *count;
-    }
+    let status_classes = classes(&wire.status_classes);
     let counts = [
         wire.requests,
         wire.no_healthy_backend,
@@ -337,6 +326,18 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
     ];
     let latency = part.latency.iter().flat_map(|h| &h.counts);
     all_plausible(counts.iter().chain(latency))
+}
+
+/// 1xx to 5xx, however many were told.
+fn classes(told: &[u64]) -> [u64; 5] {
+    std::array::from_fn(|class| told.get(class).copied().unwrap_or_default())
+}
+
+/// Long-lived streams that all end at once make no report unbelievable.
+fn bound_sum(histogram: &mut Option<pb::Histogram>) {
+    if let Some(histogram) = histogram {
+        histogram.sum_us = histogram.sum_us.min(COUNT_MAX);
+    }
 }
 
 /// Sums of such counts cannot overflow in the lifetime of a process.

@@ -66,12 +66,13 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
 /// Only while backends that are not well are used.
 pub(super) fn panic(picks: &Candidates) -> Option<pb::PanicReport> {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let (cause, well, of) = match picks.panic? {
-        Panic::FewLeft { well, of } => ("few_left", well, of),
-        Panic::AllEjected => ("all_ejected", 0, picks.places.len()),
+    let panic = picks.panic?;
+    let (well, of) = match panic {
+        Panic::FewLeft { well, of } => (well, of),
+        Panic::AllEjected => (0, picks.places.len()),
     };
     Some(pb::PanicReport {
-        cause: cause.to_owned(),
+        cause: panic.name().to_owned(),
         well: count(well),
         of: count(of),
         helping: count(picks.helping()),

@@ -110,7 +110,7 @@ async fn connection(stream: Watched, transport: Transport, routes: Router) {
         .max_buf_size(BUFFER_MAX)
         .serve_connection(TokioIo::new(stream), service);
     match connection.without_shutdown().await {
-        Ok(parts) => linger(parts.io.into_inner()).await,
+        Ok(parts) => linger(parts.io.into_inner(), u64::MAX).await,
         Err(error) => debug!(%error, "http connection failed"),
     }
 }

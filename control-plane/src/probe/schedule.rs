@@ -53,12 +53,11 @@ pub(super) async fn run(
         is_untold: asked_anew,
         failing_since: None,
         hangs: false,
-        asked_anew,
     };
     match (check.target.policy.protocol(), check.target.backend.admin_state) {
         (CheckProtocol::None, _) => check.trust().await,
         (_, AdminState::Disabled) => check.rest().await,
-        _ => check.probe_for_ever().await,
+        _ => check.probe_for_ever(asked_anew).await,
     }
 }
 
@@ -76,8 +75,6 @@ struct Check {
     failing_since: Option<std::time::Instant>,
     /// Whether its last probe failed, and not soon.
     hangs: bool,
-    /// Somebody has just changed what is checked, and may be waiting to hear of it.
-    asked_anew: bool,
 }
 
 impl Check {
@@ -123,9 +120,10 @@ impl Check {
         }
     }
 
-    async fn probe_for_ever(&mut self) {
+    async fn probe_for_ever(&mut self, asked_anew: bool) {
         let mut rng = fastrand::Rng::new();
-        let mut delay = match self.asked_anew {
+        // Whoever has just changed what is checked may be waiting to hear of it.
+        let mut delay = match asked_anew {
             true => self.state.soon(),
             false => self.state.first_delay(&self.target.policy),
         };

@@ -106,6 +106,15 @@ impl Catalog {
         self.members.get(pool)
     }
 
+    /// The backends of a pool, in the order of [`Self::members`].
+    pub(crate) fn in_pool(
+        &self,
+        pool: &PoolName,
+    ) -> impl DoubleEndedIterator<Item = &Stored<Backend>> {
+        let ids = self.members.get(pool).into_iter().flat_map(BTreeMap::values);
+        ids.filter_map(|id| self.backends.get(id))
+    }
+
     /// How many backends a pool has.
     #[must_use]
     pub fn pool_size(&self, pool: &PoolName) -> usize {
@@ -117,10 +126,7 @@ impl Catalog {
     pub fn backends_of(&self, pool: Option<&PoolName>) -> Vec<&Stored<Backend>> {
         let mut backends: Vec<&Stored<Backend>> = match pool {
             None => self.backends.values().collect(),
-            Some(pool) => {
-                let ids = self.members.get(pool).into_iter().flat_map(BTreeMap::values);
-                ids.filter_map(|id| self.backends.get(id)).collect()
-            }
+            Some(pool) => self.in_pool(pool).collect(),
         };
         backends.sort_by(|a, b| natural_order(a.value.id.as_str(), b.value.id.as_str()));
         backends

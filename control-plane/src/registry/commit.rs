@@ -176,23 +176,30 @@ impl Writer {
         if revision == batch.expected_revision {
             return;
         }
-        let news = {
-            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
-            let mut news = News::of(&view.catalog, &upserts, &batch.deletes);
-            let panics = picks::panics(&view.catalog, &upserts, &batch.deletes);
+        // What is judged is judged outside of the lock that keeps all readers out: only this task
+        // changes the view.
+        let (mut news, panics) = {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             self.count_transitions(&view.catalog, &upserts);
+            let news = News::of(&view.catalog, &upserts, &batch.deletes);
+            (news, picks::panics(&view.catalog, &upserts, &batch.deletes))
+        };
+        {
+            let mut view = self.shared.view.write().unwrap_or_else(PoisonError::into_inner);
             for resource in upserts {
                 view.catalog.put(resource, revision);
             }
             for key in &batch.deletes {
                 view.catalog.remove(key);
             }
-            news.extend(picks::news(&panics, &view.catalog));
             let committed_unix_ms = batch.committed_unix_ms;
             view.publisher.commit(revision, batch.upserts, batch.deletes, committed_unix_ms);
             view.committed = present();
-            news
-        };
+        }
+        {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            news.extend(picks::news(&panics, &view.catalog));
+        }
         self.shared.revision.send_replace(revision);
         self.tell(news, revision);
     }

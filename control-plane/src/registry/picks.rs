@@ -21,10 +21,9 @@ impl Catalog {
 
     /// The backends of a pool that get requests.
     pub(crate) fn picked(&self, pool: &Pool) -> BTreeSet<BackendId> {
-        let places = self.picks(pool).places;
-        let ids = self.members(&pool.name).into_iter().flat_map(BTreeMap::values);
-        let picked = ids.zip(places).filter(|(_, place)| place.is_candidate());
-        picked.map(|(id, _)| id.clone()).collect()
+        let placed = self.in_pool(&pool.name).zip(self.picks(pool).places);
+        let picked = placed.filter(|(_, place)| place.is_candidate());
+        picked.map(|(stored, _)| stored.value.id.clone()).collect()
     }
 
     /// Whether the pool's fallback pool has a backend that is well.
@@ -34,9 +33,7 @@ impl Catalog {
     }
 
     fn judged(&self, pool: &PoolName) -> impl Iterator<Item = (&Backend, Option<&BackendStatus>)> {
-        let ids = self.members(pool).into_iter().flat_map(BTreeMap::values);
-        let stored = ids.filter_map(|id| self.backends().get(id));
-        stored.map(|stored| (&stored.value, self.status(&stored.value)))
+        self.in_pool(pool).map(|stored| (&stored.value, self.status(&stored.value)))
     }
 }
 
@@ -88,20 +85,15 @@ pub(super) fn news(before: &Panics, after: &Catalog) -> Vec<News> {
 
 fn of_panic(panic: Panic, picks: &Candidates) -> Reason {
     let helping = picks.helping();
-    match panic {
-        Panic::FewLeft { well, of } => Reason::new(
-            "few_left",
-            format!(
-                "{well} of {of} backends are up, so {helping} that accept connections are used all the same"
-            ),
+    let message = match panic {
+        Panic::FewLeft { well, of } => format!(
+            "{well} of {of} backends are up, so {helping} that accept connections are used all the same"
         ),
-        Panic::AllEjected => Reason::new(
-            "all_ejected",
-            format!(
-                "all that are up were taken out for their requests, so {helping} are used all the same"
-            ),
+        Panic::AllEjected => format!(
+            "all that are up were taken out for their requests, so {helping} are used all the same"
         ),
-    }
+    };
+    Reason::new(panic.name(), message)
 }
 
 fn of_end(catalog: &Catalog, pool: &Pool, picks: &Candidates) -> Reason {

@@ -422,12 +422,3 @@ fn check_revision(
 fn same_life(former: &Resource, backend: &Backend) -> bool {
     matches!(former, Resource::Backend(former) if former.incarnation == backend.incarnation)
 }
-
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().checked_sub(SHOWN) {
-        Some(more @ 1..) => format!("{shown} and {more} more"),
-        _ => shown,
-    }
-}

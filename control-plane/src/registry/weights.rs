@@ -1,6 +1,6 @@
 //! Weights that are without effect, as far as a change has to do with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use lb_core::model::{Algorithm, Backend, Key, Kind, Pool, PoolName, Resource};
 
@@ -27,6 +27,13 @@ pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key])
             _ => None,
         })
         .collect();
+    if concerned.is_empty() {
+        return Vec::new();
+    }
+    let gone = deletes.iter().filter(|key| key.known_kind() == Some(Kind::Backend));
+    let gone = gone.map(|key| &*key.name);
+    let new = upserts.iter().filter_map(Resource::as_backend);
+    let changed: HashSet<&str> = gone.chain(new.map(|backend| backend.id.as_str())).collect();
     let put: BTreeMap<&str, &Pool> = upserts
         .iter()
         .filter_map(|resource| match resource {
@@ -40,12 +47,8 @@ pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key])
         pool.is_some_and(|pool| pool.algorithm == Algorithm::RoundRobin)
     });
     let differ = |name: &&PoolName| {
-        let is_put = |stored: &Backend| {
-            deletes.contains(&Key::new(Kind::Backend.name(), stored.id.as_str()))
-                || upserts.iter().any(|r| r.as_backend().is_some_and(|b| b.id == stored.id))
-        };
-        let stored = catalog.backends_of(Some(name)).into_iter().map(|stored| &stored.value);
-        let stored = stored.filter(|backend| !is_put(backend));
+        let stored = catalog.in_pool(name).map(|stored| &stored.value);
+        let stored = stored.filter(|backend| !changed.contains(backend.id.as_str()));
         let new = upserts.iter().filter_map(Resource::as_backend).filter(|b| b.pool == **name);
         let weights: BTreeSet<u16> = stored.chain(new).map(|b| b.weight.get()).collect();
         weights.iter().filter(|weight| **weight > 0).count() > 1

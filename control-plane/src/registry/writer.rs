@@ -157,8 +157,8 @@ impl Writer {
             (revision, plan, warnings, idle)
         };
         let changed = plan.changes_anything();
-        for warning in &warnings {
-            if !dry_run {
+        if !dry_run {
+            for warning in &warnings {
                 warn!(warning, "a write that is hardly meant");
             }
         }

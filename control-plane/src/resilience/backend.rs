@@ -35,11 +35,11 @@ pub(super) struct Backend {
     /// It differs from the rest of its pool.
     pub(super) outlier: Option<Ejection>,
     pub(super) slow_start: Option<SlowStart>,
-    /// Why it should be out and is not, by its breaker and as an outlier.
-    pub(super) kept: BTreeMap<EjectedBy, Kept>,
     /// When that is over. Proxies are told the wall time at which it began; here a clock that is
     /// set back must not begin it anew.
     pub(super) warm_from: Instant,
+    /// Why it should be out and is not, by its breaker and as an outlier.
+    pub(super) kept: BTreeMap<EjectedBy, Kept>,
     /// Since the last look for outliers.
     pub(super) seen: Seen,
     /// Until when what it failed with lately may trip its breaker.
@@ -118,8 +118,8 @@ impl Backend {
             tripped,
             outlier: None,
             slow_start: standing.slow_start,
-            kept: BTreeMap::new(),
             warm_from: at.now + ramp_left,
+            kept: BTreeMap::new(),
             seen: Seen::default(),
             failing_until: at.now,
             told: None,
@@ -142,8 +142,13 @@ impl Backend {
         self.kept.insert(by, Kept { by, reason, since_unix_ms });
     }
 
+    /// Why it is in although it should be out.
+    pub(super) fn why_kept(&self) -> Option<&Kept> {
+        if self.ejection().is_some() { None } else { self.kept.values().next() }
+    }
+
     /// Whether it has its whole share.
     pub(super) fn is_warm(&self, now: Instant) -> bool {
-        self.slow_start.is_none() || now >= self.warm_from
+        now >= self.warm_from
     }
 }

@@ -57,21 +57,19 @@ impl State {
             let settled = matches!(breaker.phase(), Phase::Closed)
                 && at.now >= backend.failing_until
                 && !breaker.sightings().is_in_doubt();
+            if breaker.refused().is_none() {
+                backend.kept.remove(&EjectedBy::Breaker);
+            }
             match event {
                 Some(Event::Refused { cause, refused }) => {
                     let why = words::of_cause(cause, policy.breaker.window);
                     let reason = words::of_refusal(&why, refused);
-                    backend.keep(EjectedBy::Breaker, reason.clone(), at);
+                    self.note_kept(&id, EjectedBy::Breaker, reason.clone(), at);
                     refusals.push((id.clone(), reason));
                 }
                 Some(event) => self.moved(&id, event, &policy, at),
                 None if settled => drop(self.failing.remove(&id)),
                 None => {}
-            }
-            if let Some(backend) = self.backends.get_mut(&id)
-                && backend.breaker.refused().is_none()
-            {
-                backend.kept.remove(&EjectedBy::Breaker);
             }
         }
         refusals
@@ -144,12 +142,7 @@ impl State {
 
     pub(super) fn look_for_outliers(&mut self, at: At<'_>) -> Vec<(BackendId, Reason)> {
         let mut refusals = Vec::new();
-        // Nobody asks for those that the operator has taken out.
-        for (id, backend) in self.backends.iter_mut().filter(|(_, b)| !b.kept.is_empty()) {
-            if !at.catalog.backends().get(id).is_some_and(|stored| stored.value.is_wanted()) {
-                backend.kept.clear();
-            }
-        }
+        self.let_go(at);
         let names: Vec<PoolName> = self.pools.keys().cloned().collect();
         for name in names {
             let Some(stored) = at.catalog.pools().get(&name) else { continue };
@@ -158,11 +151,6 @@ impl State {
             let mut back = pool.outliers.expire(at.now);
             if !policy.outlier.enabled {
                 back.extend(pool.outliers.out().cloned());
-                for id in enabled(at.catalog, &name) {
-                    if let Some(backend) = self.backends.get_mut(id) {
-                        backend.kept.remove(&EjectedBy::Outlier);
-                    }
-                }
             }
             for id in back {
                 self.end_outlier(&id);
@@ -200,22 +188,42 @@ impl State {
                     }
                     Err(refused) => {
                         let reason = words::of_refusal(&reason, refused);
-                        if let Some(backend) = self.backends.get_mut(&found.backend) {
-                            backend.keep(EjectedBy::Outlier, reason.clone(), at);
-                        }
+                        self.note_kept(&found.backend, EjectedBy::Outlier, reason.clone(), at);
                         stay.insert(found.backend.clone());
                         refusals.push((found.backend, reason));
                     }
                 }
             }
             // Whoever is none any more is not kept as one.
-            for id in enabled(at.catalog, &name).filter(|id| !stay.contains(*id)) {
-                if let Some(backend) = self.backends.get_mut(id) {
+            for id in self.retained.iter().filter(|id| !stay.contains(*id)) {
+                if let Some(backend) = self.backends.get_mut(id).filter(|b| b.pool == name) {
                     backend.kept.remove(&EjectedBy::Outlier);
                 }
             }
         }
         refusals
+    }
+
+    /// A backend should be out and is not.
+    fn note_kept(&mut self, id: &BackendId, by: EjectedBy, reason: Reason, at: At<'_>) {
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        backend.keep(by, reason, at);
+        self.retained.insert(id.clone());
+    }
+
+    /// Drops reasons to be out that nobody asks for any more.
+    fn let_go(&mut self, at: At<'_>) {
+        let Self { retained, backends, .. } = self;
+        retained.retain(|id| {
+            let Some(backend) = backends.get_mut(id) else { return false };
+            // The operator may have taken it out, or turned outlier detection off.
+            if !at.catalog.backends().get(id).is_some_and(|stored| stored.value.is_wanted()) {
+                backend.kept.clear();
+            } else if !backend.policy.outlier.enabled {
+                backend.kept.remove(&EjectedBy::Outlier);
+            }
+            !backend.kept.is_empty()
+        });
     }
 
     /// A backend is an outlier no more, if it was one.
@@ -247,7 +255,7 @@ impl State {
         if let Some(backend) = self.backends.get_mut(id) {
             backend.slow_start =
                 wanted.then_some(SlowStart { since_unix_ms: at.unix_ms, duration });
-            backend.warm_from = at.now + duration;
+            backend.warm_from = if wanted { at.now + duration } else { at.now };
         }
     }
 }

@@ -145,6 +145,8 @@ struct State {
     failing: BTreeSet<BackendId>,
     /// Backends whose breakers are half-open.
     half_open: BTreeSet<BackendId>,
+    /// Backends that may have a reason to be out, and stay.
+    retained: BTreeSet<BackendId>,
     /// The revision that pools and backends were last compared with.
     reconciled: u64,
     /// How often breakers did what, since the process began.
@@ -169,6 +171,7 @@ impl Resilience {
             down: BTreeSet::new(),
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
+            retained: BTreeSet::new(),
             reconciled: 0,
             transitions: BTreeMap::new(),
             rng: fastrand::Rng::new(),
@@ -214,17 +217,16 @@ impl Resilience {
     /// spare them.
     pub(crate) fn kept(&self) -> BTreeMap<BackendId, Kept> {
         let state = self.lock();
-        let enabled = state.backends.iter().filter(|(_, backend)| backend.ejection().is_none());
-        let kept = enabled
-            .filter_map(|(id, backend)| Some((id.clone(), backend.kept.values().next()?.clone())));
+        let kept = state.retained.iter().filter_map(|id| {
+            let kept = state.backends.get(id)?.why_kept()?;
+            Some((id.clone(), kept.clone()))
+        });
         kept.collect()
     }
 
     /// The same of one backend.
     pub(crate) fn kept_of(&self, id: &BackendId) -> Option<Kept> {
-        let state = self.lock();
-        let backend = state.backends.get(id).filter(|backend| backend.ejection().is_none())?;
-        backend.kept.values().next().cloned()
+        self.lock().backends.get(id)?.why_kept().cloned()
     }
 
     /// How often breakers did what, since the process began.

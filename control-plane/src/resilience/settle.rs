@@ -1,6 +1,6 @@
 //! Moves everything on, and makes the statuses that are new.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lb_core::{
     health::Flap,
@@ -64,8 +64,8 @@ impl State {
             let stored = catalog.backends().get(id);
             stored.is_some_and(|stored| stored.value.incarnation == backend.incarnation)
         });
-        let Self { backends, dirty, down, failing, half_open, .. } = self;
-        for ids in [&mut *dirty, down, failing, half_open] {
+        let Self { backends, dirty, down, failing, half_open, retained, .. } = self;
+        for ids in [&mut *dirty, down, failing, half_open, retained] {
             ids.retain(|id| backends.contains_key(id));
         }
         for (id, backend) in backends {
@@ -161,7 +161,6 @@ pub(super) fn enabled<'a>(
     catalog: &'a Catalog,
     pool: &PoolName,
 ) -> impl DoubleEndedIterator<Item = &'a BackendId> {
-    let members = catalog.members(pool).into_iter().flat_map(BTreeMap::values);
-    let backends = members.filter_map(|id| catalog.backends().get(id));
-    backends.map(|stored| &stored.value).filter(|backend| backend.is_wanted()).map(|b| &b.id)
+    let backends = catalog.in_pool(pool).map(|stored| &stored.value);
+    backends.filter(|backend| backend.is_wanted()).map(|backend| &backend.id)
 }

@@ -2,6 +2,7 @@
 
 mod caps;
 mod doubts;
+mod kept;
 mod large_pools;
 mod processes;
 mod reach;

@@ -1,6 +1,6 @@
 //! What clients were answered in the last seconds, by the pool that was to answer them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use lb_core::{model::PoolName, stats::LatencyHistogram};
 use tokio::time::Instant;
@@ -63,20 +63,13 @@ impl Clients {
     pub(super) fn note(&mut self, report: &Report, catalog: &Catalog, now: Instant) {
         let counted_for = report.interval;
         self.own_answers.add(now, counted_for, &report.process.own_answers);
-        let derived;
-        let (parts, mut all) = match &report.answers {
-            Some(parts) => (parts, Answers::default()),
-            None => {
-                derived = of_backends(report);
-                let status_classes = report.process.status_classes;
-                (&derived, Answers { status_classes, ..Answers::default() })
-            }
+        let parts: Cow<'_, [AnswersPart]> = match &report.answers {
+            Some(parts) => Cow::Borrowed(parts),
+            None => Cow::Owned(of_backends(report)),
         };
-        for AnswersPart { pool, answers } in parts {
-            match &report.answers {
-                Some(_) => all.add(answers),
-                None => all.durations.add(&answers.durations),
-            }
+        let mut all = Answers::default();
+        for AnswersPart { pool, answers } in &*parts {
+            all.add(answers);
             match pool {
                 None => self.unrouted.add(now, counted_for, answers),
                 Some(name) => {
@@ -86,6 +79,10 @@ impl Clients {
                     }
                 }
             }
+        }
+        if report.answers.is_none() {
+            // Of the whole such a proxy tells the classes.
+            all.status_classes = report.process.status_classes;
         }
         // Also when there was nothing: that is known, too.
         self.all.add(now, counted_for, &all);
@@ -103,12 +100,12 @@ impl Clients {
         }
     }
 
-    /// Drops the sums of pools.
     /// The pools of which there is something.
     pub(super) fn names(&self) -> impl Iterator<Item = &PoolName> {
         self.pools.keys()
     }
 
+    /// Drops the sums of pools.
     pub(super) fn forget_pools(&mut self, pools: &[PoolName]) {
         self.pools.retain(|name, _| !pools.contains(name));
     }

@@ -44,6 +44,17 @@ pub enum Panic {
     AllEjected,
 }
 
+impl Panic {
+    /// As it is spelled on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FewLeft { .. } => "few_left",
+            Self::AllEjected => "all_ejected",
+        }
+    }
+}
+
 /// Whether a probe that failed for this reason had connected.
 #[must_use]
 pub fn connected(reason: &Reason) -> bool {

@@ -30,14 +30,20 @@ pub fn instead(kind: &str, name: &str, known: &[&str]) -> String {
         };
     }
     let meant = if known.len() > COMPARED_MAX { None } else { nearest(name, known) };
-    let shown = known[..known.len().min(SHOWN)].join(", ");
-    let all = match known.len().saturating_sub(SHOWN) {
-        0 => format!("known are {shown}"),
-        more => format!("known are {shown} and {more} more"),
-    };
+    let all = format!("known are {}", some_of(known));
     match meant.filter(|meant| letters(meant) != letters(name)) {
         Some(meant) => format!("did you mean {meant}? {all}"),
         None => all,
+    }
+}
+
+/// The first few of names: `a, b and 3 more`.
+#[must_use]
+pub fn some_of<S: AsRef<str>>(names: &[S]) -> String {
+    let shown = names.iter().take(SHOWN).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -44,7 +44,7 @@ pub use self::{
     keys::nearest,
     limit::DeclaredLimit,
     listener::{DeclaredListener, TrustXff},
-    missing::{instead, missing},
+    missing::{instead, missing, some_of},
     pairs::Pairs,
     pool::{DeclaredPool, HealthProtocol},
     problem::{Place, Problem, Problems},

@@ -9,11 +9,11 @@ use tokio::{
 };
 
 use super::*;
+use crate::grpc::PREFACE;
 
 /// How many say goodbye, one after the other.
 const GOODBYES: usize = 300;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Types of frames, and what ends a request's head.
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

@@ -1,10 +1,7 @@
 //! What is observed of backends that leave, of those that stay although they fail, and of pools that have
 //! few others.
 
-use lb_core::{
-    health::{candidates::Candidates, panic::Panic},
-    model::Backend,
-};
+use lb_core::{health::candidates::Candidates, model::Backend};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,11 +19,8 @@ pub(super) struct PanicObserved {
 
 impl PanicObserved {
     pub(super) fn of(picks: &Candidates) -> Option<Self> {
-        let cause = match picks.panic? {
-            Panic::FewLeft { .. } => "few_left",
-            Panic::AllEjected => "all_ejected",
-        };
-        Some(Self { cause, helping: u32::try_from(picks.helping()).unwrap_or(u32::MAX) })
+        let helping = u32::try_from(picks.helping()).unwrap_or(u32::MAX);
+        Some(Self { cause: picks.panic?.name(), helping })
     }
 }
 

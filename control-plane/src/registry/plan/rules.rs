@@ -6,9 +6,9 @@ use lb_core::model::{
     Address, BackendId, Fallback, Invalid, Key, Kind, Limit, LimitTarget, ListenerName, Pool,
     PoolName, Resource, Route, RouteName, check_fallbacks,
 };
-use lb_proto::document::instead;
+use lb_proto::document::{instead, some_of};
 
-use super::{Draft, WriteError, some_of};
+use super::{Draft, WriteError};
 
 impl Draft<'_> {
     pub(super) fn check_references(&self) -> Result<(), WriteError> {
