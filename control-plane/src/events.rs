@@ -243,6 +243,12 @@ impl EventLog {
         self.latest.send_replace(sequence);
     }
 
+    /// The sequence of the newest event; 0 before the first.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        *self.latest.borrow()
+    }
+
     /// A reader that begins with the last `past` events.
     #[must_use]
     pub fn reader(&self, past: usize) -> EventReader<'_> {

@@ -11,7 +11,7 @@ use lb_tests::{
     eventually::eventually,
     exposition::Scrape,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::one_proxy;
 
@@ -306,4 +306,32 @@ async fn a_client_that_sends_on_gets_the_answer_of_who_reads_no_more() {
     assert_eq!(upload_first(&cluster, 8 << 20).await.0, 503);
     cluster.api.change_listener(|listener| listener.max_body_bytes = 1 << 20).await;
     assert_eq!(upload_first(&cluster, 8 << 20).await.0, 413);
+}
+
+/// Whoever only sends on after its answer holds no slot that another one could use.
+#[tokio::test]
+async fn a_client_that_sends_on_after_its_answer_keeps_no_slot_from_others() {
+    let answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 5\r\n\r\nlogin";
+    for then in [Action::Close, Action::ReadBody] {
+        let after = then.clone();
+        let backend = Backend::scripted(move |request| match request.path() {
+            "/early" => vec![Action::Send(answer.to_vec()), after.clone()],
+            _ => vec![Action::Send(ok("a"))],
+        });
+        let cluster = one_proxy(&[&backend]).await;
+        cluster.api.change_pool(|pool| pool.max_in_flight = 1).await;
+        let mut client = Client::connect(cluster.address()).await;
+        client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await;
+        client.send(vec![b'a'; 64 << 10]).await;
+        assert_eq!(client.response().await.status, 401, "{then:?}");
+        let sends = async {
+            loop {
+                client.send(b"a").await;
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let answered = async { get(cluster.address(), "/").await.status };
+        let status = tokio::select! { status = answered => status, () = sends => 0 };
+        assert_eq!(status, 200, "{then:?}: within the time in line");
+    }
 }

@@ -6,10 +6,28 @@ use lb_tests::{
     client::get,
     cluster::{Cluster, no_checks},
     eventually::eventually,
+    load::Load,
     meter::Meter,
 };
 
 use crate::program;
+
+/// Proxies with one slot of one backend among them, and the backend.
+async fn one_slot(proxies: usize) -> (Cluster, Meter) {
+    let meter = Meter::open("well", Duration::from_millis(10));
+    let cluster = Cluster::start(program(), proxies).await;
+    let change = |pool: &mut lb_proto::v1::Pool| {
+        no_checks(pool);
+        pool.request_timeout_ms = 1000;
+    };
+    cluster.api.change_pool(change).await;
+    let ids = cluster.add_backends(&[meter.address()]).await;
+    drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "1"]).await.expect(0));
+    for proxy in 0..proxies {
+        is_served(&cluster, proxy).await;
+    }
+    (cluster, meter)
+}
 
 async fn is_served(cluster: &Cluster, proxy: usize) {
     eventually("it is served", async || {
@@ -20,32 +38,49 @@ async fn is_served(cluster: &Cluster, proxy: usize) {
 }
 
 #[tokio::test]
-async fn who_has_no_slot_for_want_of_a_control_plane_says_so() {
-    let meter = Meter::open("well", Duration::from_millis(10));
-    let mut cluster = Cluster::start(program(), 2).await;
-    let change = |pool: &mut lb_proto::v1::Pool| {
-        no_checks(pool);
-        pool.request_timeout_ms = 1000;
-        pool.queue_timeout_ms = 200;
-    };
-    cluster.api.change_pool(change).await;
-    let ids = cluster.add_backends(&[meter.address()]).await;
-    drop(cluster.lbctl(&["set-backend", &ids[0], "--max-in-flight", "1"]).await.expect(0));
-    for proxy in 0..2 {
-        is_served(&cluster, proxy).await;
-    }
+async fn traffic_goes_on_with_one_slot_each_while_nobody_hands_them_round() {
+    let (mut cluster, meter) = one_slot(4).await;
+    let load = Load::start(&cluster.addresses(), 2);
+    load.answered(100).await;
+    assert_eq!(meter.take_most(), 1);
     cluster.kill_control_plane().await;
-    for proxy in 0..2 {
-        eventually("it has none", async || {
-            let text = get(cluster.proxy(proxy).address(), "/").await.text();
-            if text.contains("no_lease") { Ok(()) } else { Err(text) }
-        })
-        .await;
-        get(cluster.proxy(proxy).address(), "/").await.expect(503, "no_lease");
-    }
+    eventually("nobody hands slots round any more", async || {
+        load.answered(1).await;
+        if meter.most() == 4 { Ok(()) } else { Err(meter.most()) }
+    })
+    .await;
+    load.answered(1000).await;
+    assert_eq!(meter.most(), 4, "never more than one for each proxy");
     cluster.start_control_plane().await;
-    for proxy in 0..2 {
-        is_served(&cluster, proxy).await;
-    }
-    assert_eq!(meter.most(), 1);
+    eventually("one slot goes round again", async || {
+        _ = meter.take_most();
+        load.answered(50).await;
+        if meter.most() == 1 { Ok(()) } else { Err(meter.most()) }
+    })
+    .await;
+    load.stop().await.assert_flawless();
+}
+
+/// The requests of the process before may still be at the backend.
+#[tokio::test]
+async fn a_proxy_that_starts_without_a_control_plane_says_that_it_has_no_slot_yet() {
+    let (mut cluster, meter) = one_slot(2).await;
+    cluster.api.change_pool(|pool| pool.queue_timeout_ms = 200).await;
+    cluster.settled().await;
+    // What it may use after its next start is written once a second.
+    let kept = cluster.proxy(0).data_dir().join("leases");
+    eventually("it knows that there are two proxies", async || {
+        let text = std::fs::read_to_string(&kept).unwrap_or_default();
+        if text.contains(" 0 2 ") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    cluster.kill_control_plane().await;
+    cluster.kill_proxy(0).await;
+    cluster.start_proxy(0).await;
+    get(cluster.address(), "/").await.expect(503, "no_lease");
+    is_served(&cluster, 0).await;
+    is_served(&cluster, 1).await;
+    cluster.start_control_plane().await;
+    is_served(&cluster, 0).await;
+    assert!(meter.most() <= 2);
 }

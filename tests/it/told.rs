@@ -1,7 +1,7 @@
 //! What an operator is told of a pool that is not well, of changes that matter, and of what
 //! happens.
 
-use std::process::Stdio;
+use std::{net::SocketAddr, process::Stdio, sync::Arc};
 
 use lb_proto::v1::{self as pb, Health};
 use lb_tests::{
@@ -13,6 +13,12 @@ use lb_tests::{
     load::Load,
     port::Port,
     process::Process,
+};
+use rustix::process::Signal;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use tonic::Streaming;
 
@@ -257,6 +263,64 @@ async fn watch_ends_when_it_should_and_goes_on_when_it_can() {
     watch.complaint("restarted: what happened since follows").await;
     run(&cluster, "add-pool late").await;
     watch.printed("the pool", |text| text.contains("pool/late")).await;
+}
+
+/// Passes connections on to the control plane's gRPC until it is dropped, and cuts them all then.
+struct Way {
+    _connections: JoinSet<()>,
+}
+
+impl Way {
+    fn open(listener: &Arc<TcpListener>, to: SocketAddr) -> Self {
+        let (listener, mut all) = (Arc::clone(listener), JoinSet::new());
+        all.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    if let Ok(mut server) = TcpStream::connect(to).await {
+                        drop(copy_bidirectional(&mut client, &mut server).await);
+                    }
+                });
+            }
+        });
+        Self { _connections: all }
+    }
+}
+
+#[tokio::test]
+async fn a_broken_connection_makes_no_news_of_what_was_before_the_watch() {
+    let cluster = Cluster::start(program(), 1).await;
+    run(&cluster, "add-pool early").await;
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let way = Way::open(&listener, cluster.grpc());
+    let args = ["--server", &server, "watch"].map(str::to_owned);
+    let watch = cluster.program().start("watch", &args);
+    watch.complaint("watching").await;
+    run(&cluster, "add-pool seen").await;
+    watch.printed("a pool", |text| text.contains("pool/seen")).await;
+    drop(way);
+    watch.complaint("the control plane is away").await;
+    run(&cluster, "add-pool meanwhile").await;
+    let _way = Way::open(&listener, cluster.grpc());
+    watch.complaint("the control plane is back").await;
+    run(&cluster, "add-pool late").await;
+    let text = watch.printed("the pools", |text| text.contains("pool/late")).await;
+    assert!(text.contains("pool/meanwhile"), "{text}");
+    assert!(!text.contains("pool/early"), "{text}");
+    assert_eq!(text.matches("pool/seen").count(), 1, "{text}");
+    assert!(!watch.stderr().contains("restarted"), "{}", watch.stderr());
+}
+
+/// Half of what happened is not taken for all of it.
+#[tokio::test]
+async fn a_past_that_is_not_told_in_time_is_a_failure() {
+    let cluster = Cluster::start(program(), 1).await;
+    cluster.control_plane().signal(Signal::STOP);
+    let args = ["--timeout", "300ms", "watch", "--no-follow"];
+    let finished = cluster.lbctl(&args).await;
+    cluster.control_plane().signal(Signal::CONT);
+    drop(finished.expect(6));
 }
 
 /// The page for those who come from elsewhere names nothing that there is not.

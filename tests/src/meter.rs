@@ -163,6 +163,14 @@ impl Meter {
         self.shop.gauge().most
     }
 
+    /// The same since it was asked last; from now on it is what it has now.
+    #[must_use]
+    pub fn take_most(&self) -> u64 {
+        let mut gauge = self.shop.gauge();
+        let now = gauge.now;
+        std::mem::replace(&mut gauge.most, now)
+    }
+
     /// Requests that were answered.
     #[must_use]
     pub fn answered(&self) -> u64 {

@@ -69,7 +69,14 @@ pub(super) async fn run(session: &Session, args: &Watch, global: &Global) -> Res
     };
     tokio::select! {
         ended = follow(session, request, &global.server) => ended,
-        () = time_is_up => Ok(()),
+        () = time_is_up => match args.no_follow {
+            true => Err(Failure::new(
+                Exit::TimedOut,
+                "the control plane has not told all of its events in time; 'lbctl check' says how \
+                 it is",
+            )),
+            false => Ok(()),
+        },
         () = output::reader_is_gone() => Ok(()),
     }
 }
@@ -80,12 +87,13 @@ async fn follow(
     servers: &[String],
 ) -> Result<(), Failure> {
     let mut client = session.client.clone();
-    let mut began = started(&client).await?;
+    let mut process = Process::of(&client).await?;
     let mut events = client.call(client.fleet().watch(request)).await?;
     if session.screen.is_for_people() && request.past == 0 {
         output::note("watching; Ctrl-C ends it");
     }
-    let mut seen = 0;
+    // Whoever wants no past ones does not want them when they are told again, either.
+    let mut seen = if request.past == 0 { process.last_event } else { 0 };
     loop {
         match events.message().await {
             Ok(Some(event)) if event.sequence <= seen => continue,
@@ -99,45 +107,52 @@ async fn follow(
             Ok(None) => {}
             Err(status) => {
                 let failure = client.failure(&status);
-                if failure.exit != Exit::Unreachable {
+                if failure.exit != Exit::Unreachable || request.past_only {
                     return Err(failure);
                 }
             }
         }
         output::note("the control plane is away; watching goes on when it is back");
         let away = Instant::now();
-        let (found, start, stream) = again(servers, client.timeout()).await;
+        let (found, other, stream) = again(servers, client.timeout()).await;
         let after = format::duration(away.elapsed());
-        let restarted = start != began;
+        let restarted = other.id != process.id;
         let how = if restarted { ", restarted: what happened since follows" } else { "" };
         output::note(&format!("the control plane is back after {after}{how}"));
         if restarted {
             // Each process counts its events from 1.
             seen = 0;
         }
-        (client, began, events) = (found, start, stream);
+        (client, process, events) = (found, other, stream);
     }
 }
 
 /// Looks for a control plane until there is one, and follows it from its first event on.
-async fn again(servers: &[String], timeout: Duration) -> (Client, u64, Streaming<pb::Event>) {
+async fn again(servers: &[String], timeout: Duration) -> (Client, Process, Streaming<pb::Event>) {
     loop {
         if let Ok(client) = Client::connect(servers, timeout).await
-            && let Ok(start) = started(&client).await
+            && let Ok(process) = Process::of(&client).await
         {
             let request = pb::WatchRequest { past: PAST_MAX, past_only: false };
             if let Ok(events) = client.call(client.fleet().watch(request)).await {
-                return (client, start, events);
+                return (client, process, events);
             }
         }
         sleep(RECONNECT).await;
     }
 }
 
-/// When the process began, by which it is told from others.
-async fn started(client: &Client) -> Result<u64, Failure> {
-    let status = client.call(client.fleet().get_status(pb::GetStatusRequest {})).await?;
-    Ok(status.started_unix_ms)
+/// A control plane's process.
+struct Process {
+    id: String,
+    last_event: u64,
+}
+
+impl Process {
+    async fn of(client: &Client) -> Result<Self, Failure> {
+        let status = client.call(client.fleet().get_status(pb::GetStatusRequest {})).await?;
+        Ok(Self { id: status.server_id, last_event: status.last_event })
+    }
 }
 
 fn line(event: &EventView, now_unix_ms: u64) -> String {

@@ -436,6 +436,7 @@ impl fleet_server::Fleet for FleetService {
             recent: Some(wire::recent(recent.window, &recent.all)),
             recent_unrouted: Some(wire::recent(recent.window, &recent.unrouted)),
             recent_own_answers: wire::words(&recent.own_answers),
+            last_event: self.context.events.latest(),
         }))
     }
 }

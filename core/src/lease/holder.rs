@@ -38,6 +38,14 @@ pub enum OnLoss {
     /// away from all proxies; a proxy that alone is cut off adds at most its safe share.
     #[default]
     SafeShare,
+    /// The same, but where there are fewer units than proxies, so that no share is a whole one,
+    /// each goes on with one: rather a bound that is exceeded than traffic that stops.
+    /// While the control plane is away from everybody, all together have then at most one
+    /// each, beside what is still in use of leases.
+    OneEach {
+        /// How many units there are.
+        of: u64,
+    },
     /// It starts nothing: the bound holds whatever happens.
     Nothing,
     /// It goes on with its lease or its safe share, whichever is larger, and at least one: for
@@ -201,12 +209,13 @@ impl Holder {
         // Once the lease has ended, what it may come to use before an answer arrives. A process
         // that has just begun may not use its safe share yet, and others may have it.
         let stages = self.stages();
+        let answered_by = now + self.terms.lease;
         let holds = if now < self.until {
             self.amount
-        } else if now + self.terms.lease < stages.safe_from {
-            stages.between
+        } else if answered_by < stages.safe_from {
+            stages.between.max(self.least(answered_by))
         } else {
-            stages.safe
+            stages.safe.max(self.least(answered_by))
         };
         Report {
             seq: self.seq,
@@ -272,10 +281,23 @@ impl Holder {
     /// What may be used at `now`.
     #[must_use]
     pub fn usable(&self, now: Instant) -> u64 {
-        self.stages().at(now)
+        self.stages().at(now).max(self.least(now))
     }
 
-    /// What may be used over time, if no further grant comes.
+    /// What may be used at `now` whatever the share is ([`OnLoss::OneEach`]): a moment after the
+    /// lease's end, so that a late grant still finds the bound kept, and a request that has
+    /// waited half of its time for the slots to come round ([`Terms::ROUND`]) is still served;
+    /// in a process that has just begun once the former's requests have ended.
+    fn least(&self, now: Instant) -> u64 {
+        let OnLoss::OneEach { of } = self.on_loss else { return 0 };
+        let begins = match self.term {
+            Term(0) => self.until + self.terms.counted_for(),
+            _ => self.until + self.terms.lease / 4,
+        };
+        u64::from(of < self.proxies.into() && begins <= now && self.retired_at.is_none())
+    }
+
+    /// What may be used over time, if no further grant comes, as shares of the quantity.
     #[must_use]
     pub fn stages(&self) -> Stages {
         let safe = self.safe_share();
@@ -315,7 +337,7 @@ impl Holder {
         let safe = match self.on_loss {
             // It changes all the time, and is written to disk when it does.
             OnLoss::Keep => 1 << self.safe_share().ilog2(),
-            OnLoss::SafeShare | OnLoss::Nothing => self.safe,
+            OnLoss::SafeShare | OnLoss::OneEach { .. } | OnLoss::Nothing => self.safe,
         };
         (safe, self.proxies)
     }
@@ -328,8 +350,8 @@ impl Holder {
 
     fn safe_share(&self) -> u64 {
         match self.on_loss {
-            OnLoss::SafeShare if self.retired_at.is_none() => self.safe,
-            OnLoss::SafeShare | OnLoss::Nothing => 0,
+            OnLoss::SafeShare | OnLoss::OneEach { .. } if self.retired_at.is_none() => self.safe,
+            OnLoss::SafeShare | OnLoss::OneEach { .. } | OnLoss::Nothing => 0,
             OnLoss::Keep => self.amount.max(self.safe).max(1),
         }
     }

@@ -44,7 +44,9 @@
 //! away from everybody, the bound holds**. It cannot hold for a proxy that alone is cut
 //! off: the granter lends its share to others, as it must for a proxy that was killed.
 //! With [`OnLoss::SafeShare`], the default, traffic goes on, and the excess is at most the
-//! safe shares of the proxies that are cut off; with [`OnLoss::Nothing`] the bound holds
+//! safe shares of the proxies that are cut off; with [`OnLoss::OneEach`] a proxy has at least
+//! one unit from a moment after its lease's end, if there are fewer units than proxies;
+//! with [`OnLoss::Nothing`] the bound holds
 //! always, and a proxy that is cut off starts nothing; with [`OnLoss::Keep`] a proxy goes on
 //! with what it had, for bounds that need not be exact. A process that starts has no lease
 //! and no knowledge: it waits for as long as the table's first row before it uses the safe

@@ -148,7 +148,8 @@ impl Wanted {
             {
                 OnLoss::Keep
             }
-            Sort::Slots { .. } | Sort::Rate { .. } | Sort::RateByKey { .. } => OnLoss::SafeShare,
+            Sort::Slots { .. } => OnLoss::OneEach { of: self.amount },
+            Sort::Rate { .. } | Sort::RateByKey { .. } => OnLoss::SafeShare,
         }
     }
 

@@ -268,6 +268,47 @@ mod tests {
     }
 
     #[test]
+    fn fewer_slots_than_proxies_are_one_for_each_that_hears_nobody() {
+        let now = epoch();
+        let ended = now + Terms::LEASE;
+        let alone = ended + Terms::LEASE / 4;
+        for (of, proxies, least) in [(2, 3, 1), (2, 2, 0), (3, 2, 0)] {
+            for lease in [0, 1, 2] {
+                let holder = Holder::new(Terms::slots(HOLD), OnLoss::OneEach { of }, 0, 1, now);
+                let mut slots = Slots::new(holder, now);
+                let answers = slots.report(now).seq;
+                let grant = Grant { safe: 0, proxies, ..grant(1, answers, lease) };
+                slots.apply(&grant, now).unwrap();
+                slots.set_in_use(lease, now);
+                let what = format!("{lease} of {of} among {proxies}");
+                let usable = |at: Instant| slots.holder().usable(at);
+                let moment = Duration::from_millis(1);
+                assert_eq!(usable(ended - moment), lease, "{what}");
+                assert_eq!([usable(ended), usable(alone - moment)], [0, 0], "a late message");
+                assert_eq!([usable(alone), usable(ended + 10 * HOLD)], [least; 2], "{what}");
+                assert_eq!(slots.overdue(ended + HOLD), lease.saturating_sub(least), "{what}");
+                // What it may begin before it is answered is told; it is no share.
+                let report = slots.report(ended);
+                assert_eq!((report.holds, report.safe), (least, 0), "{what}");
+                slots.retire(alone);
+                assert_eq!(slots.holder().usable(alone), 0, "{what}: another process has it");
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_begins_without_a_control_plane_waits_for_the_one_before() {
+        let now = epoch();
+        let ended = now + Terms::slots(HOLD).counted_for();
+        for (proxies, least) in [(8, 1), (2, 0), (1, 0)] {
+            let one_each = OnLoss::OneEach { of: 2 };
+            let holder = Holder::new(Terms::slots(HOLD), one_each, 0, proxies, now);
+            assert_eq!(holder.usable(ended - Duration::from_millis(1)), 0);
+            assert_eq!(holder.usable(ended), least, "of two among {proxies}");
+        }
+    }
+
+    #[test]
     fn a_bound_that_need_not_be_exact_stays_where_it_was() {
         let now = epoch();
         let keep = |safe| Holder::new(Terms::slots(HOLD), OnLoss::Keep, safe, 1, now);

@@ -75,12 +75,14 @@ impl Bound {
             self.most = self.current;
         }
         let counted_for = drifted(micros(plan.terms.counted_for()));
-        let may_exceed = plan.faults == Faults::All && plan.on_loss == OnLoss::SafeShare;
+        let may_exceed = plan.faults == Faults::All && plan.on_loss != OnLoss::Nothing;
         let (mut sum, mut excess) = (0, 0);
         for node in &mut *nodes {
             let usable = node.usable(now);
             sum += usable.max(node.running.len() as u64);
-            if may_exceed && node.is_up && !node.is_leased(now) {
+            // What it has although it is no share, because there are fewer units than proxies.
+            let one = node.beyond_its_share(now);
+            if (may_exceed || one > 0) && node.is_up && !node.is_leased(now) {
                 // It is cut off, alone for all it knows, and uses its safe share, or is about to:
                 // then that is what a granter which hears it again counts for it and lets it
                 // have. From then on the others are lent less, and what they were lent before
@@ -91,7 +93,7 @@ impl Bound {
                 let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
                 let safe = node.in_units(node.holder().remembered().0);
                 let until = (now + counted_for).max(self.prolonged_until);
-                node.excess = (safe.max(larger), until);
+                node.excess = (safe.max(one).max(larger), until);
             }
             excess += if node.excess.1 > now { node.excess.0 } else { 0 };
         }

@@ -8,7 +8,7 @@ use std::{
 
 use fastrand::Rng;
 use lb_core::{
-    lease::{Grant, Holder, RateShare, Report, Slots, Term},
+    lease::{Grant, Holder, RateShare, Report, Slots, Term, Terms},
     limit::{Bucket, MICROS, Queue},
 };
 
@@ -113,6 +113,12 @@ impl Node {
             Share::Rate { share, .. } => share.holder(),
             Share::Slots { slots, .. } => slots.holder(),
         }
+    }
+
+    /// What it has beside its share, or is about to have if no grant comes.
+    pub(crate) fn beyond_its_share(&self, now: u64) -> u64 {
+        let (holder, soon) = (self.holder(), self.clock.at(now) + Terms::LEASE);
+        holder.usable(soon) - holder.stages().at(soon)
     }
 
     /// What it says; nothing if it is what it said last, and it need not say that again.

@@ -44,20 +44,26 @@ const HOLD: Duration = Duration::from_millis(600);
 impl Plan {
     pub(crate) fn drawn(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0xa5a5);
+        let is_rate = (seed / 3).is_multiple_of(2);
+        let proxies = rng.usize(1..6);
+        let quantity = if is_rate { rng.u64(20..150) } else { rng.u64(1..12) };
+        let share = match is_rate {
+            true => OnLoss::SafeShare,
+            false => OnLoss::OneEach { of: quantity },
+        };
         let (faults, on_loss) = match seed % 3 {
             0 => (Faults::All, OnLoss::Nothing),
-            1 => (Faults::All, OnLoss::SafeShare),
-            _ => (Faults::Outages, OnLoss::SafeShare),
+            1 => (Faults::All, share),
+            _ => (Faults::Outages, share),
         };
-        let is_rate = (seed / 3).is_multiple_of(2);
         Self {
             seed,
             faults,
             on_loss,
             terms: if is_rate { Terms::rate() } else { Terms::slots(HOLD) },
             is_rate,
-            proxies: rng.usize(1..6),
-            quantity: if is_rate { rng.u64(20..150) } else { rng.u64(1..12) },
+            proxies,
+            quantity,
             burst: rng.u32(1..200),
             report_every_ms: rng.u64(100..=250),
             calm_ms: 6_000,

@@ -134,10 +134,9 @@ impl<S: Stream> Exchange<'_, S> {
                 503,
                 Reason::NoLease,
                 format!(
-                    "no control plane has lent this proxy a slot of {of}, and it has none of its \
-                     own: fewer requests may be in progress (--max-in-flight) than there are \
-                     proxies, or other proxies may still use what they were lent; it gets one \
-                     when a control plane answers"
+                    "no control plane has lent this proxy a slot of {of}, and other proxies, or \
+                     the process before this one, may still use what they were lent; it gets one \
+                     when a control plane answers, or a request timeout after one did last"
                 ),
             ),
             None => OwnAnswer::new(503, reason, message),

@@ -48,6 +48,9 @@ pub(crate) enum Next {
     Idle,
     /// The connection ends.
     Close,
+    /// The same, once what the client still sends has been read
+    /// ([`Exchange::linger`](super::exchange::Exchange::linger)).
+    Linger(Option<u64>),
     /// The backend has changed to the protocol that the client asked for.
     Tunnel(Box<Tunnel>),
 }
@@ -65,7 +68,7 @@ pub(crate) async fn serve<S: Stream>(
         let exchange = Box::pin(Exchange::run(&worker, &mut connection, &mut answered));
         match exchange.await {
             Next::Idle => {}
-            Next::Close => break,
+            Next::Close | Next::Linger(_) => break,
             Next::Tunnel(tunnel) => {
                 // Its place does not come back soon.
                 drop(answered);

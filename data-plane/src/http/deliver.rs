@@ -184,10 +184,13 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             let stream = &self.exchange.connection.stream;
             poll_fn(|context| Poll::Ready(stream.has_unread(context))).await
         };
-        if self.prepared.understood.keep_alive || is_long || has_more || !self.upload.is_done() {
-            self.exchange.linger((!is_long && self.upload.is_done()).then_some(0)).await;
-        }
-        Ended::Answered { next: Next::Close, failed }
+        let is_done = self.upload.is_done();
+        let lingers = self.prepared.understood.keep_alive || is_long || has_more || !is_done;
+        let next = match lingers {
+            true => Next::Linger((!is_long && is_done).then_some(0)),
+            false => Next::Close,
+        };
+        Ended::Answered { next, failed }
     }
 
     /// Gives a response up, because another backend is asked in its place. Its connection

@@ -81,10 +81,15 @@ impl<'a, S: Stream> Exchange<'a, S> {
         loop {
             let stay = answered.as_ref().map(|_| worker.stays.again());
             let next = exchange.one().await;
-            drop(stay);
             exchange.end_record();
-            if !matches!(next, Next::Idle) {
-                return next;
+            match next {
+                Next::Idle => drop(stay),
+                // Neither a backend nor a slot is held for that.
+                Next::Linger(left) => {
+                    exchange.linger(left).await;
+                    return Next::Close;
+                }
+                Next::Close | Next::Tunnel(_) => return next,
             }
             answered.get_or_insert_with(|| worker.stays.answered());
             let mut waited = false;

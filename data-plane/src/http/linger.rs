@@ -107,9 +107,11 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             let speaks = upstream.stream.poll_readable(context).is_ready()
                 && upstream_in.poll_fill(&mut upstream.stream, context).is_ready();
             let longest = self.pool.request_timeout;
-            let is_overdue =
-                exchange.permit.as_ref().is_some_and(|permit| permit.is_overdue(longest));
-            if sent.is_ready() || speaks || self.backend.is_cutting() || is_overdue {
+            let gives_way = exchange
+                .permit
+                .as_ref()
+                .is_some_and(|permit| permit.is_wanted() || permit.is_overdue(longest));
+            if sent.is_ready() || speaks || self.backend.is_cutting() || gives_way {
                 return Poll::Ready(());
             }
             if mem::take(&mut upload.progressed) {

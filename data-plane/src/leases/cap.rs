@@ -210,6 +210,12 @@ impl Permit {
         }
     }
 
+    /// Whether another request may wait for just these slots. Where their number is found out,
+    /// one that has been answered is counted aside, and in nobody's way.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.place.is_none() && self.caps.line.waiting() > 0
+    }
+
     /// Whether this request is to end, because nobody counts its slot any more: no control
     /// plane has answered for as long as a lease and a request may take. `longest` is how
     /// long that is for a request; one that began later has a slot that is counted.

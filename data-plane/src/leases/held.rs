@@ -351,7 +351,7 @@ impl HeldSlots {
         } else {
             now + SAFE_FOR
         };
-        let usable = stages.at(now);
+        let usable = self.slots.holder().usable(now);
         self.cap.set_lacks_lease(usable == 0 && now >= stages.lease_until);
         let allowed = usable.saturating_sub(self.before);
         self.cap.slots().allow(allowed, until);

@@ -49,8 +49,9 @@ struct Places {
     places: BTreeMap<Ticket, Place>,
     /// Turns that were given and neither used nor passed on.
     turns: usize,
-    /// A slot became free while everybody had a turn: whoever finds none may have looked before.
-    is_missed: bool,
+    /// Slots that became free while everybody had a turn: whoever finds none may have looked
+    /// before.
+    missed: usize,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +119,10 @@ impl Line {
         fence(SeqCst);
         if self.waiting.0.load(SeqCst) > 0 {
             let places = &mut *self.lock();
-            places.is_missed |= !places.give_turn(None);
+            if !places.give_turn(None) {
+                // As many turns are on their way, and none of them needs to be told twice.
+                places.missed = (places.missed + 1).min(places.turns);
+            }
         }
     }
 
@@ -144,8 +148,8 @@ impl Places {
     /// A turn found nothing: the next one behind has it, or the first, if a slot came meanwhile.
     fn pass_on(&mut self, from: Ticket) {
         self.turns -= 1;
-        let is_given = self.give_turn((!self.is_missed).then_some(from));
-        self.is_missed &= !is_given;
+        let is_given = self.give_turn((self.missed == 0).then_some(from));
+        self.missed = self.missed.saturating_sub(usize::from(is_given));
     }
 }
 
@@ -270,5 +274,21 @@ mod tests {
         line.freed();
         first.pass_on();
         assert!(has_turn(&first), "the only one that waits");
+    }
+
+    #[test]
+    fn each_of_several_slots_that_come_back_while_turns_fail_is_looked_for_again() {
+        let (line, now) = (line(2), now());
+        let [first, second] = [(); 2].map(|()| line.join(now).unwrap());
+        line.freed();
+        assert!(has_turn(&first) && has_turn(&second));
+        // Both have looked already, and found nothing.
+        line.freed();
+        line.freed();
+        first.pass_on();
+        assert!(has_turn(&first));
+        first.leave();
+        second.pass_on();
+        assert!(has_turn(&second), "the other slot is there");
     }
 }

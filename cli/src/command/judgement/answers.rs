@@ -74,9 +74,9 @@ fn next_step(pool: &PoolView, recent: &RecentView) -> String {
              --max-in-flight N'; 'lbctl describe pool {name}' shows who waits"
         ),
         Some("no_lease") => format!(
-            "without the control plane these proxies have no slot of it: 'lbctl get proxies' shows \
-             who is cut off; with as many slots as proxies each has one ('lbctl set-pool {name} \
-             --max-in-flight N', 'lbctl set-backend NAME --max-in-flight N')"
+            "no control plane lent these proxies slots of it, and others may still use theirs: \
+             'lbctl get proxies' shows who is cut off; a request timeout ('lbctl describe pool \
+             {name}') after that began each goes on by itself"
         ),
         Some("backend_timeout") => format!(
             "'lbctl get backends --pool {name}' shows at which it fails; if they are meant to be \
