@@ -42,6 +42,7 @@ proptest! {
         let start = epoch();
         let pace = Pace::new(u64::from(rate) * MICROS, burst, start);
         let (bucket, table) = (Bucket::new(), Table::new(1, u64::from(rate) * MICROS, burst));
+        let usual = Bucket::new();
         let mut now = start;
         for step in steps {
             let step = Duration::from_nanos(step * grid);
@@ -50,6 +51,9 @@ proptest! {
             let expected = oracle.check().is_ok();
             prop_assert_eq!(admits(bucket.take(&pace, now)), expected, "after {:?}", now - start);
             prop_assert_eq!(admits(table.take(7, &pace, now)), expected);
+            let taken = usual.take_usual(&pace, nanos_between(start, now));
+            prop_assert_eq!(taken.is_some(), expected);
+            prop_assert!(taken.is_some() || !admits(usual.take(&pace, now)));
         }
     }
 
@@ -87,14 +91,17 @@ proptest! {
         let start = epoch();
         let mut now = start;
         let pace = Pace::new(rate * MICROS, burst, now);
-        let table = Table::new(1, rate * MICROS, burst);
+        let (table, bucket) = (Table::new(1, rate * MICROS, burst), Bucket::new());
         table.take(7, &pace, now);
+        bucket.take(&pace, now);
         let (mut last, mut told) = (Alike::NONE, None);
         for micros in steps {
             now += Duration::from_micros(micros);
             let origin = start.checked_sub(Duration::from_millis(3)).unwrap();
             let elapsed = nanos_between(origin, now).wrapping_sub_signed(pace.start_after(origin));
-            let Some(taken) = table.take_usual(7, &pace, elapsed) else { continue };
+            let taken = table.take_usual(7, &pace, elapsed);
+            prop_assert_eq!(bucket.take_usual(&pace, elapsed), taken);
+            let Some(taken) = taken else { continue };
             let decision = taken.decision(&pace);
             prop_assert!(taken.is_among(&taken.alike()) && !taken.is_among(&Alike::NONE));
             if taken.is_among(&last) {

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::{
     Decision, MICROS, Pace,
-    pace::{TOKEN, wait_seconds},
+    pace::{Inflow, TOKEN, wait_seconds},
 };
 
 /// The bucket of a limit without a key, for all workers of a proxy. Full at first.
@@ -40,6 +40,19 @@ impl Bucket {
                 Err(newer) => full_at = newer,
             }
         }
+    }
+
+    /// The same for the usual request: there is a token, no other worker is there, and the pace,
+    /// which began so many nanoseconds ago, is in its first stage. Of any other nothing is said, and
+    /// it has taken nothing: it is for [`Self::take`].
+    #[inline(always)]
+    pub fn take_usual(&self, pace: &Pace, elapsed: u64) -> Option<Taken> {
+        let Inflow { level, rate } = pace.inflow_of_first_stage(elapsed)?;
+        let full_at = self.0.load(Ordering::Relaxed);
+        let debt = take(full_at.saturating_sub(level), pace.burst()).ok()?;
+        let swapped =
+            self.0.compare_exchange(full_at, level + debt, Ordering::Relaxed, Ordering::Relaxed);
+        swapped.is_ok().then_some(Taken { debt, rate })
     }
 
     /// Gives a token back that was taken for a request which another limit refused.

@@ -21,7 +21,7 @@ use crate::{
     h1::request::RequestHead,
     live::{
         Asking, LimitConfig, LimitCopies, LimitIndex, Limits, PoolConfig, PoolIndex, RouteIndex,
-        Telling, Told,
+        Telling, Told, Usual,
     },
     reason::Reason,
     worker::{Loaded, Worker, now},
@@ -147,24 +147,7 @@ impl Asker<'_, '_, '_> {
             LimitKey::All => Some(0),
             LimitKey::ClientAddress => Some(self.client_key(limit)),
             key @ (LimitKey::Path | LimitKey::Header(_) | LimitKey::Cookie(_)) => {
-                self.key_of_head(limit, key)
-            }
-        }
-    }
-
-    fn key_of_head(&self, limit: &LimitConfig, key: &LimitKey) -> Option<u64> {
-        let hasher = &limit.state.hasher;
-        match key {
-            LimitKey::All | LimitKey::ClientAddress => None,
-            LimitKey::Path => Some(hasher.bytes(path_of(self.head.path()))),
-            // What routes go by, too: a target in absolute form makes Host mean nothing.
-            LimitKey::Header(name) if name.as_bytes() == b"host" => {
-                let host = without_port(self.head.host?).to_ascii_lowercase();
-                Some(hasher.bytes(&host))
-            }
-            LimitKey::Header(name) => key_of_values(hasher, self.head.aliases(name.as_bytes())),
-            LimitKey::Cookie(name) => {
-                key_of_values(hasher, field::all(self.head.values(b"cookie"), name))
+                key_of_head(self.head, &limit.state.hasher, key)
             }
         }
     }
@@ -182,6 +165,22 @@ impl Asker<'_, '_, '_> {
             self.memo.set((limit.state.serial, key));
         }
         key
+    }
+}
+
+/// The number of what a head has that a limit counts by; none if it has nothing of the kind.
+#[inline(never)]
+fn key_of_head(head: &RequestHead<'_, '_>, hasher: &KeyHasher, key: &LimitKey) -> Option<u64> {
+    match key {
+        LimitKey::All | LimitKey::ClientAddress => None,
+        LimitKey::Path => Some(hasher.bytes(path_of(head.path()))),
+        // What routes go by, too: a target in absolute form makes Host mean nothing.
+        LimitKey::Header(name) if name.as_bytes() == b"host" => {
+            let host = without_port(head.host?).to_ascii_lowercase();
+            Some(hasher.bytes(&host))
+        }
+        LimitKey::Header(name) => key_of_values(hasher, head.aliases(name.as_bytes())),
+        LimitKey::Cookie(name) => key_of_values(hasher, field::all(head.values(b"cookie"), name)),
     }
 }
 
@@ -209,21 +208,37 @@ pub(super) fn count(
     head: &RequestHead<'_, '_>,
     origin: &Origin,
     (route, pool): (RouteIndex, PoolIndex),
-    nanos: u64,
     counted: &mut Counted,
 ) -> Result<(), Box<OwnAnswer>> {
     if let Some(limit) = limits.only_one(route, pool)
-        && origin.is_peer(context)
+        && let Some(key) = usual_key(limit, context, head, origin)
     {
         let worker = context.worker;
-        let copies = &worker.limit_copies;
-        let told = limit.take_usual(context.key.get(), copies, worker.index, nanos);
-        if told.is_some() {
-            counted.told = told;
+        counted.told = limit.take_usual(key, &worker.limit_copies, worker.index, context.nanos);
+        if counted.told.is_some() {
             return Ok(());
         }
     }
     count_any(limits, context, head, origin, (route, pool), counted)
+}
+
+/// The number under which a limit counts the usual request; none of others.
+#[inline(always)]
+fn usual_key(
+    limit: &LimitConfig,
+    context: &Context<'_>,
+    head: &RequestHead<'_, '_>,
+    origin: &Origin,
+) -> Option<u64> {
+    match limit.usual() {
+        Usual::All => Some(0),
+        Usual::Peer => {
+            let (serial, key) = context.key.get();
+            (serial == limit.state.serial && origin.is_peer(context)).then_some(key)
+        }
+        Usual::Head => key_of_head(head, &limit.state.hasher, limit.limit.key()),
+        Usual::None => None,
+    }
 }
 
 /// The same for any request that was not counted yet.

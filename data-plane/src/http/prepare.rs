@@ -104,6 +104,8 @@ pub(crate) struct Context<'a> {
     /// Who asks the limits, and when.
     pub(crate) worker: &'a Worker,
     pub(crate) started: Instant,
+    /// The same, by the worker's clock.
+    pub(crate) nanos: u64,
     pub(crate) key: &'a KeyMemo,
 }
 
@@ -275,9 +277,7 @@ fn forward(
     if let (Some(limits), Destination::Pool(route, pool)) =
         (context.config.limits.as_deref(), destination)
     {
-        // Here, where registers are spilled anyway, and not there.
-        let nanos = context.worker.limit_copies.nanos(context.started);
-        limited::count(limits, &context, head, &origin, (route, pool), nanos, &mut counted)
+        limited::count(limits, &context, head, &origin, (route, pool), &mut counted)
             .map_err(|answer| Refused::of(understood, *answer))?;
     }
     if destination != Destination::ControlPlane && context.worker.refuses_requests() {

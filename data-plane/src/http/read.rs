@@ -18,7 +18,7 @@ use super::{
 use crate::{
     h1::{fields::is_token_byte, lower_minor, request::scan_error, scan::HeadScan},
     reason::Reason,
-    worker::{Loaded, now, until},
+    worker::{Loaded, Moment, now, until},
 };
 
 /// Empty lines before a request are passed over up to this; a flood of them would keep a
@@ -157,7 +157,7 @@ impl<S: Stream> Exchange<'_, S> {
     fn parse(&mut self, outcome: &mut Option<Outcome>) -> Option<Read> {
         // The latest: a request that is complete after a change is served by it.
         let config = self.worker.config();
-        let started = now();
+        let Moment { at: started, nanos } = self.worker.clock.now();
         self.begin_record(started);
         let mut head = self.worker.buffers.output();
         let context = prepare::Context {
@@ -170,6 +170,7 @@ impl<S: Stream> Exchange<'_, S> {
             config: &config,
             worker: self.worker,
             started,
+            nanos,
             key: &self.connection.key,
         };
         let stream = &self.connection.stream;

@@ -62,6 +62,12 @@ impl RateLease {
         self.pace.read(copy)
     }
 
+    /// The same, if the copy has it.
+    #[inline(always)]
+    pub(crate) fn current<'c>(&self, copy: &'c Copy<Pace>) -> Option<&'c Pace> {
+        self.pace.current(copy)
+    }
+
     /// What the limit's bucket follows now, for the control thread.
     pub(crate) fn newest(&self) -> Pace {
         self.pace.newest()
@@ -84,7 +90,8 @@ impl RateLease {
         self.asked.iter().map(|count| count.0.load(Relaxed)).sum()
     }
 
-    pub(super) fn publish(&self, pace: Pace) {
+    /// Has the limit's bucket follow this.
+    pub(crate) fn publish(&self, pace: Pace) {
         self.pace.set(pace);
     }
 }

@@ -45,6 +45,7 @@ pub(crate) use self::{
     ledger::{Ledger, PoolTotals},
     limits::{
         Asking, Basis, LimitConfig, LimitCopies, LimitIndex, LimitSums, Limits, Telling, Told,
+        Usual,
     },
     loop_mark::{LoopMark, PASSAGES_MAX},
     management::Management,

@@ -6,6 +6,7 @@
 
 mod admission;
 mod buffers;
+mod clock;
 mod dates;
 mod mailbox;
 mod pipes;
@@ -31,6 +32,7 @@ use lb_core::overload::Stage;
 pub(crate) use self::{
     admission::{Admission, Client},
     buffers::{Buffer, Buffers},
+    clock::Moment,
     mailbox::{Accepted, Fleet, Mail, WorkerHandle},
     pipes::{Pipe, Pipes},
     replays::{REPLAY_MAX, Replays, Room, replays_max},
@@ -38,7 +40,7 @@ pub(crate) use self::{
     stays::{Answered, Stays},
     timer::{Timer, Wheel},
 };
-use self::{dates::Dates, turns::Turns};
+use self::{clock::Clock, dates::Dates, turns::Turns};
 use crate::{
     access_log::Lines,
     live::{BackendState, Config, CountedBy, LimitCopies, PoolConfig},
@@ -74,6 +76,7 @@ pub(crate) struct Worker {
     pub(crate) shard: Arc<Shard>,
     pub(crate) dates: Dates,
     pub(crate) rng: RefCell<fastrand::Rng>,
+    pub(crate) clock: Clock,
     pub(crate) limit_copies: LimitCopies,
     config: RefCell<Loaded>,
     phase: Cell<Phase>,
@@ -93,6 +96,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(index: usize, config: Arc<Config>, fleet: Arc<Fleet>, seed: u64) -> Self {
+        let clock = Clock::new();
         let access_log = fleet.access_log.as_ref().map(|log| Rc::new(Lines::new(Arc::clone(log))));
         Self {
             index,
@@ -106,7 +110,8 @@ impl Worker {
             fleet,
             dates: Dates::new(),
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
-            limit_copies: LimitCopies::new(now()),
+            clock,
+            limit_copies: LimitCopies::new(clock.origin()),
             config: RefCell::new(Rc::new(config)),
             phase: Cell::new(Phase::Serving),
             stage: Cell::default(),

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use lb_core::limit::{Alike, Pace, nanos_between};
+use lb_core::limit::{Alike, Pace};
 
 use super::{LimitConfig, LimitIndex, Limits};
 use crate::{
@@ -31,7 +31,7 @@ pub(super) struct LimitCopy {
     pub(super) which: Option<Which>,
     pub(super) pace: Copy<Pace>,
     pub(super) paces: Copy<Arc<KeyPaces>>,
-    /// When the pace of all keys began, in nanoseconds after the origin.
+    /// When the pace began, of keys that of all of them, in nanoseconds after the origin.
     pub(super) began: i64,
     pub(super) told: LastTold,
 }
@@ -132,15 +132,9 @@ fn low(word: u64) -> u32 {
 }
 
 impl LimitCopies {
-    /// Of a worker that asks from now on.
+    /// Of a worker whose clock's numbers begin then.
     pub(crate) fn new(origin: Instant) -> Self {
         Self { origin, all: RefCell::default() }
-    }
-
-    /// A moment as [`LimitConfig::take_usual`] wants it: two numbers are compared without a call.
-    #[inline(always)]
-    pub(crate) fn nanos(&self, now: Instant) -> u64 {
-        nanos_between(self.origin, now)
     }
 
     /// Puts the fields that say this at the end of a head, in place of its empty line. They are

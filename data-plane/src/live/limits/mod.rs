@@ -70,11 +70,22 @@ pub(crate) struct LimitConfig {
     pub(crate) limit: Arc<Limit>,
     pub(crate) state: Arc<LimitState>,
     source: Source,
-    /// The serial of the state, if this counts by client address, with a share of its own of
-    /// each, and refuses; else a serial that no state has. Looked at where all of that matters.
-    usual: u64,
+    usual: Usual,
     /// The fields `RateLimit-Policy` and, until its figures, `RateLimit`.
     fields: Arc<str>,
+}
+
+/// What it takes to know the number under which a limit counts the usual request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Usual {
+    /// Nothing: all are counted together.
+    All,
+    /// The connection remembers its peer's.
+    Peer,
+    /// What the head says.
+    Head,
+    /// No request is: it only counts, and others refuse.
+    None,
 }
 
 /// Who asks limits, and when.
@@ -185,10 +196,12 @@ impl LimitConfig {
             "RateLimit-Policy: \"{name}\";q={quota};w={window_seconds}\r\nRateLimit: \"{name}\";r="
         );
         let limit = Arc::clone(limit);
-        let is_usual = matches!(source, Source::ByKey(_))
-            && *limit.key() == LimitKey::ClientAddress
-            && !limit.shadow;
-        let usual = if is_usual { state.serial } else { u64::MAX };
+        let usual = match limit.key() {
+            _ if limit.shadow => Usual::None,
+            LimitKey::All => Usual::All,
+            LimitKey::ClientAddress => Usual::Peer,
+            LimitKey::Header(_) | LimitKey::Cookie(_) | LimitKey::Path => Usual::Head,
+        };
         Self { which: Which::new(version, 0), limit, state, source, usual, fields: fields.into() }
     }
 
@@ -203,27 +216,38 @@ impl LimitConfig {
         Told::new(self.which, decision.remaining(), decision.reset_seconds())
     }
 
-    /// Asks for one token for the usual request, that of a client whose number `memo` knows:
-    /// what it is told. Nothing if anything about it is unusual; then it has taken nothing, and
-    /// [`Self::take`] is to be asked.
+    /// What it takes to know the number of the usual request.
+    #[inline(always)]
+    pub(crate) fn usual(&self) -> Usual {
+        self.usual
+    }
+
+    /// Asks for one token for the usual request, whose key has this number: what it is told.
+    /// Nothing if anything about it is unusual; then it has taken nothing, and [`Self::take`]
+    /// is to be asked.
     #[inline(always)]
     pub(crate) fn take_usual(
         &self,
-        memo: (u64, u64),
+        key: u64,
         copies: &LimitCopies,
         worker: usize,
         nanos: u64,
     ) -> Option<Telling> {
-        let (serial, key) = memo;
-        let Source::ByKey(lease) = &self.source else { return None };
-        if serial != self.usual {
-            return None;
-        }
         let copies = copies.all.borrow();
         let copy = copies.get(self.which.index()).filter(|copy| copy.which == Some(self.which))?;
         // What comes before the start is far more than any stage lasts, and so unusual.
         let elapsed = nanos.wrapping_sub_signed(copy.began);
-        let (taken, pace) = lease.take_usual(key, &copy.paces, elapsed)?;
+        let (taken, pace) = match &self.source {
+            Source::ByKey(lease) => lease.take_usual(key, &copy.paces, elapsed)?,
+            Source::Whole(lease) => {
+                let pace = lease.current(&copy.pace)?;
+                let taken = self.state.bucket().take_usual(pace, elapsed)?;
+                lease.count(worker);
+                (taken, pace)
+            }
+            Source::Own(pace) => (self.state.bucket().take_usual(pace, elapsed)?, pace),
+            Source::OwnByKey(pace, table) => (table.take_usual(key, pace, elapsed)?, pace),
+        };
         self.state.count_taken(worker);
         if taken.is_among(&copy.told.alike.get()) {
             return Some(Telling::Again(Rc::clone(&copy.told.fields)));
@@ -245,20 +269,26 @@ impl LimitConfig {
     pub(crate) fn take(&self, key: u64, asking: &Asking<'_>) -> Decision {
         let Asking { worker, copies, now } = *asking;
         let origin = copies.origin;
+        let copies = &mut *copies.all.borrow_mut();
+        let copy = of(copies, self.which);
+        // The pace may be another from here on.
+        copy.told.alike.set(Alike::NONE);
         let decision = match &self.source {
-            Source::Own(pace) => self.state.bucket().take(pace, now),
-            Source::OwnByKey(pace, table) => table.take(key, pace, now),
+            Source::Own(pace) => {
+                copy.began = pace.start_after(origin);
+                self.state.bucket().take(pace, now)
+            }
+            Source::OwnByKey(pace, table) => {
+                copy.began = pace.start_after(origin);
+                table.take(key, pace, now)
+            }
             Source::Whole(lease) => {
                 lease.count(worker);
-                let copies = &mut *copies.all.borrow_mut();
-                let copy = of(copies, self.which);
-                self.state.bucket().take(lease.pace(&mut copy.pace), now)
+                let pace = lease.pace(&mut copy.pace);
+                copy.began = pace.start_after(origin);
+                self.state.bucket().take(pace, now)
             }
             Source::ByKey(lease) => {
-                let copies = &mut *copies.all.borrow_mut();
-                let copy = of(copies, self.which);
-                // The pace may be another from here on.
-                copy.told.alike.set(Alike::NONE);
                 let decision = lease.take(key, &mut copy.paces, now);
                 copy.began = lease.cold(&mut copy.paces).start_after(origin);
                 decision

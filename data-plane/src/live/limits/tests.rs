@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_core::{
     lease::{Sort, Wanted},
-    limit::MICROS,
+    limit::{MICROS, nanos_between},
     model::{
         HostMatch, LimitName, Listener, ListenerName, PathMatch, Pool, PoolName, Resource, Route,
         RouteName, RoutePools, Snapshot, Weight,
@@ -17,8 +17,12 @@ use crate::{leases::Leases, worker::now};
 const KEY: u64 = 77;
 
 fn by_client(burst: u32) -> Limit {
+    limit(LimitScope::Fleet, LimitKey::ClientAddress, burst)
+}
+
+fn limit(scope: LimitScope, key: LimitKey, burst: u32) -> Limit {
     let limit = Limit::new(LimitName::new("l").unwrap(), "100/s".parse().unwrap());
-    limit.counted(LimitScope::Fleet, LimitKey::ClientAddress).unwrap().with_burst(burst).unwrap()
+    limit.counted(scope, key).unwrap().with_burst(burst).unwrap()
 }
 
 /// A route to one pool with this limit.
@@ -73,8 +77,10 @@ impl Asker {
 
     fn usual(&self, after_ms: u64) -> Option<Telling> {
         let limit = self.limits.only_one(0, 0)?;
-        let nanos = self.copies.nanos(self.start + Duration::from_millis(after_ms));
-        limit.take_usual((limit.state.serial, KEY), &self.copies, 0, nanos)
+        let now = self.start + Duration::from_millis(after_ms);
+        let nanos = nanos_between(self.copies.origin, now);
+        (limit.usual() != Usual::None).then_some(())?;
+        limit.take_usual(KEY, &self.copies, 0, nanos)
     }
 
     fn any(&self, after_ms: u64) -> Decision {
@@ -125,13 +131,21 @@ fn the_same_is_told_from_what_was_kept_and_something_else_is_not() {
 
 #[test]
 fn the_usual_request_is_refused_when_others_are() {
-    let asker = Asker::new(by_client(5));
-    while asker.any(0).is_admitted() {}
-    assert!(asker.usual(0).is_none() && !asker.any(9).is_admitted());
-    assert!(asker.usual(11).is_some() && asker.usual(11).is_none());
-    assert!(asker.usual(10_000).is_some());
-    let sums = asker.limits.all()[0].sums();
-    assert_eq!((sums.admitted, sums.refused), (7, 2));
+    for scope in [LimitScope::Fleet, LimitScope::Proxy] {
+        for key in [LimitKey::ClientAddress, LimitKey::Path, LimitKey::All] {
+            let what = format!("{scope:?} {key:?}");
+            let asker = Asker::new(limit(scope, key, 5));
+            if let Source::Whole(lease) = &asker.limits.all()[0].source {
+                lease.publish(Pace::new(100 * MICROS, 5, asker.start));
+            }
+            while asker.any(0).is_admitted() {}
+            assert!(asker.usual(0).is_none() && !asker.any(9).is_admitted(), "{what}");
+            assert!(asker.usual(11).is_some() && asker.usual(11).is_none(), "{what}");
+            assert!(asker.usual(900).is_some(), "{what}");
+            let sums = asker.limits.all()[0].sums();
+            assert_eq!((sums.admitted, sums.refused), (7, 2), "{what}");
+        }
+    }
 }
 
 #[test]
