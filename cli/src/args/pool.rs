@@ -69,16 +69,6 @@ pub(crate) struct PoolSettings {
 }
 
 impl PoolSettings {
-    /// Whether what is checked, how or how often is among them.
-    pub(crate) fn changes_checks(&self) -> bool {
-        self.health.is_some()
-            || self.health_path.is_some()
-            || self.health_interval.is_some()
-            || self.health_timeout.is_some()
-            || self.rise.is_some()
-            || self.fall.is_some()
-    }
-
     /// Whether clients are to stay with no backend.
     pub(crate) fn sticky_none(&self) -> bool {
         self.sessions.sticky.as_deref() == Some("none")

@@ -45,8 +45,10 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
                 pool.name
             ));
         }
-        if args.settings.changes_checks() && view.changed && checks::are_told(session, &args.write)
-        {
+        // What was as it is now is not looked at anew.
+        let differs =
+            |line: &String| ["  health", "  rise ", "  fall "].iter().any(|f| line.contains(f));
+        if lines.iter().any(differs) && checks::are_told(session, &args.write) {
             checks::tell(session, pool, view.revision).await?;
         }
     }

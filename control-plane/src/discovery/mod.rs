@@ -80,6 +80,7 @@ pub(crate) async fn run(
         followed: BTreeMap::new(),
         orphaned: BTreeMap::new(),
         due: BTreeMap::new(),
+        unstored: BTreeSet::new(),
     };
     revisions.mark_changed();
     loop {
@@ -122,6 +123,8 @@ struct Discovery {
     orphaned: BTreeMap<PoolName, Instant>,
     /// Pools of which something is still to be done, and when they are looked at again.
     due: BTreeMap<PoolName, Instant>,
+    /// Pools whose sources told what could not be stored.
+    unstored: BTreeSet<PoolName>,
 }
 
 /// One source.

@@ -7,7 +7,7 @@ use lb_core::{
     model::{BackendId, Kind, PoolName, Resource, Source},
 };
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Discovery, LOOK, RETRY};
 use crate::registry::{Item, Origin, PutMode, WriteError, WriteRequest};
@@ -162,10 +162,18 @@ impl Discovery {
             ..WriteRequest::default()
         };
         match self.registry.write(request).await {
-            Ok(_) => true,
+            Ok(_) => {
+                if self.unstored.remove(pool) {
+                    info!(%pool, "what the sources told is stored again");
+                }
+                true
+            }
             Err(WriteError::Stopping) => false,
             Err(error) => {
-                warn!(%pool, %error, "what the sources told could not be stored; it is tried again");
+                // Once, and not at each of many attempts.
+                if self.unstored.insert(pool.clone()) {
+                    warn!(%pool, %error, "what the sources told could not be stored; it is tried again");
+                }
                 self.due.insert(pool.clone(), Instant::now() + RETRY);
                 false
             }

@@ -12,10 +12,17 @@ use super::Catalog;
 /// What stands for this machine.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
-/// Of backends that are put, those beside which another of their pool means the same server.
+/// Of backends that are put, those beside which another of their pool means the same server. It is
+/// told when that begins, and not with every later change of one of them.
 pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Vec<String> {
     let put: HashSet<(&str, &Address)> =
         upserts.iter().filter_map(Resource::as_backend).map(place).collect();
+    let begins = |backend: &&Backend| {
+        let stored = catalog.backends().get(&backend.id).map(|stored| &stored.value);
+        let was_there =
+            stored.is_some_and(|stored| stored.is_wanted() && place(stored) == place(backend));
+        backend.is_wanted() && !was_there
+    };
     let told = |backend: &Backend| {
         let twin = aliases(&backend.address)
             .find_map(|alias| twin(catalog, &put, deletes, backend, &alias))?;
@@ -25,7 +32,7 @@ pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key])
             backend.id, backend.address, backend.pool
         ))
     };
-    upserts.iter().filter_map(Resource::as_backend).filter_map(told).collect()
+    upserts.iter().filter_map(Resource::as_backend).filter(begins).filter_map(told).collect()
 }
 
 fn place(backend: &Backend) -> (&str, &Address) {
@@ -42,7 +49,9 @@ fn twin(
 ) -> Option<String> {
     let stored = catalog.members(&backend.pool).and_then(|members| members.get(alias));
     let goes = |id: &BackendId| deletes.contains(&Key::new(Kind::Backend.name(), id.as_str()));
-    match stored.filter(|id| **id != backend.id && !goes(id)) {
+    let is_wanted =
+        |id: &BackendId| catalog.backends().get(id).is_some_and(|stored| stored.value.is_wanted());
+    match stored.filter(|id| **id != backend.id && !goes(id) && is_wanted(id)) {
         Some(id) => Some(format!("{id} ({alias})")),
         None => put.contains(&(backend.pool.as_str(), alias)).then(|| alias.to_string()),
     }
@@ -61,7 +70,7 @@ fn aliases(address: &Address) -> impl Iterator<Item = Address> {
 
 #[cfg(test)]
 mod tests {
-    use lb_core::model::{Incarnation, PoolName};
+    use lb_core::model::{AdminState, Incarnation, PoolName, Weight};
 
     use super::*;
 
@@ -90,6 +99,29 @@ mod tests {
         {
             assert!(told(id, address).is_empty(), "{id} {address}");
         }
+        // Whoever follows the advice is not told again, nor is anybody whose twin gets nothing.
+        let put = |catalog: &mut Catalog, id: &str, address: &str, state| {
+            let Resource::Backend(one) = backend(id, address) else { unreachable!("it is one") };
+            catalog.put(Resource::Backend(Backend { admin_state: state, ..one.clone() }), 2);
+            one
+        };
+        let mut both = Catalog::default();
+        put(&mut both, "b1", "localhost:8001", AdminState::Enabled);
+        let other = put(&mut both, "b2", "127.0.0.1:8001", AdminState::Enabled);
+        let draining = Backend { admin_state: AdminState::Draining, ..other.clone() };
+        let heavier = Backend { weight: Weight::new(7).unwrap(), ..other.clone() };
+        for changed in [draining, heavier] {
+            assert!(warnings(&both, &[Resource::Backend(changed)], &[]).is_empty());
+        }
+        put(&mut both, "b2", "127.0.0.1:8001", AdminState::Disabled);
+        assert_eq!(
+            warnings(&both, &[Resource::Backend(other.clone())], &[]).len(),
+            1,
+            "it is back"
+        );
+        put(&mut both, "b1", "localhost:8001", AdminState::Disabled);
+        assert!(warnings(&both, &[Resource::Backend(other)], &[]).is_empty());
+
         let gone = [Key::new("backend", "b1")];
         let moved = [backend("b2", "127.0.0.1:8001")];
         assert!(warnings(&catalog, &moved, &gone).is_empty());
