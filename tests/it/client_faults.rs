@@ -324,6 +324,8 @@ async fn a_client_that_sends_on_after_its_answer_keeps_no_slot_from_others() {
         client.send("POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await;
         client.send(vec![b'a'; 64 << 10]).await;
         assert_eq!(client.response().await.status, 401, "{then:?}");
+        // It is silent, and then sends on.
+        assert_eq!(get(cluster.address(), "/").await.status, 200, "{then:?}");
         let sends = async {
             loop {
                 client.send(b"a").await;

@@ -390,3 +390,31 @@ async fn an_upload_that_holds_a_slot_that_nobody_counts_is_cut() {
     let whole = answers.remove(0).await.unwrap();
     assert_eq!(whole.text(), "a", "the other one goes on to its end");
 }
+
+/// What the same processes had of it before keeps nobody waiting.
+#[tokio::test]
+async fn a_cap_that_is_taken_away_and_set_again_lends_at_once() {
+    let meter = Meter::open("well", Duration::from_millis(20));
+    let cluster = Cluster::start(program(), 2).await;
+    cluster.api.change_pool(no_checks).await;
+    cluster.add_backends(&[meter.address()]).await;
+    let cap = async |slots: u32| {
+        cluster.api.change_pool(|pool| pool.max_in_flight = slots).await;
+        cluster.settled().await;
+    };
+    let load = Load::start(&cluster.addresses(), 4);
+    for _ in 0..3 {
+        cap(5).await;
+        load.answered(100).await;
+        cap(0).await;
+        load.answered(100).await;
+    }
+    cap(5).await;
+    eventually("no more than five at once", async || {
+        _ = meter.take_most();
+        load.answered(100).await;
+        if meter.most() <= 5 { Ok(()) } else { Err(meter.most()) }
+    })
+    .await;
+    load.stop().await.assert_flawless();
+}

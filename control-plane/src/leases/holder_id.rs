@@ -10,13 +10,12 @@ pub(crate) struct HolderId {
 }
 
 impl HolderId {
-    /// Whether this is the same holder before its process stood still: it counts up the upper
-    /// half of its number then. What a former *account* had, which has another lower half, goes
-    /// on beside it.
+    /// Whether the same process held it as this one before: before it stood still, which counts
+    /// up the upper half of the number, or before the quantity was not limited for a while, which
+    /// counts up the lower. What was in use then, the later one reports as in use.
     pub(super) fn is_former_of(&self, other: &Self) -> bool {
         const LOWER: u64 = (1 << 32) - 1;
-        self.instance == other.instance
-            && self.number < other.number
-            && self.number & LOWER == other.number & LOWER
+        let place = |holder: &Self| (holder.number & LOWER, holder.number);
+        self.instance == other.instance && place(self) < place(other)
     }
 }

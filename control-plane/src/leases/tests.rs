@@ -142,20 +142,34 @@ async fn what_is_wanted_again_is_not_lent_twice() {
     world.grant();
     assert!(world.leases.view(QuantityKind::Pool, "default", 0).is_none());
     world.want(Some(10));
-    // The same process holds it anew, and another proxy does not get what the former
-    // holder may be using.
+    // The same process holds it anew, and says what began before: nothing waits for what it
+    // might have had.
     let mut again = world.proxy("p1");
     again.number = 2;
+    again.slots.set_in_use(8, now());
     let mut second = world.proxy("p2");
-    world.report(&mut again);
-    world.report(&mut second);
+    for in_use in [8, 3, 0] {
+        again.slots.set_in_use(in_use, now());
+        for _ in 0..3 {
+            world.report(&mut again);
+            world.report(&mut second);
+            world.grant();
+            let used = again.usable().max(in_use) + second.usable();
+            assert!(used <= 10, "{used}");
+        }
+        assert!(second.usable() > 0, "beside {in_use}");
+    }
+    // A process that was not heard of since keeps what it had.
+    let mut silent = world.proxy("p3");
+    world.report(&mut silent);
     world.grant();
-    assert_eq!(first.usable() + again.usable() + second.usable(), 10);
-    tokio::time::advance(HOLD + Duration::from_millis(1200)).await;
-    world.report(&mut again);
-    world.report(&mut second);
+    world.want(None);
     world.grant();
-    assert_eq!((again.usable(), second.usable()), (5, 5));
+    world.want(Some(10));
+    again.number = 3;
+    world.report(&mut again);
+    world.grant();
+    assert!(again.usable() + second.usable() <= 10);
 }
 
 #[tokio::test(start_paused = true)]

@@ -34,6 +34,31 @@ pub(super) fn shares(quantity: u64, demands: &[u64]) -> Shares {
     Shares { amounts, rest: left % count, all_met: true, level: u64::MAX }
 }
 
+/// The same where some keep more than they would get: they have what they keep, and the others
+/// share what is left. Who these are is told with it.
+pub(super) fn shares_beside(quantity: u64, demands: &[u64], kept: &[u64]) -> (Shares, Vec<bool>) {
+    let (mut demands, mut left) = (demands.to_vec(), quantity);
+    let mut apart = vec![false; demands.len()];
+    loop {
+        let mut shares = shares(left, &demands);
+        let before = left;
+        if !shares.all_met {
+            for (index, &kept) in kept.iter().enumerate() {
+                if !apart[index] && kept > shares.level {
+                    (apart[index], demands[index]) = (true, 0);
+                    left = left.saturating_sub(kept);
+                }
+            }
+        }
+        if left == before {
+            for (index, amount) in shares.amounts.iter_mut().enumerate() {
+                *amount = if apart[index] { kept[index] } else { *amount };
+            }
+            return (shares, apart);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -56,6 +81,21 @@ mod tests {
     fn fewer_units_than_demands_are_left_to_be_handed_round() {
         let shares = shares(2, &[1; 8]);
         assert_eq!((shares.amounts, shares.rest, shares.all_met), (vec![0; 8], 2, false));
+    }
+
+    #[test]
+    fn who_keeps_more_than_an_even_share_has_that_and_the_others_share_the_rest() {
+        let beside = |quantity, demands: &[u64], kept: &[u64]| {
+            let (shares, apart) = shares_beside(quantity, demands, kept);
+            (shares.amounts, shares.rest, shares.level, apart)
+        };
+        let (yes, no) = (true, false);
+        assert_eq!(beside(10, &[10, 10], &[0, 5]), (vec![5, 5], 0, 5, vec![no, no]));
+        assert_eq!(beside(10, &[10, 10], &[0, 8]), (vec![2, 8], 0, 2, vec![no, yes]));
+        assert_eq!(beside(3, &[2, 2, 2], &[1, 1, 0]), (vec![1, 1, 1], 0, 1, vec![no; 3]));
+        assert_eq!(beside(7, &[8, 1, 1], &[6, 0, 0]), (vec![6, 0, 0], 1, 0, vec![yes, no, no]));
+        assert_eq!(beside(2, &[3, 3], &[2, 2]).0, [2, 2]);
+        assert_eq!(beside(9, &[3, 3], &[3, 0]).0, [4, 4]);
     }
 
     proptest! {

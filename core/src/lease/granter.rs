@@ -9,8 +9,9 @@ use std::{
 use super::{
     AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
     book::Book,
-    fair::{Shares, shares},
+    fair::shares_beside,
     rate::reserve,
+    turns::{Lending, hand_round, round_of_turns},
 };
 
 /// Lends one quantity to holders of type `H`, which names one *start* of a proxy process:
@@ -212,6 +213,9 @@ impl<H: Clone + Ord> Granter<H> {
         }
         self.forget_over(now);
         let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
+        if matches!(self.terms.unit, Unit::Whole { .. }) {
+            self.books.values_mut().for_each(|book| book.look_at_kept(now));
+        }
         let mut lendings = self.targets(now);
         // Otherwise what goes round moves on with time.
         let mut is_settled = !self.carries(now)
@@ -291,6 +295,21 @@ impl<H: Clone + Ord> Granter<H> {
         }
     }
 
+    /// What there is to share out: of whole units without what silent holders may have, which
+    /// were killed or cut off. Of turns and even shares that were reckoned with these, those who
+    /// want one would wait in vain.
+    fn to_share(&self, now: Instant) -> u64 {
+        let (lease, counted_for) = (self.terms.lease, self.terms.counted_for());
+        let silent = self.books.values().filter(|book| !book.is_in_contact(lease, now));
+        match self.terms.unit {
+            Unit::Divisible { .. } => self.quantity,
+            Unit::Whole { .. } => {
+                let theirs = silent.map(|book| book.counted(counted_for, now)).sum();
+                self.quantity.saturating_sub(theirs)
+            }
+        }
+    }
+
     /// What each holder in contact is to have in the end.
     fn targets(&self, now: Instant) -> Vec<Lending<H>> {
         let (lease, counted_for) = (self.terms.lease, self.terms.counted_for());
@@ -302,32 +321,41 @@ impl<H: Clone + Ord> Granter<H> {
                 safe: 0,
                 carried: false,
                 counted: book.counted(counted_for, now),
+                kept: book.kept(),
+                is_kept_in_doubt: book.is_kept_in_doubt(),
                 report: *book.report(),
                 extra_since: book.extra_since,
                 served_at: book.served_at,
                 level: None,
             })
             .collect();
+        let quantity = self.to_share(now);
         let floor = match self.terms.unit {
             Unit::Divisible { floor } => {
-                let even = self.quantity / lendings.len().max(1) as u64;
+                let even = quantity / lendings.len().max(1) as u64;
                 floor.min(even / Unit::FLOOR_PARTS)
             }
             Unit::Whole { .. } => 0,
         };
-        let demands: Vec<u64> = lendings
-            .iter()
-            .map(|lending| lending.report.demand.max(floor).min(self.quantity))
-            .collect();
+        let demands: Vec<u64> =
+            lendings.iter().map(|lending| lending.report.demand.max(floor).min(quantity)).collect();
         let demands = match self.terms.unit {
-            Unit::Divisible { .. } => reserved(self.quantity, demands),
+            Unit::Divisible { .. } => reserved(quantity, demands),
             Unit::Whole { .. } => demands,
         };
-        let shares = shares(self.quantity, &demands);
-        for ((lending, &demand), &amount) in lendings.iter_mut().zip(&demands).zip(&shares.amounts)
-        {
-            lending.amount = amount;
-            lending.level = (!shares.all_met && demand > shares.level).then_some(shares.level);
+        let kept: Vec<u64> = lendings.iter().map(|lending| lending.kept).collect();
+        let (shares, apart) = shares_beside(quantity, &demands, &kept);
+        for (index, lending) in lendings.iter_mut().enumerate() {
+            lending.amount = shares.amounts[index];
+            lending.level = match apart[index] {
+                true if lending.is_kept_in_doubt => {
+                    lending.amount = 0;
+                    None
+                }
+                // What is new there waits with all others for what goes round.
+                true => (shares.level == 0 && demands[index] > kept[index]).then_some(kept[index]),
+                false => (!shares.all_met && demands[index] > shares.level).then_some(shares.level),
+            };
         }
         if let Unit::Whole { turn } = self.terms.unit {
             let turn = match shares.level {
@@ -373,61 +401,4 @@ fn reserved(quantity: u64, mut demands: Vec<u64>) -> Vec<u64> {
         *demand += u64::try_from(part).unwrap_or_default();
     }
     demands
-}
-
-/// What is to be lent to one holder.
-struct Lending<H> {
-    holder: H,
-    amount: u64,
-    safe: u64,
-    carried: bool,
-    counted: u64,
-    report: Report,
-    extra_since: Option<Instant>,
-    served_at: Instant,
-    /// What it gets at least, if it gets less than it asks for.
-    level: Option<u64>,
-}
-
-impl<H> Lending<H> {
-    fn carry(&mut self, quantity: u64) {
-        self.amount = self.report.holds.min(quantity);
-        self.safe = self.report.safe.min(quantity);
-        self.carried = true;
-    }
-}
-
-/// How long each may keep one of the units that go round, so that all who want one have had it
-/// within [`Terms::ROUND`].
-fn round_of_turns<H>(lendings: &[Lending<H>], units: u64) -> Duration {
-    let wanting = lendings.iter().filter(|lending| lending.level.is_some()).count();
-    Terms::ROUND.mul_f64(units as f64 / wanting.max(1) as f64)
-}
-
-/// Adds the units that cannot be split evenly, one each: to those whose turn it still is,
-/// then to those who have waited longest. When all demands are met, to those who have
-/// them already.
-fn hand_round<H>(
-    lendings: &mut [Lending<H>],
-    shares: &Shares,
-    is_in_turn: impl Fn(Instant) -> bool,
-) {
-    let mut order: Vec<usize> = (0..lendings.len())
-        .filter(|&index| shares.all_met || lendings[index].level.is_some())
-        .collect();
-    if shares.all_met {
-        order.sort_by_key(|&index| lendings[index].counted <= lendings[index].amount);
-    } else {
-        order.sort_by_key(|&index| {
-            let lending = &lendings[index];
-            match lending.extra_since {
-                Some(since) if is_in_turn(since) => (0, since),
-                None => (1, lending.served_at),
-                Some(since) => (2, since),
-            }
-        });
-    }
-    for &index in order.iter().take(usize::try_from(shares.rest).unwrap_or(usize::MAX)) {
-        lendings[index].amount += 1;
-    }
 }

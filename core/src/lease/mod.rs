@@ -99,6 +99,7 @@ mod shared_slots;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::time::Duration;
 

@@ -45,7 +45,7 @@ impl Clock {
 
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) clock: Clock,
+    clock: Clock,
     pub(crate) is_up: bool,
     /// No message passes until then.
     pub(crate) cut_until: u64,
@@ -67,6 +67,8 @@ pub(crate) struct Node {
     pub(crate) burst: u32,
     pub(crate) served_at: u64,
     pub(crate) longest_wait: u64,
+    /// So many of its next requests hold their slots for so many milliseconds.
+    pub(crate) stays: (u64, u64),
     /// It may exceed what the granter knows of by so much, until then.
     pub(crate) excess: (u64, u64),
 }
@@ -104,6 +106,7 @@ impl Node {
             burst: 0,
             served_at: now,
             longest_wait: 0,
+            stays: (0, 0),
             excess: (0, 0),
         }
     }
@@ -201,7 +204,11 @@ impl Node {
                 }
                 while !queue.is_empty() && slots.take(at) {
                     queue.next(at).expect("nobody who waits has waited too long");
-                    let service = rng.u64(plan.service_ms.0..=plan.service_ms.1);
+                    let service = match self.stays {
+                        (0, _) => rng.u64(plan.service_ms.0..=plan.service_ms.1),
+                        (_, long) => long,
+                    };
+                    self.stays.0 = self.stays.0.saturating_sub(1);
                     self.running.push(Reverse(now + crate::ms(service)));
                     self.admitted += 1;
                     self.longest_wait = self.longest_wait.max(now - self.served_at);

@@ -1,5 +1,7 @@
 //! What leases are worth when nothing goes wrong, in figures.
 
+use std::ops::Range;
+
 use lb_core::lease::{OnLoss, Terms};
 
 use crate::{
@@ -103,6 +105,80 @@ fn two_slots_serve_eight_proxies_within_their_queues_deadlines() {
         assert!(longest < ms(2_500), "{longest}");
         assert!(used > 0.9, "{used}");
     }
+}
+
+/// The longest that a proxy of these had no slot from here on.
+fn longest_wait(world: &mut World, proxies: Range<usize>, until_ms: u64) -> u64 {
+    let now = world.now;
+    for node in &mut world.nodes {
+        (node.served_at, node.longest_wait) = (now, 0);
+    }
+    world.run_until(ms(until_ms)).unwrap();
+    let now = world.now;
+    let waits = world.nodes[proxies].iter().map(|n| n.longest_wait.max(now - n.served_at));
+    waits.max().unwrap() / 1000
+}
+
+/// Slots that do not come back are not reckoned with: those of a killed proxy until the longest
+/// request has ended, and those of long requests.
+#[test]
+fn what_does_not_go_round_makes_nobodys_turn_longer() {
+    for (seed, quantity, stays, killed) in
+        [(1, 2, 1, true), (2, 2, 1, false), (3, 3, 2, false), (4, 7, 6, false), (5, 10, 8, false)]
+    {
+        let mut world = World::new(
+            Plan {
+                terms: Terms::slots(Duration::from_secs(30)),
+                is_rate: false,
+                quantity,
+                end_ms: 60_000,
+                ..plan(seed, &[0.0])
+            },
+            false,
+        );
+        world.nodes[0].demand = 60.0;
+        world.nodes[0].stays = (stays, 60_000);
+        world.run_until(ms(2_000)).unwrap();
+        assert!(world.nodes[0].running.len() as u64 >= stays);
+        let others = usize::from(killed)..8;
+        world.nodes[others.clone()].iter_mut().for_each(|node| node.demand = 20.0);
+        world.run_until(ms(4_000)).unwrap();
+        if killed {
+            // It has the one slot that it keeps, and the control plane knows that it gave the
+            // other one back.
+            let mut alone = 0;
+            while alone < 40 {
+                world.run_until(world.now + ms(10)).unwrap();
+                alone = if world.nodes[0].usable(world.now) > 1 { 0 } else { alone + 1 };
+            }
+            world.nodes[0].is_up = false;
+        }
+        // What it has in reserve comes back first, and it shows what stays.
+        world.run_until(ms(8_000)).unwrap();
+        let longest = longest_wait(&mut world, others, 25_000);
+        println!("{stays} of {quantity} stay: longest without a slot {longest} ms");
+        assert!(longest < 2_500, "{stays} of {quantity}: {longest} ms");
+    }
+}
+
+/// Where a long request was, short ones of the same proxy do not stay for good.
+#[test]
+fn what_stayed_goes_round_again_when_it_has_ended() {
+    let plan = Plan {
+        terms: Terms::slots(Duration::from_secs(30)),
+        is_rate: false,
+        quantity: 2,
+        end_ms: 40_000,
+        ..plan(1, &[20.0])
+    };
+    let mut world = World::new(plan, false);
+    world.nodes[..2].iter_mut().for_each(|node| node.stays = (1, 8_000));
+    world.run_until(ms(8_000)).unwrap();
+    assert_eq!(world.nodes.iter().map(|node| node.running.len()).sum::<usize>(), 2);
+    world.run_until(ms(18_000)).unwrap();
+    let longest = longest_wait(&mut world, 0..8, 40_000);
+    println!("longest without a slot {longest} ms");
+    assert!(longest < 2_500, "{longest} ms");
 }
 
 /// Proxies that need less than an even share keep what they need on average, and a part of a slot

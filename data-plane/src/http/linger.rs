@@ -88,8 +88,10 @@ fn end(began: Instant, at: Instant, silence: Duration, is_crowded: bool) -> Inst
 
 impl<S: Stream> Conversation<'_, '_, '_, S> {
     /// Lets what is left of a request go on to a backend that has answered and reads on, until
-    /// one of them has had enough. Its answer has been told whole.
+    /// one of them has had enough. Its answer has been told whole, and it holds no slot that
+    /// another request could use.
     pub(super) async fn send_rest(&mut self, upstream: &mut Upstream, upstream_in: &mut Buffer) {
+        self.exchange.permit.take_if(|permit| !permit.is_aside());
         let drain_timeout = self.listener.limits.drain_timeout;
         if !self.exchange.shut_down(now(), drain_timeout).await {
             return;
@@ -107,11 +109,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             let speaks = upstream.stream.poll_readable(context).is_ready()
                 && upstream_in.poll_fill(&mut upstream.stream, context).is_ready();
             let longest = self.pool.request_timeout;
-            let gives_way = exchange
-                .permit
-                .as_ref()
-                .is_some_and(|permit| permit.is_wanted() || permit.is_overdue(longest));
-            if sent.is_ready() || speaks || self.backend.is_cutting() || gives_way {
+            let is_overdue =
+                exchange.permit.as_ref().is_some_and(|permit| permit.is_overdue(longest));
+            if sent.is_ready() || speaks || self.backend.is_cutting() || is_overdue {
                 return Poll::Ready(());
             }
             if mem::take(&mut upload.progressed) {

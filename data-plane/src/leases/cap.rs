@@ -210,10 +210,10 @@ impl Permit {
         }
     }
 
-    /// Whether another request may wait for just these slots. Where their number is found out,
-    /// one that has been answered is counted aside, and in nobody's way.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.place.is_none() && self.caps.line.waiting() > 0
+    /// Whether it is counted apart from those that wait for their backends, where the number of
+    /// slots follows from these.
+    pub(crate) fn is_aside(&self) -> bool {
+        self.place.is_some()
     }
 
     /// Whether this request is to end, because nobody counts its slot any more: no control

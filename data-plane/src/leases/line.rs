@@ -106,6 +106,7 @@ impl Line {
         let has_turn = places.turns == 0;
         places.turns += usize::from(has_turn);
         places.places.insert(ticket, Place { has_turn, waker: None });
+        places.make_up();
         if self.waiting.0.fetch_add(1, SeqCst) == 0 {
             self.news.notify_one();
         }
@@ -143,6 +144,15 @@ impl Places {
             waker.wake();
         }
         true
+    }
+
+    /// Gives turns for what became free while everybody had one, to those who have none now. When
+    /// no turn is left that could find nothing, nothing is missed any more.
+    fn make_up(&mut self) {
+        while self.missed > 0 && self.give_turn(None) {
+            self.missed -= 1;
+        }
+        self.missed = self.missed.min(self.turns);
     }
 
     /// A turn found nothing: the next one behind has it, or the first, if a slot came meanwhile.
@@ -196,6 +206,7 @@ impl Drop for Waiter {
         if place.is_some_and(|place| place.has_turn) {
             places.pass_on(self.ticket);
         }
+        places.make_up();
     }
 }
 
@@ -274,6 +285,28 @@ mod tests {
         line.freed();
         first.pass_on();
         assert!(has_turn(&first), "the only one that waits");
+    }
+
+    #[test]
+    fn a_slot_that_came_back_while_all_had_turns_is_for_who_came_behind_them() {
+        let (line, now) = (line(2), now());
+        let first = line.join(now).unwrap();
+        line.freed();
+        let second = line.join(now).unwrap();
+        assert!(has_turn(&second), "the slot is there, or was found");
+        first.leave();
+        drop(second);
+        // Nor when the other one came before.
+        let [first, second] = [(); 2].map(|()| line.join(now).unwrap());
+        line.freed();
+        line.freed();
+        first.leave();
+        let third = line.join(now).unwrap();
+        assert!(has_turn(&second) && has_turn(&third));
+        second.leave();
+        third.leave();
+        let places = line.lock();
+        assert_eq!((places.turns, places.missed), (0, 0));
     }
 
     #[test]
