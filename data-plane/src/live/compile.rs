@@ -10,7 +10,10 @@ use std::{
 use lb_core::{
     balance::{Candidate, Phase, Picker},
     health::candidates,
-    model::{Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version},
+    model::{
+        Affinity, Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot,
+        Version,
+    },
 };
 
 use super::{
@@ -240,12 +243,16 @@ impl Compiler {
 
     /// Whether this proxy, too, finds a backend in a pool's fallback pool that is well. Two that
     /// stand in for each other are never both avoided altogether: the second one has no spare then.
+    /// Nor is a pool whose sessions are strict: their clients may go nowhere else, and try nobody.
     fn is_spared(
         &self,
         pool: &Pool,
         snapshot: &Snapshot,
         done: &BTreeMap<PoolName, Compiled>,
     ) -> bool {
+        if matches!(&pool.affinity, Affinity::Cookie(cookie) if cookie.strict) {
+            return false;
+        }
         let Some(name) = &pool.fallback.pool else { return false };
         let Some(spare) = snapshot.pools().get(name) else { return false };
         let states = done.get(name).or_else(|| self.pools.get(name));
