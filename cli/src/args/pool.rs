@@ -75,12 +75,12 @@ impl PoolSettings {
     }
 }
 
-/// What becomes of requests while the pool has no backend for them.
+/// What becomes of requests that the pool has no backend for.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "While there is no backend")]
 pub(crate) struct Fallback {
-    /// The pool that takes its requests meanwhile, or none; that pool's own fallback is not
-    /// followed [default: none]
+    /// The pool that takes its requests meanwhile, and those that fail, may be sent again and find no
+    /// other backend; or none. That pool's own fallback is not followed [default: none]
     #[arg(long, value_name = "POOL")]
     pub(crate) fallback_pool: Option<String>,
     /// The status of the answer when there is no such pool, or it has no backend either: 200 to

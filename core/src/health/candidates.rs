@@ -154,16 +154,20 @@ pub fn by_the_fleet<'a>(
 }
 
 /// Whether a backend is well by the fleet's word: wanted, up, and nothing against it. A pool that has
-/// one can stand in for another. What a proxy sees by itself does not count: it never keeps
-/// requests from the last that serves, so all proxies come to the same.
+/// one can stand in for another. What a proxy sees by itself does not count, so all proxies come to
+/// the same: it keeps requests from the last that serves only where a third pool stands in.
 #[must_use]
 pub fn any_well<'a>(
     mut members: impl Iterator<Item = (&'a Backend, Option<&'a BackendStatus>)>,
 ) -> bool {
-    members.any(|(backend, status)| {
-        let facts = Facts::told(backend, status);
-        facts.is_in_use && facts.is_up && !facts.is_ejected
-    })
+    members.any(|(backend, status)| is_well(backend, status))
+}
+
+/// Whether a backend is well by the fleet's word.
+#[must_use]
+pub fn is_well(backend: &Backend, status: Option<&BackendStatus>) -> bool {
+    let facts = Facts::told(backend, status);
+    facts.is_in_use && facts.is_up && !facts.is_ejected
 }
 
 /// Whether the fleet keeps requests from it for what they showed.

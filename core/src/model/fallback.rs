@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::{Invalid, PoolName, invalid::shorten};
 
-/// Where requests go while a pool has no backend for them. Panic mode comes first only where
+/// Where requests go while a pool has no backend for them, or no other one for a request that has
+/// failed and may be sent again. Panic mode comes first only where
 /// the fallback pool has no backend that is well. The default: nowhere, and the proxy answers
 /// 503.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -29,7 +29,7 @@ pub struct Pool {
     pub resilience: ResiliencePolicy,
     /// Whether a client stays with the backend that it was first sent to; default: no.
     pub affinity: Affinity,
-    /// Where its requests go while it has no backend for them.
+    /// Where its requests go when it has no backend for them.
     pub fallback: Fallback,
     /// Where backends come from beside those added by hand; default none. Checked by
     /// [`Source::checked_list`].

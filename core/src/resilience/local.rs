@@ -182,8 +182,15 @@ pub struct Seen {
 /// Which backends of a pool one proxy avoids: those that fail, as long as the pool can spare
 /// them. What the fleet has taken out counts against the cap ([`ejection::cap`]), whoever was
 /// avoided before comes first, and the last one that serves never goes.
+///
+/// `has_spare`: another pool can stand in for this one, also for this proxy. Once all that serve
+/// fail, they can be spared together then.
 #[must_use]
-pub fn chosen(pool: &[Seen]) -> Vec<bool> {
+pub fn chosen(pool: &[Seen], has_spare: bool) -> Vec<bool> {
+    let mut serve = pool.iter().filter(|seen| seen.serves);
+    if has_spare && serve.all(|seen| seen.is_avoided || seen.is_failing) {
+        return pool.iter().map(|seen| seen.serves).collect();
+    }
     let mut chosen = vec![false; pool.len()];
     let mut out = pool.iter().filter(|seen| seen.is_ejected).count();
     let mut serving = pool.iter().filter(|seen| seen.serves).count();
@@ -304,7 +311,7 @@ mod tests {
     }
 
     /// `s` serves, `f` serves and fails, `a` serves and is avoided, `e` ejected, `d` down.
-    fn avoided(letters: &str) -> String {
+    fn avoided(letters: &str, has_spare: bool) -> String {
         let seen: Vec<Seen> = letters
             .chars()
             .map(|letter| Seen {
@@ -314,7 +321,7 @@ mod tests {
                 is_failing: letter == 'f',
             })
             .collect();
-        let chosen = letters.chars().zip(chosen(&seen));
+        let chosen = letters.chars().zip(chosen(&seen, has_spare));
         chosen.map(|(letter, is_chosen)| if is_chosen { 'X' } else { letter }).collect()
     }
 
@@ -335,7 +342,27 @@ mod tests {
             ("afdddd", "Xfdddd"),
             ("", ""),
         ] {
-            assert_eq!(avoided(letters), expected, "{letters}");
+            assert_eq!(avoided(letters, false), expected, "{letters}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_has_a_spare_pool_can_do_without_all_that_serve() {
+        for (letters, expected) in [
+            ("f", "X"),
+            ("a", "X"),
+            ("fff", "XXX"),
+            ("faf", "XXX"),
+            ("fed", "Xed"),
+            // One that is well is enough for it to be as without.
+            ("fffs", "Xffs"),
+            ("aaas", "Xaas"),
+            ("fas", "fXs"),
+            ("s", "s"),
+            ("ed", "ed"),
+            ("", ""),
+        ] {
+            assert_eq!(avoided(letters, true), expected, "{letters}");
         }
     }
 
@@ -379,9 +406,17 @@ mod tests {
 
         #[test]
         fn somebody_always_serves(letters in "[sfaed]{0,12}") {
-            let chosen = avoided(&letters);
+            let chosen = avoided(&letters, false);
             let serves = |text: &str| text.contains(['s', 'f', 'a']);
             prop_assert_eq!(serves(&chosen), serves(&letters));
+            // Where another pool serves in place of this one, whoever is well still does.
+            let spared = avoided(&letters, true);
+            prop_assert_eq!(spared.matches('s').count(), letters.matches('s').count());
+            if letters.contains('s') {
+                prop_assert_eq!(spared, chosen);
+            } else {
+                prop_assert!(!serves(&spared));
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     stream::{Presence, Stream},
 };
 use crate::{
-    live::{BackendState, CountedBy, PoolConfig},
+    live::{BackendState, CountedBy, PoolConfig, PoolIndex},
     reason::Reason,
     worker::{Worker, now},
 };
@@ -63,6 +63,8 @@ impl Drop for InFlight<'_> {
 pub(super) struct Again {
     pub(super) slot: u32,
     pub(super) wait: Duration,
+    /// It is one of this pool, which stands in for the request's own.
+    pub(super) spare: Option<PoolIndex>,
 }
 
 /// The attempts at one request.
@@ -77,7 +79,10 @@ pub(super) struct Attempts<'c> {
     /// The request's time is for all of them together.
     started: Instant,
     slots: [u32; ATTEMPTS_MAX as usize],
-    count: usize,
+    /// Those in this pool, of which the slots are.
+    count: u32,
+    /// Those before, in the request's own pool.
+    before: u32,
     /// Those that took a permit.
     retries: u32,
     /// A kept connection has ended under it.
@@ -106,6 +111,7 @@ impl<'c> Attempts<'c> {
             started,
             slots: [0; ATTEMPTS_MAX as usize],
             count: 0,
+            before: 0,
             retries: 0,
             met_kept_end: false,
             last: None,
@@ -123,7 +129,7 @@ impl<'c> Attempts<'c> {
             None => now(),
         };
         // `decide` lets no more attempts begin than there is room for.
-        if let Some(free) = self.slots.get_mut(self.count) {
+        if let Some(free) = self.slots.get_mut(self.count as usize) {
             *free = slot;
             self.count += 1;
         }
@@ -132,7 +138,7 @@ impl<'c> Attempts<'c> {
 
     /// The backends that were tried, the present one included.
     pub(super) fn slots(&self) -> &[u32] {
-        &self.slots[..self.count]
+        &self.slots[..self.count as usize]
     }
 
     /// The backend that is tried at present.
@@ -168,6 +174,17 @@ impl<'c> Attempts<'c> {
         self.prepared
     }
 
+    /// Goes on in another pool, where the request has been nowhere and has no session. What it has
+    /// been through counts on: the time, the attempts, and the retries.
+    pub(super) fn move_to(&mut self, pool: &'c PoolConfig, now: Instant) {
+        self.pool = pool;
+        (self.ring, self.tie) = (None, Tie::default());
+        (self.before, self.count) = (self.before + self.count, 0);
+        self.over_limit = None;
+        // A first attempt there, which does not begin with the request.
+        self.waited_until = Some(now);
+    }
+
     /// The next one begins only now, since there was no room before. The request has as
     /// much time as if it had come later.
     pub(super) fn waited(&mut self, wait: Duration, now: Instant) {
@@ -201,11 +218,16 @@ impl<'c> Attempts<'c> {
     }
 
     /// How long the present one may take until its response's head: without a limit of
-    /// its own unless the request can be sent to another one.
-    pub(super) fn try_timeout(&self, is_replayable: bool) -> Option<Duration> {
+    /// its own unless the request can be sent to another one. `has_spare` tells whether another
+    /// pool would take it.
+    pub(super) fn try_timeout(
+        &self,
+        is_replayable: bool,
+        has_spare: impl FnOnce() -> bool,
+    ) -> Option<Duration> {
         let timeout = self.pool.retry.try_timeout?;
         let decision = decide(&self.pool.retry, &self.so_far(Fault::TryTimeout, is_replayable));
-        (decision == Decision::Retry && self.may_follow()).then_some(timeout)
+        (decision == Decision::Retry && (self.may_follow() || has_spare())).then_some(timeout)
     }
 
     fn so_far(&self, fault: Fault, is_replayable: bool) -> Failed {
@@ -213,7 +235,7 @@ impl<'c> Attempts<'c> {
             fault,
             is_idempotent: self.prepared.understood.method.is_idempotent(),
             is_replayable,
-            attempts: u32::try_from(self.count).unwrap_or(ATTEMPTS_MAX),
+            attempts: self.before + self.count,
             retries: self.retries,
         }
     }
@@ -291,7 +313,11 @@ impl<S: Stream> Exchange<'_, S> {
             }
         };
         let is_in_time = at - attempts.started + wait < pool.request_timeout;
-        if !is_in_time || !attempts.may_follow() {
+        if !is_in_time {
+            return None;
+        }
+        let may_follow = attempts.may_follow();
+        if !may_follow && self.spare(attempts).is_none() {
             return None;
         }
         if decision == Decision::Retry {
@@ -301,8 +327,12 @@ impl<S: Stream> Exchange<'_, S> {
             }
             attempts.retries += 1;
         }
-        let slot = self.pick(pool, attempts.prepared, attempts.slots(), None, at)?;
-        Some(Again { slot, wait })
+        if may_follow
+            && let Some(slot) = self.pick(pool, attempts.prepared, attempts.slots(), None, at)
+        {
+            return Some(Again { slot, wait, spare: None });
+        }
+        self.again_elsewhere(attempts, wait, at)
     }
 
     fn refuse_retry(&mut self, reason: Reason) {

@@ -183,7 +183,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         // While its client sends, an attempt takes as long as that.
         let is_whole = was_read && self.upload.is_replayable();
-        let mut try_timeout = self.attempts.try_timeout(is_whole);
+        let mut try_timeout = self.try_timeout(is_whole);
         self.arm_until_head(try_timeout);
         let (mut uploading, mut finished) = (true, false);
         let mut upload_failed = None;

@@ -205,11 +205,11 @@ impl<'a, S: Stream> Exchange<'a, S> {
         }
         let mut attempts = Attempts::new(own, prepared, config.ring(), started);
         let begun = self.begin_in_a_pool(&mut attempts, config, &upload);
-        let (mut next, of_backends) = match begun {
+        let (mut next, mut of_backends) = match begun {
             Ok(begun) => begun,
             Err(answer) => return self.answer_unsent(&answer, upload, request, config).await,
         };
-        let pool = attempts.pool();
+        let mut pool = attempts.pool();
         if !upload.is_read() && request.method.is_idempotent() && pool.retry.retries > 0 {
             upload.keep(&self.worker.replays);
         }
@@ -297,6 +297,10 @@ impl<'a, S: Stream> Exchange<'a, S> {
             backend.count_retry(self.worker.index);
             if self.is_traffic {
                 self.worker.shard.count_retry(reason);
+            }
+            if let Some(place) = again.spare {
+                of_backends = self.go_on_in(&mut attempts, config, place);
+                pool = attempts.pool();
             }
             next = Some(again.slot);
         }

@@ -1,21 +1,25 @@
-//! The pool that serves a request: its own, or the one that takes its place while that has no
-//! backend to pick. It is decided before anything is sent. The limits of that pool count it then, beside
-//! those that have counted it in its own.
+//! The pool that serves a request: its own, or the one that takes its place when that has no
+//! backend to pick, or none more for a request that has failed and may be sent again. The limits of that
+//! pool count it then, beside those that have counted it in its own.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{
+    rc::Rc,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
 
 use super::{
-    attempts::Attempts,
+    attempts::{Again, Attempts},
     exchange::Exchange,
     limited::{Asker, Limiter},
-    prepare::Destination,
+    prepare::{Destination, Prepared},
     relay::Relay,
     respond::OwnAnswer,
     stream::Stream,
 };
 use crate::{
     live::{Config, LimitIndex, PoolConfig, PoolIndex},
-    worker::Loaded,
+    worker::{Loaded, now},
 };
 
 impl<S: Stream> Exchange<'_, S> {
@@ -62,13 +66,7 @@ impl<S: Stream> Exchange<'_, S> {
         let Some(slot) = self.pick(other, prepared, &[], Some(upload), started) else {
             return Ok(None);
         };
-        if let (Destination::Pool(route, _), Some(answering)) =
-            (prepared.destination, &mut self.answering)
-        {
-            // It is this pool's answer from here on.
-            let spare = config.counters_places.of_spare(route, place);
-            answering.counters = spare.or(answering.counters);
-        }
+        self.answers_for(place, config, prepared);
         if let (Some(keys), Some(limiter)) =
             (&prepared.counted.spare, self.limiter(config, started))
             && let Err(answer) = limiter.admit_by(keys)
@@ -76,12 +74,84 @@ impl<S: Stream> Exchange<'_, S> {
             self.trial = None;
             return Err(*answer);
         }
+        self.note_fallen(own, other);
+        *attempts = Attempts::new(other, prepared, None, started);
+        Ok(Some(slot))
+    }
+
+    /// It is this pool's answer from here on.
+    fn answers_for(&mut self, place: PoolIndex, config: &Config, prepared: &Prepared) {
+        if let (Destination::Pool(route, _), Some(answering)) =
+            (prepared.destination, &mut self.answering)
+        {
+            let spare = config.counters_places.of_spare(route, place);
+            answering.counters = spare.or(answering.counters);
+        }
+    }
+
+    fn note_fallen(&mut self, own: &PoolConfig, other: &PoolConfig) {
         own.fallen.to_pool.fetch_add(1, Relaxed);
         if let Some(record) = &mut self.record {
             record.fell_back(&other.name);
         }
-        *attempts = Attempts::new(other, prepared, None, started);
-        Ok(Some(slot))
+    }
+
+    /// The pool that would take a request that has failed in its own and may be sent again: the
+    /// fallback of that, if it has a backend to pick. The way is one step long, and who may have no
+    /// backend but one has no other here either.
+    pub(super) fn spare(&self, attempts: &Attempts<'_>) -> Option<PoolIndex> {
+        let pool = attempts.pool();
+        let name = pool.fallback.pool.as_ref()?;
+        let config = &self.answering.as_ref()?.config;
+        let Destination::Pool(_, own) = attempts.prepared().destination else { return None };
+        if attempts.tie.is_strict || !std::ptr::eq(&*config.pools[own], pool) {
+            return None;
+        }
+        let place = config.place_of(name)?;
+        (!config.pools[place].picker.is_empty()).then_some(place)
+    }
+
+    /// Picks a backend of that pool for a request whose retry is decided, and that finds no other
+    /// backend in its own. Where a limit of that pool refuses it, or it has no time left by that
+    /// pool's account, there is no retry.
+    #[cold]
+    pub(super) fn again_elsewhere(
+        &mut self,
+        attempts: &Attempts<'_>,
+        wait: Duration,
+        at: Instant,
+    ) -> Option<Again> {
+        /// No backend has this slot: it has been elsewhere, has risked enough to try nobody, and
+        /// takes no turn of those that come here first.
+        const ELSEWHERE: u32 = u32::MAX;
+        let (place, prepared) = (self.spare(attempts)?, attempts.prepared());
+        let config = Rc::clone(&self.answering.as_ref()?.config);
+        let other = &config.pools[place];
+        if at - attempts.started() + wait >= other.request_timeout {
+            return None;
+        }
+        let slot = self.pick(other, prepared, &[ELSEWHERE], None, at)?;
+        if let (Some(keys), Some(limiter)) = (&prepared.counted.spare, self.limiter(&config, at)) {
+            limiter.admit_by(keys).ok()?;
+        }
+        Some(Again { slot, wait, spare: Some(place) })
+    }
+
+    /// Moves a request there. Told is which limits hold for each backend of that pool.
+    #[cold]
+    pub(super) fn go_on_in<'c>(
+        &mut self,
+        attempts: &mut Attempts<'c>,
+        config: &'c Loaded,
+        place: PoolIndex,
+    ) -> &'c [LimitIndex] {
+        let (own, other) = (attempts.pool(), &*config.pools[place]);
+        self.answers_for(place, config, attempts.prepared());
+        self.note_fallen(own, other);
+        // There it is sent for the first time.
+        other.retries.count_request(self.worker.index);
+        attempts.move_to(other, now());
+        config.limits.as_deref().map_or(&[], |limits| limits.of_fallback(place))
     }
 }
 

@@ -57,9 +57,21 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     pub(super) fn connect_timeout(&self) -> Duration {
         let whole = self.pool.connect_timeout;
         match self.pool.retry.try_timeout {
-            Some(of_attempt) if self.attempts.may_follow() => whole.min(of_attempt),
+            Some(of_attempt) if self.attempts.may_follow() || self.has_spare() => {
+                whole.min(of_attempt)
+            }
             _ => whole,
         }
+    }
+
+    /// How long this attempt may take until its response's head, if it has a time of its own.
+    pub(super) fn try_timeout(&self, is_whole: bool) -> Option<Duration> {
+        self.attempts.try_timeout(is_whole, || self.has_spare())
+    }
+
+    /// Whether another pool would take the request if this attempt failed.
+    fn has_spare(&self) -> bool {
+        self.exchange.spare(self.attempts).is_some()
     }
 
     /// The client has said everything, or nobody listens to it any more: the request's time
@@ -71,7 +83,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
             permit.has_uploaded();
         }
         let is_whole = self.upload.is_read() && self.upload.is_replayable();
-        let try_timeout = self.attempts.try_timeout(is_whole);
+        let try_timeout = self.try_timeout(is_whole);
         let longest = self.pool.request_timeout;
         let timer = &self.exchange.connection.timer;
         self.exchange.worker.wheel.arm(timer, now, try_timeout.unwrap_or(longest).min(longest));

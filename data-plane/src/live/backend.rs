@@ -269,6 +269,11 @@ impl BackendState {
         }
     }
 
+    /// Has it looked anew at which backends are picked.
+    pub(super) fn ask_for_a_look(&self) {
+        self.live.trouble.look.notify_one();
+    }
+
     /// Sets how many failures in a row are reason to avoid it; 0 for never.
     pub(super) fn set_avoid_after(&self, failures: u32) {
         // Workers read it with each answer: what is so already is not written again.

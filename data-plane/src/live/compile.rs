@@ -10,7 +10,10 @@ use std::{
 use lb_core::{
     balance::{Candidate, Phase, Picker},
     health::candidates,
-    model::{Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot, Version},
+    model::{
+        Affinity, Algorithm, BackendEntry, ListenerName, Pool, PoolEntry, PoolName, Snapshot,
+        Version,
+    },
 };
 
 use super::{
@@ -195,7 +198,10 @@ impl Compiler {
             };
             let compiled = match self.pools.remove(name) {
                 Some(former) if is_as_before(&former) => former,
-                former => self.compile_pool(entry, has_spare, former.as_ref()),
+                former => {
+                    let is_spared = has_spare && self.is_spared(&entry.pool, snapshot, &pools);
+                    self.compile_pool(entry, (has_spare, is_spared), former.as_ref())
+                }
             };
             pools.insert(name.clone(), compiled);
         }
@@ -235,10 +241,37 @@ impl Compiler {
         }
     }
 
+    /// Whether this proxy, too, finds a backend in a pool's fallback pool that is well. Two that
+    /// stand in for each other are never both avoided altogether: the second one has no spare then.
+    /// Nor is a pool whose sessions are strict: their clients may go nowhere else, and try nobody.
+    fn is_spared(
+        &self,
+        pool: &Pool,
+        snapshot: &Snapshot,
+        done: &BTreeMap<PoolName, Compiled>,
+    ) -> bool {
+        if matches!(&pool.affinity, Affinity::Cookie(cookie) if cookie.strict) {
+            return false;
+        }
+        let Some(name) = &pool.fallback.pool else { return false };
+        let Some(spare) = snapshot.pools().get(name) else { return false };
+        let states = done.get(name).or_else(|| self.pools.get(name));
+        let states = states.map_or(&[][..], |compiled| &compiled.config.backends);
+        let is_avoided = |id| {
+            let place = states.binary_search_by(|state| state.identity.id.cmp(id));
+            place.is_ok_and(|place| states[place].is_avoided())
+        };
+        spare.members().any(|(backend, status)| {
+            candidates::is_well(backend, status) && !is_avoided(&backend.id)
+        })
+    }
+
+    /// Compiles a pool. Told is whether its fallback pool has a backend that is well by the fleet's
+    /// word, and whether this proxy finds so, too.
     fn compile_pool(
         &mut self,
         entry: &Arc<PoolEntry>,
-        has_spare: bool,
+        (has_spare, is_spared): (bool, bool),
         former: Option<&Compiled>,
     ) -> Compiled {
         let mut known = former.map(|former| former.members().peekable());
@@ -271,7 +304,7 @@ impl Compiler {
         }
         known.into_iter().flatten().for_each(|gone| gone.state.set_closed(true));
         let now = now();
-        let out = self.outlook.out(entry, &facts, &were_ejected, &backends, now);
+        let out = self.outlook.out(entry, &facts, &were_ejected, &backends, is_spared, now);
         let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
         let eligible = candidates::of_facts(&entry.pool, has_spare, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);

@@ -124,7 +124,7 @@ pub(crate) struct PoolConfig {
     pub(crate) panic: Option<Panic>,
     /// What its retries may be taken from; as long-lived as the pool's name.
     pub(crate) retries: Arc<Retries>,
-    /// Where its requests go while it has no backend for them.
+    /// Where its requests go when it has no backend for them.
     pub(crate) fallback: Fallback,
     /// How many went to another pool, and how many got its own answer; as long-lived as its
     /// name.

@@ -63,13 +63,15 @@ impl Outlook {
     }
 
     /// Which backends of a pool requests are kept from for what they showed. Facts, and
-    /// whether a backend was ejected when the pool was compiled last, are by slot.
+    /// whether a backend was ejected when the pool was compiled last, are by slot. `has_spare`:
+    /// another pool stands in where this proxy avoids them all.
     pub(super) fn out(
         &mut self,
         pool: &PoolEntry,
         facts: &[Facts],
         were_ejected: &[bool],
         backends: &[Arc<BackendState>],
+        has_spare: bool,
         now: Instant,
     ) -> Vec<bool> {
         let policy = pool.pool.resilience.breaker;
@@ -101,7 +103,8 @@ impl Outlook {
             }
         }
         let mut out = vec![false; backends.len()];
-        for ((slot, seen), is_chosen) in used.into_iter().zip(&seen).zip(local::chosen(&seen)) {
+        let chosen = local::chosen(&seen, has_spare);
+        for ((slot, seen), is_chosen) in used.into_iter().zip(&seen).zip(chosen) {
             let state = &backends[slot];
             out[slot] = is_chosen || seen.is_ejected;
             match (seen.is_avoided, is_chosen) {
@@ -114,6 +117,10 @@ impl Outlook {
                          see whether this machine reaches it"
                     );
                     state.avoid(&policy, now, &mut self.rng);
+                    if has_spare {
+                        // Pools that this one stands in for may have been looked at before.
+                        state.ask_for_a_look();
+                    }
                 }
                 // The pool can spare it no more, or it is down anyway.
                 (true, false) => state.forgive(),

@@ -179,8 +179,8 @@ pub(crate) const POOL_PANIC: Definition = Definition::gauge(
 pub(crate) const POOL_FALLBACKS: Definition = Definition::counter(
     "lb_pool_fallbacks_total",
     &["pool", "to"],
-    "Requests of the pool that had no backend there: served by its fallback (pool), or given its \
-     answer (answer)",
+    "Requests of the pool that had no backend there, or no other one after a failure: sent to its \
+     fallback (pool), or given its answer (answer)",
 );
 pub(crate) const SESSION_REQUESTS: Definition = Definition::counter(
     "lb_session_requests_total",

@@ -195,8 +195,8 @@ pub struct DeclaredPool {
     /// How long a request may wait for that; beyond: 503.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout: Option<Time>,
-    /// The pool that takes its requests while it has no backend for them; that pool's own
-    /// fallback is not followed.
+    /// The pool that takes its requests while it has no backend for them, and those that fail, may
+    /// be sent again and find no other backend; that pool's own fallback is not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback_pool: Option<String>,
     /// The status of the answer while neither has a backend: 200 to 599; 503 when only the

@@ -7,7 +7,10 @@ use lb_core::model::{
 
 use proptest::prelude::*;
 
-use super::{super::CountedBy, *};
+use super::{
+    super::{CountedBy, FailureKind, PoolIndex},
+    *,
+};
 
 fn with(snapshot: &Snapshot, changes: Vec<Resource>) -> Snapshot {
     let (next, rejected) = snapshot.changed(changes, &[]);
@@ -202,4 +205,80 @@ fn what_is_not_ready_is_not_picked() {
     }
     let config = compiler().compile(&with(&snapshot, down.into()), None);
     assert_eq!((config.pools[0].backends.len(), config.pools[0].picker.len()), (3, 2));
+}
+
+/// Two pools, each the other's fallback, of one backend each.
+fn each_others() -> Snapshot {
+    let name = |name: &str| PoolName::new(name).unwrap();
+    let mut all = Vec::new();
+    for (own, other, port) in [("a", "b", 1), ("b", "a", 2)] {
+        let mut pool = Pool::new(name(own));
+        pool.fallback.pool = Some(name(other));
+        all.push(Resource::Pool(pool));
+        let mut backend = backend(&format!("of-{own}"), 1, port);
+        if let Resource::Backend(backend) = &mut backend[0] {
+            backend.pool = name(own);
+        }
+        all.extend(backend);
+    }
+    with(&Snapshot::default(), all)
+}
+
+#[test]
+fn a_proxy_avoids_a_whole_pool_while_another_stands_in_and_never_both() {
+    let (mut compiler, snapshot) = (compiler(), each_others());
+    let [a, b] = [0, 1];
+    let fail = |config: &Config, pool: usize| {
+        let backend = &config.pools[pool].backends[0];
+        (0..5).for_each(|_| backend.count_end(0, Some(FailureKind::Connect), None));
+    };
+    let serving = |config: &Config| [a, b].map(|pool| config.pools[pool].picker.len());
+    let config = compiler.compile(&snapshot, None);
+    assert_eq!(serving(&config), [1, 1]);
+    fail(&config, a);
+    let config = compiler.compile(&snapshot, None);
+    assert_eq!(serving(&config), [0, 1], "the other one is well");
+    fail(&config, b);
+    for _ in 0..3 {
+        assert_eq!(serving(&compiler.compile(&snapshot, None)), [0, 1], "somebody serves");
+    }
+    // Whoever fails at the same time: the first one goes.
+    let mut compiler = self::compiler();
+    let config = compiler.compile(&snapshot, None);
+    fail(&config, a);
+    fail(&config, b);
+    assert_eq!(serving(&compiler.compile(&snapshot, None)), [0, 1]);
+    // No fallback, no avoidance of the last one.
+    let mut alone = Pool::new(PoolName::new("b").unwrap());
+    alone.fallback.pool = None;
+    let config = compiler.compile(&with(&snapshot, vec![Resource::Pool(alone)]), None);
+    assert_eq!(serving(&config), [0, 1]);
+    fail(&config, b);
+    assert_eq!(serving(&compiler.compile(&snapshot, None)), [0, 1]);
+}
+
+#[test]
+fn a_pool_whose_stand_in_comes_to_be_avoided_serves_again() {
+    let name = |name: &str| PoolName::new(name).unwrap();
+    // `a` falls back on `b`, which falls back on a pool that is well.
+    let mut b = Pool::new(name("b"));
+    b.fallback.pool = Some(PoolName::default_pool());
+    let third = Resource::Pool(Pool::new(PoolName::default_pool()));
+    let mut all = vec![third, Resource::Pool(b)];
+    all.extend(backend("of-default", 1, 3));
+    let (mut compiler, snapshot) = (compiler(), with(&each_others(), all));
+    let config = compiler.compile(&snapshot, None);
+    let place = |pool: &str| config.place_of(&name(pool)).unwrap();
+    let (a, b) = (place("a"), place("b"));
+    let fail = |pool: PoolIndex| {
+        let backend = &config.pools[pool].backends[0];
+        (0..5).for_each(|_| backend.count_end(0, Some(FailureKind::Connect), None));
+    };
+    let serving = |config: &Config| [a, b].map(|pool| config.pools[pool].picker.len());
+    fail(a);
+    assert_eq!(serving(&compiler.compile(&snapshot, None)), [0, 1]);
+    fail(b);
+    compiler.compile(&snapshot, None);
+    // It was asked to look once more.
+    assert_eq!(serving(&compiler.compile(&snapshot, None)), [1, 0]);
 }
