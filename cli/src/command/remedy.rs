@@ -102,6 +102,7 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         }
         (_, "up") if backend.standing.ejection.is_some() => ejected(backend),
         (_, "up") if backend.kept.is_some() => kept(backend),
+        (_, "up") if backend.hanging().is_some() => hanging(backend),
         (_, "up") if backend.reason.code == "check_contradicted" => {
             for_reason(&backend.reason.code, backend).unwrap_or_default()
         }
@@ -143,6 +144,16 @@ fn kept(backend: &BackendView) -> String {
     format!(
         "look at the server at {address} and its log; if others of pool {pool} can take its requests, \
          'lbctl disable-backend {id}' takes it out"
+    )
+}
+
+/// The next step for a backend that answers none of the requests that it has.
+pub(super) fn hanging(backend: &BackendView) -> String {
+    let BackendView { id, pool, address, .. } = backend;
+    format!(
+        "look at the server at {address} and its log; 'lbctl set-pool {pool} --try-timeout 2s' has \
+         requests that begin later and get no answer in that time tried elsewhere; 'lbctl \
+         disable-backend {id}' takes it out"
     )
 }
 

@@ -6,8 +6,8 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    DrainView, KeptView, ReasonView, SlotsView, StandingView, Traffic, object::admin_state,
-    some_unix_ms, standing::EjectionView,
+    DrainView, KeptView, ReasonView, SlotsView, StandingView, Traffic, UnansweredView,
+    object::admin_state, some_unix_ms, standing::EjectionView,
 };
 
 /// One backend with verdict, checks and traffic.
@@ -36,6 +36,9 @@ pub(crate) struct BackendView {
     /// Its requests fail, and it gets them all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<KeptView>,
+    /// Requests in progress of which none is answered; nothing while some are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unanswered: Option<UnansweredView>,
     pub(crate) resolved_addresses: Vec<String>,
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
@@ -130,6 +133,11 @@ impl BackendView {
             || self.avoided_by().is_some()
     }
 
+    /// What it answers nothing of, for longer than is usual.
+    pub(crate) fn hanging(&self) -> Option<&UnansweredView> {
+        self.unanswered.as_ref().filter(|unanswered| unanswered.is_long(&self.traffic))
+    }
+
     /// Whether it gets new requests: what the proxies would pick.
     pub(crate) fn serves(&self) -> bool {
         self.picked.unwrap_or_else(|| self.is_well())
@@ -177,6 +185,7 @@ impl From<pb::BackendView> for BackendView {
             standing,
             picked: wire.picked,
             kept: wire.kept.map(KeptView::from),
+            unanswered: wire.unanswered.map(UnansweredView::from),
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),

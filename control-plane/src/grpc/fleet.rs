@@ -154,7 +154,8 @@ impl FleetService {
         revision: u64,
         known: Option<BackendStatus>,
     ) -> pb::BackendView {
-        let (totals, shares) = self.context.statistics.backend(&backend.id, backend.incarnation);
+        let statistics = &self.context.statistics;
+        let (totals, shares) = statistics.backend(&backend.id, backend.incarnation);
         pb::BackendView {
             backend: Some(backend.into()),
             revision,
@@ -173,6 +174,9 @@ impl FleetService {
             slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
             picked: None,
             kept: None,
+            unanswered: statistics
+                .unanswered(&backend.id, backend.incarnation)
+                .map(wire::unanswered),
         }
     }
 

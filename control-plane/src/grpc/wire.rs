@@ -23,7 +23,7 @@ use crate::{
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
     resilience::Kept,
-    stats::{Answers, LimitTotals, OwnAnswers, Process, Totals},
+    stats::{Answers, LimitTotals, OwnAnswers, Process, Totals, Unanswered},
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
@@ -85,6 +85,11 @@ pub(super) fn kept(kept: Kept) -> pb::KeptReport {
         since_unix_ms: kept.since_unix_ms,
         by: kept.by.name().to_owned(),
     }
+}
+
+pub(super) fn unanswered(unanswered: Unanswered) -> pb::UnansweredReport {
+    let Unanswered { requests, silent } = unanswered;
+    pb::UnansweredReport { requests, silent_ms: millis(silent) }
 }
 
 pub(super) fn limit_totals(totals: &LimitTotals) -> pb::LimitTotals {

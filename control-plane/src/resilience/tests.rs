@@ -152,6 +152,7 @@ impl World {
             incarnation,
             counters,
             in_flight: 0,
+            unanswered: 0,
             upgraded: 0,
             cut: 0,
             sessions: 0,

@@ -1,5 +1,7 @@
 //! What is found, and how bad it is.
 
+mod hanging;
+
 use std::time::Duration;
 
 use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
