@@ -142,7 +142,7 @@ async fn what_waits_for_an_answer_is_told_apart_from_what_has_begun_to_be_answer
     // For longer than any report takes: its checks pass all the while.
     eventually("two requests wait for long", async || match unanswered().await {
         Some(report) if report.requests == 2 && report.silent_ms > 1500 => Ok(()),
-        other => Err(other),
+        other => Err(format!("{other:?}")),
     })
     .await;
     assert_eq!(cluster.api.backend(&ids[0]).await.status.unwrap().health(), Health::Up);
@@ -151,7 +151,7 @@ async fn what_waits_for_an_answer_is_told_apart_from_what_has_begun_to_be_answer
         let view = cluster.api.backend(&ids[0]).await;
         match (view.unanswered, view.totals.unwrap_or_default().in_flight) {
             (None, 1) => Ok(()),
-            other => Err(other),
+            other => Err(format!("{other:?}")),
         }
     })
     .await;

@@ -37,7 +37,7 @@ pub(crate) use self::{
     adopt::AdoptStore,
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
-    idle::refuse_idle_options,
+    idle::{hide_idle_options, refuse_idle_options},
     limit::{AddLimit, LimitSettings, RemoveLimit, SetLimit},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},

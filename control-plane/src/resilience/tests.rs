@@ -2,6 +2,7 @@
 
 mod caps;
 mod doubts;
+mod forgiven;
 mod kept;
 mod large_pools;
 mod processes;
