@@ -30,6 +30,7 @@ enum Gate {
     Instructions,
     InstructionsManyBackends,
     InstructionsLimited,
+    InstructionsLimitedByClient,
     InstructionsClose,
     CallsKeepAlive,
     CallsClose,
@@ -45,6 +46,7 @@ impl Gate {
             Self::Instructions => "instructions_keep_alive",
             Self::InstructionsManyBackends => "instructions_keep_alive_many_backends",
             Self::InstructionsLimited => "instructions_keep_alive_limited",
+            Self::InstructionsLimitedByClient => "instructions_keep_alive_limited_by_client",
             Self::InstructionsClose => "instructions_new_connection",
             Self::CallsKeepAlive => "system_calls_keep_alive",
             Self::CallsClose => "system_calls_new_connection",
@@ -56,15 +58,25 @@ impl Gate {
             Self::Instructions
             | Self::InstructionsManyBackends
             | Self::InstructionsLimited
+            | Self::InstructionsLimitedByClient
             | Self::InstructionsClose => "valgrind",
             Self::CallsKeepAlive | Self::CallsClose => "strace",
+        }
+    }
+
+    /// What requests are limited by, if they are.
+    fn limit_key(self) -> Option<&'static str> {
+        match self {
+            Self::InstructionsLimited => Some("all"),
+            Self::InstructionsLimitedByClient => Some("client_address"),
+            _ => None,
         }
     }
 
     fn budget(self) -> Budget {
         match self {
             Self::Instructions | Self::InstructionsManyBackends => Budget(12_000.0),
-            Self::InstructionsLimited => Budget(12_200.0),
+            Self::InstructionsLimited | Self::InstructionsLimitedByClient => Budget(12_200.0),
             Self::InstructionsClose => Budget(18_000.0),
             Self::CallsKeepAlive => Budget(4.4),
             Self::CallsClose => Budget(10.0),
@@ -75,9 +87,10 @@ impl Gate {
     /// least once, which connects.
     fn requests(self, backends: u32) -> [u64; 2] {
         match self {
-            Self::Instructions | Self::InstructionsLimited | Self::InstructionsClose => {
-                [1_000, 5_000]
-            }
+            Self::Instructions
+            | Self::InstructionsLimited
+            | Self::InstructionsLimitedByClient
+            | Self::InstructionsClose => [1_000, 5_000],
             Self::InstructionsManyBackends => {
                 [1_000, 5_000].map(|count| count + u64::from(backends))
             }
@@ -88,7 +101,9 @@ impl Gate {
 
     fn load(self) -> &'static [&'static str] {
         match self {
-            Self::Instructions | Self::InstructionsLimited => &["--connections=8"],
+            Self::Instructions | Self::InstructionsLimited | Self::InstructionsLimitedByClient => {
+                &["--connections=8"]
+            }
             // It takes a while until it is a backend's turn again.
             Self::InstructionsManyBackends => &["--connections=8", "--path=/kept"],
             Self::CallsKeepAlive => &["--connections=64"],
@@ -107,6 +122,7 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     let mut gates = vec![
         Gate::Instructions,
         Gate::InstructionsLimited,
+        Gate::InstructionsLimitedByClient,
         Gate::InstructionsClose,
         Gate::CallsKeepAlive,
         Gate::CallsClose,
@@ -143,11 +159,11 @@ pub(crate) async fn run(args: GatesArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A limit over the fleet that counts all requests by client, and refuses none.
-fn by_client() -> pb::Limit {
+/// A limit over the fleet that counts all requests by this key, and refuses none.
+fn limit_by(key: &str) -> pb::Limit {
     pb::Limit {
-        name: "by-client".to_owned(),
-        key: "client_address".to_owned(),
+        name: "wide".to_owned(),
+        key: key.to_owned(),
         rate: "10000000/s".to_owned(),
         ..pb::Limit::default()
     }
@@ -189,7 +205,7 @@ async fn count(
     };
     let mut texts = Vec::new();
     for requests in gate.requests(further_backends) {
-        let limit = (gate == Gate::InstructionsLimited).then(by_client);
+        let limit = gate.limit_key().map(limit_by);
         let setup =
             Setup { workers: 1, under: &under, further_backends, limit, ..Setup::default() };
         let ours = Ours::start(binary, backends, &setup).await?;

@@ -63,15 +63,15 @@ pub(crate) async fn serve<S: Stream>(
     listener: usize,
 ) {
     let mut connection = Connection::new(stream, peer, listener);
-    let mut answered = None;
+    let mut guest = worker.stays[listener].arrive();
     while connection.wait_for_request(&worker).await {
-        let exchange = Box::pin(Exchange::run(&worker, &mut connection, &mut answered));
+        let exchange = Box::pin(Exchange::run(&worker, &mut connection, &mut guest));
         match exchange.await {
             Next::Idle => {}
             Next::Close | Next::Linger(_) => break,
             Next::Tunnel(tunnel) => {
                 // Its place does not come back soon.
-                drop(answered);
+                guest.settles();
                 let Connection { stream, timer, .. } = connection;
                 return Box::pin(tunnel.run(&worker, stream, timer)).await;
             }

@@ -29,7 +29,7 @@ use crate::{
     leases::Permit,
     live::{Asked, BackendState, Management, PoolConfig, Trial},
     reason::Reason,
-    worker::{Answered, Buffer, Loaded, Worker, now},
+    worker::{Buffer, Guest, Loaded, Worker, now},
 };
 
 /// A head and a body that are shorter than this together are copied into one write.
@@ -68,18 +68,18 @@ impl<'a, S: Stream> Exchange<'a, S> {
     }
 
     /// Answers requests for as long as they follow closely. From the first answer on, the
-    /// connection is one of those that are `answered`.
+    /// `guest` is one who gives and takes.
     pub(super) async fn run<'w: 'a>(
         worker: &'w Rc<Worker>,
         connection: &'a mut Connection<S>,
-        answered: &mut Option<Answered<'w>>,
+        guest: &mut Guest<'w>,
     ) -> Next {
         let is_busy = connection.requests > 0
             && now().saturating_duration_since(connection.busy) < SETTLES_AFTER;
         let mut exchange = Self::begin(worker, connection);
         let mut pipelined = 0;
         loop {
-            let stay = answered.as_ref().map(|_| worker.stays.again());
+            let stay = guest.asks();
             let next = exchange.one().await;
             exchange.end_record();
             match next {
@@ -91,7 +91,7 @@ impl<'a, S: Stream> Exchange<'a, S> {
                 }
                 Next::Close | Next::Tunnel(_) => return next,
             }
-            answered.get_or_insert_with(|| worker.stays.answered());
+            guest.is_answered();
             let mut waited = false;
             loop {
                 // Some clients send an empty line behind a body, which begins nothing.

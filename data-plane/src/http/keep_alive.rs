@@ -18,8 +18,10 @@ impl<S: Stream> Exchange<'_, S> {
     /// Whether it is for this client to make room for another one.
     fn passes_on_place(&self, config: &Loaded) -> bool {
         self.is_crowded(config) && {
-            let places = self.worker.fleet.admission.places(self.connections_max(config));
-            self.worker.passes_on_place(places, self.connection.requests == 1)
+            let max = self.connections_max(config);
+            let places = self.worker.fleet.admission.places(max);
+            let own = (places == max as usize).then_some(self.connection.listener);
+            self.worker.passes_on_place(own, places, self.connection.requests == 1)
         }
     }
 

@@ -74,6 +74,11 @@ impl Admission {
         self.open.0.load(Relaxed)
     }
 
+    /// How many listeners there are.
+    pub(crate) fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
     /// How many of the process's connections the listener may have. `listener_max` 0 means
     /// that it has no bound of its own.
     pub(crate) fn places(&self, listener_max: u32) -> usize {

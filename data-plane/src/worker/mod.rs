@@ -37,7 +37,7 @@ pub(crate) use self::{
     pipes::{Pipe, Pipes},
     replays::{REPLAY_MAX, Replays, Room, replays_max},
     run::spawn,
-    stays::{Answered, Stays},
+    stays::{Guest, Stays},
     timer::{Timer, Wheel},
 };
 use self::{clock::Clock, dates::Dates, turns::Turns};
@@ -84,8 +84,8 @@ pub(crate) struct Worker {
     /// Connections that there is memory for, when it comes to refusing requests.
     places: Cell<usize>,
     turns: Cell<Turns>,
-    /// Which connections give their places back.
-    pub(crate) stays: Stays,
+    /// Which connections give their places back, by the number of their listener.
+    pub(crate) stays: Box<[Stays]>,
     /// Connections that ended after one request since this was looked at last.
     brief: Cell<u32>,
     /// By how many connections it may be ahead of other workers.
@@ -97,6 +97,7 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(index: usize, config: Arc<Config>, fleet: Arc<Fleet>, seed: u64) -> Self {
         let clock = Clock::new();
+        let stays = (0..fleet.admission.listeners()).map(|_| Stays::default()).collect();
         let access_log = fleet.access_log.as_ref().map(|log| Rc::new(Lines::new(Arc::clone(log))));
         Self {
             index,
@@ -117,7 +118,7 @@ impl Worker {
             stage: Cell::default(),
             places: Cell::new(usize::MAX),
             turns: Cell::new(Turns::new(now())),
-            stays: Stays::default(),
+            stays,
             brief: Cell::default(),
             slack: Cell::default(),
             held: RefCell::default(),
@@ -145,7 +146,7 @@ impl Worker {
 
     /// Looks at what clients do, twice a second.
     fn look_at_clients(&self) {
-        self.stays.next_period();
+        self.stays.iter().for_each(Stays::next_period);
         let many = self.brief.take() >= BRIEF_MANY;
         self.slack.set(if many { BRIEF_SLACK } else { 0 });
     }
@@ -197,12 +198,21 @@ impl Worker {
     }
 
     /// Whether a client gives up its place after this answer, since others want one. `places`
-    /// is how many there are, and it may be the client's first answer.
-    pub(crate) fn passes_on_place(&self, places: usize, is_first: bool) -> bool {
+    /// is how many there are, of a `listener` if that has a bound of its own; and it may be the
+    /// client's first answer.
+    pub(crate) fn passes_on_place(
+        &self,
+        listener: Option<usize>,
+        places: usize,
+        is_first: bool,
+    ) -> bool {
+        let owing: usize = match listener {
+            Some(listener) => self.stays[listener].owing(),
+            None => self.stays.iter().map(Stays::owing).sum(),
+        };
         let mut turns = self.turns.get();
         let places = places / self.fleet.workers.len();
-        let passes_on =
-            turns.take(now(), places, self.stays.owing(self.connections() - usize::from(is_first)));
+        let passes_on = turns.take(now(), places, owing.saturating_sub(usize::from(is_first)));
         self.turns.set(turns);
         passes_on
     }

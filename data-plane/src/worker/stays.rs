@@ -13,23 +13,28 @@ use std::cell::Cell;
 /// Periods that are told apart. With two a second, a request is long after two seconds.
 const PERIODS: u32 = 4;
 
-/// What a worker knows of its connections that had an answer.
+/// What a worker knows of its connections of one listener.
 #[derive(Debug, Default)]
 pub(crate) struct Stays {
     /// How many there are.
+    here: Cell<usize>,
+    /// Those that had an answer.
     answered: Cell<usize>,
-    /// Those with another request, by the period in which it began.
+    /// Of these, those with another request, by the period in which it began.
     recent: [Cell<u32>; PERIODS as usize],
     /// Those whose request began before.
     long: Cell<u32>,
     period: Cell<u32>,
 }
 
-/// A connection that has had an answer, until this is dropped.
+/// A connection, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Answered<'a>(&'a Stays);
+pub(crate) struct Guest<'a> {
+    stays: &'a Stays,
+    had_answer: bool,
+}
 
-/// A further request of such a connection, until this is dropped.
+/// A further request of a connection that had an answer, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stay<'a> {
     stays: &'a Stays,
@@ -37,17 +42,10 @@ pub(crate) struct Stay<'a> {
 }
 
 impl Stays {
-    /// A connection has had its first answer.
-    pub(crate) fn answered(&self) -> Answered<'_> {
-        self.answered.set(self.answered.get() + 1);
-        Answered(self)
-    }
-
-    /// A connection that has had an answer has another request.
-    pub(crate) fn again(&self) -> Stay<'_> {
-        let since = self.period.get();
-        self.change(since, 1);
-        Stay { stays: self, since }
+    /// A connection has come.
+    pub(crate) fn arrive(&self) -> Guest<'_> {
+        self.here.set(self.here.get() + 1);
+        Guest { stays: self, had_answer: false }
     }
 
     /// Begins another period.
@@ -58,10 +56,10 @@ impl Stays {
         self.long.set(self.long.get() + oldest);
     }
 
-    /// How many of the worker's `connections` do not give their places back soon: those that have
-    /// never had an answer, and those that have waited long for another.
-    pub(super) fn owing(&self, connections: usize) -> usize {
-        connections.saturating_sub(self.answered.get()) + self.long.get() as usize
+    /// How many connections do not give their places back soon: those that have never had an
+    /// answer, and those that have waited long for another.
+    pub(super) fn owing(&self) -> usize {
+        self.here.get() - self.answered.get() + self.long.get() as usize
     }
 
     fn change(&self, since: u32, by: i32) {
@@ -71,9 +69,35 @@ impl Stays {
     }
 }
 
-impl Drop for Answered<'_> {
+impl<'a> Guest<'a> {
+    /// It has a request: another one, unless it has had no answer yet.
+    pub(crate) fn asks(&self) -> Option<Stay<'a>> {
+        let (stays, since) = (self.stays, self.stays.period.get());
+        self.had_answer.then(|| {
+            stays.change(since, 1);
+            Stay { stays, since }
+        })
+    }
+
+    /// It has had an answer.
+    pub(crate) fn is_answered(&mut self) {
+        if !std::mem::replace(&mut self.had_answer, true) {
+            self.stays.answered.set(self.stays.answered.get() + 1);
+        }
+    }
+
+    /// It has come to stay: no answer ends what it does now.
+    pub(crate) fn settles(&mut self) {
+        if std::mem::take(&mut self.had_answer) {
+            self.stays.answered.set(self.stays.answered.get() - 1);
+        }
+    }
+}
+
+impl Drop for Guest<'_> {
     fn drop(&mut self) {
-        self.0.answered.set(self.0.answered.get() - 1);
+        self.settles();
+        self.stays.here.set(self.stays.here.get() - 1);
     }
 }
 
@@ -92,18 +116,25 @@ mod tests {
     #[test]
     fn who_never_had_an_answer_and_who_takes_long_is_counted() {
         let stays = Stays::default();
-        assert_eq!(stays.owing(2), 2);
-        let first = stays.answered();
-        let again = stays.again();
-        assert_eq!(stays.owing(2), 1, "it has just asked");
+        let (mut first, mut second) = (stays.arrive(), stays.arrive());
+        assert!(first.asks().is_none());
+        assert_eq!(stays.owing(), 2);
+        first.is_answered();
+        let again = first.asks();
+        assert_eq!(stays.owing(), 1, "it has just asked");
         (1..PERIODS).for_each(|_| stays.next_period());
-        assert_eq!(stays.owing(2), 1);
+        assert_eq!(stays.owing(), 1);
         stays.next_period();
-        assert_eq!(stays.owing(2), 2);
+        assert_eq!(stays.owing(), 2);
         drop(again);
-        assert_eq!(stays.owing(2), 1);
+        assert_eq!(stays.owing(), 1);
         drop(first);
-        assert_eq!(stays.owing(1), 1);
+        second.is_answered();
+        assert_eq!(stays.owing(), 0);
+        second.settles();
+        assert_eq!(stays.owing(), 1, "a tunnel");
+        drop(second);
+        assert_eq!(stays.owing(), 0);
     }
 
     proptest! {
@@ -112,12 +143,13 @@ mod tests {
         fn the_counts_are_those_of_a_list(steps in prop::collection::vec(0_usize..40, 0..200)) {
             let stays = Stays::default();
             stays.period.set(u32::MAX - 20);
-            let _answered = stays.answered();
-            let mut there: Vec<(Stay<'_>, u32)> = Vec::new();
+            let mut guest = stays.arrive();
+            guest.is_answered();
+            let mut there: Vec<(Option<Stay<'_>>, u32)> = Vec::new();
             let mut period = 0;
             for step in steps {
                 match step {
-                    0..15 => there.push((stays.again(), period)),
+                    0..15 => there.push((guest.asks(), period)),
                     15..25 => {
                         stays.next_period();
                         period += 1;
@@ -126,7 +158,7 @@ mod tests {
                     _ => {}
                 }
                 let long = there.iter().filter(|(_, since)| period - since >= PERIODS);
-                prop_assert_eq!(stays.owing(1), long.count());
+                prop_assert_eq!(stays.owing(), long.count());
             }
         }
     }
