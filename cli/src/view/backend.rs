@@ -64,6 +64,8 @@ pub(crate) struct ChecksView {
     pub(crate) failures_total: u64,
     /// The last check was made by the settings of this revision.
     pub(crate) checked_revision: u64,
+    /// What is checked was changed, and no check was made by the new settings yet.
+    pub(crate) awaited: bool,
     /// Of the name in its address; nothing for literal addresses.
     pub(crate) resolution: Option<ResolutionView>,
 }
@@ -217,6 +219,7 @@ impl From<pb::CheckReport> for ChecksView {
             checks_total: wire.checks_total,
             failures_total: wire.failures_total,
             checked_revision: wire.checked_revision,
+            awaited: wire.awaited,
             resolution: wire.resolution.map(|resolution| ResolutionView {
                 resolved_unix_ms: some_unix_ms(resolution.resolved_unix_ms),
                 ttl_ms: resolution.ttl_ms,

@@ -441,6 +441,7 @@ impl fleet_server::Fleet for FleetService {
             recent_unrouted: Some(wire::recent(recent.window, &recent.unrouted)),
             recent_own_answers: wire::words(&recent.own_answers),
             last_event: self.context.events.latest(),
+            refused_config: self.context.refused_config.present().map(wire::refused_config),
         }))
     }
 }
