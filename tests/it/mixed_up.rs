@@ -54,7 +54,7 @@ async fn a_file_with_a_fault_leaves_no_store_behind_that_was_made_for_it() {
     let args = [&CONTROL_PLANE[..], &[&config, &path]].concat();
     let store = state.join("control-plane.redb");
     fs::write(&file, "[[backends]]\nadress = \"a:1\"\n").unwrap();
-    program().run(&args).await.expect(78);
+    drop(program().run(&args).await.expect(78));
     assert!(!store.exists());
     fs::write(&file, "[[backends]]\naddress = \"127.0.0.1:1\"\n").unwrap();
     let owned: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -63,7 +63,7 @@ async fn a_file_with_a_fault_leaves_no_store_behind_that_was_made_for_it() {
     drop(process);
     // One that was there stays.
     fs::write(&file, "nonsense").unwrap();
-    program().run(&args).await.expect(78);
+    drop(program().run(&args).await.expect(78));
     assert!(store.exists());
 }
 
