@@ -67,12 +67,22 @@ pub fn main() -> ExitCode {
 
 /// Reads the command line; under the name of a program that is a subcommand, its usage is told so.
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
+    let mut command = args::hide_idle_options(Cli::command());
     if let Some(subcommand) = stands_for(&arguments) {
         let usage = format!("lb-{subcommand} [OPTIONS]");
         command = command.mut_subcommand(subcommand, |plane| plane.override_usage(usage));
     }
-    let found = command.try_get_matches_from_mut(called_as(arguments))?;
+    let arguments = called_as(arguments);
+    let unbuilt = command.clone();
+    let found = match command.try_get_matches_from_mut(&arguments) {
+        Ok(found) => found,
+        // clap shows what the environment sets as if it had to be typed.
+        Err(error) => {
+            let mut bare = unbuilt.mut_arg("server", |server| server.env(None));
+            return Err(bare.try_get_matches_from_mut(&arguments).err().unwrap_or(error));
+        }
+    };
+    args::refuse_idle_options(&found)?;
     Cli::from_arg_matches(&found).map_err(|error| error.format(&mut command))
 }
 
@@ -112,6 +122,40 @@ mod tests {
         assert_eq!(called("lb-control-plane"), "control-plane");
         assert_eq!(called("lb-data-plane --version"), "--version");
         assert_eq!(called("/usr/bin/lbctl data-plane"), "data-plane");
+    }
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        parse(line.split(' ').map(OsString::from).collect())
+    }
+
+    #[test]
+    fn what_a_command_would_ignore_is_refused() {
+        for (line, instead) in [
+            ("lbctl data-plane --server http://a:9400", "--control-plane"),
+            ("lbctl --server http://a:9400 data-plane", "--control-plane"),
+            ("lb-data-plane --server http://a:9400", "--control-plane"),
+            ("lbctl control-plane -o json", "no answer"),
+            ("lbctl dev --timeout 5s", "until it is stopped"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.use_stderr());
+            let told = args::in_words(&error).unwrap_or_else(|| error.to_string());
+            assert!(told.contains(" is nothing for '") && told.contains(instead), "{told}");
+        }
+        assert!(read("lbctl --server http://a:9400 status").is_ok());
+        assert!(read("lbctl data-plane --id a").is_ok());
+    }
+
+    #[test]
+    fn the_name_alone_shows_what_there_is() {
+        let error = read("lbctl").unwrap_err();
+        assert_eq!(args::in_words(&error), None);
+        assert!(error.to_string().contains("Examples:"), "{error}");
+        let error = read("lbctl -o json").unwrap_err();
+        assert_eq!(
+            args::in_words(&error).unwrap(),
+            "a command is missing: 'lbctl --help' lists all"
+        );
     }
 
     #[test]

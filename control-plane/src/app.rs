@@ -22,7 +22,7 @@ use crate::{
     clock::present,
     connections,
     data_dir::{DataDir, DataDirError, default_path},
-    declared::{self, ConfigError},
+    declared::{self, ConfigError, Refusal},
     discovery::{self, Resolver},
     drain::{self, Drains},
     events::EventLog,
@@ -230,6 +230,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let grpc = grpc_listener.endpoint(&config.grpc);
     let http = http_listener.endpoint(&config.http);
     let events = Arc::new(EventLog::new());
+    let made = path.clone().filter(|path| !path.exists());
     let registry = {
         let (file, events) = (path.clone(), Arc::clone(&events));
         // Repairing a large file after a crash takes a while, and blocks.
@@ -245,7 +246,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let connected = former.clone().map(|former| former.proxies);
     let expected = if resumed { connected } else { Some(Vec::new()) };
     if let Some(path) = &config.declared {
-        declared::apply(&registry, path).await?;
+        declared::apply_first(&registry, path, made.as_deref()).await?;
     }
     if let Some(ttl) = config.session_timeout {
         session_timeout::apply(&registry, ttl).await?;
@@ -266,6 +267,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         sources: Arc::default(),
         drains,
         rotation: Rotation::new(resumed),
+        refused_config: Refusal::default(),
         events,
         snapshots: Arc::new(Semaphore::new(grpc::SNAPSHOTS_MAX)),
         encoded: grpc::Encoded::default(),
@@ -394,9 +396,7 @@ impl Running {
     /// everything as it is; the log and the events say why.
     pub async fn reload(&self) {
         match &self.declared {
-            Some(path) => {
-                declared::apply_again(&self.context.registry, &self.context.events, path).await;
-            }
+            Some(path) => declared::apply_again(&self.context, path).await,
             None => info!("there is nothing to read again, since no file was named with --config"),
         }
     }

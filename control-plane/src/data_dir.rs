@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lb_core::state_dir::state_dir;
+use lb_core::state_dir::{OF_CONTROL_PLANE, OF_PROXY, is_of_another, state_dir};
 use rustix::fs::{FlockOperation, flock};
 
 /// A data directory that belongs to this process until it is dropped.
@@ -54,6 +54,16 @@ pub enum DataDirError {
         /// Where.
         path: PathBuf,
     },
+    /// A proxy keeps its things there.
+    #[error(
+        "the data directory {} is that of a proxy; a control plane needs one of its own: name it \
+         with --data-dir DIR (LB_DATA_DIR is read by both)",
+        path.display()
+    )]
+    OfProxy {
+        /// Where.
+        path: PathBuf,
+    },
     /// Another process uses it.
     #[error(
         "the data directory {} is used by another control plane; stop that one first, or name \
@@ -78,6 +88,9 @@ impl DataDir {
             }
             _ => unusable(error),
         })?;
+        if is_of_another(path, OF_CONTROL_PLANE, OF_PROXY) {
+            return Err(DataDirError::OfProxy { path: path.to_owned() });
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -149,6 +162,17 @@ mod tests {
         assert!(refusal.contains(path.to_str().unwrap()) && refusal.contains("--data-dir"));
         drop(first);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn the_directory_of_a_proxy_is_refused_unless_it_was_shared_before() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("last-good"), "").unwrap();
+        let refusal = DataDir::open(directory.path()).unwrap_err().to_string();
+        assert!(refusal.contains("is that of a proxy"), "{refusal}");
+        assert!(!directory.path().join("control-plane.lock").exists(), "nothing is left there");
+        std::fs::write(directory.path().join("control-plane.lock"), "").unwrap();
+        DataDir::open(directory.path()).unwrap();
     }
 
     #[test]

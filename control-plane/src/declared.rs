@@ -5,14 +5,20 @@
 //! since; what it does not name stays. Nothing is written when nothing differs, so
 //! restarts leave no trace.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use lb_core::model::{Kind, Reason, Resource};
 use lb_proto::document::{self, Action, Change, Declaration, Problems, Source, Unreadable};
 use tracing::{error, info};
 
 use crate::{
-    events::{EventLog, EventType},
+    clock::unix_ms,
+    events::EventType,
+    grpc::Context,
     registry::{Catalog, Item, PutMode, Registry, WriteError, WriteRequest},
 };
 
@@ -70,10 +76,56 @@ pub(crate) async fn apply(registry: &Registry, path: &Path) -> Result<(), Config
     }
 }
 
+/// The same at the start of a control plane. A store that was `made` for this process goes away
+/// with it if the file cannot be applied: nothing was begun.
+pub(crate) async fn apply_first(
+    registry: &Registry,
+    path: &Path,
+    made: Option<&Path>,
+) -> Result<(), ConfigError> {
+    let applied = apply(registry, path).await;
+    if let (Err(_), Some(store)) = (&applied, made) {
+        registry.stop().await;
+        // It is in nobody's way if it stays.
+        fs::remove_file(store).ok();
+    }
+    applied
+}
+
+/// A file that was refused when it was read again, until one is applied.
+#[derive(Debug, Default)]
+pub(crate) struct Refusal(Mutex<Option<RefusedFile>>);
+
+/// Which file was refused, why, and when last.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedFile {
+    pub(crate) path: String,
+    pub(crate) reason: Reason,
+    pub(crate) since_unix_ms: u64,
+}
+
+impl Refusal {
+    /// The file whose newest content is not in force.
+    pub(crate) fn present(&self) -> Option<RefusedFile> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<RefusedFile>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The same for a running control plane: a file that cannot be applied leaves everything
-/// as it is, which the log and the events say.
-pub(crate) async fn apply_again(registry: &Registry, events: &EventLog, path: &Path) {
-    if let Err(failure) = apply(registry, path).await {
+/// as it is, which the log, the events and the refusal say.
+pub(crate) async fn apply_again(context: &Context, path: &Path) {
+    let Context { registry, events, refused_config, .. } = context;
+    let applied = apply(registry, path).await;
+    *refused_config.lock() = applied.as_ref().err().map(|failure| RefusedFile {
+        path: path.display().to_string(),
+        reason: Reason::new("bad_configuration", failure.to_string()),
+        since_unix_ms: unix_ms(),
+    });
+    if let Err(failure) = applied {
         error!(%failure, "the configuration file was not applied; everything stays as it is");
         let name = path.display().to_string();
         let reason = Reason::new("bad_configuration", failure.to_string());

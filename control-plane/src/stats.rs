@@ -15,6 +15,7 @@ mod recent;
 mod report;
 mod reporters;
 mod sessions;
+mod unanswered;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -39,6 +40,7 @@ pub use self::{
     limits::{LimitCounts, LimitPart, LimitShare, LimitTotals, ShareBasis},
     process::{Overload, OwnAnswers, Process},
     report::{BackendPart, Report},
+    unanswered::Unanswered,
 };
 use self::{
     recent::Rate,
@@ -117,10 +119,12 @@ struct Sum {
     rate: Rate,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct BackendSums {
     all: Sum,
     by_proxy: BTreeMap<ProxyId, Sum>,
+    /// When a report came last that told of an answer.
+    answered: Option<Instant>,
 }
 
 impl Statistics {
@@ -403,11 +407,11 @@ impl Sums {
         }
         let BackendPart { backend, incarnation, counters, .. } = part;
         let key = (backend.clone(), *incarnation);
-        self.proxies.note_gauges(report, key.clone(), part);
-        let backend = self
-            .backends
-            .entry(key)
-            .or_insert_with(|| BackendSums { all: Sum::default(), by_proxy: BTreeMap::new() });
+        self.proxies.note_gauges(report, key.clone(), part, now);
+        let backend = self.backends.entry(key).or_default();
+        if part.is_answered() {
+            backend.answered = Some(now);
+        }
         backend.all.add(heard, counters);
         backend.by_proxy.entry(report.proxy.clone()).or_default().add(heard, counters);
     }

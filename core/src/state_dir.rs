@@ -20,6 +20,22 @@ pub fn state_dir(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Opt
     Some(state.join("lb").join(name))
 }
 
+/// What a control plane keeps in its directory from its start on.
+pub const OF_CONTROL_PLANE: &[&str] = &["control-plane.lock"];
+
+/// What a proxy keeps in its directory, from its start or its first configuration on, as far as
+/// nobody else would call it so.
+pub const OF_PROXY: &[&str] = &["takeover.sock", "last-good", "seal-key"];
+
+/// Whether a directory belongs to the other program: it has things of that one, and nothing of the
+/// one that asks. Both may have been started with the same `LB_DATA_DIR`; those that share a
+/// directory already go on.
+#[must_use]
+pub fn is_of_another(directory: &Path, own: &[&str], others: &[&str]) -> bool {
+    let has = |names: &[&str]| names.iter().any(|name| directory.join(name).exists());
+    has(others) && !has(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use lb_core::{model::ProxyId, state_dir::state_dir};
+use lb_core::{
+    model::ProxyId,
+    state_dir::{OF_CONTROL_PLANE, is_of_another, state_dir},
+};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::RunError;
@@ -36,6 +39,13 @@ impl DataDir {
             ),
             _ => bad(format!("{error}. Name another with --data-dir")),
         })?;
+        if is_of_another(&path, &["lock"], OF_CONTROL_PLANE) {
+            return Err(bad(
+                "it is that of a control plane, and a proxy needs one of its own. Name \
+                            it with --data-dir (LB_DATA_DIR is read by both)"
+                    .into(),
+            ));
+        }
         let lock = File::create(path.join("lock")).map_err(|error| {
             bad(format!("{error}. Make it writable, or name another with --data-dir"))
         })?;

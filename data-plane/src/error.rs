@@ -1,6 +1,10 @@
 //! Why a proxy could not start or go on.
 
-use std::{io, net::SocketAddr, path::PathBuf};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use lb_core::listening::{cannot_listen, exit_code};
 
@@ -20,6 +24,21 @@ pub enum RunError {
         flag: &'static str,
         /// What the system said.
         cause: io::Error,
+    },
+    /// The same, where a process was to be taken over and there was none.
+    #[error(
+        "{}; --takeover found no process in {}: if a proxy is to be replaced, name its --data-dir",
+        cannot_listen(.address, .cause, "--host", .flag), .searched.display()
+    )]
+    NothingToTakeOver {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that chooses it.
+        flag: &'static str,
+        /// What the system said.
+        cause: io::Error,
+        /// The data directory.
+        searched: PathBuf,
     },
     /// The system refused the address.
     #[error("{}", cannot_listen(.address, .cause, if *.flag == "--port" { "--host" } else { .flag }, .flag))]
@@ -58,13 +77,26 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// What it is if a process was looked for in this data directory, and there was none.
+    pub(crate) fn after_a_search_in(self, searched: &Path) -> Self {
+        match self {
+            Self::AddressInUse { address, flag, cause } => {
+                let searched = searched.to_owned();
+                Self::NothingToTakeOver { address, flag, cause, searched }
+            }
+            other => other,
+        }
+    }
+
     /// 9: an address is in use; 78: bad configuration, a restart will not help, as for an
     /// address that this machine does not have;
     /// 1: anything else.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::AddressInUse { cause, .. } | Self::Listen { cause, .. } => exit_code(cause),
+            Self::AddressInUse { cause, .. }
+            | Self::NothingToTakeOver { cause, .. }
+            | Self::Listen { cause, .. } => exit_code(cause),
             Self::DataDir { .. } | Self::Usage(_) => 78,
             Self::TakeOver { .. } | Self::System(_) => 1,
         }

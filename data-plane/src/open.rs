@@ -50,8 +50,13 @@ impl Opened {
             _ => None,
         };
         // The addresses before the directory: a taken port is the likelier mistake.
-        let listens = open_listeners(args, workers, inheritance.as_mut())?;
-        let admin = open_admin(args.admin, inheritance.as_ref())?;
+        let searched = path.as_ref().ok().filter(|_| args.takeover && inheritance.is_none());
+        let in_vain = |error: RunError| match searched {
+            Some(searched) => error.after_a_search_in(searched),
+            None => error,
+        };
+        let listens = open_listeners(args, workers, inheritance.as_mut()).map_err(in_vain)?;
+        let admin = open_admin(args.admin, inheritance.as_ref()).map_err(in_vain)?;
         let path = path?;
         let Some(inheritance) = inheritance else {
             let data_dir = DataDir::open(path)?;

@@ -318,12 +318,22 @@ async fn a_hangup_reads_the_file_again_and_a_faulty_one_changes_nothing() {
         if told { Ok(()) } else { Err(event.r#type) }
     })
     .await;
+    let status = declared.lbctl(&["status"]).await.expect(0).stdout;
+    let told = status.lines().find(|line| line.starts_with("! --config ")).unwrap_or(&status);
+    assert!(told.contains("refused, what was in force stays: "), "{told}");
+    assert!(told.contains("did you mean \"weight\"?"), "{told}");
+    drop(declared.lbctl(&["check"]).await.expect(1));
 
     // It goes on, and the next good file counts again.
     fs::write(declared.config(), WEB.replace("weight = 2", "weight = 4")).unwrap();
     declared.process.signal(Signal::HUP);
     declared.process.complaint("weight: 7 -> 4").await;
     assert_eq!(weight().await, 4);
+    eventually("nothing is refused any more", async || {
+        let status = declared.lbctl(&["status"]).await.expect(0).stdout;
+        if status.contains("--config") { Err(status) } else { Ok(()) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, exchange},
     cluster::Cluster,
+    eventually::eventually,
     exposition::Scrape,
     scene::{self, Scene},
 };
@@ -118,4 +119,42 @@ async fn an_answer_that_takes_long_is_told_of_twice_and_is_one_success() {
         let last = counts.last().unwrap();
         assert_eq!(scene.control_plane().statistics.find(told).await, *last, "{path}");
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_an_answer_is_told_apart_from_what_has_begun_to_be_answered() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let backend = Backend::scripted(move |request| match request.field("X-First") {
+        Some(_) => vec![Action::Hang],
+        None => begins("200 OK", &held),
+    });
+    let cluster = Cluster::start(program(), 1).await;
+    let ids = cluster.add_backends(&[backend.address()]).await;
+    let unanswered = async || cluster.api.backend(&ids[0]).await.unanswered;
+    let mut stream = begun(&cluster, 0).await;
+    let mut hanging = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(cluster.proxy(0).address()).await;
+        client.send(MARKED).await;
+        hanging.push(client);
+    }
+    // For longer than any report takes: its checks pass all the while.
+    eventually("two requests wait for long", async || match unanswered().await {
+        Some(report) if report.requests == 2 && report.silent_ms > 1500 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(cluster.api.backend(&ids[0]).await.status.unwrap().health(), Health::Up);
+    drop(hanging);
+    eventually("only a stream is left", async || {
+        let view = cluster.api.backend(&ids[0]).await;
+        match (view.unanswered, view.totals.unwrap_or_default().in_flight) {
+            (None, 1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    gate.open();
+    assert_eq!(stream.take(4).await.unwrap(), b"done");
 }

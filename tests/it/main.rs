@@ -40,6 +40,7 @@ mod http;
 mod lifecycle;
 mod long_answers;
 mod metrics;
+mod mixed_up;
 mod not_permitted;
 mod overload;
 mod panic_mode;

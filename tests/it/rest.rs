@@ -246,6 +246,7 @@ async fn a_dry_run_and_a_repetition_change_nothing() {
     let new = json!({"address": "127.0.0.1:1", "weight": 3});
     let tried = send(at, "POST", "/v1/backends?dry_run=true", "", &new).await;
     assert_eq!((tried.field("ETag"), tried.field("Location")), (None, None));
+    assert_eq!(tried.field("Dry-Run"), Some("true"));
     let tried = expect(&tried, 201);
     assert_eq!((&tried["id"], &tried["weight"]), (&json!("backend1"), &json!(3)));
     let path = "/v1/pools/default?dry_run=true";
@@ -256,6 +257,8 @@ async fn a_dry_run_and_a_repetition_change_nothing() {
         (&tried["dry_run"], &tried["changes"][0]["action"]),
         (&json!(true), &json!("created"))
     );
+    let real = send(at, "PATCH", "/v1/pools/default?dry_run=false", "", &json!({})).await;
+    assert_eq!((real.status, real.field("Dry-Run")), (200, None));
     assert_eq!(cluster.api.revision().await, before);
 
     let key = "Idempotency-Key: 8a1c\r\n";
@@ -360,6 +363,7 @@ async fn what_is_wrong_is_named_with_its_place_and_changes_nothing() {
         ("PATCH", "/v1/pools/nope", "{}", 404, "known are default"),
         ("DELETE", "/v1/pools/default", "", 409, "still used by route default"),
         ("POST", "/v1/pools?dryrun=true", r#"{"name":"a"}"#, 400, "known here are dry_run"),
+        ("POST", "/v1/pools?wait=5h", r#"{"name":"a"}"#, 400, "at most 1h"),
         ("POST", "/v1/pools?dry_run=maybe", r#"{"name":"a"}"#, 400, "true or false"),
         ("POST", "/v1/pools?wait=5", r#"{"name":"a"}"#, 400, "no unit"),
         ("GET", "/v1/pools?x=1", "", 400, "takes no parameters"),

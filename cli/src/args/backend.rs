@@ -1,5 +1,7 @@
 //! Commands that change backends.
 
+use std::time::Duration;
+
 use clap::{ArgGroup, Args};
 use lb_core::model::{Address, MaxInFlight};
 
@@ -114,6 +116,11 @@ pub(crate) struct DrainBackend {
     /// Remove the backend when nothing is left of it
     #[arg(long)]
     pub(crate) remove: bool,
+    /// The drain's deadline: what the backend still has after this time is cut. It does not say
+    /// how long the command waits [default: 300s]
+    // Of this command it takes the place of the global option.
+    #[arg(long, value_name = "DURATION", value_parser = value::timeout)]
+    pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) write: WriteArgs,
 }

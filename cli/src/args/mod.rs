@@ -9,6 +9,7 @@ mod backend;
 mod declared;
 #[cfg(test)]
 mod docs;
+mod idle;
 mod limit;
 mod listener;
 mod local;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     adopt::AdoptStore,
     backend::{AddBackend, BackendName, DrainBackend, RemoveBackend, SetBackend},
     declared::{Apply, Diff, Export, Files, Validate},
+    idle::{hide_idle_options, refuse_idle_options},
     limit::{AddLimit, LimitSettings, RemoveLimit, SetLimit},
     listener::{AddListener, ListenerSettings, RemoveListener, SetListener, TrustXff},
     local::{Completions, DemoBackend, Dev, Manpages, TestAlgorithms},

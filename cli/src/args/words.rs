@@ -46,6 +46,14 @@ fn one_too_many(error: &clap::Error) -> Option<String> {
 /// likeliest last.
 fn unknown_command(error: &clap::Error) -> Option<String> {
     let given = said(error, ContextKind::InvalidSubcommand)?;
+    match error.kind() {
+        // Whoever types the name alone is shown what there is.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return None,
+        ErrorKind::MissingSubcommand => {
+            return Some("a command is missing: 'lbctl --help' lists all".to_owned());
+        }
+        _ => {}
+    }
     let cli = Cli::command();
     let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
     let shown = shorten(given);

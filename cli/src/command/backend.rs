@@ -100,7 +100,10 @@ fn first_check(backend: &BackendView) -> String {
             }
             text
         }
-        _ if backend.admin_state != "enabled" || backend.weight == 0 => format!(
+        _ if backend.admin_state == "enabled" && backend.weight == 0 => {
+            format!("{id} gets no traffic: its weight is 0   (lbctl set-backend {id} --weight 1)")
+        }
+        _ if backend.admin_state != "enabled" => format!(
             "{id} gets no traffic: it is {}, weight {}   (lbctl enable-backend {id})",
             backend.admin_state, backend.weight
         ),

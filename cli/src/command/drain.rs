@@ -33,13 +33,9 @@ pub(super) fn interrupted(args: &DrainBackend) -> String {
     )
 }
 
-/// `drain-backend`; `timeout` is the drain's.
-pub(super) async fn run(
-    session: &Session,
-    args: DrainBackend,
-    timeout: Option<Duration>,
-) -> Result<(), Failure> {
-    let DrainBackend { id, wait, remove, write: options } = args;
+/// `drain-backend`
+pub(super) async fn run(session: &Session, args: DrainBackend) -> Result<(), Failure> {
+    let DrainBackend { id, wait, remove, timeout, write: options } = args;
     warn_of_empty_pool(session, &id).await?;
     let expected = options.if_revision.unwrap_or(0);
     let line = format!("~ backend {id}  state draining");

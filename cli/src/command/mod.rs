@@ -133,7 +133,7 @@ async fn ask(command: Command, global: Global) -> Result<(), Failure> {
         Command::SetBackend(args) => backend::set(&session, args).await,
         Command::EnableBackend(args) => backend::enable(&session, args).await,
         Command::DisableBackend(args) => backend::disable(&session, args).await,
-        Command::DrainBackend(args) => drain::run(&session, args, global.timeout).await,
+        Command::DrainBackend(args) => drain::run(&session, args).await,
         Command::RemoveBackend(args) => backend::remove(&session, args).await,
         Command::AddPool(args) => pool::add(&session, args).await,
         Command::SetPool(args) => pool::set(&session, args).await,

@@ -1,5 +1,7 @@
 //! Commands that change pools.
 
+use std::time::Duration;
+
 use lb_core::model::Pool;
 use lb_proto::v1::{self as pb, object::Object as Wire};
 
@@ -14,8 +16,8 @@ use super::{
 use crate::{
     args::{AddPool, BackendConnections, PoolSettings, RemovePool, SetAlgorithm, SetPool},
     exit::{Exit, Failure},
-    output,
-    view::{AnyObject, ObjectView},
+    format, output,
+    view::{AnyObject, ObjectView, PoolView},
 };
 
 /// `add-pool`
@@ -25,7 +27,13 @@ pub(super) async fn add(session: &Session, args: AddPool) -> Result<(), Failure>
     let expected = args.write.if_revision.unwrap_or(0);
     let change = Change::Create(Wire::Pool(pool));
     let view = write::send(session, &args.write, change, expected).await?;
-    write::report(session, &view, &write::additions(&view))
+    write::report(session, &view, &write::additions(&view))?;
+    if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first()
+        && let Some(warning) = shortened(&args.settings, pool)
+    {
+        output::note(&warning);
+    }
+    Ok(())
 }
 
 /// `set-pool`
@@ -38,6 +46,9 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
     .await?;
     let reported = write::report(session, &view, &lines);
     if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first() {
+        if let Some(warning) = shortened(&args.settings, pool) {
+            output::note(&warning);
+        }
         if args.settings.sticky_none() && pool.algorithm == "ip_hash" {
             output::note(&format!(
                 "clients of pool {0} stay by its algorithm, ip_hash: 'lbctl set-algorithm {0} \
@@ -53,6 +64,21 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
         }
     }
     reported
+}
+
+/// What to say if a check may not take as long as was asked for.
+fn shortened(settings: &PoolSettings, stored: &PoolView) -> Option<String> {
+    let asked = settings.health_timeout?;
+    let taken = Duration::from_millis(stored.health_timeout_ms.into());
+    (taken < asked).then(|| {
+        let (asked, taken, name) =
+            (format::duration(asked), format::duration(taken), &stored.name);
+        format!(
+            "warning: --health-timeout {asked} is stored as {taken}, the interval: a check ends before \
+             the next one begins; 'lbctl set-pool {name} --health-timeout {asked} --health-interval \
+             {asked}' allows more"
+        )
+    })
 }
 
 /// `set-algorithm`
@@ -171,14 +197,26 @@ fn edit_check(pool: &mut pb::Pool, settings: &PoolSettings) -> Result<(), Failur
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::args::HealthProtocol;
 
     fn edited(settings: &PoolSettings) -> Result<pb::Pool, Failure> {
         let mut pool = pb::Pool { name: "web".to_owned(), ..pb::Pool::default() };
         edit(&mut pool, settings).map(|()| pool)
+    }
+
+    #[test]
+    fn whoever_asks_for_a_longer_check_than_its_interval_is_told_what_is_stored() {
+        let asked = |seconds| PoolSettings {
+            health_timeout: Some(Duration::from_secs(seconds)),
+            ..Default::default()
+        };
+        let stored = |seconds| {
+            let pool = Pool::try_from(edited(&asked(seconds)).unwrap()).unwrap();
+            PoolView::from(pb::Pool::from(&pool))
+        };
+        insta::assert_snapshot!(shortened(&asked(10), &stored(10)).unwrap(), @"warning: --health-timeout 10s is stored as 5s, the interval: a check ends before the next one begins; 'lbctl set-pool web --health-timeout 10s --health-interval 10s' allows more");
+        assert_eq!(shortened(&asked(4), &stored(4)), None);
     }
 
     #[test]

@@ -102,19 +102,22 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         }
         (_, "up") if backend.standing.ejection.is_some() => ejected(backend),
         (_, "up") if backend.kept.is_some() => kept(backend),
+        (_, "up") if backend.hanging().is_some() => hanging(backend),
         (_, "up") if backend.reason.code == "check_contradicted" => {
             for_reason(&backend.reason.code, backend).unwrap_or_default()
         }
         (_, "up") if backend.avoided_by().is_some() => {
             let by = backend.avoided_by().unwrap_or_default();
             format!(
-                "see what its requests through {by} fail with ('lbctl describe backend {id}'), and \
-                 whether it can be reached from there; it is tried again by itself"
+                "see whether {address} can be reached from the machine of {by}, and look at the log of \
+                 its server; it is tried again by itself",
+                address = backend.address
             )
         }
         (_, "up") if !backend.standing.disagreements.is_empty() => seen_otherwise(backend),
         (_, "up") if backend.failing_checks().is_some() => {
-            let wait = || format!("it goes down if they go on: 'lbctl describe backend {id}'");
+            let address = &backend.address;
+            let wait = || format!("it goes down if they go on: look at the server at {address}");
             for_reason(&present(backend).code, backend).unwrap_or_else(wait)
         }
         _ if backend.weight == 0 => {
@@ -127,12 +130,16 @@ pub(super) fn next_step(backend: &BackendView) -> String {
 /// The next step for a backend that is out for what its requests came to. Checks that fail too
 /// tell more of the cause.
 fn ejected(backend: &BackendView) -> String {
-    let id = &backend.id;
+    let BackendView { address, traffic, .. } = backend;
     let cause = backend
         .failing_checks()
         .and_then(|checks| for_reason(&checks.last_result.code, backend))
         .unwrap_or_else(|| {
-            format!("'lbctl describe backend {id}' shows what its requests fail with")
+            let kinds = match traffic.failures_total {
+                0 => String::new(),
+                _ => format!(" (what failed so far: {})", traffic.failures.by_kind()),
+            };
+            format!("look at the log of the server at {address}{kinds}")
         });
     format!("{cause}; it is tried again by itself")
 }
@@ -146,29 +153,40 @@ fn kept(backend: &BackendView) -> String {
     )
 }
 
+/// The next step for a backend that answers none of the requests that it has.
+pub(super) fn hanging(backend: &BackendView) -> String {
+    let BackendView { id, pool, address, .. } = backend;
+    format!(
+        "look at the server at {address} and its log; 'lbctl set-pool {pool} --try-timeout 2s' has \
+         requests that begin later and get no answer in that time tried elsewhere; 'lbctl \
+         disable-backend {id}' takes it out"
+    )
+}
+
 /// How a backend that is out for what its requests came to is brought back at once.
 pub(super) fn bring_back(backend: &BackendView) -> Option<String> {
-    let pool = &backend.pool;
-    let ejection = backend.standing.ejection.as_ref()?;
-    Some(match ejection.by.as_str() {
-        "outlier" => format!("'lbctl set-pool {pool} --outlier-detection false'"),
-        _ => format!("'lbctl set-pool {pool} --breaker-failures 0 --breaker-ratio 0'"),
-    })
+    let id = &backend.id;
+    backend.standing.ejection.as_ref()?;
+    Some(format!(
+        "once its server is well: 'lbctl disable-backend {id}', then 'lbctl enable-backend {id}'"
+    ))
 }
 
 /// The next step for a backend whose traffic goes otherwise than its verdict says.
 fn seen_otherwise(backend: &BackendView) -> String {
-    let BackendView { id, pool, address, .. } = backend;
+    let BackendView { pool, address, .. } = backend;
     let mut proxies = backend.standing.disagreements.iter().filter_map(|d| d.proxy_id.as_deref());
     let proxy = match (proxies.next(), proxies.count()) {
-        (None, _) => return format!("'lbctl describe backend {id}'"),
+        (None, _) => return format!("look at the server at {address} and its log"),
         (Some(only), 0) => only,
         (Some(_), _) if backend.health == "up" => {
             return format!(
                 "look at the server at {address} and its log: several proxies fail at it"
             );
         }
-        (Some(_), _) => return format!("'lbctl describe backend {id}' shows who sees what"),
+        (Some(_), _) => {
+            return format!("see whether {address} answers on the machines of those proxies");
+        }
     };
     let mut step = format!(
         "on the machine of {proxy}, see whether {address} answers (curl http://{address}/)"
@@ -315,7 +333,7 @@ mod tests {
         let backend = broken(Some(refused));
         insta::assert_snapshot!(why(&backend), @"5 requests in a row failed (breaker_consecutive_failures); its check fails too: 127.0.0.1:8004 refused the connection (backend_connect_refused)");
         insta::assert_snapshot!(next_step(&backend), @"nothing listens at localhost:8004: start the server, or correct the address with 'lbctl set-backend backend4 --address HOST:PORT'; it is tried again by itself");
-        insta::assert_snapshot!(next_step(&broken(None)), @"'lbctl describe backend backend4' shows what its requests fail with; it is tried again by itself");
+        insta::assert_snapshot!(next_step(&broken(None)), @"look at the log of the server at localhost:8004; it is tried again by itself");
     }
 
     #[test]

@@ -222,6 +222,8 @@ fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
         return drain::judge(view).unwrap_or(Look::NotYet(text));
     }
     let done = match condition {
+        // What the former check said is no word about this one.
+        Awaited::Healthy if is_awaited(view) => return Look::NotYet(not_checked(view)),
         Awaited::Healthy => view.is_healthy(),
         Awaited::Down => view.health == "down",
         Awaited::Drained
@@ -233,6 +235,14 @@ fn judge_backend(view: &BackendView, condition: Awaited) -> Look {
     if done { Look::Done(text) } else { Look::NotYet(text) }
 }
 
+fn is_awaited(view: &BackendView) -> bool {
+    view.checks.as_ref().is_some_and(|checks| checks.awaited)
+}
+
+fn not_checked(view: &BackendView) -> String {
+    format!("the check of {} was changed, and has not been made since", view.id)
+}
+
 async fn look_at_pool(session: &Session, name: &str) -> Result<Look, Failure> {
     get::object(session, "pool", name).await?;
     Ok(judge_pool(name, &get::backends(session, name).await?))
@@ -242,8 +252,11 @@ async fn look_at_pool(session: &Session, name: &str) -> Result<Look, Failure> {
 pub(crate) fn judge_pool(name: &str, backends: &[BackendView]) -> Look {
     let wanted = || backends.iter().filter(|backend| backend.admin_state == "enabled");
     let missing: Vec<String> = wanted()
-        .filter(|backend| !backend.is_healthy())
-        .map(|backend| format!("{} is {}: {}", backend.id, backend.state(), remedy::why(backend)))
+        .filter(|backend| !backend.is_healthy() || is_awaited(backend))
+        .map(|backend| match is_awaited(backend) {
+            true => not_checked(backend),
+            false => format!("{} is {}: {}", backend.id, backend.state(), remedy::why(backend)),
+        })
         .collect();
     match (wanted().count(), missing.as_slice()) {
         (0, _) => Look::NotYet(format!("pool {name} has no enabled backend")),

@@ -6,8 +6,8 @@ use lb_proto::v1 as pb;
 use serde::Serialize;
 
 use super::{
-    DrainView, KeptView, ReasonView, SlotsView, StandingView, Traffic, object::admin_state,
-    some_unix_ms, standing::EjectionView,
+    DrainView, KeptView, ReasonView, SlotsView, StandingView, Traffic, UnansweredView,
+    object::admin_state, some_unix_ms, standing::EjectionView,
 };
 
 /// One backend with verdict, checks and traffic.
@@ -36,6 +36,9 @@ pub(crate) struct BackendView {
     /// Its requests fail, and it gets them all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<KeptView>,
+    /// Requests in progress of which none is answered; nothing while some are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unanswered: Option<UnansweredView>,
     pub(crate) resolved_addresses: Vec<String>,
     pub(crate) checks: Option<ChecksView>,
     pub(crate) traffic: Traffic,
@@ -61,6 +64,8 @@ pub(crate) struct ChecksView {
     pub(crate) failures_total: u64,
     /// The last check was made by the settings of this revision.
     pub(crate) checked_revision: u64,
+    /// What is checked was changed, and no check was made by the new settings yet.
+    pub(crate) awaited: bool,
     /// Of the name in its address; nothing for literal addresses.
     pub(crate) resolution: Option<ResolutionView>,
 }
@@ -130,6 +135,11 @@ impl BackendView {
             || self.avoided_by().is_some()
     }
 
+    /// What it answers nothing of, for longer than is usual.
+    pub(crate) fn hanging(&self) -> Option<&UnansweredView> {
+        self.unanswered.as_ref().filter(|unanswered| unanswered.is_long(&self.traffic))
+    }
+
     /// Whether it gets new requests: what the proxies would pick.
     pub(crate) fn serves(&self) -> bool {
         self.picked.unwrap_or_else(|| self.is_well())
@@ -177,6 +187,7 @@ impl From<pb::BackendView> for BackendView {
             standing,
             picked: wire.picked,
             kept: wire.kept.map(KeptView::from),
+            unanswered: wire.unanswered.map(UnansweredView::from),
             resolved_addresses: status.addresses,
             checks: wire.checks.map(ChecksView::from),
             traffic: wire.totals.into(),
@@ -208,6 +219,7 @@ impl From<pb::CheckReport> for ChecksView {
             checks_total: wire.checks_total,
             failures_total: wire.failures_total,
             checked_revision: wire.checked_revision,
+            awaited: wire.awaited,
             resolution: wire.resolution.map(|resolution| ResolutionView {
                 resolved_unix_ms: some_unix_ms(resolution.resolved_unix_ms),
                 ttl_ms: resolution.ttl_ms,

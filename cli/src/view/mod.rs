@@ -21,6 +21,7 @@ mod session;
 mod source;
 mod standing;
 mod traffic;
+mod unanswered;
 mod write;
 
 use std::{cmp::Reverse, collections::BTreeMap};
@@ -49,6 +50,7 @@ pub(crate) use self::{
     source::SourceView,
     standing::StandingView,
     traffic::Traffic,
+    unanswered::UnansweredView,
     write::{ProgressView, WriteView},
 };
 

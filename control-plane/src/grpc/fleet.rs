@@ -154,7 +154,8 @@ impl FleetService {
         revision: u64,
         known: Option<BackendStatus>,
     ) -> pb::BackendView {
-        let (totals, shares) = self.context.statistics.backend(&backend.id, backend.incarnation);
+        let statistics = &self.context.statistics;
+        let (totals, shares) = statistics.backend(&backend.id, backend.incarnation);
         pb::BackendView {
             backend: Some(backend.into()),
             revision,
@@ -173,6 +174,9 @@ impl FleetService {
             slots: self.slots(QuantityKind::Backend, backend.id.as_str(), backend.incarnation.0),
             picked: None,
             kept: None,
+            unanswered: statistics
+                .unanswered(&backend.id, backend.incarnation)
+                .map(wire::unanswered),
         }
     }
 
@@ -437,6 +441,7 @@ impl fleet_server::Fleet for FleetService {
             recent_unrouted: Some(wire::recent(recent.window, &recent.unrouted)),
             recent_own_answers: wire::words(&recent.own_answers),
             last_event: self.context.events.latest(),
+            refused_config: self.context.refused_config.present().map(wire::refused_config),
         }))
     }
 }

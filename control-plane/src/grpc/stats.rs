@@ -145,6 +145,7 @@ fn read(message: pb::StatsReport) -> Result<Report, Status> {
             backend: BackendId::new(&part.backend).map_err(invalid)?,
             incarnation: Incarnation(part.incarnation),
             in_flight: part.in_flight,
+            unanswered: part.unanswered,
             upgraded: part.upgraded,
             cut: part.cut,
             sessions: part.sessions,
@@ -321,6 +322,7 @@ fn check_counts(part: &pb::BackendReport) -> Result<(), Status> {
         part.sessions,
         part.begun,
         u64::from(part.in_flight) << 24,
+        u64::from(part.unanswered) << 24,
         u64::from(part.upgraded) << 24,
         u64::from(part.cut) << 16,
     ];

@@ -15,6 +15,7 @@ use lb_proto::{
 use super::status;
 use crate::{
     clock::{millis, millis32, told, told_if_any},
+    declared::RefusedFile,
     discovery::SourceReport,
     drain::DrainReport,
     events::Event,
@@ -23,7 +24,7 @@ use crate::{
     probe::CheckReport,
     registry::{Stored, WriteRequest, Written},
     resilience::Kept,
-    stats::{Answers, LimitTotals, OwnAnswers, Process, Totals},
+    stats::{Answers, LimitTotals, OwnAnswers, Process, Totals, Unanswered},
 };
 
 pub(super) fn event(event: Event) -> pb::Event {
@@ -53,6 +54,7 @@ pub(super) fn check_report(report: CheckReport) -> pb::CheckReport {
         checks_total: report.checks_total,
         failures_total: report.failures_total,
         checked_revision: report.checked_revision,
+        awaited: report.awaited,
         resolution: report.resolution.map(|resolution| pb::Resolution {
             resolved_unix_ms: told_if_any(resolution.resolved),
             ttl_ms: millis32(resolution.ttl),
@@ -85,6 +87,11 @@ pub(super) fn kept(kept: Kept) -> pb::KeptReport {
         since_unix_ms: kept.since_unix_ms,
         by: kept.by.name().to_owned(),
     }
+}
+
+pub(super) fn unanswered(unanswered: Unanswered) -> pb::UnansweredReport {
+    let Unanswered { requests, silent } = unanswered;
+    pb::UnansweredReport { requests, silent_ms: millis(silent) }
 }
 
 pub(super) fn limit_totals(totals: &LimitTotals) -> pb::LimitTotals {
@@ -224,6 +231,11 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         awaited_session_key: String::new(),
         counted_since_unix_ms: 0,
     }
+}
+
+pub(super) fn refused_config(file: RefusedFile) -> pb::RefusedConfig {
+    let RefusedFile { path, reason, since_unix_ms } = file;
+    pb::RefusedConfig { path, reason: Some(reason.into()), since_unix_ms }
 }
 
 pub(super) fn refused_proxy(refused: Refused) -> pb::RefusedProxy {

@@ -37,6 +37,8 @@ pub(crate) struct CheckReport {
     pub(crate) failures_total: u64,
     /// The last check was made by the settings of this revision, of the backend or its pool.
     pub(crate) checked_revision: u64,
+    /// What is checked was changed, and no check was made by the new settings yet.
+    pub(crate) awaited: bool,
     /// Of the name in its address; nothing for literal addresses.
     pub(crate) resolution: Option<Resolution>,
 }
@@ -75,6 +77,7 @@ impl Checks {
         if let Some(report) = self.lock().get_mut(id) {
             (report.passes_in_a_row, report.failures_in_a_row) = (0, 0);
             report.last_success = None;
+            report.awaited = true;
         }
     }
 

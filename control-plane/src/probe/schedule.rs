@@ -98,6 +98,7 @@ impl Check {
             let resolution = self.addresses.resolution(&self.target.backend.address);
             self.shared.prober.checks.update(&self.target.backend.id, |report| {
                 report.last_result = result;
+                report.awaited = false;
                 report.resolution = resolution;
                 report.next_check = None;
             });
@@ -220,6 +221,7 @@ impl Check {
                 report.last_success = now;
             }
             report.checked_revision = self.target.revision;
+            report.awaited = false;
             report.last_duration = took;
             report.last_result = reason.clone();
             report.resolution = self.addresses.resolution(&self.target.backend.address);

@@ -155,7 +155,7 @@ impl Draft<'_> {
         match (&former, mode) {
             (Some(former), PutMode::Create) => {
                 return Err(WriteError::AlreadyExists(format!(
-                    "{key} exists already, since revision {}; change it with set-{}, or choose \
+                    "{key} exists already, last changed in revision {}; change it with set-{}, or choose \
                      another name",
                     former.revision, key.kind
                 )));

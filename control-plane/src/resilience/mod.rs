@@ -229,6 +229,11 @@ impl Resilience {
         self.lock().backends.get(id)?.why_kept().cloned()
     }
 
+    /// Whether anything is out, or is being tried.
+    fn keeps_out(&self) -> bool {
+        self.lock().backends.values().any(|backend| backend.ejection().is_some())
+    }
+
     /// How often breakers did what, since the process began.
     pub(crate) fn transitions(&self) -> BTreeMap<Transition, u64> {
         self.lock().transitions.clone()
@@ -255,12 +260,15 @@ pub(crate) async fn run(
 ) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut revisions = registry.revisions();
     loop {
         let mut fresh = Vec::new();
         tokio::select! {
             count = checked.recv_many(&mut fresh, BATCH_MAX) => if count == 0 { return },
             _ = tick.tick() => {}
             () = resilience.news.notified() => {}
+            // Whoever disables a backend may enable it before the next tick.
+            changed = revisions.changed(), if resilience.keeps_out() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
         while fresh.len() < BATCH_MAX

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use lb_core::{
     health::Flap,
-    model::{Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName, Reason},
+    model::{
+        AdminState, Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName,
+        Reason,
+    },
 };
 
 use super::{At, Backend, Checked, Pool, State, peers::Peers};
@@ -77,7 +80,23 @@ impl State {
         }
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
         self.pools.values_mut().for_each(|pool| pool.peers = Peers::default());
+        self.forgive_disabled(at);
         self.keep_to_caps(at);
+    }
+
+    /// A backend that is disabled gets nothing whatever its requests came to. Whoever enables it
+    /// again says that it is well: it begins anew.
+    fn forgive_disabled(&mut self, at: At<'_>) {
+        let out = self.backends.iter().filter(|(_, backend)| backend.ejection().is_some());
+        let is_disabled = |id: &BackendId| {
+            let stored = at.catalog.backends().get(id);
+            stored.is_some_and(|stored| stored.value.admin_state == AdminState::Disabled)
+        };
+        let out: Vec<BackendId> = out.map(|(id, _)| id.clone()).filter(is_disabled).collect();
+        for id in out {
+            self.end_outlier(&id);
+            self.keep_in(&id, at);
+        }
     }
 
     /// A pool that has shrunk can spare fewer of its backends.

@@ -2,6 +2,7 @@
 
 mod caps;
 mod doubts;
+mod forgiven;
 mod kept;
 mod large_pools;
 mod processes;
@@ -152,6 +153,7 @@ impl World {
             incarnation,
             counters,
             in_flight: 0,
+            unanswered: 0,
             upgraded: 0,
             cut: 0,
             sessions: 0,

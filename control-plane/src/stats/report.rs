@@ -63,6 +63,15 @@ impl Report {
     }
 }
 
+impl BackendPart {
+    /// Whether the backend answered anything, or began to: with any status.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        let BackendCounters { successes, failures, .. } = &self.counters;
+        *successes > 0 || failures.status_5xx > 0 || self.begun > 0
+    }
+}
+
 /// What one report says of one backend.
 #[derive(Clone, Debug)]
 pub struct BackendPart {
@@ -76,6 +85,8 @@ pub struct BackendPart {
     pub counters: BackendCounters,
     /// Now, upgraded connections included.
     pub in_flight: u32,
+    /// Of these, requests whose response has not begun; 0 of a proxy that is too old to tell.
+    pub unanswered: u32,
     /// Upgraded connections.
     pub upgraded: u32,
     /// Requests and upgraded connections that were cut at the end of a drain.

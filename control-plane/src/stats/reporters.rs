@@ -51,9 +51,22 @@ pub(super) struct Running {
     /// Its gauges are those of its newest report.
     gauges: Process,
     /// Of its newest report; a backend that it does not name has nothing in flight.
-    in_flight: HashMap<(BackendId, Incarnation), (PoolName, u32)>,
+    in_flight: HashMap<(BackendId, Incarnation), Busy>,
+    /// Of the report before that one.
+    in_flight_before: HashMap<(BackendId, Incarnation), Busy>,
     /// Backends that it avoids, by its newest report.
     avoided: HashSet<(BackendId, Incarnation)>,
+}
+
+/// What a process has in flight at one backend.
+#[derive(Clone, Debug)]
+struct Busy {
+    pool: PoolName,
+    in_flight: u32,
+    /// Of these, requests whose response has not begun.
+    unanswered: u32,
+    /// Since when it has told of such, without a report in between that had none.
+    unanswered_since: Instant,
 }
 
 /// Where a report stands among those of its process.
@@ -89,6 +102,7 @@ impl Reporters {
                 fresh_until: now,
                 gauges: Process::default(),
                 in_flight: HashMap::new(),
+                in_flight_before: HashMap::new(),
                 avoided: HashSet::new(),
             }),
         };
@@ -104,7 +118,7 @@ impl Reporters {
             .then(|| report.process.overload.is_worse_than(&running.gauges.overload))
             .flatten();
         running.gauges.clone_from(&report.process);
-        running.in_flight.clear();
+        running.in_flight_before = std::mem::take(&mut running.in_flight);
         running.avoided.clear();
         reporting.counted.add(&report.process);
         reporting.rate.add(now, report.interval, &report.process.requests);
@@ -117,6 +131,7 @@ impl Reporters {
         report: &Report,
         key: (BackendId, Incarnation),
         part: &BackendPart,
+        now: Instant,
     ) {
         let running = self.0.get_mut(&report.proxy).map(|reporting| &mut reporting.running);
         let Some(running) = running.and_then(|all| all.get_mut(&report.instance)) else { return };
@@ -124,7 +139,14 @@ impl Reporters {
             running.avoided.insert(key.clone());
         }
         if part.in_flight > 0 {
-            running.in_flight.insert(key, (part.pool.clone(), part.in_flight));
+            let before = running.in_flight_before.get(&key).filter(|busy| busy.unanswered > 0);
+            let busy = Busy {
+                pool: part.pool.clone(),
+                in_flight: part.in_flight,
+                unanswered: part.unanswered,
+                unanswered_since: before.map_or(now, |busy| busy.unanswered_since),
+            };
+            running.in_flight.insert(key, busy);
         }
     }
 
@@ -173,7 +195,18 @@ impl Reporting {
     /// Requests in flight at one backend.
     pub(super) fn in_flight(&self, key: &(BackendId, Incarnation), now: Instant) -> u32 {
         let counts = self.fresh(now).filter_map(|process| process.in_flight.get(key));
-        total(counts.map(|(_, count)| *count))
+        total(counts.map(|busy| busy.in_flight))
+    }
+
+    /// Requests at one backend whose response has not begun, and since when there are any; of each
+    /// process by itself.
+    pub(super) fn unanswered(
+        &self,
+        key: &(BackendId, Incarnation),
+        now: Instant,
+    ) -> impl Iterator<Item = (u32, Instant)> {
+        let busy = self.fresh(now).filter_map(move |process| process.in_flight.get(key));
+        busy.filter(|busy| busy.unanswered > 0).map(|busy| (busy.unanswered, busy.unanswered_since))
     }
 
     /// Backends at which it has something in flight, with how much; of each process by itself.
@@ -182,7 +215,7 @@ impl Reporting {
         now: Instant,
     ) -> impl Iterator<Item = (&(BackendId, Incarnation), u32)> {
         let fresh = self.fresh(now).flat_map(|process| &process.in_flight);
-        fresh.map(|(key, (_, count))| (key, *count))
+        fresh.map(|(key, busy)| (key, busy.in_flight))
     }
 
     /// Whether it avoids a backend for what it sees itself.
@@ -253,7 +286,7 @@ impl Running {
 
     /// What it has in flight at backends that there are, with their pools.
     pub(super) fn all_in_flight(&self) -> impl Iterator<Item = (&PoolName, u32)> {
-        self.in_flight.values().map(|(pool, count)| (pool, *count))
+        self.in_flight.values().map(|busy| (&busy.pool, busy.in_flight))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod leavings;
+mod unanswered;
 
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub(crate) fn report(proxy: &str, sequence: u64, requests: u64, in_flight: u32) 
             incarnation: Incarnation(2),
             counters,
             in_flight,
+            unanswered: 0,
             upgraded: 0,
             cut: 0,
             sessions: 0,

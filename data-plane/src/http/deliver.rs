@@ -239,7 +239,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         let upload = &mut *self.upload;
         let response_idle = self.pool.connections.response_idle_timeout;
         let Listener { body_idle_timeout, write_idle_timeout, .. } = *self.listener;
-        let (mut waited, mut finished) = (false, false);
+        let (mut passing, mut finished) = (None, false);
         let mut client = Patience::default();
         poll_fn(|context: &mut Context<'_>| {
             if let Poll::Ready(done) =
@@ -260,9 +260,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Cut::of_upload(&error))),
                 }
             }
-            let is_first = !std::mem::replace(&mut waited, true);
-            if is_first && is_well {
-                self.backend.count_begun(exchange.worker.index);
+            let is_first = passing.is_none();
+            if is_first {
+                passing = Some(self.backend.begin_passing(exchange.worker.index, is_well));
             }
             let progressed = std::mem::take(&mut download.progressed)
                 | std::mem::take(&mut upload.progressed)

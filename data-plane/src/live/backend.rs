@@ -1,5 +1,6 @@
 //! The live state of one backend in this process: what outlives configurations.
 
+mod passing;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +69,8 @@ struct WorkerCounters {
     sessions: AtomicU64,
     /// Responses below 500 whose body was not complete at once.
     begun: AtomicU64,
+    /// Responses, of whatever status, that have begun and are not at their end.
+    passing: AtomicU32,
     successes: AtomicU64,
     connect: AtomicU64,
     reset: AtomicU64,
@@ -191,17 +194,6 @@ impl BackendState {
     /// Requests that sessions brought here.
     pub(crate) fn sessions(&self) -> u64 {
         self.live.workers.iter().map(|worker| worker.0.sessions.load(Relaxed)).sum()
-    }
-
-    /// Notes that a response has begun, and takes a while: the backend is reached, however the
-    /// request ends.
-    pub(crate) fn count_begun(&self, worker: usize) {
-        bump(&self.live.workers[worker].0.begun, 1);
-    }
-
-    /// Responses that took a while.
-    pub(crate) fn begun(&self) -> u64 {
-        self.live.workers.iter().map(|worker| worker.0.begun.load(Relaxed)).sum()
     }
 
     /// Notes bytes on the backend's connections.
@@ -408,6 +400,7 @@ impl WorkerCounters {
             requests: AtomicU64::new(0),
             sessions: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            passing: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             connect: AtomicU64::new(0),
             reset: AtomicU64::new(0),

@@ -73,6 +73,7 @@ impl Tracked {
             trailing_failures,
             avoided,
             begun: new_begun,
+            unanswered: self.state.unanswered().min(in_flight),
             ..convert::counters_to_wire(&new)
         })
     }

@@ -17,6 +17,9 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     let mut page = Page::new(&format!("backend {}: {}", view.id, view.state()));
     page.row("since", &since);
     page.row("reason", &view.reason.sentence());
+    if let Some(hanging) = view.hanging() {
+        page.row("hangs", &hanging.sentence());
+    }
     let resolved = view.resolved_addresses.join(", ");
     let same = resolved.is_empty() || resolved == view.address;
     let address =
@@ -202,6 +205,7 @@ mod tests {
             }),
             picked: None,
             kept: None,
+            unanswered: None,
             revision: 7,
             status: Some(pb::BackendStatus {
                 health: pb::Health::Down.into(),

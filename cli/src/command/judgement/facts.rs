@@ -23,6 +23,8 @@ pub(crate) struct Facts {
     /// Whether its store does; nothing if it does not tell.
     pub(crate) takes_writes: Option<bool>,
     pub(crate) proxies: Vec<ProxyView>,
+    /// A file of declared state that was read again and refused.
+    pub(crate) refused_config: Option<pb::RefusedConfig>,
     /// Processes that are not let in.
     pub(crate) refused: Vec<RefusedView>,
     pub(crate) pools: Vec<PoolView>,
@@ -81,6 +83,7 @@ impl Facts {
             build_version: status.build_version.clone(),
             skew: None,
             takes_writes: None,
+            refused_config: status.refused_config.clone(),
             proxies,
             refused: status.refused.iter().cloned().map(RefusedView::from).collect(),
             pools: status.pools.iter().cloned().map(PoolView::from).collect(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lb_proto::v1 as pb;
+
 use super::{Facts, Group};
 use crate::{command::describe::next_look, format, view::ProxyView};
 
@@ -28,6 +30,9 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
         ),
         None => {}
     }
+    if let Some(file) = &facts.refused_config {
+        refused_config(file, facts.now_unix_ms, group);
+    }
     match facts.skew {
         Some(skew) if skew > SKEW_MAX => {
             let message = format!("its clock and this one are {} apart", format::duration(skew));
@@ -41,6 +46,22 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
         Some(_) => group.ok("clock_skew", "its clock agrees with this one"),
         None => {}
     }
+}
+
+/// What it says is not in force, and the control plane does not start with it.
+fn refused_config(file: &pb::RefusedConfig, now: u64, group: &mut Group<'_>) {
+    let age = format::age_of(Some(file.since_unix_ms), now);
+    let reason = file.reason.clone().unwrap_or_default().message;
+    let message = format!(
+        "--config {} was read again {age} ago and refused, what was in force stays: {}",
+        file.path,
+        reason.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+    );
+    let remedy = format!(
+        "mend it before a restart, which would fail: 'lbctl validate -f {}', then send SIGHUP again",
+        file.path
+    );
+    group.fail("config_file", None, message, remedy);
 }
 
 pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {

@@ -154,6 +154,10 @@ pub(super) fn backends(facts: &Facts, group: &mut Group<'_>) {
                 _ => group.warn("backend_standing", object(), message, next),
             }
         }
+        if let Some(hanging) = backend.hanging().filter(|_| backend.admin_state == "enabled") {
+            let message = format!("{id} {address}: {}", hanging.sentence());
+            group.warn("backend_answers", object(), message, remedy::hanging(backend));
+        }
         let is_loopback = address.parse().is_ok_and(|address: Address| address.is_loopback());
         if is_loopback && !elsewhere.is_empty() {
             group.advise(

@@ -1,5 +1,7 @@
 //! What is found, and how bad it is.
 
+mod hanging;
+
 use std::time::Duration;
 
 use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, Route, RouteName, RoutePools};
@@ -29,6 +31,7 @@ fn facts(proxies: Vec<ProxyView>) -> Facts {
         build_version: env!("CARGO_PKG_VERSION").to_owned(),
         skew: Some(Duration::from_secs(60)),
         takes_writes: Some(true),
+        refused_config: None,
         proxies,
         refused: Vec::new(),
         pools: vec![PoolView::from(pb::PoolStatus {

@@ -28,6 +28,27 @@ fn enough_proxies_in_sync_end_the_wait() {
 }
 
 #[test]
+fn what_a_former_check_said_is_not_taken_for_the_new_one() {
+    let mut wire = pb::BackendView {
+        backend: Some(pb::Backend { id: "b1".to_owned(), ..pb::Backend::default() }),
+        status: Some(pb::BackendStatus {
+            health: pb::Health::Up.into(),
+            ..pb::BackendStatus::default()
+        }),
+        checks: Some(pb::CheckReport { awaited: true, ..pb::CheckReport::default() }),
+        ..pb::BackendView::default()
+    };
+    let looked = |wire: &pb::BackendView| {
+        let view = BackendView::from(wire.clone());
+        (judge_backend(&view, Awaited::Healthy), judge_pool("p", &[view]))
+    };
+    let text = "the check of b1 was changed, and has not been made since".to_owned();
+    assert_eq!(looked(&wire), (Look::NotYet(text.clone()), Look::NotYet(text)));
+    wire.checks.as_mut().unwrap().awaited = false;
+    assert!(matches!(looked(&wire), (Look::Done(_), Look::Done(_))));
+}
+
+#[test]
 fn an_empty_pool_is_not_healthy() {
     assert!(matches!(judge_pool("default", &[]), Look::NotYet(_)));
 }

@@ -34,7 +34,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::Request,
-    http::{Method, StatusCode, Uri},
+    http::{HeaderName, HeaderValue, Method, StatusCode, Uri},
     middleware::{Next, from_fn, map_response},
     response::IntoResponse as _,
     routing::get,
@@ -44,6 +44,9 @@ use self::fault::Fault;
 use super::guard;
 use crate::grpc::Context;
 
+/// Marks the answer of a request that stored nothing.
+const DRY_RUN: HeaderName = HeaderName::from_static("dry-run");
+
 /// Everything below `/v1`.
 pub(super) fn routes() -> Router<Arc<Context>> {
     let mut router = Router::new();
@@ -51,11 +54,17 @@ pub(super) fn routes() -> Router<Arc<Context>> {
         let known: Arc<[&str]> = operation.about.parameters.into();
         let check = from_fn(move |request: Request, next: Next| {
             let unknown = condition::unknown(&request, &known);
+            let is_dry = query::is_dry_run(request.uri().query());
             async move {
-                match unknown {
+                let mut response = match unknown {
                     Some(fault) => fault.into_response(),
                     None => next.run(request).await,
+                };
+                // An object that is not stored looks like one that is.
+                if is_dry && response.status().is_success() {
+                    response.headers_mut().insert(DRY_RUN, HeaderValue::from_static("true"));
                 }
+                response
             }
         });
         router = router.route(operation.path, operation.handler.route_layer(check));

@@ -140,7 +140,8 @@ fn parameter(name: &str, tag: &str) -> Value {
         "dry_run" => (
             "query",
             flag(),
-            "Answer what would be stored, with the revision that it would get, and store nothing"
+            "Answer what would be stored, with the revision that it would get, and store nothing; \
+             the answer has the header `Dry-Run: true`"
                 .to_owned(),
         ),
         "force" if tag == "session-keys" => (
@@ -150,7 +151,7 @@ fn parameter(name: &str, tag: &str) -> Value {
                 .to_owned(),
         ),
         "wait" if tag == "session-keys" => {
-            ("query", duration(), "Wait until the new key signs, at most so long".to_owned())
+            ("query", duration(), "Wait until the new key signs, at most so long (1h at most)".to_owned())
         }
         "force" => (
             "query",
@@ -167,8 +168,8 @@ fn parameter(name: &str, tag: &str) -> Value {
         "wait" => (
             "query",
             duration(),
-            "Wait until every live proxy serves by the change, at most so long; the answer then \
-             has `applied`"
+            "Wait until every live proxy serves by the change, at most so long, which is 1h at most; \
+             the answer then has `applied`"
                 .to_owned(),
         ),
         "If-Match" => (

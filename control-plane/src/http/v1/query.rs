@@ -7,8 +7,8 @@ use lb_proto::document::unit::parse_duration;
 
 use super::fault::Fault;
 
-/// The longest wait.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// The longest wait. What waits longer is a client that has forgotten its request.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// The parameters of a request, read.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -78,13 +78,22 @@ impl Query {
                     read.past = Some(past);
                 }
                 _ => {
-                    let wait = parse_duration(value).map_err(|why| wrong(&why))?.min(WAIT_MAX);
+                    let wait = parse_duration(value).map_err(|why| wrong(&why))?;
+                    if wait > WAIT_MAX {
+                        return Err(wrong("at most 1h is waited"));
+                    }
                     read.wait = (!wait.is_zero()).then_some(wait);
                 }
             }
         }
         Ok(read)
     }
+}
+
+/// Whether a query asks only what would be stored; where nothing could be, it is refused.
+pub(super) fn is_dry_run(query: Option<&str>) -> bool {
+    let mut pairs = query.unwrap_or_default().split('&');
+    pairs.any(|pair| matches!(pair, "dry_run" | "dry_run=" | "dry_run=true"))
 }
 
 fn truth(value: &str) -> Result<bool, &'static str> {
@@ -106,13 +115,20 @@ mod tests {
         let wait = Some(Duration::from_secs(5));
         assert_eq!(read, Query { dry_run: true, prune: true, wait, ..Query::default() });
         assert_eq!(Query::read(Some("wait=0s"), WRITE).unwrap().wait, None);
-        assert_eq!(Query::read(Some("wait=9999d"), WRITE).unwrap().wait, Some(WAIT_MAX));
+        assert_eq!(Query::read(Some("wait=1h"), WRITE).unwrap().wait, Some(WAIT_MAX));
     }
 
     #[test]
     fn what_is_not_known_is_refused() {
-        for bad in ["dryrun=true", "dry_run=yes", "wait=5", "wait", "dry_run&dry_run", "prune=true"]
-        {
+        for bad in [
+            "dryrun=true",
+            "dry_run=yes",
+            "wait=5",
+            "wait=61m",
+            "wait",
+            "dry_run&dry_run",
+            "prune=true",
+        ] {
             assert!(Query::read(Some(bad), WRITE).is_err(), "{bad}");
         }
     }
