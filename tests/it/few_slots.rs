@@ -84,3 +84,26 @@ async fn a_proxy_that_starts_without_a_control_plane_says_that_it_has_no_slot_ye
     is_served(&cluster, 0).await;
     assert!(meter.most() <= 2);
 }
+
+/// A request needs a slot of its backend and one of its pool, and they come to the same proxy.
+#[tokio::test]
+async fn slots_of_a_pool_and_of_its_backends_are_used_together() {
+    let meters = ["a", "b"].map(|name| Meter::open(name, Duration::from_millis(20)));
+    let cluster = Cluster::start(program(), 4).await;
+    cluster.api.change_pool(no_checks).await;
+    let ids = cluster.add_backends(&meters.each_ref().map(Meter::address)).await;
+    for (pool, each) in [("2", "1"), ("2", "2"), ("3", "2")] {
+        drop(cluster.lbctl(&["set-pool", "default", "--max-in-flight", pool]).await.expect(0));
+        for id in &ids {
+            drop(cluster.lbctl(&["set-backend", id, "--max-in-flight", each]).await.expect(0));
+        }
+        let load = Load::start(&cluster.addresses(), 3);
+        load.answered(100).await;
+        meters.iter().for_each(|meter| _ = meter.take_most());
+        load.answered(400).await;
+        load.stop().await.assert_flawless();
+        let most = meters.each_ref().map(Meter::most);
+        println!("pool {pool}, backends {each}: {most:?} at once");
+        assert!(most.iter().all(|most| *most <= each.parse().unwrap()), "{most:?} of {each}");
+    }
+}

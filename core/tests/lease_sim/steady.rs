@@ -113,10 +113,10 @@ fn longest_wait(world: &mut World, proxies: Range<usize>, until_ms: u64) -> u64 
     for node in &mut world.nodes {
         (node.served_at, node.longest_wait) = (now, 0);
     }
-    world.run_until(ms(until_ms)).unwrap();
+    world.run_until(ms(until_ms)).expect("the bound holds");
     let now = world.now;
     let waits = world.nodes[proxies].iter().map(|n| n.longest_wait.max(now - n.served_at));
-    waits.max().unwrap() / 1000
+    waits.max().expect("there are proxies") / 1000
 }
 
 /// Slots that do not come back are not reckoned with: those of a killed proxy until the longest

@@ -40,6 +40,11 @@ pub(super) struct HeldSlots {
     line: Arc<Line>,
     /// Requests that wait may go to any of so many backends.
     pub(super) waiting_among: u64,
+    /// The slots of their pool, of those of a backend, if that has a bound, too.
+    pub(super) pool: Option<Arc<Cap>>,
+    /// What it bounds is bounded by other caps as much: then a slot is needed of those alone, and
+    /// this only counts.
+    is_implied: bool,
     /// Requests that were in progress when the limit was set, and are still.
     before: u64,
     /// Where those are.
@@ -92,7 +97,7 @@ impl Held {
     /// look for them.
     pub(super) fn ends_overdue(&mut self, now: Instant) -> bool {
         let Self::Slots(held) = self else { return false };
-        let overdue = held.slots.overdue(now);
+        let overdue = if held.is_implied { 0 } else { held.slots.overdue(now) };
         held.cap.set_overdue(overdue);
         let (before, told_at) = held.overdue;
         let is_told = overdue > before || (overdue > 0 && now >= told_at + AGAIN);
@@ -237,6 +242,8 @@ impl HeldSlots {
             cap,
             line: Arc::clone(line),
             waiting_among: 1,
+            pool: None,
+            is_implied: false,
             before,
             backends: if before > 0 { backends.to_vec() } else { Vec::new() },
             is_urgent: true,
@@ -282,7 +289,7 @@ impl HeldSlots {
             }
         }
         self.slots.set_in_use(taken + self.before, now);
-        self.is_urgent |= self.slots.set_waiting(self.waiting(), now);
+        self.is_urgent |= self.slots.set_waiting(self.waiting(now), now);
         self.is_urgent |= self.cap.was_returned();
         self.publish(now);
         self.is_urgent
@@ -310,7 +317,7 @@ impl HeldSlots {
         now: Instant,
     ) -> Option<pb::LeaseReport> {
         self.is_urgent = false;
-        let beside = Beside { waiting: self.waiting(), told: self.told() };
+        let beside = Beside { waiting: self.waiting(now), told: self.told() };
         let same = self.beside.replace(beside) == Some(beside);
         let report = match repeats && same {
             true => self.slots.news(now)?,
@@ -332,8 +339,11 @@ impl HeldSlots {
         Some((answers.aside() + self.before, answers.sums()))
     }
 
-    fn waiting(&self) -> u64 {
-        self.line.waiting().div_ceil(self.waiting_among.max(1))
+    /// Requests that could use a slot if there were one. A slot of a backend is of no use without
+    /// one of its pool, and would be idle here while another proxy has that.
+    fn waiting(&self, now: Instant) -> u64 {
+        let waiting = self.line.waiting().div_ceil(self.waiting_among.max(1));
+        self.pool.as_ref().map_or(waiting, |pool| waiting.min(pool.slots().free(now)))
     }
 
     fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
@@ -342,7 +352,18 @@ impl HeldSlots {
         Ok(applied)
     }
 
+    /// Whether other caps bound as much as this one.
+    pub(super) fn set_implied(&mut self, is_implied: bool, now: Instant) {
+        self.is_implied = is_implied;
+        self.publish(now);
+    }
+
     fn publish(&mut self, now: Instant) {
+        if self.is_implied {
+            self.cap.set_lacks_lease(false);
+            self.cap.slots().lift();
+            return;
+        }
         let stages = self.slots.holder().stages();
         let until = if now < stages.lease_until {
             stages.lease_until

@@ -130,14 +130,20 @@ impl Leases {
                 .or_insert_with(|| Arc::new(Line::new(Arc::clone(&self.news)))),
         );
         line.set_length(concurrency.queue_length as usize);
-        let pool = of_pool.map(|wanted| state.cap(wanted, &line, backends, self));
+        let of_all: Option<u64> = of_backends.iter().map(|one| Some(one.as_ref()?.1.amount)).sum();
+        let pool = of_pool.map(|(quantity, wanted)| {
+            let is_implied =
+                !concurrency.is_adaptive && of_all.is_some_and(|sum| sum <= wanted.amount);
+            state.cap((quantity, wanted), &line, backends, is_implied, self)
+        });
         let caps = of_backends.into_iter().zip(backends).map(|(wanted, backend)| {
-            wanted.map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), self))
+            wanted
+                .map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), false, self))
         });
         let caps: Box<[Option<Arc<Cap>>]> = caps.collect();
         let capped = caps.iter().flatten().count() as u64;
         for cap in caps.iter().flatten() {
-            state.share_waiting(&cap.quantity, capped);
+            state.share_waiting(&cap.quantity, capped, pool.clone());
         }
         Some(Arc::new(PoolCaps::new(line, pool, caps, concurrency.is_adaptive)))
     }
@@ -219,26 +225,30 @@ impl State {
         (quantity, wanted): (Quantity, Wanted),
         line: &Arc<Line>,
         backends: &[Arc<BackendState>],
+        is_implied: bool,
         leases: &Leases,
     ) -> Arc<Cap> {
         if let Some(Held::Slots(held)) = self.held.get_mut(&quantity) {
             held.change(wanted, line, backends);
+            held.set_implied(is_implied, now());
             return Arc::clone(&held.cap);
         }
         let holder = self.holder(&quantity, wanted, 1);
         let cap =
             Arc::new(Cap::new(quantity.clone(), Arc::clone(&leases.news), leases.workers, now()));
-        let held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
+        let mut held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
+        held.set_implied(is_implied, now());
         self.replace(quantity, Held::Slots(held));
         // Nothing can be sent before something is lent.
         leases.news.notify_one();
         cap
     }
 
-    /// Requests that wait may go to any of so many backends.
-    fn share_waiting(&mut self, quantity: &Quantity, among: u64) {
+    /// Requests that wait may go to any of so many backends, and need a slot of their pool, too.
+    fn share_waiting(&mut self, quantity: &Quantity, among: u64, pool: Option<Arc<Cap>>) {
         if let Some(Held::Slots(held)) = self.held.get_mut(quantity) {
             held.waiting_among = among;
+            held.pool = pool;
         }
     }
 
@@ -315,10 +325,10 @@ mod tests {
         let line = Arc::new(Line::new(Arc::default()));
         let wanted = Wanted { amount: 2, sort: Sort::Slots { hold: LEAVE_MAX, adaptive: None } };
         let slots = Quantity { kind: QuantityKind::Pool, ..quantity("web") };
-        leases.lock().cap((slots.clone(), wanted), &line, &[], &leases);
+        leases.lock().cap((slots.clone(), wanted), &line, &[], false, &leases);
         assert!(timeout(Duration::ZERO, leases.news.notified()).await.is_ok());
         let state = &mut *leases.lock();
-        state.share_waiting(&slots, 3);
+        state.share_waiting(&slots, 3, None);
         let Some(Held::Slots(held)) = state.held.get(&slots) else { panic!("it is held") };
         assert_eq!(held.waiting_among, 3);
     }
