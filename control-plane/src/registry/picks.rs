@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_core::{
     health::{
-        candidates::{self, Candidates},
+        candidates::{self, Candidates, Facts},
         panic::Panic,
     },
     model::{Backend, BackendId, BackendStatus, Key, Kind, Pool, PoolName, Reason, Resource},
@@ -40,14 +40,19 @@ impl Catalog {
 /// Which of the pools that a change is about panic.
 pub(super) type Panics = BTreeMap<PoolName, Option<Panic>>;
 
-/// Looks at the pools that a change may lead into panic mode or out of it.
+/// Looks at the pools that a change may lead into panic mode or out of it. That is a look at all of
+/// their backends, and most changes, such as of a weight, are nothing that it goes by.
 pub(super) fn panics(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> Panics {
     let of_backend =
         |id: &BackendId| catalog.backends().get(id).map(|stored| stored.value.pool.clone());
     let put = upserts.iter().flat_map(|resource| match resource {
         Resource::Pool(pool) => vec![Some(pool.name.clone())],
-        Resource::Backend(backend) => vec![Some(backend.pool.clone()), of_backend(&backend.id)],
-        Resource::Status(status) => vec![of_backend(&status.backend)],
+        Resource::Backend(backend) if counts_otherwise(catalog, backend) => {
+            vec![Some(backend.pool.clone()), of_backend(&backend.id)]
+        }
+        Resource::Status(status) if is_judged_otherwise(catalog, status) => {
+            vec![of_backend(&status.backend)]
+        }
         _ => Vec::new(),
     });
     let removed = deletes.iter().map(|key| match key.known_kind()? {
@@ -65,6 +70,22 @@ pub(super) fn panics(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -
         (name, panic)
     });
     found.collect()
+}
+
+fn counts_otherwise(catalog: &Catalog, backend: &Backend) -> bool {
+    let Some(former) = catalog.backends().get(&backend.id).map(|stored| &stored.value) else {
+        return true;
+    };
+    let status = catalog.status(former);
+    (&former.pool, former.incarnation) != (&backend.pool, backend.incarnation)
+        || Facts::told(former, status) != Facts::told(backend, status)
+}
+
+fn is_judged_otherwise(catalog: &Catalog, status: &BackendStatus) -> bool {
+    let stored = catalog.backends().get(&status.backend).map(|stored| &stored.value);
+    stored.is_some_and(|backend| {
+        Facts::told(backend, catalog.status(backend)) != Facts::told(backend, Some(status))
+    })
 }
 
 /// What is worth telling about the pools that began and ceased to panic.

@@ -47,7 +47,9 @@ pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key])
         pool.is_some_and(|pool| pool.algorithm == Algorithm::RoundRobin)
     });
     let differ = |name: &&PoolName| {
-        let stored = catalog.in_pool(name).map(|stored| &stored.value);
+        // One after the other, since looking each of thousands up takes its time.
+        let stored = catalog.backends().values().map(|stored| &stored.value);
+        let stored = stored.filter(|backend| backend.pool == **name);
         let stored = stored.filter(|backend| !changed.contains(backend.id.as_str()));
         let new = upserts.iter().filter_map(Resource::as_backend).filter(|b| b.pool == **name);
         let weights: BTreeSet<u16> = stored.chain(new).map(|b| b.weight.get()).collect();

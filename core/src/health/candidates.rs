@@ -80,7 +80,9 @@ impl Facts {
         Self::told(&entry.backend, entry.status.as_ref())
     }
 
-    fn told(backend: &Backend, status: Option<&BackendStatus>) -> Self {
+    /// The same, whoever keeps the two.
+    #[must_use]
+    pub fn told(backend: &Backend, status: Option<&BackendStatus>) -> Self {
         // Down from the beginning says as little as no check at all.
         let proved = status.filter(|status| status.was_up);
         Self {
