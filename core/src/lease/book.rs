@@ -30,18 +30,12 @@ pub(super) struct Book {
     pub(super) served_at: Instant,
     /// Units in use that do not come back, though others want them: a long download, a WebSocket.
     kept: u64,
-    /// When they were found to be.
-    kept_at: Instant,
-    /// Since when that is in doubt.
-    in_doubt_since: Option<Instant>,
     /// Since when more is in use than is lent.
     over_since: Option<Instant>,
 }
 
 /// After so long what is in use beyond what is lent is taken for something that stays.
 const KEPT_AFTER: Duration = Duration::from_millis(500);
-/// After so long it is looked at anew: others may have come in its place.
-const KEPT_FOR: Duration = Duration::from_secs(5);
 
 /// A grant that the holder may hold.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +70,6 @@ impl Book {
             extra_since: None,
             served_at: now,
             kept: 0,
-            kept_at: now,
-            in_doubt_since: None,
             over_since: None,
         }
     }
@@ -147,34 +139,13 @@ impl Book {
 
     /// Looks at which units in use do not come back.
     pub(super) fn look_at_kept(&mut self, now: Instant) {
-        self.kept = self.kept.min(self.report.in_use);
-        match self.in_doubt_since {
-            Some(since) if self.kept == 0 || now >= since + KEPT_AFTER => {
-                (self.in_doubt_since, self.kept_at) = (None, now);
-            }
-            Some(_) => return,
-            // Not in its turn, which it would lose.
-            None if self.kept > 0
-                && self.extra_since.is_none()
-                && now >= self.kept_at + KEPT_FOR =>
-            {
-                (self.in_doubt_since, self.over_since) = (Some(now), None);
-                return;
-            }
-            None => {}
-        }
-        let over = self.report.in_use.saturating_sub(self.granted.0);
-        if over == 0 {
+        let Report { in_use, .. } = self.report;
+        self.kept = self.kept.min(in_use);
+        if in_use <= self.granted.0 {
             self.over_since = None;
         } else if now >= *self.over_since.get_or_insert(now) + KEPT_AFTER {
-            (self.kept, self.kept_at, self.over_since) = (self.kept + over, now, None);
+            self.kept = in_use;
         }
-    }
-
-    /// Whether it is looked at anew if they do not come back: for so long they are not lent, and
-    /// other requests cannot take their place.
-    pub(super) fn is_kept_in_doubt(&self) -> bool {
-        self.in_doubt_since.is_some()
     }
 
     /// Units in use that do not come back, as far as is known.

@@ -322,7 +322,6 @@ impl<H: Clone + Ord> Granter<H> {
                 carried: false,
                 counted: book.counted(counted_for, now),
                 kept: book.kept(),
-                is_kept_in_doubt: book.is_kept_in_doubt(),
                 report: *book.report(),
                 extra_since: book.extra_since,
                 served_at: book.served_at,
@@ -348,10 +347,6 @@ impl<H: Clone + Ord> Granter<H> {
         for (index, lending) in lendings.iter_mut().enumerate() {
             lending.amount = shares.amounts[index];
             lending.level = match apart[index] {
-                true if lending.is_kept_in_doubt => {
-                    lending.amount = 0;
-                    None
-                }
                 // What is new there waits with all others for what goes round.
                 true => (shares.level == 0 && demands[index] > kept[index]).then_some(kept[index]),
                 false => (!shares.all_met && demands[index] > shares.level).then_some(shares.level),
@@ -365,6 +360,13 @@ impl<H: Clone + Ord> Granter<H> {
                 _ => turn * 8,
             };
             hand_round(&mut lendings, &shares, |since| now < since + turn);
+        }
+        for (lending, apart) in lendings.iter_mut().zip(apart) {
+            // What it keeps is in use without a lease: with one, another request would take the
+            // place of whatever ends.
+            if apart && lending.amount <= lending.kept {
+                lending.amount = shares.level.min(lending.kept);
+            }
         }
         lendings
     }

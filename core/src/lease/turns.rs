@@ -13,7 +13,6 @@ pub(super) struct Lending<H> {
     pub(super) counted: u64,
     /// Of what is in use there, what does not come back.
     pub(super) kept: u64,
-    pub(super) is_kept_in_doubt: bool,
     pub(super) report: Report,
     pub(super) extra_since: Option<Instant>,
     pub(super) served_at: Instant,

@@ -161,6 +161,29 @@ fn what_does_not_go_round_makes_nobodys_turn_longer() {
     }
 }
 
+/// Requests that take longer than a turn are no reason to keep a slot.
+#[test]
+fn a_slot_goes_on_when_a_request_of_seconds_has_ended() {
+    for (seed, quantity, service) in [(1, 1, 700), (2, 2, 700), (3, 2, 2_000), (4, 4, 2_000)] {
+        let plan = Plan {
+            terms: Terms::slots(Duration::from_secs(30)),
+            is_rate: false,
+            quantity,
+            proxies: 6,
+            service_ms: (service, service),
+            end_ms: 90_000,
+            ..plan(seed, &[5.0])
+        };
+        let mut world = World::new(plan, false);
+        world.run_until(ms(10_000)).unwrap();
+        let longest = longest_wait(&mut world, 0..6, 90_000);
+        println!("{quantity} slots, requests of {service} ms: longest without a slot {longest} ms");
+        // All have their turns one after the other.
+        let round = 6_u64.div_ceil(quantity) * service;
+        assert!(longest < round + round / 2 + 1_000, "{quantity} {service}: {longest}");
+    }
+}
+
 /// Where a long request was, short ones of the same proxy do not stay for good.
 #[test]
 fn what_stayed_goes_round_again_when_it_has_ended() {

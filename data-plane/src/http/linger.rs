@@ -98,6 +98,8 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
         }
         let exchange = &mut *self.exchange;
         let worker = exchange.worker;
+        // It has been answered.
+        let _passing = self.backend.begin_passing(worker.index, false);
         let connection = &mut *exchange.connection;
         let upload = &mut *self.upload;
         upload.progressed = true;

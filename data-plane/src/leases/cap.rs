@@ -29,6 +29,8 @@ pub(crate) struct Cap {
     is_returned: AtomicBool,
     /// No lease is in force, and without one there is nothing to use.
     lacks_lease: AtomicBool,
+    /// How many slots there are where other caps see to it that no more are taken.
+    lifted_to: AtomicU64,
     /// What is learnt from the requests, if the number of slots may follow from it.
     pub(super) answers: Option<Answers>,
     /// So many requests hold slots that nobody counts any more.
@@ -66,6 +68,7 @@ impl Cap {
             slots,
             is_returned: AtomicBool::new(false),
             lacks_lease: AtomicBool::new(false),
+            lifted_to: AtomicU64::new(u64::MAX),
             answers,
             overdue: AtomicU64::new(0),
             news,
@@ -269,7 +272,21 @@ impl Cap {
 
     /// Slots that could be taken now.
     pub(crate) fn free(&self) -> u64 {
-        self.slots.0.free(now())
+        let most = self.lifted_to.load(Relaxed).saturating_sub(self.taken());
+        self.slots.0.free(now()).min(most)
+    }
+
+    /// Has it count only: other caps let no more than so many be taken.
+    pub(super) fn lift_to(&self, slots: u64) {
+        self.set_lacks_lease(false);
+        self.lifted_to.store(slots, Relaxed);
+        self.slots.0.lift();
+    }
+
+    /// Lets so many be taken until then.
+    pub(super) fn allow(&self, slots: u64, until: Instant) {
+        self.lifted_to.store(u64::MAX, Relaxed);
+        self.slots.0.allow(slots, until);
     }
 }
 

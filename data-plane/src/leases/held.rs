@@ -97,7 +97,7 @@ impl Held {
     /// look for them.
     pub(super) fn ends_overdue(&mut self, now: Instant) -> bool {
         let Self::Slots(held) = self else { return false };
-        let overdue = if held.is_implied { 0 } else { held.slots.overdue(now) };
+        let overdue = if held.is_lifted(now) { 0 } else { held.slots.overdue(now) };
         held.cap.set_overdue(overdue);
         let (before, told_at) = held.overdue;
         let is_told = overdue > before || (overdue > 0 && now >= told_at + AGAIN);
@@ -358,10 +358,15 @@ impl HeldSlots {
         self.publish(now);
     }
 
+    /// Whether other caps alone bound it. Without a control plane proxies may have more of those
+    /// than there is ([`lb_core::lease::OnLoss::OneEach`]), and it counts for itself.
+    fn is_lifted(&self, now: Instant) -> bool {
+        self.is_implied && self.slots.holder().is_leased(now)
+    }
+
     fn publish(&mut self, now: Instant) {
-        if self.is_implied {
-            self.cap.set_lacks_lease(false);
-            self.cap.slots().lift();
+        if self.is_lifted(now) {
+            self.cap.lift_to(self.wanted.amount);
             return;
         }
         let stages = self.slots.holder().stages();
@@ -375,7 +380,7 @@ impl HeldSlots {
         let usable = self.slots.holder().usable(now);
         self.cap.set_lacks_lease(usable == 0 && now >= stages.lease_until);
         let allowed = usable.saturating_sub(self.before);
-        self.cap.slots().allow(allowed, until);
+        self.cap.allow(allowed, until);
         let (before, valid_until) = std::mem::replace(&mut self.allowed, (allowed, until));
         let new = if now < valid_until { allowed.saturating_sub(before) } else { allowed };
         self.offer(new, now);
