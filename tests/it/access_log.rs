@@ -6,7 +6,7 @@ use lb_proto::v1::Retries;
 use lb_tests::{
     backend::{Action, Backend, ok},
     client::{Client, exchange, get},
-    cluster::{Cluster, no_checks},
+    cluster::Cluster,
     eventually::eventually,
     load::Load,
     process::Process,
@@ -14,22 +14,14 @@ use lb_tests::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::program;
+use crate::{one_proxy_with, program};
 
 /// A proxy with a log in a file, before these backends.
 async fn logging(backends: &[&Backend]) -> (Cluster, PathBuf, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("access.log");
     let flag = format!("--access-log={}", path.display());
-    (before(&flag, backends).await, path, directory)
-}
-
-async fn before(flag: &str, backends: &[&Backend]) -> Cluster {
-    let cluster = Cluster::start_with(program(), 1, &[flag]).await;
-    cluster.api.change_pool(no_checks).await;
-    let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
-    cluster.add_backends(&addresses).await;
-    cluster
+    (one_proxy_with(&[&flag], backends).await, path, directory)
 }
 
 /// Waits for this many lines.
@@ -374,7 +366,7 @@ async fn the_last_lines_are_written_before_the_end() {
 #[tokio::test]
 async fn a_full_disk_disturbs_nobody_and_is_counted() {
     let backend = Backend::saying("a");
-    let cluster = before("--access-log=/dev/full", &[&backend]).await;
+    let cluster = one_proxy_with(&["--access-log=/dev/full"], &[&backend]).await;
     let load = Load::start(&[cluster.address()], 4);
     load.answered(500).await;
     let tally = load.stop().await;
@@ -396,7 +388,7 @@ async fn a_full_disk_disturbs_nobody_and_is_counted() {
 #[tokio::test]
 async fn sighup_without_a_log_is_no_reason_to_end() {
     let backend = Backend::saying("a");
-    let cluster = before("--access-log=off", &[&backend]).await;
+    let cluster = one_proxy_with(&["--access-log=off"], &[&backend]).await;
     for _ in 0..3 {
         cluster.proxy(0).signal(Signal::HUP);
         assert_eq!(get(cluster.address(), "/").await.text(), "a");
@@ -423,7 +415,7 @@ async fn a_log_that_cannot_be_opened_is_told_at_the_start() {
 #[tokio::test]
 async fn a_dash_means_stdout() {
     let backend = Backend::saying("a");
-    let cluster = before("--access-log=-", &[&backend]).await;
+    let cluster = one_proxy_with(&["--access-log=-"], &[&backend]).await;
     assert_eq!(get(cluster.address(), "/p").await.text(), "a");
     let process: &Process = cluster.proxy(0).process();
     let line = process.line("\"path\":\"/p\"").await;
@@ -437,6 +429,6 @@ async fn a_pipe_without_a_reader_does_not_hold_up_the_start() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
     let backend = Backend::saying("a");
-    let cluster = before(&format!("--access-log={}", path.display()), &[&backend]).await;
+    let cluster = one_proxy_with(&[&format!("--access-log={}", path.display())], &[&backend]).await;
     assert_eq!(get(cluster.address(), "/p").await.text(), "a");
 }

@@ -15,17 +15,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::program;
+use crate::{one_proxy_with, program};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const HELD: &str = "GET /held HTTP/1.1\r\nHost: test\r\n\r\n";
-
-async fn one_proxy_with(args: &[&str], backend: &Backend) -> Cluster {
-    let cluster = Cluster::start_with(program(), 1, args).await;
-    cluster.api.change_pool(no_checks).await;
-    cluster.add_backends(&[backend.address()]).await;
-    cluster
-}
 
 /// Waits until the proxy has this many clients' connections, as it says itself.
 async fn connections(cluster: &Cluster, what: &str, fits: impl Fn(&[u32]) -> bool) -> Vec<u32> {
@@ -40,7 +33,7 @@ async fn connections(cluster: &Cluster, what: &str, fits: impl Fn(&[u32]) -> boo
 #[tokio::test]
 async fn more_clients_than_connections_are_all_served_in_turn() {
     let backend = Backend::saying("a");
-    let cluster = one_proxy_with(&["--max-connections=10", "--workers=2"], &backend).await;
+    let cluster = one_proxy_with(&["--max-connections=10", "--workers=2"], &[&backend]).await;
     let began = Instant::now();
     let load = Load::start(&[cluster.address()], 30);
     load.answered(1500).await;
@@ -61,7 +54,7 @@ async fn at_the_bound_clients_are_told_to_close_and_the_next_one_comes_in() {
         "/held" => vec![Action::Await(held.clone()), Action::Send(ok("held"))],
         _ => vec![Action::Send(ok("a"))],
     });
-    let cluster = one_proxy_with(&["--max-connections=3", "--workers=1"], &backend).await;
+    let cluster = one_proxy_with(&["--max-connections=3", "--workers=1"], &[&backend]).await;
     let mut clients = Vec::new();
     for number in 1..=3 {
         let mut client = Client::connect(cluster.address()).await;
@@ -91,7 +84,7 @@ async fn at_the_bound_clients_are_told_to_close_and_the_next_one_comes_in() {
 #[tokio::test]
 async fn a_bound_of_the_listener_holds_and_can_be_raised() {
     let backend = Backend::saying("a");
-    let cluster = one_proxy_with(&["--workers=1"], &backend).await;
+    let cluster = one_proxy_with(&["--workers=1"], &[&backend]).await;
     let set = ["set-listener", "default", "--max-connections"];
     drop(cluster.lbctl(&[&set[..], &["2"]].concat()).await.expect(0));
     let mut idle = Vec::new();
@@ -120,7 +113,7 @@ async fn a_bound_of_the_listener_holds_and_can_be_raised() {
 #[tokio::test]
 async fn one_client_cannot_take_all_connections() {
     let backend = Backend::saying("a");
-    let cluster = one_proxy_with(&["--workers=2"], &backend).await;
+    let cluster = one_proxy_with(&["--workers=2"], &[&backend]).await;
     let set = ["set-listener", "default", "--max-connections-per-client", "3"];
     drop(cluster.lbctl(&set).await.expect(0));
     let mut clients = Vec::new();
@@ -166,7 +159,7 @@ async fn workers_share_the_connections_evenly() {
     let backend = Backend::saying("a");
     for workers in [2, 4] {
         let flag = format!("--workers={workers}");
-        let cluster = one_proxy_with(&[&flag], &backend).await;
+        let cluster = one_proxy_with(&[&flag], &[&backend]).await;
         let mut clients = Vec::new();
         let mut seen = BTreeSet::new();
         for count in 1..=16 {

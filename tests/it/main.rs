@@ -77,7 +77,12 @@ fn program() -> Program {
 
 /// One proxy before these backends, which are not checked: only traffic reaches them.
 async fn one_proxy(backends: &[&Backend]) -> Cluster {
-    let cluster = Cluster::start(program(), 1).await;
+    one_proxy_with(&[], backends).await
+}
+
+/// The same with these flags.
+async fn one_proxy_with(args: &[&str], backends: &[&Backend]) -> Cluster {
+    let cluster = Cluster::start_with(program(), 1, args).await;
     cluster.api.change_pool(lb_tests::cluster::no_checks).await;
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
     cluster.add_backends(&addresses).await;

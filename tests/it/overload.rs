@@ -15,7 +15,7 @@ use lb_tests::{
     exposition::Scrape,
 };
 
-use crate::program;
+use crate::{one_proxy_with, program};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -30,9 +30,7 @@ async fn idle_clients_make_room_and_everybody_is_told() {
         _ => vec![Action::Send(ok("a"))],
     });
     let args = ["--max-connections=20", "--workers=2"];
-    let cluster = Cluster::start_with(program(), 1, &args).await;
-    cluster.api.change_pool(no_checks).await;
-    cluster.add_backends(&[backend.address()]).await;
+    let cluster = one_proxy_with(&args, &[&backend]).await;
     let mut busy = Vec::new();
     for _ in 0..5 {
         let mut client = Client::connect(cluster.address()).await;
@@ -87,9 +85,7 @@ async fn idle_clients_make_room_and_everybody_is_told() {
 async fn clients_that_ask_for_nothing_make_room_too() {
     let backend = Backend::saying("a");
     let args = ["--max-connections=20", "--workers=2"];
-    let cluster = Cluster::start_with(program(), 1, &args).await;
-    cluster.api.change_pool(no_checks).await;
-    cluster.add_backends(&[backend.address()]).await;
+    let cluster = one_proxy_with(&args, &[&backend]).await;
     // Far longer than this test waits.
     let slow = cluster.lbctl(&["set-listener", "default", "--header-timeout", "10m"]).await;
     assert_eq!(slow.code, 0, "{slow:?}");
@@ -111,9 +107,7 @@ async fn clients_that_ask_for_nothing_make_room_too() {
 async fn clients_that_stall_in_a_body_make_room_too() {
     let backend = Backend::saying("a");
     let args = ["--max-connections=20", "--workers=2"];
-    let cluster = Cluster::start_with(program(), 1, &args).await;
-    cluster.api.change_pool(no_checks).await;
-    cluster.add_backends(&[backend.address()]).await;
+    let cluster = one_proxy_with(&args, &[&backend]).await;
     let mut stalled = Vec::new();
     for number in 0..20 {
         let mut client = Client::connect(cluster.address()).await;
@@ -191,9 +185,7 @@ async fn who_behaves_keeps_a_place_beside_those_who_never_give_theirs_back() {
             _ => vec![Action::Await(held.clone()), Action::Send(ok("held"))],
         });
         let args = ["--max-connections=40", "--workers=2"];
-        let cluster = Cluster::start_with(program(), 1, &args).await;
-        cluster.api.change_pool(no_checks).await;
-        cluster.add_backends(&[backend.address()]).await;
+        let cluster = one_proxy_with(&args, &[&backend]).await;
         let many = ["set-listener", "default", "--max-requests", "1000000"];
         drop(cluster.lbctl(&many).await.expect(0));
         let is_full = AtomicBool::new(false);
@@ -233,9 +225,7 @@ async fn who_behaves_keeps_a_place_beside_those_who_never_give_theirs_back() {
 async fn a_client_that_never_rests_keeps_no_places_from_going_on() {
     let backend = Backend::saying("a");
     let args = ["--max-connections=2", "--workers=1"];
-    let cluster = Cluster::start_with(program(), 1, &args).await;
-    cluster.api.change_pool(no_checks).await;
-    cluster.add_backends(&[backend.address()]).await;
+    let cluster = one_proxy_with(&args, &[&backend]).await;
     let mut restless = Client::connect(cluster.address()).await;
     // At this pace for longer than an answer may be owed. Nobody else is there.
     for _ in 0..150 {

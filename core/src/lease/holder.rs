@@ -208,15 +208,8 @@ impl Holder {
     fn says(&self, demand: u64, in_use: u64, now: Instant) -> Report {
         // Once the lease has ended, what it may come to use before an answer arrives. A process
         // that has just begun may not use its safe share yet, and others may have it.
-        let stages = self.stages();
-        let answered_by = now + self.terms.lease;
-        let holds = if now < self.until {
-            self.amount
-        } else if answered_by < stages.safe_from {
-            stages.between.max(self.least(answered_by))
-        } else {
-            stages.safe.max(self.least(answered_by))
-        };
+        let holds =
+            if self.is_leased(now) { self.amount } else { self.usable(now + self.terms.lease) };
         Report {
             seq: self.seq,
             term: self.term,

@@ -6,7 +6,8 @@ use lb_core::{model::HttpLimits, size::size_text, stats::whole_us};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    connection::Next, exchange::Exchange, prepare::Understood, respond::OwnAnswer, stream::Stream,
+    connection::Next, exchange::Exchange, prepare::Understood, relay::RelayError,
+    respond::OwnAnswer, stream::Stream,
 };
 use crate::{
     h1::{Version, body::BodyLength, chunked::ChunkError, request::Method, response::Delivery},
@@ -147,5 +148,15 @@ pub(super) fn bad_chunks(error: ChunkError) -> OwnAnswer {
             Reason::BodyTooLarge,
             "the request's body is longer than allowed here",
         ),
+    }
+}
+
+/// What a client is told whose body cannot be read.
+pub(super) fn body_fault(error: &RelayError) -> OwnAnswer {
+    match error {
+        RelayError::Chunks(error) => bad_chunks(*error),
+        RelayError::Read | RelayError::Truncated | RelayError::Write(_) => {
+            protocol_error("the request's body cannot be read")
+        }
     }
 }

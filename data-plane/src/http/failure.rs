@@ -5,10 +5,10 @@ use std::io;
 use lb_core::resilience::retry::Fault;
 
 use super::{
+    answer::body_fault,
     attempts::Again,
     connection::Next,
     converse::Conversation,
-    exchange::body_fault,
     relay::{RelayError, Waiting},
     respond::OwnAnswer,
     stream::Stream,

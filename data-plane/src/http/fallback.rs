@@ -42,8 +42,7 @@ impl<S: Stream> Exchange<'_, S> {
             && let Some(place) = own.fallback.pool.as_ref().and_then(|name| config.place_of(name))
             && let Some(slot) = self.fall_back(attempts, config, place, upload)?
         {
-            let limits = config.limits.as_deref();
-            return Ok((Some(slot), limits.map_or(&[], |limits| limits.of_fallback(place))));
+            return Ok((Some(slot), of_backends_there(config, place)));
         }
         let of_backends = match (config.limits.as_deref(), attempts.prepared().destination) {
             (Some(limits), Destination::Pool(route, pool)) => limits.of_backends(route, pool),
@@ -67,10 +66,7 @@ impl<S: Stream> Exchange<'_, S> {
             return Ok(None);
         };
         self.answers_for(place, config, prepared);
-        if let (Some(keys), Some(limiter)) =
-            (&prepared.counted.spare, self.limiter(config, started))
-            && let Err(answer) = limiter.admit_by(keys)
-        {
+        if let Err(answer) = self.admit_there(prepared, config, started) {
             self.trial = None;
             return Err(*answer);
         }
@@ -131,9 +127,7 @@ impl<S: Stream> Exchange<'_, S> {
             return None;
         }
         let slot = self.pick(other, prepared, &[ELSEWHERE], None, at)?;
-        if let (Some(keys), Some(limiter)) = (&prepared.counted.spare, self.limiter(&config, at)) {
-            limiter.admit_by(keys).ok()?;
-        }
+        self.admit_there(prepared, &config, at).ok()?;
         Some(Again { slot, wait, spare: Some(place) })
     }
 
@@ -151,8 +145,26 @@ impl<S: Stream> Exchange<'_, S> {
         // There it is sent for the first time.
         other.retries.count_request(self.worker.index);
         attempts.move_to(other, now());
-        config.limits.as_deref().map_or(&[], |limits| limits.of_fallback(place))
+        of_backends_there(config, place)
     }
+
+    /// Asks the limits of the pool that takes its own one's place.
+    fn admit_there(
+        &self,
+        prepared: &Prepared,
+        config: &Loaded,
+        at: Instant,
+    ) -> Result<(), Box<OwnAnswer>> {
+        match (&prepared.counted.spare, self.limiter(config, at)) {
+            (Some(keys), Some(limiter)) => limiter.admit_by(keys),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The limits of each backend of a pool for requests that come to it from another one.
+fn of_backends_there(config: &Loaded, place: PoolIndex) -> &[LimitIndex] {
+    config.limits.as_deref().map_or(&[], |limits| limits.of_fallback(place))
 }
 
 impl Limiter<'_> {

@@ -5,7 +5,8 @@
 //! | [`stream`] | what it needs of a connection, whatever that runs over |
 //! | [`connection`] | waits for requests without holding buffers |
 //! | [`keep_alive`] | whether one stays open after a request |
-//! | [`exchange`] | answers one request: picks a backend, and another if need be |
+//! | [`exchange`] | answers the requests of a connection: takes each, and picks backends for it |
+//! | [`forward`] | sends one to a backend, and to another if need be |
 //! | [`attempts`] | what a request has been through so far, and whether it goes on to another backend |
 //! | [`prepare`] | reads, routes and rewrites a request's head, without I/O |
 //! | [`limited`] | asks the limits of a request, and says what came of it |
@@ -42,6 +43,7 @@ mod deliver;
 mod exchange;
 mod failure;
 mod fallback;
+mod forward;
 mod interim;
 mod keep_alive;
 mod limited;

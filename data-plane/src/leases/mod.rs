@@ -134,11 +134,12 @@ impl Leases {
         let pool = of_pool.map(|(quantity, wanted)| {
             let is_implied =
                 !concurrency.is_adaptive && of_all.is_some_and(|sum| sum <= wanted.amount);
-            state.cap((quantity, wanted), &line, backends, is_implied, self)
+            let cap = state.cap((quantity, wanted), &line, backends, self);
+            state.set_implied(&cap.quantity, is_implied);
+            cap
         });
         let caps = of_backends.into_iter().zip(backends).map(|(wanted, backend)| {
-            wanted
-                .map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), false, self))
+            wanted.map(|wanted| state.cap(wanted, &line, std::slice::from_ref(backend), self))
         });
         let caps: Box<[Option<Arc<Cap>>]> = caps.collect();
         let capped = caps.iter().flatten().count() as u64;
@@ -225,23 +226,27 @@ impl State {
         (quantity, wanted): (Quantity, Wanted),
         line: &Arc<Line>,
         backends: &[Arc<BackendState>],
-        is_implied: bool,
         leases: &Leases,
     ) -> Arc<Cap> {
         if let Some(Held::Slots(held)) = self.held.get_mut(&quantity) {
             held.change(wanted, line, backends);
-            held.set_implied(is_implied, now());
             return Arc::clone(&held.cap);
         }
         let holder = self.holder(&quantity, wanted, 1);
         let cap =
             Arc::new(Cap::new(quantity.clone(), Arc::clone(&leases.news), leases.workers, now()));
-        let mut held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
-        held.set_implied(is_implied, now());
+        let held = HeldSlots::new(holder, wanted, Arc::clone(&cap), line, backends, now());
         self.replace(quantity, Held::Slots(held));
         // Nothing can be sent before something is lent.
         leases.news.notify_one();
         cap
+    }
+
+    /// Whether what this bounds is bounded by other caps as much.
+    fn set_implied(&mut self, quantity: &Quantity, is_implied: bool) {
+        if let Some(Held::Slots(held)) = self.held.get_mut(quantity) {
+            held.set_implied(is_implied, now());
+        }
     }
 
     /// Requests that wait may go to any of so many backends, and need a slot of their pool, too.
@@ -325,7 +330,7 @@ mod tests {
         let line = Arc::new(Line::new(Arc::default()));
         let wanted = Wanted { amount: 2, sort: Sort::Slots { hold: LEAVE_MAX, adaptive: None } };
         let slots = Quantity { kind: QuantityKind::Pool, ..quantity("web") };
-        leases.lock().cap((slots.clone(), wanted), &line, &[], false, &leases);
+        leases.lock().cap((slots.clone(), wanted), &line, &[], &leases);
         assert!(timeout(Duration::ZERO, leases.news.notified()).await.is_ok());
         let state = &mut *leases.lock();
         state.share_waiting(&slots, 3, None);

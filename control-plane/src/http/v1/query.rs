@@ -45,8 +45,7 @@ impl Query {
     pub(super) fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Fault> {
         let mut read = Self::default();
         let mut seen: Vec<&str> = Vec::new();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (pair, name, value) in pairs(query) {
             let shown: String = pair.chars().take(60).collect();
             if !known.contains(&name) {
                 let there_is = match known {
@@ -92,8 +91,16 @@ impl Query {
 
 /// Whether a query asks only what would be stored; where nothing could be, it is refused.
 pub(super) fn is_dry_run(query: Option<&str>) -> bool {
-    let mut pairs = query.unwrap_or_default().split('&');
-    pairs.any(|pair| matches!(pair, "dry_run" | "dry_run=" | "dry_run=true"))
+    pairs(query).any(|(_, name, value)| name == "dry_run" && truth(value) == Ok(true))
+}
+
+/// What a query is made of: each parameter as it is written, its name and its value.
+fn pairs(query: Option<&str>) -> impl Iterator<Item = (&str, &str, &str)> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (pair, name, value)
+    })
 }
 
 fn truth(value: &str) -> Result<bool, &'static str> {

@@ -67,7 +67,7 @@ impl Talk {
         let line = Arc::new(crate::leases::Line::new(Arc::default()));
         line.set_length(1);
         let leases = &self.keeper.leases;
-        leases.lock().cap((slots, wanted), &line, &[], false, leases);
+        leases.lock().cap((slots, wanted), &line, &[], leases);
         line
     }
 
