@@ -275,7 +275,10 @@ impl Account {
                     granter.set_quantity(slots);
                 }
                 let grants = granter.grant(now).into_iter();
-                grants.map(|(holder, grant)| message(holder, None, grant)).collect()
+                let grants = grants.map(|(holder, grant)| message(holder, None, grant));
+                let mut messages: Vec<_> = grants.collect();
+                messages.extend(granter.asked().map(|holder| bare(quantity, holder, None, 0)));
+                messages
             }
             Lender::ByKey(granter) => {
                 let grants = match keys {
@@ -288,14 +291,7 @@ impl Account {
                     .collect();
                 let proxies = granter.proxies(now);
                 let bare = |holder: &HolderId, key| {
-                    let wire = pb::LeaseGrant {
-                        quantity: Some(convert::quantity_to_wire(quantity)),
-                        key,
-                        holder: holder.number,
-                        proxies: proxies.unwrap_or_default(),
-                        ..pb::LeaseGrant::default()
-                    };
-                    (Arc::clone(&holder.instance), wire)
+                    bare(quantity, holder, key, proxies.unwrap_or_default())
                 };
                 match keys {
                     Some(keys) => {
@@ -324,6 +320,24 @@ impl Account {
             }
         }
     }
+}
+
+/// A message that lends nothing: it tells by how many proxies the quantity is shared, or asks for
+/// a report.
+fn bare(
+    quantity: &Quantity,
+    holder: &HolderId,
+    key: Option<u64>,
+    proxies: u32,
+) -> (Arc<str>, pb::LeaseGrant) {
+    let wire = pb::LeaseGrant {
+        quantity: Some(convert::quantity_to_wire(quantity)),
+        key,
+        holder: holder.number,
+        proxies,
+        ..pb::LeaseGrant::default()
+    };
+    (Arc::clone(&holder.instance), wire)
 }
 
 /// The limit that is found out, if that is wanted: `former` with what it has learnt.

@@ -185,7 +185,7 @@ async fn a_later_start_is_told_of_by_its_leases() {
         amount: 3,
         safe: 3,
         carried: false,
-        proxies: 1,
+        proxies: None,
     };
     first.slots.apply(&later, now()).unwrap();
     world.report(&mut first);

@@ -20,6 +20,8 @@ pub(super) struct Book {
     heard_at: Option<Instant>,
     /// Grants that a report has not confirmed, the earliest first.
     lent: VecDeque<Lent>,
+    /// In so many frames it said that it has something else than what it may apply.
+    unconfirmed: u8,
     /// A report came after the last grant.
     pub(super) unanswered: bool,
     /// Amount and safe share of the last grant.
@@ -65,6 +67,7 @@ impl Book {
             report,
             heard_at: None,
             lent: VecDeque::new(),
+            unconfirmed: 0,
             unanswered: false,
             granted: (0, 0),
             extra_since: None,
@@ -84,6 +87,7 @@ impl Book {
         }
         self.report = *report;
         self.heard_at = Some(now);
+        self.unconfirmed = 0;
         self.unanswered = true;
         true
     }
@@ -98,7 +102,18 @@ impl Book {
             lent.since = now;
         }
         // Another grant than what it has was not applied, and may be lost.
-        self.unanswered |= !self.has_what_was_lent();
+        if self.has_what_was_lent() {
+            self.unconfirmed = 0;
+        } else {
+            self.unanswered = true;
+            self.unconfirmed = self.unconfirmed.saturating_add(1);
+        }
+    }
+
+    /// Whether only a report can tell which grant it has applied: one that was lost would be
+    /// counted for as long as the holder has nothing else to say.
+    pub(super) fn wants_report(&self) -> bool {
+        self.unconfirmed >= UNCONFIRMED_MAX
     }
 
     /// Whether all that it may apply is what it has: that such a grant was applied is not said.
@@ -174,10 +189,18 @@ impl Book {
         self.heard_at.is_none()
     }
 
+    /// Whether it has applied a grant of this term, and so will apply none of a term before.
+    pub(super) fn has_applied(&self, term: Term) -> bool {
+        self.report.term == term
+    }
+
     pub(super) fn report(&self) -> &Report {
         &self.report
     }
 }
+
+/// A grant that is on its way when a frame is sent is old news in the next but one.
+const UNCONFIRMED_MAX: u8 = 3;
 
 /// More unconfirmed grants are counted as one.
 const LENT_MAX: usize = 8;

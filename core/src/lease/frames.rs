@@ -12,6 +12,8 @@
 //! * What is repeated counts as heard when the frame comes in ([`super::Granter::hear_again`]): all
 //!   that a holder may have then is counted on from there, also grants that it has not confirmed.
 //!   So the answer may prolong whatever of them the holder has ([`super::Holder::renew`]).
+//! * A grant that was lost is counted until a report says that it was not applied. A holder that
+//!   has nothing new to say would never send that, so it is asked to ([`super::Granter::asked`]).
 //! * A holder whose lease has ended spells out what it has: a grant is not prolonged from
 //!   beyond its end.
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     ops::RangeBounds,
     time::{Duration, Instant},
 };
@@ -21,8 +22,10 @@ pub struct Granter<H> {
     term: Term,
     terms: Terms,
     quantity: u64,
-    /// Until then only what holders have is prolonged.
+    /// Until then only what holders have is lent.
     carries_until: Instant,
+    /// What all those had together that have applied a grant of this granter, when they had.
+    found: u64,
     /// When what a former granter may have lent has ended.
     former_ends: Instant,
     /// A shorter `hold`, and when it begins to count.
@@ -39,11 +42,13 @@ pub enum Former {
     /// Nothing: the quantity is new.
     None,
     /// Nothing that is known of, though the store may have been lost: for one lease only what
-    /// holders report is prolonged, and for as long as after [`Self::MayHaveLent`] if one of
+    /// holders report is lent, and for as long as after [`Self::MayHaveLent`] if one of
     /// them has had a grant of another granter.
     Unknown,
     /// Anything: a granter of the same quantity may have run before, though it has
-    /// stopped. For `lease + hold + margin` only what holders report is prolonged.
+    /// stopped. For `lease + hold + margin` only what holders report is lent: to each what it has,
+    /// until it has applied that, and after that to those that have by their need. What others may
+    /// have is no concern of that, since together they have no more than before.
     MayHaveLent,
 }
 
@@ -77,6 +82,7 @@ impl<H: Clone + Ord> Granter<H> {
             terms,
             quantity: quantity.min(AMOUNT_MAX),
             carries_until,
+            found: 0,
             former_ends,
             shorter: None,
             grants: 0,
@@ -149,7 +155,7 @@ impl<H: Clone + Ord> Granter<H> {
         self.carries_until = self.carries_until.min(now);
     }
 
-    /// Whether it still waits for that, and so lends nothing new.
+    /// Whether it still waits for that, and so lends nothing but what holders have.
     #[must_use]
     pub fn carries(&self, now: Instant) -> bool {
         now < self.carries_until
@@ -168,12 +174,20 @@ impl<H: Clone + Ord> Granter<H> {
         if report.term != Term(0) && report.term < self.term && !self.books.contains_key(from) {
             // There was a former granter, whatever is known of it, and others may have grants of
             // it, too, who were not heard of yet.
+            if !self.carries(now) {
+                let known = self.books.values().filter(|book| book.has_applied(self.term));
+                self.found = known.map(|book| book.counted(counted_for, now)).sum();
+            }
             self.carries_until = self.carries_until.max(self.former_ends);
         }
         let book = self.books.entry(from.clone()).or_insert_with(|| Book::presumed(0, now));
         let (counted, demand) = (book.counted(counted_for, now), book.report().demand);
+        let was_carried = !book.is_presumed() && !book.has_applied(self.term);
         if !book.hear(&report.bounded(), self.term, now) {
             return Heard::Stale;
+        }
+        if was_carried && book.has_applied(self.term) {
+            self.found = AMOUNT_MAX.min(self.found + book.report().holds);
         }
         let returned = book.counted(counted_for, now) < counted;
         if returned || report.demand > demand.max(book.granted.0) {
@@ -188,6 +202,12 @@ impl<H: Clone + Ord> Granter<H> {
         if let Some(book) = self.books.get_mut(from) {
             book.hear_again(now);
         }
+    }
+
+    /// Who is to be asked for a report although it has nothing new to say: to be sent with every
+    /// round of grants, until it comes.
+    pub fn asked(&self) -> impl Iterator<Item = &H> {
+        self.books.iter().filter(|(_, book)| book.wants_report()).map(|(holder, _)| holder)
     }
 
     /// The last of these holders in their order, and the number of its latest report.
@@ -212,7 +232,6 @@ impl<H: Clone + Ord> Granter<H> {
             self.shorter = None;
         }
         self.forget_over(now);
-        let proxies = u32::try_from(self.books.len()).unwrap_or(u32::MAX).max(1);
         if matches!(self.terms.unit, Unit::Whole { .. }) {
             self.books.values_mut().for_each(|book| book.look_at_kept(now));
         }
@@ -221,13 +240,9 @@ impl<H: Clone + Ord> Granter<H> {
         let mut is_settled = !self.carries(now)
             && self.shorter.is_none()
             && lendings.iter().all(|lending| lending.level.is_none());
-        if self.carries(now) {
-            for lending in &mut lendings {
-                lending.carry(self.quantity);
-            }
-        } else {
-            self.share_out(&mut lendings, proxies, now);
-        }
+        self.share_out(&mut lendings, now);
+        lendings.extend(self.carried(now));
+        let proxies = (!self.carries(now)).then(|| self.proxies());
         is_settled &= lendings.len() == self.books.len();
         let mut sent = Vec::with_capacity(lendings.len());
         for Lending { holder, amount, safe, carried, .. } in lendings {
@@ -259,15 +274,22 @@ impl<H: Clone + Ord> Granter<H> {
         self.books.retain(|_, book| !book.is_over(counted_for, now));
     }
 
+    fn proxies(&self) -> NonZeroU32 {
+        let count = u32::try_from(self.books.len()).unwrap_or(u32::MAX);
+        NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN)
+    }
+
     /// Replaces what each is to have by what it can have now: no more than it is counted
     /// for already, and what nobody is counted for.
-    fn share_out(&mut self, lendings: &mut [Lending<H>], proxies: u32, now: Instant) {
-        let counted_for = self.terms.counted_for();
-        let all_counted = self.counted(now);
-        let mut free = self.quantity.saturating_sub(all_counted);
+    fn share_out(&mut self, lendings: &mut [Lending<H>], now: Instant) {
+        let (carries, counted_for) = (self.carries(now), self.terms.counted_for());
+        let quantity = self.to_lend(now);
+        let all_counted: u64 =
+            self.taking_part(now).map(|(_, book)| book.counted(counted_for, now)).sum();
+        let mut free = quantity.saturating_sub(all_counted);
         let safe_counted: u64 = self.books.values().map(Book::counted_safe).sum();
         let mut safe_free = self.quantity.saturating_sub(safe_counted);
-        let even = self.quantity / u64::from(proxies);
+        let even = self.quantity / u64::from(self.proxies().get());
         let in_use: u64 = self.books.values().map(|book| book.report().in_use).sum();
         lendings.sort_by_key(|lending| (lending.counted, lending.served_at));
         for lending in lendings {
@@ -278,14 +300,17 @@ impl<H: Clone + Ord> Granter<H> {
             let unused_by_others = self.quantity.saturating_sub(in_use_by_others);
             lending.amount = lending.amount.min(counted + free).min(unused_by_others);
             free -= lending.amount.saturating_sub(counted);
-            lending.safe = even.min(book.counted_safe() + safe_free);
+            lending.safe = match carries {
+                true => book.report().safe.min(self.quantity),
+                false => even.min(book.counted_safe() + safe_free),
+            };
             safe_free -= lending.safe.saturating_sub(book.counted_safe());
             // More is counted than there is: the quantity was lowered, or a holder that was
             // forgotten says what it has. That may have been so long ago that it has it no more,
             // while others have been lent all, so it is not to get it anew.
-            let left = |all: u64, own: u64| self.quantity.saturating_sub(all.saturating_sub(own));
-            lending.carried = lending.amount > left(all_counted, counted)
-                || lending.safe > left(safe_counted, book.counted_safe());
+            let left = |of: u64, all: u64, own: u64| of.saturating_sub(all.saturating_sub(own));
+            lending.carried = lending.amount > left(quantity, all_counted, counted)
+                || lending.safe > left(self.quantity, safe_counted, book.counted_safe());
             let has_extra = lending.level.is_some_and(|level| lending.amount > level);
             if has_extra {
                 book.extra_since.get_or_insert(now);
@@ -295,38 +320,52 @@ impl<H: Clone + Ord> Granter<H> {
         }
     }
 
+    /// Those among which what there is to lend is shared.
+    fn taking_part(&self, now: Instant) -> impl Iterator<Item = (&H, &Book)> {
+        let (carries, term) = (self.carries(now), self.term);
+        self.books.iter().filter(move |(_, book)| !carries || book.has_applied(term))
+    }
+
+    /// Those in contact that do not take part: another may still apply a grant of the former
+    /// granter. Each has its own prolonged.
+    fn carried(&self, now: Instant) -> Vec<Lending<H>> {
+        if !self.carries(now) {
+            return Vec::new();
+        }
+        let apart = self.books.iter().filter(|(_, book)| !book.has_applied(self.term));
+        apart
+            .filter(|(_, book)| book.is_in_contact(self.terms.lease, now))
+            .map(|(holder, book)| Lending::prolonging(holder, book, self.quantity))
+            .collect()
+    }
+
+    /// What may be lent to those that take part.
+    fn to_lend(&self, now: Instant) -> u64 {
+        if self.carries(now) { self.found.min(self.quantity) } else { self.quantity }
+    }
+
     /// What there is to share out: of whole units without what silent holders may have, which
     /// were killed or cut off. Of turns and even shares that were reckoned with these, those who
     /// want one would wait in vain.
     fn to_share(&self, now: Instant) -> u64 {
         let (lease, counted_for) = (self.terms.lease, self.terms.counted_for());
-        let silent = self.books.values().filter(|book| !book.is_in_contact(lease, now));
+        let silent = self.taking_part(now).filter(|(_, book)| !book.is_in_contact(lease, now));
         match self.terms.unit {
-            Unit::Divisible { .. } => self.quantity,
+            Unit::Divisible { .. } => self.to_lend(now),
             Unit::Whole { .. } => {
-                let theirs = silent.map(|book| book.counted(counted_for, now)).sum();
-                self.quantity.saturating_sub(theirs)
+                let theirs = silent.map(|(_, book)| book.counted(counted_for, now)).sum();
+                self.to_lend(now).saturating_sub(theirs)
             }
         }
     }
 
-    /// What each holder in contact is to have in the end.
+    /// What each holder in contact is to have in the end, of those that take part.
     fn targets(&self, now: Instant) -> Vec<Lending<H>> {
         let (lease, counted_for) = (self.terms.lease, self.terms.counted_for());
-        let in_contact = self.books.iter().filter(|(_, book)| book.is_in_contact(lease, now));
-        let mut lendings: Vec<_> = in_contact
-            .map(|(holder, book)| Lending {
-                holder: holder.clone(),
-                amount: 0,
-                safe: 0,
-                carried: false,
-                counted: book.counted(counted_for, now),
-                kept: book.kept(),
-                report: *book.report(),
-                extra_since: book.extra_since,
-                served_at: book.served_at,
-                level: None,
-            })
+        let mut lendings: Vec<_> = self
+            .taking_part(now)
+            .filter(|(_, book)| book.is_in_contact(lease, now))
+            .map(|(holder, book)| Lending::of(holder, book, book.counted(counted_for, now)))
             .collect();
         let quantity = self.to_share(now);
         let floor = match self.terms.unit {

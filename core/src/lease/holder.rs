@@ -253,10 +253,9 @@ impl Holder {
         self.starts_safe = false;
         self.term = grant.term;
         self.applied = grant.id;
-        // A granter that has just begun has not heard of all of them, and fewer would mean larger
-        // bursts for each.
-        let at_least = if grant.carried { self.proxies } else { 1 };
-        self.proxies = grant.proxies.max(at_least);
+        if let Some(proxies) = grant.proxies {
+            self.proxies = proxies.get();
+        }
         Ok(Applied { report_now: self.amount < before || is_followed })
     }
 

@@ -25,9 +25,9 @@
 //!   clocks that run at different speeds and for work between a decision and its effect.
 //! * **A second granter is fenced.** Each start of a granter has a larger [`Term`], and a
 //!   holder that has heard of a term refuses lower ones. A granter that may have had a
-//!   predecessor ([`Former::MayHaveLent`]) first only prolongs what holders say that they
-//!   have, until leases which it has not heard of must have ended, or until all have
-//!   reported that may have any ([`Census`]). The predecessor must have stopped granting
+//!   predecessor ([`Former::MayHaveLent`]) first lends no more than what holders say that they
+//!   have, moved among those that it has fenced, until leases which it has not heard of must
+//!   have ended, or until all have reported that may have any ([`Census`]). The predecessor must have stopped granting
 //!   before: by the lock on its data directory, or by its lease of leadership.
 //!
 //! **When the control plane is away** a lease is used to its end. Then follows a *safe
@@ -101,7 +101,7 @@ mod slots;
 mod tests;
 mod turns;
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 pub use self::{
     census::Census,
@@ -166,8 +166,9 @@ pub struct Grant {
     /// know yet what its predecessor lent to others, or it counts more than there is, because a
     /// holder that it had forgotten says that it has something.
     pub carried: bool,
-    /// How many proxies share the quantity, at least 1; bursts are divided by it.
-    pub proxies: u32,
+    /// How many proxies share the quantity; bursts are divided by it. `None` from a granter that
+    /// has just begun: it has not heard of all of them, and fewer would mean larger bursts for each.
+    pub proxies: Option<NonZeroU32>,
 }
 
 impl Report {

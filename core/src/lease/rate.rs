@@ -110,13 +110,16 @@ impl RateShare {
 const SMOOTHED_OVER: Duration = Duration::from_millis(500);
 
 /// What is to be lent beyond a demand, in millionths of a token per second, so that hardly
-/// anything of it is refused: what comes at random differs by about the root of its number.
-/// Half as much more puts a surplus where it will be needed; of a small limit, more would keep
-/// too much in reserve.
+/// anything of it is refused: a part of it, without which a bucket would be empty most of the time
+/// whatever its depth, and what the demand itself may have been taken for too little. It comes at
+/// random, and so differs by about the root of its number.
 pub(super) fn reserve(demand: u64) -> u64 {
     let demand = demand as f64 / MICROS as f64;
     let spread = (demand / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
     #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]
-    let spread = (spread * MICROS as f64) as u64;
-    spread
+    let reserve = ((demand / RESERVED_PARTS + spread) * MICROS as f64) as u64;
+    reserve
 }
+
+/// A quarter: with it all of a limit that is used to four fifths is lent where it is used.
+const RESERVED_PARTS: f64 = 4.0;

@@ -29,6 +29,8 @@ pub struct Slots {
     reported_at: Instant,
     /// The granter was told that requests wait, or is about to be.
     waiting_is_told: bool,
+    /// Nobody counted what is in use when a grant came at last: others may have been lent it.
+    is_lost: bool,
 }
 
 impl Slots {
@@ -44,7 +46,15 @@ impl Slots {
             counted_until: now,
             reported_at: now,
             waiting_is_told: false,
+            is_lost: false,
         }
+    }
+
+    /// Goes on as `holder`, which has no lease, with what is in use: the process stood still, and
+    /// others may have what it had.
+    pub fn begin_anew(&mut self, holder: Holder, now: Instant) {
+        self.is_lost |= self.is_uncounted(now);
+        self.holder = holder;
     }
 
     /// Takes a slot, if there is a free one.
@@ -72,6 +82,7 @@ impl Slots {
     pub fn set_in_use(&mut self, in_use: u64, now: Instant) {
         self.count(now);
         self.in_use = in_use;
+        self.is_lost &= self.beyond(now) > 0;
     }
 
     /// Changes how long a request may hold a slot beyond a lease.
@@ -153,7 +164,10 @@ impl Slots {
     /// Takes a grant in. More may be in use than it allows; they finish, and no new ones
     /// begin before.
     pub fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
-        self.holder.apply(grant, now)
+        let is_lost = self.is_lost || self.is_uncounted(now);
+        let applied = self.holder.apply(grant, now)?;
+        self.is_lost = is_lost && self.beyond(now) > 0;
+        Ok(applied)
     }
 
     /// Slots in use.
@@ -169,14 +183,22 @@ impl Slots {
     }
 
     /// How many of those in use nobody counts any more, because no grant came for
-    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them.
+    /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them. When a grant
+    /// comes after that, those that it does not allow.
     /// 0 while the control plane answers, however long requests take.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> u64 {
-        if now < self.holder.ends_at() || self.holder.keeps() {
-            return 0;
-        }
+        let is_lost = self.is_lost && self.holder.is_leased(now);
+        if is_lost || self.is_uncounted(now) { self.beyond(now) } else { 0 }
+    }
+
+    /// In use, and not allowed.
+    fn beyond(&self, now: Instant) -> u64 {
         self.in_use.saturating_sub(self.holder.usable(now))
+    }
+
+    fn is_uncounted(&self, now: Instant) -> bool {
+        now >= self.holder.ends_at() && !self.holder.keeps()
     }
 
     /// The lease behind it.
@@ -188,6 +210,8 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::epoch;
     use crate::lease::Terms;
@@ -222,7 +246,7 @@ mod tests {
             amount,
             safe: 2,
             carried: false,
-            proxies: 2,
+            proxies: NonZeroU32::new(2),
         }
     }
 
@@ -268,6 +292,37 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_counted_any_more_ends_unless_it_is_lent_again() {
+        let now = epoch();
+        let lost = Terms::LEASE + HOLD;
+        let moment = Duration::from_millis(1);
+        for (stood_still, lent, overdue) in
+            [(lost, 1, 2), (lost, 3, 0), (lost - moment, 1, 0), (lost * 9, 0, 3)]
+        {
+            for is_anew in [true, false] {
+                let mut slots = slots(now, 3);
+                slots.set_in_use(3, now);
+                let goes_on = now + stood_still;
+                let what = format!("{lent} lent after {stood_still:?}, anew: {is_anew}");
+                if is_anew {
+                    let holder = Holder::new(Terms::slots(HOLD), OnLoss::SafeShare, 0, 1, goes_on);
+                    slots.begin_anew(holder, goes_on);
+                    slots.set_in_use(3, goes_on);
+                    assert_eq!(slots.overdue(goes_on), 0, "{what}: that is for others to say");
+                }
+                let answers = slots.report(goes_on).seq;
+                slots.apply(&grant(2, answers, lent), goes_on).unwrap();
+                assert_eq!(slots.overdue(goes_on), overdue, "{what}");
+                slots.set_in_use(3 - overdue, goes_on);
+                let later = goes_on + moment;
+                let answers = slots.report(later).seq;
+                slots.apply(&grant(3, answers, 0), later).unwrap();
+                assert_eq!(slots.overdue(later), 0, "{what}: what is left is counted");
+            }
+        }
+    }
+
+    #[test]
     fn fewer_slots_than_proxies_are_one_for_each_that_hears_nobody() {
         let now = epoch();
         let ended = now + Terms::LEASE;
@@ -277,7 +332,8 @@ mod tests {
                 let holder = Holder::new(Terms::slots(HOLD), OnLoss::OneEach { of }, 0, 1, now);
                 let mut slots = Slots::new(holder, now);
                 let answers = slots.report(now).seq;
-                let grant = Grant { safe: 0, proxies, ..grant(1, answers, lease) };
+                let among = NonZeroU32::new(proxies);
+                let grant = Grant { safe: 0, proxies: among, ..grant(1, answers, lease) };
                 slots.apply(&grant, now).unwrap();
                 slots.set_in_use(lease, now);
                 let what = format!("{lease} of {of} among {proxies}");

@@ -7,6 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::epoch;
 
+mod frames;
+mod restart;
+
 const HOLD: Duration = Duration::from_secs(5);
 const TERMS: Terms = Terms::slots(HOLD);
 const TICK: Duration = Duration::from_millis(100);
@@ -106,7 +109,7 @@ fn grants_that_must_not_be_applied_say_why() {
         amount: 3,
         safe: 3,
         carried: false,
-        proxies: 1,
+        proxies: None,
     };
     let mut apply = |grant| holder.apply(&grant, pair.now);
     assert_eq!(apply(Grant { answers: 99, ..good }), Err(Refused::Unknown { answers: 99 }));
@@ -117,79 +120,6 @@ fn grants_that_must_not_be_applied_say_why() {
     assert!(apply(Grant { term: Term(2), id: 1, ..good }).is_ok());
     let fenced = Refused::Fenced { of: Term(1), known: Term(2) };
     assert_eq!(apply(Grant { id: 10, ..good }), Err(fenced));
-}
-
-#[test]
-fn a_new_granter_prolongs_what_there_is_and_shares_out_when_the_rest_must_have_ended() {
-    let mut pair = Pair::new(10, 3);
-    for _ in 0..3 {
-        pair.round(&[8, 2, 0]);
-    }
-    assert_eq!(pair.usable(), [8, 2, 0]);
-    let started = pair.now;
-    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, started);
-    // The second never reports again, and may be at what it has for as long as it lasts.
-    pair.holders.swap(1, 2);
-    let gone = pair.holders.pop().unwrap();
-    while pair.now + TICK < started + TERMS.counted_for() {
-        assert_eq!(pair.round(&[10, 10]), [8, 0]);
-    }
-    assert!(!gone.is_leased(pair.now));
-    for _ in 0..3 {
-        pair.round(&[10, 10]);
-    }
-    assert_eq!(pair.usable(), [5, 5]);
-}
-
-#[test]
-fn nobody_waits_for_a_former_granters_holders_that_are_accounted_for() {
-    let mut pair = Pair::new(10, 2);
-    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, pair.now);
-    assert_eq!(pair.round(&[5, 5]), [0, 0]);
-    pair.granter.former_is_accounted_for(pair.now);
-    assert_eq!(pair.round(&[5, 5]), [5, 5]);
-}
-
-#[test]
-fn a_granter_that_has_just_begun_does_not_make_proxies_fewer() {
-    let mut pair = Pair::new(10, 4);
-    (0..3).for_each(|_| drop(pair.round(&[1; 4])));
-    let proxies = |pair: &Pair| -> Vec<u32> {
-        pair.holders.iter().map(|holder| holder.remembered().1).collect()
-    };
-    assert_eq!(proxies(&pair), [4; 4]);
-    let started = pair.now;
-    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, started);
-    let others = pair.holders.split_off(1);
-    pair.round(&[1]);
-    assert_eq!(proxies(&pair), [4], "of four it has heard one so far");
-    pair.holders.extend(others);
-    while pair.now < started + TERMS.counted_for() {
-        pair.round(&[1; 4]);
-    }
-    pair.round(&[1; 4]);
-    assert_eq!(proxies(&pair), [4; 4]);
-}
-
-#[test]
-fn a_granter_that_knows_of_none_before_it_is_told_by_leases() {
-    for knows_leases in [true, false] {
-        let mut pair = Pair::new(10, 2);
-        if knows_leases {
-            (0..3).for_each(|_| drop(pair.round(&[10, 10])));
-        }
-        let started = pair.now;
-        pair.granter = Granter::new(Term(2), 10, TERMS, Former::Unknown, started);
-        let others = pair.holders.split_off(1);
-        let mut lent_after = Duration::ZERO;
-        while pair.round(&[10]) != [10] {
-            lent_after = pair.now - started;
-        }
-        let expected = if knows_leases { TERMS.counted_for() } else { TERMS.lease };
-        let late = lent_after.saturating_sub(expected);
-        assert!(lent_after + TICK >= expected && late <= 2 * TICK, "{lent_after:?}");
-        drop(others);
-    }
 }
 
 /// A cap that is set while there is more in progress than it allows.
@@ -384,7 +314,7 @@ proptest! {
             holder.report(1, 1, pair.now);
             share.report(u64::MAX, pair.now);
             let lease = Duration::from_millis(lease_ms);
-            let grant = Grant { term: Term(id % 3), id, answers, lease, amount, safe, carried, proxies: 0 };
+            let grant = Grant { term: Term(id % 3), id, answers, lease, amount, safe, carried, proxies: None };
             let applied = holder.apply(&grant, pair.now).is_ok();
             prop_assert_eq!(share.apply(&grant, pair.now).is_ok(), applied);
             prop_assert!(!holder.is_leased(pair.now + Terms::LEASE));
@@ -414,36 +344,4 @@ fn a_process_that_begins_claims_nothing_that_others_may_have() {
         second.apply(&grant, now).unwrap();
     }
     assert_eq!((first.free(now), second.free(now)), (10, 0));
-}
-
-/// What a frame repeats is prolonged by its answer, and nobody says anything more.
-#[test]
-fn what_does_not_change_is_said_once() {
-    let mut pair = Pair::new(10, 2);
-    let mut slots: Vec<Slots> =
-        pair.holders.drain(..).map(|holder| Slots::new(holder, pair.now)).collect();
-    let (mut reports, mut grants) = (0, 0);
-    for _ in 0..100 {
-        pair.now += TICK;
-        let now = pair.now;
-        for (index, slots) in slots.iter_mut().enumerate() {
-            if let Some(report) = slots.news(now) {
-                pair.granter.hear(&index, &report, now);
-                reports += 1;
-            }
-            let (_, heard) = pair.granter.last_heard(index..=index).unwrap();
-            assert_eq!(heard, slots.holder().last_report());
-            pair.granter.hear_again(&index, now);
-        }
-        for (index, grant) in pair.granter.grant(now) {
-            slots[index].apply(&grant, now).unwrap();
-            grants += 1;
-        }
-        slots.iter_mut().for_each(|slots| slots.renew(Term(1), now, now));
-    }
-    assert_eq!(slots.iter().map(|slots| slots.free(pair.now)).collect::<Vec<_>>(), [5, 5]);
-    assert!(reports <= 12 && grants <= 12, "{reports} reports, {grants} grants");
-    // What is spelled out again at the end of a lease is answered by a grant.
-    pair.now += Terms::LEASE;
-    assert!(slots[0].news(pair.now).is_some());
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Report, Terms, fair::Shares};
+use super::{Report, Terms, book::Book, fair::Shares};
 
 /// What is to be lent to one holder.
 pub(super) struct Lending<H> {
@@ -20,12 +20,28 @@ pub(super) struct Lending<H> {
     pub(super) level: Option<u64>,
 }
 
-impl<H> Lending<H> {
-    /// Only prolongs what it has.
-    pub(super) fn carry(&mut self, quantity: u64) {
-        self.amount = self.report.holds.min(quantity);
-        self.safe = self.report.safe.min(quantity);
-        self.carried = true;
+impl<H: Clone> Lending<H> {
+    /// Nothing yet.
+    pub(super) fn of(holder: &H, book: &Book, counted: u64) -> Self {
+        Self {
+            holder: holder.clone(),
+            amount: 0,
+            safe: 0,
+            carried: false,
+            counted,
+            kept: book.kept(),
+            report: *book.report(),
+            extra_since: book.extra_since,
+            served_at: book.served_at,
+            level: None,
+        }
+    }
+
+    /// What it has, and no more.
+    pub(super) fn prolonging(holder: &H, book: &Book, quantity: u64) -> Self {
+        let Report { holds, safe, .. } = *book.report();
+        let (amount, safe) = (holds.min(quantity), safe.min(quantity));
+        Self { amount, safe, carried: true, ..Self::of(holder, book, 0) }
     }
 }
 

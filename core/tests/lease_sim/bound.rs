@@ -1,5 +1,7 @@
 //! What must hold at every moment.
 
+use std::collections::BTreeSet;
+
 use lb_core::lease::OnLoss;
 
 use crate::{
@@ -49,9 +51,23 @@ impl Bound {
         self.settled_at = self.settled_at.map(|at| at.max(ends));
     }
 
-    /// While it is away nothing can be told of a change.
-    pub(crate) fn control_plane_stops(&mut self, now: u64) {
+    /// While it is away nothing can be told of a change. A proxy that it has not heard in its time
+    /// was as good as cut off: it reckons with the leases of an earlier one, and does not know
+    /// that this one has prolonged them.
+    pub(crate) fn control_plane_stops(
+        &mut self,
+        plan: &Plan,
+        heard: &BTreeSet<usize>,
+        nodes: &mut [Node],
+        now: u64,
+    ) {
         self.settled_at = self.settled_at.filter(|at| *at <= now);
+        let until = now + drifted(micros(plan.terms.counted_for()));
+        for (_, node) in nodes.iter_mut().enumerate().filter(|(index, _)| !heard.contains(index)) {
+            let safe = node.in_units(node.holder().remembered().0);
+            let larger = if node.excess.1 > now { node.excess.0 } else { 0 };
+            node.excess = (safe.max(larger), until.max(node.excess.1));
+        }
     }
 
     /// A new control plane first prolongs what it finds, as long as what it does not know of may

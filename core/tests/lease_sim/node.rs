@@ -136,6 +136,11 @@ impl Node {
         }
     }
 
+    /// A report is wanted, whatever it says.
+    pub(crate) fn spell_out(&mut self) {
+        self.spells_out = true;
+    }
+
     /// Sends a frame; its number.
     pub(crate) fn frame(&mut self, now: u64) -> usize {
         self.frames.push(now);
@@ -176,8 +181,12 @@ impl Node {
     /// Lets requests come and go. Whether to report at once.
     pub(crate) fn traffic(&mut self, plan: &Plan, now: u64, step: u64, rng: &mut Rng) -> bool {
         let at = self.clock.at(now);
-        // Uneven, with the right mean.
-        self.due += self.demand * step as f64 / 1e6 * rng.f64() * 2.0;
+        let mean = self.demand * step as f64 / 1e6;
+        self.due += match plan.at_random {
+            true => poisson(mean, rng),
+            // Uneven, with the right mean.
+            false => mean * rng.f64() * 2.0,
+        };
         let mut urgent = false;
         match &mut self.share {
             Share::Rate { share, bucket, asked } => {
@@ -237,4 +246,14 @@ impl Node {
     pub(crate) fn is_leased(&self, now: u64) -> bool {
         self.holder().is_leased(self.clock.at(now))
     }
+}
+
+/// How many come when each comes at random (Knuth's method, for small means).
+fn poisson(mean: f64, rng: &mut Rng) -> f64 {
+    let (floor, mut product, mut count) = ((-mean).exp(), rng.f64(), 0.0);
+    while product > floor {
+        product *= rng.f64();
+        count += 1.0;
+    }
+    count
 }

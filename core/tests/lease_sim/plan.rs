@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) end_ms: u64,
     /// Requests per second of each proxy, in turn; drawn if empty.
     pub(crate) demands: &'static [f64],
+    /// Requests know nothing of one another (a Poisson process).
+    pub(crate) at_random: bool,
     /// How long requests hold a slot.
     pub(crate) service_ms: (u64, u64),
 }
@@ -69,6 +71,7 @@ impl Plan {
             calm_ms: 6_000,
             end_ms: 14_000,
             demands: &[],
+            at_random: false,
             service_ms: (5, 580),
         }
     }
@@ -93,6 +96,8 @@ pub(crate) struct Report {
     /// Frames that spelled nothing out, and those that rested on something unknown.
     pub(crate) repeated: u64,
     pub(crate) unmatched: u64,
+    /// Reports that were asked for, because a grant was lost.
+    pub(crate) asked_for: u64,
     /// Control planes that heard all who could have something of the one before.
     pub(crate) accounted: u64,
     pub(crate) quantities: u64,
@@ -103,7 +108,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 20] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 21] {
         [
             ("runs", &mut self.runs),
             ("steps", &mut self.steps),
@@ -120,6 +125,7 @@ impl Report {
             ("outages", &mut self.outages),
             ("repeated", &mut self.repeated),
             ("unmatched", &mut self.unmatched),
+            ("asked for", &mut self.asked_for),
             ("accounted", &mut self.accounted),
             ("quantities", &mut self.quantities),
             ("unleased ms", &mut self.unleased_ms),

@@ -24,6 +24,7 @@ fn plan(seed: u64, demands: &'static [f64]) -> Plan {
         calm_ms: 0,
         end_ms: 13_000,
         demands,
+        at_random: false,
         service_ms: (50, 50),
     }
 }
@@ -73,6 +74,29 @@ fn a_legal_load_that_comes_unevenly_is_hardly_ever_refused() {
         let (asked, admitted) = figures(Plan { report_every_ms, ..plan(seed, skewed) });
         let refused = 1.0 - admitted / asked;
         println!("reports each {report_every_ms} ms: {:.2} % are refused", refused * 100.0);
+        assert!(refused <= 0.02, "{refused}");
+    }
+}
+
+/// Of what comes at random, and to one proxy almost alone.
+#[test]
+fn a_legal_load_at_one_proxy_is_hardly_ever_refused() {
+    const ONE: [&[f64]; 3] = [
+        &[72.0, 1.2, 1.2, 1.1, 1.1, 1.1, 1.1, 1.1],
+        &[144.0, 2.3, 2.3, 2.3, 2.3, 2.3, 2.3, 2.2],
+        &[720.0, 12.0, 12.0, 12.0, 11.0, 11.0, 11.0, 11.0],
+    ];
+    for (demands, quantity, burst) in [(ONE[0], 100, 20), (ONE[1], 200, 20), (ONE[2], 1000, 100)] {
+        let (mut asked, mut admitted) = (0.0, 0.0);
+        for (seed, report_every_ms) in [(1, 100), (2, 250), (3, 100), (4, 250)] {
+            let plan = plan(seed, demands);
+            let (at_random, end_ms) = (true, 33_000);
+            let plan = Plan { report_every_ms, quantity, burst, at_random, end_ms, ..plan };
+            let figures = figures(plan);
+            (asked, admitted) = (asked + figures.0, admitted + figures.1);
+        }
+        let refused = 1.0 - admitted / asked;
+        println!("{quantity} per second: {:.2} % are refused", refused * 100.0);
         assert!(refused <= 0.02, "{refused}");
     }
 }

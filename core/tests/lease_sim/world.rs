@@ -56,6 +56,8 @@ enum Event {
     UpFrame(usize, Option<Message>, usize, u64),
     /// With the term of the control plane, and the frame that it has heard last.
     Down(usize, Option<Grant>, Term, Option<Frame>),
+    /// A report is wanted.
+    Ask(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -159,6 +161,7 @@ impl World {
                 self.hear_frame(node, frame, rests_on);
             }
             Event::Down(node, grant, term, frame) => self.deliver(node, grant, term, frame),
+            Event::Ask(node) => self.nodes[node].spell_out(),
         }
     }
 
@@ -274,8 +277,14 @@ impl World {
             self.report.carried += u64::from(grant.carried);
             grants.push((node, grant));
         }
+        let asked: Vec<usize> = granter.asked().copied().collect();
         for (node, grant) in grants {
             self.send_down(node, Some(grant), self.frames.get(&node).copied());
+        }
+        for node in asked {
+            self.report.asked_for += 1;
+            let is_cut = self.nodes[node].cut_until > self.now;
+            self.send(is_cut, Event::Ask(node));
         }
     }
 
@@ -321,8 +330,11 @@ impl World {
         match self.rng.u8(..12) {
             0..3 if self.granter.is_some() => {
                 self.report.outages += 1;
-                self.granter = None;
-                self.bound.control_plane_stops(self.now);
+                if let Some((_, granter)) = self.granter.take() {
+                    let heard: BTreeSet<usize> =
+                        granter.holders().map(|(node, ..)| *node).collect();
+                    self.bound.control_plane_stops(&self.plan, &heard, &mut self.nodes, self.now);
+                }
                 let long = if self.rng.bool() { 1..300 } else { 300..4000 };
                 self.after(long, Event::Start);
             }
@@ -410,9 +422,14 @@ impl World {
         if !self.plan.is_rate {
             return Ok(());
         }
-        // They ask for what is due, and a little more for what comes unevenly.
-        let asked = |node: &&Node| 1000.0 * (node.demand + (node.demand * 2.0).sqrt() / 2.0);
-        let demands: Vec<f64> = up.iter().map(asked).collect();
+        // What is left goes first where it is likely to be needed.
+        let demands: Vec<f64> = up.iter().map(|node| node.demand).collect();
+        let room = (self.quantity as f64 - demands.iter().sum::<f64>()).max(0.0);
+        let more = |demand: f64| demand / 4.0 + (demand * 2.0).sqrt() / 2.0;
+        let wanted: f64 = demands.iter().copied().map(more).sum();
+        let part = if wanted > room { room / wanted } else { 1.0 };
+        let asked = |demand: f64| 1000.0 * (demand + more(demand) * part);
+        let demands: Vec<f64> = demands.into_iter().map(asked).collect();
         for (&lent, fair) in lent.iter().zip(max_min(quantity as f64, &demands)) {
             if (lent as f64 - fair).abs() > quantity as f64 * 0.15 + 1500.0 {
                 return Err(format!("{lent} is lent instead of {fair}; demands {demands:?}"));

@@ -1,18 +1,19 @@
 //! One quantity on the control thread.
 
+mod rate;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use lb_core::{
-    lease::{
-        self, Applied, Grant, Holder, Quantity, RateShare, Refused, Slots, Sort, Term, Wanted,
-    },
+    lease::{self, Applied, Grant, Holder, Quantity, Refused, Slots, Sort, Term, Wanted},
     resilience::concurrency::Sums,
 };
 use lb_proto::{convert, v1 as pb};
 
+pub(super) use self::rate::HeldRate;
 use super::{Cap, Line, RateLease, keys::HeldKeys};
 use crate::live::BackendState;
 
@@ -50,6 +51,8 @@ pub(super) struct HeldSlots {
     /// Where those are.
     backends: Vec<Arc<BackendState>>,
     is_urgent: bool,
+    /// The next report is wanted even if it says nothing new.
+    spells_out: bool,
     wanted: Wanted,
     looked_at: Instant,
     /// What workers were allowed last, and until when.
@@ -66,14 +69,6 @@ pub(super) struct HeldSlots {
 struct Beside {
     waiting: u64,
     told: Option<(u64, Sums)>,
-}
-
-#[derive(Debug)]
-pub(super) struct HeldRate {
-    number: u64,
-    share: RateShare,
-    pub(super) lease: Arc<RateLease>,
-    asked: u64,
 }
 
 impl Held {
@@ -115,17 +110,7 @@ impl Held {
     ) {
         match self {
             Self::Slots(held) => out.extend(held.report(quantity, repeats, now)),
-            Self::Rate(held) => {
-                let asked = held.lease.asked();
-                let new = newly(asked, &mut held.asked);
-                let report = match repeats {
-                    true => held.share.news(new, now),
-                    false => Some(held.share.report(new, now)),
-                };
-                out.extend(report.map(|report| {
-                    convert::lease_report_to_wire(quantity, None, held.number, &report, 0)
-                }));
-            }
+            Self::Rate(held) => out.extend(held.report(quantity, repeats, now)),
             Self::Keys(held) => held.report(quantity, repeats, now, out),
         }
     }
@@ -167,19 +152,27 @@ impl Held {
         }
         let grant = convert::lease_grant_from_wire(wire);
         let Applied { report_now } = match (&mut *self, grant) {
-            (Self::Slots(held), Some(grant)) => held.apply(&grant, now)?,
-            (Self::Rate(held), Some(grant)) => {
-                let applied = held.share.apply(&grant, now)?;
-                held.lease.publish(held.share.pace());
-                applied
-            }
             (Self::Keys(held), grant) => held.hear(wire, grant, now)?,
-            (Self::Slots(_) | Self::Rate(_), None) => return Ok(false),
+            (Self::Slots(held), Some(grant)) => held.apply(&grant, now)?,
+            (Self::Rate(held), Some(grant)) => held.apply(&grant, now)?,
+            (held, None) => {
+                held.spell_out();
+                return Ok(true);
+            }
         };
         if let Self::Slots(held) = self {
             held.is_urgent |= report_now;
         }
         Ok(report_now)
+    }
+
+    /// A report is wanted even if it says nothing new.
+    fn spell_out(&mut self) {
+        match self {
+            Self::Slots(held) => held.spells_out = true,
+            Self::Rate(held) => held.spells_out = true,
+            Self::Keys(_) => {}
+        }
     }
 
     /// Has workers follow all that was heard of keys.
@@ -247,6 +240,7 @@ impl HeldSlots {
             before,
             backends: if before > 0 { backends.to_vec() } else { Vec::new() },
             is_urgent: true,
+            spells_out: false,
             looked_at: now,
             wanted,
             allowed: (0, now),
@@ -301,7 +295,7 @@ impl HeldSlots {
         let former = self.slots.holder();
         let ((safe, proxies), is_retired) = (former.remembered(), former.is_retired());
         let holder = Holder::new(self.wanted.terms(), self.wanted.on_loss(), safe, proxies, now);
-        self.slots = Slots::new(holder, now);
+        self.slots.begin_anew(holder, now);
         if is_retired {
             self.slots.retire(now);
         }
@@ -319,7 +313,7 @@ impl HeldSlots {
         self.is_urgent = false;
         let beside = Beside { waiting: self.waiting(now), told: self.told() };
         let same = self.beside.replace(beside) == Some(beside);
-        let report = match repeats && same {
+        let report = match !std::mem::take(&mut self.spells_out) && repeats && same {
             true => self.slots.news(now)?,
             false => self.slots.report(now),
         };
@@ -397,25 +391,6 @@ impl HeldSlots {
         if new > 0 {
             (0..new.min(self.cap.free()).min(self.line.waiting())).for_each(|_| self.line.freed());
         }
-    }
-}
-
-impl HeldRate {
-    pub(super) fn new(
-        number: u64,
-        holder: Holder,
-        wanted: Wanted,
-        workers: usize,
-        now: Instant,
-    ) -> Self {
-        let share = RateShare::new(holder, burst(wanted), now);
-        let lease = Arc::new(RateLease::new(share.pace(), workers));
-        Self { number, share, lease, asked: 0 }
-    }
-
-    pub(super) fn change(&mut self, wanted: Wanted, now: Instant) {
-        self.share.set_burst(burst(wanted), now);
-        self.lease.publish(self.share.pace());
     }
 }
 

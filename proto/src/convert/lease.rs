@@ -1,6 +1,6 @@
 //! Leases: reports and grants about quantities.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use lb_core::{
     lease::{Grant, Quantity, QuantityKind, Report, Term},
@@ -122,7 +122,7 @@ pub fn lease_grant_to_wire(
         amount: grant.amount,
         safe: grant.safe,
         carried: grant.carried,
-        proxies: grant.proxies,
+        proxies: grant.proxies.map_or(0, NonZeroU32::get),
     }
 }
 
@@ -137,7 +137,7 @@ pub fn lease_grant_from_wire(wire: &pb::LeaseGrant) -> Option<Grant> {
         amount: wire.amount,
         safe: wire.safe,
         carried: wire.carried,
-        proxies: wire.proxies.max(1),
+        proxies: NonZeroU32::new(wire.proxies),
     })
 }
 
@@ -175,7 +175,7 @@ mod tests {
             amount: 4,
             safe: 5,
             carried: true,
-            proxies: 6,
+            proxies: NonZeroU32::new(6),
         };
         let wire = lease_grant_to_wire(&quantity, None, 9, &grant);
         assert_eq!(lease_grant_from_wire(&wire), Some(grant));

@@ -1,5 +1,7 @@
 //! A rate on the control thread, by what workers follow and what is sent up.
 
+use std::num::NonZeroU32;
+
 use lb_core::{lease::QuantityKind, limit::MICROS};
 
 use super::*;
@@ -31,7 +33,7 @@ fn rate_grant(answers: u64) -> pb::LeaseGrant {
         amount: 50 * MICROS,
         safe: 20 * MICROS,
         carried: false,
-        proxies: 4,
+        proxies: NonZeroU32::new(4),
     };
     convert::lease_grant_to_wire(&quantity(), None, 7, &grant)
 }

@@ -1,6 +1,9 @@
 //! One quantity on the control thread, by what workers may do and what is sent up.
 
-use std::task::{Context, Waker};
+use std::{
+    num::NonZeroU32,
+    task::{Context, Waker},
+};
 
 use lb_core::{
     lease::QuantityKind,
@@ -96,7 +99,7 @@ impl Slotted {
             amount,
             safe,
             carried: false,
-            proxies: 3,
+            proxies: NonZeroU32::new(3),
         };
         convert::lease_grant_to_wire(&quantity(), None, self.slots().number, &grant)
     }
@@ -172,8 +175,11 @@ fn a_grant_is_taken_once_in_order_and_only_by_the_holder_that_asked() {
     assert_eq!(slotted.held.hear(&first, at), Err(Refused::Stale { id: 1, applied: 2 }));
     let strange = pb::LeaseGrant { holder: 8, id: 9, ..first.clone() };
     assert_eq!(slotted.held.hear(&strange, at), Ok(false));
+    slotted.report(0, true);
+    assert_eq!(slotted.report(0, true), None, "nothing new");
     let none = pb::LeaseGrant { id: 0, ..second };
-    assert_eq!(slotted.held.hear(&none, at), Ok(false), "it lends nothing");
+    assert_eq!(slotted.held.hear(&none, at), Ok(true), "it lends nothing, and asks for a report");
+    assert!(slotted.report(0, true).is_some() && slotted.report(0, true).is_none());
     assert_eq!(slotted.free(0), 3);
     slotted.slots().is_urgent = false;
     let smaller = slotted.grant(2, 0);
