@@ -267,8 +267,8 @@ pub(crate) async fn run(context: &Context) {
 
 fn drains(context: &Context) -> Vec<Stored<Backend>> {
     context.registry.read(|view| {
-        let all = view.catalog.backends().values();
-        all.filter(|stored| stored.value.drain.is_some()).cloned().collect()
+        let followed = view.catalog.followed();
+        followed.filter(|stored| stored.value.drain.is_some()).cloned().collect()
     })
 }
 

@@ -276,7 +276,7 @@ impl Discovery {
     async fn settle_all(&mut self) {
         let pools: BTreeSet<PoolName> = self.registry.read(|view| {
             let of_sources = self.followed.keys().map(|(pool, _)| pool);
-            let backends = view.catalog.backends().values().map(|stored| &stored.value);
+            let backends = view.catalog.followed().map(|stored| &stored.value);
             let discovered = backends.filter(|backend| backend.source.is_some());
             of_sources.chain(discovered.map(|backend| &backend.pool)).cloned().collect()
         });

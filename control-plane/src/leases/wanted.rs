@@ -10,7 +10,7 @@ use crate::registry::Catalog;
 pub(super) fn wanted(catalog: &Catalog) -> BTreeMap<Quantity, Wanted> {
     let pools = catalog.pools();
     let of_pools = pools.values().filter_map(|pool| Quantity::of_pool(&pool.value));
-    let of_backends = catalog.backends().values().filter_map(|backend| {
+    let of_backends = catalog.followed().filter_map(|backend| {
         let pool = pools.get(&backend.value.pool)?;
         Quantity::of_backend(&backend.value, &pool.value)
     });

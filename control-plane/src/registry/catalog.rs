@@ -1,8 +1,9 @@
 //! The desired state and the verdicts, decoded, as readers want them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use lb_core::{
+    health::candidates::{Facts, Tally},
     model::{
         Address, Backend, BackendId, BackendStatus, Key, Kind, Limit, LimitName, Listener,
         ListenerName, Pool, PoolName, Resource, Route, RouteName, SessionKeys, natural_order,
@@ -33,6 +34,10 @@ pub struct Catalog {
     session_keys: Option<Stored<SessionKeys>>,
     /// The backends of each pool, by address: no two of a pool share one.
     members: BTreeMap<PoolName, BTreeMap<Address, BackendId>>,
+    /// Of the backends of each pool; nothing where nobody counts.
+    tallies: BTreeMap<PoolName, Tally>,
+    /// Those of [`Self::followed`].
+    followed: BTreeSet<BackendId>,
 }
 
 /// A verdict, and when it came to be.
@@ -115,6 +120,17 @@ impl Catalog {
         ids.filter_map(|id| self.backends.get(id))
     }
 
+    /// The backends that drain, were discovered or have slots, by id. Each is looked after by somebody
+    /// who asks with every change, and of a large fleet they are often few.
+    pub(crate) fn followed(&self) -> impl Iterator<Item = &Stored<Backend>> {
+        self.followed.iter().filter_map(|id| self.backends.get(id))
+    }
+
+    /// The numbers of a pool's backends.
+    pub(super) fn tally(&self, pool: &PoolName) -> Tally {
+        self.tallies.get(pool).copied().unwrap_or_default()
+    }
+
     /// How many backends a pool has.
     #[must_use]
     pub fn pool_size(&self, pool: &PoolName) -> usize {
@@ -184,6 +200,51 @@ impl Catalog {
 
     /// Puts an object in, in place of an earlier one.
     pub(crate) fn put(&mut self, resource: Resource, revision: u64) {
+        let backend = match &resource {
+            Resource::Backend(backend) => Some(backend.id.clone()),
+            Resource::Status(status) => Some(status.backend.clone()),
+            _ => None,
+        };
+        self.counting(backend, |catalog| catalog.insert(resource, revision));
+    }
+
+    /// Takes an object out.
+    pub(super) fn remove(&mut self, key: &Key) {
+        let is_of_backend = matches!(key.known_kind(), Some(Kind::Backend | Kind::Status));
+        let backend = is_of_backend.then(|| BackendId::new(&key.name).ok()).flatten();
+        self.counting(backend, |catalog| catalog.take_out(key));
+    }
+
+    /// Makes a change that concerns this backend, and counts it as it is then.
+    fn counting(&mut self, backend: Option<BackendId>, change: impl FnOnce(&mut Self)) {
+        let counted = |catalog: &Self| {
+            let backend = &catalog.backends.get(backend.as_ref()?)?.value;
+            Some((backend.pool.clone(), Facts::told(backend, catalog.status(backend))))
+        };
+        if let Some((pool, facts)) = counted(self)
+            && let Entry::Occupied(mut tally) = self.tallies.entry(pool)
+        {
+            tally.get_mut().remove(facts);
+            if *tally.get() == Tally::default() {
+                tally.remove();
+            }
+        }
+        change(self);
+        if let Some((pool, facts)) = counted(self) {
+            self.tallies.entry(pool).or_default().add(facts);
+        }
+        let Some(id) = backend else { return };
+        let is_followed = |backend: &Backend| {
+            backend.drain.is_some() || backend.source.is_some() || backend.max_in_flight.is_some()
+        };
+        if self.backends.get(&id).is_some_and(|stored| is_followed(&stored.value)) {
+            self.followed.insert(id);
+        } else {
+            self.followed.remove(&id);
+        }
+    }
+
+    fn insert(&mut self, resource: Resource, revision: u64) {
         match resource {
             Resource::Pool(value) => {
                 self.pools.insert(value.name.clone(), Stored { value, revision });
@@ -219,8 +280,7 @@ impl Catalog {
         }
     }
 
-    /// Takes an object out.
-    pub(super) fn remove(&mut self, key: &Key) {
+    fn take_out(&mut self, key: &Key) {
         let name = &*key.name;
         match key.known_kind() {
             Some(Kind::Pool) => {

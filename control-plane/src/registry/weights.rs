@@ -47,13 +47,15 @@ pub(super) fn warnings(catalog: &Catalog, upserts: &[Resource], deletes: &[Key])
         pool.is_some_and(|pool| pool.algorithm == Algorithm::RoundRobin)
     });
     let differ = |name: &&PoolName| {
-        // One after the other, since looking each of thousands up takes its time.
+        // One after the other, since looking each of thousands up takes its time, and the new ones
+        // first: nearly always one of them differs from the first that is stored.
         let stored = catalog.backends().values().map(|stored| &stored.value);
-        let stored = stored.filter(|backend| backend.pool == **name);
         let stored = stored.filter(|backend| !changed.contains(backend.id.as_str()));
-        let new = upserts.iter().filter_map(Resource::as_backend).filter(|b| b.pool == **name);
-        let weights: BTreeSet<u16> = stored.chain(new).map(|b| b.weight.get()).collect();
-        weights.iter().filter(|weight| **weight > 0).count() > 1
+        let new = upserts.iter().filter_map(Resource::as_backend);
+        let of_pool = new.chain(stored).filter(|backend| backend.pool == **name);
+        let mut weights = of_pool.map(|backend| backend.weight.get()).filter(|weight| *weight > 0);
+        let first = weights.next();
+        weights.any(|weight| Some(weight) != first)
     };
     let told = in_turn.filter(differ).map(|name| {
         format!(

@@ -231,7 +231,7 @@ impl Resilience {
 
     /// Whether anything is out, or is being tried.
     fn keeps_out(&self) -> bool {
-        self.lock().backends.values().any(|backend| backend.ejection().is_some())
+        self.lock().out().next().is_some()
     }
 
     /// How often breakers did what, since the process began.

@@ -1,13 +1,14 @@
 //! Moves everything on, and makes the statuses that are new.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use lb_core::{
     health::Flap,
     model::{
-        AdminState, Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, PoolName,
-        Reason,
+        AdminState, Backend as Declared, BackendId, BackendStatus, EjectedBy, Health, Key, Kind,
+        PoolName, Reason,
     },
+    sync::Publisher,
 };
 
 use super::{At, Backend, Checked, Pool, State, peers::Peers};
@@ -23,12 +24,20 @@ impl State {
         if self.reconciled == 0 {
             self.resume(at);
         }
-        self.reconcile(view.publisher.version().revision, at);
+        self.reconcile(&view.publisher, at);
         for word in fresh {
             self.take(word, at);
         }
         let mut refusals = self.advance_breakers(at);
         refusals.extend(self.look_for_outliers(at));
+        debug_assert!(
+            {
+                let found: BTreeSet<&BackendId> = self.out().collect();
+                let is_out = |backend: &Backend| backend.ejection().is_some();
+                self.backends.iter().all(|(id, one)| is_out(one) == found.contains(id))
+            },
+            "whoever is out is among those that fail, or an outlier"
+        );
         (self.statuses(at), refusals)
     }
 
@@ -57,42 +66,55 @@ impl State {
         }
     }
 
-    /// Forgets what is gone, and learns policies that have changed.
-    fn reconcile(&mut self, revision: u64, at: At<'_>) {
-        if std::mem::replace(&mut self.reconciled, revision) == revision {
+    /// Forgets what is gone, and learns policies that have changed. Of a large fleet little changes
+    /// at a time, and the rest is not looked at.
+    fn reconcile(&mut self, publisher: &Publisher, at: At<'_>) {
+        let revision = publisher.version().revision;
+        let since = std::mem::replace(&mut self.reconciled, revision);
+        if since == revision {
             return;
         }
+        let ids = match publisher.changed_since(since) {
+            Some(keys) => concerned(at.catalog, keys),
+            // Too long ago to be told.
+            None => self.backends.keys().cloned().collect(),
+        };
+        ids.iter().for_each(|id| self.compare(id, at));
         let catalog = at.catalog;
-        self.backends.retain(|id, backend| {
-            let stored = catalog.backends().get(id);
-            stored.is_some_and(|stored| stored.value.incarnation == backend.incarnation)
-        });
-        let Self { backends, dirty, down, failing, half_open, retained, .. } = self;
-        for ids in [&mut *dirty, down, failing, half_open, retained] {
-            ids.retain(|id| backends.contains_key(id));
-        }
-        for (id, backend) in backends {
-            let Some(stored) = catalog.backends().get(id) else { continue };
-            backend.pool.clone_from(&stored.value.pool);
-            if let Some(pool) = catalog.pools().get(&backend.pool) {
-                backend.policy = pool.value.resilience;
-            }
-        }
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
         self.pools.values_mut().for_each(|pool| pool.peers = Peers::default());
         self.forgive_disabled(at);
         self.keep_to_caps(at);
     }
 
+    /// Learns what a backend is now, or forgets it.
+    fn compare(&mut self, id: &BackendId, at: At<'_>) {
+        let stored = at.catalog.backends().get(id).map(|stored| &stored.value);
+        match (stored, self.backends.get_mut(id)) {
+            (Some(stored), Some(backend)) if stored.incarnation == backend.incarnation => {
+                backend.pool.clone_from(&stored.pool);
+                if let Some(pool) = at.catalog.pools().get(&backend.pool) {
+                    backend.policy = pool.value.resilience;
+                }
+            }
+            _ => {
+                let Self { backends, dirty, down, failing, half_open, retained, .. } = self;
+                backends.remove(id);
+                for ids in [dirty, down, failing, half_open, retained] {
+                    ids.remove(id);
+                }
+            }
+        }
+    }
+
     /// A backend that is disabled gets nothing whatever its requests came to. Whoever enables it
     /// again says that it is well: it begins anew.
     fn forgive_disabled(&mut self, at: At<'_>) {
-        let out = self.backends.iter().filter(|(_, backend)| backend.ejection().is_some());
         let is_disabled = |id: &BackendId| {
             let stored = at.catalog.backends().get(id);
             stored.is_some_and(|stored| stored.value.admin_state == AdminState::Disabled)
         };
-        let out: Vec<BackendId> = out.map(|(id, _)| id.clone()).filter(is_disabled).collect();
+        let out: Vec<BackendId> = self.out().filter(|id| is_disabled(id)).cloned().collect();
         for id in out {
             self.end_outlier(&id);
             self.keep_in(&id, at);
@@ -166,6 +188,16 @@ impl State {
         self.dirty.insert(id);
     }
 
+    /// The backends that are out for their requests, some of them twice. Each fails or is an
+    /// outlier, which few of a large fleet are.
+    pub(super) fn out(&self) -> impl Iterator<Item = &BackendId> {
+        let outliers = self.pools.values().flat_map(|pool| pool.outliers.out());
+        let is_out = |id: &&BackendId| {
+            self.backends.get(*id).is_some_and(|backend| backend.ejection().is_some())
+        };
+        self.failing.iter().chain(outliers).filter(is_out)
+    }
+
     /// What is kept of a backend, if need be from now on.
     pub(super) fn kept(&mut self, backend: &Declared, at: At<'_>) -> &mut Backend {
         let beginning = self.beginning;
@@ -173,6 +205,23 @@ impl State {
             .entry(backend.id.clone())
             .or_insert_with(|| Backend::resumed(backend, beginning, at))
     }
+}
+
+/// The backends that changes of these have to do with.
+fn concerned<'a>(catalog: &Catalog, keys: impl Iterator<Item = &'a Key>) -> BTreeSet<BackendId> {
+    let mut ids = BTreeSet::new();
+    for key in keys.collect::<HashSet<_>>() {
+        match key.known_kind() {
+            Some(Kind::Backend) => ids.extend(BackendId::new(&key.name)),
+            Some(Kind::Pool) => {
+                let pool = PoolName::new(&key.name).ok();
+                let members = pool.iter().flat_map(|pool| catalog.in_pool(pool));
+                ids.extend(members.map(|stored| stored.value.id.clone()));
+            }
+            _ => {}
+        }
+    }
+    ids
 }
 
 /// The backends of a pool that the operator wants to serve.

@@ -4,7 +4,7 @@
 //! come together here and nowhere else, so that whoever asks whether a pool can serve
 //! hears what its requests will find.
 
-use super::panic::{self, Panic};
+use super::panic::{self, Judged, Panic};
 use crate::model::{Backend, BackendEntry, BackendStatus, Health, Pool};
 
 /// The backends of a pool that may be picked.
@@ -93,6 +93,56 @@ impl Facts {
             is_connected: status.is_some_and(|status| panic::connected(&status.reason)),
         }
     }
+
+    fn standing(self, is_out: bool) -> panic::Standing {
+        panic::Standing { health: self.health, ejected: is_out, connected: self.is_connected }
+    }
+
+    fn is_well(self) -> bool {
+        self.is_in_use && self.is_up && !self.is_ejected
+    }
+}
+
+/// What [`by_the_fleet`] comes to for a pool, in numbers that follow each change of a backend:
+/// whoever asks after every change whether a pool of thousands panics need not look at all of it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    in_use: panic::Tally,
+    /// Of [`is_well`].
+    well: usize,
+}
+
+impl Tally {
+    /// One backend more.
+    pub fn add(&mut self, facts: Facts) {
+        if facts.is_in_use {
+            self.in_use.add(&facts.standing(facts.is_ejected));
+        }
+        self.well += usize::from(facts.is_well());
+    }
+
+    /// One backend less, of which the facts are those that it was added with.
+    pub fn remove(&mut self, facts: Facts) {
+        if facts.is_in_use {
+            self.in_use.remove(&facts.standing(facts.is_ejected));
+        }
+        self.well -= usize::from(facts.is_well());
+    }
+
+    /// As [`any_well`].
+    #[must_use]
+    pub fn any_well(&self) -> bool {
+        self.well > 0
+    }
+
+    /// How many backends [`by_the_fleet`] picks, and whether that is panic.
+    #[must_use]
+    pub fn judge(&self, pool: &Pool, has_spare: bool) -> Judged {
+        match has_spare {
+            true => self.in_use.judge_well(),
+            false => self.in_use.judge(pool.resilience.panic_threshold_percent),
+        }
+    }
 }
 
 /// Decides for a pool of which these are the facts, in the order of its backends, each with
@@ -113,11 +163,7 @@ pub fn of_facts(
         places.push(Place::Nowhere);
         if facts.is_in_use {
             numbers.push(number);
-            standings.push(panic::Standing {
-                health: facts.health,
-                ejected: is_out,
-                connected: facts.is_connected,
-            });
+            standings.push(facts.standing(is_out));
         }
     }
     let eligible = if has_spare {
@@ -168,8 +214,7 @@ pub fn any_well<'a>(
 /// Whether a backend is well by the fleet's word.
 #[must_use]
 pub fn is_well(backend: &Backend, status: Option<&BackendStatus>) -> bool {
-    let facts = Facts::told(backend, status);
-    facts.is_in_use && facts.is_up && !facts.is_ejected
+    Facts::told(backend, status).is_well()
 }
 
 /// Whether the fleet keeps requests from it for what they showed.

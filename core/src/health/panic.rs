@@ -61,40 +61,111 @@ pub fn connected(reason: &Reason) -> bool {
     matches!(reason.code.as_str(), "check_status" | "backend_timeout" | "backend_protocol_error")
 }
 
+/// What decides who of a pool may be picked, in numbers: of its backends that are enabled.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// Up.
+    up: usize,
+    /// Up and not out.
+    well: usize,
+    /// Ever checked.
+    of: usize,
+    /// Down and not out, and their last probe connected.
+    connected: usize,
+}
+
+/// What the numbers say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Judged {
+    /// How many may be picked.
+    pub candidates: usize,
+    /// How many of those are well.
+    pub well: usize,
+    /// Why more of them may be than are well.
+    pub panic: Option<Panic>,
+    /// Whether those are used that are up and out.
+    all_ejected: bool,
+    /// Whether those are used that are down and connect.
+    few: bool,
+}
+
+impl Tally {
+    /// One backend more.
+    pub fn add(&mut self, backend: &Standing) {
+        self.numbers_of(backend).for_each(|number| *number += 1);
+    }
+
+    /// One backend less, which was added as it is told here.
+    pub fn remove(&mut self, backend: &Standing) {
+        self.numbers_of(backend).for_each(|number| *number -= 1);
+    }
+
+    /// The numbers that a backend counts for.
+    fn numbers_of(&mut self, backend: &Standing) -> impl Iterator<Item = &mut usize> {
+        let numbers = [
+            (&mut self.up, backend.health == Health::Up),
+            (&mut self.well, backend.is_well()),
+            (&mut self.of, backend.health != Health::Unknown),
+            (&mut self.connected, backend.helps()),
+        ];
+        numbers.into_iter().filter_map(|(number, counts)| counts.then_some(number))
+    }
+
+    /// Decides whether others than the well are used; see [`eligible`].
+    #[must_use]
+    pub fn judge(&self, threshold_percent: u8) -> Judged {
+        let Self { up, well, of, connected } = *self;
+        let all_ejected = well == 0 && up > 0;
+        let left = if all_ejected { up } else { well };
+        let few = left * 100 < usize::from(threshold_percent) * of;
+        let candidates = left + if few { connected } else { 0 };
+        let panic = match (candidates > well, all_ejected) {
+            (false, _) => None,
+            (true, true) => Some(Panic::AllEjected),
+            (true, false) => Some(Panic::FewLeft { well, of }),
+        };
+        Judged { candidates, well, panic, all_ejected, few }
+    }
+
+    /// Nobody but the well is used; see [`well`].
+    #[must_use]
+    pub fn judge_well(&self) -> Judged {
+        let well = self.well;
+        Judged { candidates: well, well, panic: None, all_ejected: false, few: false }
+    }
+}
+
+impl Standing {
+    fn is_well(&self) -> bool {
+        self.health == Health::Up && !self.ejected
+    }
+
+    /// Whether it is used where few others are left. What failed its check and its traffic has
+    /// nothing to say for itself.
+    fn helps(&self) -> bool {
+        self.health == Health::Down && self.connected && !self.ejected
+    }
+}
+
 /// Decides who may be picked; `threshold_percent` 0 never uses a backend that is not up.
 ///
 /// Disabled and draining backends are not to be given. Backends that were never checked
 /// are no sign of trouble, and count for nothing.
 #[must_use]
 pub fn eligible(backends: &[Standing], threshold_percent: u8) -> Eligible {
-    let is_up = |backend: &Standing| backend.health == Health::Up;
-    let count = |rule: &dyn Fn(&Standing) -> bool| backends.iter().filter(|b| rule(b)).count();
-    let well = count(&|b| is_up(b) && !b.ejected);
-    let of = count(&|b| b.health != Health::Unknown);
-    let all_ejected = well == 0 && count(&is_up) > 0;
-    let left = if all_ejected { count(&is_up) } else { well };
-    let few = left * 100 < usize::from(threshold_percent) * of;
-    let candidates = backends.iter().map(|backend| {
-        let fits_well = is_up(backend) && (!backend.ejected || all_ejected);
-        // What failed its check and its traffic has nothing to say for itself.
-        let fits_few = backend.health == Health::Down && backend.connected && !backend.ejected;
-        fits_well || few && fits_few
-    });
-    let candidates: Vec<bool> = candidates.collect();
-    let helped = candidates.iter().filter(|&&candidate| candidate).count() > well;
-    let panic = match (helped, all_ejected) {
-        (false, _) => None,
-        (true, true) => Some(Panic::AllEjected),
-        (true, false) => Some(Panic::FewLeft { well, of }),
+    let mut tally = Tally::default();
+    backends.iter().for_each(|backend| tally.add(backend));
+    let Judged { all_ejected, few, panic, .. } = tally.judge(threshold_percent);
+    let fits = |backend: &Standing| {
+        backend.is_well() || all_ejected && backend.health == Health::Up || few && backend.helps()
     };
-    Eligible { candidates, panic }
+    Eligible { candidates: backends.iter().map(fits).collect(), panic }
 }
 
 /// Those that are well, whatever that leaves: where another pool takes what nobody here may.
 #[must_use]
 pub fn well(backends: &[Standing]) -> Eligible {
-    let is_well = |backend: &Standing| backend.health == Health::Up && !backend.ejected;
-    Eligible { candidates: backends.iter().map(is_well).collect(), panic: None }
+    Eligible { candidates: backends.iter().map(Standing::is_well).collect(), panic: None }
 }
 
 #[cfg(test)]
@@ -188,6 +259,30 @@ mod tests {
                 let well = backend.health == Health::Up && !backend.ejected;
                 prop_assert!(*candidate || !well, "the well are always in");
                 prop_assert!(!*candidate || backend.connected || well);
+            }
+        }
+
+        /// What comes and goes leaves the numbers of what is there, and the numbers say what a
+        /// look at each backend says.
+        #[test]
+        fn numbers_say_what_a_look_at_each_backend_says(
+            letters in "[UEcxd?]{0,12}",
+            gone in "[UEcxd?]{0,12}",
+            threshold in 0_u8..=100,
+        ) {
+            let mut tally = Tally::default();
+            pool(&gone).iter().for_each(|backend| tally.add(backend));
+            pool(&letters).iter().for_each(|backend| tally.add(backend));
+            pool(&gone).iter().rev().for_each(|backend| tally.remove(backend));
+            let backends = pool(&letters);
+            for (judged, Eligible { candidates, panic }) in [
+                (tally.judge(threshold), eligible(&backends, threshold)),
+                (tally.judge_well(), well(&backends)),
+            ] {
+                let count = candidates.iter().filter(|candidate| **candidate).count();
+                prop_assert_eq!((judged.candidates, judged.panic), (count, panic));
+                let well = letters.matches('U').count();
+                prop_assert_eq!((judged.well, judged.panic.is_some()), (well, count > well));
             }
         }
     }

@@ -93,16 +93,22 @@ impl Publisher {
         &self.objects
     }
 
+    /// What has changed after `from`, the newest first and as often as it did; `None` when the ring
+    /// does not reach back that far.
+    #[must_use]
+    pub fn changed_since(&self, from: u64) -> Option<impl Iterator<Item = &Key>> {
+        let since = self.ring.iter().rev().take_while(move |(revision, _)| *revision > from);
+        let is_known = from >= self.ring_start && from <= self.version.revision;
+        is_known.then(|| since.map(|(_, key)| key))
+    }
+
     /// All changes after `from` in one, or `None` when the ring does not reach back
     /// that far. The last value of each object wins.
     #[must_use]
     pub fn delta_since(&self, from: u64) -> Option<Delta> {
-        if from < self.ring_start || from > self.version.revision {
-            return None;
-        }
         let mut seen = HashSet::new();
         let (mut upserts, mut deletes) = (Vec::new(), Vec::new());
-        for (_, key) in self.ring.iter().rev().take_while(|(revision, _)| *revision > from) {
+        for key in self.changed_since(from)? {
             if !seen.insert(key) {
                 continue;
             }
@@ -127,19 +133,14 @@ impl Publisher {
     /// Whether a delta of all changes after `from` can be made, and is no larger than so many
     /// bytes.
     pub(super) fn has_delta(&self, from: u64, bytes_max: usize) -> bool {
-        if from < self.ring_start || from > self.version.revision {
-            return false;
-        }
-        let changed = || {
-            let since = self.ring.iter().rev().take_while(|(revision, _)| *revision > from);
-            since.map(|(_, key)| key)
-        };
+        let Some(changed) = self.changed_since(from) else { return false };
         let size = |key: &Key| {
             self.objects.get(key).map_or(0, |object| object.payload.len()) + OBJECT_OVERHEAD
         };
         // Keys that changed several times are told apart only where that decides.
-        changed().map(size).sum::<usize>() <= bytes_max
-            || changed().collect::<HashSet<_>>().into_iter().map(size).sum::<usize>() <= bytes_max
+        let once = || self.changed_since(from).into_iter().flatten().collect::<HashSet<_>>();
+        changed.map(size).sum::<usize>() <= bytes_max
+            || once().into_iter().map(size).sum::<usize>() <= bytes_max
     }
 
     /// The whole state for a proxy that holds `held`.

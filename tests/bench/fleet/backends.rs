@@ -77,6 +77,8 @@ pub(super) async fn run(args: &FleetArgs, binary: &Binary) -> Result<(), String>
     latency::run(&api, cluster.address(), port).await?;
 
     let backends = stored(&api).await;
+    // What came until now is of what was measured before.
+    followers.reach(api.revision().await).await?;
     let before = procfs::cpu_off_workers(&proxies)?;
     let (last, wrote) = burst(&api, &backends).await?;
     let written = Instant::now();

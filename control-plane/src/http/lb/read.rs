@@ -132,7 +132,7 @@ impl Counts {
                 counts.healthy += usize::from(healthy);
             }
             let pools = catalog.pools().values();
-            counts.serving = pools.map(|pool| catalog.picks(&pool.value).count()).sum();
+            counts.serving = pools.map(|pool| catalog.judge(&pool.value).candidates).sum();
             counts
         })
     }
