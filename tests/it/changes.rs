@@ -2,9 +2,10 @@
 
 use lb_proto::v1::{self as pb, object::Object};
 use lb_tests::{
-    backend::Backend,
+    backend::{Action, Backend, Gate, ok},
     client::Client,
     cluster::{Cluster, no_checks},
+    eventually::eventually,
     full_scale,
     load::Load,
 };
@@ -70,4 +71,57 @@ async fn changes_under_load_fail_nothing_and_close_no_idle_connection() {
     }
     let connections: u64 = backends.iter().map(Backend::connections).sum();
     println!("{connections} connections to backends for all of that");
+}
+
+/// A backend whose check, at `/slow`, is answered when the gate opens.
+fn slow_to_be_checked(gate: &Gate) -> Backend {
+    let gate = gate.clone();
+    Backend::scripted(move |request| {
+        let answer = Action::Send(ok("well"));
+        match request.path() {
+            "/slow" => vec![Action::Await(gate.clone()), answer],
+            _ => vec![Action::ReadBody, answer],
+        }
+    })
+}
+
+/// A route that moves to backends which were not checked yet, and a backend that moves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_takes_the_place_of_all_that_there_was_serves_before_its_first_check() {
+    let gate = Gate::default();
+    let former = Backend::saying("former");
+    let new = [slow_to_be_checked(&gate), slow_to_be_checked(&gate)];
+    let cluster = Cluster::start(program(), 2).await;
+    cluster.add_backends(&[former.address()]).await;
+    let up = async |id: &str| {
+        eventually("it is up", async || {
+            let told = cluster.lbctl(&["get", "backends", id]).await.expect(0).stdout;
+            if told.contains(" up ") { Ok(()) } else { Err(told) }
+        })
+        .await;
+    };
+    up("backend1").await;
+    let [first, second] = new.each_ref().map(Backend::address);
+    let text = format!(
+        "pools = [{{ name = \"web\", health_path = \"/slow\", health_timeout = \"60s\" }}]\n\
+         backends = [{{ id = \"one\", address = \"{first}\", pool = \"web\" }}]\n\
+         routes = [{{ name = \"default\", pool = \"web\" }}]\n"
+    );
+    let file = cluster.path("web.toml");
+    std::fs::write(&file, text).unwrap();
+    let load = Load::start(&cluster.addresses(), 4);
+    load.answered(100).await;
+    let file = file.display().to_string();
+    drop(cluster.lbctl(&["apply", "-f", &file]).await.expect(0));
+    load.answered(200).await;
+    let address = second.to_string();
+    drop(cluster.lbctl(&["set-backend", "one", "--address", &address]).await.expect(0));
+    load.answered(200).await;
+    assert!(new.iter().all(|backend| backend.requests() > 100));
+    let told = cluster.lbctl(&["get", "backends", "one"]).await.expect(0).stdout;
+    assert!(told.contains("unknown"), "nobody has answered its check: {told}");
+    gate.open();
+    up("one").await;
+    load.answered(100).await;
+    load.stop().await.assert_flawless();
 }

@@ -98,8 +98,12 @@ async fn without_a_threshold_a_pool_fails_closed() {
     assert_eq!(panics(scene.admin()).await, 0.0);
     scene.tell(vec![Any::Pool(scene::pool("round_robin")).into()]).await;
     assert_eq!(get(scene.address(), "/").await.text(), "a");
-    // Nobody knows whether it ever was up.
+    // Nobody knows whether it is up: there is nobody else, and that is no panic.
     let health = Health::Unknown.into();
     scene.tell(vec![pb::BackendStatus { health, ..scene::up("a", &a) }.into()]).await;
+    assert_eq!(get(scene.address(), "/").await.text(), "a");
+    assert_eq!(panics(scene.admin()).await, 0.0);
+    let closed = pb::Pool { panic_threshold_percent: Some(0), ..scene::pool("round_robin") };
+    scene.tell(vec![Any::Pool(closed).into()]).await;
     get(scene.address(), "/").await.expect(503, "no_healthy_backend");
 }

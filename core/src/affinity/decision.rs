@@ -65,7 +65,7 @@ impl Fitness {
                 && entry.backend.weight.get() == 0);
         let has_address = entry.status.as_ref().is_some_and(|status| !status.addresses.is_empty());
         match place {
-            Place::Well | Place::Helping => Self::Fit,
+            Place::Well | Place::Helping | Place::Untried => Self::Fit,
             Place::Out => Self::Ejected,
             Place::Nowhere if is_ejected(entry) || is_avoided => Self::Ejected,
             Place::Nowhere if is_left_out && entry.health() == Health::Up && has_address => {

@@ -23,6 +23,10 @@ pub enum Place {
     Well,
     /// It is picked although it is not well: few others are left.
     Helping,
+    /// It is picked before its first check, because nobody else may be: a pool that replaces
+    /// another, or a server that has moved, would answer nothing until then. A server that is
+    /// named is likely to be there, and a failure tells no less than a refusal.
+    Untried,
     /// Requests are kept from it for what they showed; one may try it at times.
     Out,
     /// It gets none.
@@ -33,7 +37,7 @@ impl Place {
     /// Whether it is picked.
     #[must_use]
     pub fn is_candidate(self) -> bool {
-        matches!(self, Self::Well | Self::Helping)
+        matches!(self, Self::Well | Self::Helping | Self::Untried)
     }
 }
 
@@ -44,10 +48,10 @@ impl Candidates {
         self.places.iter().any(|place| place.is_candidate())
     }
 
-    /// How many get requests.
+    /// How many get requests for what is known of them, and not merely for want of others.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.places.iter().filter(|place| place.is_candidate()).count()
+        self.places.iter().filter(|place| matches!(place, Place::Well | Place::Helping)).count()
     }
 
     /// How many of those are not well.
@@ -71,6 +75,8 @@ pub struct Facts {
     health: Health,
     /// Whether a probe that failed had connected.
     is_connected: bool,
+    /// Whether it was never checked.
+    is_untried: bool,
 }
 
 impl Facts {
@@ -91,6 +97,7 @@ impl Facts {
             is_ejected: status.is_some_and(|status| status.standing.ejection.is_some()),
             health: proved.map_or(Health::Unknown, |status| status.health),
             is_connected: status.is_some_and(|status| panic::connected(&status.reason)),
+            is_untried: status.is_none_or(|status| status.health == Health::Unknown),
         }
     }
 
@@ -151,6 +158,9 @@ impl Tally {
 /// `has_spare`: the pool's fallback pool has a backend that is well ([`any_well`]). Whoever names a
 /// spare pool wants it used when this one is not well, so there is no panic then: what is not
 /// well gets nothing, and where nobody is, the requests go to the spare pool.
+///
+/// Where nobody may be picked and no pool stands in, those are that were never checked, unless the
+/// pool's panic threshold is 0.
 #[must_use]
 pub fn of_facts(
     pool: &Pool,
@@ -159,11 +169,15 @@ pub fn of_facts(
 ) -> Candidates {
     let mut places = Vec::with_capacity(backends.size_hint().0);
     let (mut numbers, mut standings): (Vec<usize>, Vec<panic::Standing>) = Default::default();
+    let mut untried = Vec::new();
     for (number, (facts, is_out)) in backends.enumerate() {
         places.push(Place::Nowhere);
         if facts.is_in_use {
             numbers.push(number);
             standings.push(facts.standing(is_out));
+            if facts.is_untried && !is_out {
+                untried.push(number);
+            }
         }
     }
     let eligible = if has_spare {
@@ -182,6 +196,10 @@ pub fn of_facts(
             (false, true, true) => Place::Out,
             (false, ..) => Place::Nowhere,
         };
+    }
+    let is_closed = has_spare || pool.resilience.panic_threshold_percent == 0;
+    if !is_closed && !places.iter().any(|place| place.is_candidate()) {
+        untried.into_iter().for_each(|number| places[number] = Place::Untried);
     }
     Candidates { places, panic: eligible.panic }
 }
@@ -280,7 +298,7 @@ mod tests {
         PoolEntry::clone(&snapshot.pools()[&name])
     }
 
-    /// `W` well, `h` helping, `o` out, `.` nowhere.
+    /// `W` well, `h` helping, `o` out, `u` untried, `.` nowhere.
     fn places(letters: &str) -> String {
         let pool = pool(letters);
         let places = by_the_fleet(&pool.pool, false, pool.members()).places.into_iter();
@@ -289,6 +307,7 @@ mod tests {
                 Place::Well => 'W',
                 Place::Helping => 'h',
                 Place::Out => 'o',
+                Place::Untried => 'u',
                 Place::Nowhere => '.',
             })
             .collect()
@@ -308,12 +327,18 @@ mod tests {
             ("Unnnn", "W...."),
             ("Ucnnn", "W...."),
             ("c?", "h."),
+            // Who was never checked is tried where nobody else may be.
+            ("???", "uuu"),
+            ("d?n?", ".u.u"),
+            ("0?xa", ".u.."),
+            ("U?", "W."),
+            ("E?", "h."),
         ] {
             assert_eq!(places(letters), expected, "{letters}");
-            let serves = expected.contains(['W', 'h']);
             let pool = pool(letters);
-            assert_eq!(pool.can_serve(), serves, "{letters}");
-            assert_eq!(by_the_fleet(&pool.pool, false, pool.members()).any(), serves, "{letters}");
+            assert_eq!(pool.can_serve(), expected.contains(['W', 'h']), "{letters}");
+            let any = by_the_fleet(&pool.pool, false, pool.members()).any();
+            assert_eq!(any, expected.contains(['W', 'h', 'u']), "{letters}");
         }
     }
 
@@ -328,11 +353,12 @@ mod tests {
 
     #[test]
     fn a_pool_that_has_a_spare_pool_uses_nobody_who_is_not_well() {
-        for letters in ["UUU", "Uccd", "ccc", "c?", "E", "EE", "nnn", "UUE", "dd", ""] {
+        for letters in ["UUU", "Uccd", "ccc", "c?", "???", "E", "EE", "nnn", "UUE", "dd", ""] {
             let pool = pool(letters);
             let spared = by_the_fleet(&pool.pool, true, pool.members());
             assert_eq!(spared.panic, None, "{letters}");
-            assert!(!spared.places.contains(&Place::Helping), "{letters}");
+            let others = [Place::Helping, Place::Untried];
+            assert!(!spared.places.iter().any(|place| others.contains(place)), "{letters}");
             let well = |places: &[Place]| {
                 places.iter().map(|place| *place == Place::Well).collect::<Vec<_>>()
             };

@@ -297,10 +297,11 @@ impl PoolEntry {
         self.backends.values().map(|entry| (&entry.backend, entry.status.as_ref()))
     }
 
-    /// Whether any of its backends may be picked where no other pool takes its place.
+    /// Whether any of its backends may be picked where no other pool takes its place, for what is
+    /// known of them.
     #[must_use]
     pub fn can_serve(&self) -> bool {
-        candidates::by_the_fleet(&self.pool, false, self.members()).any()
+        candidates::by_the_fleet(&self.pool, false, self.members()).count() > 0
     }
 }
 
