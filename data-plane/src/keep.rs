@@ -5,12 +5,17 @@ use std::{io, path::Path, time::Duration};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
-/// Between two writes.
+/// Between two writes, at least.
 const PERIOD: Duration = Duration::from_secs(1);
+/// At most.
+const PERIOD_MAX: Duration = Duration::from_secs(5);
+/// So many times as long as a write took is the pause after it: thousands of backends are encoded
+/// and written in a time that requests have to do without.
+const PAUSE_FACTOR: u32 = 200;
 /// Until what could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -23,8 +28,14 @@ pub(crate) struct Subject {
     pub(crate) otherwise: &'static str,
 }
 
-/// Writes after each change, one write at a time, and no more than one in a second; what could
-/// not be written is tried again, change or none. Ends with the changes.
+/// The pause after a write that took so long.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(PAUSE_FACTOR).clamp(PERIOD, PERIOD_MAX)
+}
+
+/// Writes after each change, one write at a time, and no more than one in a second, or in some
+/// seconds where a write takes long; what could not be written is tried again, change or none. Ends
+/// with the changes.
 pub(crate) async fn keep<T, W>(
     subject: Subject,
     path: &Path,
@@ -44,7 +55,9 @@ pub(crate) async fn keep<T, W>(
             return;
         }
         let write = write(&changes.borrow_and_update());
+        let began = Instant::now();
         let written = spawn_blocking(write).await;
+        let pause = pause_after(began.elapsed());
         let failed_before = std::mem::replace(&mut failed, !matches!(written, Ok(Ok(()))));
         let path = path.display();
         match written {
@@ -58,7 +71,7 @@ pub(crate) async fn keep<T, W>(
             ),
             _ => {}
         }
-        sleep(PERIOD).await;
+        sleep(pause).await;
     }
 }
 
@@ -67,6 +80,15 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    #[test]
+    fn what_takes_long_is_written_less_often() {
+        let after_ms = |ms| pause_after(Duration::from_millis(ms));
+        assert_eq!(after_ms(0), PERIOD);
+        assert_eq!(after_ms(5), PERIOD);
+        assert_eq!(after_ms(10), Duration::from_secs(2));
+        assert_eq!(after_ms(10_000), PERIOD_MAX);
+    }
 
     const SUBJECT: Subject = Subject { name: "a number", otherwise: "it would be lost" };
 

@@ -131,6 +131,6 @@ impl Serving {
                  answers 503; add it with lbctl add-listener {name}, or start the process without it"
             );
         }
-        self.config.send_replace(config);
+        compiler.bury(self.config.send_replace(config));
     }
 }

@@ -173,18 +173,22 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Put(Resource),
+        Put(Box<Resource>),
         Remove(&'static str, u8),
+    }
+
+    fn put(resource: Resource) -> Step {
+        Step::Put(Box::new(resource))
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let few = 0u8..8;
         prop_oneof![
-            1 => any::<(u8, Option<u8>, u8)>().prop_map(|(n, s, t)| Step::Put(pool(n, s, t))),
+            1 => any::<(u8, Option<u8>, u8)>().prop_map(|(n, s, t)| put(pool(n, s, t))),
             4 => (few.clone(), any::<(u8, bool, u8)>())
-                .prop_map(|(n, (pool, life, state))| Step::Put(backend(n, pool, life, state))),
+                .prop_map(|(n, (pool, life, state))| put(backend(n, pool, life, state))),
             6 => (few.clone(), any::<(bool, u8, Said)>())
-                .prop_map(|(n, (life, health, said))| Step::Put(status(n, life, health, said))),
+                .prop_map(|(n, (life, health, said))| put(status(n, life, health, said))),
             1 => few.clone().prop_map(|n| Step::Remove("backend", n)),
             1 => few.prop_map(|n| Step::Remove("status", n)),
         ]
@@ -199,7 +203,7 @@ mod tests {
             let mut catalog = Catalog::default();
             for step in steps {
                 match step {
-                    Step::Put(resource) => catalog.put(resource, 1),
+                    Step::Put(resource) => catalog.put(*resource, 1),
                     Step::Remove(kind, n) => catalog.remove(&Key::new(kind, &format!("b{n}"))),
                 }
                 for stored in catalog.pools().values() {

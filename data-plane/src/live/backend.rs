@@ -253,7 +253,7 @@ impl BackendState {
                     bump(&self.live.workers[worker].0.status_gateway, 1);
                 }
                 let failures = run.fetch_add(1, Relaxed).saturating_add(1);
-                self.live.trouble.news.notify_one();
+                self.live.trouble.note_failure();
                 if failures == self.live.avoid_after.load(Relaxed) {
                     self.live.trouble.look.notify_one();
                 }

@@ -1,5 +1,7 @@
 //! From a snapshot to what workers serve from.
 
+mod compiled;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -16,10 +18,15 @@ use lb_core::{
     },
 };
 
+use self::compiled::{Compiled, Known, are_quiet};
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, LoopMark, Management, Outlook,
-    Padded, PoolConfig, Retries, Routes, Sticky, Trouble, facts::Facts, limits::LimitCompiler,
-    outlook::tell_panic, routes::RouteCompiler, sticky,
+    Padded, PoolConfig, Retries, Routes, Sticky, Trouble,
+    facts::Facts,
+    limits::LimitCompiler,
+    outlook::{Members, tell_panic},
+    routes::RouteCompiler,
+    sticky,
 };
 use crate::{leases::Leases, worker::now};
 
@@ -41,56 +48,8 @@ pub(crate) struct Compiler {
     told: Option<Result<Vec<SocketAddr>, String>>,
     routes: RouteCompiler,
     limits: LimitCompiler,
-}
-
-#[derive(Debug)]
-struct Compiled {
-    entry: Arc<PoolEntry>,
-    config: Arc<PoolConfig>,
-    /// Of its backends, by slot.
-    facts: Vec<Facts>,
-    /// What the picker was built from, slots and weights.
-    ready: Vec<(u32, u16)>,
-    /// Whether its fallback pool had a backend that is well.
-    has_spare: bool,
-}
-
-/// A backend as it was compiled before.
-struct Known<'a> {
-    entry: &'a Arc<BackendEntry>,
-    state: &'a Arc<BackendState>,
-    facts: &'a Facts,
-}
-
-impl Compiled {
-    /// The backends with what they were compiled to, in order of their ids.
-    fn members(&self) -> impl Iterator<Item = Known<'_>> {
-        let members = self.entry.backends.values().zip(&self.config.backends).zip(&self.facts);
-        members.map(|((entry, state), facts)| Known { entry, state, facts })
-    }
-
-    /// Whether it may have to be otherwise although nothing was configured.
-    fn is_unsettled(&self) -> bool {
-        let backends = &self.config.backends;
-        self.config.caution.is_some()
-            || backends.iter().any(|backend| backend.is_failing() || backend.is_avoided())
-    }
-
-    /// Whether a picker would be built from the same: then the cursor stays, too.
-    fn has_members(
-        &self,
-        algorithm: Algorithm,
-        backends: &[Arc<BackendState>],
-        ready: &[(u32, u16)],
-    ) -> bool {
-        let same = |&(before, now): &(&(u32, u16), &(u32, u16))| {
-            let (was, is) = (&self.config.backends[before.0 as usize], &backends[now.0 as usize]);
-            before.1 == now.1 && (Arc::ptr_eq(was, is) || was.identity == is.identity)
-        };
-        self.entry.pool.algorithm == algorithm
-            && self.ready.len() == ready.len()
-            && self.ready.iter().zip(ready).all(|pair| same(&pair))
-    }
+    /// What has been replaced, and that requests may still hold.
+    replaced: Vec<Arc<Config>>,
 }
 
 impl Compiler {
@@ -120,7 +79,16 @@ impl Compiler {
             told: None,
             routes: RouteCompiler::new(workers),
             limits: LimitCompiler::new(workers, limit_keys),
+            replaced: Vec::new(),
         }
+    }
+
+    /// Takes a configuration that no request begins with any more, and drops it when the last one
+    /// has ended: whoever drops the last copy goes through all of its backends, which would keep a
+    /// worker from its requests.
+    pub(crate) fn bury(&mut self, config: Arc<Config>) {
+        self.replaced.retain(|config| Arc::strong_count(config) > 1);
+        self.replaced.push(config);
     }
 
     /// The counters of all pools, removed backends included.
@@ -142,13 +110,18 @@ impl Compiler {
     /// that changes what is to be served.
     pub(crate) fn hear(&mut self, now_unix_ms: u64) -> bool {
         self.outlook.hear(now_unix_ms);
-        self.pools.values().any(Compiled::is_unsettled)
+        self.is_unsettled()
     }
 
     /// No control plane is heard any more. Whether that changes what is to be served.
     pub(crate) fn lose(&mut self) -> bool {
         self.outlook.lose();
-        self.pools.values().any(Compiled::is_unsettled)
+        self.is_unsettled()
+    }
+
+    fn is_unsettled(&self) -> bool {
+        let failures = self.trouble.failures();
+        self.pools.values().any(|pool| pool.is_unsettled(failures))
     }
 
     /// Makes `/lb/...` management and not traffic.
@@ -189,18 +162,20 @@ impl Compiler {
     /// Compiles what is new in a snapshot.
     pub(crate) fn compile(&mut self, snapshot: &Snapshot, version: Option<Version>) -> Config {
         let mut pools = BTreeMap::new();
+        // Asked before anything is looked at: what fails from now on is another number.
+        let failures = self.trouble.failures();
         for (name, entry) in snapshot.pools() {
             let has_spare = snapshot.has_spare(&entry.pool);
             let is_as_before = |former: &Compiled| {
                 Arc::ptr_eq(&former.entry, entry)
                     && former.has_spare == has_spare
-                    && !former.is_unsettled()
+                    && !former.is_unsettled(failures)
             };
             let compiled = match self.pools.remove(name) {
                 Some(former) if is_as_before(&former) => former,
                 former => {
                     let is_spared = has_spare && self.is_spared(&entry.pool, snapshot, &pools);
-                    self.compile_pool(entry, (has_spare, is_spared), former.as_ref())
+                    self.compile_pool(entry, (has_spare, is_spared), former.as_ref(), failures)
                 }
             };
             pools.insert(name.clone(), compiled);
@@ -216,8 +191,7 @@ impl Compiler {
             .retain(&wanted, |quantity| self.pools.values().any(|pool| pool.config.has(quantity)));
         self.outlook.settle();
         self.configs += 1;
-        let mut states = self.pools.values().flat_map(|pool| &pool.config.backends);
-        let cuts = states.any(|state| state.is_cutting());
+        let cuts = self.pools.values().flat_map(|pool| &pool.facts).any(|facts| facts.cuts);
         let routes = self.routes.compile(snapshot, self.phase);
         let listener = |name: &ListenerName| {
             let listener = Arc::clone(snapshot.listeners().get(name)?);
@@ -273,7 +247,13 @@ impl Compiler {
         entry: &Arc<PoolEntry>,
         (has_spare, is_spared): (bool, bool),
         former: Option<&Compiled>,
+        failures: u64,
     ) -> Compiled {
+        let breaker = entry.pool.resilience.breaker;
+        let were_quiet = former.is_some_and(|former| {
+            former.quiet_at == Some(failures) && former.entry.pool.resilience.breaker == breaker
+        });
+        let were_quiet = were_quiet && !breaker.is_off() && !self.outlook.takes_over();
         let mut known = former.map(|former| former.members().peekable());
         let count = entry.backends.len();
         let mut backends = Vec::with_capacity(count);
@@ -295,33 +275,41 @@ impl Compiler {
                 }
                 known.next_if(|known| known.state.identity.id == *id)
             });
-            facts.push(Facts::of(backend));
+            let of_backend = Facts::of(backend);
+            facts.push(of_backend);
             were_ejected.push(known.as_ref().is_some_and(|known| known.facts.pick.is_ejected));
             let state = self.backend(entry, backend, known.map(|known| known.state));
-            state.set_cutting(backend.backend.drain.is_some_and(|drain| drain.cutting));
+            state.set_avoid_after(breaker.consecutive_failures);
+            state.set_cutting(of_backend.cuts);
             state.set_closed(!backend.backend.is_wanted());
             backends.push(state);
         }
         known.into_iter().flatten().for_each(|gone| gone.state.set_closed(true));
         let now = now();
-        let out = self.outlook.out(entry, &facts, &were_ejected, &backends, is_spared, now);
+        let members = Members {
+            pool: entry,
+            facts: &facts,
+            were_ejected: &were_ejected,
+            backends: &backends,
+            are_quiet: were_quiet,
+        };
+        let out = self.outlook.out(&members, is_spared, now);
+        let quiet_at = (were_quiet || are_quiet(&backends)).then_some(failures);
         let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
         let eligible = candidates::of_facts(&entry.pool, has_spare, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);
-        let ready: Vec<(u32, u16)> = (0u32..)
-            .zip(&eligible.places)
-            .zip(&facts)
-            .filter(|((_, place), _)| place.is_candidate())
-            .map(|((slot, _), facts)| (slot, facts.weight))
-            .collect();
-        let candidates: Vec<Candidate<'_>> = ready
-            .iter()
-            .map(|&(slot, weight)| Candidate {
+        // The ids of the entries, and not those of the states: these lie apart in memory, and of
+        // thousands each would be fetched.
+        let members = (0u32..).zip(entry.backends.keys()).zip(&facts).zip(&eligible.places);
+        let candidates: Vec<Candidate<'_>> = members
+            .filter(|(_, place)| place.is_candidate())
+            .map(|(((slot, id), facts), _)| Candidate {
                 slot,
-                id: backends[slot as usize].identity.id.as_str(),
-                weight,
+                id: id.as_str(),
+                weight: facts.weight,
             })
             .collect();
+        let ready: Vec<(u32, u16)> = candidates.iter().map(|one| (one.slot, one.weight)).collect();
         let picker = Picker::build(entry.pool.algorithm, &candidates);
         let cursor = match former {
             Some(former) if former.has_members(entry.pool.algorithm, &backends, &ready) => {
@@ -353,7 +341,8 @@ impl Compiler {
             config.retries = Arc::clone(&former.config.retries);
             config.fallen = Arc::clone(&former.config.fallen);
         }
-        Compiled { entry: Arc::clone(entry), config: Arc::new(config), facts, ready, has_spare }
+        let (entry, config) = (Arc::clone(entry), Arc::new(config));
+        Compiled { entry, config, facts, ready, has_spare, quiet_at }
     }
 
     fn backend(

@@ -15,6 +15,8 @@ pub(super) struct Facts {
     pub(super) starts_slowly: bool,
     /// Whether it has slots of its own.
     pub(super) has_slots: bool,
+    /// Whether what is in flight there is to be cut.
+    pub(super) cuts: bool,
 }
 
 impl Facts {
@@ -25,6 +27,7 @@ impl Facts {
             weight: entry.backend.weight.get(),
             starts_slowly: status.is_some_and(|status| status.standing.slow_start.is_some()),
             has_slots: entry.backend.max_in_flight.is_some(),
+            cuts: entry.backend.drain.is_some_and(|drain| drain.cutting),
         }
     }
 }

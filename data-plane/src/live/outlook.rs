@@ -35,6 +35,18 @@ pub(crate) struct Outlook {
     rng: fastrand::Rng,
 }
 
+/// A pool that is looked at. Backends are by slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Members<'a> {
+    pub(super) pool: &'a PoolEntry,
+    pub(super) facts: &'a [Facts],
+    /// Whether each was ejected when the pool was compiled last.
+    pub(super) were_ejected: &'a [bool],
+    pub(super) backends: &'a [Arc<BackendState>],
+    /// No backend fails or is avoided, and all know when they are to be: none is looked into.
+    pub(super) are_quiet: bool,
+}
+
 impl Default for Outlook {
     /// Nobody has been heard yet; what is kept on disk may speak of ejections.
     fn default() -> Self {
@@ -57,29 +69,33 @@ impl Outlook {
         self.takes_over |= std::mem::take(&mut self.is_heard);
     }
 
+    /// Whether what the fleet had taken out is avoided from now on.
+    pub(super) fn takes_over(&self) -> bool {
+        self.takes_over && !self.is_heard
+    }
+
     /// Everything that was compiled before has been looked at.
     pub(super) fn settle(&mut self) {
         self.takes_over = false;
     }
 
-    /// Which backends of a pool requests are kept from for what they showed. Facts, and
-    /// whether a backend was ejected when the pool was compiled last, are by slot. `has_spare`:
+    /// Which backends of a pool requests are kept from for what they showed. `has_spare`:
     /// another pool stands in where this proxy avoids them all.
     pub(super) fn out(
         &mut self,
-        pool: &PoolEntry,
-        facts: &[Facts],
-        were_ejected: &[bool],
-        backends: &[Arc<BackendState>],
+        members: &Members<'_>,
         has_spare: bool,
         now: Instant,
     ) -> Vec<bool> {
+        let Members { pool, facts, were_ejected, backends, .. } = *members;
         let policy = pool.pool.resilience.breaker;
         // Those in use, by slot.
         let (mut used, mut seen) = (Vec::new(), Vec::new());
-        let members = facts.iter().zip(were_ejected).zip(backends);
-        for (slot, ((Facts { pick, .. }, was_ejected), state)) in members.enumerate() {
-            state.set_avoid_after(policy.consecutive_failures);
+        let each = facts.iter().zip(were_ejected).zip(backends);
+        for (slot, ((Facts { pick, .. }, was_ejected), state)) in each.enumerate() {
+            if !members.are_quiet {
+                state.set_avoid_after(policy.consecutive_failures);
+            }
             if self.is_heard {
                 if *was_ejected || pick.is_ejected || policy.is_off() {
                     state.forgive();
@@ -97,8 +113,8 @@ impl Outlook {
                 seen.push(Seen {
                     serves: pick.is_up && !is_ejected,
                     is_ejected,
-                    is_avoided: state.is_avoided(),
-                    is_failing: state.is_failing(),
+                    is_avoided: !members.are_quiet && state.is_avoided(),
+                    is_failing: !members.are_quiet && state.is_failing(),
                 });
             }
         }

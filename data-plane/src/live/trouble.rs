@@ -3,7 +3,13 @@
 //! Only what has failed comes here. Workers go on at once; what follows from it is decided on
 //! the control thread, and comes back as a configuration.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Release},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::sync::Notify;
 
@@ -14,6 +20,8 @@ use crate::worker::now;
 pub(crate) struct Trouble {
     /// What the moments of avoidances are counted from.
     start: Instant,
+    /// Counts failures of all backends, each after the backend has counted it.
+    failures: AtomicU64,
     /// Something that the control plane should hear of soon.
     pub(crate) news: Notify,
     /// It should be looked anew at which backends are picked.
@@ -22,7 +30,19 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     pub(crate) fn new() -> Self {
-        Self { start: now(), news: Notify::new(), look: Notify::new() }
+        Self { start: now(), failures: AtomicU64::new(0), news: Notify::new(), look: Notify::new() }
+    }
+
+    /// A request to some backend has failed, and the backend has counted it.
+    pub(super) fn note_failure(&self) {
+        self.failures.fetch_add(1, Release);
+        self.news.notify_one();
+    }
+
+    /// How many requests have failed. Whoever finds no backend failing after it has asked this
+    /// knows that none is for as long as the answer stays the same.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Acquire)
     }
 
     /// The time that has passed since this process began to count.

@@ -197,6 +197,19 @@ proptest! {
 }
 
 #[test]
+fn what_begins_to_fail_in_a_quiet_pool_is_found_when_another_backend_changes() {
+    let (mut compiler, snapshot) = (compiler(), three());
+    compiler.compile(&snapshot, None);
+    let snapshot = with(&snapshot, backend("b11", 2, 11).into());
+    let config = compiler.compile(&snapshot, None);
+    let failing = &config.pools[0].backends[3];
+    (0..5).for_each(|_| failing.count_end(0, Some(FailureKind::Reset), None));
+    assert!(failing.is_failing(), "it knows when it is to be avoided");
+    compiler.compile(&with(&snapshot, backend("b12", 3, 12).into()), None);
+    assert!(failing.is_avoided());
+}
+
+#[test]
 fn what_is_not_ready_is_not_picked() {
     let snapshot = three();
     let mut down = backend("b2", 1, 2);
