@@ -3,7 +3,7 @@
 use lb_proto::v1::{self as pb, object::Object};
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
-    client::Client,
+    client::{Client, get},
     cluster::{Cluster, no_checks},
     eventually::eventually,
     full_scale,
@@ -118,10 +118,17 @@ async fn what_takes_the_place_of_all_that_there_was_serves_before_its_first_chec
     drop(cluster.lbctl(&["set-backend", "one", "--address", &address]).await.expect(0));
     load.answered(200).await;
     assert!(new.iter().all(|backend| backend.requests() > 100));
+    load.stop().await.assert_flawless();
+    // A name has to be resolved first.
+    let address = format!("localhost:{}", first.port());
+    drop(cluster.lbctl(&["set-backend", "one", "--address", &address]).await.expect(0));
+    let is_served = async || {
+        let answer = get(cluster.address(), "/").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    };
+    eventually("it is tried where its name leads", is_served).await;
     let told = cluster.lbctl(&["get", "backends", "one"]).await.expect(0).stdout;
     assert!(told.contains("unknown"), "nobody has answered its check: {told}");
     gate.open();
     up("one").await;
-    load.answered(100).await;
-    load.stop().await.assert_flawless();
 }

@@ -144,9 +144,10 @@ impl Supervisor {
             let pool = view.catalog.pools().get(&backend.pool)?;
             let (policy, revision) = (pool.value.health.clone(), revision.max(pool.revision));
             let status = view.catalog.status(&backend).cloned();
-            Some((Target { backend, policy, revision }, status))
+            let is_alone = view.catalog.judge(&pool.value).candidates == 0;
+            Some((Target { backend, policy, revision }, status, is_alone))
         });
-        let Some((target, status)) = wanted else {
+        let Some((target, status, is_alone)) = wanted else {
             if let Some((_, task)) = self.tasks.remove(&id) {
                 task.cancel();
             }
@@ -166,7 +167,8 @@ impl Supervisor {
             }
         }
         let task = self.stop.child_token();
-        let run = schedule::run(target.clone(), status, asked_anew, Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
+        let run = schedule::run(target.clone(), status, asked_anew, is_alone, shared);
         let until = task.clone();
         self.tracker.spawn(async move { until.run_until_cancelled(run).await });
         self.tasks.insert(id, (target, task));

@@ -8,7 +8,7 @@ use std::{
 
 use lb_core::{
     health::CheckState,
-    model::{AdminState, Backend, BackendStatus, CheckProtocol, Health, Reason, Standing},
+    model::{AdminState, Backend, BackendStatus, CheckProtocol, Health, Host, Reason, Standing},
 };
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -28,10 +28,13 @@ const LOOKUP: Duration = Duration::from_secs(5);
 /// backend: what was down by the old check is then looked at at once, and one pass is
 /// enough. What was up stays so until the new check fails. The old check may have told
 /// something that is not `known` yet, so the first thing that is found out is told in any case.
+/// `is_alone` says that nobody else in the pool may serve: then it is told where it is before it is
+/// checked, so that proxies may try it.
 pub(super) async fn run(
     target: Target,
     known: Option<BackendStatus>,
     asked_anew: bool,
+    is_alone: bool,
     shared: Arc<Shared>,
 ) {
     let mut hasher = DefaultHasher::new();
@@ -57,7 +60,12 @@ pub(super) async fn run(
     match (check.target.policy.protocol(), check.target.backend.admin_state) {
         (CheckProtocol::None, _) => check.trust().await,
         (_, AdminState::Disabled) => check.rest().await,
-        _ => check.probe_for_ever(asked_anew).await,
+        _ => {
+            if is_alone && check.known.is_none() {
+                check.locate().await;
+            }
+            check.probe_for_ever(asked_anew).await;
+        }
     }
 }
 
@@ -118,6 +126,17 @@ impl Check {
         if self.is_untold || self.known.as_ref().is_some_and(is_known) {
             let message = "disabled backends are not checked; one check must pass after enabling";
             self.tell(Health::Unknown, &Reason::new("not_checked", message)).await;
+        }
+    }
+
+    /// Tells where a name leads; a literal address is known anyway.
+    async fn locate(&mut self) {
+        let address = &self.target.backend.address;
+        if matches!(address.host(), Host::Name(_))
+            && self.addresses.refresh(&self.shared.prober.resolver, address, LOOKUP).await.is_ok()
+        {
+            let reason = Reason::new("not_checked", "waiting for the first check");
+            self.tell(Health::Unknown, &reason).await;
         }
     }
 

@@ -63,7 +63,7 @@ impl Fitness {
         let is_left_out = entry.backend.admin_state == AdminState::Draining
             || (entry.backend.admin_state == AdminState::Enabled
                 && entry.backend.weight.get() == 0);
-        let has_address = entry.status.as_ref().is_some_and(|status| !status.addresses.is_empty());
+        let has_address = !entry.backend.addresses(entry.status.as_ref()).is_empty();
         match place {
             Place::Well | Place::Helping | Place::Untried => Self::Fit,
             Place::Out => Self::Ejected,

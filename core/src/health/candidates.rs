@@ -264,7 +264,11 @@ mod tests {
                     _ => AdminState::Enabled,
                 },
                 incarnation: Incarnation(1),
-                ..Backend::new(id.clone(), name.clone(), "10.0.0.1:80".parse().unwrap())
+                ..Backend::new(
+                    id.clone(),
+                    name.clone(),
+                    if letter == 'a' { "app:80" } else { "10.0.0.1:80" }.parse().unwrap(),
+                )
             }));
             let code = if letter == 'd' { "backend_connect_refused" } else { "check_status" };
             let ejection = Ejection {

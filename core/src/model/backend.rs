@@ -1,8 +1,10 @@
 //! A backend: one address that serves requests.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::SocketAddr};
 
-use super::{Address, BackendId, BackendStatus, Drain, Invalid, MaxInFlight, PoolName, Source};
+use super::{
+    Address, BackendId, BackendStatus, Drain, Host, Invalid, MaxInFlight, PoolName, Source,
+};
 
 /// One address that serves requests, as the operator wants it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,7 +59,19 @@ impl Backend {
     /// for its pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
     pub fn is_in_use(&self, status: Option<&BackendStatus>) -> bool {
-        self.is_wanted() && status.is_some_and(|status| !status.addresses.is_empty())
+        let is_known = matches!(self.address.host(), Host::Ip(_));
+        self.is_wanted() && (is_known || status.is_some_and(|status| !status.addresses.is_empty()))
+    }
+
+    /// Where it is: as it was resolved, or as it is written. Nothing for a name that was not
+    /// resolved yet.
+    #[must_use]
+    pub fn addresses<'a>(&self, status: Option<&'a BackendStatus>) -> Cow<'a, [SocketAddr]> {
+        match (status.map(|status| &*status.addresses), self.address.host()) {
+            (Some(resolved), _) if !resolved.is_empty() => Cow::Borrowed(resolved),
+            (_, Host::Ip(ip)) => Cow::Owned(vec![SocketAddr::new(*ip, self.address.port())]),
+            (_, Host::Name(_)) => Cow::Borrowed(&[]),
+        }
     }
 }
 

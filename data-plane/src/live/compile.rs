@@ -351,7 +351,7 @@ impl Compiler {
         entry: &BackendEntry,
         known: Option<&Arc<BackendState>>,
     ) -> Arc<BackendState> {
-        let addresses = entry.status.as_ref().map(|status| &*status.addresses).unwrap_or_default();
+        let addresses = entry.backend.addresses(entry.status.as_ref());
         let name = &pool.pool.name;
         let is_same = |known: &&Arc<BackendState>| known.identity.is_of(&entry.backend);
         if let Some(replaced) = known.filter(|known| !is_same(known)) {
