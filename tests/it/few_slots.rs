@@ -66,10 +66,10 @@ async fn traffic_goes_on_with_one_slot_each_while_nobody_hands_them_round() {
 async fn a_proxy_that_starts_without_a_control_plane_says_that_it_has_no_slot_yet() {
     let (mut cluster, meter) = one_slot(2).await;
     cluster.api.change_pool(|pool| pool.queue_timeout_ms = 200).await;
-    drop(cluster.lbctl(&["add-pool", "last"]).await.expect(0));
+    drop(cluster.lbctl(&["add-pool", "added-later"]).await.expect(0));
     cluster.settled().await;
     // What it serves, and what it may use, after its next start is written once a second.
-    for (file, tells) in [("last-good", "last"), ("leases", " 0 2 ")] {
+    for (file, tells) in [("last-good", "added-later"), ("leases", " 0 2 ")] {
         let kept = cluster.proxy(0).data_dir().join(file);
         eventually("it keeps that there is one slot, and that there are two proxies", async || {
             let bytes = std::fs::read(&kept).unwrap_or_default();
