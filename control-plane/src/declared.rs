@@ -119,18 +119,24 @@ impl Refusal {
 /// as it is, which the log, the events and the refusal say.
 pub(crate) async fn apply_again(context: &Context, path: &Path) {
     let Context { registry, events, refused_config, .. } = context;
-    let applied = apply(registry, path).await;
-    *refused_config.lock() = applied.as_ref().err().map(|failure| RefusedFile {
+    // A log has a line for each event, and an event one line.
+    let failure = apply(registry, path).await.err().map(|failure| one_line(&failure.to_string()));
+    *refused_config.lock() = failure.as_ref().map(|failure| RefusedFile {
         path: path.display().to_string(),
-        reason: Reason::new("bad_configuration", failure.to_string()),
+        reason: Reason::new("bad_configuration", failure.clone()),
         since_unix_ms: unix_ms(),
     });
-    if let Err(failure) = applied {
-        error!(%failure, "the configuration file was not applied; everything stays as it is");
+    if let Some(failure) = failure {
+        error!(failure, "the configuration file was not applied; everything stays as it is");
         let name = path.display().to_string();
-        let reason = Reason::new("bad_configuration", failure.to_string());
+        let reason = Reason::new("bad_configuration", failure);
         events.record(EventType::ConfigRejected, "config", &name, registry.revision(), reason);
     }
+}
+
+/// Faults that are told one a line, in a row.
+fn one_line(text: &str) -> String {
+    text.replace(":\n", ": ").replace('\n', "; ")
 }
 
 async fn load(path: &Path) -> Result<Vec<Source>, ConfigError> {

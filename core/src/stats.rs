@@ -171,8 +171,9 @@ impl LatencyHistogram {
         self.sum_us.checked_div(self.count())
     }
 
-    /// The upper end of the bucket that holds the quantile, `None` when empty.
-    /// `quantile` is 0 to 1.
+    /// The upper end of the bucket that holds the quantile, or less where the sum of all
+    /// latencies leaves no room for that: with few of them it would often be more than the
+    /// largest. `None` when empty. `quantile` is 0 to 1.
     #[must_use]
     pub fn quantile_us(&self, quantile: f64) -> Option<u64> {
         let total = self.count();
@@ -185,14 +186,19 @@ impl LatencyHistogram {
             reason = "clamped to 1..=total"
         )]
         let rank = ((total as f64 * quantile).ceil() as u64).clamp(1, total);
-        let mut seen = 0;
-        self.counts
-            .iter()
-            .position(|count| {
-                seen += count;
-                seen >= rank
-            })
-            .map(Self::bucket_upper_us)
+        let (mut seen, mut least_sum) = (0, 0_u64);
+        for (bucket, count) in self.counts.iter().enumerate() {
+            let least = bucket.checked_sub(1).map_or(0, |below| Self::bucket_upper_us(below) + 1);
+            let before = (*count).min(rank - 1 - seen);
+            least_sum = least_sum.saturating_add(least.saturating_mul(before));
+            seen += before;
+            if before < *count {
+                // This latency and those above it share what those below leave of the sum.
+                let share = self.sum_us.saturating_sub(least_sum) / (total - rank + 1);
+                return Some(Self::bucket_upper_us(bucket).min(share.max(least)));
+            }
+        }
+        None
     }
 
     fn add_to_bucket(&mut self, bucket: usize, count: u64) {
@@ -208,6 +214,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Of its bucket, 8.68 s would be told as 10.49 s.
+    #[test]
+    fn a_percentile_of_few_is_no_longer_than_the_longest() {
+        let mut histogram = LatencyHistogram::default();
+        for us in [700, 800, 900, 700, 800, 8_680_000] {
+            histogram.record(us);
+        }
+        let told = histogram.quantile_us(0.99).unwrap();
+        assert!((8_680_000..8_681_000).contains(&told), "{told}");
+    }
 
     proptest! {
         #[test]

@@ -1,7 +1,7 @@
 //! The command line of a proxy.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -150,12 +150,21 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         return Err("a proxy listens on ADDR:PORT; Unix sockets are not supported there".to_owned());
     }
     let example = "127.0.0.1:9500 or [::1]:9500";
+    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
     text.parse().map_err(|_| format!("{text:?} is not ADDR:PORT, for example {example}"))
 }
 
 fn parse_host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
     text.parse().map_err(|_| {
-        format!("{text:?} is no address of this machine, for example 127.0.0.1, or :: for all")
+        format!(
+            "{text:?} is no IP address; names other than localhost are not taken here; write for \
+             example 127.0.0.1, or :: for all"
+        )
     })
 }
 
@@ -177,6 +186,16 @@ mod tests {
         assert_eq!(args.control_plane, ["http://127.0.0.1:9400"]);
         assert_eq!((args.host.to_string().as_str(), args.port), ("::", 8080));
         assert_eq!(args.drain_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn localhost_is_an_address_and_other_names_are_none() {
+        let line = ["x", "--host", "localhost", "--listen", "a=localhost:81"];
+        let args = Command::try_parse_from(line).unwrap().args;
+        assert_eq!(args.host.to_string(), "127.0.0.1");
+        assert_eq!(args.listen[0].address.to_string(), "127.0.0.1:81");
+        let error = Command::try_parse_from(["x", "--host", "web-1"]).unwrap_err().to_string();
+        assert!(error.contains("names other than localhost are not taken"), "{error}");
     }
 
     #[test]

@@ -353,6 +353,9 @@ async fn what_is_wrong_is_named_with_its_place_and_changes_nothing() {
         ("POST", "/v1/pools", "{}", 400, "no name"),
         ("POST", "/v1/pools", r#"{"name":"a","name":"b"}"#, 400, "twice"),
         ("POST", "/v1/backends", r#"{"address":"a:1","pool":"nope"}"#, 400, "does not exist"),
+        ("POST", "/v1/backends", r#"{"address":"https://a:443"}"#, 400, "TLS to backends"),
+        ("PUT", "/v1/routes/a", r#"{"pool":"default","path":"/a/*"}"#, 400, "path prefix"),
+        ("PUT", "/v1/routes/a", r#"{"pools":["default=x"]}"#, 400, "from 0 to 256"),
         ("PUT", "/v1/pools/a", r#"{"name":"b"}"#, 400, "nothing is renamed"),
         ("PUT", "/v1/pools/a%20b", "{}", 400, "a b"),
         ("PUT", "/v1/pools/a", r#"{"revision":"x"}"#, 400, "revision"),
@@ -368,7 +371,10 @@ async fn what_is_wrong_is_named_with_its_place_and_changes_nothing() {
         ("POST", "/v1/pools?wait=5", r#"{"name":"a"}"#, 400, "no unit"),
         ("GET", "/v1/pools?x=1", "", 400, "takes no parameters"),
         ("GET", "/v1/nope", "", 404, "/v1/nope"),
-        ("GET", "/v1", "", 404, "/openapi.json"),
+        ("GET", "/v1/nothing", "", 404, "/openapi.json"),
+        ("GET", "/v1/pools/", "", 404, "/openapi.json"),
+        ("DELETE", "/v1/", "", 405, "/v1/ does not take DELETE"),
+        ("DELETE", "/v1", "", 405, "/v1/ does not take DELETE"),
     ] {
         expect_refusal(&ask(at, method, path, JSON, body).await, status, part);
     }

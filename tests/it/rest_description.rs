@@ -217,6 +217,27 @@ fn tag_schema(tag: &str) -> &'static str {
 }
 
 #[tokio::test]
+async fn the_root_lists_every_path() {
+    let cluster = Cluster::start(program(), 0).await;
+    let at = cluster.http();
+    let described = description(at).await;
+    for path in ["/v1", "/v1/"] {
+        let answer = ask(at, "GET", path, "", "").await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        let listed = answer.json();
+        let listed: Vec<&str> =
+            listed["paths"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        for path in described["paths"].as_object().unwrap().keys() {
+            assert!(
+                !path.starts_with("/v1/") || listed.contains(&path.as_str()),
+                "{path}: {listed:?}"
+            );
+        }
+        assert!(listed.contains(&"/v1/pools") && listed.contains(&"/v1/apply"), "{listed:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_description_hangs_together_and_nothing_is_missing_in_it() {
     let cluster = Cluster::start(program(), 0).await;
     let at = cluster.http();

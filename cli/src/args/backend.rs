@@ -31,7 +31,7 @@ pub(crate) struct AddBackend {
     #[arg(long, default_value = "default", value_parser = value::pool)]
     pub(crate) pool: String,
     /// Requests in progress at it, over all proxies; 0: no limit [default: 0]
-    #[arg(long, value_name = "N", value_parser = value::number(0..=*MaxInFlight::RANGE.end()))]
+    #[arg(long, value_name = "N", value_parser = value::number_or_off(*MaxInFlight::RANGE.end()))]
     pub(crate) max_in_flight: Option<u32>,
     /// A label, for people and automation; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::label)]
@@ -64,7 +64,7 @@ pub(crate) struct SetBackend {
     #[arg(long, value_name = "N", value_parser = value::weight)]
     pub(crate) weight: Option<u32>,
     /// Requests in progress at it, over all proxies; 0: no limit
-    #[arg(long, value_name = "N", value_parser = value::number(0..=*MaxInFlight::RANGE.end()))]
+    #[arg(long, value_name = "N", value_parser = value::number_or_off(*MaxInFlight::RANGE.end()))]
     pub(crate) max_in_flight: Option<u32>,
     /// Where it listens now
     #[arg(long, value_name = "HOST:PORT", value_parser = value::address)]

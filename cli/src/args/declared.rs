@@ -11,8 +11,18 @@ use super::WriteArgs;
 pub(crate) struct Files {
     /// A TOML or JSON file, a directory of them, or - for standard input; may be repeated,
     /// all are read as one
-    #[arg(short = 'f', long = "file", value_name = "FILE", required = true)]
-    pub(crate) files: Vec<PathBuf>,
+    #[arg(short = 'f', long = "file", value_name = "FILE", required_unless_present = "bare")]
+    flagged: Vec<PathBuf>,
+    /// The same without the flag
+    #[arg(value_name = "FILE")]
+    bare: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Those with the flag, then the others.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PathBuf> {
+        self.flagged.iter().chain(&self.bare)
+    }
 }
 
 /// `apply`

@@ -236,7 +236,9 @@ SIGTERM and SIGINT stop it; proxies go on with the state that they have.
 Exit codes: 0 stopped, 1 failed, 2 usage, 9 address in use, 78 bad configuration.")]
     ControlPlane(lb_control_plane::args::Args),
     /// Run a proxy
-    #[command(after_help = "\
+    #[command(
+        alias = "proxy",
+        after_help = "\
 Examples:
   lbctl data-plane
   lbctl data-plane --id proxy-2 --port 8081
@@ -244,7 +246,8 @@ Examples:
 
 SIGTERM and SIGINT drain it, a second one stops it at once; SIGHUP opens its access log again.
 Exit codes: 0 stopped, 1 failed, 2 usage, 3 stopped with connections still open, 9 address in
-use, 78 bad configuration.")]
+use, 78 bad configuration."
+    )]
     DataPlane(lb_data_plane::args::Args),
     /// Run a small HTTP server to balance
     DemoBackend(DemoBackend),

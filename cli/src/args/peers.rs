@@ -4,8 +4,8 @@ use clap::error::{ContextKind, ErrorKind};
 
 use super::words::said;
 
-/// A flag that is called otherwise here, or is no flag.
-const FLAGS: [(&[&str], &str); 12] = [
+/// A flag that is called otherwise here, or is no flag. A star at the end stands for any rest.
+const FLAGS: [(&[&str], &str); 19] = [
     (
         &["max-conn", "maxconn", "max-conns"],
         "requests in progress at a backend, over all proxies, are --max-in-flight; connections of \
@@ -40,6 +40,39 @@ const FLAGS: [(&[&str], &str); 12] = [
     (
         &["cookie", "stick", "persistence"],
         "write --sticky cookie, --sticky header:NAME or --algorithm ip_hash, of the pool",
+    ),
+    (
+        &["tls*", "ssl*", "https", "cert*", "crt", "ca-cert", "ca-file", "sni", "alpn"],
+        "TLS is not supported yet, neither with clients nor with backends",
+    ),
+    (
+        &["port", "bind", "listen"],
+        "a listener's address is the proxy's own, 'lbctl data-plane --listen NAME=ADDR:PORT'; a \
+         backend's port is part of its HOST:PORT",
+    ),
+    (
+        &["health*", "rise", "fall"],
+        "checks are the pool's: 'lbctl set-pool POOL --health-path /', --health-interval, --rise, \
+         --fall",
+    ),
+    (
+        &["regex", "regexp", "path-regex", "path-regexp", "path-match", "path-pattern"],
+        "there are no patterns; --path-prefix takes a path and everything below it, --path one path",
+    ),
+    (
+        &["header", "headers", "set-header", "add-header", "request-header", "response-header"],
+        "routes look at the host and the path alone, and headers are not rewritten; what goes by a \
+         header is 'lbctl set-pool POOL --sticky header:NAME' and 'lbctl add-limit NAME --key \
+         header:NAME'",
+    ),
+    (
+        &["redirect*", "rewrite*", "strip-prefix", "prefix-rewrite", "path-rewrite"],
+        "requests are neither redirected nor rewritten",
+    ),
+    (
+        &["request-timeout", "connect-timeout", "timeout-server", "timeout-connect"],
+        "these time-outs are the pool's: 'lbctl set-pool POOL --request-timeout 30s', \
+         --connect-timeout",
     ),
 ];
 
@@ -84,7 +117,11 @@ pub(super) fn hint(error: &clap::Error) -> Option<String> {
 
 fn find(words: &'static [(&[&str], &str)], said: &str) -> Option<&'static str> {
     let said = said.to_lowercase();
-    let found = words.iter().find(|(names, _)| names.contains(&&*said))?;
+    let is_meant = |name: &&str| match name.strip_suffix('*') {
+        Some(begin) => said.starts_with(begin),
+        None => *name == said,
+    };
+    let found = words.iter().find(|(names, _)| names.iter().any(is_meant))?;
     Some(found.1)
 }
 
@@ -112,6 +149,16 @@ mod tests {
             ("lbctl set-algorithm p leastconn", "least_connections"),
             ("lbctl set-algorithm p random", "--choices"),
             ("lbctl set-pool p --max_fails 3", "--breaker-failures"),
+            ("lbctl add-pool t --tls", "TLS is not supported yet"),
+            ("lbctl set-listener default --tls-cert x.pem", "TLS is not supported yet"),
+            ("lbctl set-listener default --ssl_certificate x.pem", "TLS is not supported yet"),
+            ("lbctl add-listener l2 --port 8099", "data-plane --listen NAME=ADDR:PORT"),
+            ("lbctl add-listener l2 --bind=:80", "data-plane --listen NAME=ADDR:PORT"),
+            ("lbctl set-backend b2 --health-path /", "set-pool POOL --health-path"),
+            ("lbctl add-route r --path-regex ^/a", "--path-prefix"),
+            ("lbctl add-route r --header x", "the host and the path alone"),
+            ("lbctl add-route r --redirect /x", "neither redirected"),
+            ("lbctl add-route r --request-timeout 5s", "set-pool POOL --request-timeout"),
         ] {
             let told = told(line);
             assert!(told.starts_with("there is no "), "{line}: {told}");

@@ -62,7 +62,8 @@ pub(crate) struct Ejection {
     #[arg(long, value_name = "PERCENT", value_parser = value::number(0..=100))]
     pub(crate) panic_threshold: Option<u32>,
     /// How long a backend that joins takes to get its whole share; 0: off [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = value::setting_or_zero)]
+    #[arg(long, value_name = "DURATION",
+          value_parser = value::duration_or_off(model::ResiliencePolicy::SLOW_START_MAX))]
     pub(crate) slow_start: Option<Duration>,
 }
 
@@ -71,7 +72,7 @@ pub(crate) struct Ejection {
 #[command(next_help_heading = "Concurrency")]
 pub(crate) struct Concurrency {
     /// Requests in progress in the pool, over all proxies; 0: no limit [default: 0]
-    #[arg(long, value_name = "N", value_parser = value::number(0..=*model::MaxInFlight::RANGE.end()))]
+    #[arg(long, value_name = "N", value_parser = value::number_or_off(*model::MaxInFlight::RANGE.end()))]
     pub(crate) max_in_flight: Option<u32>,
     /// Whether the number of requests in progress is found out by how long answers take, over
     /// all proxies; --max-in-flight is the most then [default: false]

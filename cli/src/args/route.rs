@@ -98,17 +98,20 @@ pub(crate) struct RemoveRoute {
 
 /// `explain-route`
 #[derive(Args, Debug)]
-#[command(after_help = "\
+#[command(
+    allow_missing_positional = true,
+    after_help = "\
 Examples:
-  lbctl explain-route GET http://shop.example.com/cart
+  lbctl explain-route http://shop.example.com/cart
   lbctl explain-route GET http://127.0.0.1:8080/cart -H 'Host: shop.example.com'
   lbctl explain-route POST /cart -H 'Host: shop.example.com' --listener internal -o json
 
 Nothing is sent to a proxy: the control plane's routes are matched by the proxies' own code.
-Exits with 7 when no route matches.")]
+Exits with 7 when no route matches."
+)]
 pub(crate) struct ExplainRoute {
-    /// The request's method
-    pub(crate) method: String,
+    /// The request's method, at which routes do not look [default: GET]
+    pub(crate) method: Option<String>,
     /// A URL, or a path
     pub(crate) url: String,
     /// A field of the request; of all fields, routes look at Host only

@@ -271,6 +271,62 @@ fn sizes_are_read_as_people_write_them() {
 }
 
 #[test]
+fn what_is_shown_of_a_bound_that_is_not_there_can_be_given() {
+    for line in [
+        "lbctl set-pool default --try-timeout off",
+        "lbctl set-pool default --try-timeout 0s",
+        "lbctl set-pool default --slow-start none",
+        "lbctl set-pool default --max-in-flight off",
+        "lbctl set-backend b1 --max-in-flight none",
+        "lbctl set-listener default --max-connections off",
+        "lbctl set-listener default --max-body-bytes none",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+    let told = refusal("lbctl set-pool default --try-timeout soon");
+    assert!(told.contains("0s to 24h, or off"), "{told}");
+    let told = refusal("lbctl set-pool default --slow-start 1h");
+    assert!(told.contains("0s to 15m"), "{told}");
+}
+
+#[test]
+fn files_are_taken_with_the_flag_and_without() {
+    for line in ["lbctl validate a.toml", "lbctl validate -f a.toml", "lbctl validate -f a.toml b"]
+    {
+        let Command::Validate(args) = parse(line).unwrap().command else { panic!("{line}") };
+        assert_eq!(
+            args.files.iter().count(),
+            line.split(' ').count() - 2 - line.matches("-f").count()
+        );
+    }
+    assert!(parse("lbctl apply lb.toml --prune").is_ok());
+    assert!(refusal("lbctl diff").contains("--file <FILE>"));
+}
+
+#[test]
+fn what_is_typed_first_leads_on() {
+    let words = |line: &str| in_words(&parse(line).unwrap_err()).unwrap();
+    for line in
+        ["lbctl status backend1", "lbctl data-plane --id a extra", "lbctl demo-backend --port 1 x"]
+    {
+        let told = words(line);
+        assert!(told.ends_with("too many: this command takes options alone; see --help"), "{told}");
+    }
+    for line in ["lbctl list", "lbctl ls backends", "lbctl show servers state"] {
+        assert!(words(line).contains("'lbctl get backends'"), "{line}: {}", words(line));
+    }
+    assert!(words("lbctl describe backend1").contains("'lbctl describe backend backend1'"));
+    assert!(words("lbctl describe proxy-1").contains("'lbctl describe proxy proxy-1'"));
+    assert!(words("lbctl describe web").contains("'lbctl describe backend web'"));
+    assert!(matches!(parse("lbctl proxy --id a").unwrap().command, Command::DataPlane(_)));
+    let Command::ExplainRoute(args) = parse("lbctl explain-route http://a/x").unwrap().command
+    else {
+        panic!("another command");
+    };
+    assert_eq!((args.method, args.url.as_str()), (None, "http://a/x"));
+}
+
+#[test]
 fn what_peers_call_an_algorithm_is_understood() {
     let Command::SetAlgorithm(args) = parse("lbctl set-algorithm p least_conn").unwrap().command
     else {

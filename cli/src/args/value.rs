@@ -42,7 +42,34 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// As [`setting`], where 0 means off.
 pub(super) fn setting_or_zero(text: &str) -> Result<Duration, String> {
-    if matches!(text, "0" | "0s" | "0ms") { Ok(Duration::ZERO) } else { setting(text) }
+    duration_or_off(Duration::from_secs(24 * 3600))(text)
+}
+
+/// A duration up to this one, where 0 means off.
+pub(super) fn duration_or_off(
+    most: Duration,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    let read = duration_within(Duration::ZERO..=most);
+    move |text| match text == "0" || is_off(text) {
+        true => Ok(Duration::ZERO),
+        false => read(text).map_err(|error| format!("{error}, or off")),
+    }
+}
+
+/// How answers and people write a bound that there is not.
+fn is_off(text: &str) -> bool {
+    matches!(text, "off" | "none" | UNLIMITED)
+}
+
+/// A whole number up to this one, where 0 means off.
+pub(super) fn number_or_off(
+    most: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    let read = number(0..=most);
+    move |text| match is_off(text) {
+        true => Ok(0),
+        false => read(text).map_err(|error| format!("{error}, or off")),
+    }
 }
 
 /// `HOST:PORT`.
@@ -129,7 +156,7 @@ pub(super) fn number(
 
 /// A whole number, where 0 means any number.
 pub(super) fn number_or_unlimited(text: &str) -> Result<u32, String> {
-    if text == UNLIMITED {
+    if is_off(text) {
         return Ok(0);
     }
     number(0..=u32::MAX)(text).map_err(|error| format!("{error}, or '{UNLIMITED}'"))
@@ -159,7 +186,7 @@ pub(super) fn size(
 
 /// A number of bytes, where 0 means any number.
 pub(super) fn size_or_unlimited(text: &str) -> Result<u64, String> {
-    if text == UNLIMITED {
+    if is_off(text) {
         return Ok(0);
     }
     unit::parse_size(text).map_err(|error| format!("{error}, or '{UNLIMITED}'"))

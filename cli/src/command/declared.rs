@@ -85,7 +85,7 @@ pub(super) async fn stored(session: &Session) -> Result<(Vec<Resource>, u64), Fa
 /// Reads all files.
 pub(super) fn load(args: &Files) -> Result<Vec<Source>, Failure> {
     let mut sources = Vec::new();
-    for file in &args.files {
+    for file in args.iter() {
         if file == Path::new("-") {
             let source = Source::read("-", io::stdin().lock()).map_err(|error| {
                 let message = format!("cannot read standard input: {error}");

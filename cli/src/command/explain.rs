@@ -106,6 +106,10 @@ fn type_of(schema: &Value) -> String {
     }
     match &schema["type"] {
         Value::String(name) if name == "boolean" => "true or false".to_owned(),
+        Value::String(name) if name == "array" && schema["items"]["$ref"] == "Share" => {
+            "list of NAME or NAME=WEIGHT".to_owned()
+        }
+        Value::String(name) if name == "array" => "list of texts".to_owned(),
         Value::String(name) => name.clone(),
         Value::Array(names) => names.iter().map(shown).collect::<Vec<_>>().join(" or "),
         // One of several types: those with bounds are numbers.
@@ -166,6 +170,14 @@ mod tests {
         assert!(text.contains("default  30s"), "{text}");
         assert!(text.contains("range    1ms to 24h"), "{text}");
         assert!(!text.contains("Range:"), "{text}");
+    }
+
+    #[test]
+    fn the_pools_of_a_route_are_told_as_they_are_written() {
+        let fields = of("route", "Route");
+        let field = fields.iter().find(|field| field.field == "route.pools").unwrap();
+        let text = page(field);
+        assert!(text.contains("list of NAME or NAME=WEIGHT") && text.contains("web=90"), "{text}");
     }
 
     #[test]

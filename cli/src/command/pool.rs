@@ -28,10 +28,8 @@ pub(super) async fn add(session: &Session, args: AddPool) -> Result<(), Failure>
     let change = Change::Create(Wire::Pool(pool));
     let view = write::send(session, &args.write, change, expected).await?;
     write::report(session, &view, &write::additions(&view))?;
-    if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first()
-        && let Some(warning) = shortened(&args.settings, pool)
-    {
-        output::note(&warning);
+    if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first() {
+        warn(&args.settings, pool);
     }
     Ok(())
 }
@@ -46,9 +44,7 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
     .await?;
     let reported = write::report(session, &view, &lines);
     if let Some(ObjectView { object: AnyObject::Pool(pool), .. }) = view.objects.first() {
-        if let Some(warning) = shortened(&args.settings, pool) {
-            output::note(&warning);
-        }
+        warn(&args.settings, pool);
         if args.settings.sticky_none() && pool.algorithm == "ip_hash" {
             output::note(&format!(
                 "clients of pool {0} stay by its algorithm, ip_hash: 'lbctl set-algorithm {0} \
@@ -66,6 +62,12 @@ pub(super) async fn set(session: &Session, args: SetPool) -> Result<(), Failure>
     reported
 }
 
+fn warn(settings: &PoolSettings, stored: &PoolView) {
+    for warning in [shortened(settings, stored), hurried(settings)].into_iter().flatten() {
+        output::note(&warning);
+    }
+}
+
 /// What to say if a check may not take as long as was asked for.
 fn shortened(settings: &PoolSettings, stored: &PoolView) -> Option<String> {
     let asked = settings.health_timeout?;
@@ -80,6 +82,20 @@ fn shortened(settings: &PoolSettings, stored: &PoolView) -> Option<String> {
         )
     })
 }
+
+/// What to say of an interval that looks like a typo: of minutes for milliseconds, say.
+fn hurried(settings: &PoolSettings) -> Option<String> {
+    let asked = settings.health_interval.filter(|asked| *asked < HURRIED)?;
+    let (asked, least) = (format::duration(asked), format::duration(HURRIED));
+    let each_second = 1000 / settings.health_interval?.as_millis().max(1);
+    Some(format!(
+        "warning: --health-interval {asked} is up to {each_second} checks a second for each backend, \
+         and a check may take no longer than the interval; write {least} or more unless that is meant"
+    ))
+}
+
+/// Shorter ones are told.
+const HURRIED: Duration = Duration::from_millis(100);
 
 /// `set-algorithm`
 pub(super) async fn set_algorithm(session: &Session, args: SetAlgorithm) -> Result<(), Failure> {
@@ -217,6 +233,17 @@ mod tests {
         };
         insta::assert_snapshot!(shortened(&asked(10), &stored(10)).unwrap(), @"warning: --health-timeout 10s is stored as 5s, the interval: a check ends before the next one begins; 'lbctl set-pool web --health-timeout 10s --health-interval 10s' allows more");
         assert_eq!(shortened(&asked(4), &stored(4)), None);
+    }
+
+    #[test]
+    fn an_interval_of_a_millisecond_is_warned_of() {
+        let asked = |ms| PoolSettings {
+            health_interval: Some(Duration::from_millis(ms)),
+            ..Default::default()
+        };
+        insta::assert_snapshot!(hurried(&asked(1)).unwrap(), @"warning: --health-interval 1ms is up to 1000 checks a second for each backend, and a check may take no longer than the interval; write 100ms or more unless that is meant");
+        assert_eq!(hurried(&asked(100)), None);
+        assert_eq!(hurried(&PoolSettings::default()), None);
     }
 
     #[test]

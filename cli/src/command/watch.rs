@@ -164,7 +164,8 @@ fn line(event: &EventView, now_unix_ms: u64) -> String {
         event.revision,
         event.sentence(now_unix_ms)
     );
-    line.trim_end().to_owned()
+    // Control planes of former builds told faults of files one a line.
+    line.trim_end().replace('\n', "; ")
 }
 
 impl From<pb::Event> for EventView {
@@ -210,6 +211,13 @@ mod tests {
         insta::assert_snapshot!(line(&event, 1_795_384_331_000), @"21:52:11  proxy_lost            proxy/p1                  revision 118     [12 times since 20:40:00]");
         let json = serde_json::to_string(&event).unwrap();
         insta::assert_snapshot!(json, @r#"{"sequence":700,"at_unix_ms":1795384331000,"at":"2026-11-22T21:52:11.000Z","type":"proxy_lost","kind":"proxy","name":"p1","revision":118,"reason":{"code":"","message":""},"count":12,"first_unix_ms":1795380000000,"first_at":"2026-11-22T20:40:00.000Z"}"#);
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_reason() {
+        let reason = pb::Reason { code: "bad".to_owned(), message: "a\nb".to_owned() };
+        let event = pb::Event { reason: Some(reason), ..pb::Event::default() };
+        assert!(line(&event.into(), 0).ends_with("a; b (bad)"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::{
     process,
 };
 
+use lb_core::state_dir::{OF_CONTROL_PLANE, OF_PROXY, is_of_another};
+
 use crate::exit::{Exit, Failure, root_cause};
 
 /// A directory for all children.
@@ -20,7 +22,13 @@ impl DataDir {
     /// Makes the directory if it is not there, for this user only.
     pub(super) fn open(given: Option<&Path>) -> Result<Self, Failure> {
         let (path, temporary) = match given {
-            Some(path) => (path.to_owned(), false),
+            Some(path) => {
+                let others = [OF_CONTROL_PLANE, OF_PROXY].concat();
+                if is_of_another(path, OWN, &others) {
+                    return Err(of_another(path));
+                }
+                (path.to_owned(), false)
+            }
             None => {
                 let name = format!("lbctl-dev-{}-{:08x}", process::id(), fastrand::u32(..));
                 (env::temp_dir().join(name), true)
@@ -44,6 +52,20 @@ impl Drop for DataDir {
             drop(fs::remove_dir_all(&self.path));
         }
     }
+}
+
+/// What a `dev` that began there left behind.
+const OWN: &[&str] = &["control-plane"];
+
+fn of_another(path: &Path) -> Failure {
+    Failure::new(
+        Exit::BadConfiguration,
+        format!(
+            "the data directory {} is that of a control plane or of a proxy; 'lbctl dev' needs one of \
+             its own: name it with --data-dir",
+            path.display()
+        ),
+    )
 }
 
 fn cannot_make(path: &Path, error: &io::Error) -> Failure {
@@ -74,6 +96,21 @@ mod tests {
         let given = parent.path().join("a/b");
         drop(DataDir::open(Some(&given)).unwrap());
         assert!(given.is_dir());
+    }
+
+    #[test]
+    fn the_directory_of_a_single_process_is_refused() {
+        for file in ["control-plane.lock", "last-good"] {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join(file), "").unwrap();
+            let failure = DataDir::open(Some(directory.path())).unwrap_err();
+            assert_eq!(failure.exit, Exit::BadConfiguration);
+            assert!(failure.message.contains("needs one of its own"), "{failure}");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left there");
+            // As a former build may have left it.
+            fs::create_dir(directory.path().join("control-plane")).unwrap();
+            DataDir::open(Some(directory.path())).unwrap();
+        }
     }
 
     #[test]

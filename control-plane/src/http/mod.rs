@@ -86,7 +86,7 @@ fn routes(context: &Arc<Context>) -> Router {
         .merge(metrics::routes())
         .merge(management)
         .merge(v1::description())
-        .nest("/v1", v1::routes())
+        .merge(v1::routes())
         .method_not_allowed_fallback(wrong_method)
         .fallback(nothing_there)
         .layer(from_fn(guard::one_host))

@@ -75,6 +75,16 @@ impl FromStr for Address {
                 ),
             ));
         }
+        // Without its scheme it would get plain HTTP on a port that expects TLS.
+        if text.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+            return Err(Invalid::value(
+                FIELD,
+                format!(
+                    "{text:?} asks for TLS, and TLS to backends is not supported yet; write HOST:PORT \
+                     of a port that speaks plain HTTP, for example localhost:8001"
+                ),
+            ));
+        }
         // Neither a host nor a port has one.
         if text.contains('/') {
             let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
@@ -193,7 +203,9 @@ mod tests {
                 "leave http:// and the path out, for example localhost:7101",
             ),
             ("localhost:7101/x", "for example localhost:7101"),
-            ("https://", "for example localhost:8001"),
+            ("http://", "for example localhost:8001"),
+            ("https://localhost:443", "TLS to backends is not supported yet"),
+            ("HTTPS://a:443/x", "TLS to backends is not supported yet"),
         ] {
             let error = text.parse::<Address>().unwrap_err();
             assert!(error.message.contains(hint), "{text}: {error}");

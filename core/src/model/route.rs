@@ -146,6 +146,17 @@ impl PathMatch {
     /// `exact` excludes `prefix`; neither means every path.
     pub fn parse(prefix: &str, exact: &str) -> Result<Self, Invalid> {
         let path = Self::parse_stored(prefix, exact)?;
+        if let Some(stem) = path.before_star() {
+            return Err(Invalid::value(
+                "route.path",
+                format!(
+                    "path {:?} ends in '*', which stands for nothing else here: a path prefix has \
+                     everything below it; write the path prefix {:?}",
+                    shorten(if exact.is_empty() { prefix } else { exact }),
+                    shorten(if stem.is_empty() { "/" } else { stem }),
+                ),
+            ));
+        }
         match path.unmatched() {
             None => Ok(path),
             Some(unmatched) => Err(Invalid::value(
@@ -162,7 +173,8 @@ impl PathMatch {
     }
 
     /// Reads what a former build may have stored: also a path with a query or a fragment, which
-    /// matches nothing, as it always did.
+    /// matches nothing, or with a star as its last segment, which matches itself, as they always
+    /// did.
     pub fn parse_stored(prefix: &str, exact: &str) -> Result<Self, Invalid> {
         let check = |path: &str| {
             if path.starts_with('/')
@@ -186,6 +198,12 @@ impl PathMatch {
             ("", exact) => check(exact).map(|()| Self::Exact(exact.into())),
             _ => Err(Invalid::value("route.path", "give a path or a path prefix, not both")),
         }
+    }
+
+    /// What stands before a last segment of stars, which nobody means as it stands.
+    fn before_star(&self) -> Option<&str> {
+        let (Self::Prefix(path) | Self::Exact(path)) = self;
+        path.strip_suffix("/*").or_else(|| path.strip_suffix("/**"))
     }
 
     /// What keeps it from matching any path.
@@ -277,6 +295,22 @@ mod tests {
             assert!(PathMatch::parse_stored(prefix, exact).is_ok(), "it may have been stored");
         }
         assert!(PathMatch::parse("/%3F%23", "").is_ok());
+    }
+
+    #[test]
+    fn a_star_as_the_last_segment_is_told_what_it_means() {
+        for (prefix, exact, write) in [
+            ("/a/*", "", "the path prefix \"/a\""),
+            ("", "/a/*", "the path prefix \"/a\""),
+            ("/a/b/**", "", "the path prefix \"/a/b\""),
+            ("/*", "", "the path prefix \"/\""),
+        ] {
+            let refused = PathMatch::parse(prefix, exact).unwrap_err();
+            assert!(refused.message.ends_with(write), "{refused}");
+            assert!(PathMatch::parse_stored(prefix, exact).is_ok(), "it may have been stored");
+        }
+        assert!(PathMatch::parse("/a*", "").is_ok());
+        assert!(PathMatch::parse("/a/*/b", "").is_ok());
     }
 
     #[test]

@@ -129,8 +129,9 @@ impl Outlook {
                         backend = %state.identity.id,
                         pool = %pool.pool.name,
                         failures_in_a_row = state.failures_in_a_row(),
-                        "it fails for this proxy, which avoids it until a request succeeds there; \
-                         see whether this machine reaches it"
+                        "backend {} fails for this proxy, which avoids it until a request succeeds \
+                         there; see whether this machine reaches it",
+                        state.identity.id
                     );
                     state.avoid(&policy, now, &mut self.rng);
                     if has_spare {

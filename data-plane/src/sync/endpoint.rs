@@ -57,6 +57,19 @@ impl ControlPlane {
     }
 }
 
+/// Why a stream that was there ended: what the control plane said, or what became of the
+/// connection, of which the transport's own words name neither side.
+pub(super) fn broken(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    while let Some(deeper) = cause.and_then(std::error::Error::source) {
+        cause = Some(deeper);
+    }
+    match cause {
+        Some(cause) => format!("the connection to it broke: {cause}"),
+        None => status.message().to_owned(),
+    }
+}
+
 /// Whether an answer came from something that speaks no gRPC: its error has a cause in the
 /// transport, or complains of what an answer in gRPC has.
 fn speaks_something_else(status: &Status) -> bool {

@@ -29,7 +29,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     CONNECT_TIMEOUT, Connected, ControlPlane, Follower, STATS_PERIOD_MS,
-    endpoint::chain,
+    endpoint::{broken, chain},
     management::{self, Told},
 };
 use crate::{
@@ -152,7 +152,7 @@ impl Follower {
                         // Of a kind that this build does not know: not for us.
                         Ok(Some(_)) => continue,
                         Ok(None) => return Ended::Lost("it ended the stream".to_owned()),
-                        Err(status) => return Ended::Lost(status.message().to_owned()),
+                        Err(status) => return Ended::Lost(broken(&status)),
                     };
                     match self.take(message, &mut session, backoff).await {
                         Ok(None) => {}

@@ -88,6 +88,10 @@ mod tests {
             ("a.json", "", Format::Json),
             ("-", "# pools\n", Format::Toml),
             ("-", "\n {}", Format::Json),
+            ("-", "[\n  {\"id\": 1}]", Format::Json),
+            ("-", "[]", Format::Json),
+            ("-", "[[pools]]", Format::Toml),
+            ("-", "[pools]", Format::Toml),
         ] {
             assert_eq!(Source::read(name, text.as_bytes()).unwrap().format, format, "{name}");
         }

@@ -31,6 +31,7 @@ mod reference;
 mod resilience;
 mod route;
 pub mod schema;
+mod share;
 mod tree;
 pub mod unit;
 
@@ -50,7 +51,8 @@ pub use self::{
     problem::{Place, Problem, Problems},
     read::{Declaration, Format, SOURCE_BYTES_MAX, Source, Wish},
     reference::reference,
-    route::{DeclaredRoute, DeclaredShare},
+    route::DeclaredRoute,
+    share::DeclaredShare,
 };
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{
     backend::UNASSIGNED,
     fault::in_words,
     keys::{keys, nearest},
+    share::pool_of,
     tree::{self, Entry, Node, Tree},
 };
 
@@ -52,10 +53,38 @@ impl Format {
         }
     }
 
-    /// Of a text without a name: JSON begins with a brace, with which TOML cannot.
+    /// Of a text without a name: JSON begins with a brace, with which TOML cannot, or with a list
+    /// of objects, which is no document either, but is told as what it is.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
-        if text.trim_start().starts_with('{') { Self::Json } else { Self::Toml }
+        let text = text.trim_start();
+        let of_list = |list: &str| list.trim_start().starts_with(['{', ']']);
+        let is_json = text.starts_with('{') || text.strip_prefix('[').is_some_and(of_list);
+        if is_json { Self::Json } else { Self::Toml }
+    }
+
+    /// How objects of a kind are declared.
+    fn list_of(self, kind: Kind) -> String {
+        match self {
+            Self::Toml => format!("[[{kind}s]]"),
+            Self::Json => format!("\"{kind}s\": [{{...}}]"),
+        }
+    }
+
+    /// How a key is written with its text.
+    fn pair(self, key: &str, text: &str) -> String {
+        match self {
+            Self::Toml => format!("{key} = {text:?}"),
+            Self::Json => format!("\"{key}\": {text:?}"),
+        }
+    }
+
+    /// What keys and values are within.
+    fn a_table(self) -> &'static str {
+        match self {
+            Self::Toml => "a table",
+            Self::Json => "an object",
+        }
     }
 }
 
@@ -109,6 +138,7 @@ struct Reader {
 }
 
 struct Reference {
+    format: Format,
     kind: Kind,
     name: String,
     key: &'static str,
@@ -118,9 +148,20 @@ struct Reference {
 impl Reader {
     fn take(&mut self, source: &Source) {
         let Some(root) = tree::parse(source, &mut self.problems) else { return };
+        let format = source.format;
         let Tree::Table(lists) = root.value else {
-            return self
-                .fault(root.place, "the document is no table; write [[pools]], [[backends]]");
+            let is_list = matches!(root.value, Tree::List(_));
+            let message = match is_list {
+                true => {
+                    "this is a list, as 'lbctl get -o json' prints it; a document is what 'lbctl \
+                         export -o json' prints: {\"pools\": [{...}], \"backends\": [{...}]}"
+                }
+                false => {
+                    "the document is no object; write {\"pools\": [{...}], \"backends\": \
+                          [{...}]}"
+                }
+            };
+            return self.fault(root.place, message);
         };
         let known = keys::<Document>();
         for Entry { key, place, node } in lists {
@@ -130,21 +171,27 @@ impl Reader {
                 continue;
             };
             let Tree::List(items) = node.value else {
-                self.fault(place, format!("{key} is a list; write [[{key}]] for each {kind}"));
+                let each = match format {
+                    Format::Toml => format!(" for each {kind}"),
+                    Format::Json => String::new(),
+                };
+                let list = format.list_of(kind);
+                self.fault(place, format!("{key} is a list; write {list}{each}"));
                 continue;
             };
             for item in items {
-                self.object(kind, item);
+                self.object(format, kind, item);
             }
         }
     }
 
-    fn object(&mut self, kind: Kind, node: Node) {
+    fn object(&mut self, format: Format, kind: Kind, node: Node) {
         let place = node.place.clone();
         let Tree::Table(entries) = node.value else {
-            return self.fault(place, format!("a {kind} is a table of keys and values"));
+            let message = format!("a {kind} is {} of keys and values", format.a_table());
+            return self.fault(place, message);
         };
-        self.note(kind, &entries, &place);
+        self.note(format, kind, &entries, &place);
         let without_id = kind == Kind::Backend && !entries.iter().any(|entry| entry.key == "id");
         let resource = match kind {
             Kind::Pool => self.parse(kind, &place, entries, |declared: DeclaredPool| {
@@ -171,10 +218,10 @@ impl Reader {
     }
 
     /// Remembers whom it names and to whom it refers, also if it is faulty elsewhere.
-    fn note(&mut self, kind: Kind, entries: &[Entry], place: &Place) {
+    fn note(&mut self, format: Format, kind: Kind, entries: &[Entry], place: &Place) {
         for entry in entries {
             if kind == Kind::Route && entry.key == "pools" {
-                self.note_shares(&entry.node);
+                self.note_shares(format, &entry.node);
             }
             let Tree::Leaf(Value::String(text)) = &entry.node.value else { continue };
             let refers_to = match (kind, entry.key.as_str()) {
@@ -186,7 +233,7 @@ impl Reader {
             };
             if let Some((kind, key)) = refers_to {
                 let (name, place) = (text.clone(), entry.node.place.clone());
-                self.references.push(Reference { kind, name, key, place });
+                self.references.push(Reference { format, kind, name, key, place });
             }
             let names = entry.key == if kind == Kind::Backend { "id" } else { "name" };
             if names && let Some(first) = self.named.insert((kind, text.clone()), place.clone()) {
@@ -198,18 +245,22 @@ impl Reader {
     }
 
     /// Remembers the pools that share a route's requests.
-    fn note_shares(&mut self, pools: &Node) {
+    fn note_shares(&mut self, format: Format, pools: &Node) {
         let Tree::List(shares) = &pools.value else { return };
-        let entries = shares.iter().filter_map(|share| match &share.value {
-            Tree::Table(entries) => Some(entries),
-            Tree::List(_) | Tree::Leaf(_) => None,
-        });
-        for Entry { key, node, .. } in entries.flatten() {
-            let Tree::Leaf(Value::String(name)) = &node.value else { continue };
-            if key == "pool" {
-                let (kind, name, place) = (Kind::Pool, name.clone(), node.place.clone());
-                self.references.push(Reference { kind, name, key: "pool", place });
-            }
+        for share in shares {
+            let (name, place) = match &share.value {
+                Tree::Leaf(Value::String(text)) => (pool_of(text), &share.place),
+                Tree::Table(entries) => {
+                    let Some(entry) = entries.iter().find(|entry| entry.key == "pool") else {
+                        continue;
+                    };
+                    let Tree::Leaf(Value::String(name)) = &entry.node.value else { continue };
+                    (name.as_str(), &entry.node.place)
+                }
+                Tree::List(_) | Tree::Leaf(_) => continue,
+            };
+            let (kind, name, place) = (Kind::Pool, name.to_owned(), place.clone());
+            self.references.push(Reference { format, kind, name, key: "pool", place });
         }
     }
 
@@ -226,7 +277,12 @@ impl Reader {
         let mut places = HashMap::new();
         for Entry { key, place, node } in entries {
             if !known.contains(&key.as_str()) {
-                let message = unknown_key(&key, &format!("a {kind}"), known);
+                let message = match elsewhere(kind, &key) {
+                    Some(meant) => {
+                        format!("unknown key {:?} of a {kind}: {meant}", shorten(&key))
+                    }
+                    None => unknown_key(&key, &format!("a {kind}"), known),
+                };
                 self.problems.push(Problem { place, message });
                 continue;
             }
@@ -277,6 +333,9 @@ impl Reader {
             // Whatever the domain says about the rest, it says without this value.
             let key = key.map(str::to_owned)?;
             values.remove(&key);
+            if kind == Kind::Route && key == "pools" {
+                values.insert("pool".to_owned(), Value::from(stand_in("pool")));
+            }
             if super::export::required(kind).contains(&key.as_str()) {
                 let stand_in = stand_in(&key);
                 places.remove(&key)?;
@@ -286,7 +345,7 @@ impl Reader {
     }
 
     fn check_references(&mut self, known: impl Fn(Kind, &str) -> bool) {
-        for Reference { kind, name, key, place } in std::mem::take(&mut self.references) {
+        for Reference { format, kind, name, key, place } in std::mem::take(&mut self.references) {
             if self.named.contains_key(&(kind, name.clone())) || known(kind, &name) {
                 continue;
             }
@@ -299,7 +358,10 @@ impl Reader {
             names.sort_unstable();
             let remedy = match nearest(&name, &names) {
                 Some(near) => format!("did you mean {near:?}?"),
-                None => format!("declare it with [[{kind}s]] and name = {name:?}"),
+                None => {
+                    let (list, pair) = (format.list_of(kind), format.pair("name", &name));
+                    format!("declare it with {list} and {pair}")
+                }
             };
             let message = format!("{key} {name:?} does not exist; {remedy}");
             self.problems.push(Problem { place, message });
@@ -343,6 +405,23 @@ fn stand_in(key: &str) -> &'static str {
         "address" => "unknown:1",
         "rate" => "1/s",
         _ => UNASSIGNED,
+    }
+}
+
+/// What is said elsewhere than other balancers have it, or not at all.
+fn elsewhere(kind: Kind, key: &str) -> Option<&'static str> {
+    let begins = |words: &[&str]| words.iter().any(|word| key.starts_with(word));
+    match kind {
+        _ if begins(&["tls", "ssl", "cert"]) => {
+            Some("TLS is not supported yet, neither with clients nor with backends")
+        }
+        Kind::Listener if matches!(key, "bind" | "listen" | "address" | "port") => {
+            Some("the address is the proxy's own: 'lbctl data-plane --listen NAME=ADDR:PORT'")
+        }
+        Kind::Backend if begins(&["health"]) || matches!(key, "rise" | "fall") => {
+            Some("checks are the pool's; write it there")
+        }
+        _ => None,
     }
 }
 

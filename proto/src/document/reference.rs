@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     changes::keys_of,
     export::{DECLARED_KINDS, defaults, required},
-    schema::{definitions, range, type_name},
+    schema::{definitions, forms, range, type_name},
 };
 
 /// Tables of all keys in Markdown: meaning, default, range.
@@ -48,10 +48,15 @@ fn values(
     definitions: &serde_json::Map<String, Value>,
 ) -> String {
     let named = property["$ref"].as_str().unwrap_or_default();
-    let words = definitions.get(named).and_then(|schema| schema["enum"].as_array());
-    if let Some(words) = words {
-        let words: Vec<String> =
-            words.iter().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect();
+    let words: Vec<&str> = match (forms(kind, key), definitions.get(named)) {
+        (Some(forms), _) => forms.to_vec(),
+        (None, Some(schema)) => {
+            schema["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+        }
+        (None, None) => Vec::new(),
+    };
+    if !words.is_empty() {
+        let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
         return words.join(", ");
     }
     let of_type = match named {
@@ -61,8 +66,12 @@ fn values(
         "Number" => "number",
         "NumberOrUnlimited" => "number, or `unlimited`",
         _ => match property["type"].as_str() {
+            Some("array") if property["items"]["$ref"] == "Share" => {
+                "list of `NAME` or `NAME=WEIGHT`"
+            }
             Some("array") => "list of texts",
             Some("object") => "table of texts",
+            Some("boolean") => "`true`, `false`",
             _ => "text",
         },
     };

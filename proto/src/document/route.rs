@@ -6,7 +6,7 @@ use lb_core::model::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::unit::Number;
+use super::{share::DeclaredShare, unit::Number};
 
 /// Which requests go to which pool. The most specific route wins.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
@@ -31,21 +31,10 @@ pub struct DeclaredRoute {
     /// Where its requests go. Either this or `pools` is needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// The pools that share its requests, by weight. Excludes `pool`.
+    /// The pools that share its requests by weight, each as `"web"`, `"web=90"` or
+    /// `{ pool = "web", weight = 90 }`. Excludes `pool`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pools: Option<Vec<DeclaredShare>>,
-}
-
-/// A pool among several of a route.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Share)]
-pub struct DeclaredShare {
-    /// Its name.
-    pub pool: String,
-    /// Its share beside the others; 0 takes no requests. 1 unless given, at most 256.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<Number>,
 }
 
 impl TryFrom<DeclaredRoute> for Route {

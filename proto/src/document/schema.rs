@@ -7,7 +7,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use lb_core::model::{
     Affinity, Algorithm, BackendConnections, BreakerPolicy, CookieAffinity, HealthPolicy,
-    HttpLimits, Kind, LeastConnections, Limit, Pool, ResiliencePolicy, RetryPolicy, Weight,
+    HttpLimits, Kind, LeastConnections, Limit, LimitKey, LimitScope, Pool, ResiliencePolicy,
+    RetryPolicy, Weight,
 };
 use serde_json::{Map, Value, json};
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -62,11 +63,9 @@ pub fn definitions(prefix: &str) -> Map<String, Value> {
                 Some(default) => drop(schema.insert("default".to_owned(), default.clone())),
                 None => drop(schema.remove("default")),
             }
-            if key == "algorithm" {
-                schema.insert("examples".to_owned(), json!(Algorithm::NAMES));
-            }
-            if key == "sticky" {
-                let forms = Affinity::FORMS.map(|form| form.replace("NAME", "x-user-id"));
+            if let Some(forms) = forms(kind, key) {
+                let forms: Vec<String> =
+                    forms.iter().map(|form| form.replace("NAME", "x-user-id")).collect();
                 schema.insert("examples".to_owned(), json!(forms));
             }
             match range(kind, key) {
@@ -105,6 +104,20 @@ pub(super) fn type_name(kind: Kind) -> &'static str {
         Kind::SessionKeys => "SessionKeys",
     }
 }
+
+/// The forms of a text that is one of a few, where the type does not list them.
+pub(super) fn forms(kind: Kind, key: &str) -> Option<&'static [&'static str]> {
+    match (kind, key) {
+        (Kind::Pool, "algorithm") => Some(&Algorithm::NAMES),
+        (Kind::Pool, "sticky") => Some(&STICKY),
+        (Kind::Limit, "key") => Some(&LimitKey::FORMS),
+        (Kind::Limit, "scope") => Some(&LimitScope::NAMES),
+        _ => None,
+    }
+}
+
+/// With the algorithm that keeps clients, too.
+const STICKY: [&str; 4] = [Affinity::FORMS[0], Affinity::FORMS[1], Affinity::FORMS[2], "ip_hash"];
 
 /// What the value of a key may be.
 pub(super) fn range(kind: Kind, key: &str) -> Option<Range> {

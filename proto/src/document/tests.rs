@@ -100,6 +100,15 @@ fn every_kind_of_mistake_is_a_sentence_with_a_place() {
         ("[[pools]]\nname = \"a\"\nconnect_timeout = \"0s\"", "3:19", "outside 1ms to 24h"),
         ("[[pools]]\nname = \"a\"\nconnect_timeout = \"1.5\"", "3:19", "for example 5s"),
         ("[[backends]]\naddress = \"a\"", "2:11", "no port"),
+        ("[[backends]]\naddress = \"https://a:443\"", "2:11", "TLS to backends is not supported"),
+        ("[[backends]]\naddress = \"a:1\"\nhealth_path = \"/\"", "3:1", "checks are the pool's"),
+        ("[[listeners]]\nname = \"a\"\nbind = \":80\"", "3:1", "--listen NAME=ADDR:PORT"),
+        ("[[listeners]]\nname = \"a\"\ntls_cert = \"x\"", "3:1", "TLS is not supported yet"),
+        (
+            "[[routes]]\nname = \"a\"\npool = \"default\"\npath_prefix = \"/a/*\"",
+            "4:15",
+            "write the path prefix \"/a\"",
+        ),
         ("[[backends]]\naddress = \"a:1\"\nid = \"-\"", "3:6", "begins with a sign"),
         ("[[backends]]\naddress = \"a:1\"\nstate = \"down\"", "3:9", "`draining`"),
         (
@@ -125,6 +134,11 @@ fn every_kind_of_mistake_is_a_sentence_with_a_place() {
         ),
         ("[[routes]]\nname = \"a\"\npools = [{ pool = \"nowhere\" }]", "3:19", "nowhere"),
         ("[[routes]]\nname = \"a\"\npools = [{ pool = \"default\", wait = 1 }]", "3:9", "wait"),
+        ("[[routes]]\nname = \"a\"\npools = [\"nowhere=9\"]", "3:10", "pool \"nowhere\" does not"),
+        ("[[routes]]\nname = \"a\"\npools = [\"default=\"]", "3:9", "\"default=90\""),
+        ("[[routes]]\nname = \"a\"\npools = [\"default=257\"]", "3:9", "0 to 256"),
+        ("[[routes]]\nname = \"a\"\npools = [7]", "3:9", "write \"NAME\""),
+        ("[[routes]]\nname = \"a\"\npools = \"default\"", "3:9", "write one in [ ]"),
         ("[[routes]]\nname = \"a\"\npool = \"default\"\nhost = \"a b\"", "4:8", "*.NAME"),
     ] {
         let told = refusal(text);
@@ -144,13 +158,47 @@ fn json_has_places_too() {
     assert!(told.contains("a.json:4:25: unknown key \"ryse\""), "{told}");
     for (text, words) in [
         ("{\"pools\": [}", "1:12: the file is no JSON"),
-        ("[]", "1:1: the document is no table"),
+        ("[]", "1:1: this is a list, as 'lbctl get -o json' prints it"),
+        ("7", "1:1: the document is no object; write {\"pools\""),
+        ("{\"pools\":{\"name\":\"web\"}}", "pools is a list; write \"pools\": [{...}]"),
+        ("{\"pools\":[1]}", "a pool is an object of keys and values"),
+        (
+            "{\"backends\":[{\"address\":\"a:1\",\"pool\":\"x\"}]}",
+            "declare it with \"pools\": [{...}] and \"name\": \"x\"",
+        ),
         ("{\"pools\": [{\"name\": \"a\", \"name\": \"b\"}]}", "the key \"name\" is given twice"),
     ] {
         let json = Source { name: "a".to_owned(), text: text.to_owned(), format: Format::Json };
         let told = Declaration::read(&[json], fresh).unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
     }
+}
+
+/// As flags have them, or as tables, as they are written; also both in one list.
+#[test]
+fn the_pools_of_a_route_are_texts_or_tables() {
+    let route = |pools: &str| {
+        let text =
+            format!("[[pools]]\nname = \"web\"\n[[routes]]\nname = \"r\"\npools = [{pools}]");
+        resources(&read(&text).unwrap()).remove(1)
+    };
+    let tables = route(r#"{ pool = "web", weight = 90 }, { pool = "default" }"#);
+    assert_eq!(route(r#""web=90", "default""#), tables);
+    assert_eq!(route(r#""web=90", { pool = "default", weight = 1 }"#), tables);
+}
+
+#[test]
+fn the_reference_shows_what_may_be_written() {
+    let page = reference();
+    for row in ["| `session_strict` |", "| `outlier_detection` |", "| `shadow` |"] {
+        let line = page.lines().find(|line| line.starts_with(row)).unwrap();
+        assert!(line.ends_with("| `true`, `false` |"), "{line}");
+    }
+    assert!(
+        page.contains("| `round_robin`, `weighted_round_robin`, `ip_hash`, `least_connections` |")
+    );
+    assert!(page.contains("| `fleet`, `proxy`, `backend` |"));
+    assert!(page.contains("| list of `NAME` or `NAME=WEIGHT` |"));
 }
 
 #[test]

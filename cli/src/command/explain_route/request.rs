@@ -20,6 +20,7 @@ impl Asked {
     /// What a proxy would refuse is refused here.
     pub(super) fn read(args: &ExplainRoute) -> Result<Self, Failure> {
         let (host, target) = split(&args.url)?;
+        let method = args.method.as_deref().unwrap_or("GET");
         let mut hosts = args.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = match (hosts.next(), hosts.next()) {
             (None, _) => host.unwrap_or_default(),
@@ -40,16 +41,16 @@ impl Asked {
                  as %XX"
             )));
         }
-        if args.method.is_empty() || !args.method.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(refused(&format!("{:?} is no method; write GET or POST", args.method)));
+        if method.is_empty() || !method.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(refused(&format!("{:?} is no method; write GET or POST", method)));
         }
-        if args.method == "CONNECT" {
+        if method == "CONNECT" {
             return Err(refused("proxies answer CONNECT with 405, whatever the routes"));
         }
-        if target == "*" && args.method != "OPTIONS" {
+        if target == "*" && method != "OPTIONS" {
             return Err(refused("the target * belongs to OPTIONS; write a URL or a path"));
         }
-        let (method, host) = (args.method.clone(), host.to_owned());
+        let (method, host) = (method.to_owned(), host.to_owned());
         Ok(Self { method, host, target: target.to_owned() })
     }
 }
@@ -90,7 +91,7 @@ mod tests {
 
     fn read(method: &str, url: &str, fields: &[(&str, &str)]) -> Result<Asked, Failure> {
         Asked::read(&ExplainRoute {
-            method: method.to_owned(),
+            method: Some(method.to_owned()),
             url: url.to_owned(),
             fields: fields.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             listener: "default".to_owned(),

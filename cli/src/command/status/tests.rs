@@ -165,11 +165,11 @@ fn traffic_is_what_clients_were_answered_in_the_last_seconds() {
     insta::assert_snapshot!(text, @r"
     FLEET    1/1 proxies in sync at revision 118 (changed 12s ago)
     CONTROL  cp-1, version 0.1.0, up 3m12s
-    TRAFFIC  last 10s: 5010 req/s  99.80% ok  p50 0.90ms  p99 1.05s  in flight 2, 19 in line
+    TRAFFIC  last 10s: 5010 req/s  99.80% ok  p50 0.90ms  p99 1.00s  in flight 2, 19 in line
     ANSWERS  of the proxies' own: rate_limited 500/s, no_route 1.2/s, queue_timeout 0.2/s, queue_full 0.1/s
 
     POOL     ALGORITHM             UP  DOWN  REQ/S  SUCCESS    P99
-    default  round_robin  2/4 (1 out)     1   5010   99.80%  1.05s
+    default  round_robin  2/4 (1 out)     1   5010   99.80%  1.00s
     ");
 }
 

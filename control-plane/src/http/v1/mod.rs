@@ -40,6 +40,8 @@ use axum::{
     routing::get,
 };
 
+use serde_json::{Value, json};
+
 use self::fault::Fault;
 use super::guard;
 use crate::grpc::Context;
@@ -47,9 +49,15 @@ use crate::grpc::Context;
 /// Marks the answer of a request that stored nothing.
 const DRY_RUN: HeaderName = HeaderName::from_static("dry-run");
 
-/// Everything below `/v1`.
+/// `/v1` and everything below it.
 pub(super) fn routes() -> Router<Arc<Context>> {
-    let mut router = Router::new();
+    // The router takes a slash at the end for another path, and that path for none below.
+    let with_slash = get(index).fallback(wrong_method).layer(map_response(fault::in_this_form));
+    Router::new().nest("/v1", below()).route("/v1/", with_slash)
+}
+
+fn below() -> Router<Arc<Context>> {
+    let mut router = Router::new().route("/", get(index));
     for operation in operation::all() {
         let known: Arc<[&str]> = operation.about.parameters.into();
         let check = from_fn(move |request: Request, next: Next| {
@@ -82,6 +90,15 @@ pub(super) fn description() -> Router<Arc<Context>> {
     Router::new().route("/openapi.json", get(async || Json(openapi::document())))
 }
 
+/// What there is, for those who look around.
+async fn index() -> Json<Value> {
+    let mut paths: Vec<String> =
+        operation::all().iter().map(|operation| format!("/v1{}", operation.path)).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    Json(json!({ "description": "/openapi.json", "paths": paths }))
+}
+
 async fn nothing_there(uri: Uri) -> Fault {
     let path: String = uri.path().chars().take(80).collect();
     // The router took the prefix off.
@@ -94,7 +111,8 @@ async fn nothing_there(uri: Uri) -> Fault {
 
 /// The router adds Allow.
 async fn wrong_method(method: Method, uri: Uri) -> Fault {
-    let path: String = uri.path().chars().take(80).collect();
+    let path = uri.path().strip_prefix("/v1").unwrap_or(uri.path());
+    let path: String = path.chars().take(80).collect();
     Fault::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
