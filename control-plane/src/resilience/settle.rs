@@ -10,11 +10,16 @@ use lb_core::{
     },
 };
 
-use super::{At, Backend, Checked, Pool, State, peers::Peers};
-use crate::registry::{Catalog, View};
+use super::{At, Backend, Checked, Pool, State, backend::Seen, peers::Peers};
+use crate::{
+    events::EventType,
+    registry::{Catalog, View},
+};
 
-/// What is new: statuses, and reasons to eject that did not.
-type News = (Vec<BackendStatus>, Vec<(BackendId, Reason)>);
+/// What is new: statuses, and what is told of reasons to eject that did not.
+type News = (Vec<BackendStatus>, Vec<Told>);
+/// What happened to a backend, and why.
+pub(super) type Told = (EventType, BackendId, Reason);
 
 impl State {
     /// Takes in what the prober said, moves on to `now`, and tells what is new.
@@ -29,7 +34,9 @@ impl State {
         }
         let mut refusals = self.advance_breakers(at);
         refusals.extend(self.look_for_outliers(at));
-        (self.statuses(at), refusals)
+        let statuses = self.statuses(at);
+        let told = self.news_of_kept(refusals, at);
+        (statuses, told)
     }
 
     /// Takes up what an earlier process had taken out; the caps are kept to afterwards. Outliers get another chance, as what
@@ -87,15 +94,36 @@ impl State {
     /// A backend that is disabled gets nothing whatever its requests came to. Whoever enables it
     /// again says that it is well: it begins anew.
     fn forgive_disabled(&mut self, at: At<'_>) {
-        let out = self.backends.iter().filter(|(_, backend)| backend.ejection().is_some());
-        let is_disabled = |id: &BackendId| {
-            let stored = at.catalog.backends().get(id);
-            stored.is_some_and(|stored| stored.value.admin_state == AdminState::Disabled)
-        };
-        let out: Vec<BackendId> = out.map(|(id, _)| id.clone()).filter(is_disabled).collect();
-        for id in out {
-            self.end_outlier(&id);
-            self.keep_in(&id, at);
+        let mut forgiven = Vec::new();
+        for (id, backend) in &mut self.backends {
+            let Some(stored) = at.catalog.backends().get(id) else { continue };
+            let is_disabled = stored.value.admin_state == AdminState::Disabled;
+            let was_disabled = std::mem::replace(&mut backend.is_disabled, is_disabled);
+            // What was under way when it was disabled may have failed meanwhile.
+            if is_disabled || was_disabled {
+                forgiven.push(id.clone());
+            }
+        }
+        for id in forgiven {
+            self.forgive(&id, at);
+        }
+    }
+
+    /// Begins with a backend from nothing.
+    fn forgive(&mut self, id: &BackendId, at: At<'_>) {
+        if self.backends.get(id).is_some_and(|backend| backend.outlier.is_some()) {
+            self.end_outlier(id);
+        }
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        backend.kept.clear();
+        backend.seen = Seen::default();
+        let policy = backend.policy;
+        let event = backend.breaker.begin_anew(&policy.breaker, at.now);
+        if let Some(pool) = self.pools.get_mut(&backend.pool) {
+            pool.outliers.forget(id);
+        }
+        if let Some(event) = event {
+            self.moved(id, event, &policy, at);
         }
     }
 
