@@ -1,5 +1,6 @@
 //! What is found, and how bad it is.
 
+mod blamed;
 mod hanging;
 
 use std::time::Duration;
@@ -316,7 +317,7 @@ fn ages_are_told_where_there_are_any() {
         pb::CheckReport { last_success_unix_ms: now - 43_000, ..pb::CheckReport::default() }.into(),
     );
     let told = |facts: &Facts| about(facts, "backend", "b1")[0].message.clone();
-    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); last success 43s ago");
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); its check passed 43s ago");
     facts.backends[0].since_unix_ms = None;
     facts.backends[0].checks = None;
     facts.backends[0].health = "unknown";
