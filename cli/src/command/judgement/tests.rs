@@ -1,5 +1,6 @@
 //! What is found, and how bad it is.
 
+mod bare;
 mod blamed;
 mod hanging;
 
@@ -221,6 +222,7 @@ fn every_way_in_which_a_route_never_matches_is_told() {
 fn a_listener_that_nobody_can_reach_is_one_finding() {
     let mut facts = facts(vec![proxy("p1", "synced"), proxy("p2", "synced")]);
     facts.listeners = vec![listener("extra"), listener("internal")];
+    facts.routes = vec![route("e", "extra", "", "/"), route("i", "internal", "", "/")];
     assert!(about(&facts, "listener", "extra").is_empty());
     let [finding] = &about(&facts, "listener", "internal")[..] else { panic!("one") };
     assert!(finding.message.starts_with("no proxy has an address"), "{finding:?}");
@@ -331,6 +333,7 @@ fn several_proxies_have_no_address() {
     let listener = pb::Listener { name: "extra".to_owned(), ..pb::Listener::default() };
     let object = Some(pb::object::Object::Listener(listener));
     facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.routes = vec![route("e", "extra", "", "/")];
     facts.proxies[0].listen.clear();
     facts.proxies[1].listen.clear();
     let finding = about(&facts, "listener", "extra").remove(0);
