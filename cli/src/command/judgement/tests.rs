@@ -3,6 +3,7 @@
 mod bare;
 mod blamed;
 mod hanging;
+mod undeclared;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ fn facts(proxies: Vec<ProxyView>) -> Facts {
         skew: Some(Duration::from_secs(60)),
         takes_writes: Some(true),
         refused_config: None,
+        undeclared: None,
         proxies,
         refused: Vec::new(),
         pools: vec![PoolView::from(pb::PoolStatus {
