@@ -30,19 +30,25 @@ pub(in crate::command) fn remedy_of(pool: &PoolView, backends: &[BackendView]) -
     failing(pool).map(|recent| next_step(pool, recent, worst(pool, backends)))
 }
 
-/// The same, if this backend is the one to blame.
+/// The same, if the pool's backends are to blame, and this one most.
 pub(crate) fn remedy_at(
     backend: &BackendView,
     pool: &PoolView,
     backends: &[BackendView],
 ) -> Option<String> {
-    worst(pool, backends).filter(|worst| worst.id == backend.id)?;
-    remedy_of(pool, backends)
+    let recent = failing(pool).filter(|recent| blames_backends(recent.main_reason()))?;
+    let worst = worst(pool, backends).filter(|worst| worst.id == backend.id);
+    worst.is_some().then(|| next_step(pool, recent, worst))
 }
 
 fn failing(pool: &PoolView) -> Option<&RecentView> {
     let recent = pool.traffic.as_ref().and_then(|traffic| traffic.recent.as_ref());
     recent.filter(|recent| is_failing(recent))
+}
+
+/// Whether answers that failed for this reason did so at a backend; without one, a backend answered.
+fn blames_backends(reason: Option<&str>) -> bool {
+    reason.is_none_or(|reason| reason.starts_with("backend_") || reason == "dns_failure")
 }
 
 /// The backend of a pool at which most requests have failed.
@@ -122,9 +128,7 @@ fn next_step(pool: &PoolView, recent: &RecentView, worst: Option<&BackendView>) 
             "'lbctl check' looks for the backend that leads back here".to_owned()
         }
         Some("overloaded") => "'lbctl get proxies' shows which proxy has too much to do".to_owned(),
-        Some(reason) if reason.starts_with("backend_") || reason == "dns_failure" => {
-            look("shows at which it fails")
-        }
+        reason @ Some(_) if blames_backends(reason) => look("shows at which it fails"),
         Some(_) => format!("'lbctl describe pool {name}'"),
         None => look("shows which of them fails: look at the log of its server"),
     }

@@ -48,6 +48,14 @@ fn the_backend_with_most_failures_is_named_and_its_page_and_the_pools_say_the_sa
 }
 
 #[test]
+fn nobody_is_blamed_for_what_the_proxies_refuse() {
+    let mut facts = failing();
+    facts.pools = answered([0, 26, 0, 0, 6], &[("queue_full", 6)]).pools;
+    let (pool, backends) = (&facts.pools[0], &facts.backends);
+    assert_eq!(remedy_at_backend(&backends[1], pool, backends), None);
+}
+
+#[test]
 fn nobody_is_blamed_where_answers_are_well() {
     let mut facts = failing();
     facts.pools = answered([0, 32, 0, 0, 0], &[]).pools;
