@@ -22,7 +22,7 @@ use crate::{
     clock::present,
     connections,
     data_dir::{DataDir, DataDirError, default_path},
-    declared::{self, ConfigError, Refusal},
+    declared::{self, ConfigError, ConfigFile},
     discovery::{self, Resolver},
     drain::{self, Drains},
     events::EventLog,
@@ -245,9 +245,10 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
     let holders = registry.former_holders();
     let connected = former.clone().map(|former| former.proxies);
     let expected = if resumed { connected } else { Some(Vec::new()) };
-    if let Some(path) = &config.declared {
-        declared::apply_first(&registry, path, made.as_deref()).await?;
-    }
+    let config_file = match &config.declared {
+        Some(path) => declared::apply_first(&registry, path, made.as_deref()).await?,
+        None => ConfigFile::default(),
+    };
     if let Some(ttl) = config.session_timeout {
         session_timeout::apply(&registry, ttl).await?;
     }
@@ -267,7 +268,7 @@ pub async fn start(config: Config) -> Result<Running, RunError> {
         sources: Arc::default(),
         drains,
         rotation: Rotation::new(resumed),
-        refused_config: Refusal::default(),
+        config_file,
         events,
         snapshots: Arc::new(Semaphore::new(grpc::SNAPSHOTS_MAX)),
         encoded: grpc::Encoded::default(),

@@ -51,8 +51,8 @@ pub enum ConfigError {
     },
 }
 
-/// Reads the file and makes the state what it declares.
-pub(crate) async fn apply(registry: &Registry, path: &Path) -> Result<(), ConfigError> {
+/// Reads the file and makes the state what it declares; tells what it does not name.
+pub(crate) async fn apply(registry: &Registry, path: &Path) -> Result<Undeclared, ConfigError> {
     let sources = load(path).await?;
     let refused = |source| ConfigError::Refused { path: path.to_owned(), source };
     let mut attempt = 1;
@@ -68,7 +68,9 @@ pub(crate) async fn apply(registry: &Registry, path: &Path) -> Result<(), Config
         match write(registry, revision, &changes).await {
             Ok(revision) => {
                 tell(path, revision, &changes);
-                return Ok(());
+                let undeclared = Undeclared::of(path, &declared, &current);
+                undeclared.tell();
+                return Ok(undeclared);
             }
             Err(WriteError::RevisionConflict(_)) if attempt < ATTEMPTS_MAX => attempt += 1,
             Err(error) => return Err(refused(error)),
@@ -82,19 +84,65 @@ pub(crate) async fn apply_first(
     registry: &Registry,
     path: &Path,
     made: Option<&Path>,
-) -> Result<(), ConfigError> {
+) -> Result<ConfigFile, ConfigError> {
     let applied = apply(registry, path).await;
     if let (Err(_), Some(store)) = (&applied, made) {
         registry.stop().await;
         // It is in nobody's way if it stays.
         fs::remove_file(store).ok();
     }
-    applied
+    let undeclared = Mutex::new(Some(applied?));
+    Ok(ConfigFile { undeclared, ..ConfigFile::default() })
 }
 
-/// A file that was refused when it was read again, until one is applied.
+/// How the file stands to what is in force.
 #[derive(Debug, Default)]
-pub(crate) struct Refusal(Mutex<Option<RefusedFile>>);
+pub(crate) struct ConfigFile {
+    /// It was refused when it was read again, until one is applied.
+    refused: Mutex<Option<RefusedFile>>,
+    undeclared: Mutex<Option<Undeclared>>,
+}
+
+/// Objects that are there and that the file did not name when it was last applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Undeclared {
+    pub(crate) path: String,
+    /// In the order of their kinds and names.
+    pub(crate) objects: Vec<(Kind, String)>,
+}
+
+impl Undeclared {
+    /// What `lbctl apply --prune` would remove.
+    fn of(path: &Path, declared: &Declaration, current: &[Resource]) -> Self {
+        let changes = document::changes(declared, current, true).into_iter();
+        let gone = changes.filter(|change| change.action == Action::Removed);
+        let objects = gone.map(|change| (change.kind, change.name)).collect();
+        Self { path: path.display().to_string(), objects }
+    }
+
+    fn tell(&self) {
+        let Self { path, objects } = self;
+        if objects.is_empty() {
+            return;
+        }
+        let first = self.names().take(UNDECLARED_TOLD).collect::<Vec<_>>().join(", ");
+        info!(
+            file = %path,
+            objects = objects.len(),
+            first,
+            "not in the configuration file, and they go on serving: 'lbctl apply --prune -f {path}' \
+             removes them"
+        );
+    }
+
+    /// As `kind/name`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.objects.iter().map(|(kind, name)| format!("{kind}/{name}"))
+    }
+}
+
+/// Of so many undeclared objects the names are told.
+pub(crate) const UNDECLARED_TOLD: usize = 10;
 
 /// Which file was refused, why, and when last.
 #[derive(Clone, Debug)]
@@ -104,24 +152,35 @@ pub(crate) struct RefusedFile {
     pub(crate) since_unix_ms: u64,
 }
 
-impl Refusal {
+impl ConfigFile {
     /// The file whose newest content is not in force.
-    pub(crate) fn present(&self) -> Option<RefusedFile> {
-        self.lock().clone()
+    pub(crate) fn refused(&self) -> Option<RefusedFile> {
+        lock(&self.refused).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<RefusedFile>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What it does not name, as far as that is there still.
+    pub(crate) fn undeclared(&self, catalog: &Catalog) -> Option<Undeclared> {
+        let mut undeclared = lock(&self.undeclared).clone()?;
+        undeclared.objects.retain(|(kind, name)| catalog.find(*kind, name).is_some());
+        (!undeclared.objects.is_empty()).then_some(undeclared)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same for a running control plane: a file that cannot be applied leaves everything
 /// as it is, which the log, the events and the refusal say.
 pub(crate) async fn apply_again(context: &Context, path: &Path) {
-    let Context { registry, events, refused_config, .. } = context;
+    let Context { registry, events, config_file, .. } = context;
+    let applied = apply(registry, path).await;
+    if let Ok(undeclared) = &applied {
+        *lock(&config_file.undeclared) = Some(undeclared.clone());
+    }
     // A log has a line for each event, and an event one line.
-    let failure = apply(registry, path).await.err().map(|failure| one_line(&failure.to_string()));
-    *refused_config.lock() = failure.as_ref().map(|failure| RefusedFile {
+    let failure = applied.err().map(|failure| one_line(&failure.to_string()));
+    *lock(&config_file.refused) = failure.as_ref().map(|failure| RefusedFile {
         path: path.display().to_string(),
         reason: Reason::new("bad_configuration", failure.clone()),
         since_unix_ms: unix_ms(),

@@ -130,6 +130,8 @@ event_types! {
     ViewsAgree = "views_agree",
     /// There is a reason to take a backend out, but its pool cannot spare it.
     EjectionRefused = "ejection_refused",
+    /// It is out now, or there is no reason any more.
+    EjectionRefusedEnded = "ejection_refused_ended",
     /// Few backends of a pool are well, and others are used all the same.
     PoolPanic = "pool_panic",
     /// Only those that are well are used again, or none.
@@ -171,6 +173,15 @@ event_types! {
 }
 
 impl EventType {
+    /// Whether it is a warning in the log: less of a pool serves, or serves well, from then on.
+    #[must_use]
+    pub fn is_a_loss(self) -> bool {
+        matches!(
+            self,
+            Self::BreakerOpened | Self::BackendEjected | Self::EjectionRefused | Self::ViewsDiffer
+        )
+    }
+
     /// Whether it tells what a backend's traffic says of it.
     #[must_use]
     pub fn is_of_a_standing(self) -> bool {
@@ -330,6 +341,16 @@ mod tests {
         let expected = EventType::ALL.into_iter().zip(1..);
         assert!(log.counts().eq(expected), "{:?}", log.counts().collect::<Vec<_>>());
         assert_eq!(EventType::ConfigRejected.name(), "config_rejected");
+    }
+
+    #[test]
+    fn only_what_begins_is_a_loss() {
+        let losses = EventType::ALL.into_iter().filter(|what| what.is_a_loss());
+        let names: Vec<&str> = losses.map(EventType::name).collect();
+        assert_eq!(
+            names,
+            ["breaker_opened", "backend_ejected", "views_differ", "ejection_refused"]
+        );
     }
 
     #[tokio::test]

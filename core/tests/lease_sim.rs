@@ -7,6 +7,8 @@
 
 #[path = "lease_sim/bound.rs"]
 mod bound;
+#[path = "lease_sim/calm.rs"]
+mod calm;
 #[path = "lease_sim/node.rs"]
 mod node;
 #[path = "lease_sim/plan.rs"]

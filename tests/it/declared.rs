@@ -337,6 +337,23 @@ async fn a_hangup_reads_the_file_again_and_a_faulty_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_file_names_no_longer_goes_on_and_is_told() {
+    let declared = Declared::start(WEB).await;
+    let told = async || declared.lbctl(&["check"]).await.stdout;
+    assert!(!told().await.contains("not in --config"), "all of it is named");
+    let shorter = WEB.replace("[[backends]]\naddress = \"10.0.0.1:80\"\npool = \"web\"\n", "");
+    fs::write(declared.config(), shorter).unwrap();
+    declared.process.signal(Signal::HUP);
+    declared.process.complaint("not in the configuration file, and they go on serving").await;
+    let told = told().await;
+    assert!(told.contains("1 object is not in --config "), "{told}");
+    assert!(told.contains("goes on serving: backend/backend1"), "{told}");
+    drop(declared.lbctl(&["remove-backend", "backend1"]).await.expect(0));
+    let told = declared.lbctl(&["check"]).await.stdout;
+    assert!(!told.contains("not in --config"), "{told}");
+}
+
+#[tokio::test]
 async fn a_file_that_became_a_pipe_does_not_keep_the_process_from_stopping() {
     let mut declared = Declared::start(WEB).await;
     fs::remove_file(declared.config()).unwrap();

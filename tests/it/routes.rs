@@ -295,3 +295,33 @@ async fn a_request_that_comes_back_again_and_again_is_answered() {
     );
     assert_eq!(exchange(own, "GET", twice).await.unwrap().text(), "default");
 }
+
+/// What leads nowhere is done as asked, and told: by whoever does it, and from then on by `check`.
+#[tokio::test]
+async fn whoever_leads_requests_nowhere_is_warned() {
+    let backend = Backend::saying("default");
+    let cluster = one_proxy(&[&backend]).await;
+    let warnings = async |line: &str| {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        cluster.lbctl(&args).await.expect(0).stderr
+    };
+    assert_eq!(warnings("add-pool empty").await, "");
+    assert_eq!(warnings("add-route more --path-prefix /more --pool default").await, "");
+    let told = warnings("set-route default --pool empty --dry-run").await;
+    assert!(told.contains("route default goes to pool empty, which has no backend"), "{told}");
+    let told = warnings("set-route default --pool empty").await;
+    assert!(told.contains("route default goes to pool empty, which has no backend"), "{told}");
+    assert_eq!(warnings("set-route default --pool default").await, "");
+
+    assert_eq!(warnings("remove-route more").await, "");
+    let told = warnings("remove-route default").await;
+    assert!(told.contains("warning: listener default has no route any more"), "{told}");
+    let check = cluster.lbctl(&["check"]).await.expect(1).stdout;
+    assert!(check.contains("listener default has no route: everything is answered 404"), "{check}");
+    let status = cluster.lbctl(&["status"]).await.stdout;
+    assert!(status.contains("! listener default has no route"), "{status}");
+
+    // Nothing leads to the pool any more: nobody misses its last backend.
+    let told = warnings("remove-backend backend1").await;
+    assert!(!told.contains("serves"), "{told}");
+}

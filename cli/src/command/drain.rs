@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use lb_core::model::{Invalid, Route};
 use tokio::time::Instant;
 
 use super::{
@@ -63,7 +64,12 @@ pub(super) async fn run(session: &Session, args: DrainBackend) -> Result<(), Fai
 pub(super) async fn warn_of_empty_pool(session: &Session, id: &str) -> Result<(), Failure> {
     let Some(view) = backend::read(session, id).await? else { return Ok(()) };
     let others = get::backends(session, &view.pool).await?;
-    if !others.iter().any(|other| other.id != id && other.serves()) {
+    if others.iter().any(|other| other.id != id && other.serves()) {
+        return Ok(());
+    }
+    let (routes, pools) = (get::routes(session).await?, get::pools(session).await?);
+    let fallbacks = pools.iter().filter_map(|pool| pool.fallback_pool.as_deref());
+    if is_led_to(&view.pool, &routes, fallbacks) {
         output::note(&format!(
             "warning: pool {} has no other backend that serves: its requests are answered 503 \
              until there is one",
@@ -71,6 +77,16 @@ pub(super) async fn warn_of_empty_pool(session: &Session, id: &str) -> Result<()
         ));
     }
     Ok(())
+}
+
+/// Whether requests may come to a pool. What this build cannot read may lead there.
+fn is_led_to<'a>(
+    pool: &str,
+    routes: &[Result<Route, Invalid>],
+    mut fallbacks: impl Iterator<Item = &'a str>,
+) -> bool {
+    let leads = |route: &Route| route.pools.iter().any(|(name, _)| name.as_str() == pool);
+    routes.iter().any(|route| route.as_ref().map_or(true, leads)) || fallbacks.any(|to| to == pool)
 }
 
 /// Shows what is left until nothing is.
@@ -183,5 +199,29 @@ impl Progress {
         if self.terminal {
             drop(write!(io::stderr(), "\r\x1b[2K"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_core::model::{HostMatch, ListenerName, PathMatch, PoolName, RouteName, RoutePools};
+
+    use super::*;
+
+    #[test]
+    fn only_a_pool_that_requests_may_come_to_is_missed() {
+        let route = Route {
+            name: RouteName::new("r").unwrap(),
+            listener: ListenerName::default_listener(),
+            host: HostMatch::Any,
+            path: PathMatch::Prefix("/".into()),
+            pools: RoutePools::one(PoolName::default_pool()),
+        };
+        let newer = Err(Invalid::value("route.host", "of a newer control plane".to_owned()));
+        let none = std::iter::empty;
+        assert!(is_led_to("default", &[Ok(route.clone())], none()));
+        assert!(!is_led_to("green", &[Ok(route.clone())], none()));
+        assert!(is_led_to("green", &[Ok(route)], ["green"].into_iter()));
+        assert!(is_led_to("green", &[newer], none()));
     }
 }

@@ -42,6 +42,7 @@ pub(crate) use self::{
         backend_page as describe_backend, pool_page as describe_pool, proxy_page as describe_proxy,
     },
     get::{backend_table, names_of, pool_table, proxy_table},
+    judgement::remedy_at_backend,
     status::{StatusView, page as status_page, read as read_status},
     watch::EventView,
 };

@@ -79,6 +79,9 @@ pub(super) fn loopback(address: &str, proxies: &[&str]) -> String {
     )
 }
 
+/// The next step where all is well.
+pub(super) const NOTHING: &str = "nothing to do";
+
 /// The next step for a backend in its present state.
 pub(super) fn next_step(backend: &BackendView) -> String {
     let id = &backend.id;
@@ -123,7 +126,7 @@ pub(super) fn next_step(backend: &BackendView) -> String {
         _ if backend.weight == 0 => {
             format!("it has weight 0; 'lbctl set-backend {id} --weight 1' sends it requests")
         }
-        _ => "nothing to do".to_owned(),
+        _ => NOTHING.to_owned(),
     }
 }
 

@@ -8,7 +8,8 @@ use super::{
 };
 use crate::{
     command::{
-        EventView, StatusView, describe_backend, describe_pool, describe_proxy, status_page,
+        EventView, StatusView, describe_backend, describe_pool, describe_proxy, remedy_at_backend,
+        status_page,
     },
     output::{Screen, Table},
     view::BackendView,
@@ -174,7 +175,13 @@ impl State {
         match kind {
             "backend" => {
                 let found = sample.backends.iter().find(|backend| backend.id == name);
-                found.map_or_else(gone, |backend| describe_backend(backend, now, screen))
+                found.map_or_else(gone, |backend| {
+                    let mut pools = sample.status.pools.iter();
+                    let pool = pools.find(|pool| pool.name == backend.pool);
+                    let advice =
+                        pool.and_then(|pool| remedy_at_backend(backend, pool, &sample.backends));
+                    describe_backend(backend, advice.as_deref(), now, screen)
+                })
             }
             "pool" => {
                 let found = sample.status.pools.iter().find(|pool| pool.name == name);

@@ -425,6 +425,8 @@ impl fleet_server::Fleet for FleetService {
             .context
             .registry
             .read(|view| (view.publisher.version(), view.publisher.digest(), view.committed));
+        let config_file = &self.context.config_file;
+        let undeclared = self.context.registry.read(|view| config_file.undeclared(&view.catalog));
         Ok(Response::new(pb::GetStatusResponse {
             server_id: self.context.server_id.clone(),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -441,7 +443,8 @@ impl fleet_server::Fleet for FleetService {
             recent_unrouted: Some(wire::recent(recent.window, &recent.unrouted)),
             recent_own_answers: wire::words(&recent.own_answers),
             last_event: self.context.events.latest(),
-            refused_config: self.context.refused_config.present().map(wire::refused_config),
+            refused_config: config_file.refused().map(wire::refused_config),
+            undeclared: undeclared.as_ref().map(wire::undeclared),
         }))
     }
 }

@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{
     connections::{Connections, Handshake, Peer, Watched},
-    declared::Refusal,
+    declared::ConfigFile,
     discovery::Sources,
     drain::Drains,
     events::EventLog,
@@ -86,7 +86,7 @@ pub(crate) struct Context {
     pub(crate) drains: Drains,
     pub(crate) rotation: Rotation,
     /// The file of declared state, if what it says now is not in force.
-    pub(crate) refused_config: Refusal,
+    pub(crate) config_file: ConfigFile,
     pub(crate) events: Arc<EventLog>,
     /// Room for whole states on their way to proxies.
     pub(crate) snapshots: Arc<Semaphore>,

@@ -15,7 +15,7 @@ use lb_proto::{
 use super::status;
 use crate::{
     clock::{millis, millis32, told, told_if_any},
-    declared::RefusedFile,
+    declared::{RefusedFile, UNDECLARED_TOLD, Undeclared},
     discovery::SourceReport,
     drain::DrainReport,
     events::Event,
@@ -230,6 +230,14 @@ pub(super) fn proxy(proxy: ProxyView, figures: Option<(Process, f64)>) -> pb::Pr
         held_source: info.held_source.to_owned(),
         awaited_session_key: String::new(),
         counted_since_unix_ms: 0,
+    }
+}
+
+pub(super) fn undeclared(undeclared: &Undeclared) -> pb::UndeclaredObjects {
+    pb::UndeclaredObjects {
+        path: undeclared.path.clone(),
+        count: u32::try_from(undeclared.objects.len()).unwrap_or(u32::MAX),
+        objects: undeclared.names().take(UNDECLARED_TOLD).collect(),
     }
 }
 

@@ -19,6 +19,7 @@ mod counts;
 mod discovered;
 mod draining;
 mod error;
+mod leads;
 mod newer;
 mod news;
 mod picks;

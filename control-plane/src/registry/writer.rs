@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::{
     Catalog, Command, KeyRequest, KeysWritten, Shared, Touched, View, WriteCounts, WriteError,
-    WriteRequest, Written, answers::Answers, commit::Change, newer::unreadable, news::News,
+    WriteRequest, Written, answers::Answers, commit::Change, leads, newer::unreadable, news::News,
     plan::plan, session_keys, twins, weights,
 };
 use crate::{
@@ -153,7 +153,8 @@ impl Writer {
             plan.upserts.extend(keys.map(Resource::SessionKeys));
             let mut warnings = session_keys::warnings(catalog, &plan.upserts, &plan.deletes);
             warnings.extend(twins::warnings(catalog, &plan.upserts, &plan.deletes));
-            let idle = weights::warnings(catalog, &plan.upserts, &plan.deletes);
+            let mut idle = leads::warnings(catalog, &plan.upserts, &plan.deletes);
+            idle.extend(weights::warnings(catalog, &plan.upserts, &plan.deletes));
             (revision, plan, warnings, idle)
         };
         let changed = plan.changes_anything();
@@ -162,7 +163,7 @@ impl Writer {
                 warn!(warning, "a write that is hardly meant");
             }
         }
-        // They do no harm, and are of interest to whoever makes the change.
+        // They are of interest to whoever makes the change.
         warnings.extend(idle);
         if dry_run {
             return Ok(Written { revision, changed, objects: plan.put, warnings });
@@ -306,6 +307,9 @@ impl Writer {
                 EventType::Drained => info!(backend = %key.name, reason.message, "drained"),
                 EventType::SessionKeysChanged => {
                     info!(reason.code, reason.message, "session keys changed");
+                }
+                what if what.is_a_loss() => {
+                    warn!(backend = %key.name, reason.code, reason.message, "{}", what.name());
                 }
                 what if what.is_of_a_standing() => {
                     info!(backend = %key.name, reason.code, reason.message, "{}", what.name());

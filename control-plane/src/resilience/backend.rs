@@ -8,7 +8,7 @@ use std::{
 use lb_core::{
     health::Flap,
     model::{
-        self, BackendId, EjectedBy, Ejection, Health, Incarnation, PoolName, Reason,
+        self, AdminState, BackendId, EjectedBy, Ejection, Health, Incarnation, PoolName, Reason,
         ResiliencePolicy, SlowStart,
     },
     resilience::{breaker::Breaker, outlier::Sample},
@@ -40,6 +40,8 @@ pub(super) struct Backend {
     pub(super) warm_from: Instant,
     /// Why it should be out and is not, by its breaker and as an outlier.
     pub(super) kept: BTreeMap<EjectedBy, Kept>,
+    /// As it was when it was last compared with what is declared.
+    pub(super) is_disabled: bool,
     /// Since the last look for outliers.
     pub(super) seen: Seen,
     /// Until when what it failed with lately may trip its breaker.
@@ -120,6 +122,7 @@ impl Backend {
             slow_start: standing.slow_start,
             warm_from: at.now + ramp_left,
             kept: BTreeMap::new(),
+            is_disabled: backend.admin_state == AdminState::Disabled,
             seen: Seen::default(),
             failing_until: at.now,
             told: None,
@@ -142,9 +145,16 @@ impl Backend {
         self.kept.insert(by, Kept { by, reason, since_unix_ms });
     }
 
-    /// Why it is in although it should be out.
+    /// Why it is in although it should be out. One that is down is not in.
     pub(super) fn why_kept(&self) -> Option<&Kept> {
-        if self.ejection().is_some() { None } else { self.kept.values().next() }
+        let is_in = self.ejection().is_none() && self.shown() != Health::Down;
+        is_in.then(|| self.kept.values().next()).flatten()
+    }
+
+    /// Whether an operator who disables it, and enables it again, forgives it something that a
+    /// look at it now and then might miss.
+    pub(super) fn has_a_record(&self, now: Instant) -> bool {
+        self.ejection().is_some() || !self.kept.is_empty() || self.breaker.remembers(now)
     }
 
     /// Whether it has its whole share.

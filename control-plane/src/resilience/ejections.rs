@@ -56,6 +56,8 @@ impl State {
             let event = breaker.advance(&policy.breaker, has_traffic, &jury, admit, at.now, rng);
             let settled = matches!(breaker.phase(), Phase::Closed)
                 && at.now >= backend.failing_until
+                // Whether its pool can spare it is asked for as long as there is a reason.
+                && breaker.refused().is_none()
                 && !breaker.sightings().is_in_doubt();
             if breaker.refused().is_none() {
                 backend.kept.remove(&EjectedBy::Breaker);
@@ -111,6 +113,7 @@ impl State {
         match event {
             Event::Opened { cause, lasts, times } => {
                 self.half_open.remove(id);
+                self.remembered.insert(id.clone());
                 backend.tripped = Some(Ejection {
                     by: EjectedBy::Breaker,
                     is_half_open: false,
@@ -202,28 +205,6 @@ impl State {
             }
         }
         refusals
-    }
-
-    /// A backend should be out and is not.
-    fn note_kept(&mut self, id: &BackendId, by: EjectedBy, reason: Reason, at: At<'_>) {
-        let Some(backend) = self.backends.get_mut(id) else { return };
-        backend.keep(by, reason, at);
-        self.retained.insert(id.clone());
-    }
-
-    /// Drops reasons to be out that nobody asks for any more.
-    fn let_go(&mut self, at: At<'_>) {
-        let Self { retained, backends, .. } = self;
-        retained.retain(|id| {
-            let Some(backend) = backends.get_mut(id) else { return false };
-            // The operator may have taken it out, or turned outlier detection off.
-            if !at.catalog.backends().get(id).is_some_and(|stored| stored.value.is_wanted()) {
-                backend.kept.clear();
-            } else if !backend.policy.outlier.enabled {
-                backend.kept.remove(&EjectedBy::Outlier);
-            }
-            !backend.kept.is_empty()
-        });
     }
 
     /// A backend is an outlier no more, if it was one.

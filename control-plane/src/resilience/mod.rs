@@ -14,6 +14,7 @@
 //! | `reports` | takes in what proxies report, and hands out probe tokens |
 //! | `settle` | takes in what the prober says, and moves everything on |
 //! | `ejections` | decides who is out, and who comes back |
+//! | `kept` | knows who should be out, and stays because the pool cannot spare it |
 //! | `verdicts` | makes the statuses that are new |
 //! | `words` | says why |
 //!
@@ -23,6 +24,7 @@
 mod backend;
 mod ejections;
 mod expected;
+mod kept;
 mod peers;
 mod pool;
 mod reports;
@@ -51,7 +53,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 pub(crate) use self::backend::Kept;
 pub(crate) use self::ejections::Transition;
@@ -60,7 +62,7 @@ pub(crate) use self::reports::{Role, Token};
 use self::{backend::Backend, expected::Expected, pool::Pool};
 use crate::{
     clock::{now, unix_ms},
-    events::{EventLog, EventType},
+    events::EventLog,
     fleet::Fleet,
     registry::{Catalog, Registry, WriteError},
 };
@@ -147,6 +149,10 @@ struct State {
     half_open: BTreeSet<BackendId>,
     /// Backends that may have a reason to be out, and stay.
     retained: BTreeSet<BackendId>,
+    /// Backends whose breakers have opened: the next time is longer.
+    remembered: BTreeSet<BackendId>,
+    /// Of those, the ones of which it was told.
+    told_kept: BTreeSet<BackendId>,
     /// The revision that pools and backends were last compared with.
     reconciled: u64,
     /// How often breakers did what, since the process began.
@@ -172,6 +178,8 @@ impl Resilience {
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
             retained: BTreeSet::new(),
+            remembered: BTreeSet::new(),
+            told_kept: BTreeSet::new(),
             reconciled: 0,
             transitions: BTreeMap::new(),
             rng: fastrand::Rng::new(),
@@ -229,9 +237,9 @@ impl Resilience {
         self.lock().backends.get(id)?.why_kept().cloned()
     }
 
-    /// Whether anything is out, or is being tried.
-    fn keeps_out(&self) -> bool {
-        self.lock().out().next().is_some()
+    /// Whether there is anything that an operator may forgive.
+    fn may_forgive(&self) -> bool {
+        self.lock().may_forgive(now())
     }
 
     /// How often breakers did what, since the process began.
@@ -268,7 +276,7 @@ pub(crate) async fn run(
             _ = tick.tick() => {}
             () = resilience.news.notified() => {}
             // Whoever disables a backend may enable it before the next tick.
-            changed = revisions.changed(), if resilience.keeps_out() => if changed.is_err() { return },
+            changed = revisions.changed(), if resilience.may_forgive() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
         while fresh.len() < BATCH_MAX
@@ -281,15 +289,19 @@ pub(crate) async fn run(
                 .member(&reporter.proxy)
                 .is_some_and(|member| member.is_live && member.instance == reporter.instance)
         };
-        let (statuses, refusals) = registry.read(|view| {
+        let (statuses, told) = registry.read(|view| {
             let (mut state, at) = (resilience.lock(), At::present(&view.catalog));
             state.lose_silent(lives, at);
             state.expected.connected = fleet.live();
             state.settle(view, fresh, at)
         });
-        for (id, reason) in refusals {
-            let (what, revision) = (EventType::EjectionRefused, registry.revision());
-            events.record(what, "backend", id.as_str(), revision, reason);
+        for (what, id, reason) in told {
+            if what.is_a_loss() {
+                warn!(backend = %id, reason.code, reason.message, "{}", what.name());
+            } else {
+                info!(backend = %id, reason.code, reason.message, "{}", what.name());
+            }
+            events.record(what, "backend", id.as_str(), registry.revision(), reason);
         }
         if statuses.is_empty() {
             continue;

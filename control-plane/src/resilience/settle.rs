@@ -1,6 +1,9 @@
 //! Moves everything on, and makes the statuses that are new.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Instant,
+};
 
 use lb_core::{
     health::Flap,
@@ -11,11 +14,16 @@ use lb_core::{
     sync::Publisher,
 };
 
-use super::{At, Backend, Checked, Pool, State, peers::Peers};
-use crate::registry::{Catalog, View};
+use super::{At, Backend, Checked, Pool, State, backend::Seen, peers::Peers};
+use crate::{
+    events::EventType,
+    registry::{Catalog, View},
+};
 
-/// What is new: statuses, and reasons to eject that did not.
-type News = (Vec<BackendStatus>, Vec<(BackendId, Reason)>);
+/// What is new: statuses, and what is told of reasons to eject that did not.
+type News = (Vec<BackendStatus>, Vec<Told>);
+/// What happened to a backend, and why.
+pub(super) type Told = (EventType, BackendId, Reason);
 
 impl State {
     /// Takes in what the prober said, moves on to `now`, and tells what is new.
@@ -38,7 +46,9 @@ impl State {
             },
             "whoever is out is among those that fail, or an outlier"
         );
-        (self.statuses(at), refusals)
+        let statuses = self.statuses(at);
+        let told = self.news_of_kept(refusals, at);
+        (statuses, told)
     }
 
     /// Takes up what an earlier process had taken out; the caps are kept to afterwards. Outliers get another chance, as what
@@ -79,16 +89,18 @@ impl State {
             // Too long ago to be told.
             None => self.backends.keys().cloned().collect(),
         };
-        ids.iter().for_each(|id| self.compare(id, at));
+        let forgiven: Vec<&BackendId> = ids.iter().filter(|id| self.compare(id, at)).collect();
         let catalog = at.catalog;
         self.pools.retain(|name, _| catalog.pools().contains_key(name));
         self.pools.values_mut().for_each(|pool| pool.peers = Peers::default());
-        self.forgive_disabled(at);
+        forgiven.into_iter().for_each(|id| self.forgive(id, at));
         self.keep_to_caps(at);
     }
 
-    /// Learns what a backend is now, or forgets it.
-    fn compare(&mut self, id: &BackendId, at: At<'_>) {
+    /// Learns what a backend is now, or forgets it. Whether it begins anew: one that is disabled
+    /// gets nothing whatever its requests came to, and whoever enables it again says that it is
+    /// well. What was under way when it was disabled may have failed meanwhile.
+    fn compare(&mut self, id: &BackendId, at: At<'_>) -> bool {
         let stored = at.catalog.backends().get(id).map(|stored| &stored.value);
         match (stored, self.backends.get_mut(id)) {
             (Some(stored), Some(backend)) if stored.incarnation == backend.incarnation => {
@@ -96,29 +108,39 @@ impl State {
                 if let Some(pool) = at.catalog.pools().get(&backend.pool) {
                     backend.policy = pool.value.resilience;
                 }
+                let is_disabled = stored.admin_state == AdminState::Disabled;
+                std::mem::replace(&mut backend.is_disabled, is_disabled) || is_disabled
             }
             _ => {
-                let Self { backends, dirty, down, failing, half_open, retained, .. } = self;
+                let Self {
+                    backends, dirty, down, failing, half_open, retained, remembered, ..
+                } = self;
                 backends.remove(id);
-                for ids in [dirty, down, failing, half_open, retained] {
+                for ids in [dirty, down, failing, half_open, retained, remembered] {
                     ids.remove(id);
                 }
+                false
             }
         }
     }
 
-    /// A backend that is disabled gets nothing whatever its requests came to. Whoever enables it
-    /// again says that it is well: it begins anew.
-    fn forgive_disabled(&mut self, at: At<'_>) {
-        let is_disabled = |id: &BackendId| {
-            let stored = at.catalog.backends().get(id);
-            stored.is_some_and(|stored| stored.value.admin_state == AdminState::Disabled)
-        };
-        let out: Vec<BackendId> = self.out().filter(|id| is_disabled(id)).cloned().collect();
-        for id in out {
-            self.end_outlier(&id);
-            self.keep_in(&id, at);
+    /// Begins with a backend from nothing.
+    fn forgive(&mut self, id: &BackendId, at: At<'_>) {
+        if self.backends.get(id).is_some_and(|backend| backend.outlier.is_some()) {
+            self.end_outlier(id);
         }
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        backend.kept.clear();
+        backend.seen = Seen::default();
+        let policy = backend.policy;
+        let event = backend.breaker.begin_anew(&policy.breaker, at.now);
+        if let Some(pool) = self.pools.get_mut(&backend.pool) {
+            pool.outliers.forget(id);
+        }
+        if let Some(event) = event {
+            self.moved(id, event, &policy, at);
+        }
+        self.remembered.remove(id);
     }
 
     /// A pool that has shrunk can spare fewer of its backends.
@@ -196,6 +218,14 @@ impl State {
             self.backends.get(*id).is_some_and(|backend| backend.ejection().is_some())
         };
         self.failing.iter().chain(outliers).filter(is_out)
+    }
+
+    /// Whether there is anything that an operator may forgive.
+    pub(super) fn may_forgive(&self, now: Instant) -> bool {
+        let marked = self.failing.iter().chain(&self.retained).chain(&self.remembered);
+        let outliers = self.pools.values().flat_map(|pool| pool.outliers.out());
+        let known = marked.chain(outliers).filter_map(|id| self.backends.get(id));
+        known.into_iter().any(|backend| backend.has_a_record(now))
     }
 
     /// What is kept of a backend, if need be from now on.

@@ -40,6 +40,7 @@ struct World {
     role: Role,
     /// What fails next is a connection, and no status.
     cut_off: bool,
+    told: Vec<settle::Told>,
 }
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
             sequence: 0,
             role: Role::Present { took_over: false },
             cut_off: false,
+            told: Vec::new(),
         };
         let items = (1..=backends).map(|number| {
             let backend = Declared::new(
@@ -103,7 +105,8 @@ impl World {
 
     /// Moves on to the present.
     async fn settle(&mut self, words: Vec<Checked>) {
-        let (statuses, _) = self.with(|state, view, at| state.settle(view, words, at));
+        let (statuses, told) = self.with(|state, view, at| state.settle(view, words, at));
+        self.told.extend(told);
         self.registry.record(statuses).await.unwrap();
     }
 

@@ -60,6 +60,31 @@ pub(super) fn of_refusal(why: &Reason, refused: Refused) -> Reason {
     Reason::new("ejection_refused", format!("{}, but it stays: {refused}", why.message))
 }
 
+/// Why a backend that stayed although there was a reason to take it out does so no longer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ended {
+    /// The operator took it out.
+    NotWanted,
+    /// Its pool can spare it.
+    Out,
+    /// Its checks took it down.
+    Down,
+    /// There is no reason any more.
+    Well,
+}
+
+/// The same in words.
+pub(super) fn of_end(ended: Ended) -> Reason {
+    match ended {
+        Ended::NotWanted => Reason::new("not_wanted", "it was disabled, or is being drained"),
+        Ended::Out => Reason::new("taken_out", "it is out now: its pool can spare it"),
+        Ended::Down => Reason::new("check_failed", "it is down now, by its checks"),
+        Ended::Well => {
+            Reason::new("no_longer_failing", "there is no reason any more to take it out")
+        }
+    }
+}
+
 /// Why a backend is held down.
 pub(super) fn of_hold(score: f64, lasts: Duration, below: &Reason) -> Reason {
     let seconds = lasts.as_secs();

@@ -184,6 +184,12 @@ impl Outliers {
         self.backends.get_mut(backend).is_some_and(|history| history.until.take().is_some())
     }
 
+    /// Forgets a backend, and how often it was an outlier: somebody who knows says that it is
+    /// well.
+    pub fn forget(&mut self, backend: &BackendId) {
+        self.backends.remove(backend);
+    }
+
     /// Those that are out.
     pub fn out(&self) -> impl Iterator<Item = &BackendId> {
         self.backends.iter().filter(|(_, history)| history.until.is_some()).map(|(id, _)| id)

@@ -14,7 +14,7 @@ use lb_core::{
 
 use crate::{
     bound::Bound,
-    ms,
+    calm, ms,
     node::{Clock, Node},
     plan::{Faults, Plan, Report},
 };
@@ -107,7 +107,11 @@ impl World {
 
     pub(crate) fn run(&mut self) -> Result<(), String> {
         self.run_until(ms(self.plan.end_ms))?;
-        if self.plan.faults != Faults::None { self.check_calm() } else { Ok(()) }
+        if self.plan.faults != Faults::None {
+            calm::check(self.quantity, self.plan.is_rate, &self.nodes, self.now)
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn run_until(&mut self, end: u64) -> Result<(), String> {
@@ -405,39 +409,6 @@ impl World {
         if self.plan.is_rate { self.quantity * MICROS } else { self.quantity }
     }
 
-    /// Once nothing happens any more, all is lent, by need.
-    fn check_calm(&self) -> Result<(), String> {
-        let up: Vec<_> = self.nodes.iter().filter(|node| node.is_up).collect();
-        if let Some(index) = up.iter().position(|node| !node.is_leased(self.now)) {
-            return Err(format!("proxy {index} of those that are up has no lease"));
-        }
-        let lent: Vec<u64> = up.iter().map(|node| node.usable(self.now)).collect();
-        let sum: u64 = lent.iter().sum();
-        let quantity = self.quantity * if self.plan.is_rate { 1000 } else { 1 };
-        // Some of it may be on its way from one to another.
-        let slack = if self.plan.is_rate { quantity / 10 + 3000 } else { up.len() as u64 };
-        if sum + slack < quantity {
-            return Err(format!("{lent:?} of {quantity} are lent"));
-        }
-        if !self.plan.is_rate {
-            return Ok(());
-        }
-        // What is left goes first where it is likely to be needed.
-        let demands: Vec<f64> = up.iter().map(|node| node.demand).collect();
-        let room = (self.quantity as f64 - demands.iter().sum::<f64>()).max(0.0);
-        let more = |demand: f64| demand / 4.0 + (demand * 2.0).sqrt() / 2.0;
-        let wanted: f64 = demands.iter().copied().map(more).sum();
-        let part = if wanted > room { room / wanted } else { 1.0 };
-        let asked = |demand: f64| 1000.0 * (demand + more(demand) * part);
-        let demands: Vec<f64> = demands.into_iter().map(asked).collect();
-        for (&lent, fair) in lent.iter().zip(max_min(quantity as f64, &demands)) {
-            if (lent as f64 - fair).abs() > quantity as f64 * 0.15 + 1500.0 {
-                return Err(format!("{lent} is lent instead of {fair}; demands {demands:?}"));
-            }
-        }
-        Ok(())
-    }
-
     fn at(&mut self, at: u64, event: Event) {
         self.events.push(Some(event));
         let index = self.events.len() - 1;
@@ -448,20 +419,4 @@ impl World {
         let wait = self.rng.u64(ms(range_ms.start)..ms(range_ms.end));
         self.at(self.now + wait, event);
     }
-}
-
-/// The level by bisection, so that it is not the same computation.
-fn max_min(quantity: f64, demands: &[f64]) -> Vec<f64> {
-    let total: f64 = demands.iter().sum();
-    if total <= quantity {
-        let surplus = (quantity - total) / demands.len() as f64;
-        return demands.iter().map(|demand| demand + surplus).collect();
-    }
-    let (mut low, mut high) = (0.0, quantity);
-    for _ in 0..60 {
-        let level = (low + high) / 2.0;
-        let sum: f64 = demands.iter().map(|demand| demand.min(level)).sum();
-        if sum > quantity { high = level } else { low = level }
-    }
-    demands.iter().map(|demand| demand.min(low)).collect()
 }

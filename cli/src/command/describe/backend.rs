@@ -12,7 +12,8 @@ use crate::{
     view::{self, BackendView, ChecksView, DrainView, ResolutionView, StandingView},
 };
 
-pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
+/// `advice` is what its pool's answers say, if they blame it.
+pub(crate) fn page(view: &BackendView, advice: Option<&str>, now: u64, screen: Screen) -> String {
     let since = format::moment(view.since_unix_ms, now);
     let mut page = Page::new(&format!("backend {}: {}", view.id, view.state()));
     page.row("since", &since);
@@ -53,7 +54,9 @@ pub(crate) fn page(view: &BackendView, now: u64, screen: Screen) -> String {
     if !view.proxies.is_empty() {
         page.text += &screen.render(&per_proxy(view));
     }
-    page.next_step(&remedy::next_step(view));
+    // What is known about itself tells more.
+    let next = remedy::next_step(view);
+    page.next_step(if next == remedy::NOTHING { advice.unwrap_or(&next) } else { &next });
     page.text
 }
 
@@ -244,7 +247,7 @@ mod tests {
     #[test]
     fn a_backend_that_is_down_says_why_since_when_and_what_next() {
         let screen = Screen::new(OutputFormat::Table);
-        let text = page(&refused().into(), NOW_MS, screen);
+        let text = page(&refused().into(), None, NOW_MS, screen);
         insta::assert_snapshot!(text, @r"
         backend backend2: down
           since              41s ago (21:51:30 UTC)
@@ -282,7 +285,7 @@ mod tests {
         wire.proxies[0].avoided = true;
         wire.status.as_mut().unwrap().health = pb::Health::Up.into();
         let view = BackendView::from(wire);
-        let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+        let text = page(&view, None, NOW_MS, Screen::new(OutputFormat::Table));
         assert!(text.contains("\nwhat traffic says\n  avoided by         proxy-1: "), "{text}");
         assert!(text.lines().any(|line| line.ends_with("  yes     none")), "{text}");
         let next = text.lines().last().unwrap();
@@ -302,7 +305,7 @@ mod tests {
         };
         status.disagreements = vec![told("unreachable_from_proxy")];
         let shown = |wire: &pb::BackendView| {
-            let text = page(&wire.clone().into(), NOW_MS, Screen::new(OutputFormat::Table));
+            let text = page(&wire.clone().into(), None, NOW_MS, Screen::new(OutputFormat::Table));
             let said = text.lines().skip_while(|line| *line != "what traffic says").skip(1);
             said.take_while(|line| line.starts_with(' ')).collect::<Vec<_>>().join("\n")
         };
@@ -320,6 +323,20 @@ mod tests {
     }
 
     #[test]
+    fn what_the_answers_of_its_pool_say_of_it_is_told_where_nothing_else_is_known() {
+        let mut wire = refused();
+        let last = |wire: &pb::BackendView| {
+            let screen = Screen::new(OutputFormat::Table);
+            let text = page(&wire.clone().into(), Some("look at its log"), NOW_MS, screen);
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        assert!(last(&wire).starts_with("next: nothing listens at localhost:8002"));
+        wire.status.as_mut().unwrap().set_health(pb::Health::Up);
+        wire.checks = None;
+        assert_eq!(last(&wire), "next: look at its log");
+    }
+
+    #[test]
     fn a_drain_says_what_is_left_where_and_until_when() {
         let shares = [("proxy-1", "told", 2, 1), ("proxy-2", "told", 0, 0)];
         let drain = DrainView { since_unix_ms: NOW_MS - 12_000, ..a_drain(&shares) };
@@ -328,7 +345,7 @@ mod tests {
             drain: Some(drain),
             ..BackendView::from(refused())
         };
-        let text = page(&view, NOW_MS, Screen::new(OutputFormat::Table));
+        let text = page(&view, None, NOW_MS, Screen::new(OutputFormat::Table));
         let drain: Vec<&str> = text.lines().skip_while(|line| *line != "drain").take(5).collect();
         assert!(text.starts_with("backend backend2: draining (3 left)\n"), "{text}");
         insta::assert_snapshot!(drain.join("\n"), @r"

@@ -14,7 +14,7 @@ pub(crate) use self::{
 };
 use super::{
     Session, backend as backends, get,
-    judgement::{Facts, Finding},
+    judgement::{self, Facts, Finding},
     limit as limits, session,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     clock,
     exit::{Exit, Failure},
     format,
-    view::{ObjectView, Traffic},
+    view::{BackendView, ObjectView, Traffic},
 };
 
 /// Describes one object.
@@ -36,7 +36,8 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
                 let all = get::backends(session, "").await?;
                 return get::choose(all, Some(name), "backend", |view| &view.id).map(drop);
             };
-            screen.answer(&view, names, || backend::page(&view, now, screen))
+            let advice = advice(session, &view).await?;
+            screen.answer(&view, names, || backend::page(&view, advice.as_deref(), now, screen))
         }
         GetKind::Pools => {
             let found = get::choose(get::pools(session).await?, Some(name), "pool", |v| &v.name)?;
@@ -59,7 +60,8 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
         GetKind::Limits => {
             let all = limits::all(session).await?;
             let view = first(get::choose(all, Some(name), "limit", limits::name_of)?)?;
-            screen.answer(&view, names, || limit::page(&view, screen))
+            let proxies = get::proxies(session).await?;
+            screen.answer(&view, names, || limit::page(&view, &proxies, screen))
         }
         GetKind::Routes => {
             let view = get::object(session, "route", name).await?;
@@ -67,6 +69,15 @@ pub(super) async fn run(session: &Session, args: Describe) -> Result<(), Failure
             screen.answer(&view, names, || route::page(&view, &facts, screen))
         }
     }
+}
+
+/// What the answers of a backend's pool say of it.
+async fn advice(session: &Session, view: &BackendView) -> Result<Option<String>, Failure> {
+    let pools = get::pools(session).await?;
+    // It may have gone meanwhile, with its backends.
+    let Some(pool) = pools.iter().find(|pool| pool.name == view.pool) else { return Ok(None) };
+    let backends = get::backends(session, &view.pool).await?;
+    Ok(judgement::remedy_at_backend(view, pool, &backends))
 }
 
 fn first<T>(found: Vec<T>) -> Result<T, Failure> {

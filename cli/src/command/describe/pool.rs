@@ -2,7 +2,7 @@
 
 use super::{Page, traffic_section};
 use crate::{
-    command::get,
+    command::{get, judgement, remedy},
     format,
     output::Screen,
     view::{BackendView, PoolView, session_results},
@@ -54,7 +54,9 @@ pub(crate) fn page(view: &PoolView, backends: &[BackendView], now: u64, screen: 
     let idle = backends.iter().all(|backend| !backend.serves()).then(|| backends.first());
     page.next_step(&match worst.or_else(|| idle.flatten()) {
         Some(worst) => format!("'lbctl describe backend {}'", worst.id),
-        None => "nothing to do".to_owned(),
+        None => {
+            judgement::remedy_of_pool(view, backends).unwrap_or_else(|| remedy::NOTHING.to_owned())
+        }
     });
     page.text
 }

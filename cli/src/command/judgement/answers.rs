@@ -3,7 +3,7 @@
 use super::{Facts, Group};
 use crate::{
     format,
-    view::{PoolView, RecentView},
+    view::{BackendView, PoolView, RecentView},
 };
 
 /// Fewer answers than this say nothing about a share.
@@ -16,12 +16,46 @@ const FAILS_ONE_OF: u64 = 2;
 /// Tells pools whose clients are failed.
 pub(super) fn of_pools(facts: &Facts, group: &mut Group<'_>) {
     for pool in &facts.pools {
-        let recent = pool.traffic.as_ref().and_then(|traffic| traffic.recent.as_ref());
-        let Some(recent) = recent.filter(|recent| is_failing(recent)) else { continue };
+        let Some(recent) = failing(pool) else { continue };
         let object = format!("pool/{}", pool.name);
         let message = format!("pool {}: {}", pool.name, sentence(recent));
-        tell(group, "pool_answers", Some(object), message, next_step(pool, recent), recent);
+        let next = next_step(pool, recent, worst(pool, &facts.backends));
+        tell(group, "pool_answers", Some(object), message, next, recent);
     }
+}
+
+/// What to do about a pool whose clients are failed, and about the backend that is to blame, as the
+/// status has it; nothing if all is well.
+pub(in crate::command) fn remedy_of(pool: &PoolView, backends: &[BackendView]) -> Option<String> {
+    failing(pool).map(|recent| next_step(pool, recent, worst(pool, backends)))
+}
+
+/// The same, if the pool's backends are to blame, and this one most.
+pub(crate) fn remedy_at(
+    backend: &BackendView,
+    pool: &PoolView,
+    backends: &[BackendView],
+) -> Option<String> {
+    let recent = failing(pool).filter(|recent| blames_backends(recent.main_reason()))?;
+    let worst = worst(pool, backends).filter(|worst| worst.id == backend.id);
+    worst.is_some().then(|| next_step(pool, recent, worst))
+}
+
+fn failing(pool: &PoolView) -> Option<&RecentView> {
+    let recent = pool.traffic.as_ref().and_then(|traffic| traffic.recent.as_ref());
+    recent.filter(|recent| is_failing(recent))
+}
+
+/// Whether answers that failed for this reason did so at a backend; without one, a backend answered.
+fn blames_backends(reason: Option<&str>) -> bool {
+    reason.is_none_or(|reason| reason.starts_with("backend_") || reason == "dns_failure")
+}
+
+/// The backend of a pool at which most requests have failed.
+fn worst<'a>(pool: &PoolView, backends: &'a [BackendView]) -> Option<&'a BackendView> {
+    let failed = |backend: &&BackendView| backend.traffic.failures_total;
+    let own = backends.iter().filter(|backend| backend.pool == pool.name);
+    own.max_by_key(failed).filter(|worst| failed(worst) > 0)
 }
 
 /// Tells if clients are failed before a pool is found.
@@ -66,8 +100,16 @@ fn sentence(recent: &RecentView) -> String {
     format!("{share} of {answers} answers of the {} are {what}: {}", recent.window(), recent.why())
 }
 
-fn next_step(pool: &PoolView, recent: &RecentView) -> String {
+fn next_step(pool: &PoolView, recent: &RecentView, worst: Option<&BackendView>) -> String {
     let name = &pool.name;
+    let look = |otherwise: &str| match worst {
+        Some(BackendView { id, address, traffic, .. }) => format!(
+            "look at the log of the server of {id}, {address}, which has most of the failures so far \
+             ({})",
+            traffic.failures.by_kind()
+        ),
+        None => format!("'lbctl get backends --pool {name}' {otherwise}"),
+    };
     match recent.main_reason() {
         Some("queue_full" | "queue_timeout") => format!(
             "its backends take no more at a time: add one, or allow more with 'lbctl set-pool {name} \
@@ -79,20 +121,15 @@ fn next_step(pool: &PoolView, recent: &RecentView) -> String {
              {name}') after that began each goes on by itself"
         ),
         Some("backend_timeout") => format!(
-            "'lbctl get backends --pool {name}' shows at which it fails; if they are meant to be \
-             that slow, 'lbctl set-pool {name} --request-timeout 60s'"
+            "{}; if they are meant to be that slow, 'lbctl set-pool {name} --request-timeout 60s'",
+            look("shows at which it fails")
         ),
         Some("loop_detected") => {
             "'lbctl check' looks for the backend that leads back here".to_owned()
         }
         Some("overloaded") => "'lbctl get proxies' shows which proxy has too much to do".to_owned(),
-        Some(reason) if reason.starts_with("backend_") || reason == "dns_failure" => {
-            format!("'lbctl get backends --pool {name}' shows at which it fails")
-        }
+        reason @ Some(_) if blames_backends(reason) => look("shows at which it fails"),
         Some(_) => format!("'lbctl describe pool {name}'"),
-        None => format!(
-            "'lbctl get backends --pool {name}' shows which of them fails: look at the log of its \
-             server"
-        ),
+        None => look("shows which of them fails: look at the log of its server"),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub(crate) proxies: Vec<ProxyView>,
     /// A file of declared state that was read again and refused.
     pub(crate) refused_config: Option<pb::RefusedConfig>,
+    /// What a file of declared state does not name, and what goes on all the same.
+    pub(crate) undeclared: Option<pb::UndeclaredObjects>,
     /// Processes that are not let in.
     pub(crate) refused: Vec<RefusedView>,
     pub(crate) pools: Vec<PoolView>,
@@ -84,6 +86,7 @@ impl Facts {
             skew: None,
             takes_writes: None,
             refused_config: status.refused_config.clone(),
+            undeclared: status.undeclared.clone(),
             proxies,
             refused: status.refused.iter().cloned().map(RefusedView::from).collect(),
             pools: status.pools.iter().cloned().map(PoolView::from).collect(),

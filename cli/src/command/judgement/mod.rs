@@ -13,7 +13,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub(crate) use self::facts::Facts;
+pub(super) use self::answers::remedy_of as remedy_of_pool;
+pub(crate) use self::{answers::remedy_at as remedy_at_backend, facts::Facts};
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]

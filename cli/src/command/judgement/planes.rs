@@ -33,6 +33,9 @@ pub(super) fn control_plane(facts: &Facts, group: &mut Group<'_>) {
     if let Some(file) = &facts.refused_config {
         refused_config(file, facts.now_unix_ms, group);
     }
+    if let Some(objects) = &facts.undeclared {
+        undeclared(objects, group);
+    }
     match facts.skew {
         Some(skew) if skew > SKEW_MAX => {
             let message = format!("its clock and this one are {} apart", format::duration(skew));
@@ -62,6 +65,23 @@ fn refused_config(file: &pb::RefusedConfig, now: u64, group: &mut Group<'_>) {
         file.path
     );
     group.fail("config_file", None, message, remedy);
+}
+
+/// A file removes nothing, which is not what whoever comes from `nginx -s reload` expects.
+fn undeclared(objects: &pb::UndeclaredObjects, group: &mut Group<'_>) {
+    let pb::UndeclaredObjects { path, count, objects } = objects;
+    let (are, go) = if *count == 1 { ("object is", "goes") } else { ("objects are", "go") };
+    let more = match (*count as usize).saturating_sub(objects.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let first = objects.join(", ");
+    let message =
+        format!("{count} {are} not in --config {path} and {go} on serving: {first}{more}");
+    let remedy = format!(
+        "'lbctl diff --prune -f {path}' shows them, 'lbctl apply --prune -f {path}' removes them"
+    );
+    group.advise("config_undeclared", None, message, remedy);
 }
 
 pub(super) fn proxies(facts: &Facts, group: &mut Group<'_>) {

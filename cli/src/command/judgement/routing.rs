@@ -80,13 +80,28 @@ pub(super) fn routes(facts: &Facts, group: &mut Group<'_>) {
             group.is_advice();
         }
     }
-    if facts.routes.is_empty() {
-        let remedy = "'lbctl add-route NAME --pool POOL'";
-        let message = "there are no routes: every answer is 404".to_owned();
-        group.fail("route_exists", None, message, remedy);
-    }
+    bare_listeners(facts, &bound, group);
     let all = format::count(facts.routes.len(), "route", "routes");
     group.else_ok("route_served", format!("{all} with a pool that can serve"));
+}
+
+/// Listeners without a route, where everything is refused. Of one that no proxy has an address for,
+/// that is told instead.
+fn bare_listeners(facts: &Facts, bound: &BTreeSet<&str>, group: &mut Group<'_>) {
+    let names = facts.listeners.iter().map(ObjectView::name);
+    let is_bare = |name: &&str| facts.routes.iter().all(|route| route.listener.as_str() != *name);
+    for name in names.filter(is_bare) {
+        let object = format!("listener/{name}");
+        let message = format!("listener {name} has no route: everything is answered 404");
+        let remedy = format!("'lbctl add-route NAME --listener {name} --pool POOL'");
+        if bound.contains(name) || bound.is_empty() {
+            group.fail("route_exists", object, message, remedy);
+        }
+    }
+    if facts.routes.is_empty() && facts.listeners.is_empty() {
+        let message = "there are no routes: every answer is 404".to_owned();
+        group.fail("route_exists", None, message, "'lbctl add-route NAME --pool POOL'");
+    }
 }
 
 /// Why it is never taken, and what to do.

@@ -207,7 +207,7 @@ fn state(backend: &BackendView, now: u64) -> String {
         since.map_or_else(String::new, |at| format!(" for {}", format::age_of(Some(at), now)));
     let last = backend.checks.as_ref().and_then(|checks| checks.last_success_unix_ms);
     let last = last.map_or_else(String::new, |at| {
-        format!("; last success {} ago", format::age_of(Some(at), now))
+        format!("; its check passed {} ago", format::age_of(Some(at), now))
     });
     let (id, address, state, why) =
         (&backend.id, &backend.address, backend.state(), remedy::why(backend));

@@ -1,6 +1,9 @@
 //! What is found, and how bad it is.
 
+mod bare;
+mod blamed;
 mod hanging;
+mod undeclared;
 
 use std::time::Duration;
 
@@ -32,6 +35,7 @@ fn facts(proxies: Vec<ProxyView>) -> Facts {
         skew: Some(Duration::from_secs(60)),
         takes_writes: Some(true),
         refused_config: None,
+        undeclared: None,
         proxies,
         refused: Vec::new(),
         pools: vec![PoolView::from(pb::PoolStatus {
@@ -220,6 +224,7 @@ fn every_way_in_which_a_route_never_matches_is_told() {
 fn a_listener_that_nobody_can_reach_is_one_finding() {
     let mut facts = facts(vec![proxy("p1", "synced"), proxy("p2", "synced")]);
     facts.listeners = vec![listener("extra"), listener("internal")];
+    facts.routes = vec![route("e", "extra", "", "/"), route("i", "internal", "", "/")];
     assert!(about(&facts, "listener", "extra").is_empty());
     let [finding] = &about(&facts, "listener", "internal")[..] else { panic!("one") };
     assert!(finding.message.starts_with("no proxy has an address"), "{finding:?}");
@@ -316,7 +321,7 @@ fn ages_are_told_where_there_are_any() {
         pb::CheckReport { last_success_unix_ms: now - 43_000, ..pb::CheckReport::default() }.into(),
     );
     let told = |facts: &Facts| about(facts, "backend", "b1")[0].message.clone();
-    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); last success 43s ago");
+    insta::assert_snapshot!(told(&facts), @"b1 localhost:8001 down for 41s: 404 (check_status); its check passed 43s ago");
     facts.backends[0].since_unix_ms = None;
     facts.backends[0].checks = None;
     facts.backends[0].health = "unknown";
@@ -330,6 +335,7 @@ fn several_proxies_have_no_address() {
     let listener = pb::Listener { name: "extra".to_owned(), ..pb::Listener::default() };
     let object = Some(pb::object::Object::Listener(listener));
     facts.listeners.extend(ObjectView::read(pb::Object { object, revision: 1 }));
+    facts.routes = vec![route("e", "extra", "", "/")];
     facts.proxies[0].listen.clear();
     facts.proxies[1].listen.clear();
     let finding = about(&facts, "listener", "extra").remove(0);

@@ -111,7 +111,8 @@ async fn nothing_there(uri: Uri) -> Fault {
 
 /// The router adds Allow.
 async fn wrong_method(method: Method, uri: Uri) -> Fault {
-    let path = uri.path().strip_prefix("/v1").unwrap_or(uri.path());
+    let whole = uri.path();
+    let path = whole.strip_prefix("/v1").unwrap_or(whole);
     let path: String = path.chars().take(80).collect();
     Fault::new(
         StatusCode::METHOD_NOT_ALLOWED,

@@ -42,6 +42,26 @@ impl World {
         world
     }
 
+    /// Nothing else in the pool is up, and the breaker of the first backend would be open. Nobody
+    /// has sent it anything for longer than its window.
+    async fn with_the_last_one_kept() -> Self {
+        let mut world = Self::new(2).await;
+        let down = world.word(2, Health::Down, "check_status");
+        world.settle(vec![down]).await;
+        world.fail(1).await;
+        world.pass(Duration::from_secs(11)).await;
+        assert!(!world.is_out(1));
+        assert_eq!(world.stay(), [("b1".to_owned(), EjectedBy::Breaker)]);
+        assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused")]);
+        world
+    }
+
+    /// What is told since the last call.
+    fn news(&mut self) -> Vec<(String, &'static str)> {
+        let told = std::mem::take(&mut self.told).into_iter();
+        told.map(|(what, id, _)| (id.to_string(), what.name())).collect()
+    }
+
     async fn fail(&mut self, number: u64) {
         self.report("p1", number, (0, 20), None);
         self.settle(Vec::new()).await;
@@ -115,4 +135,57 @@ async fn whoever_is_disabled_or_removed_does_not_stay() {
             assert_eq!(world.stay(), [], "{by:?}, removed: {removed}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_last_one_stays_failing_until_a_request_succeeds_and_no_longer() {
+    let mut world = World::with_the_last_one_kept().await;
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!((world.stay().len(), world.news()), (1, vec![]), "nothing has happened since");
+    world.report("p1", 1, (1000, 0), None);
+    world.settle(Vec::new()).await;
+    assert_eq!(world.stay(), []);
+    assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused_ended")]);
+    world.pass(Duration::from_secs(11)).await;
+    assert_eq!(world.news(), []);
+}
+
+#[tokio::test]
+async fn the_last_one_does_not_stay_once_its_checks_took_it_down_and_brought_it_up_again() {
+    let mut world = World::with_the_last_one_kept().await;
+    let down = world.word(1, Health::Down, "check_status");
+    world.settle(vec![down]).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert_eq!(world.resilience.kept().len(), 0, "it is down: it does not stay");
+    assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused_ended")]);
+    let up = world.word(1, Health::Up, "check_passed");
+    world.settle(vec![up]).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert_eq!((world.stay(), world.news()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn the_last_one_is_out_once_another_serves() {
+    let mut world = World::with_the_last_one_kept().await;
+    let up = world.word(2, Health::Up, "check_passed");
+    world.settle(vec![up]).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert!(world.is_out(1) && world.stay().is_empty());
+    assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused_ended")]);
+}
+
+#[tokio::test]
+async fn whoever_is_enabled_again_does_not_stay() {
+    let mut world = World::with_the_last_one_kept().await;
+    assert!(world.resilience.may_forgive(), "both may happen within a tick");
+    world.set_state(1, AdminState::Disabled).await;
+    world.pass(Duration::from_millis(10)).await;
+    world.set_state(1, AdminState::Enabled).await;
+    world.pass(Duration::from_millis(10)).await;
+    assert_eq!(world.stay(), []);
+    assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused_ended")]);
+    // What fails then is told.
+    world.fail(1).await;
+    assert_eq!(world.stay(), [("b1".to_owned(), EjectedBy::Breaker)]);
+    assert_eq!(world.news(), [("b1".to_owned(), "ejection_refused")]);
 }

@@ -20,6 +20,7 @@
 //! It knows nothing of the pool: whether a backend may be spared is asked when it is to
 //! open. One that may not goes on as closed, and asks again while the reason stands.
 
+mod anew;
 mod event;
 mod heard;
 #[cfg(test)]
@@ -331,20 +332,6 @@ impl Breaker {
         self.last_holder = Some(reporter.proxy.clone());
         trial.probe = Some(Probe { id, reporter, given: now, asked: sent, in_use: false });
         Some(ProbeToken { id, life: TOKEN_LIFE })
-    }
-
-    /// Hears that its checks, which had taken the backend down, have brought it up again: it
-    /// was mended or started anew, and what failed before says nothing about it.
-    pub fn came_back(&mut self, policy: &BreakerPolicy, now: Instant) -> Option<Event> {
-        self.sightings.clear();
-        let is_closed = matches!(self.state, State::Closed { .. });
-        (!is_closed).then(|| self.close(policy, ClosedBy::Checks, now))
-    }
-
-    /// Closes it by order: the pool has shrunk, and its cap with it.
-    pub fn release(&mut self, policy: &BreakerPolicy, now: Instant) -> Option<Event> {
-        let is_closed = matches!(self.state, State::Closed { .. });
-        (!is_closed).then(|| self.close(policy, ClosedBy::Order, now))
     }
 
     /// Why a closed breaker is to open.
