@@ -186,7 +186,7 @@ pub(crate) async fn apply_again(context: &Context, path: &Path) {
         since_unix_ms: unix_ms(),
     });
     if let Some(failure) = failure {
-        error!(failure, "the configuration file was not applied; everything stays as it is");
+        error!(%failure, "the configuration file was not applied; everything stays as it is");
         let name = path.display().to_string();
         let reason = Reason::new("bad_configuration", failure);
         events.record(EventType::ConfigRejected, "config", &name, registry.revision(), reason);

@@ -308,6 +308,9 @@ async fn a_hangup_reads_the_file_again_and_a_faulty_one_changes_nothing() {
     fs::write(declared.config(), WEB.replace("weight = 2", "weigth = 3")).unwrap();
     declared.process.signal(Signal::HUP);
     declared.process.complaint("did you mean \"weight\"?").await;
+    // On the line of the event, so that who looks for the one finds the other.
+    let file = declared.config().display().to_string();
+    declared.process.complaint(&format!("nothing of it was applied: {file}:")).await;
     assert_eq!(weight().await, 7);
     let server = declared.process.listening().await.address("grpc");
     let mut events = lb_tests::api::Api::new(server).watch(100).await;
@@ -315,6 +318,7 @@ async fn a_hangup_reads_the_file_again_and_a_faulty_one_changes_nothing() {
         let event = events.message().await.unwrap().unwrap();
         let reason = event.reason.unwrap_or_default();
         let told = event.r#type == "config_rejected" && reason.message.contains("weigth");
+        assert!(!told || !reason.message.contains('\n'), "an event is one line: {reason:?}");
         if told { Ok(()) } else { Err(event.r#type) }
     })
     .await;

@@ -111,8 +111,7 @@ async fn nothing_there(uri: Uri) -> Fault {
 
 /// The router adds Allow.
 async fn wrong_method(method: Method, uri: Uri) -> Fault {
-    let whole = uri.path();
-    let path = whole.strip_prefix("/v1").unwrap_or(whole);
+    let path = uri.path().strip_prefix("/v1").unwrap_or_else(|| uri.path());
     let path: String = path.chars().take(80).collect();
     Fault::new(
         StatusCode::METHOD_NOT_ALLOWED,
