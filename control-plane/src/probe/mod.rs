@@ -144,7 +144,11 @@ impl Supervisor {
             let pool = view.catalog.pools().get(&backend.pool)?;
             let (policy, revision) = (pool.value.health.clone(), revision.max(pool.revision));
             let status = view.catalog.status(&backend).cloned();
-            let is_alone = view.catalog.judge(&pool.value).candidates == 0;
+            let pool = &pool.value;
+            let is_alone = backend.is_wanted()
+                && pool.resilience.panic_threshold_percent > 0
+                && !view.catalog.has_spare(pool)
+                && view.catalog.judge(pool).candidates == 0;
             Some((Target { backend, policy, revision }, status, is_alone))
         });
         let Some((target, status, is_alone)) = wanted else {

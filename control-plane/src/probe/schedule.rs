@@ -22,6 +22,9 @@ use crate::{
 /// How long a name of a backend without checks may take to resolve.
 const LOOKUP: Duration = Duration::from_secs(5);
 
+/// How long the first check waits until it is told where a name leads.
+const LOCATED_WITHIN: Duration = Duration::from_millis(500);
+
 /// Checks a backend, beginning with what is known about it, until it is dropped.
 ///
 /// `asked_anew` says that somebody has just changed what is checked, or enabled the
@@ -133,7 +136,8 @@ impl Check {
     async fn locate(&mut self) {
         let address = &self.target.backend.address;
         if matches!(address.host(), Host::Name(_))
-            && self.addresses.refresh(&self.shared.prober.resolver, address, LOOKUP).await.is_ok()
+            && let resolver = &self.shared.prober.resolver
+            && self.addresses.refresh(resolver, address, LOCATED_WITHIN).await.is_ok()
         {
             let reason = Reason::new("not_checked", "waiting for the first check");
             self.tell(Health::Unknown, &reason).await;

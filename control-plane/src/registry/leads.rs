@@ -71,12 +71,16 @@ fn emptied(catalog: &Catalog, upserts: &[Resource], deletes: &[Key]) -> BTreeSet
     let gone = gone.filter_map(|key| BackendId::new(&key.name).ok());
     let put = upserts.iter().filter_map(Resource::as_backend).map(|backend| backend.id.clone());
     let stored = gone.chain(put).filter_map(|id| catalog.backends().get(&id));
-    let mut pools: BTreeSet<PoolName> = stored.map(|stored| stored.value.pool.clone()).collect();
-    pools.retain(|name| {
-        let pool = catalog.pools().get(name);
-        pool.is_some_and(|pool| cannot_serve(catalog, &pool.value).is_none())
+    let mut touched: BTreeMap<&PoolName, usize> = BTreeMap::new();
+    stored.for_each(|stored| *touched.entry(&stored.value.pool).or_default() += 1);
+    // Of a large pool others are left mostly, and then it need not be looked at as a whole.
+    touched.retain(|name, touched| {
+        let pool = catalog.pools().get(*name).map(|pool| &pool.value);
+        pool.is_some_and(|pool| {
+            *touched >= catalog.judge(pool).candidates && cannot_serve(catalog, pool).is_none()
+        })
     });
-    pools
+    touched.into_keys().cloned().collect()
 }
 
 /// These pools, and those that answer in their place, as they are after the write.
@@ -118,19 +122,18 @@ fn sketch<'a>(
 fn cannot_serve(catalog: &Catalog, pool: &Pool) -> Option<String> {
     let name = &pool.name;
     let answers_instead = || pool.fallback.answer.is_some() || catalog.has_spare(pool);
-    if catalog.picks(pool).count() > 0 || answers_instead() {
+    if catalog.judge(pool).candidates > 0 || answers_instead() {
         return None;
     }
-    let mut backends = catalog.in_pool(name).map(|stored| &stored.value).peekable();
-    Some(if backends.peek().is_none() {
+    Some(if catalog.pool_size(name) == 0 {
         format!(
             "which has no backend: its requests are answered 503 until there is one ('lbctl \
              add-backend HOST:PORT --pool {name}')"
         )
-    } else if backends.any(|backend| backend.is_wanted() && catalog.status(backend).is_none()) {
+    } else if catalog.picks(pool).any() {
         format!(
-            "which cannot serve before the first check of one of its backends has passed: until then \
-             its requests are answered 503 ('lbctl get backends --pool {name}')"
+            "none of whose backends has been checked yet: they are tried all the same, and requests \
+             fail if they do not answer ('lbctl get backends --pool {name}')"
         )
     } else {
         format!(
@@ -225,7 +228,7 @@ mod tests {
         assert!(text.contains("pool dead, none of whose backends serves"), "{text}");
         let fresh = [Resource::Pool(Pool::new(pool("new"))), backend("nn", "new")];
         let text = told(&[&fresh[..], &[route("default", "new")]].concat(), &[]);
-        assert!(text.contains("pool new, which cannot serve before the first check"), "{text}");
+        assert!(text.contains("pool new, none of whose backends has been checked yet"), "{text}");
         // Something answers in its place.
         let mut dead = Pool::new(pool("dead"));
         dead.fallback.pool = Some(pool("web"));
@@ -235,7 +238,12 @@ mod tests {
     #[test]
     fn a_pool_whose_backends_are_all_replaced_is_told() {
         let text = told(&[backend("www", "web")], &[("backend", "w")]);
-        assert!(text.starts_with("route default goes to pool web, which cannot serve"), "{text}");
+        assert!(
+            text.starts_with(
+                "route default goes to pool web, none of whose backends has been checked"
+            ),
+            "{text}"
+        );
         let nowhere = told(&[backend("ddd", "dead")], &[("backend", "d")]);
         assert_eq!(nowhere, "", "no route leads there");
     }

@@ -159,8 +159,8 @@ impl Tally {
 /// spare pool wants it used when this one is not well, so there is no panic then: what is not
 /// well gets nothing, and where nobody is, the requests go to the spare pool.
 ///
-/// Where nobody may be picked and no pool stands in, those are that were never checked, unless the
-/// pool's panic threshold is 0.
+/// Where nobody may be picked and no pool and no answer stands in, those are that were never
+/// checked, unless the pool's panic threshold is 0.
 #[must_use]
 pub fn of_facts(
     pool: &Pool,
@@ -197,7 +197,8 @@ pub fn of_facts(
             (false, ..) => Place::Nowhere,
         };
     }
-    let is_closed = has_spare || pool.resilience.panic_threshold_percent == 0;
+    let is_closed =
+        has_spare || pool.fallback.answer.is_some() || pool.resilience.panic_threshold_percent == 0;
     if !is_closed && !places.iter().any(|place| place.is_candidate()) {
         untried.into_iter().for_each(|number| places[number] = Place::Untried);
     }

@@ -11,7 +11,7 @@ use super::{
     AMOUNT_MAX, Grant, Report, Term, Terms, Unit,
     book::Book,
     fair::shares_beside,
-    rate::reserve,
+    rate::reserved,
     turns::{Lending, hand_round, round_of_turns},
 };
 
@@ -182,12 +182,16 @@ impl<H: Clone + Ord> Granter<H> {
         }
         let book = self.books.entry(from.clone()).or_insert_with(|| Book::presumed(0, now));
         let (counted, demand) = (book.counted(counted_for, now), book.report().demand);
+        let former_term = book.report().term;
         let was_carried = !book.is_presumed() && !book.has_applied(self.term);
         if !book.hear(&report.bounded(), self.term, now) {
             return Heard::Stale;
         }
         if was_carried && book.has_applied(self.term) {
-            self.found = AMOUNT_MAX.min(self.found + book.report().holds);
+            let Report { holds, in_use, .. } = *book.report();
+            // What is in use beyond that was counted by the former granter, too, if there was one.
+            let has = if former_term == Term(0) { holds } else { holds.max(in_use) };
+            self.found = AMOUNT_MAX.min(self.found + has);
         }
         let returned = book.counted(counted_for, now) < counted;
         if returned || report.demand > demand.max(book.granted.0) {
@@ -286,6 +290,7 @@ impl<H: Clone + Ord> Granter<H> {
         let quantity = self.to_lend(now);
         let all_counted: u64 =
             self.taking_part(now).map(|(_, book)| book.counted(counted_for, now)).sum();
+        let all_counted = all_counted + self.in_use_anew(now);
         let mut free = quantity.saturating_sub(all_counted);
         let safe_counted: u64 = self.books.values().map(Book::counted_safe).sum();
         let mut safe_free = self.quantity.saturating_sub(safe_counted);
@@ -324,6 +329,16 @@ impl<H: Clone + Ord> Granter<H> {
     fn taking_part(&self, now: Instant) -> impl Iterator<Item = (&H, &Book)> {
         let (carries, term) = (self.carries(now), self.term);
         self.books.iter().filter(move |(_, book)| !carries || book.has_applied(term))
+    }
+
+    /// What those use that say that they have nothing, and take no part yet. A process that stood
+    /// still does: what it had before is among what was found.
+    fn in_use_anew(&self, now: Instant) -> u64 {
+        let anew = |book: &&Book| book.has_applied(Term(0));
+        match self.carries(now) {
+            true => self.books.values().filter(anew).map(|book| book.report().in_use).sum(),
+            false => 0,
+        }
     }
 
     /// Those in contact that do not take part: another may still apply a grant of the former
@@ -429,17 +444,4 @@ impl<H: Clone + Ord> Granter<H> {
     pub fn unheard(&self) -> impl Iterator<Item = &H> {
         self.books.iter().filter(|(_, book)| book.is_presumed()).map(|(holder, _)| holder)
     }
-}
-
-/// Demands with what each should have in reserve, as far as there is anything left for it: when
-/// too much is asked for, a reserve would be what others are refused.
-fn reserved(quantity: u64, mut demands: Vec<u64>) -> Vec<u64> {
-    let room = u128::from(quantity.saturating_sub(demands.iter().sum()));
-    let reserves: Vec<u128> = demands.iter().map(|&demand| reserve(demand).into()).collect();
-    let wanted = reserves.iter().sum::<u128>().max(1);
-    for (demand, reserve) in demands.iter_mut().zip(reserves) {
-        let part = reserve * room.min(wanted) / wanted;
-        *demand += u64::try_from(part).unwrap_or_default();
-    }
-    demands
 }

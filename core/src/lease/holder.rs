@@ -248,7 +248,9 @@ impl Holder {
         let at_most = |has: u64| if grant.carried { has } else { AMOUNT_MAX };
         self.lease = until - sent_at;
         self.amount = grant.amount.min(at_most(before));
-        self.safe = grant.safe.min(at_most(self.safe));
+        // A granter that does not know all yet gives nobody a larger one.
+        let safe_at_most = if grant.proxies.is_none() { self.safe } else { at_most(self.safe) };
+        self.safe = grant.safe.min(safe_at_most);
         self.until = until;
         self.starts_safe = false;
         self.term = grant.term;

@@ -109,11 +109,24 @@ impl RateShare {
 /// change within two or three reports.
 const SMOOTHED_OVER: Duration = Duration::from_millis(500);
 
+/// Demands with what each should have in reserve, as far as there is anything left for it: when
+/// too much is asked for, a reserve would be what others are refused.
+pub(super) fn reserved(quantity: u64, mut demands: Vec<u64>) -> Vec<u64> {
+    let room = u128::from(quantity.saturating_sub(demands.iter().sum()));
+    let reserves: Vec<u128> = demands.iter().map(|&demand| reserve(demand).into()).collect();
+    let wanted = reserves.iter().sum::<u128>().max(1);
+    for (demand, reserve) in demands.iter_mut().zip(reserves) {
+        let part = reserve * room.min(wanted) / wanted;
+        *demand += u64::try_from(part).unwrap_or_default();
+    }
+    demands
+}
+
 /// What is to be lent beyond a demand, in millionths of a token per second, so that hardly
 /// anything of it is refused: a part of it, without which a bucket would be empty most of the time
 /// whatever its depth, and what the demand itself may have been taken for too little. It comes at
 /// random, and so differs by about the root of its number.
-pub(super) fn reserve(demand: u64) -> u64 {
+fn reserve(demand: u64) -> u64 {
     let demand = demand as f64 / MICROS as f64;
     let spread = (demand / SMOOTHED_OVER.as_secs_f64()).sqrt() / 2.0;
     #[expect(clippy::cast_possible_truncation, reason = "a conversion of floats saturates")]

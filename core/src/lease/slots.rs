@@ -29,8 +29,9 @@ pub struct Slots {
     reported_at: Instant,
     /// The granter was told that requests wait, or is about to be.
     waiting_is_told: bool,
-    /// Nobody counted what is in use when a grant came at last: others may have been lent it.
-    is_lost: bool,
+    /// So many of those in use nobody counted when a grant came at last: others may have been lent
+    /// them.
+    lost: u64,
 }
 
 impl Slots {
@@ -46,14 +47,16 @@ impl Slots {
             counted_until: now,
             reported_at: now,
             waiting_is_told: false,
-            is_lost: false,
+            lost: 0,
         }
     }
 
     /// Goes on as `holder`, which has no lease, with what is in use: the process stood still, and
     /// others may have what it had.
     pub fn begin_anew(&mut self, holder: Holder, now: Instant) {
-        self.is_lost |= self.is_uncounted(now);
+        if self.is_uncounted(now) {
+            self.lost = self.in_use;
+        }
         self.holder = holder;
     }
 
@@ -81,8 +84,9 @@ impl Slots {
     /// Says how many slots are in use, where others take them ([`super::SharedSlots`]).
     pub fn set_in_use(&mut self, in_use: u64, now: Instant) {
         self.count(now);
+        let ended = self.in_use.saturating_sub(in_use);
         self.in_use = in_use;
-        self.is_lost &= self.beyond(now) > 0;
+        self.lost = self.lost.saturating_sub(ended).min(self.beyond(now));
     }
 
     /// Changes how long a request may hold a slot beyond a lease.
@@ -164,9 +168,9 @@ impl Slots {
     /// Takes a grant in. More may be in use than it allows; they finish, and no new ones
     /// begin before.
     pub fn apply(&mut self, grant: &Grant, now: Instant) -> Result<Applied, Refused> {
-        let is_lost = self.is_lost || self.is_uncounted(now);
+        let lost = if self.is_uncounted(now) { self.beyond(now).max(self.lost) } else { self.lost };
         let applied = self.holder.apply(grant, now)?;
-        self.is_lost = is_lost && self.beyond(now) > 0;
+        self.lost = lost.min(self.beyond(now));
         Ok(applied)
     }
 
@@ -184,12 +188,16 @@ impl Slots {
 
     /// How many of those in use nobody counts any more, because no grant came for
     /// `lease + hold`: as many are to be ended, or the fleet's bound is off by them. When a grant
-    /// comes after that, those that it does not allow.
+    /// comes after that, those of them that it does not allow.
     /// 0 while the control plane answers, however long requests take.
     #[must_use]
     pub fn overdue(&self, now: Instant) -> u64 {
-        let is_lost = self.is_lost && self.holder.is_leased(now);
-        if is_lost || self.is_uncounted(now) { self.beyond(now) } else { 0 }
+        let beyond = self.beyond(now);
+        match (self.is_uncounted(now), self.holder.is_leased(now)) {
+            (true, _) => beyond,
+            (false, true) => self.lost.min(beyond),
+            (false, false) => 0,
+        }
     }
 
     /// In use, and not allowed.
@@ -296,10 +304,14 @@ mod tests {
         let now = epoch();
         let lost = Terms::LEASE + HOLD;
         let moment = Duration::from_millis(1);
-        for (stood_still, lent, overdue) in
-            [(lost, 1, 2), (lost, 3, 0), (lost - moment, 1, 0), (lost * 9, 0, 3)]
-        {
-            for is_anew in [true, false] {
+        // One that was merely cut off keeps what its safe share of two allows.
+        for (stood_still, lent, ended) in [
+            (lost, 1, [2, 1]),
+            (lost, 3, [0, 0]),
+            (lost - moment, 1, [0, 0]),
+            (lost * 9, 0, [3, 1]),
+        ] {
+            for (is_anew, overdue) in [true, false].into_iter().zip(ended) {
                 let mut slots = slots(now, 3);
                 slots.set_in_use(3, now);
                 let goes_on = now + stood_still;

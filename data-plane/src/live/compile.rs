@@ -110,6 +110,7 @@ impl Compiler {
     /// that changes what is to be served.
     pub(crate) fn hear(&mut self, now_unix_ms: u64) -> bool {
         self.outlook.hear(now_unix_ms);
+        self.replaced.retain(|config| Arc::strong_count(config) > 1);
         self.is_unsettled()
     }
 

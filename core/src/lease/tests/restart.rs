@@ -95,3 +95,60 @@ fn what_is_moved_before_all_were_heard_is_what_those_had_who_were() {
     (0..3).for_each(|_| drop(pair.round(&[2, 9, 0])));
     assert_eq!(pair.usable(), [2, 9, 1], "with what the third has brought");
 }
+
+/// Slots that long requests keep are more than what their holder is lent, and those of others go on.
+#[test]
+fn what_is_kept_beyond_a_lease_is_found_too() {
+    let mut pair = Pair::new(10, 2);
+    let mut in_use = [0, 0];
+    let mut round = |pair: &mut Pair, uses: [u64; 2], rounds: u32| {
+        in_use = uses;
+        for _ in 0..rounds {
+            pair.now += TICK;
+            for (index, holder) in pair.holders.iter_mut().enumerate() {
+                let report = holder.report(10, in_use[index], pair.now);
+                pair.granter.hear(&index, &report, pair.now);
+            }
+            for (index, grant) in pair.granter.grant(pair.now) {
+                pair.holders[index].apply(&grant, pair.now).unwrap();
+            }
+        }
+        pair.usable()
+    };
+    round(&mut pair, [0, 8], 2);
+    assert_eq!(round(&mut pair, [2, 8], 20), [2, 2], "one keeps eight");
+    let started = pair.now;
+    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, started);
+    while pair.now + TICK < started + TERMS.counted_for() {
+        assert_eq!(round(&mut pair, [2, 8], 1)[0], 2);
+    }
+}
+
+/// Who stood still comes back with what it has in use and nothing else.
+#[test]
+fn what_a_process_that_stood_still_uses_is_not_lent_to_others() {
+    let mut pair = Pair::new(10, 3);
+    (0..3).for_each(|_| drop(pair.round(&[4, 3, 3])));
+    assert_eq!(pair.usable(), [4, 3, 3]);
+    pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, pair.now);
+    (0..2).for_each(|_| drop(pair.round(&[4, 3, 3])));
+    // Another number, and four in use; one wants all, and one has an idle lease.
+    pair.granter.remove(&0);
+    let mut anew = Holder::new(TERMS, OnLoss::SafeShare, 0, 1, pair.now);
+    let demands = [10, 0];
+    for _ in 0..4 {
+        pair.now += TICK;
+        pair.granter.hear(&3, &anew.report(4, 4, pair.now), pair.now);
+        for (index, demand) in (1..).zip(demands) {
+            let report = pair.holders[index].report(demand, 0, pair.now);
+            pair.granter.hear(&index, &report, pair.now);
+        }
+        // What the idle one is told is late.
+        for (index, grant) in pair.granter.grant(pair.now).into_iter().filter(|(to, _)| *to != 2) {
+            let holder = if index == 3 { &mut anew } else { &mut pair.holders[index] };
+            holder.apply(&grant, pair.now).unwrap();
+        }
+        let others: u64 = pair.usable()[1..].iter().sum();
+        assert!(others + 4 <= 10, "{others} beside four in use");
+    }
+}
