@@ -9,7 +9,8 @@ use std::{
 use lb_core::{
     lease::QuantityKind,
     model::{
-        AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName, ProxyId,
+        AdminState, Backend, BackendId, BackendStatus, Health, Kind, Limit, Pool, PoolName,
+        ProxyId, Reason,
     },
 };
 use lb_proto::{
@@ -187,16 +188,12 @@ impl FleetService {
 
 /// What is to be said of a backend before its first check.
 fn unchecked(backend: &Backend) -> pb::BackendStatus {
-    let message = match backend.admin_state {
-        AdminState::Disabled => "disabled backends are not checked",
-        AdminState::Enabled | AdminState::Draining => "waiting for the first check",
-    };
     pb::BackendStatus {
         backend: backend.id.to_string(),
         incarnation: backend.incarnation.0,
         health: pb::Health::Unknown.into(),
         addresses: Vec::new(),
-        reason: Some(pb::Reason { code: "not_checked".to_owned(), message: message.to_owned() }),
+        reason: Some(Reason::not_checked(backend.admin_state).into()),
         ..pb::BackendStatus::default()
     }
 }
@@ -421,12 +418,12 @@ impl fleet_server::Fleet for FleetService {
         // conclude that they serve from it.
         let recent = self.context.statistics.recent();
         let pools = self.pool_statuses(&recent);
-        let (version, digest, last_change) = self
-            .context
-            .registry
-            .read(|view| (view.publisher.version(), view.publisher.digest(), view.committed));
         let config_file = &self.context.config_file;
-        let undeclared = self.context.registry.read(|view| config_file.undeclared(&view.catalog));
+        let (version, digest, last_change, undeclared) = self.context.registry.read(|view| {
+            let publisher = &view.publisher;
+            let undeclared = config_file.undeclared(&view.catalog);
+            (publisher.version(), publisher.digest(), view.committed, undeclared)
+        });
         Ok(Response::new(pb::GetStatusResponse {
             server_id: self.context.server_id.clone(),
             build_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -85,7 +85,7 @@ pub(crate) struct Context {
     pub(crate) sources: Arc<Sources>,
     pub(crate) drains: Drains,
     pub(crate) rotation: Rotation,
-    /// The file of declared state, if what it says now is not in force.
+    /// How the file of declared state stands to what is in force.
     pub(crate) config_file: ConfigFile,
     pub(crate) events: Arc<EventLog>,
     /// Room for whole states on their way to proxies.

@@ -144,11 +144,7 @@ impl Supervisor {
             let pool = view.catalog.pools().get(&backend.pool)?;
             let (policy, revision) = (pool.value.health.clone(), revision.max(pool.revision));
             let status = view.catalog.status(&backend).cloned();
-            let pool = &pool.value;
-            let is_alone = backend.is_wanted()
-                && pool.resilience.panic_threshold_percent > 0
-                && !view.catalog.has_spare(pool)
-                && view.catalog.judge(pool).candidates == 0;
+            let is_alone = backend.is_wanted() && view.catalog.tries_unchecked(&pool.value);
             Some((Target { backend, policy, revision }, status, is_alone))
         });
         let Some((target, status, is_alone)) = wanted else {

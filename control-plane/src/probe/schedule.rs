@@ -139,7 +139,7 @@ impl Check {
             && let resolver = &self.shared.prober.resolver
             && self.addresses.refresh(resolver, address, LOCATED_WITHIN).await.is_ok()
         {
-            let reason = Reason::new("not_checked", "waiting for the first check");
+            let reason = Reason::not_checked(self.target.backend.admin_state);
             self.tell(Health::Unknown, &reason).await;
         }
     }

@@ -38,6 +38,11 @@ impl Catalog {
         self.tally(&pool.name).judge(pool, self.has_spare(pool))
     }
 
+    /// Whether backends of a pool that were never checked are tried: nobody else of it may be picked.
+    pub(crate) fn tries_unchecked(&self, pool: &Pool) -> bool {
+        candidates::tries_unchecked(pool, self.has_spare(pool)) && self.judge(pool).candidates == 0
+    }
+
     fn known(&self, pool: &PoolName) -> impl Iterator<Item = (&Backend, Option<&BackendStatus>)> {
         self.in_pool(pool).map(|stored| (&stored.value, self.status(&stored.value)))
     }

@@ -149,10 +149,10 @@ struct State {
     half_open: BTreeSet<BackendId>,
     /// Backends that may have a reason to be out, and stay.
     retained: BTreeSet<BackendId>,
-    /// Backends whose breakers have opened: the next time is longer.
-    remembered: BTreeSet<BackendId>,
     /// Of those, the ones of which it was told.
     told_kept: BTreeSet<BackendId>,
+    /// Backends whose breakers have opened: the next time is longer.
+    remembered: BTreeSet<BackendId>,
     /// The revision that pools and backends were last compared with.
     reconciled: u64,
     /// How often breakers did what, since the process began.
@@ -178,8 +178,8 @@ impl Resilience {
             failing: BTreeSet::new(),
             half_open: BTreeSet::new(),
             retained: BTreeSet::new(),
-            remembered: BTreeSet::new(),
             told_kept: BTreeSet::new(),
+            remembered: BTreeSet::new(),
             reconciled: 0,
             transitions: BTreeMap::new(),
             rng: fastrand::Rng::new(),

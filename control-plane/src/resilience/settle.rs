@@ -224,8 +224,8 @@ impl State {
     pub(super) fn may_forgive(&self, now: Instant) -> bool {
         let marked = self.failing.iter().chain(&self.retained).chain(&self.remembered);
         let outliers = self.pools.values().flat_map(|pool| pool.outliers.out());
-        let known = marked.chain(outliers).filter_map(|id| self.backends.get(id));
-        known.into_iter().any(|backend| backend.has_a_record(now))
+        let mut known = marked.chain(outliers).filter_map(|id| self.backends.get(id));
+        known.any(|backend| backend.has_a_record(now))
     }
 
     /// What is kept of a backend, if need be from now on.

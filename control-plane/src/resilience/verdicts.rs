@@ -8,7 +8,7 @@ use std::{
 
 use lb_core::{
     health::verdict::{self, Evidence, Reach, Verdict},
-    model::{Address, BackendId, BackendStatus, Health, PoolName, Reason, Standing},
+    model::{Address, AdminState, BackendId, BackendStatus, Health, PoolName, Reason, Standing},
     resilience::slow_start::after_return,
 };
 
@@ -68,7 +68,7 @@ impl State {
 
     fn evidence<'a>(&'a self, id: &BackendId, at: At<'a>) -> Option<Evidence<'a>> {
         static UNCHECKED: LazyLock<Reason> =
-            LazyLock::new(|| Reason::new("not_checked", "waiting for the first check"));
+            LazyLock::new(|| Reason::not_checked(AdminState::Enabled));
         let backend = self.backends.get(id)?;
         let check = backend.check.as_ref();
         Some(Evidence {

@@ -159,8 +159,7 @@ impl Tally {
 /// spare pool wants it used when this one is not well, so there is no panic then: what is not
 /// well gets nothing, and where nobody is, the requests go to the spare pool.
 ///
-/// Where nobody may be picked and no pool and no answer stands in, those are that were never
-/// checked, unless the pool's panic threshold is 0.
+/// Where nobody may be picked, those may be that were never checked ([`tries_unchecked`]).
 #[must_use]
 pub fn of_facts(
     pool: &Pool,
@@ -197,12 +196,17 @@ pub fn of_facts(
             (false, ..) => Place::Nowhere,
         };
     }
-    let is_closed =
-        has_spare || pool.fallback.answer.is_some() || pool.resilience.panic_threshold_percent == 0;
-    if !is_closed && !places.iter().any(|place| place.is_candidate()) {
+    if tries_unchecked(pool, has_spare) && !places.iter().any(|place| place.is_candidate()) {
         untried.into_iter().for_each(|number| places[number] = Place::Untried);
     }
     Candidates { places, panic: eligible.panic }
+}
+
+/// Whether backends of a pool that were never checked are tried where nobody else of it may be
+/// picked: neither another pool nor an answer stands in, and its panic threshold is not 0.
+#[must_use]
+pub fn tries_unchecked(pool: &Pool, has_spare: bool) -> bool {
+    !has_spare && pool.fallback.answer.is_none() && pool.resilience.panic_threshold_percent > 0
 }
 
 /// Decides by the fleet's word, whoever keeps the members of the pool. `has_spare` as for

@@ -327,28 +327,28 @@ impl<H: Clone + Ord> Granter<H> {
 
     /// Those among which what there is to lend is shared.
     fn taking_part(&self, now: Instant) -> impl Iterator<Item = (&H, &Book)> {
-        let (carries, term) = (self.carries(now), self.term);
-        self.books.iter().filter(move |(_, book)| !carries || book.has_applied(term))
+        self.books.iter().filter(move |(_, book)| !self.is_apart(book, now))
+    }
+
+    /// The others. Each may still apply a grant of the former granter.
+    fn apart(&self, now: Instant) -> impl Iterator<Item = (&H, &Book)> {
+        self.books.iter().filter(move |(_, book)| self.is_apart(book, now))
+    }
+
+    fn is_apart(&self, book: &Book, now: Instant) -> bool {
+        self.carries(now) && !book.has_applied(self.term)
     }
 
     /// What those use that say that they have nothing, and take no part yet. A process that stood
     /// still does: what it had before is among what was found.
     fn in_use_anew(&self, now: Instant) -> u64 {
-        let anew = |book: &&Book| book.has_applied(Term(0));
-        match self.carries(now) {
-            true => self.books.values().filter(anew).map(|book| book.report().in_use).sum(),
-            false => 0,
-        }
+        let anew = self.apart(now).filter(|(_, book)| book.has_applied(Term(0)));
+        anew.map(|(_, book)| book.report().in_use).sum()
     }
 
-    /// Those in contact that do not take part: another may still apply a grant of the former
-    /// granter. Each has its own prolonged.
+    /// Those in contact that do not take part. Each has its own prolonged.
     fn carried(&self, now: Instant) -> Vec<Lending<H>> {
-        if !self.carries(now) {
-            return Vec::new();
-        }
-        let apart = self.books.iter().filter(|(_, book)| !book.has_applied(self.term));
-        apart
+        self.apart(now)
             .filter(|(_, book)| book.is_in_contact(self.terms.lease, now))
             .map(|(holder, book)| Lending::prolonging(holder, book, self.quantity))
             .collect()

@@ -33,9 +33,16 @@ impl Pair {
 
     /// All report, hear, and apply, at once.
     fn round(&mut self, demands: &[u64]) -> Vec<u64> {
+        let idle: Vec<_> = demands.iter().map(|&demand| (demand, 0)).collect();
+        self.round_in_use(&idle)
+    }
+
+    /// The same, each with what it asks for and what it has in use.
+    fn round_in_use(&mut self, needs: &[(u64, u64)]) -> Vec<u64> {
         self.now += TICK;
-        for (index, (holder, &demand)) in self.holders.iter_mut().zip(demands).enumerate() {
-            let report = holder.report(demand, 0, self.now);
+        let holders = self.holders.iter_mut().zip(needs).enumerate();
+        for (index, (holder, &(demand, in_use))) in holders {
+            let report = holder.report(demand, in_use, self.now);
             self.granter.hear(&index, &report, self.now);
         }
         for (index, grant) in self.granter.grant(self.now) {
@@ -126,17 +133,7 @@ fn grants_that_must_not_be_applied_say_why() {
 #[test]
 fn nothing_begins_while_more_is_in_use_than_may() {
     let mut pair = Pair::new(10, 2);
-    let mut say = |in_use: [u64; 2]| {
-        pair.now += TICK;
-        for (index, holder) in pair.holders.iter_mut().enumerate() {
-            let report = holder.report(10, in_use[index], pair.now);
-            pair.granter.hear(&index, &report, pair.now);
-        }
-        for (index, grant) in pair.granter.grant(pair.now) {
-            pair.holders[index].apply(&grant, pair.now).unwrap();
-        }
-        pair.usable()
-    };
+    let mut say = |in_use: [u64; 2]| pair.round_in_use(&in_use.map(|in_use| (10, in_use)));
     assert_eq!(say([0, 0]), [5, 5]);
     // Those of the second began before it knew of the cap.
     say([5, 50]);

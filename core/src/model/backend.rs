@@ -59,8 +59,7 @@ impl Backend {
     /// for its pool as a whole ([`candidates`](crate::health::candidates)).
     #[must_use]
     pub fn is_in_use(&self, status: Option<&BackendStatus>) -> bool {
-        let is_known = matches!(self.address.host(), Host::Ip(_));
-        self.is_wanted() && (is_known || status.is_some_and(|status| !status.addresses.is_empty()))
+        self.is_wanted() && !self.addresses(status).is_empty()
     }
 
     /// Where it is: as it was resolved, or as it is written. Nothing for a name that was not

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{BackendId, Incarnation, Standing};
+use super::{AdminState, BackendId, Incarnation, Standing};
 
 /// The verdict about one backend, and the addresses that its name stands for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,5 +77,15 @@ impl Reason {
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into() }
+    }
+
+    /// What there is to say of a backend in this state before its first check.
+    #[must_use]
+    pub fn not_checked(state: AdminState) -> Self {
+        let message = match state {
+            AdminState::Disabled => "disabled backends are not checked",
+            AdminState::Enabled | AdminState::Draining => "waiting for the first check",
+        };
+        Self::new("not_checked", message)
     }
 }

@@ -14,7 +14,7 @@ use axum::{
 use lb_core::{
     lease::QuantityKind,
     model::{
-        AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName,
+        AdminState, Backend, BackendStatus, Disagreement, Ejection, Health, Pool, PoolName, Reason,
         Resource,
     },
 };
@@ -403,22 +403,21 @@ fn observed(
             drain,
             slots,
         },
-        None => BackendObserved {
-            verdict: Health::Unknown.name(),
-            reason_code: "not_checked".to_owned(),
-            reason: match backend.admin_state {
-                AdminState::Disabled => "disabled backends are not checked",
-                AdminState::Enabled | AdminState::Draining => "waiting for the first check",
+        None => {
+            let unchecked = Reason::not_checked(backend.admin_state);
+            BackendObserved {
+                verdict: Health::Unknown.name(),
+                reason_code: unchecked.code,
+                reason: unchecked.message,
+                since_unix_ms: 0,
+                addresses: Vec::new(),
+                traffic,
+                ejection: None,
+                disagreements: Vec::new(),
+                kept,
+                drain,
+                slots,
             }
-            .to_owned(),
-            since_unix_ms: 0,
-            addresses: Vec::new(),
-            traffic,
-            ejection: None,
-            disagreements: Vec::new(),
-            kept,
-            drain,
-            slots,
-        },
+        }
     }
 }

@@ -100,27 +100,14 @@ fn what_is_moved_before_all_were_heard_is_what_those_had_who_were() {
 #[test]
 fn what_is_kept_beyond_a_lease_is_found_too() {
     let mut pair = Pair::new(10, 2);
-    let mut in_use = [0, 0];
-    let mut round = |pair: &mut Pair, uses: [u64; 2], rounds: u32| {
-        in_use = uses;
-        for _ in 0..rounds {
-            pair.now += TICK;
-            for (index, holder) in pair.holders.iter_mut().enumerate() {
-                let report = holder.report(10, in_use[index], pair.now);
-                pair.granter.hear(&index, &report, pair.now);
-            }
-            for (index, grant) in pair.granter.grant(pair.now) {
-                pair.holders[index].apply(&grant, pair.now).unwrap();
-            }
-        }
-        pair.usable()
-    };
-    round(&mut pair, [0, 8], 2);
-    assert_eq!(round(&mut pair, [2, 8], 20), [2, 2], "one keeps eight");
+    (0..2).for_each(|_| drop(pair.round_in_use(&[(10, 0), (10, 8)])));
+    let kept = [(10, 2), (10, 8)];
+    (0..20).for_each(|_| drop(pair.round_in_use(&kept)));
+    assert_eq!(pair.usable(), [2, 2], "one keeps eight");
     let started = pair.now;
     pair.granter = Granter::new(Term(2), 10, TERMS, Former::MayHaveLent, started);
     while pair.now + TICK < started + TERMS.counted_for() {
-        assert_eq!(round(&mut pair, [2, 8], 1)[0], 2);
+        assert_eq!(pair.round_in_use(&kept)[0], 2);
     }
 }
 
