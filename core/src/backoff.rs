@@ -3,9 +3,10 @@
 //! The first try comes at once: most connections break because one process was
 //! replaced. Then waits are drawn between nothing and a ceiling that doubles: a
 //! thousand proxies that lost the same control plane spread over the whole wait, where
-//! waits that merely vary a little would bring them back as a wave. The ceiling stays
-//! low for ten minutes, so that a restart costs seconds; whoever is still refused
-//! after that is not waiting for a restart.
+//! waits that merely vary a little would bring them back as a wave. The ceiling is
+//! lowest for as long as a restart takes: what a proxy has at its next lease waits for
+//! its return. It stays low for ten minutes, so that a control plane that is moved or
+//! mended costs seconds; whoever is still refused after that waits for neither.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +24,14 @@ struct Failing {
 
 /// The ceiling of the second try.
 const CEILING_MIN: Duration = Duration::from_millis(100);
+/// The highest ceiling while this may be a restart.
+const CEILING_RESTART: Duration = Duration::from_millis(500);
 /// The highest ceiling while a quick return is likely.
 const CEILING_SOON: Duration = Duration::from_secs(2);
 /// The highest ceiling of all.
 const CEILING_LATE: Duration = Duration::from_secs(15);
+/// How long a restart may take.
+const RESTART: Duration = Duration::from_secs(15);
 /// How long a quick return is likely.
 const SOON: Duration = Duration::from_secs(600);
 
@@ -38,15 +43,20 @@ impl Backoff {
     }
 
     /// How long to wait from `now` until the next try: nothing for the first since the
-    /// last success, at most 2 s during ten minutes, at most 15 s later.
+    /// last success, at most half a second during 15 s, at most 2 s during ten minutes,
+    /// at most 15 s later.
     pub fn next(&mut self, now: Instant, rng: &mut fastrand::Rng) -> Duration {
         let Some(failing) = &mut self.failing else {
             self.failing = Some(Failing { since: now, ceiling: CEILING_MIN });
             return Duration::ZERO;
         };
-        let soon = now.saturating_duration_since(failing.since) < SOON;
+        let highest = match now.saturating_duration_since(failing.since) {
+            away if away < RESTART => CEILING_RESTART,
+            away if away < SOON => CEILING_SOON,
+            _ => CEILING_LATE,
+        };
         let wait = failing.ceiling.mul_f64(rng.f64());
-        failing.ceiling = (failing.ceiling * 2).min(if soon { CEILING_SOON } else { CEILING_LATE });
+        failing.ceiling = (failing.ceiling * 2).min(highest);
         wait
     }
 
@@ -79,14 +89,17 @@ mod tests {
     }
 
     #[test]
-    fn ceilings_double_to_two_seconds_and_much_later_to_fifteen() {
+    fn ceilings_double_to_half_a_second_then_to_two_and_much_later_to_fifteen() {
         let second = Duration::from_secs(1);
         for (nth, step, ceiling_ms) in [
             (0, second, 0),
             (1, second, 100),
             (2, second, 200),
-            (5, second, 1_600),
-            (6, second, 2_000),
+            (3, second, 400),
+            (4, second, 500),
+            (15, second, 500),
+            (16, second, 1_000),
+            (17, second, 2_000),
             (600, second, 2_000),
             (601, second, 4_000),
             (602, second, 8_000),
