@@ -147,6 +147,9 @@ pub(crate) struct LoadArgs {
     /// A new connection for each request
     #[arg(long)]
     pub(crate) close: bool,
+    /// Requests per second of all clients together, if they wait between them
+    #[arg(long, value_parser = whole_number(1..=1_000_000u32, 1000))]
+    pub(crate) rate: Option<u32>,
     /// End after this many requests
     #[arg(long, default_value_t = u64::MAX, value_parser = whole_number(1..=u64::MAX, 1000))]
     pub(crate) requests: u64,

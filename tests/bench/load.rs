@@ -1,4 +1,5 @@
-//! The load: clients who each wait for their answer before they ask again, in one thread.
+//! The load: clients who each wait for their answer before they ask again, in one thread. At a
+//! rate they wait until their turn comes, too.
 
 use std::{
     net::SocketAddr,
@@ -15,7 +16,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{args::LoadArgs, response::frame};
@@ -41,6 +42,15 @@ struct Plan {
     close: bool,
     left: AtomicU64,
     end: Instant,
+    /// Between two requests of one client, at a rate.
+    step: Option<Duration>,
+}
+
+/// When the next request of a client is due.
+#[derive(Debug)]
+struct Turn {
+    due: Instant,
+    step: Duration,
 }
 
 /// Prints one line of JSON.
@@ -52,10 +62,14 @@ pub(crate) async fn run(args: LoadArgs) -> Result<ExitCode, String> {
         close: args.close,
         left: AtomicU64::new(args.requests),
         end: began + Duration::from_millis(args.milliseconds),
+        step: args.rate.map(|rate| Duration::from_secs(1) * args.connections / rate),
     });
     let mut clients = JoinSet::new();
-    for _ in 0..args.connections {
-        clients.spawn(client(Arc::clone(&plan)));
+    for index in 0..args.connections {
+        // Spread over a step, so that they do not all ask at once.
+        let turn =
+            plan.step.map(|step| Turn { due: began + step / args.connections * index, step });
+        clients.spawn(client(Arc::clone(&plan), turn));
     }
     let mut sum = Tally::default();
     let all = async {
@@ -102,13 +116,30 @@ impl Plan {
     }
 }
 
-async fn client(plan: Arc<Plan>) -> Tally {
+impl Turn {
+    /// Waits for it; from when on the request counts. One that was kept waiting by the former
+    /// answer counts from when it was due: else what takes long would hide what waits for it.
+    async fn come(&mut self) -> Instant {
+        let due = self.due;
+        self.due += self.step;
+        if due <= Instant::now() {
+            return due;
+        }
+        sleep_until(due).await;
+        Instant::now()
+    }
+}
+
+async fn client(plan: Arc<Plan>, mut turn: Option<Turn>) -> Tally {
     let mut tally = Tally::default();
     let mut buffer = vec![0; BUFFER];
     let mut kept = None;
     let mut now = Instant::now();
     while tally.errors < ERRORS_MAX && plan.take(now) {
-        let began = now;
+        let began = match &mut turn {
+            Some(turn) => turn.come().await,
+            None => now,
+        };
         match ask(&plan, kept.take(), &mut buffer).await {
             Ok((stream, closes)) => {
                 now = Instant::now();

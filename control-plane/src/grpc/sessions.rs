@@ -198,9 +198,7 @@ fn pool_entry(catalog: &Catalog, pool: &Pool) -> PoolEntry {
     let backends = catalog.backends_of(Some(&pool.name)).into_iter();
     PoolEntry {
         pool: pool.clone(),
-        backends: backends
-            .map(|stored| (stored.value.id.clone(), Arc::new(entry(&stored.value))))
-            .collect(),
+        backends: backends.map(|stored| Arc::new(entry(&stored.value))).collect(),
     }
 }
 

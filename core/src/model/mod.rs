@@ -50,7 +50,7 @@ pub use self::{
     route::{HostMatch, PathMatch, Route, Unmatched},
     route_pools::RoutePools,
     session_keys::SessionKeys,
-    snapshot::{BackendEntry, PoolEntry, Rejected, Snapshot},
+    snapshot::{BackendEntry, Backends, PoolEntry, Rejected, Snapshot},
     source::Source,
     standing::{Disagreement, EjectedBy, Ejection, SlowStart, Standing},
     status::{BackendStatus, Health, Reason},

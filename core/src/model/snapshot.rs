@@ -2,9 +2,10 @@
 //! in it.
 //!
 //! A snapshot is immutable. A change makes a new one that shares every pool that it
-//! does not touch, so that one backend of ten thousand costs one pool's map, and a
+//! does not touch, and most of a pool's [`Backends`] when one of them changes; a
 //! proxy can compile just the pools whose [`Arc`] is another.
 
+mod backends;
 mod limits;
 mod places;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub use self::backends::Backends;
 use self::places::Places;
 use super::{
     Backend, BackendId, BackendStatus, Health, Invalid, Key, Kind, Limit, LimitName, Listener,
@@ -36,7 +38,7 @@ pub struct PoolEntry {
     /// The policy.
     pub pool: Pool,
     /// In order of ids, as people count.
-    pub backends: BTreeMap<BackendId, Arc<BackendEntry>>,
+    pub backends: Backends,
 }
 
 /// A backend with what is known about it.
@@ -178,7 +180,7 @@ impl Snapshot {
         match self.pools.get_mut(&pool.name) {
             Some(entry) => Arc::make_mut(entry).pool = pool,
             None => {
-                let entry = PoolEntry { pool, backends: BTreeMap::new() };
+                let entry = PoolEntry { pool, backends: Backends::default() };
                 self.pools.insert(entry.pool.name.clone(), Arc::new(entry));
             }
         }
@@ -198,7 +200,7 @@ impl Snapshot {
         let status = former
             .filter(|former| former.backend.incarnation == backend.incarnation)
             .and_then(|former| former.status.clone());
-        backends.insert(backend.id.clone(), Arc::new(BackendEntry { backend, status }));
+        backends.insert(Arc::new(BackendEntry { backend, status }));
         Ok(())
     }
 
@@ -223,7 +225,7 @@ impl Snapshot {
                 && former.status.as_ref() != Some(&status)
         });
         if news && let Some(backend) = Arc::make_mut(entry).backends.get_mut(&status.backend) {
-            Arc::make_mut(backend).status = Some(status);
+            backend.status = Some(status);
         }
     }
 
@@ -260,7 +262,7 @@ impl Snapshot {
                     backends.remove(&id);
                     places.moved(&id, None);
                 } else if let Some(backend) = backends.get_mut(&id) {
-                    Arc::make_mut(backend).status = None;
+                    backend.status = None;
                 }
             }
             Some(Kind::SessionKeys) => self.session_keys = None,

@@ -18,7 +18,7 @@ use lb_core::{
     },
 };
 
-use self::compiled::{Compiled, Known, are_quiet};
+use self::compiled::{Compiled, Known, States, are_quiet};
 use super::{
     BackendState, Caution, Config, Identity, Ledger, ListenerConfig, LoopMark, Management, Outlook,
     Padded, PoolConfig, Retries, Routes, Sticky, Trouble,
@@ -257,15 +257,16 @@ impl Compiler {
         let were_quiet = were_quiet && !breaker.is_off() && !self.outlook.takes_over();
         let mut known = former.map(|former| former.members().peekable());
         let count = entry.backends.len();
-        let mut backends = Vec::with_capacity(count);
+        let none = Arc::default();
+        let mut states = States::after(former.map_or(&none, |former| &former.config.backends));
         let (mut facts, mut were_ejected) = (Vec::with_capacity(count), Vec::with_capacity(count));
         // Both in order of ids, so that one walk finds who was here before. Of thousands nearly
         // all are as they were, and are not looked into: that they are the same is seen by where
         // they are kept.
-        for (id, backend) in &entry.backends {
+        for (id, backend) in entry.backends.iter() {
             let as_before = |known: &Known<'_>| Arc::ptr_eq(known.entry, backend);
             if let Some(known) = known.as_mut().and_then(|known| known.next_if(as_before)) {
-                backends.push(Arc::clone(known.state));
+                states.push(known.state);
                 facts.push(*known.facts);
                 were_ejected.push(known.facts.pick.is_ejected);
                 continue;
@@ -283,8 +284,9 @@ impl Compiler {
             state.set_avoid_after(breaker.consecutive_failures);
             state.set_cutting(of_backend.cuts);
             state.set_closed(!backend.backend.is_wanted());
-            backends.push(state);
+            states.push(&state);
         }
+        let backends = states.finish();
         known.into_iter().flatten().for_each(|gone| gone.state.set_closed(true));
         let now = now();
         let members = Members {
@@ -299,7 +301,7 @@ impl Compiler {
         let told = facts.iter().map(|facts| facts.pick).zip(out.iter().copied());
         let eligible = candidates::of_facts(&entry.pool, has_spare, told);
         tell_panic(&entry.pool.name, former.and_then(|former| former.config.panic), &eligible);
-        // The ids of the entries, and not those of the states: these lie apart in memory, and of
+        // The ids of the places, and not those of the states: these lie apart in memory, and of
         // thousands each would be fetched.
         let members = (0u32..).zip(entry.backends.keys()).zip(&facts).zip(&eligible.places);
         let candidates: Vec<Candidate<'_>> = members
@@ -409,7 +411,7 @@ pub(super) fn empty_pool(pool: &Pool, workers: usize) -> PoolConfig {
         retries: Arc::new(Retries::new(workers)),
         fallback: pool.fallback.clone(),
         fallen: Arc::default(),
-        backends: Vec::new(),
+        backends: Arc::default(),
     }
 }
 

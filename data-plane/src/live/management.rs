@@ -62,7 +62,7 @@ impl Management {
         let candidate = Candidate { slot: 0, id: id.as_str(), weight: 1 };
         Ok(Self::At(Arc::new(PoolConfig {
             picker: Picker::build(Algorithm::RoundRobin, &[candidate]),
-            backends: vec![Arc::new(backend)],
+            backends: Arc::new([Arc::new(backend)]),
             ..empty_pool(&pool, workers)
         })))
     }

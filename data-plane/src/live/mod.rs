@@ -130,7 +130,7 @@ pub(crate) struct PoolConfig {
     /// name.
     pub(crate) fallen: Arc<Fallen>,
     /// By slot. All of the pool, those that get no requests included.
-    pub(crate) backends: Vec<Arc<BackendState>>,
+    pub(crate) backends: Arc<[Arc<BackendState>]>,
 }
 
 /// Requests of a pool that had no backend for them.
@@ -160,7 +160,7 @@ impl PoolConfig {
 
     /// The backends that get nothing new since this was compiled, or before.
     pub(crate) fn closed(&self) -> impl Iterator<Item = u32> {
-        let slots = (0u32..).zip(&self.backends);
+        let slots = (0u32..).zip(self.backends.iter());
         slots.filter(|(_, state)| state.is_closed()).map(|(slot, _)| slot)
     }
 

@@ -189,7 +189,7 @@ impl Metrics {
         if !self.per_backend.applies_to(count) {
             return Ok(());
         }
-        let states = config.pools.iter().flat_map(|pool| &pool.backends);
+        let states = config.pools.iter().flat_map(|pool| pool.backends.iter());
         let backends: Vec<(&BackendState, BackendCounters)> =
             states.map(|state| (&**state, state.counters())).collect();
         let labels: Vec<[&str; 2]> = backends

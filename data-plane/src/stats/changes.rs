@@ -18,21 +18,24 @@ impl<'a> Changes<'a> {
         let mut before = before.iter().peekable();
         for pool in after {
             while let Some(gone) = before.next_if(|former| former.name < pool.name) {
-                changes.gone.extend(&gone.backends);
+                changes.gone.extend(gone.backends.iter());
             }
             match before.next_if(|former| former.name == pool.name) {
                 Some(former) if Arc::ptr_eq(former, pool) => {}
                 Some(former) => changes.of_pool(former, pool),
-                None => changes.come.extend(&pool.backends),
+                None => changes.come.extend(pool.backends.iter()),
             }
         }
-        changes.gone.extend(before.flat_map(|pool| &pool.backends));
+        changes.gone.extend(before.flat_map(|pool| pool.backends.iter()));
         changes
     }
 
     fn of_pool(&mut self, before: &'a PoolConfig, after: &'a PoolConfig) {
+        if Arc::ptr_eq(&before.backends, &after.backends) {
+            return;
+        }
         let mut before: Peekable<slice::Iter<'_, _>> = before.backends.iter().peekable();
-        for state in &after.backends {
+        for state in after.backends.iter() {
             // Nearly always the next: those that stay are found by where they are kept.
             if before.next_if(|former| Arc::ptr_eq(former, state)).is_some() {
                 continue;
@@ -88,7 +91,7 @@ mod tests {
             let before = compiler.compile(&snapshot(&before), None);
             let after = compiler.compile(&snapshot(&after), None);
             let of = |pools: &[Arc<PoolConfig>]| -> BTreeSet<_> {
-                pools.iter().flat_map(|pool| &pool.backends).map(Arc::as_ptr).collect()
+                pools.iter().flat_map(|pool| pool.backends.iter()).map(Arc::as_ptr).collect()
             };
             let changes = Changes::between(&before.pools, &after.pools);
             let mut there = of(&before.pools);

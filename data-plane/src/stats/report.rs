@@ -261,6 +261,9 @@ impl Reporter {
     /// Cuts what is left at backends whose drain is over. A process that follows a
     /// configuration learns of it by that, and hears nothing here.
     fn cut(&self, cuts: &[pb::DrainCut]) {
+        if cuts.is_empty() {
+            return;
+        }
         let mut is_news = false;
         for Tracked { state, .. } in self.backends.values() {
             let identity = &state.identity;

@@ -14,35 +14,48 @@ use crate::{measure::run_load, report::median};
 const ROUNDS: u32 = 7;
 /// Of one measurement, in milliseconds.
 const LOAD_MS: u32 = 3000;
+/// Who asks for what.
+const CLIENTS: &[&str] = &["--connections=8", "--path=/kept"];
 /// Backends that are added in a second.
 const PACES: [u32; 3] = [0, 1, 10];
 
 /// Measures latency through the proxy at `address` while nothing changes and while backends with
-/// this port are added to the pool; a row for each percentile.
+/// this port are added to the pool: by clients who ask as fast as they are answered, which leaves
+/// nothing of the machine to anybody, and by clients who ask half as often. A row for each
+/// percentile.
 pub(super) async fn run(api: &Api, address: SocketAddr, port: u16) -> Result<(), String> {
-    let mut outcomes = PACES.map(|_| Vec::new());
+    let most = run_load(address, CLIENTS, LOAD_MS).await?;
+    let most = most["requests"].as_f64().unwrap_or_default() * 1e3 / f64::from(LOAD_MS);
+    let rate = format!("--rate={:.0}", (most / 2.0).max(1.0));
+    let loads =
+        [("under full load", CLIENTS.to_vec()), ("at half of it", [CLIENTS, &[&rate]].concat())];
+    let mut outcomes = loads.each_ref().map(|_| PACES.map(|_| Vec::new()));
     let mut added = 0;
     for _ in 0..ROUNDS {
-        for (pace, outcomes) in PACES.iter().zip(&mut outcomes) {
-            let load = run_load(address, &["--connections=8", "--path=/kept"], LOAD_MS);
-            let outcome = tokio::select! {
-                outcome = load => outcome?,
-                never = add(api, port, *pace, &mut added) => never,
-            };
-            outcomes.push(outcome);
+        for ((_, args), outcomes) in loads.iter().zip(&mut outcomes) {
+            for (pace, outcomes) in PACES.iter().zip(outcomes) {
+                let outcome = tokio::select! {
+                    outcome = run_load(address, args, LOAD_MS) => outcome?,
+                    never = add(api, port, *pace, &mut added) => never,
+                };
+                outcomes.push(outcome);
+            }
         }
     }
-    for figure in ["p50_us", "p99_us"] {
-        let middle = outcomes.each_ref().map(|outcomes| {
-            median(outcomes.iter().filter_map(|outcome| outcome[figure].as_f64()).collect())
-        });
-        let texts = middle.map(|value| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.0}")));
-        let name = figure.trim_end_matches("_us");
-        row(
-            &format!("latency {name}: quiet, one more a second, ten more a second"),
-            format!("{} µs", texts.join(", ")),
-            "the same",
-        );
+    for ((name, _), outcomes) in loads.iter().zip(&outcomes) {
+        for figure in ["p50_us", "p99_us"] {
+            let middle = outcomes.each_ref().map(|outcomes| {
+                median(outcomes.iter().filter_map(|outcome| outcome[figure].as_f64()).collect())
+            });
+            let texts =
+                middle.map(|value| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.0}")));
+            let percentile = figure.trim_end_matches("_us");
+            row(
+                &format!("latency {name}, {percentile}: quiet, one more a second, ten more"),
+                format!("{} µs", texts.join(", ")),
+                "the same",
+            );
+        }
     }
     Ok(())
 }

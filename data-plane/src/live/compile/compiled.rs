@@ -32,7 +32,8 @@ pub(super) struct Known<'a> {
 impl Compiled {
     /// The backends with what they were compiled to, in order of their ids.
     pub(super) fn members(&self) -> impl Iterator<Item = Known<'_>> {
-        let members = self.entry.backends.values().zip(&self.config.backends).zip(&self.facts);
+        let members =
+            self.entry.backends.values().zip(self.config.backends.iter()).zip(&self.facts);
         members.map(|((entry, state), facts)| Known { entry, state, facts })
     }
 
@@ -57,6 +58,43 @@ impl Compiled {
         self.entry.pool.algorithm == algorithm
             && self.ready.len() == ready.len()
             && self.ready.iter().zip(ready).all(|pair| same(&pair))
+    }
+}
+
+/// The states of a pool's backends as they come, by slot. While they are the former ones nothing is
+/// copied: of thousands each would be fetched for its count.
+pub(super) struct States<'a> {
+    former: &'a Arc<[Arc<BackendState>]>,
+    /// How many are as before.
+    same: usize,
+    /// All, from the first on that is another.
+    others: Option<Vec<Arc<BackendState>>>,
+}
+
+impl<'a> States<'a> {
+    pub(super) fn after(former: &'a Arc<[Arc<BackendState>]>) -> Self {
+        Self { former, same: 0, others: None }
+    }
+
+    pub(super) fn push(&mut self, state: &Arc<BackendState>) {
+        let is_same = |former: &Arc<BackendState>| Arc::ptr_eq(former, state);
+        match &mut self.others {
+            Some(others) => others.push(Arc::clone(state)),
+            None if self.former.get(self.same).is_some_and(is_same) => self.same += 1,
+            None => {
+                let mut others = self.former[..self.same].to_vec();
+                others.push(Arc::clone(state));
+                self.others = Some(others);
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Arc<[Arc<BackendState>]> {
+        match self.others {
+            Some(others) => others.into(),
+            None if self.same == self.former.len() => Arc::clone(self.former),
+            None => self.former[..self.same].into(),
+        }
     }
 }
 

@@ -184,7 +184,7 @@ proptest! {
                 prop_assert_eq!(pool.picker.len(), expected.picker.len());
             }
             let states = |config: &Config| -> Vec<Arc<BackendState>> {
-                config.pools.iter().flat_map(|pool| pool.backends.clone()).collect()
+                config.pools.iter().flat_map(|pool| pool.backends.to_vec()).collect()
             };
             let now_there = states(&after);
             for gone in states(&before) {
