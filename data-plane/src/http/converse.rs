@@ -126,8 +126,9 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 Err(error) if error.is_exhaustion() && began - since < self.connect_timeout() => {
                     // It is this process that has no descriptor left: what is idle is
                     // closed, and what ends meanwhile can be used.
-                    worker.free_descriptors();
-                    worker.wheel.pause(&self.exchange.connection.timer, DESCRIPTOR_PAUSE).await;
+                    if !worker.free_descriptors() {
+                        worker.wheel.pause(&self.exchange.connection.timer, DESCRIPTOR_PAUSE).await;
+                    }
                 }
                 Err(error) => return Ended::Failed(self.connect_failure(&error)),
             }

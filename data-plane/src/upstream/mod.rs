@@ -113,18 +113,38 @@ impl Upstreams {
         }
     }
 
-    /// Closes what has been idle for too long, or was closed by its backend.
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Takes out what has been idle for too long, or was closed by its backend. Thousands may
+    /// be at once, and to close them takes as long as thousands of requests: that is for the
+    /// caller to do bit by bit.
+    pub(crate) fn sweep(&self, now: Instant) -> Vec<Upstream> {
+        let mut swept = Vec::new();
         if self.count.get() == 0 {
-            return;
+            return swept;
         }
-        let mut count = 0;
+        let is_over = |idle: &mut Idle| now >= idle.expires || !is_open(&idle.upstream.stream);
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|idle| now < idle.expires && is_open(&idle.upstream.stream));
-            count += connections.len();
+            let over = connections.extract_if(.., is_over);
+            swept.extend(over.map(|idle| idle.upstream));
             !connections.is_empty()
         });
-        self.count.set(count);
+        self.count.set(self.count.get() - swept.len());
+        swept
+    }
+
+    /// Closes so many idle connections, if there are, of each backend those first that have
+    /// been idle for longest. Whether any was closed.
+    pub(crate) fn make_room(&self, most: usize) -> bool {
+        let mut left = most.min(self.count.get());
+        let closes_any = left > 0;
+        self.count.set(self.count.get() - left);
+        for connections in self.idle.borrow_mut().values_mut() {
+            if left == 0 {
+                break;
+            }
+            let closed = connections.drain(..left.min(connections.len()));
+            left -= closed.len();
+        }
+        closes_any
     }
 
     /// How many connections are idle.
@@ -177,6 +197,54 @@ impl Hasher for SerialHasher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Keeps a connection to each of so many backends, and gives their other ends.
+    async fn kept(upstreams: &Upstreams, backends: u64) -> Vec<TcpStream> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, policy) = (listener.local_addr().unwrap(), BackendConnections::default());
+        let mut other_ends = Vec::new();
+        for serial in 0..backends {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (now, rng) = (crate::worker::now(), &mut fastrand::Rng::new());
+            upstreams.keep(serial, Upstream::new(stream, now, &policy, rng), now, 10);
+            other_ends.push(listener.accept().await.unwrap().0);
+        }
+        other_ends
+    }
+
+    #[tokio::test]
+    async fn room_is_made_without_closing_everything() {
+        let upstreams = Upstreams::default();
+        let other_ends = kept(&upstreams, 10).await;
+        assert!(upstreams.make_room(4));
+        assert_eq!(upstreams.idle(), 6);
+        let mut closed = 0;
+        for stream in &other_ends {
+            closed += usize::from(peek(stream) == Ok(()));
+        }
+        assert_eq!(closed, 4);
+        assert!(upstreams.make_room(100));
+        assert_eq!(upstreams.idle(), 0);
+        assert!(!upstreams.make_room(1), "there is nothing left to close");
+    }
+
+    #[tokio::test]
+    async fn what_expires_is_given_out_to_be_closed_and_the_rest_is_kept() {
+        let upstreams = Upstreams::default();
+        let mut other_ends = kept(&upstreams, 3).await;
+        let soon = crate::worker::now();
+        assert!(upstreams.sweep(soon).is_empty());
+        drop(other_ends.remove(1));
+        let mut closed = upstreams.sweep(soon);
+        while closed.is_empty() {
+            // Until the runtime has heard of it.
+            tokio::task::yield_now().await;
+            closed = upstreams.sweep(soon);
+        }
+        assert_eq!((closed.len(), upstreams.idle()), (1, 2));
+        let later = soon + BackendConnections::default().keep_alive_timeout;
+        assert_eq!((upstreams.sweep(later).len(), upstreams.idle()), (2, 0));
+    }
 
     #[tokio::test]
     async fn what_is_too_old_for_one_request_is_there_for_the_next() {

@@ -36,6 +36,8 @@ pub(crate) enum Mail {
     /// Everything that waits looks at its backend again: what it has there may be cut, or its
     /// slot may be lost.
     LookAgain,
+    /// Close some of what is open and not in use: another worker has run out of descriptors.
+    MakeRoom,
     /// End at once, with everything that is going on.
     Abort,
     /// Stop accepting, close idle connections, and end when the last one does.

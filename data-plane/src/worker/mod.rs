@@ -58,6 +58,12 @@ const BRIEF_MANY: u32 = 64;
 /// is another one in a moment, and following it costs more than it gives.
 const BRIEF_SLACK: usize = 16;
 
+/// Connections that are closed one after the other before requests have their turn again: about a
+/// millisecond's worth.
+const CLOSED_AT_ONCE: usize = 64;
+/// Between two times that a worker asks the others to close something.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
 /// A configuration, as requests hold it.
 pub(crate) type Loaded = Rc<Arc<Config>>;
 
@@ -90,6 +96,8 @@ pub(crate) struct Worker {
     brief: Cell<u32>,
     /// By how many connections it may be ahead of other workers.
     slack: Cell<usize>,
+    /// When the other workers may be asked to close something again.
+    asks_for_room: Cell<Instant>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
 }
@@ -121,6 +129,7 @@ impl Worker {
             stays,
             brief: Cell::default(),
             slack: Cell::default(),
+            asks_for_room: Cell::new(now()),
             held: RefCell::default(),
         }
     }
@@ -217,10 +226,25 @@ impl Worker {
         passes_on
     }
 
-    /// Closes what is open and not in use: descriptors have run out.
-    pub(crate) fn free_descriptors(&self) {
-        self.upstreams.clear();
-        self.pipes.clear();
+    /// Closes some of what is open and not in use: descriptors have run out. Whether any is
+    /// free now. Whoever has nothing to close asks the other workers.
+    pub(crate) fn free_descriptors(&self) -> bool {
+        if self.make_room() {
+            return true;
+        }
+        // Once for all of its requests that wait.
+        let now = now();
+        if now >= self.asks_for_room.get() {
+            self.asks_for_room.set(now + ROOM_PAUSE);
+            self.fleet.tell(|| Mail::MakeRoom);
+        }
+        false
+    }
+
+    /// Closes some of what is open and not in use; whether there was anything.
+    pub(super) fn make_room(&self) -> bool {
+        let had_pipes = self.pipes.clear();
+        self.upstreams.make_room(CLOSED_AT_ONCE) || had_pipes
     }
 
     /// Keeps an errored request counted for a while: a backend that fails fast must

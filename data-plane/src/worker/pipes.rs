@@ -61,10 +61,11 @@ impl Pipes {
         Some(Pipe { ends: Some(ends), home: Rc::clone(self), held: 0 })
     }
 
-    /// Closes those that are not in use: descriptors have run out.
-    pub(crate) fn clear(&self) {
+    /// Closes those that are not in use: descriptors have run out. Whether there were any.
+    pub(crate) fn clear(&self) -> bool {
         let closed = std::mem::take(&mut *self.kept.borrow_mut());
         self.open.set(self.open.get() - closed.len());
+        !closed.is_empty()
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Accepted, Client, Fleet, Mail, Phase, Worker, now};
+use super::{Accepted, CLOSED_AT_ONCE, Client, Fleet, Mail, Phase, Worker, now};
 use crate::{http, listen::BACKLOG, live::Config, upstream::is_exhaustion};
 
 /// Connections accepted in one go before other tasks get their turn.
@@ -85,11 +85,15 @@ async fn run(
         let mut period = tokio::time::interval(SWEEP_PERIOD);
         loop {
             period.tick().await;
-            swept.upstreams.sweep(now());
+            let mut closing = swept.upstreams.sweep(now());
             swept.shard.set_idle(swept.upstreams.idle());
             swept.release_held(now());
             swept.look_at_clients();
             swept.dates.look();
+            while !closing.is_empty() {
+                closing.truncate(closing.len().saturating_sub(CLOSED_AT_ONCE));
+                tokio::task::yield_now().await;
+            }
         }
     });
     let accepting = CancellationToken::new();
@@ -125,6 +129,7 @@ async fn run(
                 accepting.cancel();
             }
             Mail::LookAgain => worker.wheel.wake_all(),
+            Mail::MakeRoom => drop(worker.make_room()),
             Mail::Stop => break,
             Mail::Abort => return,
         }
@@ -144,6 +149,7 @@ async fn run(
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
                 Some(Mail::LookAgain) => worker.wheel.wake_all(),
+                Some(Mail::MakeRoom) => drop(worker.make_room()),
                 // Changes go on: those who make them wait for this proxy too, and a drain may
                 // have to cut what is still there.
                 Some(Mail::Config(config)) => follow(&worker, config),
@@ -236,6 +242,7 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                     tried += 1;
                     debug!(%error, "a client left early");
                 }
+                Ok(Err(_)) if worker.free_descriptors() => {}
                 Ok(Err(error)) => {
                     if !std::mem::replace(&mut pausing, true) {
                         warn!(
@@ -244,7 +251,6 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                             "accepting pauses until what it takes is free again"
                         );
                     }
-                    worker.free_descriptors();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     break;
                 }
