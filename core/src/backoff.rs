@@ -4,9 +4,9 @@
 //! replaced. Then waits are drawn between nothing and a ceiling that doubles: a
 //! thousand proxies that lost the same control plane spread over the whole wait, where
 //! waits that merely vary a little would bring them back as a wave. The ceiling is
-//! lowest for as long as a restart takes: what a proxy has at its next lease waits for
-//! its return. It stays low for ten minutes, so that a control plane that is moved or
-//! mended costs seconds; whoever is still refused after that waits for neither.
+//! lowest for as long as a restart takes: until proxies are back, limits let only the
+//! safe shares pass. It stays low for ten minutes, so that a control plane that is moved
+//! or mended costs seconds; whoever is still refused after that waits for neither.
 
 use std::time::{Duration, Instant};
 
@@ -145,7 +145,7 @@ mod tests {
             let (mut backoff, now) = (Backoff::new(), epoch());
             backoff.next(now + SOON, &mut rng);
             for _ in 0..20 {
-                prop_assert!(backoff.next(now, &mut rng) <= CEILING_SOON);
+                prop_assert!(backoff.next(now, &mut rng) <= CEILING_RESTART);
             }
         }
     }

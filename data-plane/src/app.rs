@@ -321,6 +321,7 @@ fn start_workers(
     let fleet = Arc::new(Fleet {
         workers: handles.into(),
         changed: Notify::new(),
+        asked_for_room: Default::default(),
         running: AtomicUsize::new(0),
         admission: Admission::new(connections_max, opened.listens.len()),
         pipes_max: (bounds.descriptors / 128).clamp(1, 2048),

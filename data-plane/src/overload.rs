@@ -192,6 +192,7 @@ mod tests {
         let fleet = Fleet {
             workers: workers.into(),
             changed: Notify::new(),
+            asked_for_room: Default::default(),
             running: AtomicUsize::new(0),
             admission,
             pipes_max: 1,

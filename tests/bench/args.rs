@@ -32,7 +32,7 @@ pub(crate) enum Subcommand {
     /// Forwards bytes without looking at them
     #[command(hide = true)]
     BytePump(BytePumpArgs),
-    /// A closed loop of clients
+    /// A loop of clients, closed or at a rate
     #[command(hide = true)]
     Load(LoadArgs),
     /// Runs a program that ends when its parent does

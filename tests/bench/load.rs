@@ -135,11 +135,15 @@ async fn client(plan: Arc<Plan>, mut turn: Option<Turn>) -> Tally {
     let mut buffer = vec![0; BUFFER];
     let mut kept = None;
     let mut now = Instant::now();
-    while tally.errors < ERRORS_MAX && plan.take(now) {
+    while tally.errors < ERRORS_MAX {
         let began = match &mut turn {
+            Some(turn) if turn.due >= plan.end => break,
             Some(turn) => turn.come().await,
             None => now,
         };
+        if !plan.take(now.max(began)) {
+            break;
+        }
         match ask(&plan, kept.take(), &mut buffer).await {
             Ok((stream, closes)) => {
                 now = Instant::now();

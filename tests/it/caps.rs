@@ -1,7 +1,7 @@
 //! Bounds of connections and descriptors: clients wait, none is refused but the one that
 //! takes more than its share, and what the bounds cost nobody pays twice.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
@@ -11,6 +11,8 @@ use lb_tests::{
     load::Load,
 };
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -240,4 +242,56 @@ async fn without_descriptors_a_proxy_lives_waits_and_recovers() {
         let totals = cluster.api.backend(&id).await.totals.unwrap_or_default();
         assert_eq!(totals.failures.unwrap_or_default().connect, 0);
     }
+}
+
+/// Answers whoever comes to any address of this machine, and lets connections stay idle for long.
+async fn hospitable() -> SocketAddr {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut buffer, answer) = ([0; 1024], ok("a"));
+                let answer = String::from_utf8(answer).unwrap();
+                let answer = answer.replacen("\r\n", "\r\nKeep-Alive: timeout=60\r\n", 1);
+                // A request comes in one piece, and has no body.
+                while stream.read(&mut buffer).await.is_ok_and(|count| count > 0)
+                    && stream.write_all(answer.as_bytes()).await.is_ok()
+                {}
+            });
+        }
+    });
+    address
+}
+
+/// One worker keeps connections to as many backends as there are descriptors for. It gives some of
+/// them up when it needs others, and when another worker does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_backends_than_descriptors_are_all_asked_by_all_workers() {
+    const BACKENDS: u16 = 300;
+    let port = hospitable().await.port();
+    let program = program().with_descriptors(DESCRIPTORS);
+    let cluster = Cluster::start_with(program, 1, &["--workers=2"]).await;
+    cluster.api.change_pool(no_checks).await;
+    let addresses: Vec<SocketAddr> = (0..BACKENDS)
+        .map(|n| ([127, 0, 1 + u8::from(n >= 200), (n % 200) as u8 + 1], port).into())
+        .collect();
+    cluster.add_backends(&addresses).await;
+    // One after the other: whoever accepts gives each to the worker that has fewer.
+    let mut clients = Vec::new();
+    for number in 0..3 {
+        let mut client = Client::connect(cluster.address()).await;
+        for turn in 0..BACKENDS {
+            client.send(GET).await;
+            let response = client.try_response("GET").await;
+            let response = response.unwrap_or_else(|why| panic!("client {number}, {turn}: {why}"));
+            assert_eq!(response.status, 200, "client {number}, {turn}: {}", response.text());
+        }
+        clients.push(client);
+    }
+    let spread = connections(&cluster, "clients are told", |w| w.iter().sum::<u32>() == 3).await;
+    assert!(!spread.contains(&0), "one worker has all clients: {spread:?}");
+    let process = cluster.proxy(0).process().id();
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    assert!(open as u64 > DESCRIPTORS / 2, "all that was idle has been closed: {open} are open");
 }

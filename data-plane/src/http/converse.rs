@@ -80,7 +80,7 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
     pub(super) async fn run(mut self) -> Ended {
         let is_idempotent = self.prepared.understood.method.is_idempotent();
         let worker = self.exchange.worker;
-        let mut connecting_since = None;
+        let (mut connecting_since, mut made_room) = (None, false);
         loop {
             // Not for ever: what is too long to be kept may go while it is sent.
             let idempotent = is_idempotent && self.upload.is_replayable();
@@ -125,9 +125,12 @@ impl<S: Stream> Conversation<'_, '_, '_, S> {
                 Ok(upstream) => return self.on(upstream).await,
                 Err(error) if error.is_exhaustion() && began - since < self.connect_timeout() => {
                     // It is this process that has no descriptor left: what is idle is
-                    // closed, and what ends meanwhile can be used.
+                    // closed, and what ends meanwhile can be used. Where the first did not
+                    // help, others have their turn.
                     if !worker.free_descriptors() {
                         worker.wheel.pause(&self.exchange.connection.timer, DESCRIPTOR_PAUSE).await;
+                    } else if mem::replace(&mut made_room, true) {
+                        tokio::task::yield_now().await;
                     }
                 }
                 Err(error) => return Ended::Failed(self.connect_failure(&error)),

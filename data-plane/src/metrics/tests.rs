@@ -74,6 +74,7 @@ fn proxy(backends: usize, per_backend: PerBackend) -> (Arc<Metrics>, Arc<Config>
     let fleet = Arc::new(Fleet {
         workers: workers.collect(),
         changed: Notify::new(),
+        asked_for_room: Default::default(),
         running: AtomicUsize::new(2),
         admission: Admission::new(100, 1),
         pipes_max: 1,

@@ -117,6 +117,11 @@ impl Shard {
         self.idle.store(count as u64, Relaxed);
     }
 
+    /// How many connections to backends were idle when that was said last.
+    pub(crate) fn idle(&self) -> u64 {
+        self.idle.load(Relaxed)
+    }
+
     fn arrays(&self) -> [&[AtomicU64]; 4] {
         [&self.status_classes, &self.reasons.0, &self.retries.0, &self.retries_refused.0]
     }

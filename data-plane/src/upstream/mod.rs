@@ -131,20 +131,19 @@ impl Upstreams {
         swept
     }
 
-    /// Closes so many idle connections, if there are, of each backend those first that have
-    /// been idle for longest. Whether any was closed.
+    /// Closes idle connections, this many at most: half of some backends', those that have been
+    /// idle for longest. Whether there were any.
     pub(crate) fn make_room(&self, most: usize) -> bool {
-        let mut left = most.min(self.count.get());
-        let closes_any = left > 0;
-        self.count.set(self.count.get() - left);
+        let mut left = most;
         for connections in self.idle.borrow_mut().values_mut() {
             if left == 0 {
                 break;
             }
-            let closed = connections.drain(..left.min(connections.len()));
-            left -= closed.len();
+            let half = connections.len().div_ceil(2);
+            left -= connections.drain(..half.min(left)).len();
         }
-        closes_any
+        self.count.set(self.count.get() - (most - left));
+        left < most
     }
 
     /// How many connections are idle.

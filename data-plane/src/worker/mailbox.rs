@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -70,6 +70,8 @@ pub(crate) struct Fleet {
     pub(crate) workers: Box<[WorkerHandle]>,
     /// A worker has applied a configuration, or has ended.
     pub(crate) changed: Notify,
+    /// A worker has been asked to make room, and has not yet.
+    pub(crate) asked_for_room: AtomicBool,
     /// Workers that run.
     pub(crate) running: AtomicUsize,
     pub(crate) admission: Admission,
@@ -102,6 +104,20 @@ impl Fleet {
     pub(crate) fn tell(&self, mail: impl Fn() -> Mail) {
         for worker in &self.workers {
             drop(worker.mail.send(mail()));
+        }
+    }
+
+    /// Asks for descriptors that another worker has in connections that are idle: the one with most
+    /// of them, as it said last.
+    pub(super) fn ask_for_room(&self, asking: usize) {
+        if self.asked_for_room.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let others = self.workers.iter().enumerate().filter(|(index, _)| *index != asking);
+        let most = others.map(|(_, worker)| worker).max_by_key(|worker| worker.shard.idle());
+        let most = most.filter(|worker| worker.shard.idle() > 0);
+        if most.is_none_or(|worker| worker.mail.send(Mail::MakeRoom).is_err()) {
+            self.asked_for_room.store(false, Ordering::Relaxed);
         }
     }
 

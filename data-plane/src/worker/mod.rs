@@ -28,6 +28,7 @@ use std::{
 };
 
 use lb_core::overload::Stage;
+use tracing::warn;
 
 pub(crate) use self::{
     admission::{Admission, Client},
@@ -61,8 +62,8 @@ const BRIEF_SLACK: usize = 16;
 /// Connections that are closed one after the other before requests have their turn again: about a
 /// millisecond's worth.
 const CLOSED_AT_ONCE: usize = 64;
-/// Between two times that a worker asks the others to close something.
-const ROOM_PAUSE: Duration = Duration::from_millis(10);
+/// How often a worker says that it lacks descriptors.
+const ROOM_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// A configuration, as requests hold it.
 pub(crate) type Loaded = Rc<Arc<Config>>;
@@ -96,8 +97,8 @@ pub(crate) struct Worker {
     brief: Cell<u32>,
     /// By how many connections it may be ahead of other workers.
     slack: Cell<usize>,
-    /// When the other workers may be asked to close something again.
-    asks_for_room: Cell<Instant>,
+    /// When it may say again that it lacks descriptors.
+    tells_of_room: Cell<Instant>,
     /// Errored requests that still count as in flight, in order of their release.
     held: RefCell<VecDeque<(Instant, Arc<BackendState>)>>,
 }
@@ -129,7 +130,7 @@ impl Worker {
             stays,
             brief: Cell::default(),
             slack: Cell::default(),
-            asks_for_room: Cell::new(now()),
+            tells_of_room: Cell::new(now()),
             held: RefCell::default(),
         }
     }
@@ -226,19 +227,24 @@ impl Worker {
         passes_on
     }
 
-    /// Closes some of what is open and not in use: descriptors have run out. Whether any is
-    /// free now. Whoever has nothing to close asks the other workers.
+    /// Closes some of what is open and not in use: descriptors have run out. Whether there was
+    /// anything; who has nothing asks another worker.
     pub(crate) fn free_descriptors(&self) -> bool {
-        if self.make_room() {
-            return true;
-        }
-        // Once for all of its requests that wait.
         let now = now();
-        if now >= self.asks_for_room.get() {
-            self.asks_for_room.set(now + ROOM_PAUSE);
-            self.fleet.tell(|| Mail::MakeRoom);
+        if now >= self.tells_of_room.get() {
+            self.tells_of_room.set(now + ROOM_TOLD_EVERY);
+            warn!(
+                worker = self.index,
+                "descriptors have run out: connections to backends that are idle are closed to make \
+                 room, so that more have to be made; allow this process more open files \
+                 (ulimit -n, LimitNOFILE)"
+            );
         }
-        false
+        let made_room = self.make_room();
+        if !made_room {
+            self.fleet.ask_for_room(self.index);
+        }
+        made_room
     }
 
     /// Closes some of what is open and not in use; whether there was anything.

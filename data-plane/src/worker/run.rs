@@ -17,6 +17,7 @@ use tokio::{
     runtime::{Builder, LocalOptions},
     sync::mpsc,
     task::spawn_local,
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -83,6 +84,7 @@ async fn run(
     let swept = Rc::clone(&worker);
     spawn_local(async move {
         let mut period = tokio::time::interval(SWEEP_PERIOD);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             period.tick().await;
             let mut closing = swept.upstreams.sweep(now());
@@ -129,7 +131,7 @@ async fn run(
                 accepting.cancel();
             }
             Mail::LookAgain => worker.wheel.wake_all(),
-            Mail::MakeRoom => drop(worker.make_room()),
+            Mail::MakeRoom => make_room(&worker),
             Mail::Stop => break,
             Mail::Abort => return,
         }
@@ -149,7 +151,7 @@ async fn run(
                 Some(Mail::Connection(accepted)) => serve(&worker, accepted),
                 Some(Mail::Abort) => return,
                 Some(Mail::LookAgain) => worker.wheel.wake_all(),
-                Some(Mail::MakeRoom) => drop(worker.make_room()),
+                Some(Mail::MakeRoom) => make_room(&worker),
                 // Changes go on: those who make them wait for this proxy too, and a drain may
                 // have to cut what is still there.
                 Some(Mail::Config(config)) => follow(&worker, config),
@@ -167,6 +169,12 @@ async fn run(
         }
     }
     worker.upstreams.clear();
+}
+
+/// Closes something for another worker.
+fn make_room(worker: &Worker) {
+    worker.make_room();
+    worker.fleet.asked_for_room.store(false, Ordering::Relaxed);
 }
 
 /// Serves from this configuration from now on.
@@ -205,7 +213,7 @@ fn accept_rest(worker: &Rc<Worker>, listener: &TcpListener, number: usize) {
                 serve(worker, Accepted { socket, peer, listener: number });
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if is_exhaustion(&error) => return,
+            Err(error) if is_exhaustion(&error) && !worker.make_room() => return,
             Err(_) => {}
         }
     }
@@ -221,7 +229,7 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
             fleet.admission.room(number, max).await;
         }
         let Ok(mut ready) = listener.readable().await else { return };
-        let mut tried = 0;
+        let (mut tried, mut made_room) = (0, false);
         while tried < ACCEPT_BATCH {
             // The bound may have changed since it was waited for a client.
             if fleet.admission.is_full(number, max()) {
@@ -232,7 +240,7 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                     if std::mem::take(&mut pausing) {
                         info!(worker = worker.index, "accepting goes on");
                     }
-                    tried += 1;
+                    (tried, made_room) = (tried + 1, false);
                     let accepted = Accepted { socket, peer, listener: number };
                     fleet.admission.enter(number);
                     let slack = worker.hand_over_slack();
@@ -242,8 +250,11 @@ async fn accept(worker: &Rc<Worker>, listener: &AsyncFd<TcpListener>, number: us
                     tried += 1;
                     debug!(%error, "a client left early");
                 }
-                Ok(Err(_)) if worker.free_descriptors() => {}
                 Ok(Err(error)) => {
+                    // Once: where that does not help it is not this process that has too many.
+                    if !std::mem::replace(&mut made_room, true) && worker.free_descriptors() {
+                        continue;
+                    }
                     if !std::mem::replace(&mut pausing, true) {
                         warn!(
                             worker = worker.index,

@@ -86,6 +86,7 @@ impl Backends {
             let is_last = at + 1 == self.runs.len();
             let run = Arc::make_mut(&mut self.runs[at]);
             let rest = run.split_off(if is_last { RUN_MAX } else { RUN_MAX / 2 });
+            run.shrink_to_fit();
             self.runs.insert(at + 1, Arc::new(rest));
         }
     }

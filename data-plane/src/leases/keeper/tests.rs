@@ -35,6 +35,7 @@ impl Talk {
         let fleet = Arc::new(Fleet {
             workers: Box::new([]),
             changed: Notify::new(),
+            asked_for_room: Default::default(),
             running: 0.into(),
             admission: Admission::new(1, 0),
             pipes_max: 0,

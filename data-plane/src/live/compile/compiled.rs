@@ -82,7 +82,8 @@ impl<'a> States<'a> {
             Some(others) => others.push(Arc::clone(state)),
             None if self.former.get(self.same).is_some_and(is_same) => self.same += 1,
             None => {
-                let mut others = self.former[..self.same].to_vec();
+                let mut others = Vec::with_capacity(self.former.len() + 1);
+                others.extend_from_slice(&self.former[..self.same]);
                 others.push(Arc::clone(state));
                 self.others = Some(others);
             }

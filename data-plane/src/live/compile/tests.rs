@@ -74,6 +74,24 @@ fn an_unchanged_pool_is_taken_over_as_it_is() {
     assert!(Arc::ptr_eq(&before.pools[0], &after.pools[0]));
 }
 
+/// Of thousands nobody is looked into for a change of one.
+#[test]
+fn the_states_are_the_same_while_nobody_comes_or_goes() {
+    let (mut compiler, snapshot) = (compiler(), three());
+    let before = compiler.compile(&snapshot, None);
+    let [mut heavier, _] = backend("b2", 1, 2);
+    if let Resource::Backend(backend) = &mut heavier {
+        backend.weight = Weight::new(7).unwrap();
+    }
+    let snapshot = with(&snapshot, vec![heavier]);
+    let after = compiler.compile(&snapshot, None);
+    assert!(Arc::ptr_eq(&before.pools[0].backends, &after.pools[0].backends));
+    let (snapshot, _) = snapshot.changed(vec![], &[Key::new("backend", "b10")]);
+    let fewer = compiler.compile(&snapshot, None);
+    assert_eq!(fewer.pools[0].backends.len(), 2);
+    assert!(Arc::ptr_eq(&fewer.pools[0].backends[1], &after.pools[0].backends[1]));
+}
+
 #[test]
 fn the_cursor_stays_while_the_members_do() {
     let (mut compiler, snapshot) = (compiler(), three());
