@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, Failure},
     format,
     output::{self, Cell, Screen, Table, Tone},
-    view::{BackendView, Counts, ObjectView, PoolView, ProxyView, slots},
+    view::{self, BackendView, Counts, ObjectView, PoolView, ProxyView, slots},
 };
 
 pub(crate) use self::pools::pool_table;
@@ -225,8 +225,9 @@ fn nothing(kind: &str) -> String {
     format!("there are no {plural}; {next}")
 }
 
-/// Backends, a line each.
+/// Backends, a line each. Wide, their labels are told if any has one.
 pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Table {
+    let has_labels = views.iter().any(|view| !view.labels.is_empty());
     let mut headers = vec![
         "ID",
         "ADDRESS",
@@ -239,16 +240,9 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         "FAILED",
     ];
     if wide {
-        headers.extend([
-            "SLOTS",
-            "WAITING",
-            "REQ/S",
-            "P50",
-            "P99",
-            "LAST CHECK",
-            "AVOIDED BY",
-            "REASON",
-        ]);
+        headers.extend(["SLOTS", "WAITING", "REQ/S", "P50", "P99", "LAST CHECK", "AVOIDED BY"]);
+        headers.extend(has_labels.then_some("LABELS"));
+        headers.push("REASON");
     }
     let mut table = Table::new(&headers);
     for view in views {
@@ -267,14 +261,15 @@ pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Tabl
         if wide {
             let checked = view.checks.as_ref().and_then(|checks| checks.last_check_unix_ms);
             row.extend(slots(view.slots.as_ref(), view.max_in_flight).map(Cell::from));
-            row.extend::<[Cell; 6]>([
+            row.extend::<[Cell; 5]>([
                 format::rate(traffic.requests_per_second).into(),
                 format::latency(traffic.latency_p50_us).into(),
                 format::latency(traffic.latency_p99_us).into(),
                 format::age_of(checked, now).into(),
                 view.avoided_by().map_or_else(|| "-".into(), |by| Cell::toned(by, Tone::Bad)),
-                view.reason.sentence().into(),
             ]);
+            row.extend(has_labels.then(|| view::labels(&view.labels).into()));
+            row.push(view.reason.sentence().into());
         }
         table.row(row);
     }
@@ -363,5 +358,27 @@ mod tests {
         for kind in GetKind::value_variants() {
             assert!(nothing(kind.name()).contains("'lbctl "), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn labels_are_a_column_if_there_are_any() {
+        let view = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let backend = pb::Backend { labels, ..pb::Backend::default() };
+            BackendView::from(pb::BackendView {
+                backend: Some(backend),
+                ..pb::BackendView::default()
+            })
+        };
+        let text = |views: &[BackendView], wide| {
+            Screen::new(OutputFormat::Wide).render(&backend_table(views, 0, wide))
+        };
+        let labelled = [view(&[("rack", "1"), ("zone", "a")]), view(&[])];
+        let wide = text(&labelled, true);
+        let lines: Vec<&str> = wide.lines().collect();
+        let at = lines[0].find("LABELS").unwrap();
+        assert!(lines[1][at..].starts_with("rack=1,zone=a") && lines[2][at..].starts_with("none"));
+        assert!(!text(&labelled, false).contains("LABELS"));
+        assert!(!text(&labelled[1..], true).contains("LABELS"));
     }
 }
