@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use lb_tests::{
     backend::{Action, Backend, Gate, ok},
     client::{Client, get},
@@ -189,8 +190,15 @@ async fn who_behaves_keeps_a_place_beside_those_who_never_give_theirs_back() {
         let many = ["set-listener", "default", "--max-requests", "1000000"];
         drop(cluster.lbctl(&many).await.expect(0));
         let is_full = AtomicBool::new(false);
-        let behave = async || {
+        // They have their places before the others come: nobody gets one that never comes back.
+        let mut behaving = Vec::new();
+        for _ in 0..4 {
             let mut client = Client::connect(cluster.address()).await;
+            client.send(GET).await;
+            assert_eq!(client.response().await.status, 200);
+            behaving.push(client);
+        }
+        let behave = async |mut client: Client| {
             let mut left = 200;
             while left > 0 {
                 client.send(GET).await;
@@ -215,7 +223,7 @@ async fn who_behaves_keeps_a_place_beside_those_who_never_give_theirs_back() {
             is_full.store(true, Relaxed);
             stalled
         };
-        let (stalled, ..) = tokio::join!(stall, behave(), behave(), behave(), behave());
+        let (stalled, _) = tokio::join!(stall, join_all(behaving.into_iter().map(behave)));
         drop(stalled);
     }
 }

@@ -220,6 +220,9 @@ impl Worker {
             Some(listener) => self.stays[listener].owing(),
             None => self.stays.iter().map(Stays::owing).sum(),
         };
+        // A crowd comes at one moment: most of it has places before it is here, and owes as well.
+        let here = self.stays.iter().map(Stays::here).sum();
+        let owing = owing + self.connections().saturating_sub(here);
         let mut turns = self.turns.get();
         let places = places / self.fleet.workers.len();
         let passes_on = turns.take(now(), places, owing.saturating_sub(usize::from(is_first)));

@@ -56,6 +56,11 @@ impl Stays {
         self.long.set(self.long.get() + oldest);
     }
 
+    /// How many connections there are.
+    pub(super) fn here(&self) -> usize {
+        self.here.get()
+    }
+
     /// How many connections do not give their places back soon: those that have never had an
     /// answer, and those that have waited long for another.
     pub(super) fn owing(&self) -> usize {
