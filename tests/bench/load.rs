@@ -42,8 +42,6 @@ struct Plan {
     close: bool,
     left: AtomicU64,
     end: Instant,
-    /// Between two requests of one client, at a rate.
-    step: Option<Duration>,
 }
 
 /// When the next request of a client is due.
@@ -62,13 +60,13 @@ pub(crate) async fn run(args: LoadArgs) -> Result<ExitCode, String> {
         close: args.close,
         left: AtomicU64::new(args.requests),
         end: began + Duration::from_millis(args.milliseconds),
-        step: args.rate.map(|rate| Duration::from_secs(1) * args.connections / rate),
     });
+    // Between two requests of one client, at a rate.
+    let step = args.rate.map(|rate| Duration::from_secs(1) * args.connections / rate);
     let mut clients = JoinSet::new();
     for index in 0..args.connections {
         // Spread over a step, so that they do not all ask at once.
-        let turn =
-            plan.step.map(|step| Turn { due: began + step / args.connections * index, step });
+        let turn = step.map(|step| Turn { due: began + step / args.connections * index, step });
         clients.spawn(client(Arc::clone(&plan), turn));
     }
     let mut sum = Tally::default();

@@ -295,7 +295,7 @@ async fn more_backends_than_descriptors_are_all_asked_by_all_workers() {
     let process = cluster.proxy(0).process().id();
     let open = || std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count() as u64;
     let mut turns = 0;
-    // One more is never seen: the next request makes room.
+    // As many as are ever open between requests: the next one makes room.
     while turns < BACKENDS || open() < DESCRIPTORS - 1 {
         ask(&mut clients[0]).await;
         turns += 1;

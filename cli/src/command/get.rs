@@ -227,7 +227,7 @@ fn nothing(kind: &str) -> String {
 
 /// Backends, a line each. Wide, their labels are told if any has one.
 pub(crate) fn backend_table(views: &[BackendView], now: u64, wide: bool) -> Table {
-    let has_labels = views.iter().any(|view| !view.labels.is_empty());
+    let has_labels = wide && views.iter().any(|view| !view.labels.is_empty());
     let mut headers = vec![
         "ID",
         "ADDRESS",

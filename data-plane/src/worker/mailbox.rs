@@ -113,10 +113,10 @@ impl Fleet {
         if self.asked_for_room.swap(true, Ordering::Relaxed) {
             return;
         }
-        let others = self.workers.iter().enumerate().filter(|(index, _)| *index != asking);
-        let most = others.map(|(_, worker)| worker).max_by_key(|worker| worker.shard.idle());
-        let most = most.filter(|worker| worker.shard.idle() > 0);
-        if most.is_none_or(|worker| worker.mail.send(Mail::MakeRoom).is_err()) {
+        let others = self.workers.iter().enumerate();
+        let others = others.filter(|(index, worker)| *index != asking && worker.shard.idle() > 0);
+        let most = others.max_by_key(|(_, worker)| worker.shard.idle());
+        if most.is_none_or(|(_, worker)| worker.mail.send(Mail::MakeRoom).is_err()) {
             self.asked_for_room.store(false, Ordering::Relaxed);
         }
     }

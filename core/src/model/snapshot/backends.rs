@@ -54,8 +54,8 @@ impl Backends {
     /// The one of this id.
     #[must_use]
     pub fn get(&self, id: &BackendId) -> Option<&Arc<BackendEntry>> {
-        let run = self.runs.get(self.run_of(id))?;
-        Some(&run[place_in(run, id).ok()?].1)
+        let (run, place) = self.find(id)?;
+        Some(&self.runs[run][place].1)
     }
 
     /// Whether there is one of this id.
@@ -93,8 +93,7 @@ impl Backends {
 
     /// Takes the one of this id out.
     pub fn remove(&mut self, id: &BackendId) -> Option<Arc<BackendEntry>> {
-        let at = self.run_of(id);
-        let place = place_in(self.runs.get(at)?, id).ok()?;
+        let (at, place) = self.find(id)?;
         let run = Arc::make_mut(&mut self.runs[at]);
         let removed = run.remove(place);
         if run.is_empty() {
@@ -106,9 +105,14 @@ impl Backends {
 
     /// The one of this id, to change anything of it but its id.
     pub(super) fn get_mut(&mut self, id: &BackendId) -> Option<&mut BackendEntry> {
-        let at = self.run_of(id);
-        let place = place_in(self.runs.get(at)?, id).ok()?;
-        Some(Arc::make_mut(&mut Arc::make_mut(&mut self.runs[at])[place].1))
+        let (run, place) = self.find(id)?;
+        Some(Arc::make_mut(&mut Arc::make_mut(&mut self.runs[run])[place].1))
+    }
+
+    /// The run and the place in it of this id.
+    fn find(&self, id: &BackendId) -> Option<(usize, usize)> {
+        let run = self.run_of(id);
+        Some((run, place_in(self.runs.get(run)?, id).ok()?))
     }
 
     /// The run that holds this id if any does: the last one that does not begin after it,
